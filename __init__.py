@@ -1,0 +1,31 @@
+"""backpropagate: fine-tune language models from an AI client, from Python, or from the command line.
+
+The public names are loaded when they are first used, so that importing the package costs nothing and
+brings in no torch.
+"""
+
+from __future__ import annotations
+
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from .training.errors import BackpropagateError as BackpropagateError
+
+__version__ = "0.1.0"
+
+_PUBLIC = {
+    "BackpropagateError": ".training.errors",
+}
+
+__all__ = ["BackpropagateError", "__version__"]
+
+
+def __getattr__(name: str) -> Any:
+    if name in _PUBLIC:
+        return getattr(import_module(_PUBLIC[name], __name__), name)
+    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+
+
+def __dir__() -> list[str]:
+    return sorted(__all__)

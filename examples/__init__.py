@@ -1,0 +1,1 @@
+"""Example datasets, found with importlib.resources."""

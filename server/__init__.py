@@ -1,0 +1,1 @@
+"""Speaks MCP. Knows no torch, and does no training itself."""

@@ -1,0 +1,1 @@
+"""What an agent can ask: one file per tool."""

@@ -1,0 +1,1 @@
+"""The work: runs, data, engines, hardware. Knows neither MCP nor terminals."""

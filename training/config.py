@@ -1,0 +1,420 @@
+"""Every setting once, with default, unit and bounds: groups, the spec of a run, and the process's settings.
+
+A tool call, a command line and `Trainer(...)` all become a `TrainSpec` here; tool schemas, command-line
+options, environment variables (`BACKPROPAGATE_LORA__R`) and `.env` are read off the same definitions.
+Most settings have a flat name as well (`lora_r`, `dataset`), which is what people and assistants type.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Annotated, Any, Literal, TypedDict, get_args
+
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic.fields import FieldInfo
+from pydantic_settings import BaseSettings, PydanticBaseSettingsSource, SettingsConfigDict
+
+from .errors import BackpropagateError, InputError, InvalidSettingError, nearest
+from .redact import looks_secret
+
+ENV_PREFIX = "BACKPROPAGATE_"
+FORMAT_VERSION = 1
+
+# --- The vocabulary: type, bounds, unit and meaning of each setting. -------------------------------------
+ModelName = Annotated[
+    str,
+    Field(min_length=1, description="Preset name, Hub id, or absolute path of a model folder."),
+]
+Revision = Annotated[str, Field(description="Branch, tag or commit of a Hub model.")]
+LoadIn4bit = Annotated[bool, Field(description="Load the frozen base in 4 bits (QLoRA, NF4).")]
+DatasetSource = Annotated[
+    str,
+    Field(min_length=1, description="Absolute path of a .jsonl file of chat, instruction or text rows."),
+]
+Samples = Annotated[int, Field(ge=1, description="Use only this many rows, drawn at random with the seed.")]
+MaxSeqLength = Annotated[
+    int, Field(ge=16, le=1_048_576, description="Tokens per example; longer ones are cut at the end.")
+]
+TrainOn = Annotated[
+    Literal["assistant", "all"],
+    Field(description="Which tokens carry loss: the assistant's turns, or every token."),
+]
+LoraRank = Annotated[int, Field(ge=1, le=1024, description="Rank of the LoRA matrices.")]
+LoraAlpha = Annotated[int, Field(ge=1, le=4096, description="LoRA scale: updates are weighted alpha / r.")]
+LoraDropout = Annotated[float, Field(ge=0, lt=1, description="Dropout on the LoRA input; 0 is off.")]
+TargetModules = Annotated[
+    str | list[str],
+    Field(description='Modules that get a LoRA: "all-linear", "attention", or a list of module names.'),
+]
+Steps = Annotated[int, Field(ge=1, le=10_000_000, description="Optimizer steps; wins over epochs.")]
+Epochs = Annotated[float, Field(gt=0, le=1000, description="Passes over the data when steps is not given.")]
+BatchSize = Annotated[
+    Annotated[int, Field(ge=1, le=65_536)] | Literal["auto"],
+    Field(description='Examples per optimizer step and device, before accumulation; "auto" chooses.'),
+]
+Accumulation = Annotated[int, Field(ge=1, le=65_536, description="Batches added up per optimizer step.")]
+LearningRate = Annotated[float, Field(gt=0, le=1, description="Peak learning rate of AdamW.")]
+Schedule = Annotated[
+    Literal["constant", "linear", "cosine"],
+    Field(description="Course of the learning rate after warm-up."),
+]
+WarmupSteps = Annotated[int, Field(ge=0, description="Steps over which the learning rate rises from 0.")]
+WeightDecay = Annotated[float, Field(ge=0, le=1, description="AdamW weight decay; 0 is off.")]
+MaxGradNorm = Annotated[float, Field(ge=0, description="Clip the gradient's norm to this; 0 is off.")]
+Seed = Annotated[int, Field(ge=0, le=2**32 - 1, description="Seed of every random choice.")]
+EngineName = Annotated[Literal["auto", "trl"], Field(description="Training engine.")]
+Device = Annotated[Literal["auto", "cpu", "cuda"], Field(description="Where to train.")]
+Threads = Annotated[int, Field(ge=1, le=1024, description="CPU threads; by default the physical cores.")]
+Questions = Annotated[
+    list[Annotated[str, Field(min_length=1, max_length=4000)]],
+    Field(max_length=50, description="Asked before and after training; both answers are in the result."),
+]
+MaxNewTokens = Annotated[int, Field(ge=1, le=4096, description="Longest answer to a question, in tokens.")]
+SystemPrompt = Annotated[str, Field(description="System message for the questions; may be empty.")]
+OutputFolder = Annotated[str, Field(min_length=1, description="Also copy the finished adapter to this folder.")]
+
+
+class Group(BaseModel):
+    """A group of settings: immutable, and strict about names."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True, validate_default=True)
+
+
+class ModelGroup(Group):
+    name: ModelName = "Qwen/Qwen2.5-7B-Instruct"
+    revision: Revision | None = None
+    load_in_4bit: LoadIn4bit = False
+
+
+class DataGroup(Group):
+    source: DatasetSource | None = None
+    samples: Samples | None = None
+    max_seq_length: MaxSeqLength = 2048
+    train_on: TrainOn = "assistant"
+
+
+class LoraGroup(Group):
+    r: LoraRank = 16
+    alpha: LoraAlpha = 32
+    dropout: LoraDropout = 0.0
+    target_modules: TargetModules = "all-linear"
+
+
+class TrainingGroup(Group):
+    steps: Steps | None = None
+    epochs: Epochs = 3.0
+    batch_size: BatchSize = "auto"
+    gradient_accumulation_steps: Accumulation = 1
+    learning_rate: LearningRate = 2e-4
+    lr_scheduler: Schedule = "linear"
+    warmup_steps: WarmupSteps = 5
+    weight_decay: WeightDecay = 0.0
+    max_grad_norm: MaxGradNorm = 1.0
+    seed: Seed = 42
+    engine: EngineName = "auto"
+    device: Device = "auto"
+    threads: Threads | None = None
+
+
+class EvaluationGroup(Group):
+    questions: Questions = []
+    max_new_tokens: MaxNewTokens = 64
+    system: SystemPrompt | None = None
+
+
+class TrainSpec(Group):
+    """What a training run was asked to do. Written once as spec.json, never changed."""
+
+    format_version: Literal[1] = FORMAT_VERSION
+    kind: Literal["train"] = "train"
+    model: ModelGroup = ModelGroup()
+    data: DataGroup = DataGroup()
+    lora: LoraGroup = LoraGroup()
+    training: TrainingGroup = TrainingGroup()
+    evaluation: EvaluationGroup = EvaluationGroup()
+    output: OutputFolder | None = None
+
+
+GROUPS: dict[str, type[Group]] = {
+    "model": ModelGroup,
+    "data": DataGroup,
+    "lora": LoraGroup,
+    "training": TrainingGroup,
+    "evaluation": EvaluationGroup,
+}
+
+
+class TrainArguments(TypedDict, total=False):
+    """The flat names of a training's settings, as `Trainer(...)` and `train_spec(...)` take them."""
+
+    model: str
+    revision: str | None
+    load_in_4bit: bool
+    dataset: str
+    samples: int | None
+    max_seq_length: int
+    train_on: str
+    lora_r: int
+    lora_alpha: int
+    lora_dropout: float
+    lora_target_modules: str | list[str]
+    steps: int | None
+    epochs: float
+    batch_size: int | str
+    gradient_accumulation_steps: int
+    learning_rate: float
+    lr_scheduler: str
+    warmup_steps: int
+    weight_decay: float
+    max_grad_norm: float
+    seed: int
+    engine: str
+    device: str
+    threads: int | None
+    questions: list[str]
+    max_new_tokens: int
+    system: str | None
+    output: str | None
+
+
+def flat_name(group: str, field: str) -> str:
+    """The name under which people type a setting: `lora.r` is `lora_r`, `training.steps` is `steps`."""
+    special = {("model", "name"): "model", ("data", "source"): "dataset"}
+    return special.get((group, field), f"lora_{field}" if group == "lora" else field)
+
+
+def flat_fields() -> dict[str, tuple[str, str, FieldInfo]]:
+    """Flat name → (group, field, definition), in the order of the spec."""
+    return {
+        flat_name(group, field): (group, field, info)
+        for group, model in GROUPS.items()
+        for field, info in model.model_fields.items()
+    }
+
+
+# --- The process's settings. ---------------------------------------------------------------------------
+class Settings(BaseSettings):
+    """Defaults of every run and settings of this process, from the environment and the home's `.env`."""
+
+    model_config = SettingsConfigDict(
+        env_prefix=ENV_PREFIX, env_nested_delimiter="__", extra="forbid", frozen=True, env_ignore_empty=True
+    )
+
+    home: Annotated[Path, Field(description="Folder of runs, models and cache.")] = Path("~/.backpropagate")
+    runtime_dir: Annotated[Path | None, Field(description="Folder of the slots' locks.")] = None
+    python: Annotated[str | None, Field(description="Python interpreter of the workers.")] = None
+    log_level: Annotated[
+        Literal["DEBUG", "INFO", "WARNING", "ERROR"], Field(description="Least level that is logged.")
+    ] = "INFO"
+    log_json: Annotated[bool, Field(description="Log JSON lines instead of text.")] = False
+    log_file: Annotated[Path | None, Field(description="Log to this file as well as to stderr.")] = None
+    model: ModelGroup = ModelGroup()
+    data: DataGroup = DataGroup()
+    lora: LoraGroup = LoraGroup()
+    training: TrainingGroup = TrainingGroup()
+    evaluation: EvaluationGroup = EvaluationGroup()
+
+    @classmethod
+    def settings_customise_sources(
+        cls,
+        settings_cls: type[BaseSettings],
+        init_settings: PydanticBaseSettingsSource,
+        env_settings: PydanticBaseSettingsSource,
+        dotenv_settings: PydanticBaseSettingsSource,
+        file_secret_settings: PydanticBaseSettingsSource,
+    ) -> tuple[PydanticBaseSettingsSource, ...]:
+        return init_settings, env_settings, dotenv_settings
+
+
+NOT_IN_DOTENV = ("HOME", "RUNTIME_DIR", "PYTHON", "ROOTS")
+"""What the `.env` file may not set: it could redirect what is run, or where is written."""
+
+
+def home_folder() -> Path:
+    """`BACKPROPAGATE_HOME`, or `~/.backpropagate`."""
+    return Path(os.environ.get(f"{ENV_PREFIX}HOME") or "~/.backpropagate").expanduser().absolute()
+
+
+def load_settings() -> Settings:
+    """The settings of this process: environment first, then `.env` in the home folder, then the defaults.
+
+    Raises:
+        InvalidSettingError: a name is unknown, a value out of bounds, or `.env` sets what it may not.
+    """
+    home = home_folder()
+    dotenv = home / ".env"
+    _check_dotenv(dotenv)
+    _check_names(os.environ, "the environment")
+    try:
+        # The file's name is an argument of BaseSettings, which pydantic's types do not show.
+        settings = Settings(_env_file=dotenv)  # pyright: ignore[reportCallIssue]
+    except ValidationError as error:
+        raise InvalidSettingError(
+            explain(error, prefix=ENV_PREFIX, separator="__"), hint="See `backprop info` for every setting."
+        ) from None
+    return settings.model_copy(update={"home": home})
+
+
+def _check_dotenv(dotenv: Path) -> None:
+    if not dotenv.is_file():
+        return
+    from dotenv import dotenv_values
+
+    names = {name: value or "" for name, value in dotenv_values(dotenv).items()}
+    for name in names:
+        if name.upper().removeprefix(ENV_PREFIX) in NOT_IN_DOTENV:
+            raise InvalidSettingError(
+                f"{dotenv} sets {name}, which only the real environment may set.",
+                hint=f"Remove the line and set {name} where the server or the command is started.",
+            )
+        if not name.upper().startswith(ENV_PREFIX):
+            raise InvalidSettingError(
+                f"{dotenv} sets {name}, which is not a setting of backpropagate.",
+                hint=f"Names begin with {ENV_PREFIX}; set other variables in the environment itself.",
+            )
+    _check_names(names, str(dotenv))
+
+
+def _check_names(variables: Mapping[str, str], place: str) -> None:
+    known = environment_names()
+    for name in variables:
+        upper = name.upper()
+        if upper.startswith(ENV_PREFIX) and upper not in known:
+            close = nearest(upper, list(known))
+            raise InvalidSettingError(
+                f"{name} in {place} is not a setting.",
+                hint=f"Did you mean {close}?" if close else "See `backprop info` for every setting.",
+            )
+
+
+def environment_names() -> dict[str, FieldInfo]:
+    """Every environment variable that is read, with its definition."""
+    names: dict[str, FieldInfo] = {}
+    for field, info in Settings.model_fields.items():
+        group = GROUPS.get(field)
+        if group is None:
+            names[f"{ENV_PREFIX}{field.upper()}"] = info
+            continue
+        for inner, inner_info in group.model_fields.items():
+            names[f"{ENV_PREFIX}{field.upper()}__{inner.upper()}"] = inner_info
+    return names
+
+
+# --- From arguments to a spec. --------------------------------------------------------------------------
+ALIASES = {"gradient_accumulation": "gradient_accumulation_steps"}
+"""Older names that are still accepted."""
+
+
+def train_spec(
+    defaults: Settings | None = None,
+    *,
+    settings: Mapping[str, Any] | None = None,
+    arguments: Mapping[str, Any],
+) -> TrainSpec:
+    """The spec of a training run.
+
+    Args:
+        defaults: where values that are not given come from.
+        settings: nested settings by group, e.g. `{"lora": {"dropout": 0.1}}`.
+        arguments: settings by their flat names (`TrainArguments`); None means not given. They win over
+            `settings`.
+
+    Raises:
+        InputError: an unknown name (with the nearest known one), a value out of bounds, or a secret.
+    """
+    defaults = defaults or load_settings()
+    groups: dict[str, dict[str, Any]] = {
+        name: getattr(defaults, name).model_dump(exclude_unset=True) for name in GROUPS
+    }
+    for group, values in (settings or {}).items():
+        _known(group, list(GROUPS), "settings")
+        if not isinstance(values, Mapping):
+            raise InputError(f"settings.{group} must be an object, not {values!r}.")
+        for field, value in values.items():  # pyright: ignore[reportUnknownVariableType]
+            _known(str(field), list(GROUPS[group].model_fields), f"settings.{group}")  # pyright: ignore[reportUnknownArgumentType]
+            groups[group][str(field)] = value  # pyright: ignore[reportUnknownArgumentType]
+    fields = flat_fields()
+    output: str | None = None
+    for name, value in arguments.items():
+        name = ALIASES.get(name, name)
+        _known(name, [*fields, "output"], "argument")
+        if value is None:
+            continue
+        if name == "output":
+            output = value
+        else:
+            group, field, _ = fields[name]
+            groups[group][field] = value
+    return validated_spec({**groups, "output": output})
+
+
+def validated_spec(values: Mapping[str, Any]) -> TrainSpec:
+    """`values` as a TrainSpec, with errors that name the flat argument."""
+    try:
+        spec = TrainSpec.model_validate(dict(values))
+    except ValidationError as error:
+        raise InputError(explain(error), hint="Correct the argument and call again.") from None
+    if spec.data.source is None:
+        raise InputError("dataset is missing.", hint="Give the path of a .jsonl file.")
+    if looks_secret(spec.model_dump_json()):
+        raise InputError(
+            "One of the arguments looks like a secret (an access token or a key).",
+            hint="Secrets are never written into a run: set HF_TOKEN in the environment instead.",
+        )
+    return spec
+
+
+def _known(name: str, known: list[str], place: str) -> None:
+    if name in known:
+        return
+    close = nearest(name, known)
+    hint = f"Did you mean {close}?" if close else f"Known: {', '.join(known)}."
+    raise InputError(f"Unknown {place} {name!r}.", hint=hint)
+
+
+def explain(error: ValidationError, *, prefix: str = "", separator: str = ".") -> str:
+    """A pydantic error in one line: each argument, what it was given and what is allowed."""
+    parts: list[str] = []
+    for item in error.errors(include_url=False):
+        location = [str(part) for part in item["loc"]]
+        if prefix:
+            name = prefix + separator.join(location[:2]).upper()
+        elif len(location) > 1 and location[0] in GROUPS:
+            name = flat_name(location[0], location[1])
+        else:
+            name = location[0] if location else "arguments"
+        given = "" if item["type"] == "missing" else f", not {_shown(item['input'])}"
+        sentence = f"{name}: {_lower(item['msg'])}{given}"
+        if not any(part.startswith(f"{name}:") for part in parts):
+            parts.append(sentence)
+    return "; ".join(parts) + "."
+
+
+def _lower(text: str) -> str:
+    text = text.removeprefix("Value error, ").removeprefix("Input ")
+    return text[:1].lower() + text[1:]
+
+
+def _shown(value: object) -> str:
+    text = repr(value)
+    return text if len(text) <= 60 else text[:57] + "…"
+
+
+def choices(annotation: object) -> tuple[str, ...]:
+    """The values of a Literal annotation, or nothing."""
+    return tuple(str(item) for item in get_args(annotation))
+
+
+__all__ = [
+    "BackpropagateError",
+    "Settings",
+    "TrainArguments",
+    "TrainSpec",
+    "environment_names",
+    "flat_fields",
+    "home_folder",
+    "load_settings",
+    "train_spec",
+]

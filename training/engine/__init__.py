@@ -1,0 +1,1 @@
+"""Engines: what turns examples into an adapter."""

@@ -1,0 +1,1 @@
+"""The run folder: the one place where a run is written down."""
