@@ -1,0 +1,110 @@
+"""Which models have a short name, and what kind of name a user gave. Cheap: no heavy library, no network."""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+from pathlib import Path
+from typing import Literal, NamedTuple
+
+from ..errors import InputError, nearest
+
+
+class Preset(NamedTuple):
+    """A model under a short name: its Hub id, and its size in billions of parameters."""
+
+    hub_id: str
+    billions: float
+
+
+PRESETS: dict[str, Preset] = {
+    "smollm2-135m": Preset("HuggingFaceTB/SmolLM2-135M-Instruct", 0.135),
+    "llama3.2-1b": Preset("meta-llama/Llama-3.2-1B-Instruct", 1.24),
+    "qwen2.5-3b": Preset("Qwen/Qwen2.5-3B-Instruct", 3.09),
+    "llama3.2-3b": Preset("meta-llama/Llama-3.2-3B-Instruct", 3.21),
+    "mistral-7b": Preset("mistralai/Mistral-7B-Instruct-v0.3", 7.25),
+    "qwen2.5-7b": Preset("Qwen/Qwen2.5-7B-Instruct", 7.62),
+}
+DEFAULT_PRESET = "qwen2.5-7b"
+
+HUB_ID = re.compile(r"[A-Za-z0-9][\w.-]*/[\w.-]*[\w-]", re.ASCII)
+HUB_ID_LENGTH = 96
+
+
+class ModelSource(NamedTuple):
+    """Where a model comes from: a folder of this machine, or the Hub."""
+
+    kind: Literal["preset", "hub", "folder"]
+    location: str
+    """The Hub id, or the absolute path of the folder."""
+
+
+def classify_model(name: str) -> ModelSource:
+    """What a model name means: a preset, a local folder, or a Hub id.
+
+    Raises:
+        InputError: it is none of these, or the folder lacks a file that a model needs.
+    """
+    preset = PRESETS.get(name.lower())
+    if preset:
+        return ModelSource("preset", preset.hub_id)
+    folder = Path(os.path.expanduser(name))
+    if _is_path(name, folder):
+        return ModelSource("folder", str(_checked_folder(folder)))
+    if _is_hub_id(name):
+        return ModelSource("hub", name)
+    close = nearest(name.lower(), list(PRESETS))
+    raise InputError(
+        f"{name!r} is not a model's name.",
+        hint=(f"Did you mean {close}? " if close else "")
+        + f"Give a preset ({', '.join(PRESETS)}), a Hub id such as {PRESETS[DEFAULT_PRESET].hub_id}, "
+        "or the absolute path of a model folder.",
+    )
+
+
+def missing_from(folder: Path) -> str | None:
+    """What a folder lacks to be a model that can be loaded, in words, or None."""
+    if not (folder / "config.json").is_file():
+        if (folder / "adapter_config.json").is_file():
+            return "config.json: it holds a LoRA adapter, not a whole model"
+        return "config.json"
+    if not any(folder.glob("*.safetensors")):
+        return "weights in .safetensors files (pickle files are not loaded)"
+    try:
+        return next((shard for shard in _shards(folder) if not (folder / shard).is_file()), None)
+    except ValueError:
+        return "a readable model.safetensors.index.json"
+
+
+def _shards(folder: Path) -> list[str]:
+    index = folder / "model.safetensors.index.json"
+    if not index.is_file():
+        return []
+    weight_map: dict[str, str] = json.loads(index.read_text(encoding="utf-8")).get("weight_map", {})
+    return sorted(set(weight_map.values()))
+
+
+def _is_path(name: str, folder: Path) -> bool:
+    looks_like_one = name.startswith((".", "~")) or "\\" in name or folder.is_absolute()
+    return looks_like_one or (folder / "config.json").is_file()
+
+
+def _checked_folder(folder: Path) -> Path:
+    if not folder.is_dir():
+        state = "is not a folder" if folder.exists() else "does not exist"
+        raise InputError(
+            f"The model folder {folder} {state}.", hint="Give the absolute path of a model folder."
+        )
+    missing = missing_from(folder)
+    if missing:
+        raise InputError(
+            f"The model folder {folder} lacks {missing}.",
+            hint="A model folder holds config.json, the tokenizer and .safetensors weights.",
+        )
+    return folder.absolute()
+
+
+def _is_hub_id(name: str) -> bool:
+    well_formed = HUB_ID.fullmatch(name) and len(name) <= HUB_ID_LENGTH
+    return bool(well_formed) and "--" not in name and ".." not in name
