@@ -1,1 +1,20 @@
-"""What an agent can ask: one file per tool."""
+"""What an agent can ask: one file per tool, and this list."""
+
+from __future__ import annotations
+
+from .cancel_run import cancel_run
+from .context import AgentTool
+from .get_run import get_run
+from .gpu_status import gpu_status
+from .list_runs import list_runs
+from .train import train
+
+TOOLS = (
+    AgentTool(
+        train, "Fine-tune a model", read_only=False, destructive=False, idempotent=True, open_world=True
+    ),
+    AgentTool(list_runs, "List runs", read_only=True, destructive=False, idempotent=True, open_world=False),
+    AgentTool(get_run, "Look at a run", read_only=True, destructive=False, idempotent=True, open_world=False),
+    AgentTool(cancel_run, "Stop a run", read_only=False, destructive=True, idempotent=True, open_world=False),
+    AgentTool(gpu_status, "GPU status", read_only=True, destructive=False, idempotent=True, open_world=False),
+)

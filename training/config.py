@@ -73,7 +73,9 @@ Questions = Annotated[
 ]
 MaxNewTokens = Annotated[int, Field(ge=1, le=4096, description="Longest answer to a question, in tokens.")]
 SystemPrompt = Annotated[str, Field(description="System message for the questions; may be empty.")]
-OutputFolder = Annotated[str, Field(min_length=1, description="Also copy the finished adapter to this folder.")]
+OutputFolder = Annotated[
+    str, Field(min_length=1, description="Also copy the finished adapter to this folder.")
+]
 
 
 class Group(BaseModel):
@@ -386,8 +388,8 @@ def explain(error: ValidationError, *, prefix: str = "", separator: str = ".") -
         else:
             name = location[0] if location else "arguments"
         given = "" if item["type"] == "missing" else f", not {_shown(item['input'])}"
-        sentence = f"{name}: {_lower(item['msg'])}{given}"
-        if not any(part.startswith(f"{name}:") for part in parts):
+        sentence = f"{name} is missing" if not given else f"{name}: {_lower(item['msg'])}{given}"
+        if not any(part.startswith(name) for part in parts):
             parts.append(sentence)
     return "; ".join(parts) + "."
 

@@ -43,7 +43,7 @@ def read_cpu() -> CpuReading:
     presets = [name for name, preset in PRESETS.items() if preset.billions <= billions]
     return CpuReading(
         name=_processor_name(),
-        physical_cores=_within_quota(_physical_cores()),
+        physical_cores=training_threads(),
         logical_cores=_within_quota(len(_usable())),
         load_1m=round(psutil.getloadavg()[0], 2),
         memory_total_mib=total,
@@ -52,6 +52,11 @@ def read_cpu() -> CpuReading:
         presets=presets,
         advice=_advice(billions, presets, available),
     )
+
+
+def training_threads() -> int:
+    """The threads that training uses unless told otherwise: one per physical core, within the quota."""
+    return _within_quota(_physical_cores())
 
 
 def max_billions(available_mib: int) -> float:

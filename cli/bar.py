@@ -1,0 +1,49 @@
+"""The progress bar of a run, on a terminal."""
+
+from __future__ import annotations
+
+from collections.abc import Generator, Sequence
+from contextlib import contextmanager
+
+from rich.console import Console
+from rich.progress import BarColumn, Progress, SpinnerColumn, TaskID, TextColumn, TimeElapsedColumn
+
+from ..training.runs.events import Event
+from .follow import step_line
+
+
+class BarDisplay:
+    """A spinner with the phase's message, then a bar of steps."""
+
+    def __init__(self, progress: Progress, task: TaskID) -> None:
+        self._progress = progress
+        self._task = task
+
+    def show(self, events: Sequence[Event]) -> None:
+        for event in events:
+            match event.kind:
+                case "phase":
+                    self._progress.update(self._task, description=str(event.get("message")))
+                case "warning":
+                    self._progress.console.print(f"[yellow]warning:[/] {event.get('message')}")
+                case "step":
+                    self._progress.update(
+                        self._task,
+                        description=step_line(event),
+                        completed=event.get("step"),
+                        total=event.get("total_steps"),
+                    )
+                case _:
+                    pass
+
+
+@contextmanager
+def bar_display() -> Generator[BarDisplay]:
+    columns = (
+        SpinnerColumn(),
+        BarColumn(bar_width=30),
+        TextColumn("{task.description}", markup=False),
+        TimeElapsedColumn(),
+    )
+    with Progress(*columns, console=Console(stderr=True), transient=True) as progress:
+        yield BarDisplay(progress, progress.add_task("queued", total=None))

@@ -1,0 +1,122 @@
+"""Showing a run on a terminal as it goes, and stopping it on Ctrl-C."""
+
+from __future__ import annotations
+
+import signal
+import sys
+import time
+from collections.abc import Generator, Sequence
+from contextlib import contextmanager
+from types import FrameType
+from typing import Protocol
+
+import click
+
+from ..tools.status import duration
+from ..training.errors import exit_code
+from ..training.runs.events import Event
+from ..training.runs.folder import Status
+from ..training.runs.view import RunView
+from ..training.service import TrainingService
+
+PLAIN_GAP_S = 2.0  # between two lines of steps where there is no terminal
+
+
+class Display(Protocol):
+    """Shows events to a person."""
+
+    def show(self, events: Sequence[Event]) -> None: ...
+
+
+async def follow_to_the_end(service: TrainingService, run_id: str) -> RunView:
+    """Show the run until it has ended. Ctrl-C cancels it, which saves what it has learnt; a second
+    Ctrl-C leaves at once and lets it finish that by itself."""
+    with _display() as display, _interrupts() as interrupts:
+        cancelled = False
+        async for events in service.watch(run_id, tick_s=0.2):
+            display.show(events)
+            if interrupts.count and not cancelled:
+                cancelled = True
+                click.echo(
+                    "Cancelling; what was learnt is being saved. Ctrl-C again leaves at once.", err=True
+                )
+                await service.cancel(run_id, "Ctrl-C")
+            if interrupts.count > 1:
+                raise KeyboardInterrupt
+    return await service.get(run_id)
+
+
+def run_exit_code(view: RunView) -> int:
+    """0 completed, 3 cancelled with an adapter, else what the error says."""
+    if view.status is Status.COMPLETED:
+        return 0
+    if view.status is Status.CANCELLED:
+        return 3 if view.adapter_path else 2
+    return exit_code(view.error.code) if view.error else 2
+
+
+class Interrupts:
+    """How often Ctrl-C was pressed."""
+
+    count = 0
+
+    def __call__(self, _signal: int, _frame: FrameType | None) -> None:
+        self.count += 1
+
+
+@contextmanager
+def _interrupts() -> Generator[Interrupts]:
+    interrupts = Interrupts()
+    before = signal.signal(signal.SIGINT, interrupts)
+    try:
+        yield interrupts
+    finally:
+        signal.signal(signal.SIGINT, before)
+
+
+@contextmanager
+def _display() -> Generator[Display]:
+    if not sys.stderr.isatty():
+        yield PlainDisplay()
+        return
+    from .bar import bar_display
+
+    with bar_display() as display:
+        yield display
+
+
+class PlainDisplay:
+    """Lines on stderr: each phase, each warning, and the steps every two seconds."""
+
+    def __init__(self) -> None:
+        self._shown_at = -PLAIN_GAP_S
+
+    def show(self, events: Sequence[Event]) -> None:
+        for event in events:
+            match event.kind:
+                case "phase":
+                    click.echo(f"  {event.get('message')}", err=True)
+                case "warning":
+                    click.echo(f"  warning: {event.get('message')}", err=True)
+                case "step":
+                    self._step(event)
+                case _:
+                    pass
+
+    def _step(self, event: Event) -> None:
+        last = event.get("step") == event.get("total_steps")
+        if last or time.monotonic() - self._shown_at >= PLAIN_GAP_S:
+            self._shown_at = time.monotonic()
+            click.echo(f"  {step_line(event)}", err=True)
+
+
+def step_line(event: Event) -> str:
+    """`step 12/40  loss 0.5320  310 tokens/s  34s left`."""
+    parts = [f"step {event.get('step')}/{event.get('total_steps')}"]
+    if event.get("loss") is not None:
+        parts.append(f"loss {event.get('loss'):.4f}")
+    if event.get("tokens_per_s"):
+        parts.append(f"{event.get('tokens_per_s'):.0f} tokens/s")
+    if event.get("eta_s") is not None:
+        parts.append(f"{duration(event.get('eta_s'))} left")
+    return "  ".join(parts)

@@ -1,0 +1,84 @@
+"""`backprop`: the table of commands, and what happens to their errors."""
+
+from __future__ import annotations
+
+from importlib import import_module
+
+import click
+
+COMMANDS = {
+    "quickstart": (".quickstart", "Fine-tune a small real model on an example, and see what it learnt."),
+    "train": (".train", "Fine-tune a model on a dataset."),
+    "list-runs": (".runs", "Past, live and queued runs, newest first."),
+    "show-run": (".runs", "One run in detail."),
+    "cancel": (".runs", "Stop a run and keep what it has learnt."),
+    "prune": (".runs", "Remove ended runs for good."),
+    "info": (".info", "Version, paths, hardware, settings and error codes."),
+    "serve": (".serve", "Serve the tools to an MCP client over stdio."),
+}
+"""Command → the module that holds it, and its line in the help. Modules are imported when used."""
+
+CONTEXT = {"help_option_names": ["-h", "--help"], "max_content_width": 110}
+
+
+class LazyGroup(click.Group):
+    """A group that knows its commands' names without importing them."""
+
+    def list_commands(self, ctx: click.Context) -> list[str]:
+        return list(COMMANDS)
+
+    def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
+        if cmd_name not in COMMANDS:
+            return None
+        module = import_module(COMMANDS[cmd_name][0], __package__)
+        return getattr(module, cmd_name.replace("-", "_"))
+
+    def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
+        with formatter.section("Commands"):
+            formatter.write_dl([(name, text) for name, (_, text) in COMMANDS.items()])
+
+
+@click.group(cls=LazyGroup, context_settings=CONTEXT)
+@click.option("--verbose", is_flag=True, help="Show the stack trace of an unexpected error.")
+@click.version_option(None, "--version", package_name="backpropagate-mcp", prog_name="backprop")
+@click.pass_context
+def backprop(ctx: click.Context, verbose: bool) -> None:
+    """Fine-tune language models from an AI client, from Python, or from here."""
+    ctx.ensure_object(dict)["verbose"] = verbose
+
+
+def run(arguments: list[str], wire: int | None = None) -> int:
+    """Run a command line; returns the exit code: 0 done, 1 input, 2 run-time failure, 3 partly done.
+
+    Args:
+        wire: the real stdout, where `serve` has reserved it.
+    """
+    try:
+        return backprop.main(arguments, prog_name="backprop", standalone_mode=False, obj={"wire": wire}) or 0
+    except click.UsageError as error:
+        error.show()
+        return 1
+    except click.exceptions.Exit as error:
+        return error.exit_code
+    except (click.Abort, KeyboardInterrupt):
+        click.echo("Aborted.", err=True)
+        return 1
+    except Exception as error:
+        return _failed(error, verbose="--verbose" in arguments)
+
+
+def _failed(error: Exception, *, verbose: bool) -> int:
+    from ..training.errors import BackpropagateError
+    from ..training.redact import scrub
+
+    if verbose:
+        import traceback
+
+        click.echo(scrub("".join(traceback.format_exception(error))), err=True)
+    if isinstance(error, BackpropagateError):
+        click.echo(f"Error: {scrub(error.sentence())}", err=True)
+        return error.exit_code
+    click.echo(f"Error: [RUNTIME_ERROR] {type(error).__name__}: {scrub(str(error))}", err=True)
+    if not verbose:
+        click.echo("Run `backprop --verbose …` for the stack trace.", err=True)
+    return 2

@@ -1,0 +1,81 @@
+"""Command-line options made from the definitions of the settings."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any, TypeVar, get_args, get_origin
+
+import click
+from pydantic.fields import FieldInfo
+
+from ..training.config import flat_fields
+
+Function = TypeVar("Function", bound=Callable[..., Any])
+
+NAMES = {
+    "dataset": ["--data", "--dataset"],
+    "learning_rate": ["--lr", "--learning-rate"],
+    "questions": ["--question", "--questions"],
+}
+"""Options that are not simply the flat name with dashes."""
+
+
+def setting_options(function: Function) -> Function:
+    """Add one option per setting. A value goes to the command under the setting's flat name."""
+    for name, (_, _, info) in reversed(flat_fields().items()):
+        function = _option(name, info)(function)
+    return function
+
+
+def _option(name: str, info: FieldInfo) -> Callable[[Function], Function]:
+    names = NAMES.get(name, [f"--{name.replace('_', '-')}"])
+    if info.annotation is bool:
+        plain = names[0].removeprefix("--")
+        return click.option(f"--{plain}/--no-{plain}", name, default=None, help=_help(info))
+    many = name == "questions"
+    return click.option(
+        *names,
+        name,
+        multiple=many,
+        default=None,
+        metavar=_metavar(info.annotation),
+        help=_help(info) + (" May be repeated." if many else ""),
+    )
+
+
+def _help(info: FieldInfo) -> str:
+    text = info.description or _inner_description(info.annotation) or ""
+    shown = info.default is not None and info.default != [] and info.default is not False
+    return f"{text} [default: {info.default}]" if shown else text
+
+
+def _inner_description(annotation: Any) -> str | None:
+    """The description of the type inside an optional one."""
+    for part in get_args(annotation):
+        for extra in getattr(part, "__metadata__", ()):
+            if getattr(extra, "description", None):
+                return extra.description
+    return None
+
+
+def _metavar(annotation: Any) -> str:
+    kinds = {int: "N", float: "X", str: "TEXT"}
+    if annotation in kinds:
+        return kinds[annotation]
+    if str(get_origin(annotation)) == "typing.Literal":
+        return "|".join(str(value) for value in get_args(annotation))
+    for part in get_args(annotation):
+        inner = getattr(part, "__origin__", part)
+        if inner in kinds:
+            return kinds[inner]
+    return "TEXT"
+
+
+def given(values: dict[str, Any]) -> dict[str, Any]:
+    """The settings that were typed, as the spec takes them."""
+    shown = {name: value for name, value in values.items() if value not in (None, ())}
+    if "questions" in shown:
+        shown["questions"] = list(shown["questions"])
+    if "," in str(shown.get("lora_target_modules", "")):
+        shown["lora_target_modules"] = [part.strip() for part in shown["lora_target_modules"].split(",")]
+    return shown

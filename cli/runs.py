@@ -1,0 +1,107 @@
+"""`backprop list-runs`, `show-run`, `cancel`, `prune`."""
+
+from __future__ import annotations
+
+import anyio
+import click
+
+from ..training.errors import InputError
+from ..training.runs.folder import ENDED, Status
+from ..training.runs.view import RunView
+from ..training.service import TrainingService
+from .follow import follow_to_the_end, run_exit_code
+from .show import print_json, print_run
+
+as_json_option = click.option("--json", "as_json", is_flag=True, help="Print JSON.")
+
+
+@click.command("list-runs")
+@click.option("--status", type=click.Choice([status.value for status in Status]), help="Only these.")
+@click.option("--limit", type=click.IntRange(1, 1000), default=10, show_default=True, help="At most so many.")
+@as_json_option
+def list_runs(status: str | None, limit: int, as_json: bool) -> None:
+    """Past, live and queued runs, newest first."""
+    service = TrainingService()
+
+    async def look() -> tuple[list[RunView], list[str]]:
+        await service.recover()
+        return await service.list(Status(status) if status else None, limit)
+
+    views, unreadable = anyio.run(look)
+    if as_json:
+        click.echo("[" + ",\n".join(view.model_dump_json() for view in views) + "]")
+    for sentence in unreadable:
+        click.echo(sentence, err=True)
+    if as_json:
+        return
+    if not views:
+        click.echo("No runs.")
+    for view in views:
+        loss = f"{view.loss:.4f}" if view.loss is not None else "-"
+        steps = f"{view.step}/{view.total_steps or '?'}"
+        click.echo(f"{view.run_id:<52} {view.status.value:<12} {steps:>11}  loss {loss:<8} {view.model}")
+
+
+@click.command("show-run")
+@click.argument("run_id")
+@click.option("--follow", is_flag=True, help="Show the run as it goes, until it has ended.")
+@as_json_option
+@click.pass_context
+def show_run(ctx: click.Context, run_id: str, follow: bool, as_json: bool) -> None:
+    """One run in detail; any unique part of its id is enough."""
+    service = TrainingService()
+    view = anyio.run(service.get, run_id)
+    if follow:
+        view = anyio.run(follow_to_the_end, service, view.run_id)
+    if as_json:
+        print_json(view)
+    else:
+        print_run(view)
+    ctx.exit(run_exit_code(view) if follow else 0)
+
+
+@click.command("cancel")
+@click.argument("run_id")
+@as_json_option
+def cancel(run_id: str, as_json: bool) -> None:
+    """Stop a run within one step, and keep what it has learnt."""
+    service = TrainingService()
+
+    async def stop() -> RunView:
+        view = await service.cancel(run_id)
+        return await follow_to_the_end(service, view.run_id)
+
+    view = anyio.run(stop)
+    if as_json:
+        print_json(view)
+    else:
+        print_run(view)
+
+
+@click.command("prune")
+@click.argument("run_ids", nargs=-1)
+@click.option("--all-ended", is_flag=True, help="Every run that has ended.")
+@click.option("--yes", is_flag=True, help="Do not ask.")
+def prune(run_ids: tuple[str, ...], all_ended: bool, yes: bool) -> None:
+    """Remove ended runs for good: their folders with adapters, logs and events."""
+    service = TrainingService()
+    ids = list(run_ids) or (_ended(service) if all_ended else [])
+    if not ids and not all_ended:
+        raise InputError("Nothing to remove was named.", hint="Give run ids, or --all-ended.")
+    ids = [service.store.find(run_id).run_id for run_id in ids]
+    for run_id in ids:
+        click.echo(run_id)
+    if not ids or not (yes or click.confirm(f"Remove {len(ids)} run(s) for good?")):
+        return
+    for run_id in ids:
+        anyio.run(service.delete, run_id)
+    click.echo(f"Removed {len(ids)} run(s).")
+
+
+def _ended(service: TrainingService) -> list[str]:
+    """The runs that have ended, and the folders that cannot be read."""
+    return [
+        run.run_id
+        for run, state in service.store.newest()
+        if isinstance(state, Exception) or state.status in ENDED
+    ]

@@ -1,0 +1,65 @@
+"""A run, printed for a person or as JSON."""
+
+from __future__ import annotations
+
+import click
+
+from ..tools.status import CONTROL, duration
+from ..training.errors import describe
+from ..training.runs.folder import Status
+from ..training.runs.view import RunView
+
+
+def print_json(view: RunView) -> None:
+    click.echo(view.model_copy(update={"next": next_command(view)}).model_dump_json(indent=1))
+
+
+def print_run(view: RunView) -> None:
+    """Status, losses, answers, paths and the next command."""
+    click.echo(f"Run {view.run_id}: {view.status}")
+    click.echo(f"  model    {view.model}")
+    click.echo(f"  dataset  {view.dataset}")
+    if view.step:
+        click.echo(f"  steps    {view.step}/{view.total_steps}")
+    if view.loss is not None:
+        before = f"{view.first_loss:.4f} → " if view.first_loss is not None else ""
+        click.echo(f"  loss     {before}{view.loss:.4f}")
+    if view.eta_s is not None:
+        click.echo(f"  left     about {duration(view.eta_s)}")
+    if view.phase and view.status in {Status.QUEUED, Status.RUNNING}:
+        click.echo(f"  doing    {view.phase}")
+    if view.adapter_path:
+        click.echo(f"  adapter  {view.adapter_path}")
+    if view.output:
+        click.echo(f"  copy     {view.output}")
+    for warning in view.warnings:
+        click.echo(f"  warning  {warning}")
+    print_answers(view)
+    if view.error:
+        click.echo(f"  error    {describe(view.error)}")
+    click.echo(f"Next: {next_command(view)}")
+
+
+def print_answers(view: RunView) -> None:
+    if not view.answers:
+        return
+    click.echo("  answers")
+    for answer in view.answers:
+        click.echo(f"    {_line(answer.question)}")
+        click.echo(f"      before  {_line(answer.before)}")
+        click.echo(f"      after   {_line(answer.after)}")
+
+
+def next_command(view: RunView) -> str:
+    match view.status:
+        case Status.QUEUED | Status.RUNNING:
+            return f"backprop show-run {view.run_id} --follow"
+        case Status.COMPLETED:
+            return f'load the adapter in Python: PeftModel.from_pretrained(base, "{view.adapter_path}")'
+        case Status.CANCELLED | Status.FAILED | Status.INTERRUPTED:
+            return "backprop train … starts a new run"
+
+
+def _line(text: str | None) -> str:
+    """A model's text on one line, without control characters that a terminal would obey."""
+    return " ".join(CONTROL.sub("", text or "").split())

@@ -1,0 +1,60 @@
+"""`backprop train`."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import anyio
+import click
+
+from ..tools.paths import PathPolicy
+from ..training.config import TrainSpec, train_spec
+from ..training.models.presets import classify_model
+from ..training.output import check_output
+from ..training.runs.view import RunView
+from ..training.service import TrainingService
+from .follow import follow_to_the_end, run_exit_code
+from .options import given, setting_options
+from .show import print_json, print_run
+
+
+@click.command("train")
+@setting_options
+@click.option("--output", metavar="FOLDER", help="Also copy the finished adapter to this folder.")
+@click.option("--detach", is_flag=True, help="Start the run and leave; it goes on by itself.")
+@click.option("--json", "as_json", is_flag=True, help="Print the run as JSON.")
+@click.pass_context
+def train(ctx: click.Context, detach: bool, as_json: bool, **values: Any) -> None:
+    """Fine-tune a model on a dataset, with LoRA. Ctrl-C cancels the run and saves what it has learnt."""
+    service = TrainingService()
+    spec = spec_of(service, given(values))
+    view = anyio.run(start_and_follow, service, spec, detach)
+    if as_json:
+        print_json(view)
+    else:
+        print_run(view)
+    ctx.exit(0 if detach else run_exit_code(view))
+
+
+def spec_of(service: TrainingService, arguments: dict[str, Any]) -> TrainSpec:
+    """The spec of what was typed, with absolute paths that may be touched."""
+    paths = PathPolicy.for_person(service.settings.home)
+    for name in ("dataset", "output"):
+        if name in arguments:
+            arguments[name] = paths.resolve(arguments[name], name)
+    model = arguments.get("model", service.settings.model.name)
+    if classify_model(model).kind == "folder":
+        arguments["model"] = paths.resolve(model, "model")
+    spec = train_spec(service.settings, arguments=arguments)
+    check_output(spec.output)
+    return spec
+
+
+async def start_and_follow(service: TrainingService, spec: TrainSpec, detach: bool = False) -> RunView:
+    """Submit a run and, unless detached, show it to its end."""
+    await service.recover()
+    submission = await service.submit(spec)
+    click.echo(f"run_started run_id={submission.run_id}", err=True)
+    if detach:
+        return await service.get(submission.run_id)
+    return await follow_to_the_end(service, submission.run_id)

@@ -1,0 +1,100 @@
+"""From a run's events to MCP progress: at once, at most two a second, never long silent, always rising."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Awaitable, Callable, Sequence
+
+from ..tools.status import duration
+from ..training.runs.events import BEFORE_FIRST_STEP, Event
+
+SendProgress = Callable[[float, float | None, str], Awaitable[None]]
+
+LEAST_GAP_S = 0.5
+HEARTBEAT_S = 10.0
+MESSAGE_LENGTH = 200  # characters, all that some clients show
+END_RESERVE = 0.5  # of a step; what comes after the last step lies in it
+
+
+class ProgressStream:
+    """The progress of one call.
+
+    `progress` counts optimizer steps; before the first it is a fraction that shows the phase. It rises with
+    every message, also when a message only says that the run still lives.
+    """
+
+    def __init__(self, send: SendProgress, clock: Callable[[], float] = time.monotonic) -> None:
+        self._send = send
+        self._clock = clock
+        self._sent_at = -1e9
+        self._value = 0.0  # what was sent last
+        self._floor = 0.0  # what the run has reached
+        self._beats = 0  # messages since the run got further
+        self._total: float | None = None
+        self._message = "queued"
+        self._fresh = True  # something new has not been sent yet
+        self._done = False
+
+    async def show(self, events: Sequence[Event]) -> None:
+        """Take in what is new and send it, if it is time."""
+        for event in events:
+            self._take(event)
+        waited = self._clock() - self._sent_at
+        if self._done or (self._fresh and waited >= LEAST_GAP_S) or waited >= HEARTBEAT_S:
+            await self._send_now()
+
+    def _take(self, event: Event) -> None:
+        self._fresh = True
+        match event.kind:
+            case "phase":
+                self._message = str(event.get("message"))
+                self._reach(_phase_fraction(event))
+            case "step":
+                self._total = float(event.get("total_steps"))
+                self._message = step_message(event)
+                self._reach(min(event.get("step"), self._total - END_RESERVE))
+            case "warning":
+                self._message = f"warning: {event.get('message')}"
+            case "done" | "error":
+                self._message = str(event.get("status"))
+                self._done = True
+            case _:
+                self._fresh = False
+
+    def _reach(self, floor: float) -> None:
+        if floor > max(self._floor, self._value):
+            self._floor = floor
+            self._beats = 0
+
+    async def _send_now(self) -> None:
+        self._value = self._next_value()
+        self._sent_at = self._clock()
+        self._fresh = False
+        await self._send(self._value, self._total, self._message[:MESSAGE_LENGTH])
+
+    def _next_value(self) -> float:
+        if self._done and self._total and self._message == "completed":
+            return max(self._total, self._value + 1e-6)
+        if self._floor > self._value:
+            return self._floor
+        # Creep towards the next whole step, slowly enough never to arrive.
+        ceiling = int(self._value) + 1.0
+        self._beats += 1
+        return ceiling - (ceiling - self._value) * (1 - 1 / (self._beats + 100))
+
+
+def _phase_fraction(event: Event) -> float:
+    start, end = BEFORE_FIRST_STEP.get(str(event.get("phase")), (0.0, 0.0))
+    return start + (end - start) * float(event.get("fraction") or 0.0)
+
+
+def step_message(event: Event) -> str:
+    """`step 12/40 · loss 0.5320 · 310 tokens/s · 34s left`."""
+    parts = [f"step {event.get('step')}/{event.get('total_steps')}"]
+    if event.get("loss") is not None:
+        parts.append(f"loss {event.get('loss'):.4f}")
+    if event.get("tokens_per_s"):
+        parts.append(f"{event.get('tokens_per_s'):.0f} tokens/s")
+    if event.get("eta_s") is not None:
+        parts.append(f"{duration(event.get('eta_s'))} left")
+    return " · ".join(parts)

@@ -1,0 +1,37 @@
+"""Small JSON schemas: hosts drop servers whose tool list is large, and titles say nothing new."""
+
+from __future__ import annotations
+
+from typing import Any
+
+
+def compact(schema: dict[str, Any]) -> dict[str, Any]:
+    """The schema without generated titles, and with "or null" left out of optional arguments."""
+    return _compact(schema)
+
+
+def _compact(node: Any, *, names: bool = False) -> Any:
+    """`names`: the keys of `node` are names of properties, not words of JSON Schema."""
+    if isinstance(node, list):
+        return [_compact(item) for item in node]  # pyright: ignore[reportUnknownVariableType]
+    if not isinstance(node, dict):
+        return node
+    fields: dict[str, Any] = node  # pyright: ignore[reportUnknownVariableType]
+    if names:
+        return {key: _compact(value) for key, value in fields.items()}
+    inner = {
+        key: _compact(value, names=key in {"properties", "$defs"})
+        for key, value in fields.items()
+        if key != "title"
+    }
+    return _without_null(inner)
+
+
+def _without_null(schema: dict[str, Any]) -> dict[str, Any]:
+    """An optional argument as its plain type: leaving it out already says null."""
+    options = schema.get("anyOf")
+    if "default" not in schema or schema["default"] is not None or not isinstance(options, list):
+        return schema
+    rest = [option for option in options if option != {"type": "null"}]  # pyright: ignore[reportUnknownVariableType]
+    kept = {key: value for key, value in schema.items() if key not in {"anyOf", "default"}}
+    return {**rest[0], **kept} if len(rest) == 1 else {**kept, "anyOf": rest}  # pyright: ignore[reportUnknownArgumentType]

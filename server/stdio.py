@@ -1,0 +1,42 @@
+"""Serving over stdin and stdout. Nothing but the protocol ever reaches stdout."""
+
+from __future__ import annotations
+
+import os
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+
+STDOUT = 1
+STDERR = 2
+
+
+def reserve_stdout() -> int:
+    """Send what anything prints to stderr from now on; returns the descriptor of the real stdout.
+
+    Called before the first import that could print.
+    """
+    wire = os.dup(STDOUT)
+    os.dup2(STDERR, STDOUT)
+    return wire
+
+
+def serve_stdio(wire: int, roots: Sequence[Path]) -> None:
+    """Serve until stdin ends.
+
+    Args:
+        wire: what `reserve_stdout` returned.
+        roots: folders beside the user's home that tools may touch.
+    """
+    from ..training.config import load_settings
+    from ..training.logs import configure_logging
+    from ..training.service import TrainingService
+    from .app import build_server
+
+    settings = load_settings()
+    configure_logging(settings)
+    server = build_server(TrainingService(settings), roots)
+    sys.stdout.flush()
+    os.dup2(wire, STDOUT)  # the SDK takes it over, and diverts it again while it serves
+    os.close(wire)
+    server.run("stdio")

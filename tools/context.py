@@ -1,0 +1,49 @@
+"""What every tool is given, and what every tool gives back."""
+
+from __future__ import annotations
+
+from collections.abc import Awaitable, Callable, Sequence
+from dataclasses import dataclass
+
+from pydantic import BaseModel, ConfigDict
+
+from ..training.runs.events import Event
+from ..training.service import TrainingService
+from .paths import PathPolicy
+
+Show = Callable[[Sequence[Event]], Awaitable[None]]
+"""Shows the person what is new of a run; called some times a second, also when nothing is new."""
+
+
+@dataclass(frozen=True)
+class ToolContext:
+    """The service that does the work, the paths that may be touched, and the person's eyes."""
+
+    service: TrainingService
+    paths: PathPolicy
+    show: Show
+
+
+class ToolResult(BaseModel):
+    """A tool's result: fields for programs, and a text that stands alone."""
+
+    model_config = ConfigDict(frozen=True)
+
+    def text(self) -> str:
+        raise NotImplementedError
+
+
+@dataclass(frozen=True)
+class AgentTool:
+    """A tool as it is offered: its function, its title and what it does to the world."""
+
+    function: Callable[..., Awaitable[ToolResult]]
+    title: str
+    read_only: bool
+    destructive: bool
+    idempotent: bool
+    open_world: bool
+
+    @property
+    def name(self) -> str:
+        return self.function.__name__

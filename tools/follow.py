@@ -1,0 +1,40 @@
+"""Waiting for a run within one call: shows what happens, and gives up waiting, never the run."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Annotated
+
+import anyio
+from pydantic import Field
+
+from ..training.runs.events import Event
+from ..training.runs.view import RunView
+from .context import ToolContext
+
+WaitSeconds = Annotated[
+    float,
+    Field(ge=0, le=3600, description="Wait this long for the run; it goes on after the call in any case."),
+]
+NEWS = frozenset({"eval", "warning"})
+TICK_S = 0.25
+
+
+async def follow(context: ToolContext, run_id: str, wait_s: float, *, stop_at_news: bool = False) -> RunView:
+    """Show the run's progress until it has ended, or `wait_s` seconds are over.
+
+    Args:
+        stop_at_news: return as well when the run starts, or evaluates, or warns.
+    """
+    with anyio.move_on_after(wait_s):
+        first = True
+        async for events in context.service.watch(run_id, tick_s=TICK_S):
+            await context.show(events)
+            if stop_at_news and not first and _is_news(events):
+                break
+            first = False
+    return await context.service.get(run_id)
+
+
+def _is_news(events: Sequence[Event]) -> bool:
+    return any(event.kind in NEWS or (event.kind == "step" and event.get("step") == 1) for event in events)

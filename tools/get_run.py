@@ -1,0 +1,27 @@
+"""get_run: one run in detail; can wait for news of it."""
+
+from __future__ import annotations
+
+from typing import Annotated
+
+from pydantic import Field
+
+from ..training.runs.identity import host
+from .context import ToolContext
+from .follow import WaitSeconds, follow
+from .status import RunStatus, run_status
+
+RunId = Annotated[
+    str, Field(min_length=1, max_length=200, description="The run's id, or any unique part of it.")
+]
+
+
+async def get_run(context: ToolContext, run_id: RunId, wait_s: WaitSeconds = 0) -> RunStatus:
+    """One run: status, losses, time left, adapter, answers, error, and what to do next.
+
+    With wait_s it streams progress and returns when the run has ended, or at the first news of it.
+    """
+    view = await context.service.get(run_id)
+    if wait_s > 0:
+        view = await follow(context, view.run_id, wait_s, stop_at_news=True)
+    return run_status(view, host())

@@ -1,0 +1,112 @@
+"""train: fine-tune a model on a dataset."""
+
+from __future__ import annotations
+
+from typing import Annotated, Any
+
+from pydantic import Field
+
+from ..training.config import (
+    BatchSize,
+    DatasetSource,
+    Epochs,
+    LearningRate,
+    LoadIn4bit,
+    LoraAlpha,
+    LoraRank,
+    MaxSeqLength,
+    ModelName,
+    OutputFolder,
+    Questions,
+    Samples,
+    Seed,
+    Steps,
+    train_spec,
+)
+from ..training.errors import from_record
+from ..training.models.presets import classify_model
+from ..training.output import check_output
+from ..training.runs.folder import Status
+from ..training.runs.identity import host
+from .context import ToolContext
+from .follow import WaitSeconds, follow
+from .status import RunStatus, run_status
+
+
+async def train(
+    context: ToolContext,
+    dataset: DatasetSource,
+    model: ModelName | None = None,
+    steps: Steps | None = None,
+    epochs: Epochs | None = None,
+    samples: Samples | None = None,
+    batch_size: BatchSize | None = None,
+    learning_rate: LearningRate | None = None,
+    max_seq_length: MaxSeqLength | None = None,
+    lora_r: LoraRank | None = None,
+    lora_alpha: LoraAlpha | None = None,
+    load_in_4bit: LoadIn4bit | None = None,
+    seed: Seed | None = None,
+    questions: Questions | None = None,
+    output: OutputFolder | None = None,
+    settings: Annotated[
+        dict[str, Any] | None,
+        Field(
+            description="Further settings by group: model, data, lora, training, evaluation; "
+            'e.g. {"lora": {"dropout": 0.05}, "training": {"lr_scheduler": "cosine"}}.'
+        ),
+    ] = None,
+    request_key: Annotated[
+        str | None,
+        Field(max_length=200, description="Your name for this request: a retry with it finds the same run."),
+    ] = None,
+    new_run: Annotated[bool, Field(description="Start a new run even if an equal one is there.")] = False,
+    wait_s: WaitSeconds = 50,
+) -> RunStatus:
+    """Fine-tune a language model on a dataset with LoRA, on this machine.
+
+    Returns within wait_s with the result, or with a run_id that get_run follows: the run goes on by itself,
+    also when the client is closed. Give `questions` that only the dataset answers to see whether it helped.
+    """
+    arguments = {
+        "dataset": context.paths.resolve(dataset, "dataset"),
+        "model": _model(context, model or context.service.settings.model.name),
+        "steps": steps,
+        "epochs": epochs,
+        "samples": samples,
+        "batch_size": batch_size,
+        "learning_rate": learning_rate,
+        "max_seq_length": max_seq_length,
+        "lora_r": lora_r,
+        "lora_alpha": lora_alpha,
+        "load_in_4bit": load_in_4bit,
+        "seed": seed,
+        "questions": questions,
+        "output": context.paths.resolve(output, "output") if output else None,
+    }
+    spec = train_spec(context.service.settings, settings=settings, arguments=arguments)
+    check_output(spec.output)
+    submission = await context.service.submit(
+        spec, request_key=request_key, find_equal=request_key is None and not new_run
+    )
+    view = await follow(context, submission.run_id, wait_s)
+    if view.error and view.status in {Status.FAILED, Status.INTERRUPTED}:
+        error = view.error
+        raise from_record(error.model_copy(update={"message": f"Run {view.run_id} failed. {error.message}"}))
+    return run_status(view, host(), note=_note(submission.existing, request_key))
+
+
+def _model(context: ToolContext, model: str) -> str:
+    source = classify_model(model)
+    return context.paths.resolve(model, "model") if source.kind == "folder" else model
+
+
+def _note(existing: bool, request_key: str | None) -> str | None:
+    if not existing:
+        return None
+    if request_key:
+        return f"This is the run that request_key {request_key!r} started before; no new one was started."
+    return (
+        "An equal request (same settings, same dataset content) had started this run already; "
+        "no new one was started. Use new_run=true for another."
+    )

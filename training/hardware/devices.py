@@ -1,0 +1,68 @@
+"""Which devices a run may use, known without torch: GPUs by their UUID, or the CPU."""
+
+from __future__ import annotations
+
+import os
+from contextlib import suppress
+from typing import Any, Literal
+
+from ..errors import GpuNotAvailableError
+
+CPU = "cpu"
+
+
+def training_devices(wanted: Literal["auto", "cpu", "cuda"]) -> list[str]:
+    """The devices a run may be given: GPU UUIDs, or `["cpu"]`.
+
+    Raises:
+        GpuNotAvailableError: a GPU is wanted and there is none.
+    """
+    if wanted == "cpu":
+        return [CPU]
+    gpus = _visible(_gpu_uuids())
+    if gpus:
+        return gpus
+    if wanted == "cuda":
+        raise GpuNotAvailableError(
+            "device is cuda, but no NVIDIA GPU can be used here.",
+            hint='Check `nvidia-smi` and CUDA_VISIBLE_DEVICES, or use device="auto".',
+        )
+    return [CPU]
+
+
+def lane_of(devices: list[str]) -> str:
+    """The line in which runs for these devices wait."""
+    return "cpu" if devices == [CPU] else "cuda"
+
+
+def _gpu_uuids() -> list[str]:
+    import pynvml
+
+    nvml: Any = pynvml  # untyped
+    try:
+        nvml.nvmlInit()
+    except nvml.NVMLError:
+        return []
+    try:
+        handles = [nvml.nvmlDeviceGetHandleByIndex(i) for i in range(nvml.nvmlDeviceGetCount())]
+        return [str(nvml.nvmlDeviceGetUUID(handle)) for handle in handles]
+    except nvml.NVMLError:
+        return []
+    finally:
+        with suppress(nvml.NVMLError):
+            nvml.nvmlShutdown()
+
+
+def _visible(uuids: list[str]) -> list[str]:
+    """What CUDA_VISIBLE_DEVICES leaves of the GPUs; indices and UUIDs are understood."""
+    asked = os.environ.get("CUDA_VISIBLE_DEVICES")
+    if asked is None:
+        return uuids
+    names = [name.strip() for name in asked.split(",") if name.strip()]
+    found: list[str] = []
+    for name in names:
+        if name.isdigit() and int(name) < len(uuids):
+            found.append(uuids[int(name)])
+        else:
+            found.extend(uuid for uuid in uuids if uuid.startswith(name))
+    return found

@@ -1,0 +1,49 @@
+"""What a run was made of: enough to make it again, or to say why it came out otherwise."""
+
+from __future__ import annotations
+
+import platform
+from importlib.metadata import PackageNotFoundError, version
+from typing import Any
+
+from .config import TrainSpec
+from .engine.plan import Plan
+from .hardware.reading import read_hardware
+from .runs.durable import read_json
+
+LIBRARIES = ("torch", "transformers", "peft", "trl", "datasets", "accelerate", "bitsandbytes", "tokenizers")
+
+
+def provenance(spec: TrainSpec, plan: Plan, *, dataset_sha256: str, rows: int) -> dict[str, Any]:
+    """Versions, hardware, data, model and seed of a run, for provenance.json."""
+    from .. import __version__
+
+    return {
+        "format_version": 1,
+        "backpropagate": __version__,
+        "python": platform.python_version(),
+        "platform": platform.platform(),
+        "libraries": {name: found for name in LIBRARIES if (found := _version(name))},
+        "hardware": read_hardware().model_dump(mode="json"),
+        "dataset": {"source": spec.data.source, "sha256": dataset_sha256, "rows": rows},
+        "model": {
+            "name": spec.model.name,
+            "path": str(plan.model_path),
+            "revision": _revision(plan) or spec.model.revision,
+        },
+        "seed": plan.seed,
+    }
+
+
+def _version(name: str) -> str | None:
+    try:
+        return version(name)
+    except PackageNotFoundError:
+        return None
+
+
+def _revision(plan: Plan) -> str | None:
+    """The commit of a model in the Hub's cache: the name of its snapshot folder."""
+    if plan.model_path.parent.name == "snapshots":
+        return plan.model_path.name
+    return read_json(plan.model_path / "config.json").get("_commit_hash")

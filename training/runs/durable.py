@@ -1,0 +1,92 @@
+"""Files that are either whole or not there, also after a crash or on a full disk."""
+
+from __future__ import annotations
+
+import errno
+import json
+import os
+import threading
+import time
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Any, TypeVar
+
+from ..errors import DiskFullError
+
+Value = TypeVar("Value")
+
+NO_SPACE = {errno.ENOSPC, errno.EDQUOT}
+WINDOWS_NO_SPACE = {39, 112}  # ERROR_HANDLE_DISK_FULL, ERROR_DISK_FULL
+
+
+def is_disk_full(error: BaseException) -> bool:
+    return isinstance(error, OSError) and (
+        error.errno in NO_SPACE or getattr(error, "winerror", None) in WINDOWS_NO_SPACE
+    )
+
+
+def disk_full(path: Path, cause: OSError) -> DiskFullError:
+    return DiskFullError(
+        f"No space left on the disk of {path.parent}.",
+        hint="Free some space (`backprop prune` removes old runs), then try again.",
+        cause=cause,
+    )
+
+
+def write_json(path: Path, data: Mapping[str, Any]) -> None:
+    """Replace `path` by `data` as JSON, durably: written aside, fsynced, renamed.
+
+    Raises:
+        DiskFullError: there is no space; the old file is untouched and nothing half-written stays.
+    """
+    part = path.with_name(f".{path.name}.{os.getpid()}-{threading.get_ident()}.part")
+    try:
+        with part.open("w", encoding="utf-8") as file:
+            json.dump(data, file, ensure_ascii=False, indent=1)
+            file.write("\n")
+            file.flush()
+            os.fsync(file.fileno())
+        patiently(lambda: part.replace(path))
+        sync_folder(path.parent)
+    except OSError as error:
+        part.unlink(missing_ok=True)
+        if is_disk_full(error):
+            raise disk_full(path, error) from error
+        raise
+
+
+def read_json(path: Path) -> dict[str, Any]:
+    """The JSON object in `path`; ValueError if it is anything else."""
+    data: object = json.loads(patiently(lambda: path.read_text(encoding="utf-8")))
+    if not isinstance(data, dict):
+        raise ValueError(f"{path} does not hold a JSON object.")
+    return data  # pyright: ignore[reportUnknownVariableType]
+
+
+def sync_folder(folder: Path) -> None:
+    """Make a new name in `folder` survive a power cut. Windows has no such call and needs none."""
+    if os.name == "nt":
+        return
+    descriptor = os.open(folder, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
+
+
+def sync_file(path: Path) -> None:
+    # Windows can only flush a file that is open for writing.
+    with path.open("r+b") as file:
+        os.fsync(file.fileno())
+
+
+def patiently(action: Callable[[], Value]) -> Value:
+    """Run `action`; on Windows, try again while another process has the file open."""
+    if os.name != "nt":
+        return action()
+    for _ in range(40):
+        try:
+            return action()
+        except PermissionError:
+            time.sleep(0.025)
+    return action()

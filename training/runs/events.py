@@ -1,0 +1,125 @@
+"""events.jsonl: what happened in a run, one JSON object a line, only ever appended to.
+
+A reader never waits for the writer, and a line that is not yet whole is not yet there.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from ..redact import scrub
+from .durable import disk_full, is_disk_full
+from .identity import now
+
+BEFORE_FIRST_STEP = {
+    "starting": (0.02, 0.05),
+    "checking": (0.05, 0.10),
+    "waiting": (0.10, 0.15),
+    "downloading": (0.15, 0.50),
+    "loading": (0.50, 0.70),
+    "preparing": (0.70, 0.90),
+    "training": (0.90, 1.00),
+}
+"""The phases of a run before its first step, each with its share of the way there."""
+
+TAIL = 64 * 1024  # bytes; holds hundreds of the latest events
+
+
+@dataclass(frozen=True)
+class Event:
+    """One event: its number in the run, its time, its kind, and the rest."""
+
+    seq: int
+    t: str
+    kind: str
+    fields: dict[str, Any] = field(default_factory=dict[str, Any])
+
+    def get(self, name: str, default: Any = None) -> Any:
+        return self.fields.get(name, default)
+
+
+class EventLog:
+    """The writer's end. Only the holder of the run's lock has one."""
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+        self._seq = _mend(path)
+
+    def append(self, kind: str, **fields: Any) -> Event:
+        """Add an event and flush it.
+
+        Raises:
+            DiskFullError: there is no space; the file ends at the event before.
+        """
+        event = Event(self._seq + 1, now(), kind, fields)
+        line = scrub(json.dumps({"seq": event.seq, "t": event.t, "kind": kind, **fields}, ensure_ascii=False))
+        self._write(line.encode() + b"\n")
+        self._seq = event.seq
+        return event
+
+    def _write(self, line: bytes) -> None:
+        size = self.path.stat().st_size if self.path.exists() else 0
+        descriptor = os.open(
+            self.path, os.O_WRONLY | os.O_CREAT | os.O_APPEND | getattr(os, "O_BINARY", 0), 0o600
+        )
+        try:
+            written = os.write(descriptor, line)
+            if written < len(line):
+                os.write(descriptor, line[written:])  # raises the reason for the short write
+        except OSError as error:
+            os.ftruncate(descriptor, size)
+            if is_disk_full(error):
+                raise disk_full(self.path, error) from error
+            raise
+        finally:
+            os.close(descriptor)
+
+
+def read_events(path: Path, offset: int = 0) -> tuple[list[Event], int]:
+    """The whole lines from byte `offset` on, and the offset after the last of them."""
+    try:
+        with path.open("rb") as file:
+            file.seek(offset)
+            data = file.read()
+    except FileNotFoundError:
+        return [], offset
+    end = data.rfind(b"\n") + 1
+    return [event for line in data[:end].splitlines() if (event := _parse(line))], offset + end
+
+
+def latest_events(path: Path) -> list[Event]:
+    """The newest events, as many as lie in the file's last 64 KiB."""
+    try:
+        size = path.stat().st_size
+    except FileNotFoundError:
+        return []
+    return read_events(path, _line_start(path, size))[0]
+
+
+def _line_start(path: Path, size: int) -> int:
+    if size <= TAIL:
+        return 0
+    with path.open("rb") as file:
+        file.seek(size - TAIL)
+        return size - TAIL + file.read(TAIL).find(b"\n") + 1
+
+
+def _parse(line: bytes) -> Event | None:
+    try:
+        data = json.loads(line)
+        return Event(data.pop("seq"), data.pop("t"), data.pop("kind"), data)
+    except (ValueError, KeyError, AttributeError):
+        return None
+
+
+def _mend(path: Path) -> int:
+    """Cut a torn last line off, and return the number of the last event."""
+    events, end = read_events(path)
+    if path.exists() and path.stat().st_size > end:
+        with path.open("r+b") as file:
+            file.truncate(end)
+    return events[-1].seq if events else 0

@@ -1,0 +1,140 @@
+"""One run's folder and its state.
+
+spec.json    what was asked; never changes          state.json   status, times, result or error
+plan.json    what that came to, with reasons        events.jsonl what happened
+adapter/     the result                             worker.lock  held while a worker lives
+control.json what others ask of the worker          worker.log   what libraries printed
+"""
+
+from __future__ import annotations
+
+from enum import StrEnum
+from pathlib import Path
+from typing import Any
+
+from pydantic import BaseModel, ConfigDict, ValidationError
+
+from ..config import TrainSpec
+from ..errors import ErrorRecord, RunFolderError
+from .durable import read_json, write_json
+from .locks import Lock
+
+
+class Status(StrEnum):
+    """What a run is doing, or how it ended."""
+
+    QUEUED = "queued"
+    RUNNING = "running"
+    COMPLETED = "completed"
+    FAILED = "failed"
+    CANCELLED = "cancelled"
+    INTERRUPTED = "interrupted"
+
+
+FINISHED = frozenset({Status.COMPLETED, Status.FAILED, Status.CANCELLED})
+ENDED = FINISHED | {Status.INTERRUPTED}
+
+
+class RunState(BaseModel):
+    """state.json. `pid` is for people: nothing is ever done to a process by its number."""
+
+    model_config = ConfigDict(frozen=True, extra="ignore")
+
+    format_version: int = 1
+    kind: str = "train"
+    status: Status
+    attempt: int = 1
+    host: str
+    boot_id: str
+    pid: int | None = None
+    survives_client: bool = True
+    created_at: str
+    started_at: str | None = None
+    ended_at: str | None = None
+    result: dict[str, Any] | None = None
+    error: ErrorRecord | None = None
+
+
+class RunFolder:
+    """The files of one run. Holds nothing in memory: every read is of the disk."""
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+
+    @property
+    def run_id(self) -> str:
+        return self.path.name
+
+    @property
+    def events_path(self) -> Path:
+        return self.path / "events.jsonl"
+
+    @property
+    def adapter_path(self) -> Path:
+        return self.path / "adapter"
+
+    @property
+    def log_path(self) -> Path:
+        return self.path / "worker.log"
+
+    @property
+    def lock_path(self) -> Path:
+        return self.path / "worker.lock"
+
+    def lock(self) -> Lock:
+        """The lock that a worker holds for its life; whoever holds it is the run's one writer."""
+        return Lock(self.lock_path)
+
+    def spec(self) -> TrainSpec:
+        """What was asked.
+
+        Raises:
+            RunFolderError: spec.json is missing or unreadable.
+        """
+        try:
+            return TrainSpec.model_validate(read_json(self.path / "spec.json"))
+        except (OSError, ValueError, ValidationError) as error:
+            raise self._unreadable("spec.json", error) from error
+
+    def state(self) -> RunState:
+        """What state.json says; `store.observe` tells whether that is still true.
+
+        Raises:
+            RunFolderError: state.json is missing or unreadable.
+        """
+        try:
+            return RunState.model_validate(read_json(self.path / "state.json"))
+        except (OSError, ValueError, ValidationError) as error:
+            raise self._unreadable("state.json", error) from error
+
+    def write_state(self, state: RunState) -> None:
+        write_json(self.path / "state.json", state.model_dump(mode="json"))
+
+    def plan(self) -> dict[str, Any] | None:
+        path = self.path / "plan.json"
+        return read_json(path) if path.exists() else None
+
+    def write_plan(self, plan: dict[str, Any]) -> None:
+        write_json(self.path / "plan.json", plan)
+
+    def write_provenance(self, provenance: dict[str, Any]) -> None:
+        write_json(self.path / "provenance.json", provenance)
+
+    def request_cancel(self, reason: str) -> None:
+        """Ask the worker to stop; it looks at this file several times a second."""
+        write_json(self.path / "control.json", {"cancel": True, "reason": reason})
+
+    def cancel_requested(self) -> bool:
+        return (self.path / "control.json").exists()
+
+    def _unreadable(self, name: str, error: Exception) -> RunFolderError:
+        return RunFolderError(
+            f"{self.path / name} cannot be read ({_first_line(error)}).",
+            hint=f"Restore the file, or remove the folder with `backprop prune {self.run_id}`.",
+            cause=error,
+        )
+
+
+def _first_line(error: Exception) -> str:
+    lines = str(error).splitlines()
+    return f"{type(error).__name__}: {lines[0]}" if lines else type(error).__name__

@@ -1,0 +1,130 @@
+"""Who may use a device: one run at a time, first come first served, across servers and homes.
+
+A slot is an OS lock on a file named by the device, in a folder of the user's, not of a home's. Whoever
+wants one stands in line with a ticket, a file named by the run's id (ids sort by time) that its worker
+keeps locked. Nothing runs between the processes: the first in line looks for a free slot and takes it.
+"""
+
+from __future__ import annotations
+
+import os
+import time
+from collections.abc import Sequence
+from pathlib import Path
+
+from platformdirs import user_state_path
+
+from ..errors import QueueFullError
+from .identity import host
+from .locks import Lock, is_free
+
+MOST_WAITING = 20
+FRESH_S = 20.0  # a ticket that nobody has locked yet counts for this long: its worker is being started
+
+
+def default_runtime_folder() -> Path:
+    """One folder per user and machine, the same for every home."""
+    return user_state_path("backpropagate", appauthor=False) / "slots"
+
+
+class Line:
+    """The line of runs that wait for a device of one kind, and these devices' slots.
+
+    Args:
+        folder: where the locks lie; see `default_runtime_folder`.
+        lane: the kind of device, `cpu` or `cuda`: one line for each.
+    """
+
+    def __init__(self, folder: Path, lane: str) -> None:
+        self._folder = folder / host()
+        self._tickets = self._folder / f"{lane}-tickets"
+        self._tickets.mkdir(parents=True, exist_ok=True, mode=0o700)
+        self._gate = Lock(self._folder / f"{lane}-gate.lock")
+        self._held: list[Lock] = []
+        self._place: Lock | None = None
+
+    def join(self, run_id: str) -> None:
+        """Stand in line.
+
+        Raises:
+            QueueFullError: twenty runs wait already.
+        """
+        with self._gate:
+            waiting = self._waiting()
+            if len(waiting) >= MOST_WAITING:
+                raise QueueFullError(
+                    f"{len(waiting)} runs wait already; at most {MOST_WAITING} may.",
+                    hint="Cancel one that is not needed, or try again when one has started.",
+                )
+            self._ticket(run_id).touch()
+
+    def hold_place(self, run_id: str) -> None:
+        """Lock the ticket for as long as this process waits; joins if there is none."""
+        with self._gate:
+            ticket = self._ticket(run_id)
+            ticket.touch()
+            self._place = Lock(ticket)
+            self._place.try_acquire()
+            os.utime(ticket, (0, 0))  # from now on the lock alone says that somebody waits
+
+    def leave(self, run_id: str) -> None:
+        with self._gate:
+            self._leave(run_id)
+
+    def ahead(self, run_id: str) -> int:
+        """How many stand in line before this run."""
+        with self._gate:
+            return sum(other < run_id for other in self._waiting(run_id))
+
+    def try_take(self, run_id: str, devices: Sequence[str]) -> str | None:
+        """Take a free slot if it is this run's turn, and leave the line. The slot is held until `release`."""
+        with self._gate:
+            if any(other < run_id for other in self._waiting(run_id)):
+                return None
+            device = self._take_free(devices)
+            if device is not None:
+                self._leave(run_id)
+            return device
+
+    def take_unless_busy(self, devices: Sequence[str]) -> str | None:
+        """Take a free slot without standing in line."""
+        with self._gate:
+            return self._take_free(devices)
+
+    def release(self) -> None:
+        while self._held:
+            self._held.pop().release()
+
+    def _leave(self, run_id: str) -> None:
+        if self._place is not None:  # Windows does not delete a file that is locked
+            self._place.release()
+            self._place = None
+        self._ticket(run_id).unlink(missing_ok=True)
+
+    def _take_free(self, devices: Sequence[str]) -> str | None:
+        for device in devices:
+            lock = Lock(self._folder / f"{device}.lock")
+            if lock.try_acquire():
+                self._held.append(lock)
+                return device
+        return None
+
+    def _waiting(self, mine: str | None = None) -> list[str]:
+        """The ids in line, first come first; tickets of dead processes are removed."""
+        waiting: list[str] = []
+        for ticket in sorted(self._tickets.iterdir()):
+            if ticket.name == mine or not is_free(ticket) or _age_s(ticket) < FRESH_S:
+                waiting.append(ticket.name)
+            else:
+                ticket.unlink(missing_ok=True)
+        return waiting
+
+    def _ticket(self, run_id: str) -> Path:
+        return self._tickets / run_id
+
+
+def _age_s(path: Path) -> float:
+    try:
+        return time.time() - path.stat().st_mtime
+    except FileNotFoundError:
+        return float("inf")

@@ -1,0 +1,259 @@
+"""All runs of one home folder: make, find, list, and tell which of them still live.
+
+runs/<run id>/       one folder a run                      requests/   which request made which run
+active/<run id>      an empty file per unfinished run, so that a status filter need not read them all
+"""
+
+from __future__ import annotations
+
+import hashlib
+import shutil
+from collections.abc import Iterator
+from contextlib import suppress
+from pathlib import Path
+
+from ..config import TrainSpec
+from ..errors import InputError, RequestKeyReusedError, RunFolderError, RunInterruptedError, RunNotFoundError
+from .durable import disk_full, is_disk_full, read_json, sync_folder, write_json
+from .events import EventLog
+from .folder import ENDED, FINISHED, RunFolder, RunState, Status
+from .identity import boot_id, host, new_run_id, now, seconds_since
+from .locks import Lock, is_free
+
+EQUAL_WINDOW_S = 120.0  # a completed run answers the same request for this long
+PREPARING = ".new-"
+
+
+class RunStore:
+    """The runs of one home folder."""
+
+    def __init__(self, home: Path) -> None:
+        self.home = home
+        self.runs = home / "runs"
+        self._active = home / "active"
+        self._requests = home / "requests"
+
+    @property
+    def models(self) -> Path:
+        return self.home / "models"
+
+    # --- make ---------------------------------------------------------------------------------------
+    def create(self, spec: TrainSpec) -> RunFolder:
+        """A new run, on the disk for good before this returns.
+
+        Raises:
+            DiskFullError: there is no space; nothing of the run stays.
+        """
+        self._make_folders()
+        run = RunFolder(self.runs / new_run_id(spec.model.name))
+        part = RunFolder(self.runs / f"{PREPARING}{run.run_id}")
+        marker = self._active / run.run_id
+        try:
+            part.path.mkdir(mode=0o700)
+            write_json(part.path / "spec.json", spec.model_dump(mode="json"))
+            part.write_state(
+                RunState(
+                    kind=spec.kind, status=Status.QUEUED, host=host(), boot_id=boot_id(), created_at=now()
+                )
+            )
+            EventLog(part.events_path).append("queued", run_id=run.run_id)
+            marker.touch()
+            part.path.rename(run.path)
+            sync_folder(self.runs)
+        except OSError as error:
+            shutil.rmtree(part.path, ignore_errors=True)
+            marker.unlink(missing_ok=True)
+            if is_disk_full(error):
+                raise disk_full(run.path, error) from error
+            raise
+        return run
+
+    def for_request(
+        self, spec: TrainSpec, key: str | None, fingerprint: str | None
+    ) -> tuple[RunFolder, bool]:
+        """The run that this request made before, or a new one; and whether it is an old one.
+
+        Args:
+            key: the client's own name for the request; finds its run for ever.
+            fingerprint: hash of all that the request says; finds a run that is queued, running, or
+                completed within two minutes. None: always a new run (unless `key` finds one).
+
+        Raises:
+            RequestKeyReusedError: the key was used with other arguments.
+        """
+        self._make_folders()
+        name = f"key-{_hash(key)}" if key else f"equal-{fingerprint}" if fingerprint else None
+        if name is None:
+            return self.create(spec), False
+        path = self._requests / f"{name}.json"
+        with Lock(self._requests / "lock"):
+            known = self._requested(path)
+            if known and key and known[1] != _hash(spec.model_dump_json()):
+                raise RequestKeyReusedError(
+                    f"request_key {key!r} belongs to run {known[0].run_id}, which had other arguments.",
+                    hint="Use a new request_key for a new request, or the same arguments to find that run.",
+                )
+            if known and (key or self._answers(known[0])):
+                return known[0], True
+            run = self.create(spec)
+            write_json(path, {"run_id": run.run_id, "arguments": _hash(spec.model_dump_json())})
+            return run, False
+
+    def _requested(self, path: Path) -> tuple[RunFolder, str] | None:
+        if not path.exists():
+            return None
+        record = read_json(path)
+        run = RunFolder(self.runs / record["run_id"])
+        return (run, record["arguments"]) if run.path.is_dir() else None
+
+    def _answers(self, run: RunFolder) -> bool:
+        state = self.observe(run)
+        if state.status in {Status.QUEUED, Status.RUNNING}:
+            return True
+        recent = state.ended_at is not None and seconds_since(state.ended_at) < EQUAL_WINDOW_S
+        return state.status is Status.COMPLETED and recent
+
+    # --- find and list ------------------------------------------------------------------------------
+    def find(self, part: str) -> RunFolder:
+        """The run with this id, or with this unique part of an id.
+
+        Raises:
+            RunNotFoundError: there is none, or there are several.
+        """
+        ids = self.ids()
+        if part in ids:
+            return RunFolder(self.runs / part)
+        found = [run_id for run_id in ids if part and part in run_id]
+        if len(found) == 1:
+            return RunFolder(self.runs / found[0])
+        if not found:
+            raise RunNotFoundError(f"There is no run {part!r}.", hint="list_runs shows the runs there are.")
+        raise RunNotFoundError(
+            f"{part!r} fits {len(found)} runs: {', '.join(found[:5])}{' …' if len(found) > 5 else ''}.",
+            hint="Give more of the id.",
+        )
+
+    def ids(self) -> list[str]:
+        """Every run's id, newest first."""
+        if not self.runs.is_dir():
+            return []
+        return sorted((entry.name for entry in self.runs.iterdir() if _is_run(entry)), reverse=True)
+
+    def newest(self, status: Status | None = None) -> Iterator[tuple[RunFolder, RunState | RunFolderError]]:
+        """Runs from the newest to the oldest with what is true of them; reads one folder at a time."""
+        for run_id in self._ids_with(status):
+            run = RunFolder(self.runs / run_id)
+            try:
+                state = self.observe(run)
+            except RunFolderError as error:
+                if run.path.exists() and status is None:
+                    yield run, error
+                continue
+            if status in {None, state.status}:
+                yield run, state
+
+    def unfinished(self) -> list[RunFolder]:
+        """The runs that have not completed, failed or been cancelled."""
+        return [RunFolder(self.runs / run_id) for run_id in self._ids_with(Status.QUEUED)]
+
+    def _ids_with(self, status: Status | None) -> list[str]:
+        if status is None or status in FINISHED:
+            return self.ids()
+        if not self._active.is_dir():
+            return []
+        return sorted((e.name for e in self._active.iterdir() if (self.runs / e.name).is_dir()), reverse=True)
+
+    # --- tell the truth -----------------------------------------------------------------------------
+    def observe(self, run: RunFolder) -> RunState:
+        """The run's state as it is, not as it was last written: a dead worker's run is interrupted.
+
+        A run of another machine is never judged here.
+        """
+        state = run.state()
+        if not _worker_is_gone(run, state):
+            return state
+        lock = run.lock()
+        if not lock.try_acquire():
+            return run.state()
+        try:
+            state = run.state()  # it may have ended between the two looks
+            if state.status in ENDED:
+                return state
+            return self.conclude(run, _interrupted(state))
+        finally:
+            lock.release()
+
+    def conclude(self, run: RunFolder, state: RunState) -> RunState:
+        """Write how a run ended. Only the holder of the run's lock may."""
+        run.write_state(state)
+        if state.status in FINISHED:
+            (self._active / run.run_id).unlink(missing_ok=True)
+        return state
+
+    # --- remove -------------------------------------------------------------------------------------
+    def delete(self, run: RunFolder) -> None:
+        """Remove a run for good.
+
+        Raises:
+            InputError: it is still queued or running, or belongs to another machine.
+        """
+        lock = run.lock() if run.path.is_dir() else None
+        with suppress(RunFolderError):
+            state = self.observe(run)
+            if state.status not in ENDED:
+                raise InputError(
+                    f"Run {run.run_id} is {state.status} on {state.host}.", hint="Cancel it there first."
+                )
+        if lock is not None and not lock.try_acquire():
+            raise InputError(f"Run {run.run_id} has a live worker.", hint="Cancel it first.")
+        if lock is not None:
+            lock.release()
+        self._remove(run)
+
+    def delete_unstarted(self, run: RunFolder) -> None:
+        """Take back a run that could not be put in line."""
+        self._remove(run)
+
+    def _remove(self, run: RunFolder) -> None:
+        doomed = run.path.with_name(f"{PREPARING}gone-{run.run_id}")
+        run.path.rename(doomed)  # a half-deleted run must not look like a run
+        shutil.rmtree(doomed)
+        (self._active / run.run_id).unlink(missing_ok=True)
+
+    def _make_folders(self) -> None:
+        for folder in (self.home, self.runs, self._active, self._requests):
+            folder.mkdir(parents=True, exist_ok=True, mode=0o700)
+
+
+def _worker_is_gone(run: RunFolder, state: RunState) -> bool:
+    if state.status in ENDED or state.host != host():
+        return False
+    if state.pid is None:  # queued, and no worker has come up yet
+        return False
+    if state.status is Status.QUEUED and state.boot_id != boot_id():
+        return False  # waited when the machine was restarted: it is started again, not given up
+    return is_free(run.lock_path)
+
+
+def _interrupted(state: RunState) -> RunState:
+    if state.boot_id != boot_id():
+        message = "The machine was restarted while the run was at work."
+    else:
+        message = (
+            f"The run's worker process (pid {state.pid}) ended without a word: it was killed, "
+            "or the machine ran out of memory."
+        )
+    error = RunInterruptedError(
+        message,
+        hint="Look at worker.log in the run folder. If memory ran out, use a smaller batch_size or "
+        "max_seq_length; then train again.",
+    )
+    return state.model_copy(update={"status": Status.INTERRUPTED, "ended_at": now(), "error": error.record()})
+
+
+def _is_run(entry: Path) -> bool:
+    return not entry.name.startswith(".") and entry.is_dir()
+
+
+def _hash(text: str) -> str:
+    return hashlib.sha256(text.encode()).hexdigest()

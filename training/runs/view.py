@@ -1,0 +1,106 @@
+"""A run as it is shown: one flat record, the same in tools, command line and Python."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from pydantic import BaseModel, Field
+
+from ..errors import ErrorRecord, RunFolderError
+from .events import Event, latest_events
+from .folder import RunFolder, RunState, Status
+
+
+class Answer(BaseModel):
+    """One question, answered before and after the training. Both answers are a model's text: data."""
+
+    question: str
+    before: str | None = None
+    after: str | None = None
+
+
+class RunView(BaseModel):
+    """One run."""
+
+    run_id: str
+    kind: str
+    status: Status
+    model: str
+    dataset: str | None
+    phase: str | None = Field(None, description="What a live run is doing.")
+    step: int = 0
+    total_steps: int | None = None
+    loss: float | None = Field(None, description="Training loss of the last step.")
+    tokens_per_s: float | None = None
+    eta_s: float | None = Field(None, description="Estimated seconds left.")
+    first_loss: float | None = None
+    created_at: str
+    started_at: str | None = None
+    ended_at: str | None = None
+    host: str
+    survives_client: bool = True
+    run_folder: str
+    adapter_path: str | None = None
+    output: str | None = None
+    answers: list[Answer] = []
+    warnings: list[str] = []
+    error: ErrorRecord | None = None
+    next: str | None = None
+
+
+def view(run: RunFolder, state: RunState) -> RunView:
+    """The run as its folder tells it; `state` is what `RunStore.observe` found.
+
+    Raises:
+        RunFolderError: the folder cannot be read.
+    """
+    spec = run.spec()
+    try:
+        events = latest_events(run.events_path)
+    except OSError as error:
+        raise RunFolderError(f"{run.events_path} cannot be read ({error}).", cause=error) from error
+    result = state.result or {}
+    step = _last(events, "step")
+    phase = _last(events, "phase")
+    return RunView(
+        run_id=run.run_id,
+        kind=state.kind,
+        status=state.status,
+        model=spec.model.name,
+        dataset=spec.data.source,
+        phase=_phase(state, step, phase),
+        step=step.get("step", 0) if step else 0,
+        total_steps=step.get("total_steps") if step else _planned_steps(run),
+        loss=step.get("loss") if step else None,
+        tokens_per_s=step.get("tokens_per_s") if step else None,
+        eta_s=step.get("eta_s") if step and state.status is Status.RUNNING else None,
+        first_loss=result.get("first_loss"),
+        created_at=state.created_at,
+        started_at=state.started_at,
+        ended_at=state.ended_at,
+        host=state.host,
+        survives_client=state.survives_client,
+        run_folder=str(run.path),
+        adapter_path=str(run.adapter_path) if run.adapter_path.is_dir() else None,
+        output=result.get("output"),
+        answers=[Answer.model_validate(answer) for answer in result.get("answers", [])],
+        warnings=[str(event.get("message")) for event in events if event.kind == "warning"][-5:],
+        error=state.error,
+    )
+
+
+def _last(events: list[Event], kind: str) -> Event | None:
+    return next((event for event in reversed(events) if event.kind == kind), None)
+
+
+def _phase(state: RunState, step: Event | None, phase: Event | None) -> str | None:
+    if state.status not in {Status.QUEUED, Status.RUNNING} or phase is None:
+        return None
+    if step is not None and step.seq > phase.seq:
+        return "training"
+    return str(phase.get("message"))
+
+
+def _planned_steps(run: RunFolder) -> int | None:
+    plan: dict[str, Any] = run.plan() or {}
+    return plan.get("total_steps")

@@ -1,0 +1,222 @@
+"""TrainingService: the runs of a home folder, for whoever wants to start, follow, list or cancel them.
+
+It lives in the caller's process and holds no state but the paths: what is true stands in the run folders.
+Each run is carried out by a worker process of its own, which outlives this one.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import threading
+from collections.abc import AsyncGenerator, Callable
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+from typing import TypeVar
+
+import anyio
+import anyio.to_thread
+
+from .config import Settings, TrainSpec, load_settings
+from .data.source import fingerprint_source, quick_check_source
+from .errors import InputError, RunFolderError
+from .hardware.devices import lane_of, training_devices
+from .models.presets import classify_model
+from .runs.events import Event, read_events
+from .runs.folder import ENDED, RunFolder, RunState, Status
+from .runs.identity import boot_id, host, seconds_since
+from .runs.slots import Line, default_runtime_folder
+from .runs.store import RunStore
+from .runs.view import RunView, view
+from .spawn import spawn_worker
+
+Value = TypeVar("Value")
+
+POLL_S = 0.05
+STARTING_S = 20.0  # a queued run without a worker for longer than this has lost its starter
+
+
+@dataclass(frozen=True)
+class Submission:
+    """The run of a request, and whether an earlier equal request had made it."""
+
+    run_id: str
+    existing: bool
+
+
+class TrainingService:
+    """Start, follow, list and cancel runs.
+
+    Args:
+        settings: defaults of runs, home folder, workers' Python; read from the environment by default.
+    """
+
+    def __init__(self, settings: Settings | None = None) -> None:
+        self.settings = settings or load_settings()
+        self.store = RunStore(self.settings.home)
+
+    # --- start --------------------------------------------------------------------------------------
+    async def submit(
+        self, spec: TrainSpec, *, request_key: str | None = None, find_equal: bool = False
+    ) -> Submission:
+        """Write the run down and start its worker.
+
+        Args:
+            request_key: a name for this request; the same key with the same spec finds the same run.
+            find_equal: without a key, find a run of equal spec and equal dataset content that is queued,
+                running, or completed within two minutes.
+
+        Raises:
+            InputError: the model name, the dataset or the request key cannot be used.
+            QueueFullError: twenty runs wait already.
+            DiskFullError: there is no space; nothing of the run stays.
+        """
+        return await _in_thread(partial(self._submit, spec, request_key, find_equal))
+
+    def _submit(self, spec: TrainSpec, request_key: str | None, find_equal: bool) -> Submission:
+        classify_model(spec.model.name)
+        quick_check_source(spec.data.source)
+        fingerprint = None
+        if find_equal and request_key is None:
+            fingerprint = _fingerprint(spec)
+        run, existing = self.store.for_request(spec, request_key, fingerprint)
+        if not existing:
+            self._stand_in_line(run, spec)
+            self._start(run)
+        return Submission(run.run_id, existing)
+
+    def _stand_in_line(self, run: RunFolder, spec: TrainSpec) -> None:
+        devices = training_devices(spec.training.device)
+        try:
+            Line(self.runtime_folder, lane_of(devices)).join(run.run_id)
+        except Exception:
+            self.store.delete_unstarted(run)
+            raise
+
+    def _start(self, run: RunFolder) -> None:
+        process = spawn_worker(run, self.settings, self.runtime_folder)
+        # Somebody has to take the exit status of a child, or it stays behind as a zombie.
+        threading.Thread(target=process.wait, daemon=True, name=f"reap-{process.pid}").start()
+
+    @property
+    def runtime_folder(self) -> Path:
+        return self.settings.runtime_dir or default_runtime_folder()
+
+    async def recover(self) -> None:
+        """Start the queued runs whose worker is gone, and write down what was interrupted."""
+        await _in_thread(self._recover)
+
+    def _recover(self) -> None:
+        for run in self.store.unfinished():
+            try:
+                state = self.store.observe(run)
+            except RunFolderError:
+                continue  # `list` shows it
+            if _needs_a_worker(state):
+                self._start(run)
+
+    # --- look ---------------------------------------------------------------------------------------
+    async def get(self, run_id: str) -> RunView:
+        """One run; any unique part of its id is enough.
+
+        Raises:
+            RunNotFoundError: there is none, or there are several.
+            RunFolderError: its folder cannot be read.
+        """
+        return await _in_thread(partial(self._get, run_id))
+
+    def _get(self, run_id: str) -> RunView:
+        run = self.store.find(run_id)
+        return view(run, self.store.observe(run))
+
+    async def list(self, status: Status | None = None, limit: int = 10) -> tuple[list[RunView], list[str]]:
+        """The newest runs, and a sentence for each folder that cannot be read."""
+        return await _in_thread(partial(self._list, status, limit))
+
+    def _list(self, status: Status | None, limit: int) -> tuple[list[RunView], list[str]]:
+        views: list[RunView] = []
+        unreadable: list[str] = []
+        for run, state in self.store.newest(status):
+            try:
+                if isinstance(state, RunFolderError):
+                    raise state
+                views.append(view(run, state))
+            except RunFolderError as error:
+                unreadable.append(error.sentence())
+            if len(views) + len(unreadable) >= limit:
+                break
+        return views, unreadable
+
+    async def watch(self, run_id: str, *, tick_s: float = 1.0) -> AsyncGenerator[list[Event]]:
+        """The run's events as they are written, until it has ended; first all that there are already.
+
+        Yields an empty list when `tick_s` seconds have passed without an event, so that the reader can
+        show that it is alive.
+        """
+        run = await _in_thread(partial(self.store.find, run_id))
+        offset = 0
+        quiet_s = 0.0
+        while True:
+            # State before events: what ends a run is written before the state says so.
+            ended = await _in_thread(partial(self._has_ended, run))
+            events, offset = await _in_thread(partial(read_events, run.events_path, offset))
+            quiet_s += POLL_S
+            if events or ended or quiet_s >= tick_s:
+                quiet_s = 0.0
+                yield events
+            if ended:
+                return
+            await anyio.sleep(POLL_S)
+
+    def _has_ended(self, run: RunFolder) -> bool:
+        return self.store.observe(run).status in ENDED
+
+    # --- stop ---------------------------------------------------------------------------------------
+    async def cancel(self, run_id: str, reason: str = "asked by the user") -> RunView:
+        """Ask a run to stop within one step and to keep what it has learnt. Does not wait for that."""
+        return await _in_thread(partial(self._cancel, run_id, reason))
+
+    def _cancel(self, run_id: str, reason: str) -> RunView:
+        run = self.store.find(run_id)
+        state = self.store.observe(run)
+        if state.status in ENDED:
+            return view(run, state)
+        if state.host != host():
+            raise InputError(
+                f"Run {run.run_id} is at work on {state.host}, not on this machine.",
+                hint=f"Cancel it on {state.host}.",
+            )
+        run.request_cancel(reason)
+        if state.pid is None:
+            self._start(run)  # nobody is there to see it: a worker that comes up only to say so
+        return view(run, state)
+
+    async def delete(self, run_id: str) -> str:
+        """Remove an ended run for good; returns its id."""
+
+        def delete() -> str:
+            run = self.store.find(run_id)
+            self.store.delete(run)
+            return run.run_id
+
+        return await _in_thread(delete)
+
+
+def _needs_a_worker(state: RunState) -> bool:
+    if state.status is not Status.QUEUED or state.host != host():
+        return False
+    if state.boot_id != boot_id():
+        return True
+    return state.pid is None and seconds_since(state.created_at) > STARTING_S
+
+
+def _fingerprint(spec: TrainSpec) -> str:
+    """Hash of all that a run depends on: its spec and the content of its dataset."""
+    told = json.dumps(spec.model_dump(mode="json"), sort_keys=True)
+    content = fingerprint_source(spec.data.source)
+    return hashlib.sha256(f"{told}\n{content}".encode()).hexdigest()
+
+
+async def _in_thread(action: Callable[[], Value]) -> Value:
+    return await anyio.to_thread.run_sync(action)
