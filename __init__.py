@@ -11,14 +11,29 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from .training.errors import BackpropagateError as BackpropagateError
+    from .training.service import TrainingService as TrainingService
+    from .training.trainer import Callbacks as Callbacks
+    from .training.trainer import Trainer as Trainer
+    from .training.trainer import TrainingRun as TrainingRun
 
 __version__ = "0.1.0"
 
 _PUBLIC = {
     "BackpropagateError": ".training.errors",
+    "Callbacks": ".training.trainer",
+    "Trainer": ".training.trainer",
+    "TrainingRun": ".training.trainer",
+    "TrainingService": ".training.service",
 }
 
-__all__ = ["BackpropagateError", "__version__"]
+__all__ = [
+    "BackpropagateError",
+    "Callbacks",
+    "Trainer",
+    "TrainingRun",
+    "TrainingService",
+    "__version__",
+]
 
 
 def __getattr__(name: str) -> Any:

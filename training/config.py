@@ -149,9 +149,8 @@ GROUPS: dict[str, type[Group]] = {
 
 
 class TrainArguments(TypedDict, total=False):
-    """The flat names of a training's settings, as `Trainer(...)` and `train_spec(...)` take them."""
+    """The flat names of a training's settings beside `model`, as `Trainer(...)` takes them."""
 
-    model: str
     revision: str | None
     load_in_4bit: bool
     dataset: str
@@ -305,8 +304,11 @@ def environment_names() -> dict[str, FieldInfo]:
 
 
 # --- From arguments to a spec. --------------------------------------------------------------------------
-ALIASES = {"gradient_accumulation": "gradient_accumulation_steps"}
-"""Older names that are still accepted."""
+ALIASES: dict[str, tuple[str, dict[Any, Any]]] = {
+    "gradient_accumulation": ("gradient_accumulation_steps", {}),
+    "train_on_responses": ("train_on", {True: "assistant", False: "all"}),
+}
+"""Older names that are still accepted: the name today, and what the older values are called."""
 
 
 def train_spec(
@@ -340,10 +342,12 @@ def train_spec(
     fields = flat_fields()
     output: str | None = None
     for name, value in arguments.items():
-        name = ALIASES.get(name, name)
-        _known(name, [*fields, "output"], "argument")
+        _known(name, [*fields, *ALIASES, "output"], "argument")
         if value is None:
             continue
+        if name in ALIASES:
+            name, values = ALIASES[name]
+            value = values.get(value, value)
         if name == "output":
             output = value
         else:

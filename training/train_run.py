@@ -148,6 +148,7 @@ def _keep(work: Work, prepared: Prepared, outcome: Outcome) -> dict[str, Any]:
 
     work.journal.phase("saving", "saving the adapter")
     save_adapter(work.run.adapter_path, outcome.save_adapter, prepared.tokenizer, work.spec, prepared.plan)
+    work.journal.event("saved", path=str(work.run.adapter_path))
     output = copy_adapter(work.run.adapter_path, work.spec.output)
     data = prepared.data
     return {

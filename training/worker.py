@@ -14,7 +14,7 @@ from typing import NoReturn
 
 from .config import load_settings
 from .errors import TrainingAbortedError
-from .hardware.devices import CPU, lane_of, training_devices
+from .hardware.devices import lane_of, training_devices, use_device
 from .logs import configure_logging
 from .runs.folder import ENDED, RunFolder
 from .runs.journal import Journal
@@ -93,10 +93,7 @@ def _wait_for_turn(run: RunFolder, journal: Journal, line: Line, watcher: Watche
         if watcher.should_stop():
             raise TrainingAbortedError("Cancelled while waiting.")
         time.sleep(LOOK_S)
-    if device != CPU:
-        os.environ["CUDA_VISIBLE_DEVICES"] = device
-    else:
-        os.environ["CUDA_VISIBLE_DEVICES"] = ""
+    use_device(device)
     journal.running()
 
 

@@ -116,6 +116,11 @@ class _Observer(TrainerCallback):
             self.stopped = True
             control.should_training_stop = True
 
+    def on_epoch_end(
+        self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any
+    ) -> None:
+        self._report("epoch", epoch=round(state.epoch or 0), step=state.global_step)
+
     def on_log(
         self,
         args: TrainingArguments,

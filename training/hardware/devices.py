@@ -35,6 +35,11 @@ def lane_of(devices: list[str]) -> str:
     return "cpu" if devices == [CPU] else "cuda"
 
 
+def use_device(device: str) -> None:
+    """Let torch see this device alone; it has to be told before it first looks."""
+    os.environ["CUDA_VISIBLE_DEVICES"] = "" if device == CPU else device
+
+
 def _gpu_uuids() -> list[str]:
     import pynvml
 

@@ -16,8 +16,8 @@ class GpuProcess(BaseModel):
     """A process that holds memory of a GPU."""
 
     pid: int
-    name: str | None
-    memory_mib: int | None
+    name: str | None = None
+    memory_mib: int | None = None
 
 
 class GpuReading(BaseModel):
@@ -26,14 +26,14 @@ class GpuReading(BaseModel):
     index: int
     name: str
     uuid: str
-    memory_total_mib: int | None
-    memory_used_mib: int | None
-    memory_free_mib: int | None
-    temperature_c: int | None
-    power_w: float | None
-    power_limit_w: float | None
-    utilization_percent: int | None
-    fan_percent: int | None
+    memory_total_mib: int | None = None
+    memory_used_mib: int | None = None
+    memory_free_mib: int | None = None
+    temperature_c: int | None = None
+    power_w: float | None = None
+    power_limit_w: float | None = None
+    utilization_percent: int | None = None
+    fan_percent: int | None = None
     processes: list[GpuProcess]
 
 

@@ -12,9 +12,9 @@ class HardwareReading(BaseModel):
     """What there is to train on, and what it is doing now."""
 
     gpus: list[GpuReading]
-    no_gpu_reason: str | None
-    driver_version: str | None
-    cuda_version: str | None
+    no_gpu_reason: str | None = None
+    driver_version: str | None = None
+    cuda_version: str | None = None
     """The newest CUDA version that the driver supports."""
     cpu: CpuReading
 

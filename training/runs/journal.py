@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import threading
 import time
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -13,7 +14,7 @@ import structlog
 from ..errors import BackpropagateError, DiskFullError, ErrorRecord, RuntimeFailure
 from ..redact import scrub
 from .durable import is_disk_full
-from .events import EventLog
+from .events import Event, EventLog
 from .folder import FINISHED, RunFolder, RunState, Status
 from .identity import boot_id, host, now
 from .store import RunStore
@@ -24,12 +25,18 @@ BALLAST_BYTES = 64 * 1024  # given back when the disk is full, so that the end c
 class Journal:
     """The one writer of a run. Made by the holder of the run's lock.
 
-    Every method may be called from any thread; nothing can be written after `finish`.
+    Every method may be called from any thread; nothing is written after the end.
+
+    Args:
+        listener: called with each event after it has been written.
     """
 
-    def __init__(self, store: RunStore, run: RunFolder) -> None:
+    def __init__(
+        self, store: RunStore, run: RunFolder, listener: Callable[[Event], None] | None = None
+    ) -> None:
         self.run = run
         self._store = store
+        self._listener = listener
         self._events = EventLog(run.events_path)
         self._ballast = run.path / ".ballast"
         self._lock = threading.Lock()
@@ -38,7 +45,7 @@ class Journal:
         self.log: structlog.stdlib.BoundLogger = structlog.get_logger("backpropagate").bind(run_id=run.run_id)
 
     def begin(self, *, survives_client: bool = True) -> None:
-        """Say that a process has taken the run up."""
+        """Say that a process has taken the run up: it lives as long as the client, or longer."""
         self._ballast.write_bytes(os.urandom(BALLAST_BYTES))
         self._change(pid=os.getpid(), boot_id=boot_id(), host=host(), survives_client=survives_client)
         self.log.info("run_started", attempt=self._state.attempt)
@@ -76,8 +83,11 @@ class Journal:
 
     def _append(self, kind: str, **fields: Any) -> None:
         with self._lock:
-            if not self.finished:
-                self._events.append(kind, **fields)
+            if self.finished:
+                return
+            event = self._events.append(kind, **fields)
+        if self._listener:
+            self._listener(event)
 
     def _change(self, **fields: Any) -> None:
         with self._lock:
@@ -100,6 +110,8 @@ class Journal:
                 self._write_end(end)
             self._ballast.unlink(missing_ok=True)
             self.log.info("run_ended", status=status.value)
+        if self._listener:
+            self._listener(Event(0, now(), "error" if error else "done", {"status": status.value}))
 
     def _write_end(self, end: RunState) -> None:
         """The event first: whoever sees the new state then finds the whole story."""

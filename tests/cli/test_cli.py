@@ -1,0 +1,145 @@
+"""`backprop` as a person runs it: a process with arguments, output and an exit code."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+from backpropagate.training.runs.store import RunStore
+from waiting import busy_device, wait_for_phase, wait_for_step, wait_until
+
+
+def command(*arguments: str) -> list[str]:
+    return [sys.executable, "-m", "backpropagate", *arguments]
+
+
+def backprop(*arguments: str, **options: object) -> subprocess.CompletedProcess[str]:
+    return subprocess.run(command(*arguments), capture_output=True, text=True, timeout=240, **options)  # type: ignore[call-overload]
+
+
+def train_arguments(dataset: Path, model: Path, *more: str) -> list[str]:
+    return [
+        *("train", "--data", str(dataset), "--model", str(model)),
+        *("--batch-size", "2", "--lora-r", "4", "--threads", "1", *more),
+    ]
+
+
+def test_train_shows_plain_lines_and_the_run_is_there_for_everyone(
+    home: Path, dataset: Path, tiny_model: Path, tmp_path: Path
+) -> None:
+    output = tmp_path / "copy"
+    done = backprop(*train_arguments(dataset, tiny_model, "--steps", "3", "--output", str(output)))
+    assert done.returncode == 0, done.stderr
+    assert "run_started run_id=" in done.stderr and "step 3/3" in done.stderr
+    assert "completed" in done.stdout and (output / "adapter_config.json").is_file()
+    listed = backprop("list-runs", "--json")
+    runs = json.loads(listed.stdout)
+    assert [run["status"] for run in runs] == ["completed"]
+    shown = json.loads(backprop("show-run", runs[0]["run_id"][-4:], "--json").stdout)
+    promised = {
+        *("run_id", "kind", "status", "model", "dataset", "step", "total_steps", "loss", "eta_s"),
+        *("created_at", "started_at", "ended_at", "adapter_path", "error", "next"),
+    }
+    assert promised <= shown.keys()
+    assert "completed" in backprop("list-runs", "--status", "completed", "--limit", "1").stdout
+    assert "No runs." in backprop("list-runs", "--status", "failed").stdout
+    refused = backprop(*train_arguments(dataset, tiny_model, "--steps", "3", "--output", str(output)))
+    assert refused.returncode == 1 and "exists already" in refused.stderr
+    removed = backprop("prune", runs[0]["run_id"], "--yes")
+    assert removed.returncode == 0 and RunStore(home).ids() == []
+
+
+@pytest.mark.skipif(os.name == "nt", reason="a console's Ctrl-C cannot be sent to a pipe's process")
+def test_ctrl_c_cancels_and_saves(home: Path, dataset: Path, tiny_model: Path) -> None:
+    process = subprocess.Popen(
+        command(*train_arguments(dataset, tiny_model, "--steps", "100000")),
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+    )
+    store = RunStore(home)
+    wait_until(store.ids, "the run")
+    run = store.find(store.ids()[0])
+    wait_for_step(run, 2)
+    process.send_signal(signal.SIGINT)
+    out, err = process.communicate(timeout=120)
+    assert process.returncode == 3, err
+    assert "Cancelling" in err and "cancelled" in out
+    assert (run.adapter_path / "adapter_model.safetensors").is_file()
+
+
+def test_a_detached_run_goes_on_and_can_be_followed_and_cancelled(
+    home: Path, dataset: Path, tiny_model: Path
+) -> None:
+    device = busy_device(Path(os.environ["BACKPROPAGATE_RUNTIME_DIR"]))
+    started = backprop(*train_arguments(dataset, tiny_model, "--steps", "2", "--detach", "--json"))
+    assert started.returncode == 0
+    run = RunStore(home).find(json.loads(started.stdout)["run_id"])
+    wait_for_phase(run, "waiting")
+    assert "queued" in backprop("list-runs").stdout
+    cancelled = backprop("cancel", run.run_id)
+    assert cancelled.returncode == 0 and "cancelled" in cancelled.stdout
+    device.release()
+
+
+@pytest.mark.parametrize(
+    ("arguments", "code", "words"),
+    [
+        (["train", "--data", "none.jsonl"], "INPUT_DATASET_NOT_FOUND", "none.jsonl"),
+        (["train", "--data", "empty.jsonl"], "INPUT_DATASET_INVALID", "empty"),
+        (["train", "--data", "bad.jsonl"], "INPUT_DATASET_PARSE_FAILED", "line 3"),
+        (["train", "--data", "good.jsonl", "--steps", "0"], "INPUT_VALIDATION_FAILED", "steps"),
+        (["train", "--data", "good.jsonl", "--batch-size", "-1"], "INPUT_VALIDATION_FAILED", "batch_size"),
+        (["train", "--data", "good.jsonl", "--model", "qwen2.5-7x"], "INPUT_VALIDATION_FAILED", "qwen2.5-7b"),
+        (["train", "--data", "/etc/hosts"], "INPUT_PATH_FORBIDDEN", "system folder"),
+        (["train", "--data", "good.jsonl", "--output", "/usr/x"], "INPUT_PATH_FORBIDDEN", "system folder"),
+        (["show-run", "nonsense"], "INPUT_RUN_NOT_FOUND", "nonsense"),
+        (["prune"], "INPUT_VALIDATION_FAILED", "run ids"),
+    ],
+)
+def test_bad_input_exits_with_one_and_says_what_to_do(
+    arguments: list[str], code: str, words: str, home: Path, tiny_model: Path, tmp_path: Path
+) -> None:
+    (tmp_path / "empty.jsonl").touch()
+    (tmp_path / "good.jsonl").write_text('{"text": "a"}\n')
+    (tmp_path / "bad.jsonl").write_text('{"text": "a"}\n{"text": "b"}\n{oops\n')
+    if arguments[0] == "train" and "--model" not in arguments:
+        arguments = [*arguments, "--model", str(tiny_model)]
+    done = backprop(*arguments, cwd=tmp_path)
+    assert done.returncode == 1, done.stderr
+    assert code in done.stderr + done.stdout and words in done.stderr + done.stdout
+    assert "Traceback" not in done.stderr
+
+
+def test_usage_errors_exit_with_one_and_name_the_nearest_option(home: Path) -> None:
+    done = backprop("train", "--stepz", "3")
+    assert done.returncode == 1 and "--steps" in done.stderr
+
+
+def test_a_wrong_environment_variable_is_named(home: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("BACKPROPAGATE_LORA__RANK", "8")
+    done = backprop("list-runs")
+    assert done.returncode == 1 and "CONFIG_INVALID_SETTING" in done.stderr
+
+
+def test_info_prints_the_error_codes_and_the_settings(home: Path) -> None:
+    codes = json.loads(backprop("info", "--error-codes", "--json").stdout)
+    assert {"INPUT_DATASET_NOT_FOUND", "RUNTIME_QUEUE_FULL"} <= {row["code"] for row in codes}
+    facts = json.loads(backprop("info", "--json").stdout)
+    assert "BACKPROPAGATE_LORA__R" in facts["settings"] and facts["hardware"]["cpu"]
+    assert "INPUT_VALIDATION_FAILED" in backprop("info", "--error-codes").stdout
+    assert "BACKPROPAGATE_TRAINING__LEARNING_RATE" in backprop("info").stdout
+
+
+def test_version_and_help_exit_with_zero(home: Path) -> None:
+    assert backprop("--version").stdout.startswith("backprop, version ")
+    listed = backprop("--help")
+    assert listed.returncode == 0
+    for name in ("train", "list-runs", "show-run", "cancel", "prune", "info", "serve", "quickstart"):
+        assert name in listed.stdout
+        assert backprop(name, "--help").returncode == 0

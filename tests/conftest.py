@@ -1,0 +1,55 @@
+"""A home of its own for each test, a tiny model for fast ones, and the real small model for proofs."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+import pytest
+from backpropagate.training.config import load_settings
+from backpropagate.training.service import TrainingService
+from facts import write_dataset
+from tiny_model import build_tiny_model
+
+
+@pytest.fixture
+def anyio_backend() -> str:
+    return "asyncio"
+
+
+@pytest.fixture(autouse=True)
+def home(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A home folder and slots that no other test and no real run shares."""
+    for name in os.environ:
+        if name.startswith("BACKPROPAGATE_"):
+            monkeypatch.delenv(name)
+    monkeypatch.setenv("BACKPROPAGATE_HOME", str(tmp_path / "home"))
+    monkeypatch.setenv("BACKPROPAGATE_RUNTIME_DIR", str(tmp_path / "runtime"))
+    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "")
+    monkeypatch.setenv("HF_HUB_OFFLINE", "1")
+    return tmp_path / "home"
+
+
+@pytest.fixture
+def service(home: Path) -> TrainingService:
+    return TrainingService(load_settings())
+
+
+@pytest.fixture
+def dataset(tmp_path: Path) -> Path:
+    return write_dataset(tmp_path / "facts.jsonl")
+
+
+@pytest.fixture(scope="session")
+def tiny_model(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A Llama of a few thousand weights with a chat template; trains hundreds of steps a second."""
+    return build_tiny_model(tmp_path_factory.mktemp("models") / "tiny-llama")
+
+
+@pytest.fixture(scope="session")
+def smollm2(request: pytest.FixtureRequest) -> Path:
+    """SmolLM2-135M-Instruct, from the package that carries it; kept in pytest's cache."""
+    from backpropagate.training.models.resolve import resolve_model
+
+    folder = Path(request.config.cache.mkdir("models"))
+    return resolve_model("smollm2-135m", None, folder, lambda *_: None, lambda: False)

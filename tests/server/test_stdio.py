@@ -1,0 +1,238 @@
+"""The server as a client meets it: a process at the other end of a pipe."""
+
+from __future__ import annotations
+
+import os
+import signal
+import sys
+import time
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import anyio
+import pytest
+from backpropagate.training.runs.folder import RunFolder
+from backpropagate.training.runs.store import RunStore
+from mcp import Client, StdioServerParameters, stdio_client
+from mcp.types import CallToolResult, TextContent
+from waiting import busy_device, kill_worker, wait_for_phase, wait_for_step, wait_until
+
+pytestmark = pytest.mark.anyio
+
+
+@dataclass
+class Progress:
+    """What a client's progress callback is told, with the time since the call."""
+
+    started: float = field(default_factory=time.monotonic)
+    seen: list[tuple[float, float, float | None, str]] = field(default_factory=list)
+
+    async def __call__(self, progress: float, total: float | None, message: str | None) -> None:
+        self.seen.append((time.monotonic() - self.started, progress, total, message or ""))
+
+
+def parameters(root: Path, cwd: Path | None = None) -> StdioServerParameters:
+    return StdioServerParameters(
+        command=sys.executable,
+        args=["-m", "backpropagate", "serve", "--root", str(root)],
+        env=dict(os.environ),
+        cwd=str(cwd or root),
+    )
+
+
+@asynccontextmanager
+async def connected(root: Path, cwd: Path | None = None) -> AsyncIterator[Client]:
+    async with Client(stdio_client(parameters(root, cwd))) as client:
+        yield client
+
+
+def text_of(result: CallToolResult) -> str:
+    assert isinstance(result.content[0], TextContent)
+    return result.content[0].text
+
+
+def run_of(home: Path, result: CallToolResult) -> RunFolder:
+    assert result.structured_content
+    return RunStore(home).find(result.structured_content["run_id"])
+
+
+def small(dataset: Path, model: Path, **more: object) -> dict[str, object]:
+    settings = {"lora": {"r": 4}, "training": {"threads": 1}}
+    return {"dataset": str(dataset), "model": str(model), "steps": 3, "batch_size": 2, "settings": settings, **more}
+
+
+async def test_progress_comes_at_once_rises_strictly_and_ends_at_the_total(
+    home: Path, dataset: Path, tiny_model: Path
+) -> None:
+    async with connected(Path("/")) as client:
+        progress = Progress()
+        result = await client.call_tool(
+            "train", small(dataset, tiny_model, steps=30), progress_callback=progress
+        )
+        assert not result.is_error, text_of(result)
+        assert result.structured_content and result.structured_content["status"] == "completed"
+        values = [value for _, value, _, _ in progress.seen]
+        assert progress.seen[0][0] < 2.0
+        assert all(later > earlier for earlier, later in zip(values, values[1:], strict=False))
+        assert values[0] < 1 and progress.seen[-1][1:3] == (30, 30)
+        assert len(progress.seen) <= 2 * progress.seen[-1][0] + 3
+        assert any("loss" in message and "tokens/s" in message for *_, message in progress.seen)
+        assert "Next:" in text_of(result) and result.structured_content["run_id"] in text_of(result)
+
+
+async def test_a_call_returns_within_wait_s_and_get_run_goes_on(
+    home: Path, dataset: Path, tiny_model: Path
+) -> None:
+    device = busy_device(Path(os.environ["BACKPROPAGATE_RUNTIME_DIR"]))
+    async with connected(Path("/")) as client:
+        result = await client.call_tool("train", small(dataset, tiny_model, wait_s=0.5))
+        assert result.structured_content and result.structured_content["status"] == "queued"
+        run_id = result.structured_content["run_id"]
+        assert f'get_run(run_id="{run_id}"' in text_of(result)
+        again = await client.call_tool("train", small(dataset, tiny_model, wait_s=0.1))
+        assert again.structured_content and again.structured_content["run_id"] == run_id
+        assert "no new one was started" in text_of(again)
+        listed = await client.call_tool("list_runs", {"status": "queued"})
+        assert run_id in text_of(listed)
+        device.release()
+        done = None
+        while done is None or done.structured_content["status"] in {"queued", "running"}:
+            done = await client.call_tool("get_run", {"run_id": run_id[-4:], "wait_s": 60})
+            assert done.structured_content
+        assert done.structured_content["status"] == "completed"
+
+
+@pytest.mark.parametrize("end", ["client gone mid-call", "call cancelled", "SIGTERM", "SIGKILL"])
+async def test_the_end_of_client_server_or_call_leaves_the_run_alone(
+    end: str, home: Path, dataset: Path, tiny_model: Path
+) -> None:
+    device = busy_device(Path(os.environ["BACKPROPAGATE_RUNTIME_DIR"]))
+    store = RunStore(home)
+    with anyio.move_on_after(120) as scope:
+        try:
+            async with connected(Path("/")) as client, anyio.create_task_group() as calls:
+                calls.start_soon(client.call_tool, "train", small(dataset, tiny_model))
+                await anyio.to_thread.run_sync(lambda: wait_until(store.ids, "the run's folder"))
+                run = store.find(store.ids()[0])
+                await anyio.to_thread.run_sync(wait_for_phase, run, "waiting")
+                if end == "call cancelled":
+                    calls.cancel_scope.cancel()
+                elif end == "client gone mid-call":
+                    scope.cancel()
+                else:
+                    os.kill(_server_pid(), getattr(signal, end))
+        except BaseExceptionGroup:  # the client's view of a dead server
+            pass
+    assert len(store.ids()) == 1
+    run = store.find(store.ids()[0])
+    async with connected(Path("/")) as client:
+        listed = await client.call_tool("list_runs", {})
+        assert f"{run.run_id}: queued" in text_of(listed)
+        device.release()
+        result = await client.call_tool("get_run", {"run_id": run.run_id, "wait_s": 60})
+        while result.structured_content and result.structured_content["status"] in {"queued", "running"}:
+            result = await client.call_tool("get_run", {"run_id": run.run_id, "wait_s": 60})
+        assert result.structured_content and result.structured_content["status"] == "completed"
+
+
+def _server_pid() -> int:
+    """The one child of this process that serves."""
+    import psutil
+
+    serving = [child for child in psutil.Process().children() if "serve" in child.cmdline()]
+    assert len(serving) == 1
+    return serving[0].pid
+
+
+async def test_cancel_run_keeps_what_was_learnt(home: Path, dataset: Path, tiny_model: Path) -> None:
+    async with connected(Path("/")) as client:
+        started = await client.call_tool("train", small(dataset, tiny_model, steps=100_000, wait_s=0))
+        await anyio.to_thread.run_sync(wait_for_step, run_of(home, started), 3)
+        stopped = await client.call_tool("cancel_run", {"run_id": run_of(home, started).run_id})
+        assert stopped.structured_content and stopped.structured_content["status"] == "cancelled"
+        assert Path(stopped.structured_content["adapter_path"], "adapter_model.safetensors").is_file()
+        again = await client.call_tool("cancel_run", {"run_id": run_of(home, started).run_id})
+        assert "had ended already" in text_of(again)
+
+
+async def test_a_run_that_is_killed_is_an_error_of_the_call_that_waits_for_it(
+    home: Path, dataset: Path, tiny_model: Path
+) -> None:
+    store = RunStore(home)
+    async with connected(Path("/")) as client, anyio.create_task_group() as calls:
+
+        async def call() -> None:
+            result = await client.call_tool("train", small(dataset, tiny_model, steps=100_000))
+            assert result.is_error and "[RUNTIME_RUN_INTERRUPTED]" in text_of(result)
+
+        calls.start_soon(call)
+        await anyio.to_thread.run_sync(lambda: wait_until(store.ids, "the run's folder"))
+        run = store.find(store.ids()[0])
+        await anyio.to_thread.run_sync(wait_for_step, run, 1)
+        kill_worker(run)
+
+
+async def test_bad_input_names_code_place_expectation_and_next_step(
+    home: Path, dataset: Path, tiny_model: Path, tmp_path: Path
+) -> None:
+    good = small(dataset, tiny_model)
+    malformed = tmp_path / "malformed.jsonl"
+    malformed.write_text('{"text": "a"}\n{"text": "b"}\n{"text": \n')
+    empty = tmp_path / "empty.jsonl"
+    empty.touch()
+    table: list[tuple[dict[str, object], str, str]] = [
+        ({"stepz": 3}, "INPUT_VALIDATION_FAILED", "Did you mean steps?"),
+        ({"steps": 0}, "INPUT_VALIDATION_FAILED", "steps: should be greater than or equal to 1, not 0"),
+        ({"batch_size": -1}, "INPUT_VALIDATION_FAILED", "batch_size"),
+        ({"settings": {"lora": {"rnk": 4}}}, "INPUT_VALIDATION_FAILED", "settings.lora"),
+        ({"dataset": str(tmp_path / "none.jsonl")}, "INPUT_DATASET_NOT_FOUND", "none.jsonl"),
+        ({"dataset": str(empty)}, "INPUT_DATASET_INVALID", "is empty"),
+        ({"dataset": str(malformed)}, "INPUT_DATASET_PARSE_FAILED", "line 3"),
+        ({"dataset": "facts.jsonl"}, "INPUT_PATH_FORBIDDEN", "absolute path"),
+        ({"dataset": "/etc/hosts"}, "INPUT_PATH_FORBIDDEN", "--root"),
+        ({"output": "/somewhere/else"}, "INPUT_PATH_FORBIDDEN", "output"),
+        ({"model": "qwen2.5-7x"}, "INPUT_VALIDATION_FAILED", "Did you mean qwen2.5-7b?"),
+        ({"model": str(tmp_path / "no-model")}, "INPUT_VALIDATION_FAILED", "does not exist"),
+        ({"questions": ["hf_" + "a" * 30]}, "INPUT_VALIDATION_FAILED", "secret"),
+    ]
+    async with connected(tmp_path.parent) as client:
+        for arguments, code, words in table:
+            result = await client.call_tool("train", {**good, **arguments})
+            assert result.is_error, arguments
+            assert text_of(result).startswith(f"[{code}]") and " — " in text_of(result), text_of(result)
+            assert words in text_of(result), text_of(result)
+        missing = await client.call_tool("get_run", {"run_id": "nonsense"})
+        assert missing.is_error and text_of(missing).startswith("[INPUT_RUN_NOT_FOUND]")
+    runs = [RunStore(home).find(run_id) for run_id in RunStore(home).ids()]
+    assert len(runs) == 1, "only the file with a bad line had to be read in a run"
+
+
+async def test_nothing_beside_the_users_data_is_executed_or_read(
+    home: Path, dataset: Path, tiny_model: Path, tmp_path: Path
+) -> None:
+    trap = "import pathlib; pathlib.Path(__file__).with_suffix('.ran').touch()\n"
+    for name in ("torch.py", "mcp.py", "anyio.py", "sitecustomize.py"):
+        (tmp_path / name).write_text(trap)
+    (tmp_path / ".env").write_text("BACKPROPAGATE_TRAINING__STEPS=1\nBACKPROPAGATE_PYTHON=/bin/false\n")
+    async with connected(tmp_path.parent, cwd=tmp_path) as client:
+        result = await client.call_tool("train", small(dataset, tiny_model))
+        assert not result.is_error, text_of(result)
+        assert result.structured_content and result.structured_content["total_steps"] == 3
+    assert list(tmp_path.glob("*.ran")) == []
+
+
+async def test_gpu_status_says_what_there_is(home: Path, tmp_path: Path) -> None:
+    async with connected(tmp_path) as client:
+        result = await client.call_tool("gpu_status", {})
+        assert not result.is_error
+        assert "CPU:" in text_of(result)
+
+
+async def test_the_server_imports_nothing_heavy(home: Path, tmp_path: Path) -> None:
+    async with connected(tmp_path) as client:
+        await client.list_tools()
+        loaded = Path(f"/proc/{_server_pid()}/maps")
+        if sys.platform == "linux":
+            assert "libtorch" not in loaded.read_text()

@@ -1,0 +1,54 @@
+"""Every tool's schema as a client sees it, held against a snapshot, and what must be true of all."""
+
+from __future__ import annotations
+
+import json
+import os
+from pathlib import Path
+
+import pytest
+from backpropagate.server.app import build_server
+from backpropagate.tools import TOOLS
+from backpropagate.training.service import TrainingService
+from mcp import Client
+from mcp.types import Tool
+
+pytestmark = pytest.mark.anyio
+SNAPSHOTS = Path(__file__).parent / "snapshots"
+
+
+async def offered(service: TrainingService) -> list[Tool]:
+    async with Client(build_server(service)) as client:
+        return (await client.list_tools()).tools
+
+
+async def test_every_tools_schema_equals_its_snapshot(service: TrainingService) -> None:
+    """Set UPDATE_SNAPSHOTS=1 to accept a change, and read the diff."""
+    for tool in await offered(service):
+        shown = json.dumps(tool.model_dump(mode="json", exclude_none=True), indent=1, ensure_ascii=False) + "\n"
+        path = SNAPSHOTS / f"{tool.name}.json"
+        if os.environ.get("UPDATE_SNAPSHOTS"):
+            path.parent.mkdir(exist_ok=True)
+            path.write_text(shown, encoding="utf-8")
+        assert path.read_text(encoding="utf-8") == shown
+    assert {path.stem for path in SNAPSHOTS.iterdir()} == {tool.name for tool in TOOLS}
+
+
+async def test_every_tool_has_all_four_hints_a_description_and_described_arguments(
+    service: TrainingService,
+) -> None:
+    for tool in await offered(service):
+        hints = tool.annotations
+        assert hints is not None and None not in (
+            hints.read_only_hint,
+            hints.destructive_hint,
+            hints.idempotent_hint,
+            hints.open_world_hint,
+        )
+        assert tool.description and len(tool.name) <= 40
+        assert all("description" in argument for argument in tool.input_schema["properties"].values())
+
+
+async def test_the_whole_tool_list_stays_small(service: TrainingService) -> None:
+    sizes = {tool.name: len(tool.model_dump_json(exclude_none=True)) for tool in await offered(service)}
+    assert max(sizes.values()) < 6000 and sum(sizes.values()) < 20_000, sizes

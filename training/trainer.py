@@ -1,0 +1,224 @@
+"""Trainer: a run's work in the caller's own process, recorded as a run all the same."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, Unpack
+
+from .config import TrainArguments, TrainSpec, load_settings, train_spec
+from .data.source import quick_check_source
+from .errors import InputError, TrainingAbortedError, from_record
+from .hardware.devices import lane_of, training_devices, use_device
+from .models.presets import classify_model
+from .output import check_output
+from .runs.events import Event
+from .runs.folder import RunFolder, Status
+from .runs.journal import Journal
+from .runs.slots import Line, default_runtime_folder
+from .runs.store import RunStore
+
+
+@dataclass(frozen=True)
+class Callbacks:
+    """Functions that are called as the training goes; each gets one event.
+
+    An exception in one of them ends the training as failed: a callback is part of the caller's program.
+    """
+
+    on_step: Callable[[Event], None] | None = None
+    on_epoch: Callable[[Event], None] | None = None
+    on_save: Callable[[Event], None] | None = None
+    on_complete: Callable[[Event], None] | None = None
+    on_error: Callable[[Event], None] | None = None
+
+    def __call__(self, event: Event) -> None:
+        callback = {
+            "step": self.on_step,
+            "epoch": self.on_epoch,
+            "saved": self.on_save,
+            "done": self.on_complete,
+            "error": self.on_error,
+        }.get(event.kind)
+        if callback:
+            callback(event)
+
+
+@dataclass(frozen=True)
+class TrainingRun:
+    """What a training came to."""
+
+    run_id: str
+    status: Status
+    steps: int
+    total_steps: int
+    losses: list[float]
+    adapter_path: Path
+    run_folder: Path
+    duration_s: float
+    answers: list[dict[str, str]] = field(default_factory=list[dict[str, str]])
+
+    @property
+    def first_loss(self) -> float | None:
+        return self.losses[0] if self.losses else None
+
+    @property
+    def final_loss(self) -> float | None:
+        return self.losses[-1] if self.losses else None
+
+
+class Trainer:
+    """Fine-tunes a model in this process.
+
+    Args:
+        model: preset, Hub id, or path of a model folder; the default is the settings' (Qwen2.5 7B).
+        output_dir: the home folder for this trainer's runs; `~/.backpropagate` by default.
+        settings: any setting by its flat name, e.g. `lora_r=8, learning_rate=1e-4`.
+
+    Raises:
+        InputError: a setting is unknown or out of bounds, or the model's name is not one.
+    """
+
+    def __init__(
+        self,
+        model: str | None = None,
+        *,
+        output_dir: str | Path | None = None,
+        **settings: Unpack[TrainArguments],
+    ) -> None:
+        self._defaults = load_settings()
+        self._arguments: dict[str, Any] = {**settings, "model": model or self._defaults.model.name}
+        classify_model(self._arguments["model"])
+        self._store = RunStore(Path(output_dir).absolute() if output_dir else self._defaults.home)
+        self._last: TrainingRun | None = None
+        # Settings that are wrong are told here, not when the training starts.
+        train_spec(self._defaults, arguments={"dataset": "any", **self._arguments})
+
+    def train(
+        self,
+        dataset: str | Path,
+        steps: int | None = None,
+        samples: int | None = None,
+        callback: Callbacks | None = None,
+        should_stop: Callable[[], bool] = lambda: False,
+    ) -> TrainingRun:
+        """Fine-tune on a dataset, and record it as a run.
+
+        Args:
+            dataset: path of a .jsonl file.
+            steps: optimizer steps; None: as set, or by epochs.
+            samples: use only so many rows.
+            callback: told what happens.
+            should_stop: asked between steps; True ends the training and keeps what was learnt.
+
+        Raises:
+            BackpropagateError: the training failed; the run holds the reason too.
+            TrainingAbortedError: it was stopped before its first step.
+        """
+        spec = self._spec(dataset, steps, samples)
+        run = self._store.create(spec)
+        lock = run.lock()
+        lock.try_acquire()
+        line = Line(self._defaults.runtime_dir or default_runtime_folder(), _lane(spec))
+        try:
+            return self._carry_out(run, line, callback or Callbacks(), should_stop)
+        finally:
+            line.release()
+            lock.release()
+
+    def save(self, path: str | Path) -> Path:
+        """Copy the adapter of the last training to a folder that does not exist yet, or is empty.
+
+        Raises:
+            InputError: nothing has been trained yet, or the folder is in use.
+        """
+        from .adapter import copy_adapter
+
+        if self._last is None:
+            raise InputError("There is nothing to save yet.", hint="Call train() first.")
+        target = Path(path).absolute()
+        check_output(str(target))
+        if target.exists():
+            target.rmdir()
+        copy_adapter(self._last.adapter_path, str(target))
+        return target
+
+    def _spec(self, dataset: str | Path, steps: int | None, samples: int | None) -> TrainSpec:
+        arguments = {**self._arguments, "dataset": str(Path(dataset).absolute())}
+        arguments |= {name: value for name, value in (("steps", steps), ("samples", samples)) if value}
+        spec = train_spec(self._defaults, arguments=arguments)
+        quick_check_source(spec.data.source)
+        check_output(spec.output)
+        return spec
+
+    def _carry_out(
+        self, run: RunFolder, line: Line, callbacks: Callbacks, should_stop: Callable[[], bool]
+    ) -> TrainingRun:
+        from .train_run import carry_out
+
+        recorder = _Recorder(callbacks)
+        journal = Journal(self._store, run, recorder)
+        journal.begin(survives_client=False)
+        started = time.monotonic()
+
+        def take_turn() -> None:
+            devices = training_devices(run.spec().training.device)
+            device = line.take_unless_busy(devices)
+            if device is None:
+                journal.warning("Another run uses the device; this one shares it and will be slower.")
+            else:
+                use_device(device)
+            journal.running()
+
+        try:
+            carry_out(
+                run,
+                journal,
+                lambda: should_stop() or run.cancel_requested(),
+                take_turn,
+                self._store.models,
+            )
+        except TrainingAbortedError:
+            journal.cancelled(None)
+            raise
+        except BaseException as error:
+            journal.failed(error)
+            raise
+        self._last = recorder.summary(run, time.monotonic() - started)
+        return self._last
+
+
+class _Recorder:
+    """Keeps the losses, and passes each event on."""
+
+    def __init__(self, callbacks: Callbacks) -> None:
+        self._callbacks = callbacks
+        self._losses: list[float] = []
+
+    def __call__(self, event: Event) -> None:
+        if event.kind == "step":
+            self._losses.append(event.get("loss"))
+        self._callbacks(event)
+
+    def summary(self, run: RunFolder, duration_s: float) -> TrainingRun:
+        state = run.state()
+        if state.error:
+            raise from_record(state.error)
+        result = state.result or {}
+        return TrainingRun(
+            run_id=run.run_id,
+            status=state.status,
+            steps=result["steps"],
+            total_steps=result["total_steps"],
+            losses=self._losses,
+            adapter_path=run.adapter_path,
+            run_folder=run.path,
+            duration_s=round(duration_s, 2),
+            answers=result["answers"],
+        )
+
+
+def _lane(spec: TrainSpec) -> str:
+    return lane_of(training_devices(spec.training.device))
