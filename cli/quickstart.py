@@ -15,7 +15,7 @@ from .follow import run_exit_code
 from .show import print_json, print_run
 from .train import start_and_follow
 
-STEPS = 45
+STEPS = 40
 SETTINGS = {"batch_size": 4, "learning_rate": 1e-3, "warmup_steps": 5, "max_seq_length": 256, "lora_r": 16}
 
 

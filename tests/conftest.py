@@ -6,10 +6,11 @@ import os
 from pathlib import Path
 
 import pytest
-from backpropagate.training.config import load_settings
-from backpropagate.training.service import TrainingService
 from facts import write_dataset
 from tiny_model import build_tiny_model
+
+from backpropagate.training.config import load_settings
+from backpropagate.training.service import TrainingService
 
 
 @pytest.fixture

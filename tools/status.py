@@ -13,7 +13,7 @@ from ..training.runs.view import RunView
 from .context import ToolResult
 
 ANSWERS_SHOWN = 20
-ANSWER_LENGTH = 160  # characters
+ANSWER_LENGTH = 140  # characters
 CONTROL = re.compile(r"[\x00-\x08\x0b-\x1f\x7f-\x9f\u200b-\u200f\u202a-\u202e\u2060-\u2069]")
 
 

@@ -8,6 +8,7 @@ from typing import Any
 
 from .config import TrainSpec
 from .engine.plan import Plan
+from .errors import GpuMonitoringError
 from .hardware.reading import read_hardware
 from .runs.durable import read_json
 
@@ -24,7 +25,7 @@ def provenance(spec: TrainSpec, plan: Plan, *, dataset_sha256: str, rows: int) -
         "python": platform.python_version(),
         "platform": platform.platform(),
         "libraries": {name: found for name in LIBRARIES if (found := _version(name))},
-        "hardware": read_hardware().model_dump(mode="json"),
+        "hardware": _hardware(),
         "dataset": {"source": spec.data.source, "sha256": dataset_sha256, "rows": rows},
         "model": {
             "name": spec.model.name,
@@ -33,6 +34,13 @@ def provenance(spec: TrainSpec, plan: Plan, *, dataset_sha256: str, rows: int) -
         },
         "seed": plan.seed,
     }
+
+
+def _hardware() -> dict[str, Any]:
+    try:
+        return read_hardware().model_dump(mode="json")
+    except GpuMonitoringError as error:  # a run does not depend on what the driver tells about the card
+        return {"error": error.sentence()}
 
 
 def _version(name: str) -> str | None:

@@ -75,7 +75,7 @@ class TrainingService:
         return await _in_thread(partial(self._submit, spec, request_key, find_equal))
 
     def _submit(self, spec: TrainSpec, request_key: str | None, find_equal: bool) -> Submission:
-        classify_model(spec.model.name)
+        spec = _with_absolute_model(spec)
         quick_check_source(spec.data.source)
         fingerprint = None
         if find_equal and request_key is None:
@@ -201,6 +201,14 @@ class TrainingService:
             return run.run_id
 
         return await _in_thread(delete)
+
+
+def _with_absolute_model(spec: TrainSpec) -> TrainSpec:
+    """The worker has another working folder, so a model's folder must be told in full."""
+    source = classify_model(spec.model.name)
+    if source.kind != "folder":
+        return spec
+    return spec.model_copy(update={"model": spec.model.model_copy(update={"name": source.location})})
 
 
 def _needs_a_worker(state: RunState) -> bool:

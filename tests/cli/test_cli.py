@@ -10,8 +10,9 @@ import sys
 from pathlib import Path
 
 import pytest
-from backpropagate.training.runs.store import RunStore
 from waiting import busy_device, wait_for_phase, wait_for_step, wait_until
+
+from backpropagate.training.runs.store import RunStore
 
 
 def command(*arguments: str) -> list[str]:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 import pytest
+
 from backpropagate.training.hardware.cgroup import cpu_quota, memory_limit
 
 

@@ -7,6 +7,7 @@ import subprocess
 import sys
 
 import pytest
+
 from backpropagate.training.hardware import cpu
 from backpropagate.training.hardware.cgroup import MemoryLimit
 from backpropagate.training.hardware.cpu import max_billions, read_cpu

@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+
 from backpropagate.training.errors import ModelLoadError
 from backpropagate.training.models.gguf_llama import convert_gguf
 

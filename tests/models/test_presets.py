@@ -8,6 +8,7 @@ import sys
 from pathlib import Path
 
 import pytest
+
 from backpropagate.training.errors import InputError
 from backpropagate.training.models.presets import (
     DEFAULT_PRESET,

@@ -18,6 +18,7 @@ from time import monotonic
 from typing import Any, NamedTuple
 
 import pytest
+
 from backpropagate.training.errors import DiskFullError
 from backpropagate.training.models import resolve
 from backpropagate.training.models.smollm2 import HUB_ID, REQUIREMENT, smollm2_folder

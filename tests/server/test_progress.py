@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+import itertools
 from typing import Any
 
 import pytest
-from backpropagate.server.progress import ProgressStream
-from backpropagate.training.runs.events import Event
 from hypothesis import given
 from hypothesis import strategies as st
+
+from backpropagate.server.progress import ProgressStream
+from backpropagate.training.runs.events import Event
 
 pytestmark = pytest.mark.anyio
 
@@ -43,7 +45,7 @@ async def test_the_first_message_is_sent_at_once_and_then_at_most_two_a_second()
         await client.show(step(number), after=0.1)
     times = [moment for moment, *_ in client.sent]
     assert times[0] == 0.0
-    assert all(later - earlier >= 0.5 for earlier, later in zip(times, times[1:], strict=False))
+    assert all(later - earlier >= 0.5 for earlier, later in itertools.pairwise(times))
 
 
 async def test_a_silent_run_is_shown_alive_at_least_every_fifteen_seconds_and_always_rising() -> None:
@@ -53,8 +55,8 @@ async def test_a_silent_run_is_shown_alive_at_least_every_fifteen_seconds_and_al
         await client.show()
     times = [moment for moment, *_ in client.sent]
     values = [value for _, value, *_ in client.sent]
-    assert all(later - earlier <= 15 for earlier, later in zip(times, times[1:], strict=False))
-    assert all(later > earlier for earlier, later in zip(values, values[1:], strict=False))
+    assert all(later - earlier <= 15 for earlier, later in itertools.pairwise(times))
+    assert all(later > earlier for earlier, later in itertools.pairwise(values))
     assert values[-1] < 1 and len(values) > 900
 
 
@@ -86,5 +88,5 @@ async def test_progress_rises_strictly_whatever_happens(moves: list[tuple[str, f
         else:
             await client.show(after=pause)
     values = [value for _, value, *_ in client.sent]
-    assert all(later > earlier for earlier, later in zip(values, values[1:], strict=False))
+    assert all(later > earlier for earlier, later in itertools.pairwise(values))
     assert not values or values[-1] < done + 1

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import os
 import signal
 import sys
@@ -13,11 +14,12 @@ from pathlib import Path
 
 import anyio
 import pytest
-from backpropagate.training.runs.folder import RunFolder
-from backpropagate.training.runs.store import RunStore
 from mcp import Client, StdioServerParameters, stdio_client
 from mcp.types import CallToolResult, TextContent
 from waiting import busy_device, kill_worker, wait_for_phase, wait_for_step, wait_until
+
+from backpropagate.training.runs.folder import RunFolder
+from backpropagate.training.runs.store import RunStore
 
 pytestmark = pytest.mark.anyio
 
@@ -60,7 +62,14 @@ def run_of(home: Path, result: CallToolResult) -> RunFolder:
 
 def small(dataset: Path, model: Path, **more: object) -> dict[str, object]:
     settings = {"lora": {"r": 4}, "training": {"threads": 1}}
-    return {"dataset": str(dataset), "model": str(model), "steps": 3, "batch_size": 2, "settings": settings, **more}
+    return {
+        "dataset": str(dataset),
+        "model": str(model),
+        "steps": 3,
+        "batch_size": 2,
+        "settings": settings,
+        **more,
+    }
 
 
 async def test_progress_comes_at_once_rises_strictly_and_ends_at_the_total(
@@ -75,7 +84,7 @@ async def test_progress_comes_at_once_rises_strictly_and_ends_at_the_total(
         assert result.structured_content and result.structured_content["status"] == "completed"
         values = [value for _, value, _, _ in progress.seen]
         assert progress.seen[0][0] < 2.0
-        assert all(later > earlier for earlier, later in zip(values, values[1:], strict=False))
+        assert all(later > earlier for earlier, later in itertools.pairwise(values))
         assert values[0] < 1 and progress.seen[-1][1:3] == (30, 30)
         assert len(progress.seen) <= 2 * progress.seen[-1][0] + 3
         assert any("loss" in message and "tokens/s" in message for *_, message in progress.seen)

@@ -7,11 +7,12 @@ import os
 from pathlib import Path
 
 import pytest
+from mcp import Client
+from mcp.types import Tool
+
 from backpropagate.server.app import build_server
 from backpropagate.tools import TOOLS
 from backpropagate.training.service import TrainingService
-from mcp import Client
-from mcp.types import Tool
 
 pytestmark = pytest.mark.anyio
 SNAPSHOTS = Path(__file__).parent / "snapshots"
@@ -25,7 +26,9 @@ async def offered(service: TrainingService) -> list[Tool]:
 async def test_every_tools_schema_equals_its_snapshot(service: TrainingService) -> None:
     """Set UPDATE_SNAPSHOTS=1 to accept a change, and read the diff."""
     for tool in await offered(service):
-        shown = json.dumps(tool.model_dump(mode="json", exclude_none=True), indent=1, ensure_ascii=False) + "\n"
+        shown = (
+            json.dumps(tool.model_dump(mode="json", exclude_none=True), indent=1, ensure_ascii=False) + "\n"
+        )
         path = SNAPSHOTS / f"{tool.name}.json"
         if os.environ.get("UPDATE_SNAPSHOTS"):
             path.parent.mkdir(exist_ok=True)

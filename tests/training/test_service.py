@@ -9,6 +9,16 @@ import sys
 from pathlib import Path
 
 import pytest
+from waiting import (
+    busy_device,
+    events_of,
+    kill_worker,
+    small_spec,
+    wait_for_phase,
+    wait_for_step,
+    wait_until,
+)
+
 from backpropagate.training.errors import (
     DatasetError,
     DatasetNotFoundError,
@@ -22,15 +32,6 @@ from backpropagate.training.errors import (
 from backpropagate.training.runs.durable import read_json, write_json
 from backpropagate.training.runs.folder import RunFolder, Status
 from backpropagate.training.service import TrainingService
-from waiting import (
-    busy_device,
-    events_of,
-    kill_worker,
-    small_spec,
-    wait_for_phase,
-    wait_for_step,
-    wait_until,
-)
 
 pytestmark = pytest.mark.anyio
 

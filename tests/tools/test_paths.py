@@ -1,0 +1,55 @@
+"""Which paths may be touched, links included."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from backpropagate.tools.paths import PathPolicy
+from backpropagate.training.errors import PathForbiddenError
+
+
+@pytest.fixture
+def user(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    user = tmp_path / "user"
+    user.mkdir()
+    monkeypatch.setenv("HOME", str(user))
+    monkeypatch.setenv("USERPROFILE", str(user))
+    return user
+
+
+def test_the_users_home_and_the_roots_may_be_touched(user: Path, tmp_path: Path) -> None:
+    policy = PathPolicy.for_assistant([tmp_path / "data"], user / ".backpropagate")
+    assert policy.resolve(str(user / "a.jsonl"), "dataset") == str(user / "a.jsonl")
+    assert policy.resolve("~/a.jsonl", "dataset") == str(user / "a.jsonl")
+    assert policy.resolve(str(tmp_path / "data" / "b.jsonl"), "dataset")
+    assert policy.resolve(str(user / ".backpropagate" / "models" / "m"), "model")
+
+
+@pytest.mark.parametrize("path", [".ssh/id_rsa", ".config/token.jsonl", "x/../.aws/credentials", ".env"])
+def test_hidden_folders_of_the_home_may_not(user: Path, path: str) -> None:
+    with pytest.raises(PathForbiddenError, match="dataset"):
+        PathPolicy.for_assistant([], user / ".backpropagate").resolve(str(user / path), "dataset")
+
+
+def test_a_link_out_of_the_roots_is_followed_and_refused(user: Path, tmp_path: Path) -> None:
+    (tmp_path / "secret.jsonl").write_text("{}")
+    (user / "innocent.jsonl").symlink_to(tmp_path / "secret.jsonl")
+    with pytest.raises(PathForbiddenError, match=r"secret\.jsonl lies outside"):
+        PathPolicy.for_assistant([], user / ".backpropagate").resolve(str(user / "innocent.jsonl"), "dataset")
+
+
+def test_relative_paths_are_refused_to_an_assistant_and_resolved_for_a_person(
+    user: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(user)
+    with pytest.raises(PathForbiddenError, match="relative"):
+        PathPolicy.for_assistant([user], user / ".backpropagate").resolve("a.jsonl", "dataset")
+    assert PathPolicy.for_person(user).resolve("a.jsonl", "dataset") == str(user / "a.jsonl")
+
+
+def test_credential_folders_are_refused_even_inside_a_root(user: Path) -> None:
+    for policy in (PathPolicy.for_assistant([user / ".aws"], user), PathPolicy.for_person(user)):
+        with pytest.raises(PathForbiddenError, match="credentials"):
+            policy.resolve(str(user / ".aws" / "data.jsonl"), "dataset")

@@ -1,0 +1,70 @@
+"""Trainer: the same work in the caller's own process."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+import pytest
+from waiting import busy_device
+
+from backpropagate import Callbacks, Trainer
+from backpropagate.training.errors import DatasetParseError, InputError
+from backpropagate.training.runs.events import Event
+from backpropagate.training.runs.folder import Status
+from backpropagate.training.service import TrainingService
+
+
+def a_trainer(model: Path, **settings: object) -> Trainer:
+    return Trainer(str(model), lora_r=4, batch_size=100, threads=1, **settings)  # type: ignore[arg-type]
+
+
+def test_it_trains_records_a_run_fires_every_callback_and_saves(
+    service: TrainingService, dataset: Path, tiny_model: Path, tmp_path: Path
+) -> None:
+    seen: list[Event] = []
+    record = Callbacks(
+        on_step=seen.append, on_epoch=seen.append, on_save=seen.append, on_complete=seen.append
+    )
+    trainer = a_trainer(tiny_model, warmup_steps=0, learning_rate=0.01)
+    run = trainer.train(dataset, steps=4, callback=record)
+    assert run.status is Status.COMPLETED and len(run.losses) == 4
+    assert run.final_loss and run.first_loss and run.final_loss < run.first_loss
+    assert {event.kind for event in seen} == {"step", "epoch", "saved", "done"}
+    assert service.store.observe(service.store.find(run.run_id)).status is Status.COMPLETED
+    saved = trainer.save(tmp_path / "mine")
+    assert (saved / "adapter_model.safetensors").is_file()
+    with pytest.raises(InputError, match="exists already"):
+        trainer.save(tmp_path / "mine")
+
+
+def test_a_failure_is_recorded_told_to_on_error_and_raised(
+    service: TrainingService, tiny_model: Path, tmp_path: Path
+) -> None:
+    bad = tmp_path / "bad.jsonl"
+    bad.write_text("{oops\n")
+    seen: list[Event] = []
+    with pytest.raises(DatasetParseError, match="line 1"):
+        a_trainer(tiny_model).train(bad, callback=Callbacks(on_error=seen.append))
+    assert [event.kind for event in seen] == ["error"]
+    run = service.store.find(service.store.ids()[0])
+    assert run.state().status is Status.FAILED
+
+
+def test_a_busy_device_is_a_warning_not_a_wait(
+    service: TrainingService, dataset: Path, tiny_model: Path
+) -> None:
+    device = busy_device(Path(os.environ["BACKPROPAGATE_RUNTIME_DIR"]))
+    run = a_trainer(tiny_model).train(dataset, steps=1)
+    device.release()
+    warnings = (run.run_folder / "events.jsonl").read_text()
+    assert "Another run uses the device" in warnings and run.status is Status.COMPLETED
+
+
+def test_settings_that_are_wrong_are_told_at_once(home: Path, tiny_model: Path) -> None:
+    with pytest.raises(InputError, match="lora_r"):
+        Trainer(str(tiny_model), lora_r=0)
+    with pytest.raises(InputError, match="not a model's name"):
+        Trainer("qwen2.5-7x")
+    with pytest.raises(InputError, match="Unknown argument 'lorar'"):
+        Trainer(str(tiny_model), lorar=3)  # type: ignore[call-arg]
