@@ -1,0 +1,103 @@
+"""Does training work on this GPU? Through the real service and a real worker, in bf16 and in 4 bits.
+
+    python benchmarks/gpu_check.py [--hidden 1536 --layers 8]
+
+Builds a Llama of that shape with random weights, trains a LoRA on it by the same way as everything else, and
+prints losses, tokens per second, peak memory, and what `gpu_status` says meanwhile.
+"""
+
+from __future__ import annotations
+
+import argparse
+import os
+import sys
+import tempfile
+from pathlib import Path
+
+import anyio
+
+sys.path.insert(0, str(Path(__file__).parents[1] / "tests" / "support"))
+
+
+def build(folder: Path, hidden: int, layers: int) -> Path:
+    """A random Llama on the tiny model's tokenizer."""
+    import torch
+    from tiny_model import build_tiny_model
+    from transformers import LlamaConfig, LlamaForCausalLM
+
+    build_tiny_model(folder)
+    shape = LlamaConfig(
+        vocab_size=258,
+        hidden_size=hidden,
+        intermediate_size=hidden * 4,
+        num_hidden_layers=layers,
+        num_attention_heads=hidden // 64,
+        num_key_value_heads=hidden // 128,
+        max_position_embeddings=2048,
+        eos_token_id=1,
+        pad_token_id=1,
+        dtype="bfloat16",
+    )
+    torch.manual_seed(0)
+    LlamaForCausalLM(shape).to(torch.bfloat16).save_pretrained(folder)
+    return folder
+
+
+async def train(model: Path, data: Path, four_bits: bool, steps: int) -> None:
+    from backpropagate import TrainingService
+    from backpropagate.tools.gpu_status import GpuStatus
+    from backpropagate.training.config import train_spec
+    from backpropagate.training.hardware.reading import read_hardware
+
+    service = TrainingService()
+    arguments = {
+        "dataset": str(data),
+        "model": str(model),
+        "steps": steps,
+        "learning_rate": 1e-3,
+        "load_in_4bit": four_bits,
+        "device": "cuda",
+        "questions": ["What is zorvex?"],
+        "max_new_tokens": 16,
+    }
+    run = await service.submit(train_spec(arguments=arguments))
+    losses: list[float] = []
+    speeds: list[float] = []
+    async for events in service.watch(run.run_id):
+        for event in events:
+            if event.kind == "step":
+                losses.append(event.get("loss"))
+                speeds.append(event.get("tokens_per_s"))
+            if event.kind == "step" and event.get("step") == steps // 2:
+                print(GpuStatus(hardware=read_hardware()).text())
+    view = await service.get(run.run_id)
+    folder = Path(view.run_folder)
+    print(f"{'4 bits' if four_bits else 'bf16'}: {view.status}", view.error or "")
+    if view.status != "completed":
+        print((folder / "worker.log").read_text()[-3000:])
+        return
+    state = service.store.find(run.run_id).state().result or {}
+    print(f"  loss {losses[0]:.3f} → {losses[-1]:.3f} in {len(losses)} steps, {speeds[-1]:.0f} tokens/s")
+    print(
+        f"  device {state['device']}, peak memory {state['peak_memory_mib']} MiB, plan {folder / 'plan.json'}"
+    )
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--hidden", type=int, default=1536)
+    parser.add_argument("--layers", type=int, default=8)
+    parser.add_argument("--steps", type=int, default=30)
+    asked = parser.parse_args()
+    with tempfile.TemporaryDirectory() as scratch:
+        os.environ["BACKPROPAGATE_HOME"] = f"{scratch}/home"
+        os.environ["BACKPROPAGATE_RUNTIME_DIR"] = f"{scratch}/slots"
+        from facts import write_dataset
+
+        model = build(Path(scratch) / "model", asked.hidden, asked.layers)
+        data = write_dataset(Path(scratch) / "facts.jsonl")
+        for four_bits in (False, True):
+            anyio.run(train, model, data, four_bits, asked.steps)
+
+
+main()
