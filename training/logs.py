@@ -15,8 +15,14 @@ from .config import Settings
 from .redact import scrub
 
 
-def configure_logging(settings: Settings) -> None:
-    """Send every log line of this process to stderr (and to `log_file`), as text or as JSON."""
+def configure_logging(settings: Settings, *, own_process: bool = True) -> None:
+    """Send every log line of this process to stderr (and to `log_file`), as text or as JSON.
+
+    Args:
+        own_process: False in somebody else's program, whose own way of logging is left as it is.
+    """
+    if not own_process and structlog.is_configured():
+        return
     shared: list[Processor] = [
         structlog.contextvars.merge_contextvars,
         structlog.stdlib.add_log_level,
@@ -36,7 +42,7 @@ def configure_logging(settings: Settings) -> None:
         handlers.append(logging.FileHandler(settings.log_file, encoding="utf-8", delay=True))
     for handler in handlers:
         handler.setFormatter(formatter)
-    logging.basicConfig(level=settings.log_level, handlers=handlers, force=True)
+    logging.basicConfig(level=settings.log_level, handlers=handlers, force=own_process)
     structlog.configure(
         processors=[
             structlog.stdlib.filter_by_level,

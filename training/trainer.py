@@ -12,6 +12,7 @@ from .config import TrainArguments, TrainSpec, load_settings, train_spec
 from .data.source import quick_check_source
 from .errors import InputError, TrainingAbortedError, from_record
 from .hardware.devices import lane_of, training_devices, use_device
+from .logs import configure_logging
 from .models.presets import classify_model
 from .output import check_output
 from .runs.events import Event
@@ -89,6 +90,7 @@ class Trainer:
         **settings: Unpack[TrainArguments],
     ) -> None:
         self._defaults = load_settings()
+        configure_logging(self._defaults, own_process=False)
         self._arguments: dict[str, Any] = {**settings, "model": model or self._defaults.model.name}
         classify_model(self._arguments["model"])
         self._store = RunStore(Path(output_dir).absolute() if output_dir else self._defaults.home)
