@@ -30,16 +30,59 @@ ModelName = Annotated[
 Revision = Annotated[str, Field(description="Branch, tag or commit of a Hub model.")]
 LoadIn4bit = Annotated[bool, Field(description="Load the frozen base in 4 bits (QLoRA, NF4).")]
 DatasetSource = Annotated[
-    str,
-    Field(min_length=1, description="Absolute path of a .jsonl file of chat, instruction or text rows."),
+    Annotated[str, Field(min_length=1)] | Annotated[list[str], Field(min_length=1)],
+    Field(
+        description="Absolute path of a file (.jsonl .json .csv .tsv .parquet .txt .md, also .gz .zst), a pattern, "
+        "a folder, a Hub dataset as owner/name or owner/name:config, or a list of files."
+    ),
+]
+DatasetSplit = Annotated[str, Field(min_length=1, description='Split of a Hub dataset; by default "train".')]
+DatasetRevision = Annotated[str, Field(min_length=1, description="Branch, tag or commit of a Hub dataset.")]
+Columns = Annotated[
+    dict[str, str],
+    Field(description='Field → column of the data, e.g. {"prompt": "Frage", "completion": "Antwort"}.'),
+]
+Separator = Annotated[
+    str, Field(description='Line between two documents of a .txt or .md file; "" is an empty line.')
+]
+OnBadRows = Annotated[
+    Literal["refuse", "skip"],
+    Field(description="What rows that cannot be used do: refuse the dataset, or be left out and counted."),
+]
+Dedupe = Annotated[
+    Literal["off", "exact", "near"],
+    Field(description="Keep only the first of equal rows, or of nearly equal rows as well."),
+]
+Quality = Annotated[
+    Literal["off", "basic"],
+    Field(description="basic leaves out rows that repeat themselves, answer nothing or confuse their roles."),
+]
+ControlTokens = Annotated[
+    Literal["keep", "remove", "skip"],
+    Field(description="What is done about control tokens such as <|im_end|> inside a row's text."),
+]
+PrivateData = Annotated[
+    Literal["keep", "hide", "skip"],
+    Field(description="What is done about probable secrets and personal data: hide them, or skip their rows."),
+]
+MergeSystem = Annotated[
+    bool, Field(description="Put the system message before the first user's text, for templates without one.")
+]
+Order = Annotated[
+    Literal["shuffled", "as_given", "length", "difficulty"],
+    Field(description="Order of the training rows; length and difficulty put short and common ones first."),
+]
+HeldOut = Annotated[
+    float,
+    Field(ge=0, lt=1, description="Share of rows kept for evaluation, 8 to 500 of them; 0 is off."),
 ]
 Samples = Annotated[int, Field(ge=1, description="Use only this many rows, drawn at random with the seed.")]
 MaxSeqLength = Annotated[
     int, Field(ge=16, le=1_048_576, description="Tokens per example; longer ones are cut at the end.")
 ]
 TrainOn = Annotated[
-    Literal["assistant", "all"],
-    Field(description="Which tokens carry loss: the assistant's turns, or every token."),
+    Literal["assistant", "last", "all"],
+    Field(description="Which tokens carry loss: the assistant's turns, its last turn, or every token."),
 ]
 LoraRank = Annotated[int, Field(ge=1, le=1024, description="Rank of the LoRA matrices.")]
 LoraAlpha = Annotated[int, Field(ge=1, le=4096, description="LoRA scale: updates are weighted alpha / r.")]
@@ -91,8 +134,20 @@ class ModelGroup(Group):
 class DataGroup(Group):
     source: DatasetSource | None = None
     samples: Samples | None = None
+    split: DatasetSplit | None = None
+    dataset_revision: DatasetRevision | None = None
+    columns: Columns | None = None
+    separator: Separator | None = None
     max_seq_length: MaxSeqLength = 2048
     train_on: TrainOn = "assistant"
+    on_bad_rows: OnBadRows = "refuse"
+    dedupe: Dedupe = "off"
+    quality: Quality = "off"
+    control_tokens: ControlTokens = "keep"
+    private_data: PrivateData = "keep"
+    merge_system: MergeSystem = False
+    order: Order = "shuffled"
+    held_out: HeldOut = 0.05
 
 
 class LoraGroup(Group):
@@ -152,10 +207,22 @@ class TrainArguments(TypedDict, total=False):
     model: str
     revision: str | None
     load_in_4bit: bool
-    dataset: str
+    dataset: str | list[str]
+    split: str | None
+    dataset_revision: str | None
+    columns: dict[str, str] | None
+    separator: str | None
     samples: int | None
     max_seq_length: int
     train_on: str
+    on_bad_rows: str
+    dedupe: str
+    quality: str
+    control_tokens: str
+    private_data: str
+    merge_system: bool
+    order: str
+    held_out: float
     lora_r: int
     lora_alpha: int
     lora_dropout: float
