@@ -9,6 +9,7 @@ straddle; white space that it swallows behind it does not count.
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Iterator, Sequence
 from copy import deepcopy
 from functools import cached_property
@@ -102,6 +103,20 @@ class Encoder:
             ChatTemplateError: the model has no chat template, or one that allows no exact mask.
         """
         return TurnFinder(self.template)
+
+    @property
+    def added_tokens(self) -> frozenset[str]:
+        """The tokens that stand in the tokenizer beside its vocabulary, control tokens among them."""
+        return frozenset(token.content for token in self._tokenizer.added_tokens_decoder.values())
+
+    @property
+    def template_source(self) -> str:
+        return str(self._tokenizer.chat_template or "")
+
+    def fingerprint(self) -> str:
+        """A hash of all of the tokenizer that its examples depend on."""
+        parts = (self._backend.to_str(), self.template_source, str(self._tokenizer.special_tokens_map))
+        return hashlib.sha256("\0".join(parts).encode()).hexdigest()
 
     def render(self, row: Recognised) -> Rendered:
         """The row as text, with its trained characters.

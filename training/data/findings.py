@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterable
 from dataclasses import dataclass, field
 from typing import Any, Literal, NamedTuple
 
@@ -96,11 +95,11 @@ class Finding:
 
     @property
     def severity(self) -> Severity:
-        return KINDS[self.kind].severity
+        return KINDS[self.kind].severity if self.kind in KINDS else "note"
 
     @property
     def repair(self) -> str | None:
-        return KINDS[self.kind].repair
+        return KINDS[self.kind].repair if self.kind in KINDS else None
 
     def sentence(self) -> str:
         """`3 rows cannot be parsed (a.jsonl:7, …): Expecting value at column 1`."""
@@ -135,9 +134,6 @@ class Findings:
             finding.places.append(place)
         if detail and (detail in finding.details or len(finding.details) < 20):
             finding.details[detail] += 1
-
-    def __iter__(self) -> Iterable[Finding]:  # pyright: ignore[reportIncompatibleMethodOverride]
-        return iter(self.sorted())
 
     def sorted(self) -> list[Finding]:
         """Errors first, then the most frequent."""

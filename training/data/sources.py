@@ -90,6 +90,11 @@ class Source:
         """Bytes of all files; 0 for a Hub dataset."""
         return sum(part.size() for part in self.parts)
 
+    def stamp(self) -> list[tuple[int, int]]:
+        """Changes when a file is written to."""
+        found = [regular_file(part.path) for part in self.parts if isinstance(part, SourceFile)]
+        return [(file.st_size, file.st_mtime_ns) for file in found]
+
     def content_hash(self) -> str:
         """A hash of what all parts hold, whatever their paths are."""
         parts = [part.content_hash() for part in self.parts]
