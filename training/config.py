@@ -63,7 +63,9 @@ ControlTokens = Annotated[
 ]
 PrivateData = Annotated[
     Literal["keep", "hide", "skip"],
-    Field(description="What is done about probable secrets and personal data: hide them, or skip their rows."),
+    Field(
+        description="What is done about probable secrets and personal data: hide them, or skip their rows."
+    ),
 ]
 MergeSystem = Annotated[
     bool, Field(description="Put the system message before the first user's text, for templates without one.")
@@ -116,7 +118,9 @@ Questions = Annotated[
 ]
 MaxNewTokens = Annotated[int, Field(ge=1, le=4096, description="Longest answer to a question, in tokens.")]
 SystemPrompt = Annotated[str, Field(description="System message for the questions; may be empty.")]
-OutputFolder = Annotated[str, Field(min_length=1, description="Also copy the finished adapter to this folder.")]
+OutputFolder = Annotated[
+    str, Field(min_length=1, description="Also copy the finished adapter to this folder.")
+]
 
 
 class Group(BaseModel):

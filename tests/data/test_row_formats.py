@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 from backpropagate.training.data import chatml
-from backpropagate.training.data.formats import recognise
+from backpropagate.training.data.formats import FIELDS, recognise
 from backpropagate.training.data.messages import Completion, Conversation, Preference, Text, texts_of
 from backpropagate.training.data.rows import RowError
 from backpropagate.training.data.validity import oddities, require_trainable, turn_pattern
@@ -282,9 +282,8 @@ JSON = st.recursive(
     lambda inner: st.lists(inner, max_size=3) | st.dictionaries(st.text(max_size=5), inner, max_size=3),
     max_leaves=8,
 )
-KEYS = st.sampled_from(
-    "messages conversations instruction input output prompt completion question answer text chosen rejected "
-    "label tools system role content from value tool_calls".split()
+KEYS = st.one_of(
+    st.sampled_from(FIELDS), st.sampled_from(["conversations", "role", "content", "from", "value"])
 )
 NESTED = st.recursive(
     JSON, lambda inner: st.lists(st.dictionaries(KEYS, inner, max_size=4), max_size=3), max_leaves=5

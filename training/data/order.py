@@ -47,7 +47,7 @@ def training_order(
 def difficulty(
     ends: NDArray[np.int64], input_ids: NDArray[Any], trained: NDArray[Any]
 ) -> NDArray[np.float64]:
-    """How rare an example's trained tokens are: their mean surprisal, -log2 p, in this data's own frequencies.
+    """How rare an example's trained tokens are: their mean surprisal, -log2 p, in this data.
 
     A unigram measure: it needs no model, and ranks jargon and names above plain words, as word rarity does
     for curricula of translation (Platanios et al., 2019).

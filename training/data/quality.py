@@ -13,11 +13,11 @@ MOJIBAKE = re.compile(
     "\u00c3[\u0080-\u00bf]|\u00c2[\u00a0-\u00bf]"
     "|\u00e2(?:\u20ac[\u2122\u0153\u009d\u201c\u201d\u00a6]|\u0080[\u0090-\u00bf])"
 )
-"""UTF-8 that was read as Latin-1 or Windows-1252, e.g. two characters in place of e with an acute accent."""
+"""UTF-8 that was read as Latin-1 or Windows-1252: two characters in place of an accented letter."""
 
 CONTROL = re.compile("[\x00-\x08\x0b\x0c\x0e-\x1f\x7f\ufffd\ufeff\ud800-\udfff\ue000-\uf8ff]")
 REPEATED_RATIO = 12
-"""Prose compresses two to five times, code and tables up to ten; a text that compresses more repeats itself."""
+"""Prose compresses two to five times, code and tables up to ten; what compresses more repeats itself."""
 
 LONG_ENOUGH = 200
 """Characters from which on compression says something."""

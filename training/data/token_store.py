@@ -77,8 +77,8 @@ class StoreWriter:
         self._tokens += len(example.input_ids)
         labels = np.array(example.labels, np.int32)
         try:
-            np.array(example.input_ids, np.int32).tofile(self._files["input_ids"])
-            (labels != IGNORED).tofile(self._files["trained"])
+            self._files["input_ids"].write(np.array(example.input_ids, np.int32).tobytes())
+            self._files["trained"].write((labels != IGNORED).tobytes())
             self._files["ends"].write(self._tokens.to_bytes(8, "little"))
             self._files["side"].write(bytes([held_out]))
             self._files["hashes"].write(row_hash.to_bytes(8, "little"))
@@ -93,7 +93,7 @@ class StoreWriter:
     def finish(self, order: NDArray[np.int64], summary: dict[str, Any]) -> Path:
         """Makes the folder appear under its key, complete and on the disk."""
         try:
-            order.tofile(self._folder / "order.bin")
+            (self._folder / "order.bin").write_bytes(order.tobytes())
             (self._folder / "summary.json").write_text(json.dumps(summary, ensure_ascii=False))
             for file in self._files.values():
                 file.flush()
