@@ -18,7 +18,7 @@ def split(hashes: list[int], seed: int = 0, parts: list[int] | None = None, shar
 
 @pytest.mark.parametrize(
     "rows, share, count",
-    [(0, 0.05, 0), (79, 0.05, 0), (80, 0.05, 8), (200, 0.05, 10), (10**6, 0.05, 500), (50, 0.2, 10), (9, 0, 0)],
+    [(0, 0.05, 0), (79, 0.05, 0), (80, 0.05, 8), (200, 0.05, 10), (10**6, 0.05, 500), (50, 0.2, 10)],
 )  # fmt: skip
 def test_five_percent_but_at_least_eight_and_at_most_five_hundred_are_held_out(
     rows: int, share: float, count: int

@@ -61,6 +61,11 @@ class Encoded(NamedTuple):
     trained: int
     kinds: tuple[str, ...] = ()
 
+    @property
+    def kept(self) -> int:
+        """Tokens of all examples together."""
+        return sum(len(input_ids) for input_ids, _ in self.examples)
+
 
 class Encoder:
     """Turns rows into examples with one tokenizer and one set of settings.
@@ -163,6 +168,10 @@ class Encoder:
         """
         encodings = self._backend.encode_batch([row.text for row in rows], add_special_tokens=False)
         return [self._examples(row, encoding) for row, encoding in zip(rows, encodings, strict=True)]
+
+    def character_of_token(self, text: str, number: int) -> int:
+        """Where a text's token number `number`, counted from 0, begins."""
+        return self._backend.encode(text, add_special_tokens=False).offsets[number][0]
 
     def _examples(self, row: Rendered, encoding: Any) -> Encoded:
         ids: list[int] = encoding.ids

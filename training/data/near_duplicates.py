@@ -113,7 +113,7 @@ class NearDuplicates:
         result = np.empty((len(members), PERMUTATIONS), np.uint32)
         for index, member in enumerate(members):
             file.seek(member * PERMUTATIONS * 4)
-            result[index] = np.fromfile(file, np.uint32, PERMUTATIONS)
+            result[index] = np.frombuffer(file.read(PERMUTATIONS * 4), np.uint32)
         return result
 
 

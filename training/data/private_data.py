@@ -32,29 +32,28 @@ PERSONAL: tuple[tuple[str, re.Pattern[str]], ...] = (
     ("social security number", SOCIAL),
     ("phone number", PHONE),
 )
-DIGIT = re.compile(r"\d\D?\d\D?\d")
-HINT = re.compile(
-    r"token|secret|passw|api.?key|bearer|-----BEGIN|eyJ|hf_|sk-|AKIA|ASIA|gh[pousr]_", re.IGNORECASE
-)
+HINTS = ("token", "secret", "passw", "key", "bearer", "eyj", "hf_", "sk-", "akia", "asia", "gh")
+"""One of these is in every text, in lower case, that one of `SECRETS` matches; looking for them is quick."""
 
 
 def secrets_in(text: str) -> set[str]:
     """The kinds of secrets in the text."""
-    if not HINT.search(text):
+    lower = text.lower()
+    if not any(hint in lower for hint in HINTS):
         return set()
     return {kind for kind, pattern in SECRETS if pattern.search(text)}
 
 
 def personal_in(text: str) -> set[str]:
     """The kinds of personal data in the text."""
-    found = {"e-mail address"} if "@" in text and EMAIL.search(text) else set[str]()
-    if DIGIT.search(text):
-        found |= {
-            kind
-            for kind, pattern in PERSONAL[1:]
-            if any(_plausible(kind, hit) for hit in pattern.finditer(text))
-        }
-    return found
+    if "@" not in text and not any(digit in text for digit in "0123456789"):
+        return set()
+    kinds: set[str] = set()
+    for kind, pattern in PERSONAL:
+        if any(_plausible(kind, hit) for hit in pattern.finditer(text)):
+            kinds.add(kind)
+            text = pattern.sub(" ", text)  # so that a part of it is not taken for another kind
+    return kinds
 
 
 def hide(text: str) -> str:

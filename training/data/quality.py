@@ -16,6 +16,9 @@ MOJIBAKE = re.compile(
 """UTF-8 that was read as Latin-1 or Windows-1252: two characters in place of an accented letter."""
 
 CONTROL = re.compile("[\x00-\x08\x0b\x0c\x0e-\x1f\x7f\ufffd\ufeff\ud800-\udfff\ue000-\uf8ff]")
+ORDINARY = bytes([9, 10, 13, *range(32, 127)])
+"""The ASCII characters that are not in `CONTROL`."""
+
 REPEATED_RATIO = 12
 """Prose compresses two to five times, code and tables up to ten; what compresses more repeats itself."""
 
@@ -53,7 +56,7 @@ def shortcomings(row: Recognised) -> Iterator[str]:
 def is_broken(text: str) -> bool:
     """Whether the text holds characters that a wrong encoding or a binary file left behind."""
     if text.isascii():
-        return bool(CONTROL.search(text))
+        return bool(text.encode().translate(None, ORDINARY))
     return bool(MOJIBAKE.search(text) or CONTROL.search(text))
 
 

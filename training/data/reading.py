@@ -66,6 +66,10 @@ class Progress:
     def on_read(self, count: int) -> None:
         self._bytes += count
 
+    def rows_in_all(self, rows: int) -> int:
+        """How many rows there will be, judged by the bytes that `rows` rows have taken."""
+        return rows if self._bytes == 0 else round(rows * max(1.0, self._total / self._bytes))
+
     def tick(self, number: int) -> None:
         if number % EVERY_ROWS:
             return
