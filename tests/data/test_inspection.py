@@ -113,7 +113,9 @@ def test_each_kind_of_trouble_is_found_with_its_line_and_its_severity(
 
 
 def test_near_duplicates_are_told_with_the_row_they_repeat(look: Any) -> None:
-    text = "The quick brown fox jumps over the lazy dog and runs home to its own little den in the old dark forest"
+    text = (
+        "The quick brown fox jumps over the lazy dog and runs home to its little den in the old dark forest"
+    )
     found = finding(
         look([{"text": text + " today"}, {"text": "Other"}, {"text": text + " now"}]), "near_duplicate"
     )

@@ -9,9 +9,10 @@ import stat
 import zlib
 from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import BinaryIO, NamedTuple
+from typing import Any, BinaryIO, NamedTuple, Protocol
 
 from ..errors import (
+    BackpropagateError,
     DatasetFormatError,
     DatasetNotFoundError,
     DatasetParseError,
@@ -55,11 +56,17 @@ class CountedFile(io.FileIO):
         return count
 
 
+class Readable(Protocol):
+    """What decompresses: gives at most so many bytes, none at the end."""
+
+    def read(self, size: int, /) -> bytes: ...
+
+
 class ExpandingStream(io.RawIOBase):
     """A decompressed stream that stops a zip bomb and explains damaged data."""
 
-    def __init__(self, inner: BinaryIO, path: Path, compressed_size: int) -> None:
-        self._inner, self._path = inner, path
+    def __init__(self, raw: BinaryIO, inner: Readable, path: Path, compressed_size: int) -> None:
+        self._raw, self._inner, self._path = raw, inner, path
         self._expanded, self._limit = 0, max(BOMB_BYTES, BOMB_RATIO * compressed_size)
 
     def readable(self) -> bool:
@@ -83,8 +90,49 @@ class ExpandingStream(io.RawIOBase):
         return len(data)
 
     def close(self) -> None:
-        self._inner.close()
+        self._raw.close()
         super().close()
+
+
+class ZstdReader:
+    """Decompresses frames of zstd, in steps so small that even a bomb fits into memory."""
+
+    STEP = 1024
+    """Compressed bytes; a block of 4 expands to at most 128 KiB, so these to at most 32 MiB."""
+
+    def __init__(self, raw: BinaryIO) -> None:
+        self._raw = raw
+        self._zstd = library("zstandard", "Reading .zst files")
+        self._frame = self._new_frame()
+        self._ready = memoryview(b"")
+        self._begun = False
+
+    def _new_frame(self) -> Any:
+        return self._zstd.ZstdDecompressor(max_window_size=2**27).decompressobj()
+
+    def read(self, size: int, /) -> bytes:
+        while not self._ready:
+            data = self._raw.read(self.STEP)
+            if not data:
+                if self._begun:
+                    raise EOFError("the last frame has no end")
+                return b""
+            self._ready = memoryview(self._expanded(data))
+        result, self._ready = self._ready[:size], self._ready[size:]
+        return bytes(result)
+
+    def _expanded(self, data: bytes) -> bytes:
+        parts: list[bytes] = []
+        while data:
+            try:
+                parts.append(self._frame.decompress(data))
+            except self._zstd.ZstdError as error:
+                raise ValueError(str(error)) from None
+            self._begun = not self._frame.eof
+            data = self._frame.unused_data if self._frame.eof else b""
+            if self._frame.eof:
+                self._frame = self._new_frame()
+        return b"".join(parts)
 
 
 def regular_file(path: Path) -> os.stat_result:
@@ -117,21 +165,21 @@ def open_bytes(path: Path, on_read: Callable[[int], None] = lambda count: None) 
     except PermissionError:
         raise PathForbiddenError(f"{path} may not be read: permission denied.") from None
     head = raw.peek(4)[:4]
-    if head.startswith(GZIP_MAGIC):
-        return io.BufferedReader(ExpandingStream(gzip.GzipFile(fileobj=raw), path, size), 2**18)  # pyright: ignore[reportArgumentType]
-    if head.startswith(ZSTD_MAGIC):
-        return io.BufferedReader(ExpandingStream(_zstd(raw), path, size), 2**18)
-    if path.suffix in (".gz", ".zst") and size > 0:
+    try:
+        if head.startswith(GZIP_MAGIC):
+            inner: Readable = gzip.GzipFile(fileobj=raw)
+        elif head.startswith(ZSTD_MAGIC):
+            inner = ZstdReader(raw)
+        elif path.suffix in (".gz", ".zst") and size > 0:
+            raise DatasetFormatError(
+                f"{path} is named {path.suffix} but is not compressed so.", hint="Rename the file."
+            )
+        else:
+            return raw
+    except BackpropagateError:
         raw.close()
-        raise DatasetFormatError(
-            f"{path} is named {path.suffix} but is not compressed so.", hint="Rename the file."
-        )
-    return raw
-
-
-def _zstd(raw: BinaryIO) -> BinaryIO:
-    decompressor = library("zstandard", "Reading .zst files").ZstdDecompressor(max_window_size=2**27)
-    return decompressor.stream_reader(raw, read_across_frames=True)
+        raise
+    return io.BufferedReader(ExpandingStream(raw, inner, path, size), 2**18)
 
 
 def encoding_of(stream: io.BufferedReader, path: Path) -> str:
