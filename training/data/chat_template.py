@@ -7,22 +7,9 @@ from collections.abc import Sequence
 from functools import cached_property
 from typing import Any
 
-from jinja2 import TemplateError
-
 from ..errors import ChatTemplateError
 from .messages import Message
 from .rows import RowError
-
-FAILURES = (
-    TemplateError,
-    TypeError,
-    ValueError,
-    LookupError,
-    AttributeError,
-    ArithmeticError,
-    RecursionError,
-)
-"""What a template's own code can raise."""
 
 ANOTHER_TEMPLATE = 'Call again with train_on="all", or use a model with another template.'
 
@@ -65,7 +52,7 @@ class ChatTemplate:
             return self._tokenizer.apply_chat_template(
                 messages, tools=tools, tokenize=False, add_generation_prompt=add_generation_prompt
             )
-        except FAILURES as error:
+        except failures() as error:
             as_text = _arguments_as_text(messages) if isinstance(error, TypeError) else None
             if as_text is None:
                 raise RowError(self._refusal(messages), str(error)[:200]) from None
@@ -84,9 +71,17 @@ class ChatTemplate:
     def _accepts(self, messages: list[Message]) -> bool:
         try:
             self._tokenizer.apply_chat_template(messages, tokenize=False)
-        except FAILURES:
+        except failures():
             return False
         return True
+
+
+def failures() -> tuple[type[Exception], ...]:
+    """What a template's own code can raise."""
+    from jinja2 import TemplateError
+
+    own = (TypeError, ValueError, LookupError, AttributeError, ArithmeticError, RecursionError)
+    return (TemplateError, *own)
 
 
 def _arguments_as_text(messages: Sequence[Message]) -> list[Message] | None:
