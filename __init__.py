@@ -10,6 +10,7 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from .training.data.local_inspection import inspect_dataset as inspect_dataset
     from .training.errors import BackpropagateError as BackpropagateError
     from .training.service import TrainingService as TrainingService
     from .training.trainer import Callbacks as Callbacks
@@ -24,6 +25,7 @@ _PUBLIC = {
     "Trainer": ".training.trainer",
     "TrainingRun": ".training.trainer",
     "TrainingService": ".training.service",
+    "inspect_dataset": ".training.data.local_inspection",
 }
 
 __all__ = [
@@ -33,6 +35,7 @@ __all__ = [
     "TrainingRun",
     "TrainingService",
     "__version__",
+    "inspect_dataset",
 ]
 
 

@@ -9,6 +9,7 @@ import click
 COMMANDS = {
     "quickstart": (".quickstart", "Fine-tune a small real model on an example, and see what it learnt."),
     "train": (".train", "Fine-tune a model on a dataset."),
+    "inspect": (".inspect", "What is in a dataset, what is wrong with it, what the model will see."),
     "list-runs": (".runs", "Past, live and queued runs, newest first."),
     "show-run": (".runs", "One run in detail."),
     "cancel": (".runs", "Stop a run and keep what it has learnt."),

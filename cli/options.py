@@ -20,11 +20,19 @@ NAMES = {
 """Options that are not simply the flat name with dashes."""
 
 
-def setting_options(function: Function) -> Function:
-    """Add one option per setting. A value goes to the command under the setting's flat name."""
-    for name, (_, _, info) in reversed(flat_fields().items()):
-        function = _option(name, info)(function)
-    return function
+def setting_options(*groups: str) -> Callable[[Function], Function]:
+    """Add one option per setting of these groups (all if none is named, and `dataset` only then).
+
+    A value goes to the command under the setting's flat name.
+    """
+
+    def decorate(function: Function) -> Function:
+        for name, (group, _, info) in reversed(flat_fields().items()):
+            if not groups or (group in groups and name != "dataset"):
+                function = _option(name, info)(function)
+        return function
+
+    return decorate
 
 
 def _option(name: str, info: FieldInfo) -> Callable[[Function], Function]:
@@ -74,6 +82,8 @@ def _metavar(annotation: Any) -> str:
 def given(values: dict[str, Any]) -> dict[str, Any]:
     """The settings that were typed, as the spec takes them."""
     shown = {name: value for name, value in values.items() if value not in (None, ())}
+    if "columns" in shown:
+        shown["columns"] = dict(part.split("=", 1) for part in shown["columns"].split(",") if "=" in part)
     if "questions" in shown:
         shown["questions"] = list(shown["questions"])
     if "," in str(shown.get("lora_target_modules", "")):

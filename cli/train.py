@@ -7,10 +7,11 @@ from typing import Any
 import anyio
 import click
 
-from ..tools.paths import PathPolicy
 from ..training.config import TrainSpec, train_spec
+from ..training.data.submission import resolved_source
 from ..training.models.presets import classify_model
 from ..training.output import check_output
+from ..training.paths import PathPolicy
 from ..training.runs.view import RunView
 from ..training.service import TrainingService
 from .follow import follow_to_the_end, run_exit_code
@@ -19,7 +20,7 @@ from .show import print_json, print_run
 
 
 @click.command("train")
-@setting_options
+@setting_options()
 @click.option("--output", metavar="FOLDER", help="Also copy the finished adapter to this folder.")
 @click.option("--detach", is_flag=True, help="Start the run and leave; it goes on by itself.")
 @click.option("--json", "as_json", is_flag=True, help="Print the run as JSON.")
@@ -38,16 +39,23 @@ def train(ctx: click.Context, detach: bool, as_json: bool, **values: Any) -> Non
 
 def spec_of(service: TrainingService, arguments: dict[str, Any]) -> TrainSpec:
     """The spec of what was typed, with absolute paths that may be touched."""
-    paths = PathPolicy.for_person(service.settings.home)
-    for name in ("dataset", "output"):
-        if name in arguments:
-            arguments[name] = paths.resolve(arguments[name], name)
-    model = arguments.get("model", service.settings.model.name)
-    if classify_model(model).kind == "folder":
-        arguments["model"] = paths.resolve(model, "model")
-    spec = train_spec(service.settings, arguments=arguments)
+    spec = train_spec(service.settings, arguments=resolved_paths(service, arguments))
     check_output(spec.output)
     return spec
+
+
+def resolved_paths(service: TrainingService, arguments: dict[str, Any]) -> dict[str, Any]:
+    """The arguments with absolute paths; raises PathForbiddenError for a system or credential folder."""
+    paths = PathPolicy.for_person(service.settings.home)
+    resolved = dict(arguments)
+    if "dataset" in arguments:
+        resolved["dataset"] = resolved_source(arguments["dataset"], paths)
+    if "output" in arguments:
+        resolved["output"] = paths.resolve(arguments["output"], "output")
+    model = arguments.get("model", service.settings.model.name)
+    if classify_model(model).kind == "folder":
+        resolved["model"] = paths.resolve(model, "model")
+    return resolved
 
 
 async def start_and_follow(service: TrainingService, spec: TrainSpec, detach: bool = False) -> RunView:

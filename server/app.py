@@ -19,9 +19,9 @@ from pydantic import ConfigDict, ValidationError
 from .. import __version__
 from ..tools import TOOLS
 from ..tools.context import AgentTool, ToolContext
-from ..tools.paths import PathPolicy
-from ..training.config import explain
+from ..training.config import explain, flat_fields
 from ..training.errors import BackpropagateError, InputError, nearest
+from ..training.paths import PathPolicy
 from ..training.redact import scrub
 from ..training.service import TrainingService
 from .progress import ProgressStream
@@ -125,8 +125,20 @@ class ServerTool(Tool):
             structured_content=result.model_dump(mode="json", exclude_none=True),
         )
 
+    def _with_settings(self, arguments: dict[str, Any], known: list[str]) -> dict[str, Any]:
+        """Settings that the schema does not show, for brevity, are arguments all the same."""
+        settings: Any = arguments.get("settings") or {}
+        if "settings" not in known or not isinstance(settings, dict):
+            return arguments
+        hidden = {
+            name: value for name, value in arguments.items() if name in flat_fields() and name not in known
+        }
+        shown = {name: value for name, value in arguments.items() if name not in hidden}
+        return {**shown, "settings": {**settings, **hidden}} if hidden else arguments
+
     def _validated(self, arguments: dict[str, Any]) -> dict[str, Any]:
         known = list(self.parameters.get("properties", {}))
+        arguments = self._with_settings(arguments, known)
         for name in arguments:
             if name not in known:
                 close = nearest(name, known)

@@ -6,10 +6,19 @@ from .cancel_run import cancel_run
 from .context import AgentTool
 from .get_run import get_run
 from .gpu_status import gpu_status
+from .inspect_dataset import inspect_dataset
 from .list_runs import list_runs
 from .train import train
 
 TOOLS = (
+    AgentTool(
+        inspect_dataset,
+        "Look at a dataset",
+        read_only=True,
+        destructive=False,
+        idempotent=True,
+        open_world=True,
+    ),
     AgentTool(
         train, "Fine-tune a model", read_only=False, destructive=False, idempotent=True, open_world=True
     ),

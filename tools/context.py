@@ -7,9 +7,10 @@ from dataclasses import dataclass
 
 from pydantic import BaseModel, ConfigDict
 
+from ..training.models.presets import classify_model
+from ..training.paths import PathPolicy
 from ..training.runs.events import Event
 from ..training.service import TrainingService
-from .paths import PathPolicy
 
 Show = Callable[[Sequence[Event]], Awaitable[None]]
 """Shows the person what is new of a run; called some times a second, also when nothing is new."""
@@ -22,6 +23,18 @@ class ToolContext:
     service: TrainingService
     paths: PathPolicy
     show: Show
+
+
+def resolved_model(context: ToolContext, model: str | None) -> str:
+    """The model that is meant, with a folder's path resolved.
+
+    Raises:
+        InputError: the name is not a model's.
+        PathForbiddenError: the folder may not be read.
+    """
+    name = model or context.service.settings.model.name
+    source = classify_model(name)
+    return context.paths.resolve(name, "model") if source.kind == "folder" else name
 
 
 class ToolResult(BaseModel):

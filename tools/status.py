@@ -32,7 +32,7 @@ class RunStatus(ToolResult):
     kind: str
     status: Literal["queued", "running", "completed", "failed", "cancelled", "interrupted"]
     model: str
-    dataset: str | None = None
+    dataset: str | list[str] | None = None
     phase: str | None = None
     step: int
     total_steps: int | None = None

@@ -9,6 +9,7 @@ from pydantic import Field
 from ..training.config import (
     BatchSize,
     DatasetSource,
+    Dedupe,
     Epochs,
     LearningRate,
     LoadIn4bit,
@@ -16,6 +17,7 @@ from ..training.config import (
     LoraRank,
     MaxSeqLength,
     ModelName,
+    OnBadRows,
     OutputFolder,
     Questions,
     Samples,
@@ -23,12 +25,12 @@ from ..training.config import (
     Steps,
     train_spec,
 )
+from ..training.data.submission import resolved_source
 from ..training.errors import from_record
-from ..training.models.presets import classify_model
 from ..training.output import check_output
 from ..training.runs.folder import Status
 from ..training.runs.identity import host
-from .context import ToolContext
+from .context import ToolContext, resolved_model
 from .follow import WaitSeconds, follow
 from .status import RunStatus, run_status
 
@@ -40,6 +42,8 @@ async def train(
     steps: Steps | None = None,
     epochs: Epochs | None = None,
     samples: Samples | None = None,
+    on_bad_rows: OnBadRows | None = None,
+    dedupe: Dedupe | None = None,
     batch_size: BatchSize | None = None,
     learning_rate: LearningRate | None = None,
     max_seq_length: MaxSeqLength | None = None,
@@ -52,8 +56,8 @@ async def train(
     settings: Annotated[
         dict[str, Any] | None,
         Field(
-            description="Further settings by group: model, data, lora, training, evaluation; "
-            'e.g. {"lora": {"dropout": 0.05}, "training": {"lr_scheduler": "cosine"}}.'
+            description="Any further setting by its name, or by group; "
+            'e.g. {"lora_dropout": 0.05, "training": {"lr_scheduler": "cosine"}}.'
         ),
     ] = None,
     request_key: Annotated[
@@ -69,11 +73,13 @@ async def train(
     also when the client is closed. Give `questions` that only the dataset answers to see whether it helped.
     """
     arguments = {
-        "dataset": context.paths.resolve(dataset, "dataset"),
-        "model": _model(context, model or context.service.settings.model.name),
+        "dataset": resolved_source(dataset, context.paths),
+        "model": resolved_model(context, model),
         "steps": steps,
         "epochs": epochs,
         "samples": samples,
+        "on_bad_rows": on_bad_rows,
+        "dedupe": dedupe,
         "batch_size": batch_size,
         "learning_rate": learning_rate,
         "max_seq_length": max_seq_length,
@@ -84,7 +90,9 @@ async def train(
         "questions": questions,
         "output": context.paths.resolve(output, "output") if output else None,
     }
-    spec = train_spec(context.service.settings, settings=settings, arguments=arguments)
+    spec = train_spec(
+        context.service.settings, settings=settings, arguments=arguments, roots=context.paths.recorded()
+    )
     check_output(spec.output)
     submission = await context.service.submit(
         spec, request_key=request_key, find_equal=request_key is None and not new_run
@@ -94,11 +102,6 @@ async def train(
         error = view.error
         raise from_record(error.model_copy(update={"message": f"Run {view.run_id} failed. {error.message}"}))
     return run_status(view, host(), note=_note(submission.existing, request_key))
-
-
-def _model(context: ToolContext, model: str) -> str:
-    source = classify_model(model)
-    return context.paths.resolve(model, "model") if source.kind == "folder" else model
 
 
 def _note(existing: bool, request_key: str | None) -> str | None:

@@ -8,15 +8,15 @@ Most settings have a flat name as well (`lora_r`, `dataset`), which is what peop
 from __future__ import annotations
 
 import os
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Annotated, Any, Literal, TypedDict, get_args
+from typing import Annotated, Any, Literal, TypedDict, TypeVar
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic import BaseModel, ConfigDict, Discriminator, Field, TypeAdapter, ValidationError
 from pydantic.fields import FieldInfo
 from pydantic_settings import BaseSettings, PydanticBaseSettingsSource, SettingsConfigDict
 
-from .errors import BackpropagateError, InputError, InvalidSettingError, nearest
+from .errors import InputError, InvalidSettingError, nearest
 from .redact import looks_secret
 
 ENV_PREFIX = "BACKPROPAGATE_"
@@ -30,16 +30,61 @@ ModelName = Annotated[
 Revision = Annotated[str, Field(description="Branch, tag or commit of a Hub model.")]
 LoadIn4bit = Annotated[bool, Field(description="Load the frozen base in 4 bits (QLoRA, NF4).")]
 DatasetSource = Annotated[
-    str,
-    Field(min_length=1, description="Absolute path of a .jsonl file of chat, instruction or text rows."),
+    Annotated[str, Field(min_length=1)] | Annotated[list[str], Field(min_length=1)],
+    Field(
+        description="Absolute path of a file (.jsonl .json .csv .tsv .parquet .txt .md, also .gz .zst), "
+        "a pattern, a folder, a Hub dataset as owner/name or owner/name:config, or a list of files."
+    ),
+]
+DatasetSplit = Annotated[str, Field(min_length=1, description='Split of a Hub dataset; by default "train".')]
+DatasetRevision = Annotated[str, Field(min_length=1, description="Branch, tag or commit of a Hub dataset.")]
+Columns = Annotated[
+    dict[str, str],
+    Field(description='Field → column of the data, e.g. {"prompt": "Frage", "completion": "Antwort"}.'),
+]
+Separator = Annotated[
+    str, Field(description='Line between two documents of a .txt or .md file; "" is an empty line.')
+]
+OnBadRows = Annotated[
+    Literal["refuse", "skip"],
+    Field(description="What rows that cannot be used do: refuse the dataset, or be left out and counted."),
+]
+Dedupe = Annotated[
+    Literal["off", "exact", "near"],
+    Field(description="Keep only the first of equal rows, or of nearly equal rows as well."),
+]
+Quality = Annotated[
+    Literal["off", "basic"],
+    Field(description="basic leaves out rows that repeat themselves, answer nothing or confuse their roles."),
+]
+ControlTokens = Annotated[
+    Literal["keep", "remove", "skip"],
+    Field(description="What is done about control tokens such as <|im_end|> inside a row's text."),
+]
+PrivateData = Annotated[
+    Literal["keep", "hide", "skip"],
+    Field(
+        description="What is done about probable secrets and personal data: hide them, or skip their rows."
+    ),
+]
+MergeSystem = Annotated[
+    bool, Field(description="Put the system message before the first user's text, for templates without one.")
+]
+Order = Annotated[
+    Literal["shuffled", "as_given", "length", "difficulty"],
+    Field(description="Order of the training rows; length and difficulty put short and common ones first."),
+]
+HeldOut = Annotated[
+    float,
+    Field(ge=0, lt=1, description="Share of rows kept for evaluation, 8 to 500 of them; 0 is off."),
 ]
 Samples = Annotated[int, Field(ge=1, description="Use only this many rows, drawn at random with the seed.")]
 MaxSeqLength = Annotated[
     int, Field(ge=16, le=1_048_576, description="Tokens per example; longer ones are cut at the end.")
 ]
 TrainOn = Annotated[
-    Literal["assistant", "all"],
-    Field(description="Which tokens carry loss: the assistant's turns, or every token."),
+    Literal["assistant", "last", "all"],
+    Field(description="Which tokens carry loss: the assistant's turns, its last turn, or every token."),
 ]
 LoraRank = Annotated[int, Field(ge=1, le=1024, description="Rank of the LoRA matrices.")]
 LoraAlpha = Annotated[int, Field(ge=1, le=4096, description="LoRA scale: updates are weighted alpha / r.")]
@@ -73,6 +118,7 @@ Questions = Annotated[
 ]
 MaxNewTokens = Annotated[int, Field(ge=1, le=4096, description="Longest answer to a question, in tokens.")]
 SystemPrompt = Annotated[str, Field(description="System message for the questions; may be empty.")]
+PreviewRows = Annotated[int, Field(ge=0, le=20, description="How many rows to show as the model sees them.")]
 OutputFolder = Annotated[
     str, Field(min_length=1, description="Also copy the finished adapter to this folder.")
 ]
@@ -93,8 +139,20 @@ class ModelGroup(Group):
 class DataGroup(Group):
     source: DatasetSource | None = None
     samples: Samples | None = None
+    split: DatasetSplit | None = None
+    dataset_revision: DatasetRevision | None = None
+    columns: Columns | None = None
+    separator: Separator | None = None
     max_seq_length: MaxSeqLength = 2048
     train_on: TrainOn = "assistant"
+    on_bad_rows: OnBadRows = "refuse"
+    dedupe: Dedupe = "off"
+    quality: Quality = "off"
+    control_tokens: ControlTokens = "keep"
+    private_data: PrivateData = "keep"
+    merge_system: MergeSystem = False
+    order: Order = "shuffled"
+    held_out: HeldOut = 0.05
 
 
 class LoraGroup(Group):
@@ -126,18 +184,39 @@ class EvaluationGroup(Group):
     system: SystemPrompt | None = None
 
 
-class TrainSpec(Group):
-    """What a training run was asked to do. Written once as spec.json, never changed."""
+class Spec(Group):
+    """What a run was asked to do. Written once as spec.json, never changed.
+
+    Args:
+        roots: folders that may be read beside the user's home; None: as a person at the command line may.
+    """
 
     format_version: Literal[1] = FORMAT_VERSION
-    kind: Literal["train"] = "train"
     model: ModelGroup = ModelGroup()
     data: DataGroup = DataGroup()
+    roots: tuple[str, ...] | None = None
+
+
+class InspectSpec(Spec):
+    """A look at a dataset, as a model would see it."""
+
+    kind: Literal["inspect"] = "inspect"
+    preview: PreviewRows = 3
+    seed: Seed = 42
+
+
+class TrainSpec(Spec):
+    """A training."""
+
+    kind: Literal["train"] = "train"
     lora: LoraGroup = LoraGroup()
     training: TrainingGroup = TrainingGroup()
     evaluation: EvaluationGroup = EvaluationGroup()
     output: OutputFolder | None = None
 
+
+RunSpec = Annotated[TrainSpec | InspectSpec, Discriminator("kind")]
+"""The spec of any run."""
 
 GROUPS: dict[str, type[Group]] = {
     "model": ModelGroup,
@@ -149,14 +228,25 @@ GROUPS: dict[str, type[Group]] = {
 
 
 class TrainArguments(TypedDict, total=False):
-    """The flat names of a training's settings beside `model`, as `Trainer(...)` takes them."""
+    """The flat names of a training's settings beside `model` and `dataset`, as `Trainer(...)` takes them."""
 
     revision: str | None
     load_in_4bit: bool
-    dataset: str
+    split: str | None
+    dataset_revision: str | None
+    columns: dict[str, str] | None
+    separator: str | None
     samples: int | None
     max_seq_length: int
     train_on: str
+    on_bad_rows: str
+    dedupe: str
+    quality: str
+    control_tokens: str
+    private_data: str
+    merge_system: bool
+    order: str
+    held_out: float
     lora_r: int
     lora_alpha: int
     lora_dropout: float
@@ -316,60 +406,97 @@ def train_spec(
     *,
     settings: Mapping[str, Any] | None = None,
     arguments: Mapping[str, Any],
+    roots: Sequence[str] | None = None,
 ) -> TrainSpec:
     """The spec of a training run.
 
     Args:
         defaults: where values that are not given come from.
-        settings: nested settings by group, e.g. `{"lora": {"dropout": 0.1}}`.
+        settings: more settings, by group (`{"lora": {"dropout": 0.1}}`) or by flat name.
         arguments: settings by their flat names (`TrainArguments`); None means not given. They win over
             `settings`.
+        roots: see `Spec`.
 
     Raises:
         InputError: an unknown name (with the nearest known one), a value out of bounds, or a secret.
     """
-    defaults = defaults or load_settings()
-    groups: dict[str, dict[str, Any]] = {
-        name: getattr(defaults, name).model_dump(exclude_unset=True) for name in GROUPS
-    }
-    for group, values in (settings or {}).items():
-        _known(group, list(GROUPS), "settings")
-        if not isinstance(values, Mapping):
-            raise InputError(f"settings.{group} must be an object, not {values!r}.")
-        for field, value in values.items():  # pyright: ignore[reportUnknownVariableType]
-            _known(str(field), list(GROUPS[group].model_fields), f"settings.{group}")  # pyright: ignore[reportUnknownArgumentType]
-            groups[group][str(field)] = value  # pyright: ignore[reportUnknownArgumentType]
+    groups = _grouped(defaults or load_settings(), settings or {}, arguments)
+    return validated(TrainSpec, {**groups, "roots": roots})
+
+
+def inspect_spec(
+    defaults: Settings | None = None,
+    *,
+    settings: Mapping[str, Any] | None = None,
+    arguments: Mapping[str, Any],
+    preview: int = 3,
+    roots: Sequence[str] | None = None,
+) -> InspectSpec:
+    """The spec of a look at a dataset; arguments as `train_spec` takes them.
+
+    Raises:
+        InputError: an unknown name, a value out of bounds, or a secret.
+    """
+    groups = _grouped(defaults or load_settings(), settings or {}, arguments)
+    kept = {name: groups[name] for name in ("model", "data")}
+    seed = groups["training"].get("seed", TrainingGroup().seed)
+    return validated(InspectSpec, {**kept, "preview": preview, "seed": seed, "roots": roots})
+
+
+def _grouped(defaults: Settings, settings: Mapping[str, Any], arguments: Mapping[str, Any]) -> dict[str, Any]:
+    """Values by group: the defaults that were set, then `settings`, then `arguments`; and `output`."""
+    values: dict[str, Any] = {name: getattr(defaults, name).model_dump(exclude_unset=True) for name in GROUPS}
+    flat: dict[str, Any] = {}
+    for name, value in settings.items():
+        if name not in GROUPS:
+            flat[name] = value
+        elif isinstance(value, Mapping):
+            _take_group(values[name], name, value)  # pyright: ignore[reportUnknownArgumentType]
+        else:
+            raise InputError(f"settings.{name} must be an object, not {value!r}.")
+    given = flat | {name: value for name, value in arguments.items() if value is not None}
     fields = flat_fields()
-    output: str | None = None
-    for name, value in arguments.items():
-        _known(name, [*fields, *ALIASES, "output"], "argument")
-        if value is None:
-            continue
+    for name, value in given.items():
+        _known(name, [*fields, *ALIASES, *GROUPS, "output"], "argument")
         if name in ALIASES:
-            name, values = ALIASES[name]
-            value = values.get(value, value)
+            name, renamed = ALIASES[name]
+            value = renamed.get(value, value)
         if name == "output":
-            output = value
+            values["output"] = value
         else:
             group, field, _ = fields[name]
-            groups[group][field] = value
-    return validated_spec({**groups, "output": output})
+            values[group][field] = value
+    return values
 
 
-def validated_spec(values: Mapping[str, Any]) -> TrainSpec:
-    """`values` as a TrainSpec, with errors that name the flat argument."""
+def _take_group(into: dict[str, Any], group: str, values: Mapping[str, Any]) -> None:
+    for field, value in values.items():
+        _known(field, list(GROUPS[group].model_fields), f"settings.{group}")
+        into[field] = value
+
+
+SpecType = TypeVar("SpecType", bound=Spec)
+
+
+def validated(kind: type[SpecType], values: Mapping[str, Any]) -> SpecType:
+    """`values` as a spec, with errors that name the flat argument."""
     try:
-        spec = TrainSpec.model_validate(dict(values))
+        spec = kind.model_validate(dict(values))
     except ValidationError as error:
         raise InputError(explain(error), hint="Correct the argument and call again.") from None
     if spec.data.source is None:
-        raise InputError("dataset is missing.", hint="Give the path of a .jsonl file.")
+        raise InputError("dataset is missing.", hint="Give the path of a file, a folder or a Hub dataset.")
     if looks_secret(spec.model_dump_json()):
         raise InputError(
             "One of the arguments looks like a secret (an access token or a key).",
             hint="Secrets are never written into a run: set HF_TOKEN in the environment instead.",
         )
     return spec
+
+
+def read_spec(record: Mapping[str, Any]) -> TrainSpec | InspectSpec:
+    """The spec that spec.json holds; ValidationError if it holds anything else."""
+    return TypeAdapter[TrainSpec | InspectSpec](RunSpec).validate_python(record)
 
 
 def _known(name: str, known: list[str], place: str) -> None:
@@ -406,21 +533,3 @@ def _lower(text: str) -> str:
 def _shown(value: object) -> str:
     text = repr(value)
     return text if len(text) <= 60 else text[:57] + "…"
-
-
-def choices(annotation: object) -> tuple[str, ...]:
-    """The values of a Literal annotation, or nothing."""
-    return tuple(str(item) for item in get_args(annotation))
-
-
-__all__ = [
-    "BackpropagateError",
-    "Settings",
-    "TrainArguments",
-    "TrainSpec",
-    "environment_names",
-    "flat_fields",
-    "home_folder",
-    "load_settings",
-    "train_spec",
-]

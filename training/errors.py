@@ -6,7 +6,8 @@
     │   │   ├── DatasetNotFoundError (FileNotFoundError)
     │   │   ├── DatasetParseError
     │   │   ├── DatasetValidationError
-    │   │   └── DatasetFormatError
+    │   │   ├── DatasetFormatError
+    │   │   └── ChatTemplateError
     │   ├── PathForbiddenError (PermissionError)
     │   ├── RunNotFoundError (LookupError)
     │   └── RequestKeyReusedError
@@ -129,6 +130,12 @@ class DatasetFormatError(DatasetError):
     """The file type or the row format is not one that is supported."""
 
     code = "INPUT_DATASET_FORMAT_UNSUPPORTED"
+
+
+class ChatTemplateError(DatasetError):
+    """The model's chat template cannot tell exactly which tokens the assistant wrote."""
+
+    code = "INPUT_DATASET_TEMPLATE_UNSUPPORTED"
 
 
 class PathForbiddenError(InputError, PermissionError):

@@ -7,6 +7,7 @@ from importlib.metadata import PackageNotFoundError, version
 from typing import Any
 
 from .config import TrainSpec
+from .data import Summary
 from .engine.plan import Plan
 from .errors import GpuMonitoringError
 from .hardware.reading import read_hardware
@@ -15,7 +16,7 @@ from .runs.durable import read_json
 LIBRARIES = ("torch", "transformers", "peft", "trl", "datasets", "accelerate", "bitsandbytes", "tokenizers")
 
 
-def provenance(spec: TrainSpec, plan: Plan, *, dataset_sha256: str, rows: int) -> dict[str, Any]:
+def provenance(spec: TrainSpec, plan: Plan, data: Summary) -> dict[str, Any]:
     """Versions, hardware, data, model and seed of a run, for provenance.json."""
     from .. import __version__
 
@@ -26,7 +27,7 @@ def provenance(spec: TrainSpec, plan: Plan, *, dataset_sha256: str, rows: int) -
         "platform": platform.platform(),
         "libraries": {name: found for name in LIBRARIES if (found := _version(name))},
         "hardware": _hardware(),
-        "dataset": {"source": spec.data.source, "sha256": dataset_sha256, "rows": rows},
+        "dataset": {"source": spec.data.source, **data.as_dict()},
         "model": {
             "name": spec.model.name,
             "path": str(plan.model_path),

@@ -18,11 +18,12 @@ from typing import TypeVar
 import anyio
 import anyio.to_thread
 
-from .config import Settings, TrainSpec, load_settings
-from .data.source import fingerprint_source, quick_check_source
+from .config import InspectSpec, Settings, TrainSpec, load_settings
+from .data.submission import content_of, local_source
 from .errors import InputError, RunFolderError
-from .hardware.devices import lane_of, training_devices
+from .lanes import needs_of
 from .models.presets import classify_model
+from .paths import PathPolicy
 from .runs.events import Event, read_events
 from .runs.folder import ENDED, RunFolder, RunState, Status
 from .runs.identity import boot_id, host, seconds_since
@@ -33,6 +34,7 @@ from .spawn import spawn_worker
 
 Value = TypeVar("Value")
 
+HIDDEN_KINDS = frozenset({"inspect"})  # not what a user means by "run"
 POLL_S = 0.05
 STARTING_S = 20.0  # a queued run without a worker for longer than this has lost its starter
 
@@ -58,7 +60,7 @@ class TrainingService:
 
     # --- start --------------------------------------------------------------------------------------
     async def submit(
-        self, spec: TrainSpec, *, request_key: str | None = None, find_equal: bool = False
+        self, spec: TrainSpec | InspectSpec, *, request_key: str | None = None, find_equal: bool = False
     ) -> Submission:
         """Write the run down and start its worker.
 
@@ -74,22 +76,22 @@ class TrainingService:
         """
         return await _in_thread(partial(self._submit, spec, request_key, find_equal))
 
-    def _submit(self, spec: TrainSpec, request_key: str | None, find_equal: bool) -> Submission:
+    def _submit(self, spec: TrainSpec | InspectSpec, request_key: str | None, find_equal: bool) -> Submission:
         spec = _with_absolute_model(spec)
-        quick_check_source(spec.data.source)
+        permit = PathPolicy.from_record(spec.roots, self.settings.home).permit
+        local_source(spec.data, permit)
         fingerprint = None
         if find_equal and request_key is None:
-            fingerprint = _fingerprint(spec)
+            fingerprint = _fingerprint(spec, content_of(spec.data, permit))
         run, existing = self.store.for_request(spec, request_key, fingerprint)
         if not existing:
             self._stand_in_line(run, spec)
             self._start(run)
         return Submission(run.run_id, existing)
 
-    def _stand_in_line(self, run: RunFolder, spec: TrainSpec) -> None:
-        devices = training_devices(spec.training.device)
+    def _stand_in_line(self, run: RunFolder, spec: TrainSpec | InspectSpec) -> None:
         try:
-            Line(self.runtime_folder, lane_of(devices)).join(run.run_id)
+            Line(self.runtime_folder, needs_of(spec).lane).join(run.run_id)
         except Exception:
             self.store.delete_unstarted(run)
             raise
@@ -138,6 +140,8 @@ class TrainingService:
         views: list[RunView] = []
         unreadable: list[str] = []
         for run, state in self.store.newest(status):
+            if isinstance(state, RunState) and state.kind in HIDDEN_KINDS:
+                continue
             try:
                 if isinstance(state, RunFolderError):
                     raise state
@@ -203,7 +207,7 @@ class TrainingService:
         return await _in_thread(delete)
 
 
-def _with_absolute_model(spec: TrainSpec) -> TrainSpec:
+def _with_absolute_model(spec: TrainSpec | InspectSpec) -> TrainSpec | InspectSpec:
     """The worker has another working folder, so a model's folder must be told in full."""
     source = classify_model(spec.model.name)
     if source.kind != "folder":
@@ -219,10 +223,9 @@ def _needs_a_worker(state: RunState) -> bool:
     return state.pid is None and seconds_since(state.created_at) > STARTING_S
 
 
-def _fingerprint(spec: TrainSpec) -> str:
+def _fingerprint(spec: TrainSpec | InspectSpec, content: str) -> str:
     """Hash of all that a run depends on: its spec and the content of its dataset."""
     told = json.dumps(spec.model_dump(mode="json"), sort_keys=True)
-    content = fingerprint_source(spec.data.source)
     return hashlib.sha256(f"{told}\n{content}".encode()).hexdigest()
 
 

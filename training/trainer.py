@@ -9,17 +9,20 @@ from pathlib import Path
 from typing import Any, Unpack
 
 from .config import TrainArguments, TrainSpec, load_settings, train_spec
-from .data.source import quick_check_source
+from .data.submission import local_source, resolved_source
 from .errors import InputError, TrainingAbortedError, from_record
-from .hardware.devices import lane_of, training_devices, use_device
+from .hardware.devices import use_device
+from .lanes import needs_of
 from .logs import configure_logging
 from .models.presets import classify_model
 from .output import check_output
+from .paths import PathPolicy
 from .runs.events import Event
 from .runs.folder import RunFolder, Status
 from .runs.journal import Journal
 from .runs.slots import Line, default_runtime_folder
 from .runs.store import RunStore
+from .work import Work
 
 
 @dataclass(frozen=True)
@@ -109,7 +112,7 @@ class Trainer:
         """Fine-tune on a dataset, and record it as a run.
 
         Args:
-            dataset: path of a .jsonl file.
+            dataset: a file, a pattern, a folder, or a Hub dataset.
             steps: optimizer steps; None: as set, or by epochs.
             samples: use only so many rows.
             callback: told what happens.
@@ -123,7 +126,7 @@ class Trainer:
         run = self._store.create(spec)
         lock = run.lock()
         lock.try_acquire()
-        line = Line(self._defaults.runtime_dir or default_runtime_folder(), _lane(spec))
+        line = Line(self._defaults.runtime_dir or default_runtime_folder(), needs_of(spec).lane)
         try:
             return self._carry_out(run, line, callback or Callbacks(), should_stop)
         finally:
@@ -148,10 +151,11 @@ class Trainer:
         return target
 
     def _spec(self, dataset: str | Path, steps: int | None, samples: int | None) -> TrainSpec:
-        arguments = {**self._arguments, "dataset": str(Path(dataset).absolute())}
+        paths = PathPolicy.for_person(self._defaults.home)
+        arguments = {**self._arguments, "dataset": resolved_source(str(dataset), paths)}
         arguments |= {name: value for name, value in (("steps", steps), ("samples", samples)) if value}
         spec = train_spec(self._defaults, arguments=arguments)
-        quick_check_source(spec.data.source)
+        local_source(spec.data, lambda path: None)
         check_output(spec.output)
         return spec
 
@@ -166,8 +170,7 @@ class Trainer:
         started = time.monotonic()
 
         def take_turn() -> None:
-            devices = training_devices(run.spec().training.device)
-            device = line.take_unless_busy(devices)
+            device = line.take_unless_busy(needs_of(run.spec()).slots)
             if device is None:
                 journal.warning("Another run uses the device; this one shares it and will be slower.")
             else:
@@ -176,11 +179,8 @@ class Trainer:
 
         try:
             carry_out(
-                run,
-                journal,
-                lambda: should_stop() or run.cancel_requested(),
+                Work(run, journal, lambda: should_stop() or run.cancel_requested(), self._store.home),
                 take_turn,
-                self._store.models,
             )
         except TrainingAbortedError:
             journal.cancelled(None)
@@ -220,7 +220,3 @@ class _Recorder:
             duration_s=round(duration_s, 2),
             answers=result["answers"],
         )
-
-
-def _lane(spec: TrainSpec) -> str:
-    return lane_of(training_devices(spec.training.device))

@@ -9,17 +9,20 @@ import os
 import sys
 import threading
 import time
+from collections.abc import Callable
 from pathlib import Path
 from typing import NoReturn
 
 from .config import load_settings
 from .errors import TrainingAbortedError
-from .hardware.devices import lane_of, training_devices, use_device
+from .hardware.devices import use_device
+from .lanes import needs_of
 from .logs import configure_logging
 from .runs.folder import ENDED, RunFolder
 from .runs.journal import Journal
 from .runs.slots import Line, default_runtime_folder
 from .runs.store import RunStore
+from .work import Work
 
 LOOK_S = 0.2  # how often the worker looks whether it should stop, and whether its turn has come
 GRACE_S = 3.0  # for work that cannot be stopped: imports, downloads, loading, compiling
@@ -40,19 +43,14 @@ def main() -> int:
     _step_back()
     journal = Journal(RunStore(run.path.parent.parent), run)
     journal.begin(survives_client="dies-with-client" not in sys.argv)
-    line = Line(settings.runtime_dir or default_runtime_folder(), lane_of(_devices(run)))
+    spec = run.spec()
+    line = Line(settings.runtime_dir or default_runtime_folder(), needs_of(spec).lane)
     watcher = Watcher(run, journal)
     try:
         line.hold_place(run.run_id)
-        from .train_run import carry_out
-
-        carry_out(
-            run,
-            journal,
-            watcher.should_stop,
-            lambda: _wait_for_turn(run, journal, line, watcher),
-            settings.home / "models",
-        )
+        carry_out = _work_of(spec.kind)
+        work = Work(run, journal, watcher.should_stop, settings.home)
+        carry_out(work, lambda: _wait_for_turn(run, journal, line, watcher))
     except TrainingAbortedError:
         journal.cancelled(None)
     except BaseException as error:  # the run must not end without a word
@@ -63,8 +61,13 @@ def main() -> int:
     return 0
 
 
-def _devices(run: RunFolder) -> list[str]:
-    return training_devices(run.spec().training.device)
+def _work_of(kind: str) -> Callable[[Work, Callable[[], None]], None]:
+    """What carries out a run of this kind; imported only here, since it may be heavy."""
+    if kind == "inspect":
+        from .inspect_run import carry_out
+    else:
+        from .train_run import carry_out
+    return carry_out
 
 
 def _step_back() -> None:
@@ -83,9 +86,9 @@ def _wait_for_turn(run: RunFolder, journal: Journal, line: Line, watcher: Watche
     Raises:
         TrainingAbortedError: the run was cancelled while it waited.
     """
-    devices = _devices(run)
+    needs = needs_of(run.spec())
     shown = -1
-    while (device := line.try_take(run.run_id, devices)) is None:
+    while (device := line.try_take(run.run_id, needs.slots)) is None:
         ahead = line.ahead(run.run_id)
         if ahead != shown:
             shown = ahead
@@ -93,7 +96,8 @@ def _wait_for_turn(run: RunFolder, journal: Journal, line: Line, watcher: Watche
         if watcher.should_stop():
             raise TrainingAbortedError("Cancelled while waiting.")
         time.sleep(LOOK_S)
-    use_device(device)
+    if needs.device:
+        use_device(device)
     journal.running()
 
 

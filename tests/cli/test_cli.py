@@ -93,7 +93,7 @@ def test_a_detached_run_goes_on_and_can_be_followed_and_cancelled(
     [
         (["train", "--data", "none.jsonl"], "INPUT_DATASET_NOT_FOUND", "none.jsonl"),
         (["train", "--data", "empty.jsonl"], "INPUT_DATASET_INVALID", "empty"),
-        (["train", "--data", "bad.jsonl"], "INPUT_DATASET_PARSE_FAILED", "line 3"),
+        (["train", "--data", "bad.jsonl"], "INPUT_DATASET_PARSE_FAILED", "bad.jsonl:3"),
         (["train", "--data", "good.jsonl", "--steps", "0"], "INPUT_VALIDATION_FAILED", "steps"),
         (["train", "--data", "good.jsonl", "--batch-size", "-1"], "INPUT_VALIDATION_FAILED", "batch_size"),
         (["train", "--data", "good.jsonl", "--model", "qwen2.5-7x"], "INPUT_VALIDATION_FAILED", "qwen2.5-7b"),
@@ -141,6 +141,16 @@ def test_version_and_help_exit_with_zero(home: Path) -> None:
     assert backprop("--version").stdout.startswith("backprop, version ")
     listed = backprop("--help")
     assert listed.returncode == 0
-    for name in ("train", "list-runs", "show-run", "cancel", "prune", "info", "serve", "quickstart"):
+    for name in (
+        "train",
+        "list-runs",
+        "show-run",
+        "cancel",
+        "prune",
+        "info",
+        "serve",
+        "quickstart",
+        "inspect",
+    ):
         assert name in listed.stdout
         assert backprop(name, "--help").returncode == 0

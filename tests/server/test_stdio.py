@@ -198,7 +198,7 @@ async def test_bad_input_names_code_place_expectation_and_next_step(
         ({"settings": {"lora": {"rnk": 4}}}, "INPUT_VALIDATION_FAILED", "settings.lora"),
         ({"dataset": str(tmp_path / "none.jsonl")}, "INPUT_DATASET_NOT_FOUND", "none.jsonl"),
         ({"dataset": str(empty)}, "INPUT_DATASET_INVALID", "is empty"),
-        ({"dataset": str(malformed)}, "INPUT_DATASET_PARSE_FAILED", "line 3"),
+        ({"dataset": str(malformed)}, "INPUT_DATASET_PARSE_FAILED", "malformed.jsonl:3"),
         ({"dataset": "facts.jsonl"}, "INPUT_PATH_FORBIDDEN", "absolute path"),
         ({"dataset": "/etc/hosts"}, "INPUT_PATH_FORBIDDEN", "--root"),
         ({"output": "/somewhere/else"}, "INPUT_PATH_FORBIDDEN", "output"),

@@ -17,7 +17,7 @@ from backpropagate.training.errors import InputError, InvalidSettingError
 
 
 def test_flat_names_are_unique_and_are_those_that_trainer_declares() -> None:
-    assert {*flat_fields(), "output"} == {*TrainArguments.__annotations__, "model"}
+    assert {*flat_fields(), "output"} == {*TrainArguments.__annotations__, "model", "dataset"}
 
 
 def test_every_setting_has_a_description() -> None:

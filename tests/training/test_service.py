@@ -205,7 +205,9 @@ async def test_a_failed_run_never_answers_an_equal_request(
     first = await service.submit(spec, find_equal=True)
     assert await end_of(service, first.run_id) is Status.FAILED
     view = await service.get(first.run_id)
-    assert view.error and view.error.code == "INPUT_DATASET_PARSE_FAILED" and "line 3" in view.error.message
+    assert (
+        view.error and view.error.code == "INPUT_DATASET_PARSE_FAILED" and "bad.jsonl:3" in view.error.message
+    )
     assert not any(e.get("phase") == "loading" for e in events_of(folder_of(service, first.run_id)))
     second = await service.submit(spec, find_equal=True)
     assert second.run_id != first.run_id

@@ -44,7 +44,7 @@ def test_a_failure_is_recorded_told_to_on_error_and_raised(
     bad = tmp_path / "bad.jsonl"
     bad.write_text("{oops\n")
     seen: list[Event] = []
-    with pytest.raises(DatasetParseError, match="line 1"):
+    with pytest.raises(DatasetParseError, match=r"bad\.jsonl:1"):
         a_trainer(tiny_model).train(bad, callback=Callbacks(on_error=seen.append))
     assert [event.kind for event in seen] == ["error"]
     run = service.store.find(service.store.ids()[0])

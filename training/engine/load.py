@@ -1,32 +1,16 @@
-"""From a folder to a tokenizer, a model, and a model with LoRA; never with code from the folder."""
+"""From a folder to a model, and a model with LoRA; never with code from the folder."""
 
 from __future__ import annotations
 
-from pathlib import Path
 from typing import Any
 
 import torch
 from peft import LoraConfig, get_peft_model
-from transformers import AutoModelForCausalLM, AutoTokenizer, BitsAndBytesConfig
+from transformers import AutoModelForCausalLM, BitsAndBytesConfig
 
 from ..errors import MissingExtraError, ModelLoadError
 from .plan import Plan
-
-
-def load_tokenizer(model_path: Path) -> Any:
-    """The model's tokenizer, with a padding token.
-
-    Raises:
-        ModelLoadError: the folder holds none that can be loaded.
-    """
-    auto: Any = AutoTokenizer  # untyped in transformers
-    try:
-        tokenizer = auto.from_pretrained(model_path, local_files_only=True, trust_remote_code=False)
-    except Exception as error:  # transformers raises what its parsers raise
-        raise _not_loaded(model_path, "tokenizer", error) from error
-    if tokenizer.pad_token_id is None:
-        tokenizer.pad_token = tokenizer.eos_token
-    return tokenizer
+from .tokenizer import not_loaded
 
 
 def load_model(plan: Plan) -> Any:
@@ -51,7 +35,7 @@ def load_model(plan: Plan) -> Any:
     except torch.OutOfMemoryError:
         raise
     except Exception as error:
-        raise _not_loaded(plan.model_path, "model", error) from error
+        raise not_loaded(plan.model_path, "model", error) from error
     model.config.use_cache = False
     return model
 
@@ -94,13 +78,4 @@ def _four_bits(dtype: torch.dtype) -> BitsAndBytesConfig:
         bnb_4bit_quant_type="nf4",
         bnb_4bit_use_double_quant=True,
         bnb_4bit_compute_dtype=dtype,
-    )
-
-
-def _not_loaded(path: Path, what: str, error: Exception) -> ModelLoadError:
-    lines = str(error).strip().splitlines() or [type(error).__name__]
-    return ModelLoadError(
-        f"The {what} in {path} could not be loaded: {lines[0][:300]}",
-        hint="The folder must hold a causal language model that transformers knows, as safetensors.",
-        cause=error,
     )

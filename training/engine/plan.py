@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any, Literal, Protocol
 
 from ..config import LoraGroup, TrainSpec
-from ..data.tokens import Example
+from ..data import Example
 
 ATTENTION_MODULES = ["q_proj", "k_proj", "v_proj", "o_proj"]
 GIB = 2**30

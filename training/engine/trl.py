@@ -15,11 +15,12 @@ from transformers.trainer_callback import PrinterCallback, ProgressCallback
 from trl.trainer.sft_config import SFTConfig
 from trl.trainer.sft_trainer import SFTTrainer
 
-from ..data.tokens import Example
+from ..data import Example
 from ..errors import GpuOutOfMemoryError
 from ..runs.journal import StepClock
-from .load import add_lora, load_model, load_tokenizer
+from .load import add_lora, load_model
 from .plan import Outcome, Plan, Report
+from .tokenizer import load_tokenizer
 
 
 def run(plan: Plan, examples: Sequence[Example], report: Report, should_stop: Callable[[], bool]) -> Outcome:

@@ -30,11 +30,6 @@ def training_devices(wanted: Literal["auto", "cpu", "cuda"]) -> list[str]:
     return [CPU]
 
 
-def lane_of(devices: list[str]) -> str:
-    """The line in which runs for these devices wait."""
-    return "cpu" if devices == [CPU] else "cuda"
-
-
 def use_device(device: str) -> None:
     """Let torch see this device alone; it has to be told before it first looks."""
     os.environ["CUDA_VISIBLE_DEVICES"] = "" if device == CPU else device

@@ -24,7 +24,8 @@ Report = Callable[[str, float | None], None]
 ShouldStop = Callable[[], bool]
 T = TypeVar("T")
 
-WANTED = ["*.safetensors", "*.json", "*.jinja", "*.model", "merges.txt", "vocab.txt"]
+WEIGHTS = ["*.safetensors"]
+WANTED = ["*.json", "*.jinja", "*.model", "merges.txt", "vocab.txt"]
 UNWANTED = ["*/*", "consolidated*", "adapter_*"]
 """Other formats' folders, second copies of the weights, and adapters that lie beside them."""
 
@@ -38,8 +39,10 @@ class HubUnreachableError(ModelLoadError):
     retryable_by_default = True
 
 
-def hub_model(hub_id: str, revision: str | None, report: Report, should_stop: ShouldStop) -> Path:
-    """The folder of a Hub model, complete.
+def hub_model(
+    hub_id: str, revision: str | None, report: Report, should_stop: ShouldStop, *, weights: bool = True
+) -> Path:
+    """The folder of a Hub model, complete; without `weights`, all but those.
 
     Raises:
         ModelLoadError: it is gated, unknown, unreachable and not in the cache, or has no safetensors.
@@ -48,14 +51,14 @@ def hub_model(hub_id: str, revision: str | None, report: Report, should_stop: Sh
     report(f"Looking for {hub_id} on the Hub.", None)
     problem = _ask(hub_id, revision, should_stop)
     if problem is None:
-        folder = _download(hub_id, revision, report, should_stop)
+        folder = _download(hub_id, revision, report, should_stop, weights)
     else:
-        cached = _cached(hub_id, revision)
+        cached = _cached(hub_id, revision, weights)
         if cached is None:
             raise explained(problem, hub_id, revision)
         report(f"Using the copy of {hub_id} in the cache.", None)
         folder = cached
-    missing = missing_from(folder)
+    missing = missing_from(folder) if weights else None
     if missing:
         raise ModelLoadError(f"The Hub's {hub_id} lacks {missing}.", hint="Choose another model.")
     return folder
@@ -77,16 +80,18 @@ def _ask(hub_id: str, revision: str | None, should_stop: ShouldStop) -> Exceptio
     return None
 
 
-def _cached(hub_id: str, revision: str | None) -> Path | None:
+def _cached(hub_id: str, revision: str | None, weights: bool) -> Path | None:
     from huggingface_hub.errors import LocalEntryNotFoundError
 
     try:
-        return _snapshot(hub_id, revision, local_files_only=True)
+        return _snapshot(hub_id, revision, weights, local_files_only=True)
     except LocalEntryNotFoundError:
         return None
 
 
-def _download(hub_id: str, revision: str | None, report: Report, should_stop: ShouldStop) -> Path:
+def _download(
+    hub_id: str, revision: str | None, report: Report, should_stop: ShouldStop, weights: bool
+) -> Path:
     progress = Progress()
     bar = _progress_bar(progress)
 
@@ -97,7 +102,7 @@ def _download(hub_id: str, revision: str | None, report: Report, should_stop: Sh
             report(f"Downloading {hub_id}: {done:,.0f} of {total:,.0f} MB.", share)
 
     def download() -> Path:
-        return _snapshot(hub_id, revision, tqdm_class=bar)
+        return _snapshot(hub_id, revision, weights, tqdm_class=bar)
 
     try:
         return _left_behind_on_stop(download, should_stop, while_waiting=tell)
@@ -109,12 +114,13 @@ def _download(hub_id: str, revision: str | None, report: Report, should_stop: Sh
         progress.abandoned = True
 
 
-def _snapshot(hub_id: str, revision: str | None, **options: Any) -> Path:
+def _snapshot(hub_id: str, revision: str | None, weights: bool, **options: Any) -> Path:
     import huggingface_hub
 
     library: Any = huggingface_hub  # its signature is only half typed
+    wanted = WANTED + WEIGHTS if weights else WANTED
     folder = library.snapshot_download(
-        hub_id, revision=revision, allow_patterns=WANTED, ignore_patterns=UNWANTED, **options
+        hub_id, revision=revision, allow_patterns=wanted, ignore_patterns=UNWANTED, **options
     )
     return Path(folder)
 

@@ -16,7 +16,13 @@ REPORT_EVERY_S = 0.5
 
 
 def resolve_model(
-    name: str, revision: str | None, models_folder: Path, report: Report, should_stop: ShouldStop
+    name: str,
+    revision: str | None,
+    models_folder: Path,
+    report: Report,
+    should_stop: ShouldStop,
+    *,
+    weights: bool = True,
 ) -> Path:
     """The folder from which a model can be loaded without a network.
 
@@ -26,6 +32,7 @@ def resolve_model(
         models_folder: where models that had to be converted are kept.
         report: called with what is going on and the share that is done, 0 to 1, or None.
         should_stop: asked some times a second.
+        weights: False where the tokenizer is enough; then no weights are downloaded.
 
     Raises:
         InputError: the name is not a model's.
@@ -37,7 +44,7 @@ def resolve_model(
     if source.kind == "folder":
         return Path(source.location)
     try:
-        return _fetched(source.location, revision, models_folder, _paced(report), should_stop)
+        return _fetched(source.location, revision, models_folder, _paced(report), should_stop, weights)
     except Exception as error:
         if not _no_space(error):
             raise
@@ -49,14 +56,19 @@ def resolve_model(
 
 
 def _fetched(
-    hub_id: str, revision: str | None, models_folder: Path, report: Report, should_stop: ShouldStop
+    hub_id: str,
+    revision: str | None,
+    models_folder: Path,
+    report: Report,
+    should_stop: ShouldStop,
+    weights: bool,
 ) -> Path:
     packaged = hub_id == smollm2.HUB_ID and revision is None
     converted = smollm2.smollm2_folder(models_folder)
     if packaged and converted.is_dir():
         return converted
     try:
-        return hub_model(hub_id, revision, report, should_stop)
+        return hub_model(hub_id, revision, report, should_stop, weights=weights)
     except HubUnreachableError as error:
         if not packaged:
             raise

@@ -14,7 +14,7 @@ from typing import Any
 
 from pydantic import BaseModel, ConfigDict, ValidationError
 
-from ..config import TrainSpec
+from ..config import InspectSpec, TrainSpec, read_spec
 from ..errors import ErrorRecord, RunFolderError
 from .durable import read_json, write_json
 from .locks import Lock
@@ -85,14 +85,14 @@ class RunFolder:
         """The lock that a worker holds for its life; whoever holds it is the run's one writer."""
         return Lock(self.lock_path)
 
-    def spec(self) -> TrainSpec:
+    def spec(self) -> TrainSpec | InspectSpec:
         """What was asked.
 
         Raises:
             RunFolderError: spec.json is missing or unreadable.
         """
         try:
-            return TrainSpec.model_validate(read_json(self.path / "spec.json"))
+            return read_spec(read_json(self.path / "spec.json"))
         except (OSError, ValueError, ValidationError) as error:
             raise self._unreadable("spec.json", error) from error
 

@@ -12,7 +12,7 @@ from collections.abc import Iterator
 from contextlib import suppress
 from pathlib import Path
 
-from ..config import TrainSpec
+from ..config import InspectSpec, TrainSpec
 from ..errors import InputError, RequestKeyReusedError, RunFolderError, RunInterruptedError, RunNotFoundError
 from .durable import disk_full, is_disk_full, read_json, sync_folder, write_json
 from .events import EventLog
@@ -21,6 +21,7 @@ from .identity import boot_id, host, new_run_id, now, seconds_since
 from .locks import Lock, is_free
 
 EQUAL_WINDOW_S = 120.0  # a completed run answers the same request for this long
+LASTING = frozenset({"inspect"})  # kinds whose result holds as long as what was asked and the data do
 PREPARING = ".new-"
 
 
@@ -38,14 +39,14 @@ class RunStore:
         return self.home / "models"
 
     # --- make ---------------------------------------------------------------------------------------
-    def create(self, spec: TrainSpec) -> RunFolder:
+    def create(self, spec: TrainSpec | InspectSpec) -> RunFolder:
         """A new run, on the disk for good before this returns.
 
         Raises:
             DiskFullError: there is no space; nothing of the run stays.
         """
         self._make_folders()
-        run = RunFolder(self.runs / new_run_id(spec.model.name))
+        run = RunFolder(self.runs / new_run_id(spec.model.name if spec.kind == "train" else spec.kind))
         part = RunFolder(self.runs / f"{PREPARING}{run.run_id}")
         marker = self._active / run.run_id
         try:
@@ -69,14 +70,14 @@ class RunStore:
         return run
 
     def for_request(
-        self, spec: TrainSpec, key: str | None, fingerprint: str | None
+        self, spec: TrainSpec | InspectSpec, key: str | None, fingerprint: str | None
     ) -> tuple[RunFolder, bool]:
         """The run that this request made before, or a new one; and whether it is an old one.
 
         Args:
             key: the client's own name for the request; finds its run for ever.
             fingerprint: hash of all that the request says; finds a run that is queued, running, or
-                completed within two minutes. None: always a new run (unless `key` finds one).
+                completed (within two minutes, for a training). None: always a new run.
 
         Raises:
             RequestKeyReusedError: the key was used with other arguments.
@@ -110,8 +111,9 @@ class RunStore:
         state = self.observe(run)
         if state.status in {Status.QUEUED, Status.RUNNING}:
             return True
-        recent = state.ended_at is not None and seconds_since(state.ended_at) < EQUAL_WINDOW_S
-        return state.status is Status.COMPLETED and recent
+        if state.status is not Status.COMPLETED or state.ended_at is None:
+            return False
+        return state.kind in LASTING or seconds_since(state.ended_at) < EQUAL_WINDOW_S
 
     # --- find and list ------------------------------------------------------------------------------
     def find(self, part: str) -> RunFolder:

@@ -26,7 +26,7 @@ class RunView(BaseModel):
     kind: str
     status: Status
     model: str
-    dataset: str | None
+    dataset: str | list[str] | None
     phase: str | None = Field(None, description="What a live run is doing.")
     step: int = 0
     total_steps: int | None = None
@@ -42,9 +42,10 @@ class RunView(BaseModel):
     run_folder: str
     adapter_path: str | None = None
     output: str | None = None
-    answers: list[Answer] = []
-    warnings: list[str] = []
+    answers: list[Answer] = Field(default_factory=list[Answer])
+    warnings: list[str] = Field(default_factory=list[str])
     error: ErrorRecord | None = None
+    result: dict[str, Any] = Field(default_factory=dict[str, Any], exclude=True)
     next: str | None = None
 
 
@@ -86,6 +87,7 @@ def view(run: RunFolder, state: RunState) -> RunView:
         answers=[Answer.model_validate(answer) for answer in result.get("answers", [])],
         warnings=[str(event.get("message")) for event in events if event.kind == "warning"][-5:],
         error=state.error,
+        result=result,
     )
 
 

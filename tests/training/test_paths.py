@@ -6,8 +6,8 @@ from pathlib import Path
 
 import pytest
 
-from backpropagate.tools.paths import PathPolicy
 from backpropagate.training.errors import PathForbiddenError
+from backpropagate.training.paths import PathPolicy
 
 
 @pytest.fixture

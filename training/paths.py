@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from ..training.errors import PathForbiddenError
+from .errors import PathForbiddenError
 
 CREDENTIALS = frozenset(
     {
@@ -66,6 +66,18 @@ class PathPolicy:
         if reason:
             raise PathForbiddenError(f"{argument}: {resolved} {reason}.", hint=self._hint())
         return str(resolved)
+
+    def permit(self, path: Path) -> None:
+        """Raises PathForbiddenError for a file that may not be read; links are followed."""
+        self.resolve(str(path.absolute()), "dataset")
+
+    def recorded(self) -> list[str] | None:
+        """The roots as a spec holds them, so that the run's worker is bound by them as well."""
+        return None if self.roots is None else [str(root) for root in self.roots]
+
+    @classmethod
+    def from_record(cls, roots: Sequence[str] | None, home: Path) -> PathPolicy:
+        return cls.for_person(home) if roots is None else cls.for_assistant([Path(r) for r in roots], home)
 
     def _reason_against(self, path: Path) -> str | None:
         if CREDENTIALS.intersection(path.parts):

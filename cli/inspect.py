@@ -1,0 +1,42 @@
+"""`backprop inspect`."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import anyio
+import click
+
+from ..tools.inspect_dataset import dataset_report
+from ..training.config import inspect_spec
+from ..training.errors import from_record
+from ..training.runs.folder import Status
+from ..training.service import TrainingService
+from .follow import follow_to_the_end
+from .options import given, setting_options
+from .train import resolved_paths
+
+
+@click.command("inspect")
+@click.argument("dataset")
+@setting_options("data", "model")
+@click.option("--preview", type=click.IntRange(0, 20), default=3, show_default=True, help="Rows to show.")
+@click.option("--json", "as_json", is_flag=True, help="Print JSON.")
+@click.pass_context
+def inspect(ctx: click.Context, dataset: str, preview: int, as_json: bool, **values: Any) -> None:
+    """What is in a dataset, what is wrong with it line by line, and what the model will see."""
+    service = TrainingService()
+    arguments = resolved_paths(service, {**given(values), "dataset": dataset})
+    spec = inspect_spec(service.settings, arguments=arguments, preview=preview)
+
+    async def look() -> Any:
+        submission = await service.submit(spec, find_equal=True)
+        return await follow_to_the_end(service, submission.run_id)
+
+    view = anyio.run(look)
+    if view.error:
+        raise from_record(view.error)
+    if view.status is not Status.COMPLETED:
+        ctx.exit(2)
+    report = dataset_report(view.run_id, view.result)
+    click.echo(report.model_dump_json(indent=1, exclude_none=True) if as_json else report.text())

@@ -1,0 +1,145 @@
+"""inspect_dataset: what is in a dataset, what is wrong with it line by line, what the model will see."""
+
+from __future__ import annotations
+
+from typing import Annotated, Any
+
+from pydantic import BaseModel, Field
+
+from ..training.config import (
+    DatasetSource,
+    MaxSeqLength,
+    ModelName,
+    OnBadRows,
+    PreviewRows,
+    TrainOn,
+    inspect_spec,
+)
+from ..training.data.submission import resolved_source
+from ..training.errors import from_record
+from ..training.runs.folder import ENDED
+from .context import ToolContext, ToolResult, resolved_model
+from .follow import WaitSeconds, follow
+
+Settings = Annotated[
+    dict[str, Any] | None,
+    Field(
+        description='Further data settings by name, e.g. {"columns": {"prompt": "Frage"}, "dedupe": "near"}.'
+    ),
+]
+
+
+class Finding(BaseModel):
+    """Something about the rows that matters, with the argument that repairs it."""
+
+    severity: str
+    kind: str
+    count: int
+    first: list[str]
+    details: dict[str, int] = Field(default_factory=dict[str, int])
+    repair: str | None = None
+
+
+class DatasetReport(ToolResult):
+    """What is in a dataset."""
+
+    run_id: str
+    rows: int = 0
+    usable: int = 0
+    formats: dict[str, int] = Field(default_factory=dict[str, int])
+    roles: dict[str, int] = Field(default_factory=dict[str, int])
+    turns: dict[str, int] = Field(default_factory=dict[str, int])
+    tokens: dict[str, Any] | None = None
+    held_out: int = 0
+    findings: list[Finding] = Field(default_factory=list[Finding])
+    notes: list[str] = Field(default_factory=list[str])
+    untrusted_preview: dict[str, Any] | None = None
+    next: str
+
+    def text(self) -> str:
+        lines = [
+            f"{self.rows} rows, {self.usable} usable ({_counts(self.formats)}); {self.held_out} held out."
+        ]
+        if self.turns:
+            lines.append(f"Turns: {_counts(self.turns)}.")
+        if self.tokens:
+            lines.append(f"Tokens: {_counts(self.tokens)}.")
+        lines += [_finding_line(found) for found in self.findings] or ["Nothing is wrong with it."]
+        lines += self.notes
+        if self.untrusted_preview:
+            lines.append(str(self.untrusted_preview["note"]))
+            lines += [_preview_lines(row) for row in self.untrusted_preview["rows"]]
+        return "\n".join([*lines, f"Next: {self.next}"])
+
+
+async def inspect_dataset(
+    context: ToolContext,
+    dataset: DatasetSource,
+    model: ModelName | None = None,
+    max_seq_length: MaxSeqLength | None = None,
+    train_on: TrainOn | None = None,
+    on_bad_rows: OnBadRows | None = None,
+    preview: PreviewRows = 3,
+    settings: Settings = None,
+    wait_s: WaitSeconds = 50,
+) -> DatasetReport:
+    """What is in a dataset, what is wrong with it line by line, and what the model will see and learn from.
+
+    Do this before `train`. Each finding names the argument that repairs it. Give the model that will be
+    trained: lengths and the preview are in its tokens and its chat template.
+    """
+    spec = inspect_spec(
+        context.service.settings,
+        settings=settings,
+        arguments={
+            "dataset": resolved_source(dataset, context.paths),
+            "model": resolved_model(context, model),
+            "max_seq_length": max_seq_length,
+            "train_on": train_on,
+            "on_bad_rows": on_bad_rows,
+        },
+        preview=preview,
+        roots=context.paths.recorded(),
+    )
+    submission = await context.service.submit(spec, find_equal=True)
+    view = await follow(context, submission.run_id, wait_s)
+    if view.error:
+        raise from_record(view.error)
+    if view.status not in ENDED:
+        return DatasetReport(
+            run_id=view.run_id, next="Still reading: call inspect_dataset again, the same way."
+        )
+    return dataset_report(view.run_id, view.result)
+
+
+def dataset_report(run_id: str, result: dict[str, Any]) -> DatasetReport:
+    """The report that an inspection's result makes."""
+    known = {name: result[name] for name in DatasetReport.model_fields.keys() & result.keys()}
+    return DatasetReport(
+        **known, run_id=run_id, untrusted_preview=result.get("preview"), next=_next_step(result)
+    )
+
+
+def _next_step(result: dict[str, Any]) -> str:
+    """From a fixed list: repairs are our own arguments."""
+    errors = [found for found in result.get("findings", []) if found["severity"] == "error"]
+    repairs = list(dict.fromkeys(found["repair"] for found in errors if found["repair"]))
+    if errors:
+        return f"Correct the rows, or pass {' or '.join(repairs[:3])} to train and inspect_dataset."
+    return "train(dataset=…) with the arguments of the findings that you agree with."
+
+
+def _counts(values: dict[str, Any]) -> str:
+    return ", ".join(f"{name} {value}" for name, value in values.items())
+
+
+def _finding_line(found: Finding) -> str:
+    details = f": {'; '.join(found.details)}" if found.details else ""
+    repair = f" → {found.repair}" if found.repair else ""
+    return f"{found.severity}: {found.count} x {found.kind} ({', '.join(found.first)}){details}{repair}"
+
+
+def _preview_lines(row: dict[str, Any]) -> str:
+    return (
+        f"- {row['place']}, {row['tokens']} tokens, {row['trained_tokens']} trained: {row['untrusted_text']}"
+    )

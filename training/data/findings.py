@@ -1,0 +1,152 @@
+"""What can be wrong with data: each kind once, with its severity, its repair and its error."""
+
+from __future__ import annotations
+
+from collections import Counter
+from dataclasses import dataclass, field
+from typing import Any, Literal, NamedTuple
+
+from ..errors import DatasetError, DatasetFormatError, DatasetParseError, DatasetValidationError
+from .rows import Place
+
+Severity = Literal["error", "warning", "note"]
+SHOWN_PLACES = 5
+
+
+class Kind(NamedTuple):
+    """A kind of trouble.
+
+    Args:
+        severity: an "error" makes a row unusable and, unless the user says otherwise, the whole dataset.
+        meaning: follows a count: "3 rows …".
+        repair: the argument that repairs it, as it is typed, or None.
+        error: raised for it.
+    """
+
+    severity: Severity
+    meaning: str
+    repair: str | None = None
+    error: type[DatasetError] = DatasetValidationError
+
+
+SKIP = 'on_bad_rows="skip"'
+BASIC = 'quality="basic"'
+
+KINDS: dict[str, Kind] = {
+    "parse": Kind("error", "cannot be parsed", SKIP, DatasetParseError),
+    "encoding": Kind("error", "are not in the file's encoding", SKIP, DatasetParseError),
+    "too_long": Kind("error", "are too long to be a row", SKIP, DatasetParseError),
+    "unrecognised": Kind(
+        "error", "have no known row format", 'columns={"prompt": …, "completion": …}', DatasetFormatError
+    ),
+    "preference": Kind(
+        "error",
+        "are preference rows, which train cannot learn from yet",
+        'columns={"prompt": "prompt", "completion": "chosen"}',
+        DatasetFormatError,
+    ),
+    "wrong_type": Kind("error", "have a field of the wrong type", SKIP),
+    "unknown_role": Kind("error", "have a turn without a known role", SKIP),
+    "unsupported_content": Kind("error", "hold an image, audio or file", SKIP),
+    "empty": Kind("error", "are empty or have no answer in them", SKIP),
+    "no_assistant": Kind("error", "have no assistant turn", SKIP),
+    "swapped_roles": Kind(
+        "error", "have no assistant turn that answers a user: the roles may be swapped", SKIP
+    ),
+    "template_refused": Kind("error", "are refused by the model's chat template", SKIP),
+    "system_refused": Kind(
+        "error", "have a system message, which the chat template refuses", "merge_system=true"
+    ),
+    "mask_inexact": Kind("error", "have a turn whose tokens the chat template does not let be told", SKIP),
+    "system_lost": Kind(
+        "warning", "have a system message that the chat template does not show", "merge_system=true"
+    ),
+    "nothing_to_learn": Kind("warning", "have no trained token within max_seq_length", "max_seq_length=…"),
+    "truncated": Kind("warning", "are longer than max_seq_length and are cut", "max_seq_length=…"),
+    "exact_duplicate": Kind("warning", "repeat another row", 'dedupe="exact"'),
+    "near_duplicate": Kind("warning", "nearly repeat another row", 'dedupe="near"'),
+    "control_tokens": Kind(
+        "warning", "hold control tokens of a chat template in their text", 'control_tokens="remove"'
+    ),
+    "secret": Kind("warning", "hold what is probably a secret", 'private_data="hide"'),
+    "personal": Kind("warning", "hold what is probably personal data", 'private_data="hide"'),
+    "broken_text": Kind("warning", "hold characters that a wrong encoding left behind", BASIC),
+    "empty_turn": Kind("warning", "have an empty turn", BASIC),
+    "one_sided": Kind("warning", "have only the assistant's side", BASIC),
+    "repeated_role": Kind("warning", "have two turns of one role in a row", BASIC),
+    "unanswered_end": Kind("warning", "end with a turn that is not answered", BASIC),
+    "late_system": Kind("warning", "have a system message after the first turn", BASIC),
+    "repetitive": Kind("warning", "repeat themselves", BASIC),
+    "too_short": Kind("warning", "have an answer of one character or none", BASIC),
+}
+
+LEFT_OUT_ONLY: dict[str, str] = {"not_sampled": "were not drawn (samples)"}
+"""Reasons for leaving a row out that are no trouble."""
+
+
+def meaning_of(kind: str) -> str:
+    """What is said of rows of this kind, after their number."""
+    return KINDS[kind].meaning if kind in KINDS else LEFT_OUT_ONLY[kind]
+
+
+@dataclass
+class Finding:
+    """How often a kind of trouble was met, and where first."""
+
+    kind: str
+    count: int = 0
+    places: list[Place] = field(default_factory=list[Place])
+    details: Counter[str] = field(default_factory=Counter[str])
+
+    @property
+    def severity(self) -> Severity:
+        return KINDS[self.kind].severity if self.kind in KINDS else "note"
+
+    @property
+    def repair(self) -> str | None:
+        return KINDS[self.kind].repair if self.kind in KINDS else None
+
+    def sentence(self) -> str:
+        """`3 rows cannot be parsed (a.jsonl:7, …): Expecting value at column 1`."""
+        noun = "row" if self.count == 1 else "rows"
+        where = ", ".join(str(place) for place in self.places) + (
+            ", …" if self.count > len(self.places) else ""
+        )
+        first = next(iter(self.details), "")
+        return f"{self.count:,} {noun} {KINDS[self.kind].meaning} ({where})" + (f": {first}" if first else "")
+
+    def as_dict(self) -> dict[str, Any]:
+        return {
+            "severity": self.severity,
+            "kind": self.kind,
+            "count": self.count,
+            "first": [str(place) for place in self.places],
+            "details": dict(self.details.most_common(3)),
+            "repair": self.repair,
+        }
+
+
+class Findings:
+    """All findings of one pass over the data, in constant memory."""
+
+    def __init__(self) -> None:
+        self._found: dict[str, Finding] = {}
+
+    def add(self, kind: str, place: Place, detail: str = "") -> None:
+        finding = self._found.setdefault(kind, Finding(kind))
+        finding.count += 1
+        if len(finding.places) < SHOWN_PLACES:
+            finding.places.append(place)
+        if detail and (detail in finding.details or len(finding.details) < 20):
+            finding.details[detail] += 1
+
+    def sorted(self) -> list[Finding]:
+        """Errors first, then the most frequent."""
+        order: dict[Severity, int] = {"error": 0, "warning": 1, "note": 2}
+        return sorted(self._found.values(), key=lambda found: (order[found.severity], -found.count))
+
+    def count(self, kind: str) -> int:
+        return self._found[kind].count if kind in self._found else 0
+
+    def errors(self) -> list[Finding]:
+        return [found for found in self.sorted() if found.severity == "error"]

@@ -1,0 +1,51 @@
+"""A look at a dataset in the caller's own process."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any, Unpack
+
+from ..config import TrainArguments, inspect_spec, load_settings
+from ..models.resolve import resolve_model
+from .inspection import inspect
+from .inspection_result import Inspection
+
+
+def inspect_dataset(
+    dataset: str | Path | list[str],
+    model: str | None = None,
+    *,
+    preview: int = 3,
+    **settings: Unpack[TrainArguments],
+) -> Inspection:
+    """What is in a dataset, what is wrong with it line by line, and what the model will see.
+
+    Args:
+        dataset: a file, a pattern, a folder, a list of files, or a Hub dataset.
+        model: counts tokens with this model's tokenizer, and shows rows in its chat template; None: neither.
+        preview: how many rows to show.
+        settings: data settings by their flat names, e.g. `max_seq_length=1024`.
+
+    Raises:
+        DatasetError: the dataset cannot be read at all; bad rows are findings.
+        ModelLoadError: the model's tokenizer cannot be had.
+    """
+    defaults = load_settings()
+    source = dataset if isinstance(dataset, list) else str(dataset)
+    arguments: dict[str, Any] = {**settings, "dataset": source, "model": model}
+    spec = inspect_spec(defaults, arguments=arguments, preview=preview)
+    tokenizer = None
+    if model is not None:
+        from ..engine.tokenizer import load_tokenizer
+
+        models = defaults.home / "models"
+        folder = resolve_model(
+            spec.model.name,
+            spec.model.revision,
+            models,
+            lambda _message, _fraction: None,
+            lambda: False,
+            weights=False,
+        )
+        tokenizer = load_tokenizer(folder)
+    return inspect(spec.data, tokenizer, preview=preview)

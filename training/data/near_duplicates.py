@@ -1,0 +1,173 @@
+"""Rows that nearly repeat one another: MinHash over word triples, and locality-sensitive hashing on the disk.
+
+MinHash (Broder, 1997) estimates the Jaccard similarity of two sets of word triples from 128 numbers each;
+rows that share one of 16 bands of 8 numbers are compared (about half of the pairs of similarity 0.71 are, and
+95 % of those of 0.8). Signatures and bands lie in temporary files, 650 bytes a row. Memory grows by about
+40 MB for a million rows: the keys of one band, their order, and the number and the cluster of each row.
+
+System messages are left out, since rows that share a long one are not alike for that.
+"""
+
+from __future__ import annotations
+
+import tempfile
+from itertools import chain
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from .libraries import library
+from .messages import Recognised, texts_of
+
+if TYPE_CHECKING:
+    import numpy as np
+    from numpy.typing import NDArray
+
+PERMUTATIONS, BANDS = 128, 16
+SIMILARITY = 0.8
+BATCH = 512
+LEAST_WORDS = 8
+"""Shorter rows say too little to be called alike; only equal ones are duplicates."""
+
+
+class NearDuplicates:
+    """An index of rows by what they say, on the disk. Add all rows, then ask for the clusters."""
+
+    def __init__(self, folder: Path | None = None) -> None:
+        self._minhash = library("rensa", "Finding near duplicates").RMinHash
+        self._folder = tempfile.TemporaryDirectory(prefix="near-duplicates-", dir=folder)
+        names = ["numbers", "signatures", *(f"band-{band}" for band in range(BANDS))]
+        self._files = {name: (Path(self._folder.name) / name).open("w+b") for name in names}
+        self._texts: list[str] = []
+        self._waiting: list[int] = []
+
+    def __enter__(self) -> NearDuplicates:
+        return self
+
+    def __exit__(self, *error: object) -> None:
+        for file in self._files.values():
+            file.close()
+        self._folder.cleanup()
+
+    def add(self, number: int, row: Recognised) -> None:
+        """Adds a row; `number` is its place in the result of `clusters`."""
+        self._texts.append(" ".join(text for role, text in texts_of(row) if role != "system").lower())
+        self._waiting.append(number)
+        if len(self._texts) == BATCH:
+            self._flush()
+
+    def _flush(self) -> None:
+        import numpy as np
+
+        words = [_words(text) for text in self._texts]
+        long = [index for index, found in enumerate(words) if len(found) >= LEAST_WORDS]
+        if long:
+            triples, ends = _triples(self._minhash.hash_token_sets([words[index] for index in long]))
+            matrix = self._minhash.digest_matrix_from_flat_token_hashes(
+                triples, ends, num_perm=PERMUTATIONS, seed=1
+            )
+            signatures = np.array(matrix.to_rows(), np.uint32)  # (rows, permutations)
+            self._files["signatures"].write(signatures.tobytes())
+            for band, keys in enumerate(_band_keys(signatures)):
+                self._files[f"band-{band}"].write(keys.tobytes())
+            numbers = np.array([self._waiting[index] for index in long], np.int64)
+            self._files["numbers"].write(numbers.tobytes())
+        self._texts.clear()
+        self._waiting.clear()
+
+    def clusters(self, rows: int) -> NDArray[np.int64]:
+        """For each of `rows` rows the first row that it nearly repeats, which may be itself."""
+        import numpy as np
+
+        self._flush()
+        first = np.arange(rows, dtype=np.int64)
+        numbers = self._read("numbers", np.dtype(np.int64))
+        for band in range(BANDS):
+            for members in _groups(self._read(f"band-{band}", np.dtype(np.uint64))):
+                self._join(first, numbers, members)
+        return _roots(first)
+
+    def _join(self, first: NDArray[np.int64], numbers: NDArray[np.int64], members: NDArray[np.int64]) -> None:
+        """Puts those of a band's rows that are like its first row into that one's cluster."""
+        root = _root(first, int(numbers[members[0]]))
+        apart = [member for member in members[1:].tolist() if _root(first, int(numbers[member])) != root]
+        leader = self._signatures(members[:1].tolist())
+        for start in range(0, len(apart), BATCH):
+            block = apart[start : start + BATCH]
+            alike = (self._signatures(block) == leader).mean(axis=1) >= SIMILARITY
+            for member, same in zip(block, alike.tolist(), strict=True):
+                if same:
+                    other = _root(first, int(numbers[member]))
+                    first[max(root, other)] = root = min(root, other)
+
+    def _read(self, name: str, dtype: np.dtype[Any]) -> NDArray[Any]:
+        import numpy as np
+
+        self._files[name].seek(0)
+        return np.fromfile(self._files[name], dtype)
+
+    def _signatures(self, members: list[int]) -> NDArray[np.uint32]:
+        """Some rows' signatures, read from the disk: (members, permutations)."""
+        import numpy as np
+
+        file = self._files["signatures"]
+        result = np.empty((len(members), PERMUTATIONS), np.uint32)
+        for index, member in enumerate(members):
+            file.seek(member * PERMUTATIONS * 4)
+            result[index] = np.frombuffer(file.read(PERMUTATIONS * 4), np.uint32)
+        return result
+
+
+def _words(text: str) -> list[str]:
+    """Words; single characters where a script puts no spaces between words."""
+    words = text.split()
+    return list(text) if len(text) > 20 * max(1, len(words)) else words
+
+
+def _triples(hashed: list[list[int]]) -> tuple[NDArray[np.uint64], list[int]]:
+    """A hash of every three words in a row, of all rows in one array, and where each row's begin and end."""
+    import numpy as np
+
+    flat = np.array(list(chain.from_iterable(hashed)), np.uint64)
+    ends = np.cumsum([len(words) for words in hashed])
+    with np.errstate(over="ignore"):
+        triples = flat[:-2] * np.uint64(0x9E3779B1) + flat[1:-1] * np.uint64(0x85EBCA77) + flat[2:]
+    within = np.ones(len(triples), bool)
+    for reach in (1, 2):  # triples that begin in one row and end in the next
+        within[ends[:-1] - reach] = False
+    edges = [0, *(ends - 2 * np.arange(1, len(ends) + 1)).tolist()]
+    return triples[within], edges
+
+
+def _band_keys(signatures: NDArray[np.uint32]) -> NDArray[np.uint64]:
+    """One number for each band of each signature: (bands, rows)."""
+    import numpy as np
+
+    width = PERMUTATIONS // BANDS
+    weights = np.random.RandomState(7).randint(1, 2**63, width).astype(np.uint64) | np.uint64(1)
+    with np.errstate(over="ignore"):
+        keys = (signatures.reshape(-1, BANDS, width) * weights).sum(axis=2, dtype=np.uint64)
+    return np.ascontiguousarray(keys.T)
+
+
+def _groups(keys: NDArray[np.uint64]) -> list[NDArray[np.int64]]:
+    """The places of equal keys, for each key that occurs more than once, in the rows' order."""
+    import numpy as np
+
+    order = np.argsort(keys, kind="stable")
+    changes = np.flatnonzero(np.diff(keys[order])) + 1
+    edges = np.concatenate([[0], changes, [len(keys)]])
+    large = np.flatnonzero(np.diff(edges) > 1)
+    return [order[edges[index] : edges[index + 1]] for index in large]
+
+
+def _root(first: NDArray[np.int64], number: int) -> int:
+    while first[number] != number:
+        first[number] = first[first[number]]
+        number = int(first[number])
+    return number
+
+
+def _roots(first: NDArray[np.int64]) -> NDArray[np.int64]:
+    while (first[first] != first).any():
+        first = first[first]
+    return first

@@ -1,0 +1,52 @@
+"""Lengths of rows in tokens, of all rows or of a sample, and what is read off them."""
+
+from __future__ import annotations
+
+from array import array
+from typing import Any
+
+
+class TokenLengths:
+    """Gathers lengths; four bytes a row that is measured."""
+
+    def __init__(self) -> None:
+        self._lengths = array("I")
+        self._tokens = self._trained = self._kept = 0
+
+    def add(self, length: int, kept: int, trained: int) -> None:
+        """One row: its tokens, those within max_seq_length, and those of them that carry loss."""
+        self._lengths.append(length)
+        self._tokens += length
+        self._kept += kept
+        self._trained += trained
+
+    def __len__(self) -> int:
+        return len(self._lengths)
+
+    def over(self, limit: int) -> int:
+        """How many rows are longer than `limit` tokens."""
+        return sum(1 for length in self._lengths if length > limit)
+
+    def quantile(self, share: float) -> int:
+        """The least length that `share` of the rows do not exceed."""
+        ordered = sorted(self._lengths)
+        return ordered[max(0, -int(-share * len(ordered) // 1) - 1)] if ordered else 0
+
+    def as_dict(self, rows: int, max_seq_length: int) -> dict[str, Any]:
+        """The statistics of `rows` rows, of which those gathered are all or a sample."""
+        measured = len(self._lengths)
+        scale = rows / measured if measured else 0.0
+        result: dict[str, Any] = {
+            "median": self.quantile(0.5),
+            "p90": self.quantile(0.9),
+            "p99": self.quantile(0.99),
+            "max": max(self._lengths, default=0),
+            "total": round(self._tokens * scale),
+            "trained_share": round(self._trained / self._kept, 4) if self._kept else 0.0,
+            "max_seq_length": max_seq_length,
+            "rows_cut": round(self.over(max_seq_length) * scale),
+            "share_of_tokens_cut": round(1 - self._kept / self._tokens, 4) if self._tokens else 0.0,
+        }
+        if measured < rows:
+            result["estimated_from_rows"] = measured
+        return result

@@ -1,0 +1,49 @@
+"""A look at a dataset, carried out by a worker of the short lane: it needs the model's tokenizer."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+from .data.inspection import inspect
+from .errors import ModelLoadError
+from .work import Work, use_threads
+
+
+def carry_out(work: Work, take_turn: Callable[[], None]) -> None:
+    """Inspect the run's dataset; the result is what `Inspection.as_dict` gives.
+
+    Raises:
+        DatasetError: the dataset cannot be read at all. Bad rows are findings.
+    """
+    spec = work.run.spec()
+    assert spec.kind == "inspect"
+    take_turn()
+    tokenizer, note = _tokenizer(work)
+    work.journal.phase("preparing", "inspecting the dataset")
+    result = inspect(
+        spec.data,
+        tokenizer,
+        preview=spec.preview,
+        cache=work.home / "cache" / "inspections",
+        permit=work.permit,
+        report=work.phase("preparing"),
+        should_stop=work.should_stop,
+    )
+    found = result.as_dict()
+    if note:
+        found["notes"] = [note, *found["notes"]]
+    work.journal.completed(found)
+
+
+def _tokenizer(work: Work) -> tuple[Any, str | None]:
+    """The model's tokenizer; or None and the reason, where it can be done without."""
+    use_threads(None)
+    try:
+        path = work.model_folder(weights=False)
+    except ModelLoadError as error:
+        return None, f"Tokens are not counted and nothing is previewed: {error.message}"
+    work.journal.phase("loading", "loading the tokenizer")
+    from .engine.tokenizer import load_tokenizer
+
+    return load_tokenizer(path), None
