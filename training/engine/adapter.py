@@ -1,0 +1,117 @@
+"""A plain PEFT adapter, written from and read into the flat LoRA buffer."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, cast
+
+from safetensors import SafetensorError
+from safetensors.torch import load, save
+from torch import Tensor
+
+from ..errors import InputError
+from .lora_parameters import LoraParameters
+from .plan import Lora, Plan
+
+WEIGHTS = "adapter_model.safetensors"
+CONFIG = "adapter_config.json"
+PREFIX = "base_model.model."
+
+
+@dataclass(frozen=True)
+class AdapterDescription:
+    """What adapter_config.json says besides the matrices."""
+
+    lora: Lora
+    base_model: str
+    target_modules: tuple[str, ...]
+    fan_in_fan_out: bool = False
+    """Whether the base stores its weights transposed, as GPT-2 does."""
+
+
+def describe_adapter(plan: Plan, lora: LoraParameters, fan_in_fan_out: bool = False) -> AdapterDescription:
+    """The description of the adapter that `plan` trains."""
+    names = {module.name.rpartition(".")[2] for module in lora.modules()}
+    base_model = plan.base_model_name or str(plan.model)
+    return AdapterDescription(plan.lora, base_model, tuple(sorted(names)), fan_in_fan_out)
+
+
+def adapter_files(lora: LoraParameters, description: AdapterDescription) -> dict[str, bytes]:
+    """The two files of a PEFT adapter."""
+    tensors = {
+        f"{PREFIX}{name}.weight": matrix.detach().cpu().contiguous()
+        for name, matrix in lora.matrices(lora.values).items()
+    }
+    config = json.dumps(_config(description), indent=2, sort_keys=True)
+    return {WEIGHTS: save(tensors, {"format": "pt"}), CONFIG: config.encode()}
+
+
+def _config(description: AdapterDescription) -> dict[str, Any]:
+    settings = description.lora
+    return {
+        "base_model_name_or_path": description.base_model,
+        "bias": "none",
+        "fan_in_fan_out": description.fan_in_fan_out,
+        "inference_mode": True,
+        "lora_alpha": settings.alpha,
+        "lora_dropout": settings.dropout,
+        "peft_type": "LORA",
+        "r": settings.r,
+        "target_modules": list(description.target_modules),
+        "task_type": "CAUSAL_LM",
+        "use_rslora": settings.rslora,
+    }
+
+
+def load_adapter(folder: Path, lora: LoraParameters, settings: Lora) -> None:
+    """Take over the matrices of a PEFT adapter, to go on training them.
+
+    Raises:
+        InputError: the folder holds no LoRA adapter, or one of another rank, scale or set of modules.
+    """
+    try:
+        config = cast("dict[str, Any]", json.loads((folder / CONFIG).read_text("utf-8")))
+        tensors = load((folder / WEIGHTS).read_bytes())
+    except (OSError, ValueError, SafetensorError) as error:
+        raise InputError(f"{folder} holds no adapter that can be read: {error}.", cause=error) from error
+    _check_config(folder, config, settings)
+    copy_adapter(folder, tensors, lora)
+
+
+def _check_config(folder: Path, config: dict[str, Any], settings: Lora) -> None:
+    if config.get("peft_type") != "LORA" or config.get("use_dora") or config.get("bias", "none") != "none":
+        raise InputError(f"{folder} holds an adapter that is not plain LoRA.")
+    theirs = Lora(r=config["r"], alpha=config["lora_alpha"], rslora=bool(config.get("use_rslora")))
+    if theirs.r != settings.r:
+        raise InputError(
+            f"The adapter in {folder} has rank {theirs.r}, not {settings.r}.", hint=f"Set lora_r={theirs.r}."
+        )
+    if theirs.scale != settings.scale:
+        raise InputError(
+            f"The adapter in {folder} is scaled by {theirs.scale:g}, not {settings.scale:g}.",
+            hint=f"Set lora_alpha={theirs.alpha}{' and use rank stabilisation' if theirs.rslora else ''}.",
+        )
+
+
+def copy_adapter(folder: Path, tensors: dict[str, Tensor], lora: LoraParameters) -> None:
+    """Copy the tensors of an adapter's file into the flat buffer.
+
+    Raises:
+        InputError: they are of other modules or shapes than the buffer's.
+    """
+    places = {f"{PREFIX}{name}.weight": matrix for name, matrix in lora.matrices(lora.values).items()}
+    different = sorted(places.keys() ^ tensors.keys())
+    if different:
+        side = "lacks" if different[0] in places else "also has"
+        raise InputError(
+            f"The adapter in {folder} is of other modules: it {side} {different[0]}.",
+            hint="Set target_modules as the adapter has them.",
+        )
+    for name, place in places.items():
+        if tensors[name].shape != place.shape:
+            raise InputError(
+                f"{name} in {folder} has shape {tuple(tensors[name].shape)}, not {tuple(place.shape)}."
+            )
+        place.copy_(tensors[name])
