@@ -93,3 +93,24 @@ def saved(tmp_path: Path) -> Callable[[Any], Path]:
         return folder
 
     return save
+
+
+class Events:
+    """A report that remembers, and what it saw."""
+
+    def __init__(self) -> None:
+        self.all: list[tuple[str, dict[str, Any]]] = []
+
+    def __call__(self, kind: str, **fields: Any) -> None:
+        self.all.append((kind, fields))
+
+    def of(self, kind: str) -> list[dict[str, Any]]:
+        return [fields for name, fields in self.all if name == kind]
+
+    def losses(self) -> list[float]:
+        return [fields["loss"] for fields in self.of("step")]
+
+
+@pytest.fixture
+def events() -> Events:
+    return Events()

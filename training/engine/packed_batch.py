@@ -36,6 +36,10 @@ class PackedBatch:
     useful_tokens: int
 
     @property
+    def examples(self) -> int:
+        return len(self.segments.lengths) - (self.useful_tokens < self.input_ids.numel())
+
+    @property
     def label_tokens(self) -> int:
         return self.rows.numel()
 

@@ -11,7 +11,7 @@ import random
 from collections.abc import Sequence
 from functools import cached_property
 
-from .plan import IGNORED, Example, PackingStatistics, Plan
+from .plan import PackingStatistics, Plan
 
 WINDOW = 1024
 """Examples among which the ones for a step of given tokens are chosen: more fill better, fewer are nearer to
@@ -71,13 +71,14 @@ class StepOrder:
         return self._steps_of_epoch(epoch)[step]
 
     def _steps_of_epoch(self, epoch: int) -> list[list[int]]:
-        if epoch not in self._epochs:
+        steps = self._epochs.get(epoch)
+        if steps is None:
             order = list(range(len(self.lengths)))
             random.Random(f"order {self.seed} {epoch}").shuffle(order)
-            self._epochs[epoch] = self._grouped(order, epoch)
+            steps = self._epochs[epoch] = self._grouped(order, epoch)
             if self.tokens_per_step is None:
                 self._epochs.pop(epoch - 1, None)
-        return self._epochs[epoch]
+        return steps
 
     def _grouped(self, order: list[int], epoch: int) -> list[list[int]]:
         if self.tokens_per_step is None:
@@ -106,12 +107,7 @@ def total_steps(plan: Plan, order: StepOrder) -> int:
     return plan.steps or math.ceil(plan.epochs * order.steps_per_epoch)
 
 
-def label_tokens(example: Example) -> int:
-    """How many tokens of an example are predicted: its labels but the first, which nothing precedes."""
-    return sum(int(label) != IGNORED for label in example["labels"][1:])
-
-
-def statistics(examples: Sequence[Example], order: StepOrder, budget: int) -> PackingStatistics:
+def statistics(order: StepOrder, budget: int) -> PackingStatistics:
     """How the first epoch of `order` is packed into micro-batches of at most `budget` tokens."""
     micro_batches = 0
     padded = 0
@@ -121,9 +117,8 @@ def statistics(examples: Sequence[Example], order: StepOrder, budget: int) -> Pa
         padded += max(lengths) * len(lengths)
     tokens = sum(order.lengths)
     return PackingStatistics(
-        examples=len(examples),
+        examples=len(order.lengths),
         tokens=tokens,
-        label_tokens=sum(label_tokens(example) for example in examples),
         longest=max(order.lengths),
         steps_per_epoch=order.steps_per_epoch,
         micro_batches_per_epoch=micro_batches,

@@ -32,7 +32,7 @@ class Example(TypedDict):
 
 
 class Report(Protocol):
-    """Receives events: `step`, `eval`, `checkpoint`, `warning`, with their fields."""
+    """Receives events: `phase`, `step`, `eval`, `checkpoint`, `warning`, with their fields."""
 
     def __call__(self, kind: str, **fields: Any) -> None: ...
 
@@ -125,7 +125,6 @@ class PackingStatistics:
 
     examples: int
     tokens: int
-    label_tokens: int
     longest: int
     steps_per_epoch: int
     micro_batches_per_epoch: int
