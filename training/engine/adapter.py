@@ -13,7 +13,7 @@ from torch import Tensor
 
 from ..errors import InputError
 from .lora_parameters import LoraParameters
-from .plan import Lora, Plan
+from .plan import Lora
 
 WEIGHTS = "adapter_model.safetensors"
 CONFIG = "adapter_config.json"
@@ -29,13 +29,6 @@ class AdapterDescription:
     target_modules: tuple[str, ...]
     fan_in_fan_out: bool = False
     """Whether the base stores its weights transposed, as GPT-2 does."""
-
-
-def describe_adapter(plan: Plan, lora: LoraParameters, fan_in_fan_out: bool = False) -> AdapterDescription:
-    """The description of the adapter that `plan` trains."""
-    names = {module.name.rpartition(".")[2] for module in lora.modules()}
-    base_model = plan.base_model_name or str(plan.model)
-    return AdapterDescription(plan.lora, base_model, tuple(sorted(names)), fan_in_fan_out)
 
 
 def adapter_files(lora: LoraParameters, description: AdapterDescription) -> dict[str, bytes]:

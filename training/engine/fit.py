@@ -18,7 +18,7 @@ import torch
 from torch import Tensor
 
 from ..errors import GpuOutOfMemoryError, InputError
-from .adapter import adapter_files, describe_adapter
+from .adapter import adapter_files
 from .checkpoints import Checkpoints, damage
 from .durable_files import write_folder
 from .feed import Feed, StepBatch, in_parts
@@ -241,8 +241,7 @@ class _Fit:
         """Save now; the best step's checkpoint is kept as long as it is the best."""
         self.reports.flush()
         step = self.progress.step
-        description = describe_adapter(self.plan, self.model.lora, self.model.fan_in_fan_out)
-        files = snapshot_files(self.progress, self.model.lora, description, self.optimizer)
+        files = snapshot_files(self.progress, self.model.lora, self.model.adapter, self.optimizer)
         kept = self.progress.best_step if self.plan.patience is not None else None
         path = self.checkpoints.save(step, files, best_step=kept)
         self.saved_step, self.saved_time = step, time.monotonic()
@@ -274,8 +273,7 @@ class _Fit:
         eval_loss = progress.eval_loss
         if status != "cancelled" and self._keep_best():
             eval_loss = progress.best_loss
-        description = describe_adapter(self.plan, self.model.lora, self.model.fan_in_fan_out)
-        write_folder(self.plan.adapter, adapter_files(self.model.lora, description))
+        write_folder(self.plan.adapter, adapter_files(self.model.lora, self.model.adapter))
         return Outcome(
             status=status,
             engine=self.model.name,

@@ -7,10 +7,10 @@ from typing import Any, cast
 import torch
 from torch import Tensor
 
-from .adapter import load_adapter
+from .adapter import AdapterDescription, load_adapter
 from .checkpoints import Checkpoints
 from .decoder import PackedDecoder
-from .decoder_shape import decoder_shape
+from .decoder_shape import decoder_shape, targeted_modules
 from .fit import fit
 from .packed_batch import PackedBatch
 from .plan import Data, Outcome, Plan, Recompute, Report, ShouldStop
@@ -21,13 +21,15 @@ class PackedStep:
     """A packed decoder as a step of the loop."""
 
     name = "packed"
-    fan_in_fan_out = False
 
     def __init__(self, decoder: PackedDecoder, plan: Plan) -> None:
         self.decoder = decoder
         self.device = decoder.device
         self.lora = decoder.lora
         self.recompute: Recompute = plan.recompute
+        self.adapter = AdapterDescription(
+            plan.lora, plan.base_model_name or str(plan.model), targeted_modules(plan.lora)
+        )
         self.row_multiple = 64 if self.device.type == "cuda" else 1
 
     def forward_backward(self, batch: PackedBatch, weight: Tensor, *, seed: int) -> Tensor:

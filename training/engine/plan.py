@@ -17,7 +17,7 @@ from typing import Any, Literal, Protocol, TypedDict
 IGNORED = -100
 """The label of a token that carries no loss."""
 
-Precision = Literal["float32", "bfloat16", "float16"]
+Precision = Literal["float32", "bfloat16"]
 Recompute = Literal["nothing", "gate_up", "everything"]
 Schedule = Literal["constant", "linear", "cosine"]
 Status = Literal["completed", "cancelled", "early_stopped"]

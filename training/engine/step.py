@@ -7,6 +7,7 @@ from typing import Protocol
 import torch
 from torch import Tensor
 
+from .adapter import AdapterDescription
 from .lora_parameters import LoraParameters
 from .packed_batch import PackedBatch
 
@@ -19,8 +20,8 @@ class Step(Protocol):
     lora: LoraParameters
     row_multiple: int
     """Rows are filled up to a multiple of this many tokens."""
-    fan_in_fan_out: bool
-    """Whether the base stores its weights transposed."""
+    adapter: AdapterDescription
+    """What the adapter's config says."""
 
     def forward_backward(self, batch: PackedBatch, weight: Tensor, *, seed: int) -> Tensor:
         """Add the gradients of weight · Σ cross-entropy, and return that loss, a scalar on the device.
