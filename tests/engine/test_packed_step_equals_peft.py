@@ -193,3 +193,23 @@ def test_a_big_vocabulary_goes_through_the_head_in_chunks(
     model = tiny_model("llama")
     adapted = with_lora(model, lora)
     assert_same(packed_copy(adapted, saved(model), lora), adapted, examples(17, 9, 30))
+
+
+def test_half_precision_stays_close_to_single(
+    examples: Callable[..., list[Example]], saved: Callable[[Any], Path]
+) -> None:
+    lora = Lora(r=4, alpha=8)
+    model = tiny_model("qwen3", head_dim=12)
+    folder = saved(model)
+    exact = packed_copy(with_lora(model, lora), folder, lora)
+    half = PackedDecoder(exact.shape, lora, torch.bfloat16, torch.device("cpu"))
+    load_weights(half, folder)
+    half.lora.values.copy_(exact.lora.values)
+    half.refresh()
+    batch = packed_batch(examples(17, 9, 30))
+    losses = [
+        float(decoder.forward_backward(batch, torch.tensor(1.0), seed=0, recompute="nothing"))
+        for decoder in (exact, half)
+    ]
+    assert losses[1] == pytest.approx(losses[0], rel=0.01)
+    assert relative(half.lora.gradients, exact.lora.gradients) < 0.05

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import pytest
+from backpropagate.training.engine.feed import Feed
 from backpropagate.training.engine.packed_batch import packed_batch
 from backpropagate.training.engine.packing import StepOrder, first_fit_decreasing, statistics
+from backpropagate.training.engine.plan import Example
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -75,3 +77,18 @@ def test_labels_never_reach_into_the_next_example() -> None:
     assert batch.rows.tolist() == [1, 3]
     assert batch.targets.tolist() == [7, 9]
     assert (batch.useful_tokens, batch.examples) == (5, 2)
+
+
+@pytest.mark.parametrize("ahead", [False, True])
+def test_batches_made_ahead_are_the_same_and_follow_the_budget(ahead: bool) -> None:
+    made: list[Example] = [{"input_ids": [7] * n, "labels": [7] * n} for n in range(5, 45)]
+    order = StepOrder([len(example["input_ids"]) for example in made], seed=0, batch_size=8)
+    feed = Feed(made, order, budget=100, multiple=1, pinned=False, ahead=ahead)
+    for step in range(7):
+        if step == 4:
+            feed.budget = 50
+        batch = feed.step(step)
+        assert batch.tokens == sum(order.lengths[i] for i in order.examples(step))
+        assert batch.label_tokens == batch.tokens - len(order.examples(step))
+        assert batch.largest_part.useful_tokens <= feed.budget
+    feed.close()

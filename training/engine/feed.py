@@ -6,8 +6,6 @@ from collections.abc import Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
 
-import torch
-
 from .packed_batch import PackedBatch, packed_batch
 from .packing import WINDOW, StepOrder, first_fit_decreasing
 from .plan import Example
@@ -45,7 +43,14 @@ def in_parts(examples: Sequence[Example], budget: int, multiple: int, pinned: bo
 
 
 class Feed:
-    """Step batches by number. Change `budget` at any time: what was prepared with another is made anew."""
+    """Step batches by number. Change `budget` at any time: what was prepared with another is made anew.
+
+    Args:
+        budget: most tokens of a part.
+        multiple: parts are filled up to a multiple of this many tokens.
+        pinned: put them into page-locked memory, from which copies to the device do not wait.
+        ahead: make the next step's in a thread while this one runs.
+    """
 
     def __init__(
         self,
@@ -54,14 +59,15 @@ class Feed:
         *,
         budget: int,
         multiple: int,
-        device: torch.device,
+        pinned: bool,
+        ahead: bool,
     ) -> None:
         self.examples = examples
         self.order = order
         self.budget = budget
         self.multiple = multiple
-        self.pinned = device.type == "cuda"
-        self._ahead = ThreadPoolExecutor(1, "feed") if self.pinned else None
+        self.pinned = pinned
+        self._ahead = ThreadPoolExecutor(1, "feed") if ahead else None
         self._prepared: dict[tuple[int, int], Future[StepBatch]] = {}
 
     def step(self, step: int) -> StepBatch:

@@ -68,6 +68,7 @@ class _Fit:
         checkpoints: Checkpoints,
     ) -> None:
         self.model = step
+        self.on_cuda = step.device.type == "cuda"
         self.plan = plan
         self.data = data
         self.report = report
@@ -89,7 +90,8 @@ class _Fit:
             self.order,
             budget=self.progress.micro_batch_tokens,
             multiple=step.row_multiple,
-            device=step.device,
+            pinned=self.on_cuda,
+            ahead=self.on_cuda,
         )
         self.reports = StepReports(report, plan, self.progress.total_steps, step.device)
         self.saved_step = self.progress.step
@@ -163,7 +165,7 @@ class _Fit:
         # Called outside the except clause: the error's traceback would hold the step's tensors.
         self.model.lora.gradients.zero_()
         gc.collect()
-        if self.model.device.type == "cuda":
+        if self.on_cuda:
             torch.cuda.empty_cache()
         largest = batch.largest_part
         hint = "Set a smaller max_seq_length, recompute more, load in 4 bits, or take a smaller model."
@@ -214,9 +216,9 @@ class _Fit:
 
     def _held_out_loss(self) -> float | None:
         """Mean cross-entropy per label token, or None if told to stop."""
-        model, pinned = self.model, self.model.device.type == "cuda"
+        model = self.model
         total = torch.zeros((), device=model.device)
-        batch = in_parts(self.data.held_out, self.feed.budget, model.row_multiple, pinned)
+        batch = in_parts(self.data.held_out, self.feed.budget, model.row_multiple, self.on_cuda)
         for part in batch.parts:
             if self.should_stop():
                 return None
