@@ -339,6 +339,23 @@ def test_a_loss_that_is_no_number_ends_the_run(plan: Plan, data: Data, tmp_path:
         fit(step, plan, data, Events(), never, Checkpoints(tmp_path / "d"))
 
 
+def test_a_gradient_that_is_not_finite_ends_the_run_before_it_is_saved(
+    plan: Plan, data: Data, tmp_path: Path, events: Events
+) -> None:
+    class Exploding(PackedStep):
+        def forward_backward(self, batch: PackedBatch, weight: torch.Tensor, *, seed: int) -> torch.Tensor:
+            loss = super().forward_backward(batch, weight, seed=seed)
+            if len(events.of("step")) == 3:
+                self.lora.gradients[0] = float("inf")
+            return loss
+
+    step = Exploding(load_packed_step(plan).decoder, plan)
+    checkpoints = Checkpoints(tmp_path / "d")
+    with pytest.raises(TrainingError, match="norm of step 4 is inf"):
+        fit(step, plan, data, events, never, checkpoints)
+    assert checkpoints.newest_good()[0] == 2
+
+
 def test_no_examples_is_an_error(plan: Plan, tmp_path: Path) -> None:
     with pytest.raises(InputError, match="no examples"):
         trained(plan, Data([]), tmp_path / "c")

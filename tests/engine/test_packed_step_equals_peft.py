@@ -79,6 +79,7 @@ SHAPES: dict[str, tuple[str, dict[str, Any]]] = {
     "llama with all biases": ("llama", {"attention_bias": True, "mlp_bias": True}),
     "llama with a tied head": ("llama", {"tie_word_embeddings": True}),
     "llama with heads wider than hidden": ("llama", {"head_dim": 24}),
+    "llama with heads narrower than hidden": ("llama", {"head_dim": 4}),
     "llama without groups": ("llama", {"num_key_value_heads": 4}),
     "llama, linear rope": (
         "llama", {"rope_parameters": {"rope_type": "linear", "rope_theta": 1e4, "factor": 4.0}},

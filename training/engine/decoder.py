@@ -1,10 +1,10 @@
 """A Llama-like decoder with LoRA: forward, and a backward by hand that stops at what is trained.
 
-Only the gradients of the LoRA matrices and of activations are computed. Per layer these stay in memory from
-forward to backward, in bytes of the dtype per token, as `recompute` says:
+Only the gradients of the LoRA matrices and of activations are computed. What stays in memory per layer from
+forward to backward is a choice, `recompute`:
 
     nothing      input, qkv, attention output, sum in the middle, gate and up, and the narrow LoRA inputs
-    gate_up      all but gate and up, whose GEMM runs again: the best trade for memory
+    gate_up      all but gate and up, whose GEMM runs again: frees the most for the least time
     everything   the input only; the whole layer runs again
 
 Shapes: hidden (tokens, hidden_size), qkv (tokens, heads + 2 · key_value_heads, head_dim).

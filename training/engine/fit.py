@@ -47,7 +47,7 @@ def fit(
     Raises:
         InputError: there are no examples, or the checkpoint is of other data.
         GpuOutOfMemoryError: a step does not fit, even in small parts.
-        TrainingError: the loss is not a number any more.
+        TrainingError: a loss or a gradient is not finite.
         DiskFullError: a checkpoint or the adapter cannot be written.
     """
     if not data.train:

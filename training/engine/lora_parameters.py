@@ -34,8 +34,8 @@ class LoraParameters:
         self.groups = tuple(groups)
         self.rank = rank
         count = sum(rank * (m.in_features + m.out_features) for m in self.modules())
-        self.values = torch.zeros(count, device=device)
-        self.gradients = torch.zeros(count, device=device)
+        self.values = torch.zeros(count, dtype=torch.float32, device=device)
+        self.gradients = torch.zeros_like(self.values)
         self._places = dict(self._laid_out())
 
     def modules(self) -> Iterator[LoraModule]:

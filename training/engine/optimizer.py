@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import cast
+
 import torch
 from torch import Tensor
 
@@ -22,7 +24,7 @@ class FlatAdamW:
         self._parameter.grad = lora.gradients
         self._adamw = torch.optim.AdamW([self._parameter], weight_decay=weight_decay, fused=True)
         self._state: dict[str, Tensor] = {
-            "step": torch.zeros((), device=lora.values.device),
+            "step": torch.zeros((), dtype=torch.float32, device=lora.values.device),
             **{name: torch.zeros_like(lora.values) for name in MOMENTS},
         }
         self._adamw.state[self._parameter] = self._state
@@ -33,7 +35,7 @@ class FlatAdamW:
         Returns:
             The gradient's norm before clipping, a scalar on the device.
         """
-        norm = self.lora.gradients.square().sum().sqrt()
+        norm = cast("Tensor", torch.linalg.vector_norm(self.lora.gradients))  # pyright: ignore[reportUnknownMemberType]
         if max_grad_norm > 0:
             self.lora.gradients.mul_(torch.clamp(max_grad_norm / (norm + 1e-6), max=1.0))
         self._adamw.param_groups[0]["lr"] = learning_rate

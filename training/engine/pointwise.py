@@ -29,8 +29,9 @@ def fused_on_cuda(function: Callable[P, R]) -> Callable[P, R]:
         first = cast("Tensor", args[0])
         if not first.is_cuda:
             return function(*args, **kwargs)
+        rows = first.size(0)
         for argument in args:
-            if isinstance(argument, Tensor) and argument.shape[:1] == first.shape[:1]:
+            if isinstance(argument, Tensor) and argument.dim() and argument.size(0) == rows:
                 torch._dynamo.maybe_mark_dynamic(argument, 0)  # pyright: ignore[reportPrivateUsage]
         return fused()(*args, **kwargs)
 

@@ -49,7 +49,7 @@ class StepReports:
         """Report all steps that wait.
 
         Raises:
-            TrainingError: a loss is not a number any more.
+            TrainingError: a loss or a gradient's norm is not finite; its step is in no checkpoint.
         """
         if not self._waiting:
             return
@@ -61,7 +61,8 @@ class StepReports:
         seconds = max(sum(spent for _, _, spent in self._recent), 1e-9)
         for taken, pair in zip(self._waiting, numbers, strict=True):
             loss, grad_norm = pair
-            self._check(taken.step, loss)
+            self._check(taken.step, "loss", loss)
+            self._check(taken.step, "gradient's norm", grad_norm)
             self.last_loss = loss
             self.report(
                 "step",
@@ -87,9 +88,9 @@ class StepReports:
         self.seconds += now - self._since
         self._since = now
 
-    def _check(self, step: int, loss: float) -> None:
-        if not math.isfinite(loss):
+    def _check(self, step: int, what: str, number: float) -> None:
+        if not math.isfinite(number):
             raise TrainingError(
-                f"The loss of step {step} is {loss}.",
+                f"The {what} of step {step} is {number}.",
                 hint="Lower learning_rate; the last checkpoint is from before this step.",
             )
