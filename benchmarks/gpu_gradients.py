@@ -23,6 +23,11 @@ from workload import make_importable, qwen_config, table
 
 make_importable()
 
+from backpropagate.training.engine.attention import (  # noqa: E402
+    DifferentiatedAttention,
+    attention_for,
+    segmentwise,
+)
 from backpropagate.training.engine.decoder import PackedDecoder  # noqa: E402
 from backpropagate.training.engine.decoder_shape import decoder_shape  # noqa: E402
 from backpropagate.training.engine.packed_batch import packed_batch  # noqa: E402
@@ -145,6 +150,33 @@ def check(size: str, device: str, layers: int | None) -> list[list[str]]:
     return rows
 
 
+def check_attention(device: str) -> str:
+    """The GPU's attention in bf16 against one segment after the other in fp32: output and gradients."""
+    rows = [["attention", "heads", "head_dim", "window", "out", "dq", "dk", "dv"]]
+    batch = packed_batch(random_examples(20_000), multiple=64).to(torch.device(device))
+    tokens = len(batch.input_ids)
+    for heads, groups, head_dim in ((14, 2, 64), (28, 4, 128), (8, 8, 96)):
+        attention = attention_for(torch.device(device), torch.bfloat16, head_dim)
+        for window in (None, 200):
+            torch.manual_seed(3)
+            qkv = torch.randn(tokens, heads + 2 * groups, head_dim, device=device).bfloat16()
+            d_out = torch.randn(tokens, heads, head_dim, device=device).bfloat16()
+            results: list[tuple[Tensor, ...]] = []
+            for which, dtype in (
+                (attention, torch.bfloat16),
+                (DifferentiatedAttention(segmentwise), torch.float32),
+            ):
+                q, k, v = torch.split(qkv.to(dtype), [heads, groups, groups], 1)
+                out, saved = which.forward(q, k, v, batch.segments, window)
+                results.append((out, *which.backward(d_out.to(dtype), saved)))
+            errors = [
+                f"{float((a.float() - b).norm() / b.norm()):.4f}" for a, b in zip(*results, strict=True)
+            ]
+            name = type(attention).__name__
+            rows.append([name, f"{heads}/{groups}", str(head_dim), str(window), *errors])
+    return table(rows)
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--quick", action="store_true", help="the 0.5B shape only")
@@ -171,7 +203,7 @@ def main() -> None:
         print(f"{size}: {time.time() - started:.0f} s", flush=True)
         if arguments.device == "cuda":
             torch.cuda.empty_cache()
-    print("\n" + table(rows))
+    print("\n" + check_attention(arguments.device) + "\n\n" + table(rows))
 
 
 if __name__ == "__main__":
