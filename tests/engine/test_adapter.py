@@ -82,11 +82,22 @@ def test_an_adapter_that_does_not_fit_is_refused(
         load_adapter(tmp_path / "adapter", decoder.lora, lora)
 
 
+def test_an_adapter_that_is_more_than_lora_is_refused(tmp_path: Path, saved: Callable[[Any], Path]) -> None:
+    lora = Lora(r=4, alpha=8)
+    model = tiny_model("llama")
+    adapted = with_lora(model, lora)
+    adapted.peft_config["default"].alpha_pattern = {"q_proj": 16}
+    adapted.save_pretrained(tmp_path / "adapter")
+    decoder = packed_copy(adapted, saved(model), lora)
+    with pytest.raises(InputError, match="not plain LoRA"):
+        load_adapter(tmp_path / "adapter", decoder.lora, lora)
+
+
 def test_a_folder_without_an_adapter_is_refused(tmp_path: Path, saved: Callable[[Any], Path]) -> None:
     lora = Lora(r=4, alpha=8)
     model = tiny_model("llama")
     decoder = packed_copy(with_lora(model, lora), saved(model), lora)
-    with pytest.raises(InputError, match="no adapter that can be read"):
+    with pytest.raises(InputError, match="no LoRA adapter that can be read"):
         load_adapter(tmp_path, decoder.lora, lora)
 
 

@@ -43,11 +43,11 @@ def test_another_architecture_is_refused_by_its_name() -> None:
     assert why_not_packed(GPT2Config()) == "The packed step has no gpt2 layers."
 
 
-def test_lora_on_the_head_is_refused() -> None:
+@pytest.mark.parametrize("modules", [("q_proj", "lm_head"), "lm_head"])
+def test_lora_on_the_head_is_refused(modules: str | tuple[str, ...]) -> None:
     config = AutoConfig.for_model("llama", **SIZES)
-    assert why_not_packed(config, lora=Lora(target_modules=("q_proj", "lm_head"))) == (
-        "The packed step has no LoRA on lm_head."
-    )
+    reason = why_not_packed(config, lora=Lora(target_modules=modules))
+    assert reason == "The packed step has no LoRA on lm_head."
 
 
 @pytest.mark.parametrize("family", ["llama", "qwen2", "qwen3", "smollm3"])

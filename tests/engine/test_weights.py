@@ -14,6 +14,7 @@ from backpropagate.training.engine.decoder import PackedDecoder
 from backpropagate.training.engine.decoder_shape import decoder_shape
 from backpropagate.training.engine.plan import Lora
 from backpropagate.training.errors import ModelLoadError
+from safetensors.torch import load_file, save_file
 
 from .conftest import tiny_model
 
@@ -72,6 +73,18 @@ def test_a_folder_with_pickled_weights_only_is_refused(tmp_path: Path) -> None:
     (tmp_path / "pytorch_model.bin").write_bytes(b"")
     with pytest.raises(ModelLoadError, match=r"model\.safetensors"):
         weights.shards(tmp_path)
+
+
+def test_other_tensors_do_not_matter_but_weights_must_be_floats(saved: Callable[[Any], Path]) -> None:
+    model = tiny_model("llama")
+    path = saved(model) / "model.safetensors"
+    tensors = {**load_file(path), "model.steps": torch.arange(3)}
+    save_file(tensors, path)
+    weights.load_weights(decoder_of(model), path.parent)
+    tensors["model.norm.weight"] = tensors["model.norm.weight"].to(torch.int8)
+    save_file(tensors, path)
+    with pytest.raises(ModelLoadError, match=r"model\.norm\.weight .* no floating-point numbers"):
+        weights.load_weights(decoder_of(model), path.parent)
 
 
 def test_a_missing_tensor_is_named(saved: Callable[[Any], Path]) -> None:

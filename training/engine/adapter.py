@@ -18,6 +18,8 @@ from .plan import Lora
 WEIGHTS = "adapter_model.safetensors"
 CONFIG = "adapter_config.json"
 PREFIX = "base_model.model."
+NOT_PLAIN = ("use_dora", "rank_pattern", "alpha_pattern", "modules_to_save", "trainable_token_indices")
+"""Entries of PEFT's config that make more of an adapter than matrices A and B of one scale."""
 
 
 @dataclass(frozen=True)
@@ -66,24 +68,24 @@ def load_adapter(folder: Path, lora: LoraParameters, settings: Lora) -> None:
     """
     try:
         config = cast("dict[str, Any]", json.loads((folder / CONFIG).read_text("utf-8")))
+        theirs = Lora(r=config["r"], alpha=config["lora_alpha"], rslora=bool(config.get("use_rslora")))
         tensors = load((folder / WEIGHTS).read_bytes())
-    except (OSError, ValueError, SafetensorError) as error:
-        raise InputError(f"{folder} holds no adapter that can be read: {error}.", cause=error) from error
-    _check_config(folder, config, settings)
+    except (OSError, ValueError, KeyError, SafetensorError) as error:
+        raise InputError(f"{folder} holds no LoRA adapter that can be read: {error}.", cause=error) from error
+    if config.get("bias", "none") != "none" or any(config.get(name) for name in NOT_PLAIN):
+        raise InputError(f"{folder} holds an adapter that is not plain LoRA.")
+    _check_scale(folder, theirs, settings)
     copy_adapter(folder, tensors, lora)
 
 
-def _check_config(folder: Path, config: dict[str, Any], settings: Lora) -> None:
-    if config.get("peft_type") != "LORA" or config.get("use_dora") or config.get("bias", "none") != "none":
-        raise InputError(f"{folder} holds an adapter that is not plain LoRA.")
-    theirs = Lora(r=config["r"], alpha=config["lora_alpha"], rslora=bool(config.get("use_rslora")))
-    if theirs.r != settings.r:
+def _check_scale(folder: Path, theirs: Lora, ours: Lora) -> None:
+    if theirs.r != ours.r:
         raise InputError(
-            f"The adapter in {folder} has rank {theirs.r}, not {settings.r}.", hint=f"Set lora_r={theirs.r}."
+            f"The adapter in {folder} has rank {theirs.r}, not {ours.r}.", hint=f"Set lora_r={theirs.r}."
         )
-    if theirs.scale != settings.scale:
+    if theirs.scale != ours.scale:
         raise InputError(
-            f"The adapter in {folder} is scaled by {theirs.scale:g}, not {settings.scale:g}.",
+            f"The adapter in {folder} is scaled by {theirs.scale:g}, not {ours.scale:g}.",
             hint=f"Set lora_alpha={theirs.alpha}{' and use rank stabilisation' if theirs.rslora else ''}.",
         )
 

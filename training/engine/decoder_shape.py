@@ -154,7 +154,8 @@ def _why_not_rotated(rope: Mapping[str, Any], config: Any, max_seq_length: int) 
 
 
 def _why_not_adapted(lora: Lora | None) -> str | None:
-    if lora is None or isinstance(lora.target_modules, str):
+    if lora is None or lora.target_modules in ("all-linear", "attention"):
         return None
-    unknown = [name for name in lora.target_modules if name not in ATTENTION_MODULES + MLP_MODULES]
+    names = (lora.target_modules,) if isinstance(lora.target_modules, str) else lora.target_modules
+    unknown = [name for name in names if name not in ATTENTION_MODULES + MLP_MODULES]
     return f"The packed step has no LoRA on {', '.join(unknown)}." if unknown else None

@@ -32,7 +32,8 @@ DTYPES = {"F64": torch.float64, "F32": torch.float32, "F16": torch.float16, "BF1
 class StoredTensor:
     """Where a tensor lies in a safetensors file. `start` and `end` are bytes from the file's beginning."""
 
-    dtype: torch.dtype
+    dtype: torch.dtype | None
+    """None if it is no float."""
     shape: tuple[int, ...]
     start: int
     end: int
@@ -84,7 +85,7 @@ def read_header(file: BufferedReader, path: Path) -> dict[str, StoredTensor]:
     """The tensors of a safetensors file: 8 bytes of length, JSON of that length, then the data.
 
     Raises:
-        ModelLoadError: the file is not of this form, shorter than it says, or of a dtype that is not float.
+        ModelLoadError: the file is not of this form, or shorter than it says.
     """
     size = path.stat().st_size
     try:
@@ -95,7 +96,7 @@ def read_header(file: BufferedReader, path: Path) -> dict[str, StoredTensor]:
         header.pop("__metadata__", None)
         tensors = {
             name: StoredTensor(
-                DTYPES[entry["dtype"]],
+                DTYPES.get(entry["dtype"]),
                 tuple(entry["shape"]),
                 8 + length + entry["data_offsets"][0],
                 8 + length + entry["data_offsets"][1],
@@ -103,7 +104,7 @@ def read_header(file: BufferedReader, path: Path) -> dict[str, StoredTensor]:
             for name, entry in header.items()
         }
     except (ValueError, KeyError, TypeError) as error:
-        raise ModelLoadError(f"{path} is not a safetensors file of floats: {error}.", cause=error) from error
+        raise ModelLoadError(f"{path} is not a safetensors file: {error}.", cause=error) from error
     if any(tensor.end > size for tensor in tensors.values()):
         raise ModelLoadError(f"{path} ends after {size} bytes, too early.", hint="Download the model again.")
     return tensors
@@ -136,6 +137,8 @@ def _full_name(name: str) -> str:
 
 
 def _copy(file: BufferedReader, stored: StoredTensor, place: Tensor, staging: Tensor, what: str) -> None:
+    if stored.dtype is None:
+        raise ModelLoadError(f"{what} holds no floating-point numbers.", hint="Take an unquantised model.")
     if stored.shape != tuple(place.shape):
         raise ModelLoadError(f"{what} has shape {stored.shape}, not {tuple(place.shape)}.")
     row_bytes = math.prod(stored.shape[1:]) * stored.dtype.itemsize
