@@ -12,6 +12,7 @@ COMMANDS = {
     "inspect": (".inspect", "What is in a dataset, what is wrong with it, what the model will see."),
     "list-runs": (".runs", "Past, live and queued runs, newest first."),
     "show-run": (".runs", "One run in detail."),
+    "resume": (".runs", "Go on with a run that was cancelled, failed or was interrupted."),
     "cancel": (".runs", "Stop a run and keep what it has learnt."),
     "prune": (".runs", "Remove ended runs for good."),
     "info": (".info", "Version, paths, hardware, settings and error codes."),
@@ -57,7 +58,8 @@ def run(arguments: list[str], wire: int | None = None) -> int:
     try:
         return backprop.main(arguments, prog_name="backprop", standalone_mode=False, obj={"wire": wire}) or 0
     except click.UsageError as error:
-        error.show()
+        hint = f"{error.ctx.command_path} --help" if error.ctx else "backprop --help"
+        click.echo(f"Error: [INPUT_VALIDATION_FAILED] {error.format_message()} — See `{hint}`.", err=True)
         return 1
     except click.exceptions.Exit as error:
         return error.exit_code

@@ -30,7 +30,8 @@ def quickstart(ctx: click.Context, steps: int, as_json: bool) -> None:
     """
     service = TrainingService()
     with as_file(files(examples) / "quickstart.jsonl") as data:
-        view = anyio.run(start_and_follow, service, _spec(service, str(data), steps))
+        spec = _spec(service, str(data), steps)
+        view = anyio.run(start_and_follow, service, lambda: service.submit(spec))
     if as_json:
         print_json(view)
     else:

@@ -60,6 +60,27 @@ def show_run(ctx: click.Context, run_id: str, follow: bool, as_json: bool) -> No
     ctx.exit(run_exit_code(view) if follow else 0)
 
 
+@click.command("resume")
+@click.argument("run_id")
+@click.option("--detach", is_flag=True, help="Queue it and leave; it goes on by itself.")
+@as_json_option
+@click.pass_context
+def resume(ctx: click.Context, run_id: str, detach: bool, as_json: bool) -> None:
+    """Go on with a run from its last checkpoint: same id, same settings, same course."""
+    service = TrainingService()
+
+    async def go_on() -> RunView:
+        view = await service.resume(run_id)
+        return view if detach else await follow_to_the_end(service, view.run_id)
+
+    view = anyio.run(go_on)
+    if as_json:
+        print_json(view)
+    else:
+        print_run(view)
+    ctx.exit(0 if detach else run_exit_code(view))
+
+
 @click.command("cancel")
 @click.argument("run_id")
 @as_json_option

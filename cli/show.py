@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import click
 
-from ..tools.status import CONTROL, duration
+from ..tools.status import duration
 from ..training.errors import describe
+from ..training.redact import cleaned
 from ..training.runs.folder import Status
 from ..training.runs.view import RunView
 
@@ -24,6 +25,10 @@ def print_run(view: RunView) -> None:
     if view.loss is not None:
         before = f"{view.first_loss:.4f} → " if view.first_loss is not None else ""
         click.echo(f"  loss     {before}{view.loss:.4f}")
+    if view.eval_loss is not None:
+        click.echo(f"  held out {view.eval_loss:.4f}")
+    if view.engine:
+        click.echo(f"  engine   {view.engine}")
     if view.eta_s is not None:
         click.echo(f"  left     about {duration(view.eta_s)}")
     if view.phase and view.status in {Status.QUEUED, Status.RUNNING}:
@@ -57,9 +62,9 @@ def next_command(view: RunView) -> str:
         case Status.COMPLETED:
             return f'load the adapter in Python: PeftModel.from_pretrained(base, "{view.adapter_path}")'
         case Status.CANCELLED | Status.FAILED | Status.INTERRUPTED:
-            return "backprop train … starts a new run"
+            return f"backprop resume {view.run_id}"
 
 
 def _line(text: str | None) -> str:
     """A model's text on one line, without control characters that a terminal would obey."""
-    return " ".join(CONTROL.sub("", text or "").split())
+    return cleaned(text or "")

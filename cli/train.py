@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Awaitable, Callable
 from typing import Any
 
 import anyio
@@ -13,7 +14,7 @@ from ..training.models.presets import classify_model
 from ..training.output import check_output
 from ..training.paths import PathPolicy
 from ..training.runs.view import RunView
-from ..training.service import TrainingService
+from ..training.service import Submission, TrainingService
 from .follow import follow_to_the_end, run_exit_code
 from .options import given, setting_options
 from .show import print_json, print_run
@@ -22,14 +23,21 @@ from .show import print_json, print_run
 @click.command("train")
 @setting_options()
 @click.option("--output", metavar="FOLDER", help="Also copy the finished adapter to this folder.")
+@click.option("--resume", metavar="ID", help="Go on with this run; with more --steps, as a new run from it.")
 @click.option("--detach", is_flag=True, help="Start the run and leave; it goes on by itself.")
 @click.option("--json", "as_json", is_flag=True, help="Print the run as JSON.")
 @click.pass_context
-def train(ctx: click.Context, detach: bool, as_json: bool, **values: Any) -> None:
+def train(ctx: click.Context, resume: str | None, detach: bool, as_json: bool, **values: Any) -> None:
     """Fine-tune a model on a dataset, with LoRA. Ctrl-C cancels the run and saves what it has learnt."""
     service = TrainingService()
-    spec = spec_of(service, given(values))
-    view = anyio.run(start_and_follow, service, spec, detach)
+    arguments = given(values)
+
+    async def submit() -> Submission:
+        if resume is None:
+            return await service.submit(spec_of(service, arguments))
+        return await service.go_on(resume, int(arguments["steps"]) if "steps" in arguments else None)
+
+    view = anyio.run(start_and_follow, service, submit, detach)
     if as_json:
         print_json(view)
     else:
@@ -51,17 +59,19 @@ def resolved_paths(service: TrainingService, arguments: dict[str, Any]) -> dict[
     if "dataset" in arguments:
         resolved["dataset"] = resolved_source(arguments["dataset"], paths)
     if "output" in arguments:
-        resolved["output"] = paths.resolve(arguments["output"], "output")
+        resolved["output"] = paths.resolve(arguments["output"], "output", write=True)
     model = arguments.get("model", service.settings.model.name)
     if classify_model(model).kind == "folder":
         resolved["model"] = paths.resolve(model, "model")
     return resolved
 
 
-async def start_and_follow(service: TrainingService, spec: TrainSpec, detach: bool = False) -> RunView:
+async def start_and_follow(
+    service: TrainingService, submit: Callable[[], Awaitable[Submission]], detach: bool = False
+) -> RunView:
     """Submit a run and, unless detached, show it to its end."""
     await service.recover()
-    submission = await service.submit(spec)
+    submission = await submit()
     click.echo(f"run_started run_id={submission.run_id}", err=True)
     if detach:
         return await service.get(submission.run_id)

@@ -22,7 +22,7 @@ from ..tools.context import AgentTool, ToolContext
 from ..training.config import explain, flat_fields
 from ..training.errors import BackpropagateError, InputError, nearest
 from ..training.paths import PathPolicy
-from ..training.redact import scrub
+from ..training.redact import scrub, scrub_all
 from ..training.service import TrainingService
 from .progress import ProgressStream
 from .schema import compact
@@ -122,7 +122,7 @@ class ServerTool(Tool):
             ) from error
         return CallToolResult(
             content=[TextContent(type="text", text=scrub(result.text()))],
-            structured_content=result.model_dump(mode="json", exclude_none=True),
+            structured_content=scrub_all(result.model_dump(mode="json", exclude_none=True)),
         )
 
     def _with_settings(self, arguments: dict[str, Any], known: list[str]) -> dict[str, Any]:

@@ -40,7 +40,8 @@ class ProgressStream:
         for event in events:
             self._take(event)
         waited = self._clock() - self._sent_at
-        if self._done or (self._fresh and waited >= LEAST_GAP_S) or waited >= HEARTBEAT_S:
+        ending = self._done and self._fresh
+        if ending or (not self._done and ((self._fresh and waited >= LEAST_GAP_S) or waited >= HEARTBEAT_S)):
             await self._send_now()
 
     def _take(self, event: Event) -> None:

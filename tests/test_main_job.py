@@ -24,7 +24,7 @@ async def test_an_mcp_client_teaches_smollm2_ten_facts_and_sees_it_happen(
 
     server = StdioServerParameters(
         command=sys.executable,
-        args=["-m", "backpropagate", "serve", "--root", str(tmp_path), "--root", str(smollm2)],
+        args=["-P", "-m", "backpropagate", "serve", "--root", str(tmp_path), "--root", str(smollm2)],
         env=dict(os.environ),
     )
     async with Client(stdio_client(server)) as client:

@@ -8,6 +8,7 @@ from .get_run import get_run
 from .gpu_status import gpu_status
 from .inspect_dataset import inspect_dataset
 from .list_runs import list_runs
+from .resume_run import resume_run
 from .train import train
 
 TOOLS = (
@@ -24,6 +25,9 @@ TOOLS = (
     ),
     AgentTool(list_runs, "List runs", read_only=True, destructive=False, idempotent=True, open_world=False),
     AgentTool(get_run, "Look at a run", read_only=True, destructive=False, idempotent=True, open_world=False),
+    AgentTool(
+        resume_run, "Go on with a run", read_only=False, destructive=False, idempotent=True, open_world=True
+    ),
     AgentTool(cancel_run, "Stop a run", read_only=False, destructive=True, idempotent=True, open_world=False),
     AgentTool(gpu_status, "GPU status", read_only=True, destructive=False, idempotent=True, open_world=False),
 )

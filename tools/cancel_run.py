@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from ..training.runs.folder import ENDED
-from ..training.runs.identity import host
 from .context import ToolContext
 from .follow import WaitSeconds, follow
 from .get_run import RunId
@@ -17,6 +16,6 @@ async def cancel_run(context: ToolContext, run_id: RunId, wait_s: WaitSeconds = 
     """
     before = await context.service.get(run_id)
     if before.status in ENDED:
-        return run_status(before, host(), note=f"The run had ended already ({before.status}).")
+        return run_status(before, note=f"The run had ended already ({before.status}).")
     await context.service.cancel(before.run_id)
-    return run_status(await follow(context, before.run_id, wait_s), host())
+    return run_status(await follow(context, before.run_id, wait_s))

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 from pydantic import BaseModel, ConfigDict
 
-from ..training.models.presets import classify_model
+from ..training.models.presets import classify_model, looks_like_path
 from ..training.paths import PathPolicy
 from ..training.runs.events import Event
 from ..training.service import TrainingService
@@ -33,8 +33,10 @@ def resolved_model(context: ToolContext, model: str | None) -> str:
         PathForbiddenError: the folder may not be read.
     """
     name = model or context.service.settings.model.name
-    source = classify_model(name)
-    return context.paths.resolve(name, "model") if source.kind == "folder" else name
+    if looks_like_path(name):  # the policy first: nobody may learn what lies where nobody may look
+        name = context.paths.resolve(name, "model")
+    classify_model(name)
+    return name
 
 
 class ToolResult(BaseModel):

@@ -6,7 +6,6 @@ from typing import Annotated
 
 from pydantic import Field
 
-from ..training.runs.identity import host
 from .context import ToolContext
 from .follow import WaitSeconds, follow
 from .status import RunStatus, run_status
@@ -24,4 +23,4 @@ async def get_run(context: ToolContext, run_id: RunId, wait_s: WaitSeconds = 0) 
     view = await context.service.get(run_id)
     if wait_s > 0:
         view = await follow(context, view.run_id, wait_s, stop_at_news=True)
-    return run_status(view, host())
+    return run_status(view)

@@ -2,19 +2,19 @@
 
 from __future__ import annotations
 
-import re
 from typing import Literal
 
 from pydantic import BaseModel, Field
 
 from ..training.errors import ErrorRecord, describe
+from ..training.redact import cleaned
 from ..training.runs.folder import Status
+from ..training.runs.identity import same_host
 from ..training.runs.view import RunView
 from .context import ToolResult
 
 ANSWERS_SHOWN = 20
 ANSWER_LENGTH = 140  # characters
-CONTROL = re.compile(r"[\x00-\x08\x0b-\x1f\x7f-\x9f\u200b-\u200f\u202a-\u202e\u2060-\u2069]")
 
 
 class UntrustedAnswer(BaseModel):
@@ -38,6 +38,8 @@ class RunStatus(ToolResult):
     total_steps: int | None = None
     first_loss: float | None = None
     loss: float | None = None
+    eval_loss: float | None = None
+    engine: str | None = None
     tokens_per_s: float | None = None
     eta_s: float | None = None
     created_at: str
@@ -83,6 +85,10 @@ class RunStatus(ToolResult):
         if self.loss is not None:
             fall = f"{self.first_loss:.4g} → " if self.first_loss is not None else ""
             parts.append(f"loss {fall}{self.loss:.4g}")
+        if self.eval_loss is not None:
+            parts.append(f"held-out loss {self.eval_loss:.4g}")
+        if self.engine:
+            parts.append(self.engine)
         if self.status == "running" and self.tokens_per_s:
             parts.append(f"{self.tokens_per_s:.0f} tokens/s")
         if self.eta_s is not None and self.status == "running":
@@ -100,18 +106,18 @@ class RunStatus(ToolResult):
         return lines
 
 
-def run_status(view: RunView, this_host: str, note: str | None = None) -> RunStatus:
+def run_status(view: RunView, note: str | None = None) -> RunStatus:
     """The run as tools return it, with text made by models capped and cleaned."""
     shared = RunStatus.model_fields.keys() & RunView.model_fields.keys() - {"next", "host", "status"}
     return RunStatus(
         **{name: getattr(view, name) for name in shared},
         status=view.status.value,
-        host=None if view.host == this_host else view.host,
+        host=None if same_host(view.host) else view.host.partition("~")[0],
         untrusted_answers=[
             UntrustedAnswer(
-                question=cleaned(answer.question),
-                before=answer.before and cleaned(answer.before),
-                after=answer.after and cleaned(answer.after),
+                question=cleaned(answer.question, ANSWER_LENGTH),
+                before=answer.before and cleaned(answer.before, ANSWER_LENGTH),
+                after=answer.after and cleaned(answer.after, ANSWER_LENGTH),
             )
             for answer in view.answers[:ANSWERS_SHOWN]
         ],
@@ -132,18 +138,16 @@ def next_step(view: RunView) -> str:
             )
         case Status.CANCELLED if view.adapter_path:
             return (
-                f"The adapter holds what was learnt in {view.step} steps; train(…, new_run=true) starts anew."
+                f"The adapter holds what was learnt in {view.step} steps; "
+                f'resume_run(run_id="{view.run_id}") goes on.'
             )
-        case Status.CANCELLED:
-            return "Nothing was learnt yet; train(…, new_run=true) starts anew."
-        case Status.FAILED | Status.INTERRUPTED:
-            return "Do what the error says, then call train again."
-
-
-def cleaned(text: str) -> str:
-    """Untrusted text on one line, without control characters, capped."""
-    line = " ".join(CONTROL.sub("", text).split())
-    return line if len(line) <= ANSWER_LENGTH else line[: ANSWER_LENGTH - 1] + "…"
+        case Status.CANCELLED | Status.INTERRUPTED:
+            return f'resume_run(run_id="{view.run_id}") goes on from the last checkpoint.'
+        case Status.FAILED:
+            return (
+                f'Do what the error says; then resume_run(run_id="{view.run_id}") goes on from the last '
+                "checkpoint, or train(…, new_run=true) starts anew."
+            )
 
 
 def duration(seconds: float) -> str:

@@ -29,7 +29,6 @@ from ..training.data.submission import resolved_source
 from ..training.errors import from_record
 from ..training.output import check_output
 from ..training.runs.folder import Status
-from ..training.runs.identity import host
 from .context import ToolContext, resolved_model
 from .follow import WaitSeconds, follow
 from .status import RunStatus, run_status
@@ -37,7 +36,7 @@ from .status import RunStatus, run_status
 
 async def train(
     context: ToolContext,
-    dataset: DatasetSource,
+    dataset: DatasetSource | None = None,
     model: ModelName | None = None,
     steps: Steps | None = None,
     epochs: Epochs | None = None,
@@ -62,9 +61,19 @@ async def train(
     ] = None,
     request_key: Annotated[
         str | None,
-        Field(max_length=200, description="Your name for this request: a retry with it finds the same run."),
+        Field(
+            min_length=1,
+            max_length=200,
+            description="Your name for this request: a retry with it finds the same run.",
+        ),
     ] = None,
     new_run: Annotated[bool, Field(description="Start a new run even if an equal one is there.")] = False,
+    resume: Annotated[
+        str | None,
+        Field(
+            description="Go on with this run instead; with more steps than it planned, as a new run from it."
+        ),
+    ] = None,
     wait_s: WaitSeconds = 50,
 ) -> RunStatus:
     """Fine-tune a language model on a dataset with LoRA, on this machine.
@@ -72,36 +81,39 @@ async def train(
     Returns within wait_s with the result, or with a run_id that get_run follows: the run goes on by itself,
     also when the client is closed. Give `questions` that only the dataset answers to see whether it helped.
     """
-    arguments = {
-        "dataset": resolved_source(dataset, context.paths),
-        "model": resolved_model(context, model),
-        "steps": steps,
-        "epochs": epochs,
-        "samples": samples,
-        "on_bad_rows": on_bad_rows,
-        "dedupe": dedupe,
-        "batch_size": batch_size,
-        "learning_rate": learning_rate,
-        "max_seq_length": max_seq_length,
-        "lora_r": lora_r,
-        "lora_alpha": lora_alpha,
-        "load_in_4bit": load_in_4bit,
-        "seed": seed,
-        "questions": questions,
-        "output": context.paths.resolve(output, "output") if output else None,
-    }
-    spec = train_spec(
-        context.service.settings, settings=settings, arguments=arguments, roots=context.paths.recorded()
-    )
-    check_output(spec.output)
-    submission = await context.service.submit(
-        spec, request_key=request_key, find_equal=request_key is None and not new_run
-    )
+    if resume is not None:
+        submission = await context.service.go_on(resume, steps)
+    else:
+        arguments = {
+            "dataset": resolved_source(dataset, context.paths) if dataset else None,
+            "model": resolved_model(context, model),
+            "steps": steps,
+            "epochs": epochs,
+            "samples": samples,
+            "on_bad_rows": on_bad_rows,
+            "dedupe": dedupe,
+            "batch_size": batch_size,
+            "learning_rate": learning_rate,
+            "max_seq_length": max_seq_length,
+            "lora_r": lora_r,
+            "lora_alpha": lora_alpha,
+            "load_in_4bit": load_in_4bit,
+            "seed": seed,
+            "questions": questions,
+            "output": context.paths.resolve(output, "output", write=True) if output else None,
+        }
+        spec = train_spec(
+            context.service.settings, settings=settings, arguments=arguments, roots=context.paths.recorded()
+        )
+        check_output(spec.output)
+        submission = await context.service.submit(
+            spec, request_key=request_key, find_equal=request_key is None and not new_run
+        )
     view = await follow(context, submission.run_id, wait_s)
     if view.error and view.status in {Status.FAILED, Status.INTERRUPTED}:
         error = view.error
         raise from_record(error.model_copy(update={"message": f"Run {view.run_id} failed. {error.message}"}))
-    return run_status(view, host(), note=_note(submission.existing, request_key))
+    return run_status(view, note=_note(submission.existing, request_key))
 
 
 def _note(existing: bool, request_key: str | None) -> str | None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import secrets
 import shutil
 from collections.abc import Callable
 from pathlib import Path
@@ -10,6 +11,7 @@ from typing import Any
 from .config import TrainSpec
 from .engine.plan import Plan
 from .models.presets import classify_model
+from .output import check_output
 from .runs.durable import disk_full, is_disk_full, read_json, sync_file, sync_folder, write_json
 
 CARD = """\
@@ -24,7 +26,7 @@ tags:
 
 # LoRA adapter for {base}
 
-Trained with backpropagate {version}: {steps} steps of {batch} examples, learning rate {rate:g}, rank {rank}.
+Trained with backpropagate {version}: LoRA rank {rank}, learning rate {rate:g}, seed {seed}.
 
 ```python
 from peft import PeftModel
@@ -37,27 +39,31 @@ tokenizer = AutoTokenizer.from_pretrained("path/to/this/folder")
 """
 
 
-def save_adapter(
-    target: Path, write: Callable[[Path], None], tokenizer: Any, spec: TrainSpec, plan: Plan
-) -> None:
-    """Write the adapter with tokenizer, chat template and card to `target`; replaces an older one.
+def finish_adapter(written: Path, target: Path, tokenizer: Any, plan: Plan) -> None:
+    """Move what an engine wrote to `target`, with tokenizer, chat template and card; replaces an older one.
 
     Args:
-        write: writes adapter_model.safetensors and adapter_config.json into a folder.
+        written: folder with adapter_model.safetensors and adapter_config.json; gone afterwards.
 
     Raises:
         DiskFullError: there is no space; `target` is what it was before.
     """
-    base = _base_model(spec, plan)
 
     def fill(folder: Path) -> None:
-        write(folder)
+        shutil.copytree(written, folder, dirs_exist_ok=True)
         tokenizer.save_pretrained(folder)
         config = read_json(folder / "adapter_config.json")
-        write_json(folder / "adapter_config.json", config | {"base_model_name_or_path": base})
-        (folder / "README.md").write_text(_card(base, plan), encoding="utf-8")
+        write_json(folder / "adapter_config.json", config | {"base_model_name_or_path": plan.base_model_name})
+        (folder / "README.md").write_text(_card(plan), encoding="utf-8")
 
     _write_folder(target, fill)
+    shutil.rmtree(written)
+
+
+def base_model_name(spec: TrainSpec, model: Path) -> str:
+    """The name under which plain PEFT finds the base: its Hub id, or the folder it was loaded from."""
+    source = classify_model(spec.model.name)
+    return str(model) if source.kind == "folder" else source.location
 
 
 def copy_adapter(adapter: Path, output: str | None) -> str | None:
@@ -65,14 +71,16 @@ def copy_adapter(adapter: Path, output: str | None) -> str | None:
     if output is None:
         return None
     target = Path(output)
+    check_output(output)  # hours may have passed since it was asked for
     target.parent.mkdir(parents=True, exist_ok=True)
+    if target.exists():
+        target.rmdir()
     _write_folder(target, lambda folder: shutil.copytree(adapter, folder, dirs_exist_ok=True))
     return str(target)
 
 
 def _write_folder(target: Path, fill: Callable[[Path], Any]) -> None:
-    part = target.with_name(f".{target.name}.part")
-    shutil.rmtree(part, ignore_errors=True)
+    part = target.with_name(f".{target.name}-{secrets.token_hex(4)}.part")
     try:
         part.mkdir(parents=True)
         fill(part)
@@ -90,20 +98,13 @@ def _write_folder(target: Path, fill: Callable[[Path], Any]) -> None:
         raise
 
 
-def _base_model(spec: TrainSpec, plan: Plan) -> str:
-    """The name under which plain PEFT finds the base: its Hub id, or the folder it was loaded from."""
-    source = classify_model(spec.model.name)
-    return str(plan.model_path) if source.kind == "folder" else source.location
-
-
-def _card(base: str, plan: Plan) -> str:
+def _card(plan: Plan) -> str:
     from .. import __version__
 
     return CARD.format(
-        base=base,
+        base=plan.base_model_name,
         version=__version__,
-        steps=plan.total_steps,
-        batch=plan.batch_size * plan.gradient_accumulation_steps,
         rate=plan.learning_rate,
         rank=plan.lora.r,
+        seed=plan.seed,
     )

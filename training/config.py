@@ -109,7 +109,23 @@ WarmupSteps = Annotated[int, Field(ge=0, description="Steps over which the learn
 WeightDecay = Annotated[float, Field(ge=0, le=1, description="AdamW weight decay; 0 is off.")]
 MaxGradNorm = Annotated[float, Field(ge=0, description="Clip the gradient's norm to this; 0 is off.")]
 Seed = Annotated[int, Field(ge=0, le=2**32 - 1, description="Seed of every random choice.")]
-EngineName = Annotated[Literal["auto", "trl"], Field(description="Training engine.")]
+WarmupRatio = Annotated[float, Field(ge=0, le=1, description="Share of all steps to warm up over.")]
+EngineName = Annotated[
+    Literal["auto", "packed", "autograd", "trl", "unsloth"],
+    Field(description="Training engine; auto takes packed where the model allows it, else autograd."),
+]
+Recompute = Annotated[
+    Literal["auto", "nothing", "gate_up", "everything"],
+    Field(description="Activations to compute again in the backward pass, to save GPU memory."),
+]
+MicroBatchTokens = Annotated[int, Field(ge=16, description="Most tokens that go through the model at once.")]
+CheckpointSteps = Annotated[int, Field(ge=1, description="Save a checkpoint every so many steps.")]
+CheckpointSeconds = Annotated[float, Field(ge=0, description="Save a checkpoint every so many seconds.")]
+EvalEvery = Annotated[int, Field(ge=1, description="Steps between evaluations on the held-out rows.")]
+Patience = Annotated[
+    int, Field(ge=1, description="Stop after so many worse evaluations, and keep the best adapter.")
+]
+RankStabilised = Annotated[bool, Field(description="Scale LoRA by alpha / sqrt(r) instead of alpha / r.")]
 Device = Annotated[Literal["auto", "cpu", "cuda"], Field(description="Where to train.")]
 Threads = Annotated[int, Field(ge=1, le=1024, description="CPU threads; by default the physical cores.")]
 Questions = Annotated[
@@ -118,6 +134,7 @@ Questions = Annotated[
 ]
 MaxNewTokens = Annotated[int, Field(ge=1, le=4096, description="Longest answer to a question, in tokens.")]
 SystemPrompt = Annotated[str, Field(description="System message for the questions; may be empty.")]
+RunReference = Annotated[str, Field(description="The run whose adapter this one goes on from.")]
 PreviewRows = Annotated[int, Field(ge=0, le=20, description="How many rows to show as the model sees them.")]
 OutputFolder = Annotated[
     str, Field(min_length=1, description="Also copy the finished adapter to this folder.")
@@ -160,6 +177,7 @@ class LoraGroup(Group):
     alpha: LoraAlpha = 32
     dropout: LoraDropout = 0.0
     target_modules: TargetModules = "all-linear"
+    rslora: RankStabilised = False
 
 
 class TrainingGroup(Group):
@@ -173,12 +191,19 @@ class TrainingGroup(Group):
     weight_decay: WeightDecay = 0.0
     max_grad_norm: MaxGradNorm = 1.0
     seed: Seed = 42
+    warmup_ratio: WarmupRatio | None = None
     engine: EngineName = "auto"
+    recompute: Recompute = "auto"
+    micro_batch_tokens: MicroBatchTokens | None = None
+    checkpoint_every_steps: CheckpointSteps | None = None
+    checkpoint_every_s: CheckpointSeconds = 300.0
     device: Device = "auto"
     threads: Threads | None = None
 
 
 class EvaluationGroup(Group):
+    eval_every: EvalEvery | None = None
+    patience: Patience | None = None
     questions: Questions = []
     max_new_tokens: MaxNewTokens = 64
     system: SystemPrompt | None = None
@@ -213,6 +238,7 @@ class TrainSpec(Spec):
     training: TrainingGroup = TrainingGroup()
     evaluation: EvaluationGroup = EvaluationGroup()
     output: OutputFolder | None = None
+    parent: RunReference | None = None
 
 
 RunSpec = Annotated[TrainSpec | InspectSpec, Discriminator("kind")]
@@ -251,6 +277,7 @@ class TrainArguments(TypedDict, total=False):
     lora_alpha: int
     lora_dropout: float
     lora_target_modules: str | list[str]
+    lora_rslora: bool
     steps: int | None
     epochs: float
     batch_size: int | str
@@ -261,7 +288,14 @@ class TrainArguments(TypedDict, total=False):
     weight_decay: float
     max_grad_norm: float
     seed: int
+    warmup_ratio: float | None
     engine: str
+    recompute: str
+    micro_batch_tokens: int | None
+    checkpoint_every_steps: int | None
+    checkpoint_every_s: float
+    eval_every: int | None
+    patience: int | None
     device: str
     threads: int | None
     questions: list[str]
@@ -345,7 +379,13 @@ def load_settings() -> Settings:
         raise InvalidSettingError(
             explain(error, prefix=ENV_PREFIX, separator="__"), hint="See `backprop info` for every setting."
         ) from None
-    return settings.model_copy(update={"home": home})
+    absolute = {name: _absolute(getattr(settings, name)) for name in ("runtime_dir", "log_file")}
+    return settings.model_copy(update={"home": home, **absolute})
+
+
+def _absolute(path: Path | None) -> Path | None:
+    """Workers have another working folder, so a path must mean the same everywhere."""
+    return None if path is None else path.expanduser().absolute()
 
 
 def _check_dotenv(dotenv: Path) -> None:
@@ -472,6 +512,11 @@ def _grouped(defaults: Settings, settings: Mapping[str, Any], arguments: Mapping
 def _take_group(into: dict[str, Any], group: str, values: Mapping[str, Any]) -> None:
     for field, value in values.items():
         _known(field, list(GROUPS[group].model_fields), f"settings.{group}")
+        argument = flat_name(group, field)
+        if argument in {"model", "dataset"}:
+            raise InputError(
+                f"settings.{group}.{field} has an argument of its own.", hint=f"Use {argument}=…."
+            )
         into[field] = value
 
 

@@ -49,8 +49,11 @@ class PathPolicy:
     def for_person(cls, home: Path) -> PathPolicy:
         return cls(None, home.resolve())
 
-    def resolve(self, given: str, argument: str) -> str:
+    def resolve(self, given: str, argument: str, *, write: bool = False) -> str:
         """The absolute path, with every link followed.
+
+        Args:
+            write: whether something is to be written there.
 
         Raises:
             PathForbiddenError: it is relative where that is refused, or outside of what may be touched.
@@ -62,7 +65,7 @@ class PathPolicy:
                 hint="Give the absolute path: the server does not know the client's working folder.",
             )
         resolved = path.resolve()
-        reason = self._reason_against(resolved)
+        reason = self._reason_against(resolved, write)
         if reason:
             raise PathForbiddenError(f"{argument}: {resolved} {reason}.", hint=self._hint())
         return str(resolved)
@@ -79,12 +82,14 @@ class PathPolicy:
     def from_record(cls, roots: Sequence[str] | None, home: Path) -> PathPolicy:
         return cls.for_person(home) if roots is None else cls.for_assistant([Path(r) for r in roots], home)
 
-    def _reason_against(self, path: Path) -> str | None:
-        if CREDENTIALS.intersection(path.parts):
+    def _reason_against(self, path: Path, write: bool) -> str | None:
+        if CREDENTIALS.intersection(part.casefold() for part in path.parts):
             return "lies in a folder of credentials"
         if self.roots is None:
             return "lies in a system folder" if _in_system_folder(path) else None
-        if any(path.is_relative_to(root) for root in (*self.roots, self.home)):
+        if path.is_relative_to(self.home):
+            return "lies in the home folder of runs and models" if write else None
+        if any(path.is_relative_to(root) for root in self.roots):
             return None
         user = Path.home().resolve()
         if not path.is_relative_to(user):
@@ -102,5 +107,5 @@ def _in_system_folder(path: Path) -> bool:
     if os.name == "nt":
         folders = [Path(os.environ[name]) for name in WINDOWS_SYSTEM if name in os.environ]
     else:
-        folders = [Path(name) for name in POSIX_SYSTEM]
+        folders = [folder for name in POSIX_SYSTEM for folder in (Path(name), Path(name).resolve())]
     return any(path.is_relative_to(folder) for folder in folders)

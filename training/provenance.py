@@ -30,7 +30,7 @@ def provenance(spec: TrainSpec, plan: Plan, data: Summary) -> dict[str, Any]:
         "dataset": {"source": spec.data.source, **data.as_dict()},
         "model": {
             "name": spec.model.name,
-            "path": str(plan.model_path),
+            "path": str(plan.model),
             "revision": _revision(plan) or spec.model.revision,
         },
         "seed": plan.seed,
@@ -53,6 +53,6 @@ def _version(name: str) -> str | None:
 
 def _revision(plan: Plan) -> str | None:
     """The commit of a model in the Hub's cache: the name of its snapshot folder."""
-    if plan.model_path.parent.name == "snapshots":
-        return plan.model_path.name
-    return read_json(plan.model_path / "config.json").get("_commit_hash")
+    if plan.model.parent.name == "snapshots":
+        return plan.model.name
+    return read_json(plan.model / "config.json").get("_commit_hash")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from typing import Any
 
 HIDDEN = "[hidden]"
 
@@ -20,11 +21,32 @@ ASSIGNED = re.compile(
 )
 
 
+CONTROL = re.compile(r"[\x00-\x08\x0b-\x1f\x7f-\x9f\u200b-\u200f\u202a-\u202e\u2060-\u2069]")
+"""Characters that a terminal or a reader would obey rather than show."""
+
+
 def scrub(text: str) -> str:
     """`text` with every token, key and password replaced by `[hidden]`."""
     text = TOKENS.sub(HIDDEN, text)
     text = BEARER.sub(rf"\1{HIDDEN}", text)
     return ASSIGNED.sub(rf"\1{HIDDEN}", text)
+
+
+def scrub_all(value: Any) -> Any:
+    """`value` with every string in it scrubbed, however deep it lies."""
+    if isinstance(value, str):
+        return scrub(value)
+    if isinstance(value, dict):
+        return {key: scrub_all(item) for key, item in value.items()}  # pyright: ignore[reportUnknownVariableType]
+    if isinstance(value, list | tuple):
+        return [scrub_all(item) for item in value]  # pyright: ignore[reportUnknownVariableType]
+    return value
+
+
+def cleaned(text: str, length: int = 1000) -> str:
+    """Text that may come from anywhere: on one line, without control characters, at most `length` long."""
+    line = " ".join(CONTROL.sub("", text).split())
+    return line if len(line) <= length else line[: length - 1] + "…"
 
 
 def looks_secret(text: str) -> bool:

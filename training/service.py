@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import subprocess
 import threading
 from collections.abc import AsyncGenerator, Callable
 from dataclasses import dataclass
@@ -20,13 +21,13 @@ import anyio.to_thread
 
 from .config import InspectSpec, Settings, TrainSpec, load_settings
 from .data.submission import content_of, local_source
-from .errors import InputError, RunFolderError
+from .errors import InputError, RunFolderError, RuntimeFailure
 from .lanes import needs_of
 from .models.presets import classify_model
 from .paths import PathPolicy
 from .runs.events import Event, read_events
 from .runs.folder import ENDED, RunFolder, RunState, Status
-from .runs.identity import boot_id, host, seconds_since
+from .runs.identity import boot_id, same_host, seconds_since
 from .runs.slots import Line, default_runtime_folder
 from .runs.store import RunStore
 from .runs.view import RunView, view
@@ -86,7 +87,9 @@ class TrainingService:
         run, existing = self.store.for_request(spec, request_key, fingerprint)
         if not existing:
             self._stand_in_line(run, spec)
-            self._start(run)
+        elif not _was_never_started(self.store.observe(run)):
+            return Submission(run.run_id, existing)
+        self._start(run)
         return Submission(run.run_id, existing)
 
     def _stand_in_line(self, run: RunFolder, spec: TrainSpec | InspectSpec) -> None:
@@ -97,9 +100,26 @@ class TrainingService:
             raise
 
     def _start(self, run: RunFolder) -> None:
-        process = spawn_worker(run, self.settings, self.runtime_folder)
+        try:
+            process = spawn_worker(run, self.settings, self.runtime_folder)
+        except OSError as error:
+            self._could_not_start(run, str(error))
+            return
         # Somebody has to take the exit status of a child, or it stays behind as a zombie.
-        threading.Thread(target=process.wait, daemon=True, name=f"reap-{process.pid}").start()
+        threading.Thread(target=self._reap, args=(run, process), daemon=True).start()
+
+    def _reap(self, run: RunFolder, process: subprocess.Popen[bytes]) -> None:
+        code = process.wait()
+        if run.path.exists():
+            self._could_not_start(run, f"exit code {code}; {run.log_path} says more")
+
+    def _could_not_start(self, run: RunFolder, reason: str) -> None:
+        """Fail a run whose worker came to its end before it took the run up."""
+        error = RuntimeFailure(
+            f"The run's worker could not start ({reason}).",
+            hint="Check the installation with `backprop info`; BACKPROPAGATE_PYTHON names the interpreter.",
+        )
+        self.store.fail_unstarted(run, error.record())
 
     @property
     def runtime_folder(self) -> Path:
@@ -110,6 +130,7 @@ class TrainingService:
         await _in_thread(self._recover)
 
     def _recover(self) -> None:
+        self.store.sweep()
         for run in self.store.unfinished():
             try:
                 state = self.store.observe(run)
@@ -117,6 +138,57 @@ class TrainingService:
                 continue  # `list` shows it
             if _needs_a_worker(state):
                 self._start(run)
+
+    async def resume(self, run_id: str) -> RunView:
+        """Queue an ended run again: the same folder, a new attempt, from its last checkpoint.
+
+        A run that is queued or running already is left as it is.
+
+        Raises:
+            InputError: it has completed, or belongs to another machine.
+            QueueFullError: twenty runs wait already.
+        """
+        return await _in_thread(partial(self._resume, run_id))
+
+    def _resume(self, run_id: str) -> RunView:
+        run = self.store.find(run_id)
+        state = self.store.observe(run)
+        if state.status in ENDED:
+            before = state
+            state = self.store.reopen(run)
+            try:
+                Line(self.runtime_folder, needs_of(run.spec()).lane).join(run.run_id)
+            except Exception:
+                self.store.conclude(run, before)
+                raise
+            self._start(run)
+        return view(run, state)
+
+    async def go_on(self, run_id: str, steps: int | None = None) -> Submission:
+        """Resume a run; or, to take more steps than it had planned, start a new one from its adapter.
+
+        Args:
+            steps: steps in all, those that the run has taken included; None: as it had planned.
+
+        Raises:
+            InputError: there is nothing to go on to.
+        """
+        return await _in_thread(partial(self._go_on, run_id, steps))
+
+    def _go_on(self, run_id: str, steps: int | None) -> Submission:
+        before = self._get(run_id)
+        spec = self.store.find(before.run_id).spec()
+        longer = steps is not None and steps > (before.total_steps or 0)
+        if not longer or not isinstance(spec, TrainSpec) or steps is None:
+            return Submission(self._resume(before.run_id).run_id, existing=False)
+        if before.status not in ENDED or before.adapter_path is None:
+            raise InputError(
+                f"Run {before.run_id} is {before.status} and has no adapter to go on from.",
+                hint="Resume it without steps first.",
+            )
+        training = spec.training.model_copy(update={"steps": steps - before.step})
+        child = {"parent": before.run_id, "training": training, "output": None}
+        return self._submit(spec.model_copy(update=child), None, find_equal=True)
 
     # --- look ---------------------------------------------------------------------------------------
     async def get(self, run_id: str) -> RunView:
@@ -186,13 +258,13 @@ class TrainingService:
         state = self.store.observe(run)
         if state.status in ENDED:
             return view(run, state)
-        if state.host != host():
+        if not same_host(state.host):
             raise InputError(
                 f"Run {run.run_id} is at work on {state.host}, not on this machine.",
                 hint=f"Cancel it on {state.host}.",
             )
         run.request_cancel(reason)
-        if state.pid is None:
+        if state.pid is None or state.boot_id != boot_id():
             self._start(run)  # nobody is there to see it: a worker that comes up only to say so
         return view(run, state)
 
@@ -215,12 +287,16 @@ def _with_absolute_model(spec: TrainSpec | InspectSpec) -> TrainSpec | InspectSp
     return spec.model_copy(update={"model": spec.model.model_copy(update={"name": source.location})})
 
 
+def _was_never_started(state: RunState) -> bool:
+    return state.status is Status.QUEUED and state.pid is None and same_host(state.host)
+
+
 def _needs_a_worker(state: RunState) -> bool:
-    if state.status is not Status.QUEUED or state.host != host():
+    if state.status is not Status.QUEUED or not same_host(state.host):
         return False
     if state.boot_id != boot_id():
         return True
-    return state.pid is None and seconds_since(state.created_at) > STARTING_S
+    return state.pid is None and seconds_since(state.queued_at or state.created_at) > STARTING_S
 
 
 def _fingerprint(spec: TrainSpec | InspectSpec, content: str) -> str:

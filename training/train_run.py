@@ -1,23 +1,26 @@
 """A training run from its spec to its adapter: check, wait, load, train, save, ask.
 
-The worker and the Trainer both carry runs out with this, so they do the same work.
+The worker and the Trainer both carry runs out with this, so they do the same work. A later attempt takes the
+plan and the examples of the first, and goes on from the last checkpoint.
 """
 
 from __future__ import annotations
 
+import gc
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from .config import TrainSpec
+from .data import Prepared, prepare, prepared_before
 from .data.check import check
 from .data.findings import meaning_of
-from .errors import TrainingAbortedError
+from .errors import DatasetError, TrainingAbortedError, describe
+from .runs.journal import as_record
 from .work import Work, use_threads
 
 if TYPE_CHECKING:
-    from .data import Prepared
     from .engine.plan import Outcome, Plan
 
 
@@ -44,17 +47,21 @@ def carry_out(work: Work, take_turn: Callable[[], None]) -> None:
     """
     spec = work.run.spec()
     assert spec.kind == "train"
-    _check_data(work, spec)
+    planned = work.run.plan()
+    if planned is None:
+        _check_data(work, spec)
     take_turn()
-    ready = _prepare(work, spec, work.model_folder())
+    model = work.model_folder()
+    ready = _prepare(work, spec, model) if planned is None else _prepare_again(work, spec, model, planned)
     outcome = _train(work, ready)
     result = _keep(work, ready, outcome)
-    if outcome.stopped:
+    if outcome.status == "cancelled":
         work.journal.cancelled(result)
     else:
         work.journal.completed(result)
 
 
+# --- Before the first step. ---
 def _check_data(work: Work, spec: TrainSpec) -> None:
     """Refuse bad rows before anything is waited for, downloaded or loaded."""
     work.journal.phase("checking", "checking the data")
@@ -64,19 +71,62 @@ def _check_data(work: Work, spec: TrainSpec) -> None:
     checked.raise_if_unusable(spec.data.on_bad_rows)
 
 
-def _prepare(work: Work, spec: TrainSpec, model_path: Path) -> Ready:
-    work.journal.phase("loading", "importing torch and transformers")
-    cores = use_threads(spec.training.threads)
+def _prepare(work: Work, spec: TrainSpec, model: Path) -> Ready:
+    tokenizer, threads = _load_tokenizer(work, spec, model)
+    data = _examples(work, spec, tokenizer)
+    _tell_about_data(work, data)
 
-    from .data import prepare
+    from .adapter import base_model_name
+    from .engine.choose import Machine, choose_plan
     from .engine.device import free_gpu_bytes, torch_device
-    from .engine.plan import make_plan
+    from .provenance import provenance
+
+    plan, reasons = choose_plan(
+        spec,
+        Machine(torch_device(), free_gpu_bytes(), threads),
+        model=model,
+        adapter=work.run.path / ".adapter-of-the-engine",
+        base_model_name=base_model_name(spec, model),
+        continue_from=_parent_adapter(work, spec),
+    )
+    plan = replace(plan, tokens_key=data.key)
+    work.run.write_provenance(provenance(spec, plan, data.summary))
+    work.run.write_plan({**plan.record(), "reasons": reasons})
+    return Ready(spec, tokenizer, data, plan)
+
+
+def _prepare_again(work: Work, spec: TrainSpec, model: Path, planned: dict[str, Any]) -> Ready:
+    """The examples and the plan of the attempt before.
+
+    Raises:
+        DatasetError: the dataset has been changed, and its tokens are no longer in the cache.
+    """
+    from .engine.plan import Plan
+
+    tokenizer, _ = _load_tokenizer(work, spec, model)
+    plan = replace(Plan.from_record(planned), model=model, resume=True)
+    data = prepared_before(work.home / "cache" / "tokens", plan.tokens_key)
+    data = data or _examples(work, spec, tokenizer)
+    if data.key != plan.tokens_key:
+        raise DatasetError(
+            f"The dataset {spec.data.source} is no longer what this run began with.",
+            hint="Restore it to resume, or start a new run.",
+        )
+    return Ready(spec, tokenizer, data, plan)
+
+
+def _load_tokenizer(work: Work, spec: TrainSpec, model: Path) -> tuple[Any, int]:
+    work.journal.phase("loading", "importing torch and transformers")
+    threads = use_threads(spec.training.threads)
     from .engine.tokenizer import load_tokenizer
 
     work.stop_here_if_asked()
-    tokenizer = load_tokenizer(model_path)
+    return load_tokenizer(model), threads
+
+
+def _examples(work: Work, spec: TrainSpec, tokenizer: Any) -> Prepared:
     work.journal.phase("preparing", "preparing the data")
-    data = prepare(
+    return prepare(
         spec.data,
         tokenizer,
         seed=spec.training.seed,
@@ -85,16 +135,6 @@ def _prepare(work: Work, spec: TrainSpec, model_path: Path) -> Ready:
         report=work.phase("preparing"),
         should_stop=work.should_stop,
     )
-    _tell_about_data(work, data)
-    plan = make_plan(
-        spec,
-        model_path=model_path,
-        examples=len(data.train),
-        device=torch_device(),
-        free_gpu_bytes=free_gpu_bytes(),
-        threads=cores,
-    )
-    return Ready(spec, tokenizer, data, plan)
 
 
 def _tell_about_data(work: Work, data: Prepared) -> None:
@@ -105,54 +145,92 @@ def _tell_about_data(work: Work, data: Prepared) -> None:
         work.journal.warning(f"{data.summary.truncated} rows were longer than max_seq_length and were cut.")
 
 
-def _train(work: Work, ready: Ready) -> Outcome:
-    from .engine.trl import run as run_engine
-    from .provenance import provenance
+def _parent_adapter(work: Work, spec: TrainSpec) -> Path | None:
+    return None if spec.parent is None else work.run.path.parent / spec.parent / "adapter"
 
-    work.run.write_plan(ready.plan.record())
-    work.run.write_provenance(provenance(ready.spec, ready.plan, ready.data.summary))
+
+# --- The training, and what is kept of it. ---
+def _train(work: Work, ready: Ready) -> Outcome:
+    from .engine.checkpoints import Checkpoints
+    from .engine.plan import Data
+    from .engine.run import run_engine
+
     work.stop_here_if_asked()
-    outcome = run_engine(ready.plan, ready.data.train, work.journal.event, work.should_stop)
+    outcome = run_engine(
+        ready.plan,
+        Data(ready.data.train, ready.data.held_out),
+        work.journal.event,
+        work.should_stop,
+        Checkpoints(work.run.checkpoints_path),
+    )
     if outcome.steps == 0:
         raise TrainingAbortedError("Cancelled before the first step.")
     return outcome
 
 
 def _keep(work: Work, ready: Ready, outcome: Outcome) -> dict[str, Any]:
-    """Save the adapter, ask the questions, and sum the run up."""
-    from .adapter import copy_adapter, save_adapter
-    from .engine.device import peak_memory_mib
+    """Save the adapter, copy it, ask the questions, and sum the run up.
+
+    Once the adapter is saved the run is not lost any more: what fails after that is a warning.
+    """
+    from .adapter import copy_adapter, finish_adapter
 
     work.journal.phase("saving", "saving the adapter")
-    save_adapter(work.run.adapter_path, outcome.save_adapter, ready.tokenizer, ready.spec, ready.plan)
-    work.journal.event("saved", path=str(work.run.adapter_path))
+    adapter = work.run.adapter_path
+    finish_adapter(outcome.adapter, adapter, ready.tokenizer, ready.plan)
+    work.journal.event("saved", path=str(adapter))
+    result = _summary(work, ready, outcome)
+    work.journal.keep(result)
+    try:
+        result["output"] = copy_adapter(adapter, ready.spec.output)
+        if outcome.status != "cancelled":
+            result["answers"] = _ask(work, ready)
+    except Exception as error:
+        record = as_record(error, work.run.log_path)
+        work.journal.warning(f"The adapter is saved; what came after it failed: {describe(record)}")
+    return result
+
+
+def _summary(work: Work, ready: Ready, outcome: Outcome) -> dict[str, Any]:
+    from .engine.device import peak_memory_mib
+
     summary = ready.data.summary
     return {
+        "outcome": outcome.status,
         "steps": outcome.steps,
-        "total_steps": ready.plan.total_steps,
-        "first_loss": outcome.first_loss,
-        "final_loss": outcome.final_loss,
+        "total_steps": outcome.total_steps,
+        "first_loss": work.journal.first_loss,
+        "final_loss": outcome.train_loss,
+        "eval_loss": outcome.eval_loss,
+        "best_step": outcome.best_step,
+        "resumed_from": outcome.resumed_from,
+        "engine": outcome.engine,
+        "engine_reason": outcome.reason,
+        "device": ready.plan.device,
+        "tokens_per_s": round(outcome.tokens_per_s, 1),
+        "peak_memory_mib": peak_memory_mib(),
+        "packing": asdict(outcome.packing) if outcome.packing else None,
+        "recoveries": [asdict(recovery) for recovery in outcome.recoveries],
         "rows": summary.rows,
         "rows_used": summary.used,
         "rows_truncated": summary.truncated,
         "rows_left_out": summary.left_out,
         "held_out": summary.held_out,
-        "tokens": summary.tokens,
         "trained_token_share": round(summary.trained_share, 4),
         "notes": summary.notes,
-        "engine": ready.plan.engine,
-        "device": ready.plan.device,
-        "output": copy_adapter(work.run.adapter_path, ready.spec.output),
-        "answers": [] if outcome.stopped else _ask(work, ready, outcome),
-        "peak_memory_mib": peak_memory_mib(),
+        "output": None,
+        "answers": [],
     }
 
 
-def _ask(work: Work, ready: Ready, outcome: Outcome) -> list[dict[str, str]]:
+def _ask(work: Work, ready: Ready) -> list[dict[str, str]]:
     from .engine.answers import ask_before_and_after
 
     evaluation = ready.spec.evaluation
     if not evaluation.questions:
         return []
     work.journal.phase("answering", f"asking {len(evaluation.questions)} questions before and after")
-    return ask_before_and_after(outcome.model, ready.tokenizer, evaluation, work.should_stop)
+    gc.collect()  # the engine's model goes before another one comes
+    return ask_before_and_after(
+        ready.plan, work.run.adapter_path, ready.tokenizer, evaluation, work.should_stop
+    )

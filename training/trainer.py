@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import time
 from collections.abc import Callable
 from dataclasses import dataclass, field
@@ -12,7 +13,7 @@ from .config import TrainArguments, TrainSpec, load_settings, train_spec
 from .data.submission import local_source, resolved_source
 from .errors import InputError, TrainingAbortedError, from_record
 from .hardware.devices import use_device
-from .lanes import needs_of
+from .lanes import Needs, needs_of
 from .logs import configure_logging
 from .models.presets import classify_model
 from .output import check_output
@@ -103,11 +104,12 @@ class Trainer:
 
     def train(
         self,
-        dataset: str | Path,
+        dataset: str | Path | None = None,
         steps: int | None = None,
         samples: int | None = None,
         callback: Callbacks | None = None,
         should_stop: Callable[[], bool] = lambda: False,
+        resume_from: str | None = None,
     ) -> TrainingRun:
         """Fine-tune on a dataset, and record it as a run.
 
@@ -117,19 +119,35 @@ class Trainer:
             samples: use only so many rows.
             callback: told what happens.
             should_stop: asked between steps; True ends the training and keeps what was learnt.
+            resume_from: go on with this run of the home folder from its last checkpoint, with its own
+                dataset and settings; `dataset` is not needed then.
 
         Raises:
             BackpropagateError: the training failed; the run holds the reason too.
             TrainingAbortedError: it was stopped before its first step.
         """
-        spec = self._spec(dataset, steps, samples)
-        run = self._store.create(spec)
+        if resume_from is None:
+            spec = self._spec(dataset, steps, samples)
+            needs = needs_of(spec)
+            run = self._store.create(spec)
+        else:
+            run = self._store.find(resume_from)
+            self._store.observe(run)
+            needs = needs_of(run.spec())
+            self._store.reopen(run)
+        return self._attempt(run, needs, callback or Callbacks(), should_stop)
+
+    def _attempt(
+        self, run: RunFolder, needs: Needs, callbacks: Callbacks, should_stop: Callable[[], bool]
+    ) -> TrainingRun:
         lock = run.lock()
         lock.try_acquire()
-        line = Line(self._defaults.runtime_dir or default_runtime_folder(), needs_of(spec).lane)
+        line = Line(self._defaults.runtime_dir or default_runtime_folder(), needs.lane)
+        visible = os.environ.get("CUDA_VISIBLE_DEVICES")
         try:
-            return self._carry_out(run, line, callback or Callbacks(), should_stop)
+            return self._carry_out(run, line, needs, callbacks, should_stop)
         finally:
+            _restore("CUDA_VISIBLE_DEVICES", visible)
             line.release()
             lock.release()
 
@@ -150,17 +168,23 @@ class Trainer:
         copy_adapter(self._last.adapter_path, str(target))
         return target
 
-    def _spec(self, dataset: str | Path, steps: int | None, samples: int | None) -> TrainSpec:
+    def _spec(self, dataset: str | Path | None, steps: int | None, samples: int | None) -> TrainSpec:
         paths = PathPolicy.for_person(self._defaults.home)
-        arguments = {**self._arguments, "dataset": resolved_source(str(dataset), paths)}
-        arguments |= {name: value for name, value in (("steps", steps), ("samples", samples)) if value}
+        arguments = {**self._arguments, "dataset": resolved_source(str(dataset), paths) if dataset else None}
+        given = {"steps": steps, "samples": samples}
+        arguments |= {name: value for name, value in given.items() if value is not None}
         spec = train_spec(self._defaults, arguments=arguments)
         local_source(spec.data, lambda path: None)
         check_output(spec.output)
         return spec
 
     def _carry_out(
-        self, run: RunFolder, line: Line, callbacks: Callbacks, should_stop: Callable[[], bool]
+        self,
+        run: RunFolder,
+        line: Line,
+        needs: Needs,
+        callbacks: Callbacks,
+        should_stop: Callable[[], bool],
     ) -> TrainingRun:
         from .train_run import carry_out
 
@@ -170,7 +194,7 @@ class Trainer:
         started = time.monotonic()
 
         def take_turn() -> None:
-            device = line.take_unless_busy(needs_of(run.spec()).slots)
+            device = line.take_unless_busy(needs.slots)
             if device is None:
                 journal.warning("Another run uses the device; this one shares it and will be slower.")
             else:
@@ -182,7 +206,7 @@ class Trainer:
                 Work(run, journal, lambda: should_stop() or run.cancel_requested(), self._store.home),
                 take_turn,
             )
-        except TrainingAbortedError:
+        except (TrainingAbortedError, KeyboardInterrupt):
             journal.cancelled(None)
             raise
         except BaseException as error:
@@ -220,3 +244,10 @@ class _Recorder:
             duration_s=round(duration_s, 2),
             answers=result["answers"],
         )
+
+
+def _restore(name: str, value: str | None) -> None:
+    if value is None:
+        os.environ.pop(name, None)
+    else:
+        os.environ[name] = value

@@ -13,7 +13,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import NoReturn
 
-from .config import load_settings
+from .config import Settings, load_settings
 from .errors import TrainingAbortedError
 from .hardware.devices import use_device
 from .lanes import needs_of
@@ -27,7 +27,7 @@ from .work import Work
 LOOK_S = 0.2  # how often the worker looks whether it should stop, and whether its turn has come
 GRACE_S = 3.0  # for work that cannot be stopped: imports, downloads, loading, compiling
 STEP_GRACE_S = 300.0  # for a step to end and the adapter to be saved
-STEPPING = frozenset({"training", "saving"})
+STEPPING = frozenset({"training", "saving", "answering"})
 
 
 def main() -> int:
@@ -42,23 +42,27 @@ def main() -> int:
     configure_logging(settings)
     _step_back()
     journal = Journal(RunStore(run.path.parent.parent), run)
-    journal.begin(survives_client="dies-with-client" not in sys.argv)
-    spec = run.spec()
-    line = Line(settings.runtime_dir or default_runtime_folder(), needs_of(spec).lane)
-    watcher = Watcher(run, journal)
     try:
-        line.hold_place(run.run_id)
-        carry_out = _work_of(spec.kind)
-        work = Work(run, journal, watcher.should_stop, settings.home)
-        carry_out(work, lambda: _wait_for_turn(run, journal, line, watcher))
+        journal.begin(survives_client="dies-with-client" not in sys.argv)
+        _carry_out(run, journal, settings)
     except TrainingAbortedError:
         journal.cancelled(None)
     except BaseException as error:  # the run must not end without a word
         journal.log.exception("run_failed")
         journal.failed(error)
+    return 0
+
+
+def _carry_out(run: RunFolder, journal: Journal, settings: Settings) -> None:
+    spec = run.spec()
+    line = Line(settings.runtime_dir or default_runtime_folder(), needs_of(spec).lane)
+    watcher = Watcher(run, journal)
+    try:
+        line.hold_place(run.run_id)
+        work = Work(run, journal, watcher.should_stop, settings.home)
+        _work_of(spec.kind)(work, lambda: _wait_for_turn(run, journal, line, watcher))
     finally:
         line.leave(run.run_id)
-    return 0
 
 
 def _work_of(kind: str) -> Callable[[Work, Callable[[], None]], None]:

@@ -11,7 +11,8 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from backpropagate.training.config import DataGroup
-from backpropagate.training.data.encode import IGNORED, Encoder, encode
+from backpropagate.training.data.encode import Encoder, encode
+from backpropagate.training.data.example import IGNORED
 from backpropagate.training.data.messages import Completion, Conversation, Message, Text
 from backpropagate.training.data.rows import RowError
 from backpropagate.training.errors import ChatTemplateError

@@ -18,7 +18,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from backpropagate.training.config import DataGroup
-from backpropagate.training.data.encode import IGNORED
+from backpropagate.training.data.example import IGNORED
 from backpropagate.training.data.prepare import Prepared, prepare
 from backpropagate.training.errors import (
     DatasetError,
@@ -312,7 +312,7 @@ def test_writers_of_the_same_key_at_once_all_get_the_same_examples(tmp_path: Pat
 KILLED = """
 import sys, time
 from pathlib import Path
-from backpropagate.training.data.encode import Example
+from backpropagate.training.data.example import Example
 from backpropagate.training.data.token_store import StoreWriter
 with StoreWriter(Path(sys.argv[1]), "key") as store:
     store.add(Example([1, 2], [1, 2]), False, 1)
@@ -338,7 +338,7 @@ def test_what_a_killed_writer_leaves_is_never_read_and_removed_later(tmp_path: P
 
 @pytest.mark.skipif(not Path("/dev/full").exists(), reason="needs a device that is always full")
 def test_a_full_disk_is_told_as_such(tmp_path: Path) -> None:
-    from backpropagate.training.data.encode import Example
+    from backpropagate.training.data.example import Example
     from backpropagate.training.data.token_store import StoreWriter
 
     with StoreWriter(tmp_path, "key") as store:

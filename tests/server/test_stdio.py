@@ -38,7 +38,7 @@ class Progress:
 def parameters(root: Path, cwd: Path | None = None) -> StdioServerParameters:
     return StdioServerParameters(
         command=sys.executable,
-        args=["-m", "backpropagate", "serve", "--root", str(root)],
+        args=["-P", "-m", "backpropagate", "serve", "--root", str(root)],
         env=dict(os.environ),
         cwd=str(cwd or root),
     )
@@ -222,7 +222,7 @@ async def test_nothing_beside_the_users_data_is_executed_or_read(
     home: Path, dataset: Path, tiny_model: Path, tmp_path: Path
 ) -> None:
     trap = "import pathlib; pathlib.Path(__file__).with_suffix('.ran').touch()\n"
-    for name in ("torch.py", "mcp.py", "anyio.py", "sitecustomize.py"):
+    for name in ("torch.py", "mcp.py", "anyio.py", "typing.py", "sitecustomize.py"):
         (tmp_path / name).write_text(trap)
     (tmp_path / ".env").write_text("BACKPROPAGATE_TRAINING__STEPS=1\nBACKPROPAGATE_PYTHON=/bin/false\n")
     async with connected(tmp_path.parent, cwd=tmp_path) as client:

@@ -64,7 +64,7 @@ async def test_a_run_trains_and_leaves_an_adapter_that_plain_peft_loads(
     PeftModel.from_pretrained(base, view.adapter_path)
     assert AutoTokenizer.from_pretrained(view.adapter_path).chat_template
     provenance = read_json(Path(view.run_folder) / "provenance.json")
-    assert provenance["seed"] == 42 and len(provenance["dataset"]["sha256"]) == 64
+    assert provenance["seed"] == 42 and len(provenance["dataset"]["provenance"]["content_hash"]) == 64
 
 
 async def test_the_same_spec_gives_the_same_losses_bit_for_bit(

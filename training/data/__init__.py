@@ -17,12 +17,13 @@ pyarrow, zstandard, datasets, jinja2, tokenizers, rensa and numpy are imported w
 from __future__ import annotations
 
 from .check import Checked, check
-from .encode import IGNORED, Encoded, Encoder, Example, encode
+from .encode import Encoded, Encoder, encode
+from .example import IGNORED, Example
 from .formats import recognise
 from .inspection import inspect
 from .inspection_result import Inspection
 from .messages import Completion, Conversation, Preference, Recognised, Text
-from .prepare import Prepared, Summary, prepare
+from .prepare import Prepared, Summary, prepare, prepared_before
 from .rows import BadRow, Place, Row, RowError
 from .sources import Source, open_source
 from .token_store import Examples
@@ -52,5 +53,6 @@ __all__ = [
     "inspect",
     "open_source",
     "prepare",
+    "prepared_before",
     "recognise",
 ]

@@ -18,19 +18,10 @@ from typing import Any, NamedTuple
 from ..config import DataGroup
 from ..errors import ChatTemplateError
 from .chat_template import ANOTHER_TEMPLATE, ChatTemplate
+from .example import IGNORED, Example
 from .messages import Completion, Conversation, Message, Preference, Recognised, Text, as_messages
 from .rows import RowError
 from .turn_spans import Span, TurnFinder
-
-IGNORED = -100
-"""The label of a token that carries no loss."""
-
-
-class Example(NamedTuple):
-    """One sequence to train on; `labels[i]` is `input_ids[i]`, or -100 where no loss is taken."""
-
-    input_ids: list[int]
-    labels: list[int]
 
 
 class Rendered(NamedTuple):

@@ -75,12 +75,28 @@ class Summary:
 
 @dataclass(frozen=True)
 class Prepared:
-    """Examples to train on and to evaluate with, read from the disk as they are needed."""
+    """Examples to train on and to evaluate with, read from the disk as they are needed.
+
+    Args:
+        key: under which the cache keeps them; made of everything that they depend on.
+    """
 
     train: Examples
     held_out: Examples
     summary: Summary
     from_cache: bool
+    key: str
+
+
+def prepared_before(cache: Path, key: str) -> Prepared | None:
+    """What the cache keeps under `key`, if it still does; the dataset itself is not looked at."""
+    folder = stored(cache, key)
+    return None if folder is None else _prepared(folder, key, from_cache=True)
+
+
+def _prepared(folder: Path, key: str, *, from_cache: bool) -> Prepared:
+    train, held_out = Examples(folder, held_out=False), Examples(folder, held_out=True)
+    return Prepared(train, held_out, Summary(**summary_of(folder)), from_cache, key)
 
 
 def prepare(
@@ -119,8 +135,7 @@ def prepare(
         work = Preparation(source, encoder, data, seed, report, should_stop)
         with StoreWriter(cache, key) as store:
             folder = work.run(store, provenance)
-    train, held = Examples(folder, held_out=False), Examples(folder, held_out=True)
-    return Prepared(train, held, Summary(**summary_of(folder)), found)
+    return _prepared(folder, key, from_cache=found)
 
 
 def _provenance(source: Source, encoder: Encoder, data: DataGroup, seed: int) -> dict[str, Any]:

@@ -26,7 +26,7 @@ from pathlib import Path
 from typing import IO, TYPE_CHECKING, Any, NamedTuple
 
 from ..errors import DiskFullError
-from .encode import IGNORED, Example
+from .example import IGNORED, Example
 
 if TYPE_CHECKING:
     import numpy as np

@@ -3,32 +3,37 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from dataclasses import replace
+from pathlib import Path
 from typing import Any
 
 import torch
+from peft import PeftModel
 from transformers import GenerationConfig
 
 from ..config import EvaluationGroup
+from .huggingface_base import load_base
+from .plan import Plan
 
 TOGETHER = 10  # questions answered in one batch
 
 
 def ask_before_and_after(
-    model: Any,
+    plan: Plan,
+    adapter: Path,
     tokenizer: Any,
     evaluation: EvaluationGroup,
     should_stop: Callable[[], bool],
 ) -> list[dict[str, str]]:
     """Answer each question twice, greedily: by the base model, and with the adapter.
 
-    Args:
-        model: a PEFT model.
-
     Returns:
         One `{"question", "before", "after"}` each; fewer when asked to stop.
     """
     answers: list[dict[str, str]] = []
     questions = evaluation.questions
+    peft: Any = PeftModel  # half typed
+    model = peft.from_pretrained(load_base(replace(plan, recompute="nothing")), adapter)
     model.eval()
     for start in range(0, len(questions), TOGETHER):
         if should_stop():

@@ -1,146 +1,188 @@
-"""The seam between a run and an engine: what to do, what to do it on, what came of it.
+"""What an engine is given and what it gives back: the plan, the data, the report and the outcome.
 
-An engine is a function `run(plan, examples, report, should_stop) -> Outcome`.
+    run(plan, data, report, should_stop, checkpoints) -> Outcome
+
+Every engine is called like this and gets the same examples: `input_ids` with `labels` of the same length,
+-100 where no loss is taken. A plan has no "auto" left in it.
 """
 
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Sequence
-from dataclasses import asdict, dataclass
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import asdict, dataclass, field, fields
 from pathlib import Path
 from typing import Any, Literal, Protocol
 
-from ..config import LoraGroup, TrainSpec
-from ..data import Example
+from ..data.example import Example
 
-ATTENTION_MODULES = ["q_proj", "k_proj", "v_proj", "o_proj"]
-GIB = 2**30
-
-
-@dataclass(frozen=True)
-class Plan:
-    """Every default and "auto" of a spec, resolved for one model, one dataset and one device."""
-
-    model_path: Path
-    device: Literal["cpu", "cuda"]
-    dtype: Literal["float32", "bfloat16"]
-    load_in_4bit: bool
-    gradient_checkpointing: bool
-    lora: LoraGroup
-    total_steps: int
-    batch_size: int  # examples per optimizer step and device, before accumulation
-    gradient_accumulation_steps: int
-    learning_rate: float
-    lr_scheduler: str
-    warmup_steps: int
-    weight_decay: float
-    max_grad_norm: float  # 0: no clipping
-    seed: int
-    threads: int
-    engine: str
-    reasons: dict[str, str]
-
-    def record(self) -> dict[str, Any]:
-        """As plan.json holds it."""
-        return asdict(self) | {"model_path": str(self.model_path), "lora": self.lora.model_dump()}
-
-    @property
-    def target_modules(self) -> str | list[str]:
-        """The modules that get a LoRA, in PEFT's words."""
-        return ATTENTION_MODULES if self.lora.target_modules == "attention" else self.lora.target_modules
-
-
-@dataclass(frozen=True)
-class Outcome:
-    """What an engine came to."""
-
-    steps: int
-    stopped: bool  # asked to stop before the last step
-    first_loss: float | None
-    final_loss: float | None
-    save_adapter: Callable[[Path], None]  # writes a PEFT adapter into a folder
-    model: Any  # a PEFT model that can answer questions
+Precision = Literal["float32", "bfloat16"]
+Recompute = Literal["nothing", "gate_up", "everything"]
+Schedule = Literal["constant", "linear", "cosine"]
+EngineName = Literal["packed", "autograd", "trl"]
+Status = Literal["completed", "cancelled", "early_stopped"]
+ShouldStop = Callable[[], bool]
 
 
 class Report(Protocol):
-    """Writes an event: `report("step", step=3, loss=1.2, …)`."""
+    """Receives events: `phase`, `step`, `eval`, `checkpoint`, `warning`, with their fields."""
 
     def __call__(self, kind: str, **fields: Any) -> None: ...
 
 
-class Engine(Protocol):
-    """Trains an adapter as planned.
+@dataclass(frozen=True)
+class Data:
+    """The examples of a run; `held_out` is only ever evaluated."""
 
-    Raises:
-        GpuOutOfMemoryError: the batch does not fit into memory.
+    train: Sequence[Example]
+    held_out: Sequence[Example] = ()
+
+
+@dataclass(frozen=True)
+class Lora:
+    """Low-rank adaptation, y = W·x + scale·B·A·x (Hu et al. 2021, arXiv:2106.09685).
+
+    `target_modules`: "all-linear", "attention" (q, k, v, o), or names such as ("q_proj", "v_proj").
     """
 
-    def __call__(
-        self, plan: Plan, examples: Sequence[Example], report: Report, should_stop: Callable[[], bool]
-    ) -> Outcome: ...
+    r: int = 16
+    alpha: int = 32
+    dropout: float = 0.0
+    target_modules: str | tuple[str, ...] = "all-linear"
+    rslora: bool = False
+
+    @property
+    def scale(self) -> float:
+        """alpha / r, or alpha / √r with rank stabilisation (Kalajdzievski 2023, arXiv:2312.03732)."""
+        return self.alpha / (math.sqrt(self.r) if self.rslora else self.r)
 
 
-def make_plan(
-    spec: TrainSpec,
-    *,
-    model_path: Path,
-    examples: int,
-    device: Literal["cpu", "cuda"],
-    free_gpu_bytes: int,
-    threads: int,
-) -> Plan:
-    """Resolve every default and "auto" of the spec, with reasons.
+@dataclass(frozen=True)
+class Plan:
+    """One run, with every choice made. Lengths and budgets are in tokens, times in seconds."""
 
-    Args:
-        examples: how many there are.
-        free_gpu_bytes: free memory of the GPU; 0 on a CPU.
-        threads: CPU threads to use when the spec does not say.
-    """
-    training = spec.training
-    reasons = {"engine": "TRL trains every causal model that transformers loads."}
-    if isinstance(training.batch_size, int):
-        batch_size, reasons["batch_size"] = training.batch_size, "as asked"
-    else:
-        batch_size, reasons["batch_size"] = _auto_batch_size(spec, model_path, device, free_gpu_bytes)
-    batch_size = min(batch_size, examples)
-    per_step = batch_size * training.gradient_accumulation_steps
-    if training.steps is not None:
-        total_steps, reasons["total_steps"] = training.steps, "as asked"
-    else:
-        total_steps = max(1, math.ceil(training.epochs * examples / per_step))
-        reasons["total_steps"] = f"{training.epochs:g} epochs of {examples} examples, {per_step} a step"
-    reasons["dtype"] = "fp32 on a CPU is faster than bf16" if device == "cpu" else "bf16 on a GPU"
-    return Plan(
-        model_path=model_path,
-        device=device,
-        dtype="float32" if device == "cpu" else "bfloat16",
-        load_in_4bit=spec.model.load_in_4bit,
-        gradient_checkpointing=device == "cuda",
-        lora=spec.lora,
-        total_steps=total_steps,
-        batch_size=batch_size,
-        gradient_accumulation_steps=training.gradient_accumulation_steps,
-        learning_rate=training.learning_rate,
-        lr_scheduler=training.lr_scheduler,
-        warmup_steps=min(training.warmup_steps, total_steps - 1),
-        weight_decay=training.weight_decay,
-        max_grad_norm=training.max_grad_norm,
-        seed=training.seed,
-        threads=training.threads or threads,
-        engine="trl",
-        reasons=reasons,
-    )
+    model: Path
+    """Folder with config.json and safetensors."""
+    adapter: Path
+    """Folder for the finished adapter."""
+    base_model_name: str = ""
+    """What adapter_config.json says was trained; the model folder when empty."""
+    reason: str = ""
+    """Why this engine, in one sentence; repeated in the outcome."""
+
+    lora: Lora = field(default_factory=Lora)
+    load_in_4bit: bool = False
+    continue_from: Path | None = None
+    """A PEFT adapter to start from instead of a new one."""
+    device: str = "cpu"
+    precision: Precision = "float32"
+    recompute: Recompute = "nothing"
+
+    max_seq_length: int = 2048
+    steps: int | None = None
+    """Optimizer steps; wins over epochs."""
+    epochs: float = 3.0
+    batch_size: int = 8
+    """Examples per optimizer step, before accumulation."""
+    gradient_accumulation_steps: int = 1
+    tokens_per_step: int | None = None
+    """Fill each step with whole examples up to this many tokens, instead of counting examples."""
+    micro_batch_tokens: int = 8192
+    """Most tokens that go through the model at once; a longer example goes alone."""
+
+    learning_rate: float = 2e-4
+    lr_scheduler: Schedule = "linear"
+    warmup_steps: int = 5
+    warmup_ratio: float | None = None
+    """Share of all steps to warm up over; wins over warmup_steps."""
+    weight_decay: float = 0.0
+    max_grad_norm: float = 1.0
+    """Clip the gradient's norm to this; 0 is off."""
+    seed: int = 42
+    shuffle: bool = True
+    """Draw a new order of the examples for each epoch; False keeps the order in which they come."""
+
+    eval_every: int | None = None
+    """Steps between evaluations; None evaluates only at the end."""
+    patience: int | None = None
+    """Stop after this many evaluations without improvement and keep the best adapter; None is off."""
+    checkpoint_every_steps: int | None = None
+    checkpoint_every_s: float | None = 300.0
+    report_every_s: float | None = None
+    """Least time between two readings of the device; None reads each step on CPU, twice a second on CUDA."""
+    resume: bool = False
+    """Go on from the newest good checkpoint, if there is one."""
+    engine: EngineName = "packed"
+    threads: int | None = None
+    """CPU threads; None leaves torch's own choice."""
+    tokens_key: str = ""
+    """Where the token cache keeps this run's examples."""
+
+    def record(self) -> dict[str, Any]:
+        """As plan.json holds it."""
+        values = asdict(self)
+        for name in ("model", "adapter", "continue_from"):
+            values[name] = None if values[name] is None else str(values[name])
+        return values
+
+    @classmethod
+    def from_record(cls, values: Mapping[str, Any]) -> Plan:
+        """The plan that plan.json holds."""
+        known = {field.name for field in fields(cls)}
+        given: dict[str, Any] = {name: value for name, value in values.items() if name in known}
+        for name in ("model", "adapter", "continue_from"):
+            given[name] = None if given[name] is None else Path(given[name])
+        lora: dict[str, Any] = dict(given["lora"])
+        if isinstance(lora["target_modules"], list):
+            lora["target_modules"] = tuple(lora["target_modules"])  # pyright: ignore[reportUnknownArgumentType]
+        given["lora"] = Lora(**lora)
+        return cls(**given)
 
 
-def _auto_batch_size(spec: TrainSpec, model_path: Path, device: str, free_gpu_bytes: int) -> tuple[int, str]:
-    if device == "cpu":
-        return 4, "4 on a CPU, where larger batches are no faster"
-    weights = sum(file.stat().st_size for file in model_path.glob("*.safetensors"))
-    if spec.model.load_in_4bit:
-        weights = weights * 0.3
-    left_gib = (free_gpu_bytes - weights) / GIB
-    for limit, size in ((4, 1), (10, 2), (24, 4), (60, 8)):
-        if left_gib < limit:
-            return size, f"{left_gib:.0f} GiB of GPU memory are left beside the weights"
-    return 16, f"{left_gib:.0f} GiB of GPU memory are left beside the weights"
+@dataclass(frozen=True)
+class PackingStatistics:
+    """How well the examples of the run's first epoch fill its micro-batches."""
+
+    examples: int
+    tokens: int
+    longest: int
+    steps_per_epoch: int
+    micro_batches_per_epoch: int
+    fill: float
+    """Tokens / (micro-batches · micro_batch_tokens)."""
+    padding_avoided: float
+    """Share of a step's positions that padding to its longest example would have wasted."""
+
+
+@dataclass(frozen=True)
+class Recovery:
+    """A step that ran out of memory and was done again in smaller parts."""
+
+    step: int
+    micro_batch_tokens: int
+    """The budget from this step on."""
+
+
+@dataclass
+class Outcome:
+    """How a run ended. Losses are means per label token, in nats."""
+
+    status: Status
+    engine: str
+    reason: str
+    adapter: Path
+    steps: int
+    total_steps: int
+    train_loss: float | None = None
+    """Of the last step."""
+    eval_loss: float | None = None
+    """Of the adapter that was kept."""
+    best_step: int | None = None
+    resumed_from: int | None = None
+    tokens: int = 0
+    """Trained on in this attempt, padding not counted."""
+    seconds: float = 0.0
+    tokens_per_s: float = 0.0
+    packing: PackingStatistics | None = None
+    recoveries: list[Recovery] = field(default_factory=list[Recovery])
+    warnings: list[str] = field(default_factory=list[str])

@@ -1,83 +1,130 @@
-"""The TRL engine: `SFTTrainer`, fed with our own `input_ids` and `labels`, reporting our own events."""
+"""The TRL engine: `SFTTrainer`, fed with our own `input_ids` and `labels`, reporting our own events.
+
+It has no checkpoints of ours: a run that was interrupted begins again.
+"""
 
 from __future__ import annotations
 
+import math
 import tempfile
-from collections.abc import Callable, Sequence
-from functools import partial
+import time
+from collections.abc import Sequence
 from pathlib import Path
+from types import MethodType
 from typing import Any
 
 import torch
 from datasets import Dataset
+from peft import LoraConfig, get_peft_model
+from torch.utils.data import SequentialSampler
 from transformers import TrainerCallback, TrainerControl, TrainerState, TrainingArguments
 from transformers.trainer_callback import PrinterCallback, ProgressCallback
 from trl.trainer.sft_config import SFTConfig
 from trl.trainer.sft_trainer import SFTTrainer
 
-from ..data import Example
-from ..errors import GpuOutOfMemoryError
+from ..data.example import Example
+from ..errors import BackpropagateError, GpuOutOfMemoryError, TrainingError
 from ..runs.journal import StepClock
-from .load import add_lora, load_model
-from .plan import Outcome, Plan, Report
+from .checkpoints import Checkpoints
+from .fit import ran_out_of_memory
+from .huggingface_base import load_base, lora_targets, shortest_names
+from .packing import step_order, total_steps
+from .plan import Data, Outcome, Plan, Report, ShouldStop
 from .tokenizer import load_tokenizer
 
 
-def run(plan: Plan, examples: Sequence[Example], report: Report, should_stop: Callable[[], bool]) -> Outcome:
-    """Train as planned with TRL's loop. See `plan.Engine`."""
-    report("phase", phase="loading", message=f"loading {plan.model_path.name}")
+def run(plan: Plan, data: Data, report: Report, should_stop: ShouldStop, checkpoints: Checkpoints) -> Outcome:
+    """Train with TRL's loop."""
+    report("phase", phase="loading", message=f"loading {plan.model.name}")
+    started = time.monotonic()
     try:
-        model = add_lora(load_model(plan), plan)
+        model = _with_lora(load_base(plan), plan)
         with tempfile.TemporaryDirectory(prefix="backpropagate-") as scratch:
-            observer = _Observer(plan, report, should_stop)
-            trainer = _trainer(plan, model, examples, observer, Path(scratch))
+            steps = total_steps(plan, step_order(plan, [len(e.input_ids) for e in data.train]))
+            observer = _Observer(steps, report, should_stop)
+            trainer = _trainer(plan, steps, model, data, observer, Path(scratch))
             report("phase", phase="training", message="training")
             trainer.train()  # pyright: ignore[reportUnknownMemberType]
-    except (torch.OutOfMemoryError, MemoryError) as error:
-        raise _out_of_memory(plan, error) from error
-    except RuntimeError as error:
-        if "can't allocate memory" not in str(error):
+            eval_loss = _held_out_loss(trainer, data, report, observer)
+    except (RuntimeError, MemoryError) as error:
+        if isinstance(error, BackpropagateError) or not ran_out_of_memory(error):
             raise
         raise _out_of_memory(plan, error) from error
+    model.save_pretrained(plan.adapter, safe_serialization=True)
+    seconds = time.monotonic() - started
     return Outcome(
+        status="cancelled" if observer.stopped else "completed",
+        engine="trl",
+        reason=plan.reason,
+        adapter=plan.adapter,
         steps=observer.step,
-        stopped=observer.stopped,
-        first_loss=observer.losses[0] if observer.losses else None,
-        final_loss=observer.losses[-1] if observer.losses else None,
-        save_adapter=partial(_save, model),
-        model=model,
+        total_steps=steps,
+        train_loss=observer.loss,
+        eval_loss=eval_loss,
+        tokens=observer.tokens,
+        seconds=seconds,
+        tokens_per_s=observer.tokens / seconds,
     )
+
+
+def _batch(plan: Plan, examples: int) -> int:
+    return min(plan.batch_size, examples)
+
+
+def _accumulation(plan: Plan) -> int:
+    return plan.gradient_accumulation_steps
+
+
+def _with_lora(model: Any, plan: Plan) -> Any:
+    torch.manual_seed(plan.seed)  # pyright: ignore[reportUnknownMemberType]
+    model.config.use_cache = False
+    config = LoraConfig(
+        r=plan.lora.r,
+        lora_alpha=plan.lora.alpha,
+        lora_dropout=plan.lora.dropout,
+        use_rslora=plan.lora.rslora,
+        target_modules=list(shortest_names(model, lora_targets(model, plan.lora))),
+        task_type="CAUSAL_LM",
+    )
+    return get_peft_model(model, config)
 
 
 def _trainer(
-    plan: Plan, model: Any, examples: Sequence[Example], observer: _Observer, scratch: Path
+    plan: Plan, steps: int, model: Any, data: Data, observer: _Observer, scratch: Path
 ) -> SFTTrainer:
-    dataset = Dataset.from_dict(  # pyright: ignore[reportUnknownMemberType]
-        {"input_ids": [e.input_ids for e in examples], "labels": [e.labels for e in examples]}
-    )
     trainer = SFTTrainer(
         model=model,
-        args=_arguments(plan, scratch),
-        train_dataset=dataset,
-        processing_class=load_tokenizer(plan.model_path),
+        args=_arguments(plan, steps, len(data.train), scratch),
+        train_dataset=_dataset(data.train),
+        eval_dataset=_dataset(data.held_out) if len(data.held_out) else None,
+        processing_class=load_tokenizer(plan.model),
         callbacks=[observer],
     )
+    if not plan.shuffle:
+        sampler: Any = SequentialSampler(data.train)
+        trainer._get_train_sampler = MethodType(lambda *_: sampler, trainer)  # pyright: ignore[reportPrivateUsage, reportUnknownLambdaType]
     # Both print to stdout.
     trainer.remove_callback(PrinterCallback)
     trainer.remove_callback(ProgressCallback)
     return trainer
 
 
-def _arguments(plan: Plan, scratch: Path) -> SFTConfig:
+def _dataset(examples: Sequence[Example]) -> Dataset:
+    columns = {"input_ids": [e.input_ids for e in examples], "labels": [e.labels for e in examples]}
+    return Dataset.from_dict(columns)  # pyright: ignore[reportUnknownMemberType]
+
+
+def _arguments(plan: Plan, steps: int, examples: int, scratch: Path) -> SFTConfig:
     on_gpu = plan.device == "cuda"
     return SFTConfig(
         output_dir=str(scratch),
-        max_steps=plan.total_steps,
-        per_device_train_batch_size=plan.batch_size,
-        gradient_accumulation_steps=plan.gradient_accumulation_steps,
+        max_steps=steps,
+        per_device_train_batch_size=_batch(plan, examples),
+        per_device_eval_batch_size=_batch(plan, examples),
+        gradient_accumulation_steps=_accumulation(plan),
         learning_rate=plan.learning_rate,
-        lr_scheduler_type=plan.lr_scheduler if plan.lr_scheduler != "constant" else "constant_with_warmup",
-        warmup_steps=plan.warmup_steps,
+        lr_scheduler_type="constant_with_warmup" if plan.lr_scheduler == "constant" else plan.lr_scheduler,
+        warmup_steps=_warmup(plan, steps),
         weight_decay=plan.weight_decay,
         max_grad_norm=plan.max_grad_norm,
         optim="adamw_torch_fused",
@@ -85,29 +132,45 @@ def _arguments(plan: Plan, scratch: Path) -> SFTConfig:
         data_seed=plan.seed,
         # SFTConfig turns both on, also where they only cost time.
         bf16=on_gpu,
-        gradient_checkpointing=plan.gradient_checkpointing,
+        gradient_checkpointing=on_gpu and plan.recompute != "nothing",
         use_cpu=not on_gpu,
         dataloader_pin_memory=on_gpu,
         dataset_kwargs={"skip_prepare_dataset": True},
         max_length=None,
         logging_steps=1,
+        logging_nan_inf_filter=False,  # it would show a diverged loss as 0
         save_strategy="no",
         report_to="none",
         disable_tqdm=True,
     )
 
 
+def _warmup(plan: Plan, steps: int) -> int:
+    if plan.warmup_ratio is not None:
+        return round(plan.warmup_ratio * steps)
+    return min(plan.warmup_steps, steps - 1)
+
+
+def _held_out_loss(trainer: SFTTrainer, data: Data, report: Report, observer: _Observer) -> float | None:
+    if not len(data.held_out) or observer.stopped:
+        return None
+    loss = float(trainer.evaluate()["eval_loss"])
+    report("eval", step=observer.step, loss=loss)
+    return loss
+
+
 class _Observer(TrainerCallback):
     """Reports each step, and stops within one."""
 
-    def __init__(self, plan: Plan, report: Report, should_stop: Callable[[], bool]) -> None:
+    def __init__(self, total: int, report: Report, should_stop: ShouldStop) -> None:
         self._report = report
         self._should_stop = should_stop
-        self._total = plan.total_steps
-        self._clock = StepClock(plan.total_steps)
+        self._total = total
+        self._clock = StepClock(total)
         self.step = 0
+        self.tokens = 0
         self.stopped = False
-        self.losses: list[float] = []
+        self.loss: float | None = None
 
     def on_step_end(
         self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any
@@ -132,27 +195,28 @@ class _Observer(TrainerCallback):
     ) -> None:
         if not logs or "loss" not in logs:
             return
-        loss = round(float(logs["loss"]), 6)
-        self.losses.append(loss)
+        self.loss = round(float(logs["loss"]), 6)
+        if not math.isfinite(self.loss):
+            raise TrainingError(
+                f"The loss of step {state.global_step} is {self.loss}.",
+                hint="Use a lower learning_rate, more warmup_steps, or max_grad_norm=1.",
+            )
+        self.tokens = int(logs.get("num_tokens", 0))
         self._report(
             "step",
             step=state.global_step,
             total_steps=self._total,
-            loss=loss,
+            loss=self.loss,
             learning_rate=logs.get("learning_rate"),
             grad_norm=logs.get("grad_norm"),
-            **self._clock.tick(state.global_step, int(logs.get("num_tokens", 0))),
+            **self._clock.tick(state.global_step, self.tokens),
         )
-
-
-def _save(model: Any, folder: Path) -> None:
-    model.save_pretrained(folder, safe_serialization=True)
 
 
 def _out_of_memory(plan: Plan, error: BaseException) -> GpuOutOfMemoryError:
     return GpuOutOfMemoryError(
         f"The {plan.device} ran out of memory with batch_size {plan.batch_size}.",
         hint=f"Try batch_size={max(1, plan.batch_size // 2)}, a smaller max_seq_length, "
-        "or load_in_4bit=true.",
+        'or engine="auto", which halves its batches by itself.',
         cause=error,
     )

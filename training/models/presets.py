@@ -85,6 +85,11 @@ def _shards(folder: Path) -> list[str]:
     return sorted(set(weight_map.values()))
 
 
+def looks_like_path(name: str) -> bool:
+    """Whether a model's name is meant as a folder of this machine."""
+    return name.lower() not in PRESETS and _is_path(name, Path(name).expanduser())
+
+
 def _is_path(name: str, folder: Path) -> bool:
     looks_like_one = name.startswith((".", "~")) or "\\" in name or folder.is_absolute()
     return looks_like_one or (folder / "config.json").is_file()

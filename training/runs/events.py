@@ -11,7 +11,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from ..redact import scrub
+from ..redact import scrub_all
 from .durable import disk_full, is_disk_full
 from .identity import now
 
@@ -56,7 +56,8 @@ class EventLog:
             DiskFullError: there is no space; the file ends at the event before.
         """
         event = Event(self._seq + 1, now(), kind, fields)
-        line = scrub(json.dumps({"seq": event.seq, "t": event.t, "kind": kind, **fields}, ensure_ascii=False))
+        record = scrub_all({"seq": event.seq, "t": event.t, "kind": kind, **fields})
+        line = json.dumps(record, ensure_ascii=False)
         self._write(line.encode() + b"\n")
         self._seq = event.seq
         return event

@@ -49,6 +49,7 @@ class RunState(BaseModel):
     pid: int | None = None
     survives_client: bool = True
     created_at: str
+    queued_at: str | None = None
     started_at: str | None = None
     ended_at: str | None = None
     result: dict[str, Any] | None = None
@@ -72,6 +73,10 @@ class RunFolder:
     @property
     def adapter_path(self) -> Path:
         return self.path / "adapter"
+
+    @property
+    def checkpoints_path(self) -> Path:
+        return self.path / "checkpoints"
 
     @property
     def log_path(self) -> Path:
@@ -112,7 +117,10 @@ class RunFolder:
 
     def plan(self) -> dict[str, Any] | None:
         path = self.path / "plan.json"
-        return read_json(path) if path.exists() else None
+        try:
+            return read_json(path) if path.exists() else None
+        except (OSError, ValueError) as error:
+            raise self._unreadable("plan.json", error) from error
 
     def write_plan(self, plan: dict[str, Any]) -> None:
         write_json(self.path / "plan.json", plan)
@@ -123,6 +131,10 @@ class RunFolder:
     def request_cancel(self, reason: str) -> None:
         """Ask the worker to stop; it looks at this file several times a second."""
         write_json(self.path / "control.json", {"cancel": True, "reason": reason})
+
+    def forget_cancel(self) -> None:
+        """A run that is resumed has not been cancelled yet."""
+        (self.path / "control.json").unlink(missing_ok=True)
 
     def cancel_requested(self) -> bool:
         return (self.path / "control.json").exists()

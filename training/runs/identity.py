@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 import secrets
 import socket
+import uuid
 from datetime import UTC, datetime
 from functools import cache
 from pathlib import Path
@@ -16,8 +17,30 @@ LINUX_BOOT_ID = Path("/proc/sys/kernel/random/boot_id")
 
 @cache
 def host() -> str:
-    """The name of this machine, as other machines that share a home folder see it."""
-    return socket.gethostname()
+    """This machine, as other machines that share a home folder see it: its name and a part of its id.
+
+    A name alone changes with the network, and a container's with every start; where there is an id, runs
+    are known by that (`same_host`).
+    """
+    return f"{socket.gethostname()}~{_machine_id()[:12]}"
+
+
+def same_host(other: str) -> bool:
+    """Whether a run's host is this machine, under whatever name."""
+    return other == host() or other.rpartition("~")[2] == host().rpartition("~")[2]
+
+
+@cache
+def machine() -> str:
+    """A name for this machine's own files in a folder that several may share."""
+    return host().rpartition("~")[2]
+
+
+def _machine_id() -> str:
+    for path in (Path("/etc/machine-id"), Path("/var/lib/dbus/machine-id")):
+        if path.is_file() and (text := path.read_text().strip()):
+            return text
+    return uuid.UUID(int=uuid.getnode()).hex[::-1]
 
 
 @cache

@@ -11,14 +11,15 @@ from typing import Any
 
 import structlog
 
-from ..errors import BackpropagateError, DiskFullError, ErrorRecord, RuntimeFailure
-from ..redact import scrub
+from ..errors import BackpropagateError, DiskFullError, ErrorRecord, MissingExtraError, RuntimeFailure
+from ..redact import cleaned, scrub
 from .durable import is_disk_full
-from .events import Event, EventLog
+from .events import Event, EventLog, read_events
 from .folder import FINISHED, RunFolder, RunState, Status
 from .identity import boot_id, host, now
 from .store import RunStore
 
+TRAIN_MODULES = frozenset({"torch", "transformers", "peft", "trl", "datasets", "accelerate", "numpy"})
 BALLAST_BYTES = 64 * 1024  # given back when the disk is full, so that the end can still be written
 
 
@@ -42,6 +43,8 @@ class Journal:
         self._lock = threading.Lock()
         self._state = run.state()
         self.phase_name = "starting"
+        self._warnings: list[str] = []
+        self.first_loss = _first_loss(run)
         self.log: structlog.stdlib.BoundLogger = structlog.get_logger("backpropagate").bind(run_id=run.run_id)
 
     def begin(self, *, survives_client: bool = True) -> None:
@@ -56,15 +59,23 @@ class Journal:
         self._change(status=Status.RUNNING, started_at=now())
 
     def phase(self, name: str, message: str, **fields: Any) -> None:
-        self.phase_name = name
-        self._append("phase", phase=name, message=message, **fields)
+        self.event("phase", phase=name, message=message, **fields)
 
     def event(self, kind: str, **fields: Any) -> None:
+        if kind == "phase":
+            self.phase_name = fields["phase"]
+        if kind == "step" and self.first_loss is None:
+            self.first_loss = fields["loss"]
         self._append(kind, **fields)
 
     def warning(self, message: str, **fields: Any) -> None:
         self.log.warning("run_warning", message=message)
+        self._warnings.append(cleaned(message))
         self._append("warning", message=message, **fields)
+
+    def keep(self, result: dict[str, Any]) -> None:
+        """Write the result down early: if the worker dies from here on, the run has not failed."""
+        self._change(result=result)
 
     def completed(self, result: dict[str, Any]) -> None:
         self._finish(Status.COMPLETED, result, None)
@@ -98,6 +109,7 @@ class Journal:
         with self._lock:
             if self.finished:
                 return
+            result = {**(result or self._state.result or {}), "warnings": self._warnings}
             end = self._state.model_copy(
                 update={"status": status, "result": result, "error": error, "ended_at": now()}
             )
@@ -123,6 +135,12 @@ class Journal:
         self._state = self._store.conclude(self.run, end)
 
 
+def _first_loss(run: RunFolder) -> float | None:
+    """Of an earlier attempt."""
+    events, _ = read_events(run.events_path)
+    return next((event.get("loss") for event in events if event.kind == "step"), None)
+
+
 class StepClock:
     """Speed and time left, from the steps so far; the first step (warm-up) does not count if others do."""
 
@@ -146,14 +164,23 @@ class StepClock:
 
 
 def as_record(error: BaseException, log_path: Path) -> ErrorRecord:
-    """Any exception as an error for the user; what was not foreseen points to the log."""
+    """Any exception as an error for the user; what was not foreseen points to the log.
+
+    Its text may come from a file or from a model's folder: it is cleaned, and kept short.
+    """
     if isinstance(error, BackpropagateError):
         record = error.record()
-        return record.model_copy(update={"message": scrub(record.message)})
+        return record.model_copy(update={"message": cleaned(scrub(record.message))})
     if is_disk_full(error):
         return DiskFullError(
-            f"No space left on the disk ({error}).", hint="Free some space, then train again."
+            f"No space left on the disk ({error}).", hint="Free some space, then go on with the run."
         ).record()
-    lines = str(error).strip().splitlines()
-    first = scrub(lines[0])[:300] if lines else "no message"
-    return RuntimeFailure(f"{type(error).__name__}: {first}", hint=f"Details are in {log_path}.").record()
+    if isinstance(error, ModuleNotFoundError) and error.name in TRAIN_MODULES:
+        return MissingExtraError(
+            f"Training needs {error.name}, which is not installed.",
+            hint='pip install "backpropagate-mcp[train]"',
+        ).record()
+    return RuntimeFailure(
+        f"{type(error).__name__}: {cleaned(scrub(str(error)), 300) or 'no message'}",
+        hint=f"Details are in {log_path}.",
+    ).record()

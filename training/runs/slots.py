@@ -1,8 +1,8 @@
 """Who may use a device: one run at a time, first come first served, across servers and homes.
 
 A slot is an OS lock on a file named by the device, in a folder of the user's, not of a home's. Whoever
-wants one stands in line with a ticket, a file named by the run's id (ids sort by time) that its worker
-keeps locked. Nothing runs between the processes: the first in line looks for a free slot and takes it.
+wants one stands in line with a ticket, a file named by the time and the run's id, which its worker keeps
+locked. Nothing runs between the processes: the first in line looks for a free slot and takes it.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ from pathlib import Path
 from platformdirs import user_state_path
 
 from ..errors import QueueFullError
-from .identity import host
+from .identity import machine
 from .locks import Lock, is_free
 
 MOST_WAITING = 20
@@ -36,7 +36,7 @@ class Line:
     """
 
     def __init__(self, folder: Path, lane: str) -> None:
-        self._folder = folder / host()
+        self._folder = folder / machine()
         self._tickets = self._folder / f"{lane}-tickets"
         self._tickets.mkdir(parents=True, exist_ok=True, mode=0o700)
         self._gate = Lock(self._folder / f"{lane}-gate.lock")
@@ -74,12 +74,12 @@ class Line:
     def ahead(self, run_id: str) -> int:
         """How many stand in line before this run."""
         with self._gate:
-            return sum(other < run_id for other in self._waiting(run_id))
+            return self._ahead(run_id)
 
     def try_take(self, run_id: str, devices: Sequence[str]) -> str | None:
         """Take a free slot if it is this run's turn, and leave the line. The slot is held until `release`."""
         with self._gate:
-            if any(other < run_id for other in self._waiting(run_id)):
+            if self._ahead(run_id):
                 return None
             device = self._take_free(devices)
             if device is not None:
@@ -109,18 +109,24 @@ class Line:
                 return device
         return None
 
-    def _waiting(self, mine: str | None = None) -> list[str]:
-        """The ids in line, first come first; tickets of dead processes are removed."""
-        waiting: list[str] = []
+    def _ahead(self, run_id: str) -> int:
+        mine = self._ticket(run_id)
+        return sum(ticket.name < mine.name for ticket in self._waiting(mine))
+
+    def _waiting(self, mine: Path | None = None) -> list[Path]:
+        """The tickets in line, first come first; those of dead processes are removed."""
+        waiting: list[Path] = []
         for ticket in sorted(self._tickets.iterdir()):
-            if ticket.name == mine or not is_free(ticket) or _age_s(ticket) < FRESH_S:
-                waiting.append(ticket.name)
+            if ticket == mine or not is_free(ticket) or _age_s(ticket) < FRESH_S:
+                waiting.append(ticket)
             else:
                 ticket.unlink(missing_ok=True)
         return waiting
 
     def _ticket(self, run_id: str) -> Path:
-        return self._tickets / run_id
+        """The run's ticket, or the one it would get now."""
+        found = next(self._tickets.glob(f"*~{run_id}"), None)
+        return found or self._tickets / f"{time.time_ns():020d}~{run_id}"
 
 
 def _age_s(path: Path) -> float:

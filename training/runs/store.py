@@ -8,19 +8,28 @@ from __future__ import annotations
 
 import hashlib
 import shutil
+import time
 from collections.abc import Iterator
 from contextlib import suppress
 from pathlib import Path
 
 from ..config import InspectSpec, TrainSpec
-from ..errors import InputError, RequestKeyReusedError, RunFolderError, RunInterruptedError, RunNotFoundError
+from ..errors import (
+    ErrorRecord,
+    InputError,
+    RequestKeyReusedError,
+    RunFolderError,
+    RunInterruptedError,
+    RunNotFoundError,
+)
 from .durable import disk_full, is_disk_full, read_json, sync_folder, write_json
 from .events import EventLog
 from .folder import ENDED, FINISHED, RunFolder, RunState, Status
-from .identity import boot_id, host, new_run_id, now, seconds_since
+from .identity import boot_id, host, new_run_id, now, same_host, seconds_since
 from .locks import Lock, is_free
 
 EQUAL_WINDOW_S = 120.0  # a completed run answers the same request for this long
+ABANDONED_S = 3600.0
 LASTING = frozenset({"inspect"})  # kinds whose result holds as long as what was asked and the data do
 PREPARING = ".new-"
 
@@ -39,14 +48,14 @@ class RunStore:
         return self.home / "models"
 
     # --- make ---------------------------------------------------------------------------------------
-    def create(self, spec: TrainSpec | InspectSpec) -> RunFolder:
+    def create(self, spec: TrainSpec | InspectSpec, run_id: str | None = None) -> RunFolder:
         """A new run, on the disk for good before this returns.
 
         Raises:
             DiskFullError: there is no space; nothing of the run stays.
         """
         self._make_folders()
-        run = RunFolder(self.runs / new_run_id(spec.model.name if spec.kind == "train" else spec.kind))
+        run = RunFolder(self.runs / (run_id or _new_id(spec)))
         part = RunFolder(self.runs / f"{PREPARING}{run.run_id}")
         marker = self._active / run.run_id
         try:
@@ -59,6 +68,7 @@ class RunStore:
             )
             EventLog(part.events_path).append("queued", run_id=run.run_id)
             marker.touch()
+            sync_folder(self._active)
             part.path.rename(run.path)
             sync_folder(self.runs)
         except OSError as error:
@@ -75,7 +85,7 @@ class RunStore:
         """The run that this request made before, or a new one; and whether it is an old one.
 
         Args:
-            key: the client's own name for the request; finds its run for ever.
+            key: the client's own name for the request; finds its run for ever, unless that failed.
             fingerprint: hash of all that the request says; finds a run that is queued, running, or
                 completed (within two minutes, for a training). None: always a new run.
 
@@ -94,11 +104,12 @@ class RunStore:
                     f"request_key {key!r} belongs to run {known[0].run_id}, which had other arguments.",
                     hint="Use a new request_key for a new request, or the same arguments to find that run.",
                 )
-            if known and (key or self._answers(known[0])):
+            if known and (self._holds(known[0]) if key else self._answers(known[0])):
                 return known[0], True
-            run = self.create(spec)
-            write_json(path, {"run_id": run.run_id, "arguments": _hash(spec.model_dump_json())})
-            return run, False
+            # The record comes first: of a run that is not there it says nothing, but no run goes unrecorded.
+            run_id = _new_id(spec)
+            write_json(path, {"run_id": run_id, "arguments": _hash(spec.model_dump_json())})
+            return self.create(spec, run_id), False
 
     def _requested(self, path: Path) -> tuple[RunFolder, str] | None:
         if not path.exists():
@@ -107,10 +118,17 @@ class RunStore:
         run = RunFolder(self.runs / record["run_id"])
         return (run, record["arguments"]) if run.path.is_dir() else None
 
+    def _holds(self, run: RunFolder) -> bool:
+        """A key finds its run for ever, unless that came to nothing: then the same request may try again."""
+        return self.observe(run).status not in {Status.FAILED, Status.INTERRUPTED}
+
     def _answers(self, run: RunFolder) -> bool:
-        state = self.observe(run)
+        try:
+            state = self.observe(run)
+        except RunFolderError:
+            return False
         if state.status in {Status.QUEUED, Status.RUNNING}:
-            return True
+            return not run.cancel_requested()
         if state.status is not Status.COMPLETED or state.ended_at is None:
             return False
         return state.kind in LASTING or seconds_since(state.ended_at) < EQUAL_WINDOW_S
@@ -154,6 +172,27 @@ class RunStore:
             if status in {None, state.status}:
                 yield run, state
 
+    def fail_unstarted(self, run: RunFolder, error: ErrorRecord) -> None:
+        """Write that a queued run failed, unless a worker has taken it up."""
+        lock = run.lock()
+        if not lock.try_acquire():
+            return
+        try:
+            state = run.state()
+            if state.status is Status.QUEUED and state.pid is None:
+                failed = {"status": Status.FAILED, "error": error, "ended_at": now()}
+                self.conclude(run, state.model_copy(update=failed))
+        finally:
+            lock.release()
+
+    def sweep(self) -> None:
+        """Remove what killed processes left of runs that never were, and of runs that were deleted."""
+        if not self.runs.is_dir():
+            return
+        for entry in self.runs.iterdir():
+            if entry.name.startswith(PREPARING) and time.time() - entry.stat().st_mtime > ABANDONED_S:
+                shutil.rmtree(entry, ignore_errors=True)
+
     def unfinished(self) -> list[RunFolder]:
         """The runs that have not completed, failed or been cancelled."""
         return [RunFolder(self.runs / run_id) for run_id in self._ids_with(Status.QUEUED)]
@@ -192,6 +231,38 @@ class RunStore:
             (self._active / run.run_id).unlink(missing_ok=True)
         return state
 
+    def reopen(self, run: RunFolder) -> RunState:
+        """Queue an ended run again, as its next attempt.
+
+        Raises:
+            InputError: it lives, has completed, or belongs to another machine.
+        """
+        lock = run.lock()
+        if not lock.try_acquire():
+            raise InputError(f"Run {run.run_id} is at work.", hint="Follow it, or cancel it first.")
+        try:
+            state = run.state()
+            _require_resumable(run, state)
+            run.forget_cancel()
+            EventLog(run.events_path).append("queued", attempt=state.attempt + 1)
+            (self._active / run.run_id).touch()
+            state = state.model_copy(
+                update={
+                    "status": Status.QUEUED,
+                    "attempt": state.attempt + 1,
+                    "boot_id": boot_id(),
+                    "pid": None,
+                    "queued_at": now(),
+                    "ended_at": None,
+                    "error": None,
+                    "result": None,
+                }
+            )
+            run.write_state(state)
+            return state
+        finally:
+            lock.release()
+
     # --- remove -------------------------------------------------------------------------------------
     def delete(self, run: RunFolder) -> None:
         """Remove a run for good.
@@ -227,8 +298,20 @@ class RunStore:
             folder.mkdir(parents=True, exist_ok=True, mode=0o700)
 
 
+def _require_resumable(run: RunFolder, state: RunState) -> None:
+    if not same_host(state.host):
+        raise InputError(f"Run {run.run_id} belongs to {state.host}.", hint=f"Resume it on {state.host}.")
+    if state.status is Status.COMPLETED:
+        raise InputError(
+            f"Run {run.run_id} has completed; there is nothing to resume.",
+            hint="To train on, give more steps: train(resume=…, steps=…).",
+        )
+    if state.status not in ENDED and state.pid is not None and state.status is Status.QUEUED:
+        raise InputError(f"Run {run.run_id} is queued already.", hint="Follow it with get_run.")
+
+
 def _worker_is_gone(run: RunFolder, state: RunState) -> bool:
-    if state.status in ENDED or state.host != host():
+    if state.status in ENDED or not same_host(state.host):
         return False
     if state.pid is None:  # queued, and no worker has come up yet
         return False
@@ -238,6 +321,12 @@ def _worker_is_gone(run: RunFolder, state: RunState) -> bool:
 
 
 def _interrupted(state: RunState) -> RunState:
+    if state.result is not None:  # the adapter had been saved; only what comes after it is missing
+        warning = "The worker ended after the adapter was saved: a copy or answers may be missing."
+        result = {**state.result, "warnings": [*state.result.get("warnings", []), warning]}
+        cancelled = state.result.get("outcome") == "cancelled"
+        status = Status.CANCELLED if cancelled else Status.COMPLETED
+        return state.model_copy(update={"status": status, "ended_at": now(), "result": result})
     if state.boot_id != boot_id():
         message = "The machine was restarted while the run was at work."
     else:
@@ -248,9 +337,13 @@ def _interrupted(state: RunState) -> RunState:
     error = RunInterruptedError(
         message,
         hint="Look at worker.log in the run folder. If memory ran out, use a smaller batch_size or "
-        "max_seq_length; then train again.",
+        "max_seq_length. It can be resumed from its last checkpoint.",
     )
     return state.model_copy(update={"status": Status.INTERRUPTED, "ended_at": now(), "error": error.record()})
+
+
+def _new_id(spec: TrainSpec | InspectSpec) -> str:
+    return new_run_id(spec.model.name if spec.kind == "train" else spec.kind)
 
 
 def _is_run(entry: Path) -> bool:

@@ -7,6 +7,7 @@ from typing import Any
 from pydantic import BaseModel, Field
 
 from ..errors import ErrorRecord, RunFolderError
+from ..redact import cleaned
 from .events import Event, latest_events
 from .folder import RunFolder, RunState, Status
 
@@ -34,6 +35,9 @@ class RunView(BaseModel):
     tokens_per_s: float | None = None
     eta_s: float | None = Field(None, description="Estimated seconds left.")
     first_loss: float | None = None
+    eval_loss: float | None = Field(None, description="Loss on the held-out rows.")
+    engine: str | None = Field(None, description="The engine that trained, and why that one.")
+    attempt: int = 1
     created_at: str
     started_at: str | None = None
     ended_at: str | None = None
@@ -76,6 +80,9 @@ def view(run: RunFolder, state: RunState) -> RunView:
         tokens_per_s=step.get("tokens_per_s") if step else None,
         eta_s=step.get("eta_s") if step and state.status is Status.RUNNING else None,
         first_loss=result.get("first_loss"),
+        eval_loss=_eval_loss(events, result),
+        engine=_engine(result),
+        attempt=state.attempt,
         created_at=state.created_at,
         started_at=state.started_at,
         ended_at=state.ended_at,
@@ -85,10 +92,15 @@ def view(run: RunFolder, state: RunState) -> RunView:
         adapter_path=str(run.adapter_path) if run.adapter_path.is_dir() else None,
         output=result.get("output"),
         answers=[Answer.model_validate(answer) for answer in result.get("answers", [])],
-        warnings=[str(event.get("message")) for event in events if event.kind == "warning"][-5:],
+        warnings=_warnings(events, result),
         error=state.error,
         result=result,
     )
+
+
+def _warnings(events: list[Event], result: dict[str, Any]) -> list[str]:
+    told = [cleaned(str(event.get("message"))) for event in events if event.kind == "warning"]
+    return result.get("warnings", told)[:10]
 
 
 def _last(events: list[Event], kind: str) -> Event | None:
@@ -103,6 +115,15 @@ def _phase(state: RunState, step: Event | None, phase: Event | None) -> str | No
     return str(phase.get("message"))
 
 
+def _eval_loss(events: list[Event], result: dict[str, Any]) -> float | None:
+    latest = _last(events, "eval")
+    return result.get("eval_loss", latest.get("loss") if latest else None)
+
+
+def _engine(result: dict[str, Any]) -> str | None:
+    return f"{result['engine']} engine ({result['engine_reason']})" if "engine" in result else None
+
+
 def _planned_steps(run: RunFolder) -> int | None:
     plan: dict[str, Any] = run.plan() or {}
-    return plan.get("total_steps")
+    return plan.get("steps")

@@ -1,0 +1,199 @@
+"""LoRA on one GPU: our packed engine against TRL, the same batches, one process per side.
+
+    python benchmarks/gpu_lora.py                    about 7 minutes on an H200
+    python benchmarks/gpu_lora.py --quick            the 0.5B shape only
+
+Qwen2.5 shapes with random bf16 weights, batches of 8 examples (about 4,000 tokens), LoRA r=16 on all linear
+modules, AdamW; data pipeline, clipping, schedule and logging are timed for everyone. Useful tokens are those
+that are no padding. MFU counts 4 FLOP per weight and useful token, against 790 TFLOP/s. Time to the first
+step counts from the start of the process: imports, making the weights, compilation.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import subprocess
+import sys
+import time
+from typing import Any
+
+from workload import EXAMPLES_PER_STEP, PEAK_FLOPS, Windows, examples, make_importable, qwen_config, table
+
+OURS = {
+    "ours": {},
+    "ours, flash operator": {},
+    "ours, recompute gate_up": {"recompute": "gate_up"},
+    "ours, recompute everything": {"recompute": "everything"},
+    "ours, 4096-token steps": {"tokens_per_step": 4096, "micro_batch_tokens": 4096},
+}
+TRL = {"TRL, checkpointing": True, "TRL, no checkpointing": False}
+DEFAULT_SIDES = {
+    "7b": ["ours", "TRL, checkpointing", "TRL, no checkpointing", "ours, recompute everything"],
+    "0.5b": ["ours", "TRL, checkpointing", "TRL, no checkpointing", "ours, 4096-token steps"],
+}
+GOALS = {("7b", "TRL, checkpointing"): 4.5, ("7b", "TRL, no checkpointing"): 3.2}
+GOALS |= {("0.5b", "TRL, checkpointing"): 5.0, ("0.5b", "TRL, no checkpointing"): 5.0}
+
+
+def run_side(side: str, size: str, windows: Windows, device: str) -> dict[str, Any]:
+    """One side in this process."""
+    import torch
+
+    make_importable()
+    from backpropagate.training.engine.decoder_shape import decoder_shape
+
+    cuda = device == "cuda"
+    if cuda:
+        # It plans anew for every shape; TRL is faster without it.
+        torch.backends.cuda.enable_cudnn_sdp(False)
+        torch.cuda.reset_peak_memory_stats()
+    who = ours(side, size, windows, device) if side in OURS else trl(side, size, windows, device)
+    result = windows.result()
+    parameters = decoder_shape(qwen_config(size)).parameters
+    return {
+        "side": side,
+        "size": size,
+        "who": who,
+        **result,
+        "mfu": round(result["useful_tok_s"] * 4 * parameters / PEAK_FLOPS, 3),
+        "peak_gib": round(torch.cuda.max_memory_allocated() / 2**30, 1) if cuda else 0.0,
+    }
+
+
+def ours(side: str, size: str, windows: Windows, device: str) -> str:
+    from our_side import plan_of, random_decoder, train
+
+    precision = "bfloat16" if device == "cuda" else "float32"
+    plan = plan_of(device, precision, batch_size=EXAMPLES_PER_STEP, **OURS[side])
+
+    def after_step(tokens: int) -> bool:
+        windows.tick(tokens)
+        return windows.done
+
+    decoder = random_decoder(qwen_config(size), plan)
+    if side == "ours, flash operator":
+        # Beneath torch's public function; what newer versions of torch would not use by default.
+        from backpropagate.training.engine.attention import FlashOperator
+
+        decoder.attention = FlashOperator()
+    train(decoder, plan, examples(size), after_step)
+    return type(decoder.attention).__name__
+
+
+def trl(side: str, size: str, windows: Windows, device: str) -> str:
+    import torch
+    from our_side import in_step_order, plan_of
+    from transformers import AutoModelForCausalLM
+    from trl_side import trainer
+
+    bf16 = device == "cuda"
+    with torch.device(device):
+        model = AutoModelForCausalLM.from_config(
+            qwen_config(size), dtype=torch.bfloat16 if bf16 else torch.float32
+        )
+    made_examples = examples(size)
+    plan = plan_of(device, "float32", batch_size=EXAMPLES_PER_STEP)
+
+    def after_step(tokens: int) -> bool:
+        windows.tick(tokens)
+        return windows.done
+
+    made, who = trainer(
+        model,
+        in_step_order(made_examples, plan),
+        after_step,
+        per_device_train_batch_size=EXAMPLES_PER_STEP,
+        gradient_checkpointing=TRL[side],
+        gradient_checkpointing_kwargs={"use_reentrant": False},
+        bf16=bf16,
+        use_cpu=not bf16,
+    )
+    made.train()
+    return who
+
+
+def in_own_process(side: str, size: str, arguments: argparse.Namespace, limit_s: float) -> dict[str, Any]:
+    """Run one side as a child; what went wrong is in its result."""
+    command = [sys.executable, __file__, "--side", side, "--sizes", size, "--device", arguments.device]
+    command += ["--windows", str(arguments.windows), "--window-s", str(arguments.window_s)]
+    command += ["--started", str(time.time())]
+    try:
+        child = subprocess.run(command, capture_output=True, text=True, timeout=limit_s)
+    except subprocess.TimeoutExpired:
+        return {"side": side, "size": size, "error": f"not done in {limit_s:.0f} s"}
+    for line in child.stdout.splitlines():
+        if line.startswith("RESULT "):
+            return json.loads(line.removeprefix("RESULT "))
+    sys.stderr.write(child.stderr[-3000:])
+    return {
+        "side": side,
+        "size": size,
+        "error": (child.stderr.strip().splitlines() or ["no output"])[-1][:150],
+    }
+
+
+def report(results: list[dict[str, Any]]) -> str:
+    rows = [
+        ["size", "side", "useful tok/s", "windows", "MFU", "peak GiB", "tok/step", "first step s", "ours is"]
+    ]
+    rates = {(r["size"], r["side"]): r["useful_tok_s"] for r in results if "error" not in r}
+    for r in results:
+        if "error" in r:
+            rows.append([r["size"], r["side"], r["error"], *[""] * 6])
+            continue
+        base = rates.get((r["size"], "ours"))
+        goal = GOALS.get((r["size"], r["side"]))
+        ratio = "" if base is None or r["side"] == "ours" else f"{base / r['useful_tok_s']:.2f}x"
+        rows.append(
+            [
+                r["size"], r["side"], f"{r['useful_tok_s']:,}", str(r["windows"]), f"{r['mfu']:.3f}",
+                f"{r['peak_gib']:.1f}", str(r["tokens_per_step"]), f"{r['first_step_s']:.1f}",
+                ratio + (f" (goal {goal}x)" if goal and ratio else ""),
+            ]
+        )  # fmt: skip
+    who = "\n".join(sorted({f"{r['side']}: {r['who']}" for r in results if "who" in r}))
+    return f"{who}\n\n{table(rows)}"
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--quick", action="store_true", help="the 0.5B shape and short windows")
+    parser.add_argument("--sizes", nargs="+", default=None, help="7b, 0.5b, 1.5b or tiny")
+    parser.add_argument("--sides", nargs="+", default=None, choices=[*OURS, *TRL])
+    parser.add_argument("--side", choices=[*OURS, *TRL], help="run this one here (used by the parent)")
+    parser.add_argument("--device", default="cuda")
+    parser.add_argument("--windows", type=int, default=3)
+    parser.add_argument("--window-s", type=float, default=4.0)
+    parser.add_argument(
+        "--minutes", type=float, default=7.5, help="sides that would begin later are left out"
+    )
+    parser.add_argument("--started", type=float, default=time.time())
+    arguments = parser.parse_args()
+    if arguments.quick:
+        arguments.sizes = arguments.sizes or ["0.5b"]
+        arguments.window_s = min(arguments.window_s, 2.0)
+    sizes = arguments.sizes or ["7b", "0.5b"]
+    if arguments.side:
+        windows = Windows(
+            arguments.device == "cuda", arguments.windows, arguments.window_s, started=arguments.started
+        )
+        print(
+            "RESULT " + json.dumps(run_side(arguments.side, sizes[0], windows, arguments.device)), flush=True
+        )
+        return
+    end = arguments.started + 60 * arguments.minutes
+    results: list[dict[str, Any]] = []
+    for size in sizes:
+        for side in arguments.sides or DEFAULT_SIDES.get(size, ["ours", *TRL]):
+            left = end - time.time()
+            if left < 30:
+                results.append({"side": side, "size": size, "error": "left out, the time is over"})
+                continue
+            results.append(in_own_process(side, size, arguments, min(left, 150.0)))
+            print(json.dumps(results[-1]), flush=True)
+    print("\n" + report(results))
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,88 @@
+"""Our packed engine with random weights, timed as it runs: the real loop with everything in it."""
+
+from __future__ import annotations
+
+import tempfile
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any
+
+import torch
+from workload import make_importable
+
+make_importable()
+
+from backpropagate.training.engine.checkpoints import Checkpoints  # noqa: E402
+from backpropagate.training.engine.decoder import PackedDecoder  # noqa: E402
+from backpropagate.training.engine.decoder_shape import decoder_shape  # noqa: E402
+from backpropagate.training.engine.fit import fit  # noqa: E402
+from backpropagate.training.engine.packed_batch import PackedBatch  # noqa: E402
+from backpropagate.training.engine.packed_step import PackedStep  # noqa: E402
+from backpropagate.training.engine.packing import step_order  # noqa: E402
+from backpropagate.training.engine.plan import Data, Lora, Plan  # noqa: E402
+from backpropagate.training.engine.weights import destinations  # noqa: E402
+
+
+class TimedStep(PackedStep):
+    """Counts the useful tokens of each optimizer step; the loop refreshes once after each."""
+
+    def __init__(self, decoder: PackedDecoder, plan: Plan, after_step: Callable[[int], bool]) -> None:
+        super().__init__(decoder, plan)
+        self.after_step = after_step
+        self.stop = False
+        self.tokens = 0
+
+    def forward_backward(self, batch: PackedBatch, weight: torch.Tensor, *, seed: int) -> torch.Tensor:
+        self.tokens += batch.useful_tokens
+        return super().forward_backward(batch, weight, seed=seed)
+
+    def refresh(self) -> None:
+        super().refresh()
+        if self.tokens:
+            self.stop = self.after_step(self.tokens)
+            self.tokens = 0
+
+
+def plan_of(device: str, precision: Any, recompute: Any = "nothing", **settings: Any) -> Plan:
+    folder = Path(tempfile.mkdtemp())
+    return Plan(
+        model=folder,
+        adapter=folder / "adapter",
+        lora=Lora(r=16, alpha=32),
+        device=device,
+        precision=precision,
+        recompute=recompute,
+        steps=100_000,
+        checkpoint_every_s=None,
+        **settings,
+    )
+
+
+def random_decoder(config: Any, plan: Plan) -> PackedDecoder:
+    """A decoder of this config with random weights, made where it is used."""
+    dtype = getattr(torch, plan.precision)
+    decoder = PackedDecoder(decoder_shape(config), plan.lora, dtype, torch.device(plan.device))
+    for name, place in destinations(decoder).items():
+        if "norm" in name:
+            place.fill_(1.0)
+        elif name.endswith("bias"):
+            place.zero_()
+        else:
+            place.normal_(0, 0.02)
+    decoder.lora.initialise(plan.seed)
+    return decoder
+
+
+def train(
+    decoder: PackedDecoder, plan: Plan, examples: Sequence[Any], after_step: Callable[[int], bool]
+) -> None:
+    """Run the loop until `after_step` says True."""
+    step = TimedStep(decoder, plan, after_step)
+    checkpoints = Checkpoints(plan.model / "checkpoints")
+    fit(step, plan, Data(examples), lambda *_, **__: None, lambda: step.stop, checkpoints)
+
+
+def in_step_order(examples: Sequence[Any], plan: Plan) -> list[Any]:
+    """The examples as dictionaries, one after the other as the loop's steps take them, for the other side."""
+    order = step_order(plan, [len(example.input_ids) for example in examples])
+    return [examples[i]._asdict() for step in range(order.steps_per_epoch) for i in order.examples(step)]

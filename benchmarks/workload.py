@@ -1,0 +1,162 @@
+"""What the benchmarks share: Qwen2.5 shapes, the lengths of the examples, and how a side is timed."""
+
+from __future__ import annotations
+
+import importlib.util
+import math
+import os
+import random
+import statistics
+import sys
+import time
+import types
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+os.environ.setdefault("HF_HUB_OFFLINE", "1")
+os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
+
+PEAK_FLOPS = 790e12
+"""What one H200 reaches in a large bf16 matrix product."""
+
+SIZES: dict[str, dict[str, Any]] = {
+    "tiny": dict(
+        hidden_size=64, num_hidden_layers=2, num_attention_heads=4, num_key_value_heads=2,
+        intermediate_size=160, vocab_size=2000, tie_word_embeddings=True,
+    ),
+    "0.5b": dict(
+        hidden_size=896, num_hidden_layers=24, num_attention_heads=14, num_key_value_heads=2,
+        intermediate_size=4864, vocab_size=151936, tie_word_embeddings=True,
+    ),
+    "1.5b": dict(
+        hidden_size=1536, num_hidden_layers=28, num_attention_heads=12, num_key_value_heads=2,
+        intermediate_size=8960, vocab_size=151936, tie_word_embeddings=True,
+    ),
+    "7b": dict(
+        hidden_size=3584, num_hidden_layers=28, num_attention_heads=28, num_key_value_heads=4,
+        intermediate_size=18944, vocab_size=152064, tie_word_embeddings=False,
+    ),
+}  # fmt: skip
+EXAMPLES_PER_STEP = 8
+"""About 4,000 tokens."""
+
+
+def make_importable() -> None:
+    """Let `import backpropagate` find this checkout, whose root is the package, if it is not installed."""
+    if importlib.util.find_spec("pydantic") is None:
+        # The engine needs pydantic for one record of an error only.
+        stand_in = types.ModuleType("pydantic")
+        stand_in.BaseModel = object  # pyright: ignore[reportAttributeAccessIssue]
+        sys.modules["pydantic"] = stand_in
+    if importlib.util.find_spec("backpropagate") is not None:
+        return
+    root = Path(__file__).resolve().parent.parent
+    spec = importlib.util.spec_from_file_location(
+        "backpropagate", root / "__init__.py", submodule_search_locations=[str(root)]
+    )
+    assert spec is not None and spec.loader is not None
+    module = importlib.util.module_from_spec(spec)
+    sys.modules["backpropagate"] = module
+    spec.loader.exec_module(module)
+
+
+def qwen_config(size: str) -> Any:
+    """A Qwen2.5 config of this size."""
+    from transformers import Qwen2Config
+
+    return Qwen2Config(
+        **SIZES[size],
+        max_position_embeddings=32768,
+        rope_parameters={"rope_type": "default", "rope_theta": 1e6},
+        rms_norm_eps=1e-6,
+        use_sliding_window=False,
+        bos_token_id=256,
+        eos_token_id=258,
+        pad_token_id=256,
+    )
+
+
+def examples(size: str, count: int = 2000, longest: int = 2048, seed: int = 0) -> list[Any]:
+    """Random tokens, 16 to `longest`, lognormal (median 350, sigma 0.9); labels on the second half."""
+    generator = random.Random(seed)
+    vocab = SIZES[size]["vocab_size"]
+    from backpropagate.training.data.example import Example
+
+    made: list[Any] = []
+    for _ in range(count):
+        length = int(min(longest, max(16, generator.lognormvariate(math.log(350), 0.9))))
+        ids = generator.choices(range(300, vocab - 1000), k=length)
+        made.append(Example(ids, [-100] * (length // 2) + ids[length // 2 :]))
+    return made
+
+
+@dataclass
+class Windows:
+    """Times a running training: call `tick` after each optimizer step until `done`.
+
+    The device is waited for only at the ends of the windows. The first step and the warm-up are not in them.
+    """
+
+    cuda: bool
+    count: int = 3
+    seconds: float = 4.0
+    warmup_steps: int = 6
+    started: float = field(default_factory=time.time)
+    """When the side began, by the wall clock (its parent's, to include imports)."""
+    first_step_s: float = 0.0
+    rates: list[float] = field(default_factory=list[float])
+    steps: int = 0
+    tokens: int = 0
+    _since: float = 0.0
+    _window_tokens: int = 0
+    _window_steps: int = 0
+
+    @property
+    def done(self) -> bool:
+        return len(self.rates) >= self.count
+
+    def tick(self, tokens: int) -> None:
+        """An optimizer step over `tokens` useful tokens has been given to the device."""
+        self.steps += 1
+        self.tokens += tokens
+        if self.steps == 1:
+            self._wait()
+            self.first_step_s = time.time() - self.started
+        if self.steps <= self.warmup_steps:
+            if self.steps == self.warmup_steps:
+                self._open()
+            return
+        self._window_tokens += tokens
+        self._window_steps += 1
+        if self._window_steps >= 3 and time.perf_counter() - self._since >= self.seconds:
+            self._wait()
+            self.rates.append(self._window_tokens / (time.perf_counter() - self._since))
+            self._open()
+
+    def result(self) -> dict[str, Any]:
+        return {
+            "useful_tok_s": round(statistics.median(self.rates)),
+            "windows": [round(rate) for rate in self.rates],
+            "first_step_s": round(self.first_step_s, 1),
+            "tokens_per_step": round(self.tokens / self.steps),
+            "steps": self.steps,
+        }
+
+    def _open(self) -> None:
+        self._wait()
+        self._since = time.perf_counter()
+        self._window_tokens = self._window_steps = 0
+
+    def _wait(self) -> None:
+        if self.cuda:
+            import torch
+
+            torch.cuda.synchronize()
+
+
+def table(rows: list[list[str]]) -> str:
+    """Rows under each other, the first one as the head."""
+    widths = [max(len(row[column]) for row in rows) for column in range(len(rows[0]))]
+    lines = ["  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)) for row in rows]
+    return "\n".join([lines[0], "-" * len(lines[0]), *lines[1:]])

@@ -1,0 +1,117 @@
+"""Tiny random models of every shape, and examples to train them on."""
+
+from __future__ import annotations
+
+import copy
+import warnings
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+
+from backpropagate.training.engine.plan import Example, Lora
+
+SIZES: dict[str, Any] = dict(
+    vocab_size=128,
+    hidden_size=48,
+    intermediate_size=80,
+    num_hidden_layers=2,
+    num_attention_heads=4,
+    num_key_value_heads=2,
+    max_position_embeddings=64,
+    bos_token_id=1,
+    eos_token_id=2,
+    pad_token_id=0,
+)
+
+
+@pytest.fixture(autouse=True)
+def one_thread() -> Iterator[None]:
+    before = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(before)
+
+
+def tiny_model(family: str, **overrides: Any) -> Any:
+    """A random fp32 model whose norms and biases are not trivial either."""
+    from transformers import AutoConfig, AutoModelForCausalLM
+
+    torch.manual_seed(0)
+    model = AutoModelForCausalLM.from_config(AutoConfig.for_model(family, **{**SIZES, **overrides}))
+    for parameter in model.float().parameters():
+        noise = torch.randn_like(parameter) * 0.1
+        parameter.data = parameter.data + noise if parameter.dim() == 1 else noise
+    return model.eval()
+
+
+def with_lora(model: Any, lora: Lora) -> Any:
+    """A copy of `model` with PEFT's LoRA, B not zero."""
+    from peft import LoraConfig, get_peft_model
+
+    targets = {"all-linear": "all-linear", "attention": ["q_proj", "k_proj", "v_proj", "o_proj"]}
+    names = lora.target_modules
+    config = LoraConfig(
+        r=lora.r,
+        lora_alpha=lora.alpha,
+        lora_dropout=lora.dropout,
+        use_rslora=lora.rslora,
+        target_modules=targets[names] if isinstance(names, str) else list(names),
+        task_type="CAUSAL_LM",
+    )
+    with warnings.catch_warnings():
+        # peft asks transformers by a name that transformers has deprecated.
+        warnings.simplefilter("ignore", FutureWarning)
+        adapted = get_peft_model(copy.deepcopy(model), config)
+    torch.manual_seed(1)
+    for name, parameter in adapted.named_parameters():
+        if "lora_" in name:
+            parameter.data.normal_(0, 0.05)
+    return adapted
+
+
+@pytest.fixture
+def examples() -> Callable[..., list[Example]]:
+    def make(*lengths: int, seed: int = 0, vocab: int = 128) -> list[Example]:
+        """Examples of these lengths with labels on their second half."""
+        generator = torch.Generator().manual_seed(seed)
+        made: list[Example] = []
+        for length in lengths:
+            ids = torch.randint(3, vocab, (length,), generator=generator).tolist()
+            made.append(Example(ids, [-100] * (length // 2) + ids[length // 2 :]))
+        return made
+
+    return make
+
+
+@pytest.fixture
+def saved(tmp_path: Path) -> Callable[[Any], Path]:
+    def save(model: Any) -> Path:
+        folder = tmp_path / "model"
+        model.save_pretrained(folder)
+        return folder
+
+    return save
+
+
+class Events:
+    """A report that remembers, and what it saw."""
+
+    def __init__(self) -> None:
+        self.all: list[tuple[str, dict[str, Any]]] = []
+
+    def __call__(self, kind: str, **fields: Any) -> None:
+        self.all.append((kind, fields))
+
+    def of(self, kind: str) -> list[dict[str, Any]]:
+        return [fields for name, fields in self.all if name == kind]
+
+    def losses(self) -> list[float]:
+        return [fields["loss"] for fields in self.of("step")]
+
+
+@pytest.fixture
+def events() -> Events:
+    return Events()

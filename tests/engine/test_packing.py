@@ -1,0 +1,95 @@
+"""The order of the steps and their packing."""
+
+from __future__ import annotations
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from backpropagate.training.engine.feed import Feed
+from backpropagate.training.engine.packed_batch import packed_batch
+from backpropagate.training.engine.packing import StepOrder, first_fit_decreasing, statistics
+from backpropagate.training.engine.plan import Example
+
+LENGTHS = st.lists(st.integers(1, 300), min_size=1, max_size=80)
+
+
+@given(LENGTHS, st.integers(1, 400))
+def test_every_example_is_packed_once_and_no_bin_overflows(lengths: list[int], capacity: int) -> None:
+    bins = first_fit_decreasing(lengths, capacity)
+    assert sorted(i for items in bins for i in items) == list(range(len(lengths)))
+    for items in bins:
+        assert len(items) == 1 or sum(lengths[i] for i in items) <= capacity
+
+
+@given(LENGTHS, st.integers(300, 900))
+def test_packing_needs_few_bins(lengths: list[int], capacity: int) -> None:
+    least = -(-sum(lengths) // capacity)
+    # Any two bins together exceed the capacity, so on average they are at least half full.
+    assert len(first_fit_decreasing(lengths, capacity)) <= 2 * least + 1
+
+
+@given(LENGTHS, st.integers(0, 9), st.one_of(st.none(), st.integers(1, 600)))
+def test_an_epoch_visits_every_example_once(lengths: list[int], seed: int, tokens: int | None) -> None:
+    order = StepOrder(lengths, seed=seed, batch_size=7, tokens_per_step=tokens)
+    seen = [i for step in range(order.steps_per_epoch) for i in order.examples(step)]
+    assert sorted(seen) == list(range(len(lengths)))
+
+
+@given(st.integers(0, 60), st.one_of(st.none(), st.just(400)))
+def test_the_examples_of_a_step_depend_on_seed_and_step_alone(step: int, tokens: int | None) -> None:
+    lengths = [10 + 37 * i % 200 for i in range(50)]
+    walked = StepOrder(lengths, seed=1, batch_size=8, tokens_per_step=tokens)
+    for earlier in range(step):
+        walked.examples(earlier)
+    fresh = StepOrder(lengths, seed=1, batch_size=8, tokens_per_step=tokens)
+    assert fresh.examples(step) == walked.examples(step)
+
+
+def test_the_order_of_examples_does_not_depend_on_their_lengths() -> None:
+    short = StepOrder([5] * 40, seed=3, batch_size=8)
+    long = StepOrder([500] * 40, seed=3, batch_size=8)
+    assert [short.examples(i) for i in range(10)] == [long.examples(i) for i in range(10)]
+
+
+def test_epochs_and_seeds_differ() -> None:
+    order = StepOrder([5] * 40, seed=3, batch_size=40)
+    assert order.examples(0) != order.examples(1)
+    assert order.examples(0) != StepOrder([5] * 40, seed=4, batch_size=40).examples(0)
+
+
+def test_statistics_count_what_is_there() -> None:
+    order = StepOrder([10, 20, 30, 40], seed=0, batch_size=4)
+    found = statistics(order, budget=50)
+    assert (found.examples, found.tokens, found.longest) == (4, 100, 40)
+    assert (found.steps_per_epoch, found.micro_batches_per_epoch) == (1, 2)
+    assert found.fill == pytest.approx(1.0)
+    assert found.padding_avoided == pytest.approx(1 - 100 / 160)
+
+
+def test_labels_never_reach_into_the_next_example() -> None:
+    batch = packed_batch(
+        [Example([5, 6, 7], [5, -100, 7]), Example([8, 9], [8, 9])],
+        multiple=8,
+    )
+    assert batch.input_ids.tolist() == [5, 6, 7, 8, 9, 0, 0, 0]
+    assert batch.position_ids.tolist() == [0, 1, 2, 0, 1, 0, 1, 2]
+    assert batch.segments.bounds.tolist() == [0, 3, 5, 8]
+    assert batch.rows.tolist() == [1, 3]
+    assert batch.targets.tolist() == [7, 9]
+    assert (batch.useful_tokens, batch.examples) == (5, 2)
+
+
+@pytest.mark.parametrize("ahead", [False, True])
+def test_batches_made_ahead_are_the_same_and_follow_the_budget(ahead: bool) -> None:
+    made: list[Example] = [Example([7] * n, [7] * n) for n in range(5, 45)]
+    order = StepOrder([len(example.input_ids) for example in made], seed=0, batch_size=8)
+    feed = Feed(made, order, budget=100, multiple=1, pinned=False, ahead=ahead)
+    for step in range(7):
+        if step == 4:
+            feed.budget = 50
+        batch = feed.step(step)
+        assert batch.tokens == sum(order.lengths[i] for i in order.examples(step))
+        assert batch.label_tokens == batch.tokens - len(order.examples(step))
+        assert batch.largest_part.useful_tokens <= feed.budget
+    feed.close()

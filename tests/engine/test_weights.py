@@ -1,0 +1,108 @@
+"""Loading safetensors into the merged buffers."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from safetensors.torch import load_file, save_file
+
+from backpropagate.training.engine import weights
+from backpropagate.training.engine.decoder import PackedDecoder
+from backpropagate.training.engine.decoder_shape import decoder_shape
+from backpropagate.training.engine.plan import Lora
+from backpropagate.training.errors import ModelLoadError
+
+from .conftest import tiny_model
+
+
+def decoder_of(model: Any) -> PackedDecoder:
+    return PackedDecoder(decoder_shape(model.config), Lora(r=4), torch.float32, torch.device("cpu"))
+
+
+def test_shards_and_small_reads_give_the_same_weights(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    model = tiny_model("qwen3", head_dim=16)
+    model.save_pretrained(tmp_path, max_shard_size="20KB")
+    assert len(weights.shards(tmp_path)) > 3
+    monkeypatch.setattr(weights, "STAGING_BYTES", 1000)
+    decoder = decoder_of(model)
+    weights.load_weights(decoder, tmp_path)
+    state = model.state_dict()
+    assert torch.equal(decoder.embedding, state["model.embed_tokens.weight"])
+    assert torch.equal(decoder.head, state["lm_head.weight"])
+    for index, layer in enumerate(decoder.layers):
+        prefix = f"model.layers.{index}."
+        parts = [state[f"{prefix}self_attn.{name}_proj.weight"] for name in "qkv"]
+        assert torch.equal(layer.qkv.weight, torch.cat(parts))
+        assert torch.equal(layer.down.weight, state[f"{prefix}mlp.down_proj.weight"])
+        assert layer.qk_norm is not None
+        assert torch.equal(layer.qk_norm[3], state[f"{prefix}self_attn.q_norm.weight"])
+        assert torch.equal(layer.qk_norm[5], state[f"{prefix}self_attn.k_norm.weight"])
+
+
+def test_half_precision_weights_are_converted(saved: Callable[[Any], Path]) -> None:
+    model = tiny_model("llama")
+    folder = saved(model.bfloat16())
+    decoder = decoder_of(model)
+    weights.load_weights(decoder, folder)
+    assert torch.equal(decoder.layers[0].output.weight, model.model.layers[0].self_attn.o_proj.weight.float())
+
+
+def test_a_truncated_file_is_refused(saved: Callable[[Any], Path]) -> None:
+    model = tiny_model("llama")
+    path = saved(model) / "model.safetensors"
+    path.write_bytes(path.read_bytes()[:-100])
+    with pytest.raises(ModelLoadError, match="too early"):
+        weights.load_weights(decoder_of(model), path.parent)
+
+
+def test_a_file_that_is_not_safetensors_is_refused(saved: Callable[[Any], Path]) -> None:
+    model = tiny_model("llama")
+    path = saved(model) / "model.safetensors"
+    path.write_bytes(b"\x80\x04" * 500)
+    with pytest.raises(ModelLoadError, match="not a safetensors file"):
+        weights.load_weights(decoder_of(model), path.parent)
+
+
+def test_a_folder_with_pickled_weights_only_is_refused(tmp_path: Path) -> None:
+    (tmp_path / "pytorch_model.bin").write_bytes(b"")
+    with pytest.raises(ModelLoadError, match=r"model\.safetensors"):
+        weights.shards(tmp_path)
+
+
+def test_other_tensors_do_not_matter_but_weights_must_be_floats(saved: Callable[[Any], Path]) -> None:
+    model = tiny_model("llama")
+    path = saved(model) / "model.safetensors"
+    tensors = {**load_file(path), "model.steps": torch.arange(3)}
+    save_file(tensors, path)
+    weights.load_weights(decoder_of(model), path.parent)
+    tensors["model.norm.weight"] = tensors["model.norm.weight"].to(torch.int8)
+    save_file(tensors, path)
+    with pytest.raises(ModelLoadError, match=r"model\.norm\.weight .* no floating-point numbers"):
+        weights.load_weights(decoder_of(model), path.parent)
+
+
+def test_a_missing_tensor_is_named(saved: Callable[[Any], Path]) -> None:
+    wider = tiny_model("llama", num_hidden_layers=3)
+    folder = saved(tiny_model("llama"))
+    with pytest.raises(ModelLoadError, match=r"lacks 9 tensors.*layers\.2"):
+        weights.load_weights(decoder_of(wider), folder)
+
+
+def test_a_tensor_of_another_shape_is_named(saved: Callable[[Any], Path]) -> None:
+    folder = saved(tiny_model("llama"))
+    with pytest.raises(ModelLoadError, match="has shape"):
+        weights.load_weights(decoder_of(tiny_model("llama", intermediate_size=96)), folder)
+
+
+def test_an_index_cannot_lead_out_of_the_folder(tmp_path: Path) -> None:
+    index = {"weight_map": {"a": "../../elsewhere.safetensors"}}
+    (tmp_path / "model.safetensors.index.json").write_text(json.dumps(index))
+    with pytest.raises(ModelLoadError, match=str(tmp_path / "elsewhere.safetensors")):
+        weights.shards(tmp_path)

@@ -1,0 +1,25 @@
+"""resume_run: go on with a run that was cancelled, failed or was interrupted."""
+
+from __future__ import annotations
+
+from ..training.errors import from_record
+from ..training.runs.folder import ENDED, Status
+from .context import ToolContext
+from .follow import WaitSeconds, follow
+from .get_run import RunId
+from .status import RunStatus, run_status
+
+
+async def resume_run(context: ToolContext, run_id: RunId, wait_s: WaitSeconds = 50) -> RunStatus:
+    """Go on with a run that was cancelled, failed or was interrupted, from its last checkpoint.
+
+    The run keeps its id, its settings, its data and its course: the end is what it would have been.
+    """
+    before = await context.service.get(run_id)
+    if before.status not in ENDED:
+        return run_status(before, note=f"The run is {before.status} already.")
+    await context.service.resume(before.run_id)
+    view = await follow(context, before.run_id, wait_s)
+    if view.error and view.status in {Status.FAILED, Status.INTERRUPTED}:
+        raise from_record(view.error)
+    return run_status(view)

@@ -1,0 +1,33 @@
+"""The one door to every engine."""
+
+from __future__ import annotations
+
+import torch
+
+from .checkpoints import Checkpoints
+from .plan import Data, Outcome, Plan, Report, ShouldStop
+
+
+def run_engine(
+    plan: Plan, data: Data, report: Report, should_stop: ShouldStop, checkpoints: Checkpoints
+) -> Outcome:
+    """Train as planned with the plan's engine.
+
+    Raises:
+        GpuOutOfMemoryError: a step does not fit into memory.
+        TrainingError: a loss or a gradient is not finite.
+        ModelLoadError, InputError, DiskFullError: as the engines say.
+    """
+    if plan.threads:
+        torch.set_num_threads(plan.threads)
+    if plan.device == "cuda":
+        # It builds a plan for each new shape of batch, which costs more than it saves.
+        torch.backends.cuda.enable_cudnn_sdp(False)
+    match plan.engine:
+        case "packed":
+            from .packed_step import run
+        case "autograd":
+            from .autograd_step import run
+        case "trl":
+            from .trl import run
+    return run(plan, data, report, should_stop, checkpoints)
