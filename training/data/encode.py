@@ -20,6 +20,7 @@ from ..errors import ChatTemplateError
 from .chat_template import ANOTHER_TEMPLATE, ChatTemplate
 from .messages import Completion, Conversation, Message, Preference, Recognised, Text, as_messages
 from .rows import RowError
+from .segments import Offsets, Segments, Tokens, can_be_cut
 from .turn_spans import Span, TurnFinder
 
 IGNORED = -100
@@ -87,6 +88,10 @@ class Encoder:
         self._data = data
         self._tokenizer = tokenizer
         self._backend = _with_full_offsets(backend)
+        added = list(tokenizer.added_tokens_decoder.values())
+        self._tokens = (
+            Segments(self._backend, added) if can_be_cut(self._backend, added) else Offsets(self._backend)
+        )
         self._template = ChatTemplate(tokenizer) if tokenizer.chat_template else None
         self._added = set(tokenizer.added_tokens_decoder)
         self._prefix: list[int] = _special_prefix(tokenizer)
@@ -161,49 +166,42 @@ class Encoder:
         return turns[-1:] if self._data.train_on == "last" else turns
 
     def tokenise(self, rows: Sequence[Rendered]) -> list[Encoded]:
-        """The rows as examples; all cores work on them at once, in threads of the tokenizer's own.
+        """The rows as examples.
 
         Raises:
             ChatTemplateError: an end-of-turn token is not where the template put it.
         """
-        encodings = self._backend.encode_batch([row.text for row in rows], add_special_tokens=False)
-        return [self._examples(row, encoding) for row, encoding in zip(rows, encodings, strict=True)]
+        borders = [[place for span in row.spans or () for place in (span.start, span.end)] for row in rows]
+        tokens = self._tokens.encode([row.text for row in rows], borders)
+        return [self._examples(row, found) for row, found in zip(rows, tokens, strict=True)]
 
     def character_of_token(self, text: str, number: int) -> int:
         """Where a text's token number `number`, counted from 0, begins."""
         return self._backend.encode(text, add_special_tokens=False).offsets[number][0]
 
-    def _examples(self, row: Rendered, encoding: Any) -> Encoded:
-        ids: list[int] = encoding.ids
-        ranges = (
-            None if row.spans is None else [self._token_range(encoding, ids, span, row) for span in row.spans]
-        )
-        labels = ids if ranges is None else masked(ids, ranges)
+    def _examples(self, row: Rendered, tokens: Tokens) -> Encoded:
+        ids = tokens.input_ids
+        labels = ids if row.spans is None else masked(ids, self._ranges(row, tokens))
         if row.document:
             ids, labels = self._as_document(ids, labels)
         if row.document and row.spans is None:
             examples = list(_windows(ids, labels, self._data.max_seq_length))
         else:
             cut = self._data.max_seq_length
-            examples = [Example(list(ids[:cut]), list(labels[:cut]))]
+            examples = [Example(ids[:cut], labels[:cut])]
         trained = sum(len(labels) - labels.count(IGNORED) for _, labels in examples)
         kinds = row.kinds + (("truncated",) if sum(len(ids) for ids, _ in examples) < len(ids) else ())
         return Encoded(examples, len(ids), trained, kinds if trained else (*row.kinds, "nothing_to_learn"))
 
-    def _token_range(self, encoding: Any, ids: list[int], span: Span, row: Rendered) -> tuple[int, int]:
-        """The tokens that lie wholly in a span of characters."""
-        first = _token_at(encoding, span.start, span.end)
-        while first < len(ids) and encoding.token_to_chars(first)[0] < span.start:
-            first += 1
-        last = encoding.char_to_token(span.end - 1) if span.end > span.start else None
-        if last is None or row.document:
-            return first, len(ids)
-        if ids[last] not in self._added:
+    def _ranges(self, row: Rendered, tokens: Tokens) -> list[tuple[int, int]]:
+        """The tokens that lie in each trained span."""
+        ranges = list(zip(tokens.at[::2], tokens.at[1::2], strict=True))
+        if not row.document and any(tokens.input_ids[end - 1] not in self._added for _, end in ranges):
             raise ChatTemplateError(
-                f"The tokenizer splits the end of a turn: {row.text[span.end - 10 : span.end]!r}.",
+                "The tokenizer does not keep the end of a turn as one token: the loss mask cannot be exact.",
                 hint=ANOTHER_TEMPLATE,
             )
-        return first, last + 1
+        return ranges
 
     def _as_document(self, ids: list[int], labels: list[int]) -> tuple[list[int], list[int]]:
         end: list[int] = [] if self._tokenizer.eos_token_id is None else [self._tokenizer.eos_token_id]
@@ -242,15 +240,6 @@ def _windows(ids: list[int], labels: list[int], size: int) -> Iterator[Example]:
     """A long document as several examples, so that nothing of it is lost."""
     for start in range(0, len(ids), size):
         yield Example(ids[start : start + size], labels[start : start + size])
-
-
-def _token_at(encoding: Any, start: int, end: int) -> int:
-    """The first token at or after a character; some characters (dropped by a normaliser) have none."""
-    for position in range(start, end):
-        token = encoding.char_to_token(position)
-        if token is not None:
-            return token
-    return len(encoding.ids)
 
 
 def _with_full_offsets(backend: Any) -> Any:
