@@ -64,6 +64,7 @@ class BackpropagateError(Exception):
 
     code: ClassVar[str] = "RUNTIME_ERROR"
     retryable_by_default: ClassVar[bool] = False
+    default_hint: ClassVar[str | None] = None
 
     def __init__(
         self,
@@ -75,7 +76,7 @@ class BackpropagateError(Exception):
     ) -> None:
         super().__init__(message)
         self.message = message
-        self.hint = hint
+        self.hint = hint or self.default_hint
         self.cause = cause
         self.retryable = self.retryable_by_default if retryable is None else retryable
         if cause is not None:
@@ -106,12 +107,14 @@ class DatasetError(InputError):
     """The dataset cannot be used for training."""
 
     code = "INPUT_DATASET_INVALID"
+    default_hint = "inspect_dataset (or `backprop inspect`) says what is in it, line by line."
 
 
 class DatasetNotFoundError(DatasetError, FileNotFoundError):
     """There is no dataset at this path or under this name."""
 
     code = "INPUT_DATASET_NOT_FOUND"
+    default_hint = "Give the absolute path of a file, a pattern, a folder, or a Hub dataset as owner/name."
 
 
 class DatasetParseError(DatasetError):
@@ -235,6 +238,7 @@ class ModelLoadError(DependencyError):
     """The model could not be found, downloaded or loaded."""
 
     code = "DEP_MODEL_LOAD_FAILED"
+    default_hint = "Check the model's name; a Hub model needs the network once, and HF_TOKEN if it is gated."
 
 
 class GpuNotAvailableError(DependencyError):

@@ -255,7 +255,7 @@ def test_a_stop_during_the_download_ends_it_and_keeps_nothing_partial(
 
 
 def test_a_full_disk_is_told_as_such(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    def full(*_arguments: object) -> Path:
+    def full(*_arguments: object, **_options: object) -> Path:
         raise OSError(28, "No space left on device")
 
     monkeypatch.setattr(resolve, "hub_model", full)

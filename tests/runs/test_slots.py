@@ -39,9 +39,9 @@ def end(process: subprocess.Popen[str]) -> None:
 
 def test_first_come_first_served(tmp_path: Path) -> None:
     line = Line(tmp_path, "cpu")
-    for run_id in ("a", "c"):
-        line.join(run_id)
+    line.join("a")
     waiting = other_process(tmp_path, "wait")
+    line.join("c")
     assert line.ahead("c") == 2
     assert line.try_take("c", ["cpu"]) is None
     assert line.try_take("a", ["cpu"]) == "cpu"

@@ -78,14 +78,14 @@ async def test_progress_comes_at_once_rises_strictly_and_ends_at_the_total(
     async with connected(Path("/")) as client:
         progress = Progress()
         result = await client.call_tool(
-            "train", small(dataset, tiny_model, steps=30), progress_callback=progress
+            "train", small(dataset, tiny_model, steps=600), progress_callback=progress
         )
         assert not result.is_error, text_of(result)
         assert result.structured_content and result.structured_content["status"] == "completed"
         values = [value for _, value, _, _ in progress.seen]
         assert progress.seen[0][0] < 2.0
         assert all(later > earlier for earlier, later in itertools.pairwise(values))
-        assert values[0] < 1 and progress.seen[-1][1:3] == (30, 30)
+        assert values[0] < 1 and progress.seen[-1][1:3] == (600, 600)
         assert len(progress.seen) <= 2 * progress.seen[-1][0] + 3
         assert any("loss" in message and "tokens/s" in message for *_, message in progress.seen)
         assert "Next:" in text_of(result) and result.structured_content["run_id"] in text_of(result)

@@ -145,8 +145,13 @@ async def test_a_killed_worker_leaves_an_interrupted_run_and_the_next_in_line_st
         device.release()
         wait_for_phase(doomed, phase)
     kill_worker(doomed)
-    assert await end_of(service, doomed.run_id) is Status.INTERRUPTED
+    end = await end_of(service, doomed.run_id)
     view = await service.get(doomed.run_id)
+    if end is Status.COMPLETED:  # the blow fell after the adapter was saved
+        assert phase == "saving" and "after the adapter was saved" in view.warnings[0]
+        assert (doomed.path / "adapter/adapter_config.json").is_file()
+        return
+    assert end is Status.INTERRUPTED
     assert view.error and view.error.code == "RUNTIME_RUN_INTERRUPTED" and "memory" in view.error.message
     assert not list(doomed.path.glob("adapter")) or (doomed.path / "adapter/adapter_config.json").is_file()
     if phase == "waiting":

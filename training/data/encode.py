@@ -10,7 +10,10 @@ straddle; white space that it swallows behind it does not count.
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Iterator, Sequence
+from bisect import bisect_left
+from collections import deque
+from collections.abc import Iterable, Iterator, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
 from copy import deepcopy
 from functools import cached_property
 from typing import Any, NamedTuple
@@ -22,6 +25,9 @@ from .example import IGNORED, Example
 from .messages import Completion, Conversation, Message, Preference, Recognised, Text, as_messages
 from .rows import RowError
 from .turn_spans import Span, TurnFinder
+
+BATCHES_AHEAD = 3
+"""Batches that are tokenised while others are rendered."""
 
 
 class Rendered(NamedTuple):
@@ -69,18 +75,27 @@ class Encoder:
     """
 
     def __init__(self, tokenizer: Any, data: DataGroup) -> None:
-        backend = getattr(tokenizer, "backend_tokenizer", None)
-        if backend is None:
+        if getattr(tokenizer, "backend_tokenizer", None) is None:
             raise ChatTemplateError(
                 f"{type(tokenizer).__name__} gives no character offsets, so the loss mask cannot be exact.",
                 hint="Use a model that comes with a tokenizer.json.",
             )
         self._data = data
         self._tokenizer = tokenizer
-        self._backend = _with_full_offsets(backend)
         self._template = ChatTemplate(tokenizer) if tokenizer.chat_template else None
         self._added = set(tokenizer.added_tokens_decoder)
-        self._prefix: list[int] = _special_prefix(tokenizer)
+
+    @cached_property
+    def _backend(self) -> Any:
+        return _with_full_offsets(self._tokenizer.backend_tokenizer)
+
+    @cached_property
+    def _prefix(self) -> list[int]:
+        """The tokens that the tokenizer puts before every plain text, e.g. a beginning-of-text token."""
+        plain: list[int] = self._tokenizer("a", add_special_tokens=False)["input_ids"]
+        full: list[int] = self._tokenizer("a", add_special_tokens=True)["input_ids"]
+        at = next((index for index in range(len(full)) if full[index : index + len(plain)] == plain), 0)
+        return full[:at]
 
     @property
     def template(self) -> ChatTemplate:
@@ -111,7 +126,11 @@ class Encoder:
 
     def fingerprint(self) -> str:
         """A hash of all of the tokenizer that its examples depend on."""
-        parts = (self._backend.to_str(), self.template_source, str(self._tokenizer.special_tokens_map))
+        parts = (
+            self._tokenizer.backend_tokenizer.to_str(),
+            self.template_source,
+            str(self._tokenizer.special_tokens_map),
+        )
         return hashlib.sha256("\0".join(parts).encode()).hexdigest()
 
     def render(self, row: Recognised) -> Rendered:
@@ -152,13 +171,33 @@ class Encoder:
         return turns[-1:] if self._data.train_on == "last" else turns
 
     def tokenise(self, rows: Sequence[Rendered]) -> list[Encoded]:
-        """The rows as examples; all cores work on them at once, in threads of the tokenizer's own.
+        """The rows as examples.
 
         Raises:
             ChatTemplateError: an end-of-turn token is not where the template put it.
         """
-        encodings = self._backend.encode_batch([row.text for row in rows], add_special_tokens=False)
-        return [self._examples(row, encoding) for row, encoding in zip(rows, encodings, strict=True)]
+        return self._encoded(rows, self._encodings(rows))
+
+    def tokenise_all(self, batches: Iterable[Sequence[Rendered]]) -> Iterator[list[Encoded]]:
+        """`tokenise` for each of many batches.
+
+        The tokenizer works on all cores and without Python's lock, so that rows are rendered meanwhile.
+        """
+        running: deque[tuple[Sequence[Rendered], Future[list[Any]]]] = deque()
+        with ThreadPoolExecutor(1, "tokenise") as thread:
+            for rows in batches:
+                running.append((rows, thread.submit(self._encodings, rows)))
+                if len(running) > BATCHES_AHEAD:
+                    rows, found = running.popleft()
+                    yield self._encoded(rows, found.result())
+            for rows, found in running:
+                yield self._encoded(rows, found.result())
+
+    def _encodings(self, rows: Sequence[Rendered]) -> list[Any]:
+        return self._backend.encode_batch([row.text for row in rows], add_special_tokens=False)
+
+    def _encoded(self, rows: Sequence[Rendered], encodings: Sequence[Any]) -> list[Encoded]:
+        return [self._examples(row, found) for row, found in zip(rows, encodings, strict=True)]
 
     def character_of_token(self, text: str, number: int) -> int:
         """Where a text's token number `number`, counted from 0, begins."""
@@ -166,35 +205,30 @@ class Encoder:
 
     def _examples(self, row: Rendered, encoding: Any) -> Encoded:
         ids: list[int] = encoding.ids
-        ranges = (
-            None if row.spans is None else [self._token_range(encoding, ids, span, row) for span in row.spans]
-        )
-        labels = ids if ranges is None else masked(ids, ranges)
+        labels = ids if row.spans is None else masked(ids, self._ranges(row, encoding, ids))
         if row.document:
             ids, labels = self._as_document(ids, labels)
         if row.document and row.spans is None:
             examples = list(_windows(ids, labels, self._data.max_seq_length))
         else:
             cut = self._data.max_seq_length
-            examples = [Example(list(ids[:cut]), list(labels[:cut]))]
+            examples = [Example(ids[:cut], labels[:cut])]
         trained = sum(len(labels) - labels.count(IGNORED) for _, labels in examples)
         kinds = row.kinds + (("truncated",) if sum(len(ids) for ids, _ in examples) < len(ids) else ())
         return Encoded(examples, len(ids), trained, kinds if trained else (*row.kinds, "nothing_to_learn"))
 
-    def _token_range(self, encoding: Any, ids: list[int], span: Span, row: Rendered) -> tuple[int, int]:
-        """The tokens that lie wholly in a span of characters."""
-        first = _token_at(encoding, span.start, span.end)
-        while first < len(ids) and encoding.token_to_chars(first)[0] < span.start:
-            first += 1
-        last = encoding.char_to_token(span.end - 1) if span.end > span.start else None
-        if last is None or row.document:
-            return first, len(ids)
-        if ids[last] not in self._added:
+    def _ranges(self, row: Rendered, encoding: Any, ids: list[int]) -> list[tuple[int, int]]:
+        """The tokens that lie in each trained span."""
+        ranges = [
+            (_token_from(encoding, span.start, ids), _token_from(encoding, span.end, ids))
+            for span in row.spans or ()
+        ]
+        if not row.document and any(ids[end - 1] not in self._added for _, end in ranges):
             raise ChatTemplateError(
-                f"The tokenizer splits the end of a turn: {row.text[span.end - 10 : span.end]!r}.",
+                "The tokenizer does not keep the end of a turn as one token: the loss mask cannot be exact.",
                 hint=ANOTHER_TEMPLATE,
             )
-        return first, last + 1
+        return ranges
 
     def _as_document(self, ids: list[int], labels: list[int]) -> tuple[list[int], list[int]]:
         end: list[int] = [] if self._tokenizer.eos_token_id is None else [self._tokenizer.eos_token_id]
@@ -235,13 +269,14 @@ def _windows(ids: list[int], labels: list[int], size: int) -> Iterator[Example]:
         yield Example(ids[start : start + size], labels[start : start + size])
 
 
-def _token_at(encoding: Any, start: int, end: int) -> int:
-    """The first token at or after a character; some characters (dropped by a normaliser) have none."""
-    for position in range(start, end):
-        token = encoding.char_to_token(position)
-        if token is not None:
-            return token
-    return len(encoding.ids)
+def _token_from(encoding: Any, character: int, ids: list[int]) -> int:
+    """The first token that begins at a character or later."""
+    token = encoding.char_to_token(character)
+    if token is None:  # no token holds the character: the text ends, or a normaliser dropped it
+        return bisect_left([start for start, _ in encoding.offsets], character)
+    while token < len(ids) and encoding.token_to_chars(token)[0] < character:
+        token += 1
+    return token
 
 
 def _with_full_offsets(backend: Any) -> Any:
@@ -253,11 +288,3 @@ def _with_full_offsets(backend: Any) -> Any:
     copy.no_padding()
     copy.post_processor = ByteLevel(trim_offsets=False)
     return copy
-
-
-def _special_prefix(tokenizer: Any) -> list[int]:
-    """The tokens that the tokenizer puts before every plain text, e.g. a beginning-of-text token."""
-    plain: list[int] = tokenizer("a", add_special_tokens=False)["input_ids"]
-    full: list[int] = tokenizer("a", add_special_tokens=True)["input_ids"]
-    at = next((index for index in range(len(full)) if full[index : index + len(plain)] == plain), 0)
-    return full[:at]

@@ -11,7 +11,8 @@ import hashlib
 import json
 import tempfile
 import time
-from collections.abc import Callable
+from collections import deque
+from collections.abc import Callable, Iterator
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
@@ -194,15 +195,27 @@ class Preparation:
 
     def _encode(self, selection: Selection, store: StoreWriter) -> None:
         """The second pass: renders and tokenises the rows that are used."""
+        reads: deque[list[Read]] = deque()
+
+        def rendered() -> Iterator[list[Rendered]]:
+            for batch in self._batches(selection):
+                reads.append([read for read, _ in batch])
+                yield [row for _, row in batch]
+
+        for encoded in self._encoder.tokenise_all(rendered()):
+            self._store(reads.popleft(), encoded, selection, store)
+
+    def _batches(self, selection: Selection) -> Iterator[list[tuple[Read, Rendered]]]:
         waiting: list[tuple[Read, Rendered]] = []
         for read in read_rows(self._source, self._data.columns, self._progress("tokenising")):
             rendered = self._rendered(read, selection)
             if rendered is not None:
                 waiting.append((read, rendered))
             if len(waiting) == ROWS_AT_ONCE:
-                self._store(waiting, selection, store)
-                waiting.clear()
-        self._store(waiting, selection, store)
+                yield waiting
+                waiting = []
+        if waiting:
+            yield waiting
 
     def _rendered(self, read: Read, selection: Selection) -> Rendered | None:
         self._summary.rows += 1
@@ -216,9 +229,10 @@ class Preparation:
             self._left_out.add(error.kind, read.place, error.reason)
             return None
 
-    def _store(self, rows: list[tuple[Read, Rendered]], selection: Selection, store: StoreWriter) -> None:
-        encoded = self._encoder.tokenise([rendered for _, rendered in rows])
-        for (read, _), one in zip(rows, encoded, strict=True):
+    def _store(
+        self, reads: list[Read], encoded: list[Encoded], selection: Selection, store: StoreWriter
+    ) -> None:
+        for read, one in zip(reads, encoded, strict=True):
             if not one.trained:
                 self._left_out.add("nothing_to_learn", read.place)
                 continue

@@ -149,7 +149,7 @@ def _source_of(found: list[Path], notes: list[str], separator: str | None, permi
         real = _real(path)
         permit(real)
         regular_file(real)
-        files.append(SourceFile(real, str(path.absolute().relative_to(base)), separator))
+        files.append(SourceFile(real, path.absolute().relative_to(base).as_posix(), separator))
         _known_type(files[-1])
     return Source(tuple(files), tuple(notes))
 

@@ -26,6 +26,10 @@ from .messages import Message
 from .rows import RowError
 from .turn_frame import QUESTIONS, probe_frame, shared_prefix
 
+PLAIN = {"role", "content"}
+MOST_REMEMBERED = 1000
+"""Sequences of roles."""
+
 
 class Span(NamedTuple):
     """Characters `start` to `end` of a rendered conversation, written by message number `message`."""
@@ -46,6 +50,7 @@ class TurnFinder:
         self._template = template
         self.frame = probe_frame(template)
         self._closing = self.frame.gap + self.frame.end
+        self._between: dict[tuple[str, ...], list[str] | None] = {}
         self._verify()
 
     def spans(self, messages: Sequence[Message], tools: Any, turns: Sequence[int]) -> tuple[str, list[Span]]:
@@ -66,35 +71,45 @@ class TurnFinder:
     def _all_at_once(
         self, text: str, messages: Sequence[Message], tools: Any, turns: Sequence[int]
     ) -> list[Span] | None:
-        """The spans if every turn is rendered as it is or trimmed, as most are; two renderings suffice."""
-        if any(messages[index].keys() - {"role", "content"} for index in turns):
+        """The spans if every message is rendered as it is or trimmed, as in most conversations.
+
+        What then stands between the contents depends on the roles alone, so it is rendered once for all
+        conversations of the same roles; `text` must be exactly that with these contents.
+        """
+        if tools or any(message.keys() != PLAIN for message in messages):
             return None
-        marks = {index: number_not_in(text, index) for index in turns}
-        replaced = [
-            {"role": "assistant", "content": marks[index]} if index in marks else message
-            for index, message in enumerate(messages)
-        ]
+        roles = tuple(message["role"] for message in messages)
+        if roles not in self._between:
+            if len(self._between) >= MOST_REMEMBERED:
+                self._between.clear()
+            self._between[roles] = self._pieces(roles)
+        pieces = self._between[roles]
+        if pieces is None:
+            return None
+        places = _walk(text, pieces, [message["content"] for message in messages])
+        return None if places is None else self._around(places, pieces, turns)
+
+    def _pieces(self, roles: tuple[str, ...]) -> list[str] | None:
+        """What the template puts before, between and behind contents, if it shows each once and in order."""
+        marks = [number_not_in("", index) for index in range(len(roles))]
+        marked = [{"role": role, "content": mark} for role, mark in zip(roles, marks, strict=True)]
         try:
-            pieces = split_at(self._template.render(replaced, tools), list(marks.values()))
+            return split_at(self._template.render(marked), marks)
         except RowError:
             return None
-        contents = [(index, messages[index]["content"]) for index in turns]
-        return None if pieces is None else self._walk(text, pieces, contents)
 
-    def _walk(self, text: str, pieces: list[str], contents: list[tuple[int, str]]) -> list[Span] | None:
-        """The spans, if `text` is exactly the pieces with the contents (or trimmed ones) between them."""
+    def _around(
+        self, places: list[tuple[int, int]], pieces: list[str], turns: Sequence[int]
+    ) -> list[Span] | None:
+        """The turns, from the places of their contents."""
         spans: list[Span] = []
-        at = len(pieces[0])
-        if not text.startswith(pieces[0]):
-            return None
-        for (index, content), before, after in zip(contents, pieces, pieces[1:], strict=False):
-            length = _length_before(text, at, content, after)
+        for index in turns:
+            (begin, end), before = places[index], pieces[index]
             start = self.frame.start_in(before)
-            if length is None or start is None or not after.startswith(self._closing):
+            if start is None or not pieces[index + 1].startswith(self._closing):
                 return None
-            spans.append(Span(index, at - (len(before) - start), at + length + len(self._closing)))
-            at += length + len(after)
-        return spans if at == len(text) else None
+            spans.append(Span(index, begin - (len(before) - start), end + len(self._closing)))
+        return spans
 
     def _one(self, text: str, messages: Sequence[Message], tools: Any, index: int) -> Span:
         try:
@@ -193,6 +208,21 @@ def split_at(text: str, marks: list[str]) -> list[str] | None:
             return None
         pieces.append(before)
     return [*pieces, text]
+
+
+def _walk(text: str, pieces: list[str], contents: list[str]) -> list[tuple[int, int]] | None:
+    """Where the contents stand, if `text` is exactly the pieces with them (or them trimmed) in between."""
+    if not text.startswith(pieces[0]):
+        return None
+    places: list[tuple[int, int]] = []
+    at = len(pieces[0])
+    for content, after in zip(contents, pieces[1:], strict=True):
+        length = _length_before(text, at, content, after)
+        if length is None:
+            return None
+        places.append((at, at + length))
+        at += length + len(after)
+    return places if at == len(text) else None
 
 
 def _length_before(text: str, at: int, content: str, after: str) -> int | None:

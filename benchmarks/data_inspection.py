@@ -1,0 +1,66 @@
+"""Peak memory and speed of inspecting a large file.
+
+    python benchmarks/data_inspection.py MODEL_FOLDER [--mb 2048] [--folder /tmp]
+
+Writes a JSON Lines file of chat rows, inspects it in a process of its own, with the model's tokenizer and all
+findings, near duplicates included, and prints that process's peak resident memory and its MB/s; beside it the
+same for a tenth of the file, since memory should hardly grow.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import random
+import subprocess
+import sys
+import tempfile
+from pathlib import Path
+
+WORKER = """
+import resource, sys, time
+from pathlib import Path
+from backpropagate.training.config import DataGroup
+from backpropagate.training.data import inspect
+from backpropagate.training.data.tokenizer_files import TokenizerFiles
+start = time.perf_counter()
+result = inspect(DataGroup(source=sys.argv[2]), TokenizerFiles(Path(sys.argv[1])))
+seconds = time.perf_counter() - start
+peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
+print(f"{result.rows:>10,} rows {result.size_bytes / 1e6 / seconds:6.1f} MB/s {peak:6.0f} MiB peak")
+print(result.tokens)
+"""
+
+
+def write_rows(path: Path, size: int) -> None:
+    """Chats of one to three exchanges, 1.2 kB each, of random words; one row in a hundred repeats another."""
+    random.seed(1)
+    words = [f"{first}{second}" for first in "bcdfghjklm" for second in ("an", "er", "ing", "o", "us", "y")]
+    answers = [" ".join(random.choices(words, k=random.randint(20, 120))) for _ in range(5000)]
+    written = 0
+    with path.open("w") as file:
+        while written < size:
+            turns = random.choice([1, 1, 2, 3])
+            texts = random.choices(answers, k=2 * turns)
+            roles = ["user", "assistant"] * turns
+            messages = [{"role": role, "content": text} for role, text in zip(roles, texts, strict=True)]
+            line = json.dumps({"messages": messages}) + "\n"
+            for _ in range(2 if random.random() < 0.01 else 1):
+                written += file.write(line)
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawTextHelpFormatter)
+    parser.add_argument("model")
+    parser.add_argument("--mb", type=int, default=2048)
+    parser.add_argument("--folder", type=Path)
+    arguments = parser.parse_args()
+    with tempfile.TemporaryDirectory(dir=arguments.folder) as name:
+        for size in (arguments.mb * 100_000, arguments.mb * 1_000_000):
+            path = Path(name) / "chats.jsonl"
+            write_rows(path, size)
+            subprocess.run([sys.executable, "-c", WORKER, arguments.model, str(path)], check=True)
+
+
+if __name__ == "__main__":
+    main()
