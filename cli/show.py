@@ -20,6 +20,8 @@ def print_run(view: RunView) -> None:
     click.echo(f"Run {view.run_id}: {view.status}")
     click.echo(f"  model    {view.model}")
     click.echo(f"  dataset  {view.dataset}")
+    if view.data:
+        click.echo(f"  data     {view.data}")
     if view.step:
         click.echo(f"  steps    {view.step}/{view.total_steps}")
     if view.loss is not None:

@@ -39,6 +39,7 @@ class RunStatus(ToolResult):
     first_loss: float | None = None
     loss: float | None = None
     eval_loss: float | None = None
+    data: str | None = None
     engine: str | None = None
     tokens_per_s: float | None = None
     eta_s: float | None = None
@@ -60,6 +61,8 @@ class RunStatus(ToolResult):
         if self.note:
             lines.append(self.note)
         lines.append(f"{self.model} on {self.dataset}; {self._progress()}")
+        if self.data:
+            lines.append(f"Data: {self.data}")
         if self.adapter_path:
             lines.append(f"Adapter: {self.adapter_path}")
         if self.output:

@@ -232,6 +232,41 @@ async def test_nothing_beside_the_users_data_is_executed_or_read(
     assert list(tmp_path.glob("*.ran")) == []
 
 
+async def test_inspect_dataset_does_not_wait_behind_a_training_and_a_second_look_starts_nothing(
+    home: Path, tiny_model: Path, tmp_path: Path
+) -> None:
+    data = tmp_path / "mixed.jsonl"
+    data.write_text(
+        '{"conversations": [{"from": "human", "value": "hi"}, {"from": "gpt", "value": "hello"}]}\n'
+        '{"messages": [{"role": "user", "content": "a"}, {"role": "assistant", "content": "<|im_end|>"}]}\n'
+        '{"oops":\n'
+    )
+    device = busy_device(Path(os.environ["BACKPROPAGATE_RUNTIME_DIR"]))
+    arguments = {"dataset": str(data), "model": str(tiny_model), "preview": 2}
+    async with connected(tmp_path.parent) as client:
+        looked = await client.call_tool("inspect_dataset", arguments)
+        assert not looked.is_error and looked.structured_content, text_of(looked)
+        report = looked.structured_content
+        assert (report["rows"], report["usable"]) == (3, 2)
+        assert report["formats"] == {"sharegpt": 1, "openai": 1}
+        repairs = {found["kind"]: found["repair"] for found in report["findings"]}
+        assert repairs["parse"] == 'on_bad_rows="skip"' and repairs["control_tokens"]
+        assert "mixed.jsonl:3" in text_of(looked) and "untrusted" in str(report.keys())
+        again = await client.call_tool("inspect_dataset", arguments)
+        assert again.structured_content and again.structured_content["run_id"] == report["run_id"]
+        hidden = await client.call_tool("list_runs", {})
+        assert "No runs." in text_of(hidden)
+        refused = await client.call_tool("train", small(data, tiny_model))
+        assert refused.is_error and 'on_bad_rows="skip"' in text_of(refused)
+        device.release()
+        repaired = await client.call_tool(
+            "train", small(data, tiny_model, on_bad_rows="skip", control_tokens="remove")
+        )
+        assert not repaired.is_error, text_of(repaired)
+        assert "Left out: 1 rows that cannot be parsed" in text_of(repaired)
+        assert "2 of 3 rows used" in text_of(repaired)
+
+
 async def test_gpu_status_says_what_there_is(home: Path, tmp_path: Path) -> None:
     async with connected(tmp_path) as client:
         result = await client.call_tool("gpu_status", {})

@@ -64,14 +64,15 @@ class Journal:
     def event(self, kind: str, **fields: Any) -> None:
         if kind == "phase":
             self.phase_name = fields["phase"]
+        if kind == "warning":
+            self._warnings.append(cleaned(fields["message"]))
         if kind == "step" and self.first_loss is None:
             self.first_loss = fields["loss"]
         self._append(kind, **fields)
 
     def warning(self, message: str, **fields: Any) -> None:
         self.log.warning("run_warning", message=message)
-        self._warnings.append(cleaned(message))
-        self._append("warning", message=message, **fields)
+        self.event("warning", message=message, **fields)
 
     def keep(self, result: dict[str, Any]) -> None:
         """Write the result down early: if the worker dies from here on, the run has not failed."""

@@ -38,6 +38,7 @@ class RunView(BaseModel):
     eval_loss: float | None = Field(None, description="Loss on the held-out rows.")
     engine: str | None = Field(None, description="The engine that trained, and why that one.")
     attempt: int = 1
+    data: str | None = Field(None, description="What became of the dataset's rows.")
     created_at: str
     started_at: str | None = None
     ended_at: str | None = None
@@ -83,6 +84,7 @@ def view(run: RunFolder, state: RunState) -> RunView:
         eval_loss=_eval_loss(events, result),
         engine=_engine(result),
         attempt=state.attempt,
+        data=_data(result),
         created_at=state.created_at,
         started_at=state.started_at,
         ended_at=state.ended_at,
@@ -122,6 +124,17 @@ def _eval_loss(events: list[Event], result: dict[str, Any]) -> float | None:
 
 def _engine(result: dict[str, Any]) -> str | None:
     return f"{result['engine']} engine ({result['engine_reason']})" if "engine" in result else None
+
+
+def _data(result: dict[str, Any]) -> str | None:
+    if "rows_used" not in result:
+        return None
+    told = [
+        f"{result['rows_used']} of {result['rows']} rows used",
+        f"{result['held_out']} held out",
+        f"{result['trained_token_share']:.0%} of the tokens trained",
+    ]
+    return "; ".join([", ".join(told), *result.get("notes", [])])
 
 
 def _planned_steps(run: RunFolder) -> int | None:
