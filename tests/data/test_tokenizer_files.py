@@ -56,10 +56,10 @@ def test_all_families_render_and_tokenise_as_in_transformers(
         assert outcome(files, row) == outcome(tokenizer_of(family), row)
 
 
-MODEL = Path(os.environ.get("BACKPROPAGATE_TEST_MODEL", "/nonexistent"))
+MODEL = Path(os.environ.get("TEST_MODEL_FOLDER", "/nonexistent"))
 
 
-@pytest.mark.skipif(not MODEL.is_dir(), reason="BACKPROPAGATE_TEST_MODEL names no model folder")
+@pytest.mark.skipif(not MODEL.is_dir(), reason="TEST_MODEL_FOLDER names no model folder")
 def test_a_real_model_renders_and_tokenises_as_in_transformers() -> None:
     from transformers import AutoTokenizer
 

@@ -1,7 +1,7 @@
 """Gathers what an inspection tells, row by row.
 
-Memory grows by some 22 bytes a row (a content hash, a place, a length), and while duplicates are sought by
-the index of `near_duplicates`.
+Memory grows by 22 bytes a row (a content hash, a place, a length), and at the end, while duplicates are
+sought, by some 100 more: 120 MB for a million rows.
 """
 
 from __future__ import annotations
