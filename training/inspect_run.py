@@ -6,6 +6,7 @@ from collections.abc import Callable
 from typing import Any
 
 from .data.inspection import inspect
+from .data.tokenizer_files import TokenizerFiles
 from .errors import ModelLoadError
 from .work import Work, use_threads
 
@@ -44,6 +45,9 @@ def _tokenizer(work: Work) -> tuple[Any, str | None]:
     except ModelLoadError as error:
         return None, f"Tokens are not counted and nothing is previewed: {error.message}"
     work.journal.phase("loading", "loading the tokenizer")
-    from .engine.tokenizer import load_tokenizer
+    try:
+        return TokenizerFiles(path), None
+    except ModelLoadError:  # no tokenizer.json: an older form, which transformers converts
+        from .engine.tokenizer import load_tokenizer
 
-    return load_tokenizer(path), None
+        return load_tokenizer(path), None

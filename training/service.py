@@ -11,6 +11,7 @@ import json
 import subprocess
 import threading
 from collections.abc import AsyncGenerator, Callable
+from contextlib import suppress
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -110,7 +111,7 @@ class TrainingService:
 
     def _reap(self, run: RunFolder, process: subprocess.Popen[bytes]) -> None:
         code = process.wait()
-        if run.path.exists():
+        with suppress(RunFolderError, OSError):  # the run has been removed meanwhile
             self._could_not_start(run, f"exit code {code}; {run.log_path} says more")
 
     def _could_not_start(self, run: RunFolder, reason: str) -> None:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import subprocess
 import sys
 from pathlib import Path
@@ -56,16 +55,12 @@ def test_all_families_render_and_tokenise_as_in_transformers(
         assert outcome(files, row) == outcome(tokenizer_of(family), row)
 
 
-MODEL = Path(os.environ.get("TEST_MODEL_FOLDER", "/nonexistent"))
-
-
-@pytest.mark.skipif(not MODEL.is_dir(), reason="TEST_MODEL_FOLDER names no model folder")
-def test_a_real_model_renders_and_tokenises_as_in_transformers() -> None:
+def test_a_real_model_renders_and_tokenises_as_in_transformers(smollm2: Path) -> None:
     from transformers import AutoTokenizer
 
-    tokenizer = AutoTokenizer.from_pretrained(MODEL)
+    tokenizer = AutoTokenizer.from_pretrained(smollm2)
     for row in ROWS:
-        assert outcome(TokenizerFiles(MODEL), row) == outcome(tokenizer, row)
+        assert outcome(TokenizerFiles(smollm2), row) == outcome(tokenizer, row)
 
 
 def test_a_generation_mark_in_the_template_changes_nothing(tokenizer_of: Any, tmp_path: Path) -> None:
