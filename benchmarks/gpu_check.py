@@ -46,7 +46,7 @@ def build(folder: Path, hidden: int, layers: int) -> Path:
 async def train(model: Path, data: Path, four_bits: bool, steps: int) -> None:
     from backpropagate import TrainingService
     from backpropagate.tools.gpu_status import GpuStatus
-    from backpropagate.training.config import train_spec
+    from backpropagate.training.arguments import train_spec
     from backpropagate.training.hardware.reading import read_hardware
 
     service = TrainingService()

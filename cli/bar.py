@@ -8,8 +8,8 @@ from contextlib import contextmanager
 from rich.console import Console
 from rich.progress import BarColumn, Progress, SpinnerColumn, TaskID, TextColumn, TimeElapsedColumn
 
+from ..tools.status import step_message
 from ..training.runs.events import Event
-from .follow import step_line
 
 
 class BarDisplay:
@@ -29,7 +29,7 @@ class BarDisplay:
                 case "step":
                     self._progress.update(
                         self._task,
-                        description=step_line(event),
+                        description=step_message(event),
                         completed=event.get("step"),
                         total=event.get("total_steps"),
                     )

@@ -12,7 +12,7 @@ from typing import Protocol
 
 import click
 
-from ..tools.status import duration
+from ..tools.status import step_message
 from ..training.errors import exit_code
 from ..training.runs.events import Event
 from ..training.runs.folder import Status
@@ -107,16 +107,4 @@ class PlainDisplay:
         last = event.get("step") == event.get("total_steps")
         if last or time.monotonic() - self._shown_at >= PLAIN_GAP_S:
             self._shown_at = time.monotonic()
-            click.echo(f"  {step_line(event)}", err=True)
-
-
-def step_line(event: Event) -> str:
-    """`step 12/40  loss 0.5320  310 tokens/s  34s left`."""
-    parts = [f"step {event.get('step')}/{event.get('total_steps')}"]
-    if event.get("loss") is not None:
-        parts.append(f"loss {event.get('loss'):.4f}")
-    if event.get("tokens_per_s"):
-        parts.append(f"{event.get('tokens_per_s'):.0f} tokens/s")
-    if event.get("eta_s") is not None:
-        parts.append(f"{duration(event.get('eta_s'))} left")
-    return "  ".join(parts)
+            click.echo(f"  {step_message(event)}", err=True)

@@ -12,9 +12,9 @@ import click
 
 from .. import __version__
 from ..tools.gpu_status import GpuStatus
-from ..training.config import environment_names, load_settings
 from ..training.errors import catalogue
 from ..training.hardware.reading import read_hardware
+from ..training.settings import environment_names, load_settings
 
 LIBRARIES = ("mcp", "torch", "transformers", "peft", "trl", "datasets", "bitsandbytes")
 

@@ -8,7 +8,7 @@ import anyio
 import click
 
 from ..tools.inspect_dataset import dataset_report
-from ..training.config import inspect_spec
+from ..training.arguments import inspect_spec
 from ..training.errors import from_record
 from ..training.runs.folder import Status
 from ..training.service import TrainingService

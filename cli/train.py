@@ -8,7 +8,8 @@ from typing import Any
 import anyio
 import click
 
-from ..training.config import TrainSpec, train_spec
+from ..training.arguments import train_spec
+from ..training.config import TrainSpec
 from ..training.data.submission import resolved_source
 from ..training.models.presets import classify_model
 from ..training.output import check_output

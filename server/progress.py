@@ -5,7 +5,7 @@ from __future__ import annotations
 import time
 from collections.abc import Awaitable, Callable, Sequence
 
-from ..tools.status import duration
+from ..tools.status import step_message
 from ..training.runs.events import BEFORE_FIRST_STEP, Event
 
 SendProgress = Callable[[float, float | None, str], Awaitable[None]]
@@ -87,15 +87,3 @@ class ProgressStream:
 def _phase_fraction(event: Event) -> float:
     start, end = BEFORE_FIRST_STEP.get(str(event.get("phase")), (0.0, 0.0))
     return start + (end - start) * float(event.get("fraction") or 0.0)
-
-
-def step_message(event: Event) -> str:
-    """`step 12/40 · loss 0.5320 · 310 tokens/s · 34s left`."""
-    parts = [f"step {event.get('step')}/{event.get('total_steps')}"]
-    if event.get("loss") is not None:
-        parts.append(f"loss {event.get('loss'):.4f}")
-    if event.get("tokens_per_s"):
-        parts.append(f"{event.get('tokens_per_s'):.0f} tokens/s")
-    if event.get("eta_s") is not None:
-        parts.append(f"{duration(event.get('eta_s'))} left")
-    return " · ".join(parts)

@@ -28,9 +28,9 @@ def serve_stdio(wire: int, roots: Sequence[Path]) -> None:
         wire: what `reserve_stdout` returned.
         roots: folders beside the user's home that tools may touch.
     """
-    from ..training.config import load_settings
     from ..training.logs import configure_logging
     from ..training.service import TrainingService
+    from ..training.settings import load_settings
     from .app import build_server
 
     settings = load_settings()

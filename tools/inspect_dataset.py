@@ -6,18 +6,18 @@ from typing import Annotated, Any
 
 from pydantic import BaseModel, Field
 
-from ..training.config import (
+from ..training.arguments import inspect_spec
+from ..training.data.submission import resolved_source
+from ..training.errors import from_record
+from ..training.runs.folder import ENDED
+from ..training.vocabulary import (
     DatasetSource,
     MaxSeqLength,
     ModelName,
     OnBadRows,
     PreviewRows,
     TrainOn,
-    inspect_spec,
 )
-from ..training.data.submission import resolved_source
-from ..training.errors import from_record
-from ..training.runs.folder import ENDED
 from .context import ToolContext, ToolResult, resolved_model
 from .follow import WaitSeconds, follow
 

@@ -8,6 +8,7 @@ from pydantic import BaseModel, Field
 
 from ..training.errors import ErrorRecord, describe
 from ..training.redact import cleaned
+from ..training.runs.events import Event
 from ..training.runs.folder import Status
 from ..training.runs.identity import same_host
 from ..training.runs.view import RunView
@@ -151,6 +152,18 @@ def next_step(view: RunView) -> str:
                 f'Do what the error says; then resume_run(run_id="{view.run_id}") goes on from the last '
                 "checkpoint, or train(…, new_run=true) starts anew."
             )
+
+
+def step_message(event: Event) -> str:
+    """`step 12/40 · loss 0.5320 · 310 tokens/s · 34s left`."""
+    parts = [f"step {event.get('step')}/{event.get('total_steps')}"]
+    if event.get("loss") is not None:
+        parts.append(f"loss {event.get('loss'):.4f}")
+    if event.get("tokens_per_s"):
+        parts.append(f"{event.get('tokens_per_s'):.0f} tokens/s")
+    if event.get("eta_s") is not None:
+        parts.append(f"{duration(event.get('eta_s'))} left")
+    return " · ".join(parts)
 
 
 def duration(seconds: float) -> str:

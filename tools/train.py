@@ -6,7 +6,12 @@ from typing import Annotated, Any
 
 from pydantic import Field
 
-from ..training.config import (
+from ..training.arguments import train_spec
+from ..training.data.submission import resolved_source
+from ..training.errors import from_record
+from ..training.output import check_output
+from ..training.runs.folder import Status
+from ..training.vocabulary import (
     BatchSize,
     DatasetSource,
     Dedupe,
@@ -23,12 +28,7 @@ from ..training.config import (
     Samples,
     Seed,
     Steps,
-    train_spec,
 )
-from ..training.data.submission import resolved_source
-from ..training.errors import from_record
-from ..training.output import check_output
-from ..training.runs.folder import Status
 from .context import ToolContext, resolved_model
 from .follow import WaitSeconds, follow
 from .status import RunStatus, run_status

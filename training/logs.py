@@ -11,8 +11,8 @@ import sys
 import structlog
 from structlog.typing import EventDict, Processor, WrappedLogger
 
-from .config import Settings
 from .redact import scrub
+from .settings import Settings
 
 
 def configure_logging(settings: Settings, *, own_process: bool = True) -> None:

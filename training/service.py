@@ -20,7 +20,7 @@ from typing import TypeVar
 import anyio
 import anyio.to_thread
 
-from .config import InspectSpec, Settings, TrainSpec, load_settings
+from .config import InspectSpec, TrainSpec
 from .data.submission import content_of, local_source
 from .errors import InputError, RunFolderError, RuntimeFailure
 from .lanes import needs_of
@@ -32,6 +32,7 @@ from .runs.identity import boot_id, same_host, seconds_since
 from .runs.slots import Line, default_runtime_folder
 from .runs.store import RunStore
 from .runs.view import RunView, view
+from .settings import Settings, load_settings
 from .spawn import spawn_worker
 
 Value = TypeVar("Value")

@@ -7,8 +7,8 @@ import subprocess
 import sys
 from pathlib import Path
 
-from .config import ENV_PREFIX, Settings
 from .runs.folder import RunFolder
+from .settings import ENV_PREFIX, Settings
 
 # Not in the subprocess module of every platform.
 WINDOWS_DETACHED = 0x00000008 | 0x00000200  # DETACHED_PROCESS | CREATE_NEW_PROCESS_GROUP

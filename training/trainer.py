@@ -9,7 +9,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Unpack
 
-from .config import TrainArguments, TrainSpec, load_settings, train_spec
+from .arguments import train_spec
+from .config import TrainArguments, TrainSpec
 from .data.submission import local_source, resolved_source
 from .errors import InputError, TrainingAbortedError, from_record
 from .hardware.devices import use_device
@@ -23,6 +24,7 @@ from .runs.folder import RunFolder, Status
 from .runs.journal import Journal
 from .runs.slots import Line, default_runtime_folder
 from .runs.store import RunStore
+from .settings import load_settings
 from .work import Work
 
 

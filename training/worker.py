@@ -13,7 +13,6 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import NoReturn
 
-from .config import Settings, load_settings
 from .errors import TrainingAbortedError
 from .hardware.devices import use_device
 from .lanes import needs_of
@@ -22,6 +21,7 @@ from .runs.folder import ENDED, RunFolder
 from .runs.journal import Journal
 from .runs.slots import Line, default_runtime_folder
 from .runs.store import RunStore
+from .settings import Settings, load_settings
 from .work import Work
 
 LOOK_S = 0.2  # how often the worker looks whether it should stop, and whether its turn has come

@@ -10,7 +10,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from backpropagate.training.config import DataGroup, train_spec
+from backpropagate.training.arguments import train_spec
+from backpropagate.training.config import DataGroup
 from backpropagate.training.data.findings import KINDS
 from backpropagate.training.data.inspection import inspect
 from backpropagate.training.data.inspection_result import LARGEST_RESULT

@@ -8,7 +8,8 @@ import time
 from collections.abc import Callable
 from pathlib import Path
 
-from backpropagate.training.config import TrainSpec, train_spec
+from backpropagate.training.arguments import train_spec
+from backpropagate.training.config import TrainSpec
 from backpropagate.training.runs.events import Event, read_events
 from backpropagate.training.runs.folder import RunFolder
 from backpropagate.training.runs.slots import Line

@@ -6,14 +6,10 @@ from pathlib import Path
 
 import pytest
 
-from backpropagate.training.config import (
-    TrainArguments,
-    environment_names,
-    flat_fields,
-    load_settings,
-    train_spec,
-)
+from backpropagate.training.arguments import train_spec
+from backpropagate.training.config import TrainArguments, flat_fields
 from backpropagate.training.errors import InputError, InvalidSettingError
+from backpropagate.training.settings import environment_names, load_settings
 
 
 def test_flat_names_are_unique_and_are_those_that_trainer_declares() -> None:

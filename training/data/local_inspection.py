@@ -5,8 +5,10 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any, Unpack
 
-from ..config import TrainArguments, inspect_spec, load_settings
+from ..arguments import inspect_spec
+from ..config import TrainArguments
 from ..models.resolve import resolve_model
+from ..settings import load_settings
 from .inspection import inspect
 from .inspection_result import Inspection
 

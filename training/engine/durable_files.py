@@ -2,15 +2,13 @@
 
 from __future__ import annotations
 
-import errno
 import os
 import shutil
 from collections.abc import Mapping
 from pathlib import Path
 
 from ..errors import DiskFullError
-
-FULL = (errno.ENOSPC, errno.EDQUOT)
+from ..runs.durable import is_disk_full, sync_folder
 
 
 def write_folder(folder: Path, files: Mapping[str, bytes]) -> None:
@@ -30,11 +28,11 @@ def write_folder(folder: Path, files: Mapping[str, bytes]) -> None:
                 file.write(content)
                 file.flush()
                 os.fsync(file.fileno())
-        flush_folder(aside)
+        sync_folder(aside)
         _replace(aside, folder)
     except OSError as error:
         shutil.rmtree(aside, ignore_errors=True)
-        if error.errno not in FULL:
+        if not is_disk_full(error):
             raise
         size = sum(map(len, files.values())) / 1e6
         raise DiskFullError(
@@ -48,16 +46,5 @@ def _replace(aside: Path, folder: Path) -> None:
     if folder.exists():
         folder.rename(old)
     aside.rename(folder)
-    flush_folder(folder.parent)
+    sync_folder(folder.parent)
     shutil.rmtree(old, ignore_errors=True)
-
-
-def flush_folder(folder: Path) -> None:
-    """Make the folder's entries durable; Windows does that by itself and cannot open folders."""
-    if os.name == "nt":
-        return
-    descriptor = os.open(folder, os.O_RDONLY)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)

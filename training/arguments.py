@@ -1,0 +1,125 @@
+"""From arguments (a tool's, a command line's, Python's) to a spec."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any, TypeVar
+
+from pydantic import ValidationError
+
+from .config import GROUPS, InspectSpec, Spec, TrainingGroup, TrainSpec, explain, flat_fields, flat_name
+from .errors import InputError, nearest
+from .redact import looks_secret
+from .settings import Settings, load_settings
+
+ALIASES: dict[str, tuple[str, dict[Any, Any]]] = {
+    "gradient_accumulation": ("gradient_accumulation_steps", {}),
+    "train_on_responses": ("train_on", {True: "assistant", False: "all"}),
+}
+"""Older names that are still accepted: the name today, and what the older values are called."""
+
+
+def train_spec(
+    defaults: Settings | None = None,
+    *,
+    settings: Mapping[str, Any] | None = None,
+    arguments: Mapping[str, Any],
+    roots: Sequence[str] | None = None,
+) -> TrainSpec:
+    """The spec of a training run.
+
+    Args:
+        defaults: where values that are not given come from.
+        settings: more settings, by group (`{"lora": {"dropout": 0.1}}`) or by flat name.
+        arguments: settings by their flat names (`TrainArguments`); None means not given. They win over
+            `settings`.
+        roots: see `Spec`.
+
+    Raises:
+        InputError: an unknown name (with the nearest known one), a value out of bounds, or a secret.
+    """
+    groups = _grouped(defaults or load_settings(), settings or {}, arguments)
+    return validated(TrainSpec, {**groups, "roots": roots})
+
+
+def inspect_spec(
+    defaults: Settings | None = None,
+    *,
+    settings: Mapping[str, Any] | None = None,
+    arguments: Mapping[str, Any],
+    preview: int = 3,
+    roots: Sequence[str] | None = None,
+) -> InspectSpec:
+    """The spec of a look at a dataset; arguments as `train_spec` takes them.
+
+    Raises:
+        InputError: an unknown name, a value out of bounds, or a secret.
+    """
+    groups = _grouped(defaults or load_settings(), settings or {}, arguments)
+    kept = {name: groups[name] for name in ("model", "data")}
+    seed = groups["training"].get("seed", TrainingGroup().seed)
+    return validated(InspectSpec, {**kept, "preview": preview, "seed": seed, "roots": roots})
+
+
+def _grouped(defaults: Settings, settings: Mapping[str, Any], arguments: Mapping[str, Any]) -> dict[str, Any]:
+    """Values by group: the defaults that were set, then `settings`, then `arguments`; and `output`."""
+    values: dict[str, Any] = {name: getattr(defaults, name).model_dump(exclude_unset=True) for name in GROUPS}
+    flat: dict[str, Any] = {}
+    for name, value in settings.items():
+        if name not in GROUPS:
+            flat[name] = value
+        elif isinstance(value, Mapping):
+            _take_group(values[name], name, value)  # pyright: ignore[reportUnknownArgumentType]
+        else:
+            raise InputError(f"settings.{name} must be an object, not {value!r}.")
+    given = flat | {name: value for name, value in arguments.items() if value is not None}
+    fields = flat_fields()
+    for name, value in given.items():
+        _known(name, [*fields, *ALIASES, *GROUPS, "output"], "argument")
+        if name in ALIASES:
+            name, renamed = ALIASES[name]
+            value = renamed.get(value, value)
+        if name == "output":
+            values["output"] = value
+        else:
+            group, field, _ = fields[name]
+            values[group][field] = value
+    return values
+
+
+def _take_group(into: dict[str, Any], group: str, values: Mapping[str, Any]) -> None:
+    for field, value in values.items():
+        _known(field, list(GROUPS[group].model_fields), f"settings.{group}")
+        argument = flat_name(group, field)
+        if argument in {"model", "dataset"}:
+            raise InputError(
+                f"settings.{group}.{field} has an argument of its own.", hint=f"Use {argument}=…."
+            )
+        into[field] = value
+
+
+SpecType = TypeVar("SpecType", bound=Spec)
+
+
+def validated(kind: type[SpecType], values: Mapping[str, Any]) -> SpecType:
+    """`values` as a spec, with errors that name the flat argument."""
+    try:
+        spec = kind.model_validate(dict(values))
+    except ValidationError as error:
+        raise InputError(explain(error), hint="Correct the argument and call again.") from None
+    if spec.data.source is None:
+        raise InputError("dataset is missing.", hint="Give the path of a file, a folder or a Hub dataset.")
+    if looks_secret(spec.model_dump_json()):
+        raise InputError(
+            "One of the arguments looks like a secret (an access token or a key).",
+            hint="Secrets are never written into a run: set HF_TOKEN in the environment instead.",
+        )
+    return spec
+
+
+def _known(name: str, known: list[str], place: str) -> None:
+    if name in known:
+        return
+    close = nearest(name, known)
+    hint = f"Did you mean {close}?" if close else f"Known: {', '.join(known)}."
+    raise InputError(f"Unknown {place} {name!r}.", hint=hint)
