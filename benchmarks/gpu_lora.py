@@ -22,7 +22,6 @@ from workload import EXAMPLES_PER_STEP, PEAK_FLOPS, Windows, examples, make_impo
 
 OURS = {
     "ours": {},
-    "ours, flash operator": {},
     "ours, recompute gate_up": {"recompute": "gate_up"},
     "ours, recompute everything": {"recompute": "everything"},
     "ours, 4096-token steps": {"tokens_per_step": 4096, "micro_batch_tokens": 4096},
@@ -72,11 +71,6 @@ def ours(side: str, size: str, windows: Windows, device: str) -> str:
         return windows.done
 
     decoder = random_decoder(qwen_config(size), plan)
-    if side == "ours, flash operator":
-        # Beneath torch's public function; what newer versions of torch would not use by default.
-        from backpropagate.training.engine.attention import FlashOperator
-
-        decoder.attention = FlashOperator()
     train(decoder, plan, examples(size), after_step)
     return type(decoder.attention).__name__
 
