@@ -42,7 +42,7 @@ def linear(
     made.weight.normal_(0, 0.1)
     lora = LoraParameters([made.group], rank, CPU)
     lora.values.normal_(0, 0.1)
-    made.bind(lora)
+    made.bind(lora, lora.gradients)
     made.refresh()
     return made, lora
 
