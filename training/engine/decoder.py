@@ -20,7 +20,7 @@ from torch import Tensor
 
 from .attention import Attention, attention_for
 from .decoder_shape import DecoderShape, targeted_modules
-from .folded_linear import FoldedLinear, Masks
+from .folded_linear import FoldedLinear, Masks, refresh
 from .label_loss import loss_and_gradient, loss_sum
 from .lora_parameters import LoraModule, LoraParameters
 from .packed_batch import PackedBatch
@@ -158,8 +158,7 @@ class PackedDecoder:
 
     def refresh(self) -> None:
         """Take over changed LoRA values."""
-        for linear in self._linears:
-            linear.refresh()
+        refresh(self._linears)
 
     @torch.no_grad()
     def forward_backward(

@@ -102,20 +102,12 @@ class FoldedLinear:
         self._a_gradient = lora.stacked_a(gradients, self.group)  # (used, K)
         self._b_gradients = [lora.b(gradients, m) for m in self.group]  # (outputs of m, rank)
         self._rows = [None if len(self.modules) == 1 else self.rows_of(m) for m in self.group]
-        self._a_values = lora.stacked_a(lora.values, self.group), self.a[used]
-        self._b_values = [
-            (lora.b(lora.values, m), self.b[self.rows_of(m), columns])
-            for m, columns in zip(self.group, self._columns, strict=True)
+        self.a_values = lora.stacked_a(lora.values, self.group)
+        self.b_values = [lora.b(lora.values, m) for m in self.group]
+        self.a_place = self.a[used]
+        self.b_places = [
+            self.b[self.rows_of(m), columns] for m, columns in zip(self.group, self._columns, strict=True)
         ]
-
-    def refresh(self) -> None:
-        """Copy the LoRA's values into the folded buffer; due after each optimizer step."""
-        if not self.group:
-            return
-        value, folded = self._a_values
-        folded.copy_(value)
-        for value, folded in self._b_values:
-            torch.mul(value, self.scale, out=folded)
 
     def forward(self, x: Tensor, masks: Masks | None = None) -> tuple[Tensor, Tensor]:
         """The output, (tokens, N), and the LoRA's narrow input A·x, (tokens, R); x is (tokens, K)."""
@@ -178,3 +170,19 @@ class FoldedLinear:
         """Each LoRA's columns of R and its own dropped-out input."""
         for index, columns in enumerate(self._columns):
             yield columns, masks.draw(x, index).mul_(x)
+
+
+def refresh(linears: Sequence[FoldedLinear]) -> None:
+    """Copy the LoRA's values into the folded buffers; due after each optimizer step."""
+    bound = [linear for linear in linears if linear.group]
+    if not bound:
+        return
+    # Two calls, whatever the number of layers: a call per matrix would hold up a small model.
+    scales = [linear.scale for linear in bound for _ in linear.group]
+    scaled = torch._foreach_mul(  # pyright: ignore[reportPrivateUsage, reportPrivateImportUsage]
+        [b for linear in bound for b in linear.b_values], scales
+    )
+    torch._foreach_copy_(  # pyright: ignore[reportPrivateUsage, reportPrivateImportUsage]
+        [linear.a_place for linear in bound] + [place for linear in bound for place in linear.b_places],
+        [linear.a_values for linear in bound] + list(scaled),
+    )
