@@ -3,11 +3,15 @@
 from __future__ import annotations
 
 import tempfile
+import time
 from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import torch
+from torch.autograd import DeviceType
+from torch.profiler import ProfilerActivity, profile
 from workload import make_importable
 
 make_importable()
@@ -86,3 +90,65 @@ def in_step_order(examples: Sequence[Any], plan: Plan) -> list[Any]:
     """The examples as dictionaries, one after the other as the loop's steps take them, for the other side."""
     order = step_order(plan, [len(example.input_ids) for example in examples])
     return [examples[i]._asdict() for step in range(order.steps_per_epoch) for i in order.examples(step)]
+
+
+@dataclass
+class HostProfile:
+    """Call `tick` after each optimizer step until `done`, then print `result`.
+
+    The steps timed come first, because the profiler itself slows the host down. The host's time for a step
+    ends when the device has been given the step, so it is below the step's time only if the device is slower.
+    """
+
+    cuda: bool
+    warmup_steps: int = 30
+    timed_steps: int = 30
+    profiled_steps: int = 5
+    done: bool = False
+    _step: int = 0
+    _since: float = 0.0
+    _host_s: float = 0.0
+    _wall_s: float = 0.0
+    _profile: Any = None
+
+    def tick(self, tokens: int) -> None:
+        """An optimizer step has been given to the device."""
+        self._step += 1
+        step = self._step - self.warmup_steps
+        if step == 0:
+            self._wait()
+            self._since = time.perf_counter()
+        elif step == self.timed_steps:
+            self._host_s = time.perf_counter() - self._since
+            self._wait()
+            self._wall_s = time.perf_counter() - self._since
+            activities = [ProfilerActivity.CPU] + [ProfilerActivity.CUDA] * self.cuda
+            self._profile = profile(activities=activities)
+            self._profile.__enter__()
+        elif step == self.timed_steps + self.profiled_steps:
+            self._wait()
+            self._profile.__exit__(None, None, None)
+            self.done = True
+
+    def result(self) -> str:
+        events = self._profile.key_averages()
+        per_step = 1 / self.profiled_steps
+        launches = sum(e.count for e in events if "Launch" in e.key) * per_step
+        operators = sum(e.count for e in events if e.key.startswith("aten::")) * per_step
+        kernels = [e for e in events if e.device_type == DeviceType.CUDA and not e.is_user_annotation]
+        device_ms = sum(e.self_device_time_total for e in kernels) * per_step / 1e3
+        return "\n".join(
+            [
+                f"ms a step: {self._wall_s / self.timed_steps * 1e3:.1f}, of which the host issued for"
+                f" {self._host_s / self.timed_steps * 1e3:.1f}; the device was busy for {device_ms:.1f}",
+                f"a step launches {launches:.0f} kernels in {operators:.0f} operators",
+                events.table(sort_by="self_cpu_time_total", row_limit=25, max_name_column_width=70),
+                events.table(sort_by="self_device_time_total", row_limit=25, max_name_column_width=70)
+                if self.cuda
+                else "",
+            ]
+        )
+
+    def _wait(self) -> None:
+        if self.cuda:
+            torch.cuda.synchronize()

@@ -11,7 +11,7 @@ import torch
 from torch import nn
 from torch.nn import functional as F
 
-from backpropagate.training.engine.folded_linear import FoldedLinear, Masks
+from backpropagate.training.engine.folded_linear import FoldedLinear, Masks, refresh
 from backpropagate.training.engine.lora_parameters import LoraModule, LoraParameters
 from backpropagate.training.engine.packed_batch import packed_batch
 from backpropagate.training.engine.plan import Example, Lora, Recompute
@@ -42,8 +42,8 @@ def linear(
     made.weight.normal_(0, 0.1)
     lora = LoraParameters([made.group], rank, CPU)
     lora.values.normal_(0, 0.1)
-    made.bind(lora)
-    made.refresh()
+    made.bind(lora, lora.gradients)
+    refresh([made])
     return made, lora
 
 

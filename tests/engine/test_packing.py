@@ -93,3 +93,11 @@ def test_batches_made_ahead_are_the_same_and_follow_the_budget(ahead: bool) -> N
         assert batch.label_tokens == batch.tokens - len(order.examples(step))
         assert batch.largest_part.useful_tokens <= feed.budget
     feed.close()
+
+
+def test_every_part_of_a_batch_begins_where_kernels_want_it() -> None:
+    for length in range(1, 9):
+        batch = packed_batch([Example([1] * length, [1] * length), Example([2, 3], [2, 3])])
+        parts = (batch.input_ids, batch.position_ids, batch.rows, batch.targets, batch.segments.bounds)
+        assert all(part.storage_offset() * part.element_size() % 16 == 0 for part in parts)
+        assert batch.segments.bounds.tolist() == [0, length, length + 2]

@@ -1,8 +1,9 @@
 """Causal attention within each segment of a packed row, forward and backward.
 
-On CUDA: variable-length FlashAttention (Dao 2023, arXiv:2307.08691) through torch's public
-`varlen_attn` where that knows grouped heads, else through the operator beneath it. Elsewhere, and for
-what those kernels do not take (fp32, old GPUs): scaled_dot_product_attention, one segment after the other.
+On CUDA: variable-length FlashAttention (Dao 2023, arXiv:2307.08691) through the operators beneath torch's
+`varlen_attn`, which itself goes through autograd and a Python operator: too long for each layer of a small
+model. Elsewhere, and for what those kernels do not take (fp32, old GPUs): scaled_dot_product_attention, one
+segment after the other.
 
     forward(q, k, v, segments, window)  q (tokens, heads, head_dim); k, v (tokens, key_value_heads, head_dim)
     backward(d_out, saved)              → dq, dk, dv, shaped like q, k, v
@@ -10,7 +11,6 @@ what those kernels do not take (fp32, old GPUs): scaled_dot_product_attention, o
 
 from __future__ import annotations
 
-import inspect
 from collections.abc import Callable
 from functools import cache
 from typing import Any, Protocol
@@ -89,9 +89,8 @@ def _no_dropout(device: torch.device) -> tuple[Tensor, Tensor]:
 
 def attention_for(device: torch.device, dtype: torch.dtype, head_dim: int) -> Attention:
     """The fastest attention that this device has for these heads."""
-    if not _flash_takes(device, dtype, head_dim):
-        return DifferentiatedAttention(segmentwise)
-    return DifferentiatedAttention(varlen) if _varlen_knows_groups() else FlashOperator()
+    flash = _flash_takes(device, dtype, head_dim)
+    return FlashOperator() if flash else DifferentiatedAttention(segmentwise)
 
 
 def _flash_takes(device: torch.device, dtype: torch.dtype, head_dim: int) -> bool:
@@ -103,26 +102,6 @@ def _flash_takes(device: torch.device, dtype: torch.dtype, head_dim: int) -> boo
         and head_dim % 8 == 0
         and head_dim <= 256
     )
-
-
-@cache
-def _varlen_knows_groups() -> bool:
-    from torch.nn.attention import varlen as module
-
-    return {"enable_gqa", "window_size"} <= set(inspect.signature(module.varlen_attn).parameters)
-
-
-def varlen(q: Tensor, k: Tensor, v: Tensor, segments: Segments, window: int | None) -> Tensor:
-    """All segments in one kernel, through torch's public function."""
-    from torch.nn.attention.varlen import varlen_attn
-
-    bounds, longest = segments.bounds, segments.longest
-    left = -1 if window is None else window - 1
-    out = varlen_attn(
-        q, k, v, bounds, bounds, longest, longest, window_size=(left, 0), enable_gqa=True
-    )  # fmt: skip
-    assert isinstance(out, Tensor)
-    return out
 
 
 def segmentwise(q: Tensor, k: Tensor, v: Tensor, segments: Segments, window: int | None) -> Tensor:

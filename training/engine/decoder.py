@@ -20,7 +20,7 @@ from torch import Tensor
 
 from .attention import Attention, attention_for
 from .decoder_shape import DecoderShape, targeted_modules
-from .folded_linear import FoldedLinear, Masks
+from .folded_linear import FoldedLinear, Masks, refresh
 from .label_loss import loss_and_gradient, loss_sum
 from .lora_parameters import LoraModule, LoraParameters
 from .packed_batch import PackedBatch
@@ -118,8 +118,10 @@ class PackedDecoder:
         self.attention: Attention = attention_for(device, dtype, shape.head_dim)
         self._frequencies = shape.inverse_frequencies.to(device)
         self._masks = Masks(lora.dropout, torch.Generator(device), 0) if lora.dropout else None
-        for linear in self._linears():
-            linear.bind(self.lora)
+        self._gradients = torch.zeros_like(self.lora.gradients, dtype=dtype)  # of one micro-batch
+        self._linears = [linear for layer in self.layers for linear in layer.linears()]
+        for linear in self._linears:
+            linear.bind(self.lora, self._gradients)
 
     def _layer(self, index: int, lora: Lora) -> Layer:
         shape, prefix = self.shape, f"model.layers.{index}"
@@ -154,13 +156,9 @@ class PackedDecoder:
             rotated=shape.rotated[index],
         )
 
-    def _linears(self) -> list[FoldedLinear]:
-        return [linear for layer in self.layers for linear in layer.linears()]
-
     def refresh(self) -> None:
         """Take over changed LoRA values."""
-        for linear in self._linears():
-            linear.refresh()
+        refresh(self._linears)
 
     @torch.no_grad()
     def forward_backward(
@@ -183,6 +181,7 @@ class PackedDecoder:
                 kept = self._layer_forward(index, kept, normed, row)[2]
             d_hidden = self._layer_backward(index, kept, d_hidden, row)
             del kept
+        self.lora.gradients.add_(self._gradients)
         return loss
 
     @torch.no_grad()
@@ -249,7 +248,7 @@ class PackedDecoder:
         layer, shape, eps = self.layers[index], self.shape, self.shape.rms_norm_eps
         masks = row.masks_of(index)
         d_attended, d_narrow = layer.output.backward(d_middle, masks.output)
-        layer.output.accumulate(d_middle, d_narrow, saved.attended, saved.output_narrow, masks.output)
+        layer.output.gradients(d_middle, d_narrow, saved.attended, saved.output_narrow, masks.output)
         d_attended = d_attended.reshape(-1, shape.heads, shape.head_dim)
         dq, dk, dv = self.attention.backward(d_attended, saved.attention)
         if layer.qk_norm is None:
@@ -258,31 +257,32 @@ class PackedDecoder:
             assert saved.qkv is not None
             d_qkv = norm_rotate_backward(dq, dk, dv, saved.qkv, *row.angles(layer), layer.qk_norm, eps)
         d_qkv = d_qkv.view(len(d_hidden), -1)
-        normed = rms_norm(saved.hidden, layer.input_norm, eps)
         if index == 0:
+            normed = rms_norm(saved.hidden, layer.input_norm, eps)
             d_narrow = layer.qkv.backward_to_lora(d_qkv)
-            layer.qkv.accumulate(d_qkv, d_narrow, normed, saved.qkv_narrow, masks.qkv)
-            return d_middle
-        d_normed, d_narrow = layer.qkv.backward(d_qkv, masks.qkv)
-        layer.qkv.accumulate(d_qkv, d_narrow, normed, saved.qkv_narrow, masks.qkv)
-        return rms_norm_backward(d_normed, saved.hidden, layer.input_norm, d_middle, eps)
+            d_hidden = d_middle
+        else:
+            d_normed, d_narrow = layer.qkv.backward(d_qkv, masks.qkv)
+            d_hidden, normed = rms_norm_backward(d_normed, saved.hidden, layer.input_norm, d_middle, eps)
+        layer.qkv.gradients(d_qkv, d_narrow, normed, saved.qkv_narrow, masks.qkv)
+        return d_hidden
 
     def _mlp_backward(self, index: int, saved: Saved, d_hidden: Tensor, row: Row) -> Tensor:
         """The gradient of the residual stream in the middle of the layer."""
         layer, eps, masks = self.layers[index], self.shape.rms_norm_eps, row.masks_of(index)
         d_activation, d_narrow = layer.down.backward(d_hidden, masks.down)
-        normed = rms_norm(saved.middle, layer.middle_norm, eps)
         gate_up = saved.gate_up
         if gate_up is None:
+            normed = rms_norm(saved.middle, layer.middle_norm, eps)
             gate_up, _ = layer.gate_up.forward(normed, masks.gate_up)
         activation, d_gate_up = swiglu_backward(d_activation, gate_up)
         del d_activation, gate_up
-        layer.down.accumulate(d_hidden, d_narrow, activation, saved.down_narrow, masks.down)
+        layer.down.gradients(d_hidden, d_narrow, activation, saved.down_narrow, masks.down)
         del activation
         d_normed, d_narrow = layer.gate_up.backward(d_gate_up, masks.gate_up)
-        layer.gate_up.accumulate(d_gate_up, d_narrow, normed, saved.gate_up_narrow, masks.gate_up)
-        del d_gate_up
-        return rms_norm_backward(d_normed, saved.middle, layer.middle_norm, d_hidden, eps)
+        d_middle, normed = rms_norm_backward(d_normed, saved.middle, layer.middle_norm, d_hidden, eps)
+        layer.gate_up.gradients(d_gate_up, d_narrow, normed, saved.gate_up_narrow, masks.gate_up)
+        return d_middle
 
     def _loss_and_gradient(self, hidden: Tensor, batch: PackedBatch, weight: Tensor) -> tuple[Tensor, Tensor]:
         """The loss and the gradient of the last layer's output, which is 0 on rows without a label."""
@@ -290,5 +290,5 @@ class PackedDecoder:
         rows = hidden[batch.rows]  # (label_tokens, hidden_size)
         normed = rms_norm(rows, self.last_norm, eps)
         loss, d_normed = loss_and_gradient(normed, self.head, batch.targets, weight)
-        d_rows = rms_norm_backward(d_normed, rows, self.last_norm, torch.zeros_like(rows), eps)
+        d_rows, _ = rms_norm_backward(d_normed, rows, self.last_norm, None, eps)
         return loss, torch.zeros_like(hidden).index_copy_(0, batch.rows, d_rows)

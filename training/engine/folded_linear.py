@@ -77,6 +77,10 @@ class FoldedLinear:
         self.weight = self.weight_and_b[:, : self.inputs]  # (N, K)
         self.b = self.weight_and_b[:, self.inputs :]  # (N, R), scaled
         self.a = self.weight_and_a[self.outputs :]  # (R, K)
+        # Views are made once: in a small model making them anew costs as much as what they are used for.
+        self._a_transposed = self.a.t()
+        self._b_transposed = self.b.t()
+        self._weight_and_a_transposed = self.weight_and_a.t()
         self.bias = torch.zeros(self.outputs, dtype=dtype, device=device) if bias else None  # (N,)
 
     def rows_of(self, module: LoraModule) -> slice:
@@ -88,30 +92,22 @@ class FoldedLinear:
             start += m.out_features
         return slice(start, start + module.out_features)
 
-    def bind(self, lora: LoraParameters) -> None:
-        """Use the matrices of `lora`, and add gradients to its buffer."""
+    def bind(self, lora: LoraParameters, gradients: Tensor) -> None:
+        """Use the matrices of `lora`, and write gradients into `gradients`, laid out like its buffer."""
         if not self.group:
             return
-        used = self.rank * len(self.group)
-        self._a_value = lora.stacked_a(lora.values, self.group)  # (used, K)
-        self._a_gradient = lora.stacked_a(lora.gradients, self.group)
-        self._a_used = slice(0, used)
-        self._b = [
-            (lora.b(lora.values, m), lora.b(lora.gradients, m), self.rows_of(m), columns)
-            for m, columns in zip(self.group, self._columns(), strict=True)
+        used = slice(0, self.rank * len(self.group))
+        self._used = None if used.stop == self.lora_columns else used
+        self._columns = [slice(i * self.rank, (i + 1) * self.rank) for i in range(len(self.group))]
+        self._a_gradient = lora.stacked_a(gradients, self.group)  # (used, K)
+        self._b_gradients = [lora.b(gradients, m) for m in self.group]  # (outputs of m, rank)
+        self._rows = [None if len(self.modules) == 1 else self.rows_of(m) for m in self.group]
+        self.a_values = lora.stacked_a(lora.values, self.group)
+        self.b_values = [lora.b(lora.values, m) for m in self.group]
+        self.a_place = self.a[used]
+        self.b_places = [
+            self.b[self.rows_of(m), columns] for m, columns in zip(self.group, self._columns, strict=True)
         ]
-
-    def _columns(self) -> Iterator[slice]:
-        for index in range(len(self.group)):
-            yield slice(index * self.rank, (index + 1) * self.rank)
-
-    def refresh(self) -> None:
-        """Copy the LoRA's values into the folded buffer; due after each optimizer step."""
-        if not self.group:
-            return
-        self.a[self._a_used].copy_(self._a_value)
-        for value, _, rows, columns in self._b:
-            torch.mul(value, self.scale, out=self.b[rows, columns])
 
     def forward(self, x: Tensor, masks: Masks | None = None) -> tuple[Tensor, Tensor]:
         """The output, (tokens, N), and the LoRA's narrow input A·x, (tokens, R); x is (tokens, K)."""
@@ -119,35 +115,34 @@ class FoldedLinear:
             return F.linear(x, self.weight, self.bias), x[:, :0]
         if self.outputs > self.inputs or masks is not None:
             return self._forward_wide(x, masks)
-        both = x @ self.weight_and_a.t()  # (tokens, N + R)
-        narrow = both[:, self.outputs :].contiguous()
-        y = both[:, : self.outputs].addmm_(narrow, self.b.t())
+        both = torch.mm(x, self._weight_and_a_transposed)  # (tokens, N + R)
+        y, narrow = both.split_with_sizes([self.outputs, self.lora_columns], 1)
+        narrow = narrow.contiguous()  # it is kept, and must not keep `both`
+        y.addmm_(narrow, self._b_transposed)
         return (y if self.bias is None else y.add_(self.bias)), narrow
 
     def _forward_wide(self, x: Tensor, masks: Masks | None) -> tuple[Tensor, Tensor]:
-        extended = x.new_empty(x.shape[0], self.inputs + self.lora_columns)  # (tokens, K + R)
-        extended[:, : self.inputs].copy_(x)
-        narrow = extended[:, self.inputs :]
         if masks is None:
-            torch.mm(x, self.a.t(), out=narrow)
+            narrow = torch.mm(x, self._a_transposed)
         else:
-            narrow.zero_()
+            narrow = x.new_zeros(x.shape[0], self.lora_columns)
             for columns, masked in self._masked(x, masks):
                 narrow[:, columns] = masked @ self.a[columns].t()
-        return F.linear(extended, self.weight_and_b, self.bias), narrow.contiguous()
+        extended = torch.cat([x, narrow], 1)  # (tokens, K + R)
+        return F.linear(extended, self.weight_and_b, self.bias), narrow
 
     def backward(self, dy: Tensor, masks: Masks | None = None) -> tuple[Tensor, Tensor]:
         """The gradients of x, (tokens, K), and of A·x, (tokens, R); dy is (tokens, N)."""
         if not self.group:
             return dy @ self.weight, dy[:, :0]
         if self.outputs <= self.inputs and masks is None:
-            d_narrow = dy @ self.b
-            return torch.cat([dy, d_narrow], 1) @ self.weight_and_a, d_narrow
-        both = dy @ self.weight_and_b  # (tokens, K + R)
-        dx, d_narrow = both[:, : self.inputs], both[:, self.inputs :].contiguous()
+            d_narrow = torch.mm(dy, self.b)
+            return torch.mm(torch.cat([dy, d_narrow], 1), self.weight_and_a), d_narrow
+        both = torch.mm(dy, self.weight_and_b)  # (tokens, K + R)
+        dx, d_narrow = both.split_with_sizes([self.inputs, self.lora_columns], 1)
         if masks is None:
             return dx.addmm_(d_narrow, self.a), d_narrow
-        for index, columns in enumerate(self._columns()):
+        for index, columns in enumerate(self._columns):
             dx.add_(masks.draw(dx, index).mul_(d_narrow[:, columns] @ self.a[columns]))
         return dx, d_narrow
 
@@ -155,22 +150,39 @@ class FoldedLinear:
         """The gradient of A·x alone, where nothing before the layer is trained."""
         return dy @ self.b
 
-    def accumulate(
+    def gradients(
         self, dy: Tensor, d_narrow: Tensor, x: Tensor, narrow: Tensor, masks: Masks | None = None
     ) -> None:
-        """Add dA = d_narrowᵀ·x and dB = scale·dyᵀ·narrow to the gradient buffer."""
+        """Write dA = d_narrowᵀ·x and dB = scale·dyᵀ·narrow into the gradient buffer."""
         if not self.group:
             return
         if masks is None:
-            self._a_gradient.add_(d_narrow[:, self._a_used].t() @ x)
+            used = d_narrow if self._used is None else d_narrow[:, self._used]
+            torch.mm(used.t(), x, out=self._a_gradient)
         else:
             for columns, masked in self._masked(x, masks):
-                self._a_gradient[columns].add_(d_narrow[:, columns].t() @ masked)
-        d_b = dy.t() @ narrow  # (N, R), of which each LoRA's rows and columns are wanted
-        for _, gradient, rows, columns in self._b:
-            gradient.add_(d_b[rows, columns], alpha=self.scale)
+                torch.mm(d_narrow[:, columns].t(), masked, out=self._a_gradient[columns])
+        for gradient, rows, columns in zip(self._b_gradients, self._rows, self._columns, strict=True):
+            d_rows = dy if rows is None else dy[:, rows]
+            gradient.addmm_(d_rows.t(), narrow[:, columns], beta=0, alpha=self.scale)
 
     def _masked(self, x: Tensor, masks: Masks) -> Iterator[tuple[slice, Tensor]]:
         """Each LoRA's columns of R and its own dropped-out input."""
-        for index, columns in enumerate(self._columns()):
+        for index, columns in enumerate(self._columns):
             yield columns, masks.draw(x, index).mul_(x)
+
+
+def refresh(linears: Sequence[FoldedLinear]) -> None:
+    """Copy the LoRA's values into the folded buffers; due after each optimizer step."""
+    bound = [linear for linear in linears if linear.group]
+    if not bound:
+        return
+    # Two calls, whatever the number of layers: a call per matrix would hold up a small model.
+    scales = [linear.scale for linear in bound for _ in linear.group]
+    scaled = torch._foreach_mul(  # pyright: ignore[reportPrivateUsage, reportPrivateImportUsage]
+        [b for linear in bound for b in linear.b_values], scales
+    )
+    torch._foreach_copy_(  # pyright: ignore[reportPrivateUsage, reportPrivateImportUsage]
+        [linear.a_place for linear in bound] + [place for linear in bound for place in linear.b_places],
+        [linear.a_values for linear in bound] + list(scaled),
+    )

@@ -55,15 +55,18 @@ def add_rms_norm(hidden: Tensor, update: Tensor, weight: Tensor, eps: float) -> 
 
 @fused_on_cuda
 def rms_norm_backward(
-    d_normed: Tensor, hidden: Tensor, weight: Tensor, d_residual: Tensor, eps: float
-) -> Tensor:
-    """d_residual plus the gradient through the norm: r·(g - x̂·mean(g·x̂)), g = d_normed·weight, x̂ = x·r."""
+    d_normed: Tensor, hidden: Tensor, weight: Tensor, d_residual: Tensor | None, eps: float
+) -> tuple[Tensor, Tensor]:
+    """The gradient through the norm, r·(g - x̂·mean(g·x̂)) with g = d_normed·weight and x̂ = x·r, plus
+    d_residual; and the norm again, weight·x̂."""
     x = hidden.float()
     r = torch.rsqrt(x.pow(2).mean(-1, keepdim=True) + eps)
     g = d_normed.float() * weight.float()
     normed = x * r
-    through = r * (g - normed * (g * normed).mean(-1, keepdim=True))
-    return (d_residual.float() + through).to(hidden.dtype)
+    d_hidden = r * (g - normed * (g * normed).mean(-1, keepdim=True))
+    if d_residual is not None:
+        d_hidden = d_residual.float() + d_hidden
+    return d_hidden.to(hidden.dtype), weight * normed.to(hidden.dtype)
 
 
 @fused_on_cuda
