@@ -14,7 +14,7 @@ from .. import __version__
 from ..tools.gpu_status import GpuStatus
 from ..training.errors import catalogue
 from ..training.hardware.reading import read_hardware
-from ..training.settings import environment_names, load_settings
+from ..training.settings import environment_names, home_folder
 
 LIBRARIES = ("mcp", "torch", "transformers", "peft", "trl", "datasets", "bitsandbytes")
 
@@ -57,7 +57,7 @@ def _facts() -> dict[str, Any]:
         "python": platform.python_version(),
         "interpreter": sys.executable,
         "platform": platform.platform(),
-        "home": str(load_settings().home),
+        "home": str(home_folder()),
         "libraries": {name: _version(name) for name in LIBRARIES},
         "hardware": read_hardware().model_dump(mode="json"),
         "settings": {name: field.description or "" for name, field in environment_names().items()},

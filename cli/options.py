@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Callable
 from typing import Any, TypeVar, get_args, get_origin
 
@@ -9,6 +10,7 @@ import click
 from pydantic.fields import FieldInfo
 
 from ..training.config import flat_fields
+from ..training.errors import InputError
 
 Function = TypeVar("Function", bound=Callable[..., Any])
 
@@ -83,9 +85,29 @@ def given(values: dict[str, Any]) -> dict[str, Any]:
     """The settings that were typed, as the spec takes them."""
     shown = {name: value for name, value in values.items() if value not in (None, ())}
     if "columns" in shown:
-        shown["columns"] = dict(part.split("=", 1) for part in shown["columns"].split(",") if "=" in part)
+        shown["columns"] = _columns(shown["columns"])
     if "questions" in shown:
         shown["questions"] = list(shown["questions"])
     if "," in str(shown.get("lora_target_modules", "")):
         shown["lora_target_modules"] = [part.strip() for part in shown["lora_target_modules"].split(",")]
     return shown
+
+
+def _columns(text: str) -> dict[str, str]:
+    """`{"prompt": "Frage"}` or `prompt=Frage,completion=Antwort`.
+
+    Raises:
+        InputError: it is neither.
+    """
+    if text.lstrip().startswith("{"):
+        try:
+            return json.loads(text)
+        except ValueError as error:
+            raise InputError(f"columns: {text!r} is not JSON ({error}).", hint=COLUMNS_HINT) from error
+    pairs = [part.partition("=") for part in text.split(",")]
+    if not all(column for _, _, column in pairs):
+        raise InputError(f"columns: {text!r} names no column.", hint=COLUMNS_HINT)
+    return {field.strip(): column.strip() for field, _, column in pairs}
+
+
+COLUMNS_HINT = "Write prompt=Frage,completion=Antwort or the same as JSON."

@@ -90,6 +90,9 @@ def cancel(run_id: str, as_json: bool) -> None:
 
     async def stop() -> RunView:
         view = await service.cancel(run_id)
+        if view.status in ENDED:
+            click.echo(f"The run had ended already ({view.status.value}).", err=True)
+            return view
         return await follow_to_the_end(service, view.run_id)
 
     view = anyio.run(stop)

@@ -63,6 +63,8 @@ def next_command(view: RunView) -> str:
             return f"backprop show-run {view.run_id} --follow"
         case Status.COMPLETED:
             return f'load the adapter in Python: PeftModel.from_pretrained(base, "{view.adapter_path}")'
+        case Status.FAILED if view.error and view.error.code.split("_")[0] in {"INPUT", "CONFIG", "DEP"}:
+            return "do what the error says, and start it again"
         case Status.CANCELLED | Status.FAILED | Status.INTERRUPTED:
             return f"backprop resume {view.run_id}"
 

@@ -144,7 +144,9 @@ class ServerTool(Tool):
                 close = nearest(name, known)
                 raise InputError(
                     f"{self.name} has no argument {name!r}.",
-                    hint=f"Did you mean {close}?" if close else f"It has: {', '.join(known)}.",
+                    hint=f"Did you mean {close}?"
+                    if close
+                    else f"It has: {', '.join(known) or 'no arguments'}.",
                 )
         try:
             return self.fn_metadata.validate_arguments(arguments)

@@ -147,6 +147,8 @@ def next_step(view: RunView) -> str:
             )
         case Status.CANCELLED | Status.INTERRUPTED:
             return f'resume_run(run_id="{view.run_id}") goes on from the last checkpoint.'
+        case Status.FAILED if view.error and view.error.code.split("_")[0] in {"INPUT", "CONFIG", "DEP"}:
+            return "Do what the error says, and call train again with what it asks for."
         case Status.FAILED:
             return (
                 f'Do what the error says; then resume_run(run_id="{view.run_id}") goes on from the last '

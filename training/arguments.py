@@ -72,7 +72,11 @@ def _grouped(defaults: Settings, settings: Mapping[str, Any], arguments: Mapping
             _take_group(values[name], name, value)  # pyright: ignore[reportUnknownArgumentType]
         else:
             raise InputError(f"settings.{name} must be an object, not {value!r}.")
-    given = flat | {name: value for name, value in arguments.items() if value is not None}
+    typed = {name: value for name, value in arguments.items() if value is not None}
+    twice = sorted(flat.keys() & typed.keys())
+    if twice:
+        raise InputError(f"{twice[0]} is given twice: as an argument and in settings.", hint="Give it once.")
+    given = flat | typed
     fields = flat_fields()
     for name, value in given.items():
         _known(name, [*fields, *ALIASES, *GROUPS, "output"], "argument")

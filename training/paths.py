@@ -58,10 +58,14 @@ class PathPolicy:
         Raises:
             PathForbiddenError: it is relative where that is refused, or outside of what may be touched.
         """
+        if "://" in given:
+            raise PathForbiddenError(
+                f"{argument}: {given[:200]!r} is a URL.", hint="Download it first, and give the file's path."
+            )
         path = Path(given).expanduser()
         if self.roots is not None and not path.is_absolute():
             raise PathForbiddenError(
-                f"{argument}: {given!r} is a relative path.",
+                f"{argument}: {given[:200]!r} is a relative path.",
                 hint="Give the absolute path: the server does not know the client's working folder.",
             )
         resolved = path.resolve()

@@ -14,6 +14,7 @@ from collections.abc import AsyncGenerator, Callable
 from contextlib import suppress
 from dataclasses import dataclass
 from functools import partial
+from importlib.util import find_spec
 from pathlib import Path
 from typing import TypeVar
 
@@ -22,7 +23,7 @@ import anyio.to_thread
 
 from .config import InspectSpec, TrainSpec
 from .data.submission import content_of, local_source
-from .errors import InputError, RunFolderError, RuntimeFailure
+from .errors import InputError, MissingExtraError, RunFolderError, RuntimeFailure
 from .lanes import needs_of
 from .models.presets import classify_model
 from .paths import PathPolicy
@@ -81,6 +82,7 @@ class TrainingService:
 
     def _submit(self, spec: TrainSpec | InspectSpec, request_key: str | None, find_equal: bool) -> Submission:
         spec = _with_absolute_model(spec)
+        self._require_libraries(spec)
         permit = PathPolicy.from_record(spec.roots, self.settings.home).permit
         local_source(spec.data, permit)
         fingerprint = None
@@ -94,6 +96,19 @@ class TrainingService:
         self._start(run)
         return Submission(run.run_id, existing)
 
+    def _require_libraries(self, spec: TrainSpec | InspectSpec) -> None:
+        """Say now what a worker would find out after it has waited; another interpreter is not known here."""
+        if self.settings.python is not None:
+            return
+        needed = {"torch": "train"}
+        if spec.model.load_in_4bit:
+            needed["bitsandbytes"] = "quantized"
+        for module, extra in needed.items():
+            if find_spec(module) is None:
+                raise MissingExtraError(
+                    f"{module} is not installed.", hint=f'pip install "backpropagate-mcp[{extra}]"'
+                )
+
     def _stand_in_line(self, run: RunFolder, spec: TrainSpec | InspectSpec) -> None:
         try:
             Line(self.runtime_folder, needs_of(spec).lane).join(run.run_id)
@@ -102,26 +117,27 @@ class TrainingService:
             raise
 
     def _start(self, run: RunFolder) -> None:
+        attempt = run.state().attempt
         try:
             process = spawn_worker(run, self.settings, self.runtime_folder)
         except OSError as error:
-            self._could_not_start(run, str(error))
+            self._could_not_start(run, attempt, str(error))
             return
         # Somebody has to take the exit status of a child, or it stays behind as a zombie.
-        threading.Thread(target=self._reap, args=(run, process), daemon=True).start()
+        threading.Thread(target=self._reap, args=(run, attempt, process), daemon=True).start()
 
-    def _reap(self, run: RunFolder, process: subprocess.Popen[bytes]) -> None:
+    def _reap(self, run: RunFolder, attempt: int, process: subprocess.Popen[bytes]) -> None:
         code = process.wait()
         with suppress(RunFolderError, OSError):  # the run has been removed meanwhile
-            self._could_not_start(run, f"exit code {code}; {run.log_path} says more")
+            self._could_not_start(run, attempt, f"exit code {code}; {run.log_path} says more")
 
-    def _could_not_start(self, run: RunFolder, reason: str) -> None:
-        """Fail a run whose worker came to its end before it took the run up."""
+    def _could_not_start(self, run: RunFolder, attempt: int, reason: str) -> None:
+        """Fail a run whose worker came to its end before it took this attempt up."""
         error = RuntimeFailure(
             f"The run's worker could not start ({reason}).",
             hint="Check the installation with `backprop info`; BACKPROPAGATE_PYTHON names the interpreter.",
         )
-        self.store.fail_unstarted(run, error.record())
+        self.store.fail_unstarted(run, attempt, error.record())
 
     @property
     def runtime_folder(self) -> Path:

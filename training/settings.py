@@ -66,6 +66,7 @@ def load_settings() -> Settings:
         InvalidSettingError: a name is unknown, a value out of bounds, or `.env` sets what it may not.
     """
     home = home_folder()
+    _require_folder(home, "HOME")
     dotenv = home / ".env"
     _check_dotenv(dotenv)
     _check_names(os.environ, "the environment")
@@ -76,8 +77,20 @@ def load_settings() -> Settings:
         raise InvalidSettingError(
             explain(error, prefix=ENV_PREFIX, separator="__"), hint="See `backprop info` for every setting."
         ) from None
+    if settings.runtime_dir:
+        _require_folder(settings.runtime_dir.expanduser().absolute(), "RUNTIME_DIR")
     absolute = {name: _absolute(getattr(settings, name)) for name in ("runtime_dir", "log_file")}
     return settings.model_copy(update={"home": home, **absolute})
+
+
+def _require_folder(folder: Path, name: str) -> None:
+    """The folder, or the nearest one above it that is there, must be one that can be written to."""
+    there = next(parent for parent in (folder, *folder.parents) if parent.exists())
+    if not there.is_dir() or not os.access(there, os.W_OK) or there == Path("/proc"):
+        raise InvalidSettingError(
+            f"{ENV_PREFIX}{name}: {folder} cannot be a folder of this program ({there} is not writable).",
+            hint="Name a folder of your own, on a local disk.",
+        )
 
 
 def _absolute(path: Path | None) -> Path | None:
@@ -90,7 +103,16 @@ def _check_dotenv(dotenv: Path) -> None:
         return
     from dotenv import dotenv_values
 
-    names = {name: value or "" for name, value in dotenv_values(dotenv).items()}
+    try:
+        values = dotenv_values(dotenv)
+    except UnicodeDecodeError as error:
+        raise InvalidSettingError(f"{dotenv} is not UTF-8.", hint="Save it as UTF-8.", cause=error) from error
+    for name, value in values.items():
+        if value is None:
+            raise InvalidSettingError(
+                f"{dotenv}: {name} has no value.", hint="Write NAME=VALUE on each line."
+            )
+    names = {name: value or "" for name, value in values.items()}
     for name in names:
         if name.upper().removeprefix(ENV_PREFIX) in NOT_IN_DOTENV:
             raise InvalidSettingError(

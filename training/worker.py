@@ -20,7 +20,7 @@ from .logs import configure_logging
 from .runs.folder import ENDED, RunFolder
 from .runs.journal import Journal
 from .runs.slots import Line, default_runtime_folder
-from .runs.store import RunStore
+from .runs.store import LEAVING_S, RunStore
 from .settings import Settings, load_settings
 from .work import Work
 
@@ -34,7 +34,7 @@ def main() -> int:
     """Carry out the run whose folder is the first argument."""
     run = RunFolder(Path(sys.argv[1]))
     lock = run.lock()
-    if not lock.try_acquire():
+    if not lock.try_acquire(LEAVING_S):  # the attempt before may still be leaving
         return 0  # another worker has taken it up
     if run.state().status in ENDED:
         return 0

@@ -86,7 +86,7 @@ FILES: list[tuple[str, bytes, int | tuple[str, list[str]]]] = [
     ("swapped_roles.jsonl", lines(GOOD, turns("assistant", "user")), (VALIDATION, ["swapped_roles.jsonl:2"])),
     ("content_is_number.jsonl", lines({"messages": [{"role": "user", "content": 1}]}), (VALIDATION, ["content_is_number.jsonl:1"])),
     ("image.jsonl", lines({"messages": [{"role": "user", "content": [{"type": "image"}]}]}), (VALIDATION, ["image.jsonl:1"])),
-    ("messages_null.jsonl", lines({"messages": None}), (FORMAT, ["messages_null.jsonl:1"])),
+    ("messages_null.jsonl", lines({"messages": None}), (VALIDATION, ["messages_null.jsonl:1"])),
     ("unknown_keys.jsonl", lines({"foo": "bar"}), (FORMAT, ["unknown_keys.jsonl:1"])),
     ("preferences.jsonl", lines({"chosen": "a", "rejected": "b"}), (FORMAT, ["preferences.jsonl:1"])),
     ("empty_answer.jsonl", lines({"question": "a", "answer": " "}), (VALIDATION, ["empty_answer.jsonl:1"])),

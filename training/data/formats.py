@@ -71,6 +71,9 @@ def recognise(row: Mapping[str, Any], columns: Mapping[str, str] | None = None) 
             return _pair(value, question, answer, name)
     if "text" in present:
         return _text(value)
+    empty = [key for key in FIELDS if key in value and value[key] is None]
+    if empty:
+        raise RowError("empty", f"{', '.join(empty)[:120]} is null")
     raise RowError(
         "unrecognised", f"no known format has the keys {', '.join(map(str, value))[:120] or '(none)'}"
     )

@@ -140,6 +140,8 @@ class RunFolder:
         return (self.path / "control.json").exists()
 
     def _unreadable(self, name: str, error: Exception) -> RunFolderError:
+        if not self.path.is_dir():
+            return RunFolderError(f"Run {self.run_id} has been removed.", hint="list_runs shows the others.")
         return RunFolderError(
             f"{self.path / name} cannot be read ({_first_line(error)}).",
             hint=f"Restore the file, or remove the folder with `backprop prune {self.run_id}`.",

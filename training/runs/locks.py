@@ -18,13 +18,13 @@ class Lock:
         # A soft lock would outlive a killed process, so it is refused rather than fallen back to.
         self._lock = FileLock(path, fallback_to_soft=False, preserve_lock_file=True, thread_local=False)
 
-    def try_acquire(self) -> bool:
-        """Take the lock if it is free.
+    def try_acquire(self, patience_s: float = 0) -> bool:
+        """Take the lock if it is free, or gets free within `patience_s` seconds.
 
         Raises:
             LockUnsupportedError: the file system has no locks.
         """
-        return self._acquire(0)
+        return self._acquire(patience_s)
 
     def __enter__(self) -> Lock:
         self._acquire(-1)

@@ -30,6 +30,7 @@ from .locks import Lock, is_free
 
 EQUAL_WINDOW_S = 120.0  # a completed run answers the same request for this long
 ABANDONED_S = 3600.0
+LEAVING_S = 5.0
 LASTING = frozenset({"inspect"})  # kinds whose result holds as long as what was asked and the data do
 PREPARING = ".new-"
 
@@ -172,14 +173,14 @@ class RunStore:
             if status in {None, state.status}:
                 yield run, state
 
-    def fail_unstarted(self, run: RunFolder, error: ErrorRecord) -> None:
-        """Write that a queued run failed, unless a worker has taken it up."""
+    def fail_unstarted(self, run: RunFolder, attempt: int, error: ErrorRecord) -> None:
+        """Write that a queued attempt failed, unless a worker has taken it up."""
         lock = run.lock()
         if not lock.try_acquire():
             return
         try:
             state = run.state()
-            if state.status is Status.QUEUED and state.pid is None:
+            if state.attempt == attempt and state.status is Status.QUEUED and state.pid is None:
                 failed = {"status": Status.FAILED, "error": error, "ended_at": now()}
                 self.conclude(run, state.model_copy(update=failed))
         finally:
@@ -192,6 +193,9 @@ class RunStore:
         for entry in self.runs.iterdir():
             if entry.name.startswith(PREPARING) and time.time() - entry.stat().st_mtime > ABANDONED_S:
                 shutil.rmtree(entry, ignore_errors=True)
+        for marker in self._active.iterdir() if self._active.is_dir() else ():
+            if not (self.runs / marker.name).exists() and time.time() - marker.stat().st_mtime > ABANDONED_S:
+                marker.unlink(missing_ok=True)
 
     def unfinished(self) -> list[RunFolder]:
         """The runs that have not completed, failed or been cancelled."""
@@ -238,7 +242,7 @@ class RunStore:
             InputError: it lives, has completed, or belongs to another machine.
         """
         lock = run.lock()
-        if not lock.try_acquire():
+        if not lock.try_acquire(LEAVING_S):  # a worker that has written its end may still be leaving
             raise InputError(f"Run {run.run_id} is at work.", hint="Follow it, or cancel it first.")
         try:
             state = run.state()
@@ -274,8 +278,11 @@ class RunStore:
         with suppress(RunFolderError):
             state = self.observe(run)
             if state.status not in ENDED:
+                name = state.host.partition("~")[0]
                 raise InputError(
-                    f"Run {run.run_id} is {state.status} on {state.host}.", hint="Cancel it there first."
+                    f"Run {run.run_id} is {state.status} on {name}.",
+                    hint=f"Cancel it first: `backprop cancel {run.run_id}`"
+                    + ("." if same_host(state.host) else f" on {name}."),
                 )
         if lock is not None and not lock.try_acquire():
             raise InputError(f"Run {run.run_id} has a live worker.", hint="Cancel it first.")
