@@ -18,7 +18,7 @@ RunId = Annotated[
 async def get_run(context: ToolContext, run_id: RunId, wait_s: WaitSeconds = 0) -> RunStatus:
     """One run: status, losses, time left, adapter, answers, error, and what to do next.
 
-    With wait_s it streams progress and returns when the run has ended, or at the first news of it.
+    With wait_s it streams progress and returns when the run starts, warns, is evaluated or ends.
     """
     view = await context.service.get(run_id)
     if wait_s > 0:

@@ -126,7 +126,9 @@ def _next_step(result: dict[str, Any]) -> str:
     repairs = list(dict.fromkeys(found["repair"] for found in errors if found["repair"]))
     if errors:
         return f"Correct the rows, or pass {' or '.join(repairs[:3])} to train and inspect_dataset."
-    return "train(dataset=…) with the arguments of the findings that you agree with."
+    if result.get("findings"):
+        return "train with the same dataset and model, and the arguments of the findings that you agree with."
+    return "train with the same dataset and model."
 
 
 def _counts(values: dict[str, Any]) -> str:

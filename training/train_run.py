@@ -231,6 +231,11 @@ def _ask(work: Work, ready: Ready) -> list[dict[str, str]]:
         return []
     work.journal.phase("answering", f"asking {len(evaluation.questions)} questions before and after")
     gc.collect()  # the engine's model goes before another one comes
+    total = len(evaluation.questions)
+
+    def report(done: int) -> None:
+        work.journal.phase("answering", f"{done} of {total} questions answered before and after")
+
     return ask_before_and_after(
-        ready.plan, work.run.adapter_path, ready.tokenizer, evaluation, work.should_stop
+        ready.plan, work.run.adapter_path, ready.tokenizer, evaluation, work.should_stop, report
     )

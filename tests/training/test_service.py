@@ -110,6 +110,30 @@ async def test_a_queued_run_can_be_cancelled(
     device.release()
 
 
+async def test_a_run_that_was_cancelled_in_the_queue_can_be_resumed_at_once(
+    service: TrainingService, dataset: Path, tiny_model: Path
+) -> None:
+    device = busy_device(service.runtime_folder)
+    submission = await service.submit(small_spec(dataset, tiny_model))
+    wait_for_phase(folder_of(service, submission.run_id), "waiting")
+    await service.cancel(submission.run_id)
+    assert await end_of(service, submission.run_id) is Status.CANCELLED
+    await service.resume(submission.run_id)
+    device.release()
+    assert await end_of(service, submission.run_id) is Status.COMPLETED
+    assert (await service.get(submission.run_id)).attempt == 2
+
+
+async def test_a_worker_that_cannot_start_fails_the_run(
+    service: TrainingService, dataset: Path, tiny_model: Path, tmp_path: Path
+) -> None:
+    service.settings = service.settings.model_copy(update={"python": str(tmp_path / "no-python")})
+    submission = await service.submit(small_spec(dataset, tiny_model))
+    assert await end_of(service, submission.run_id) is Status.FAILED
+    view = await service.get(submission.run_id)
+    assert view.error and "could not start" in view.error.message
+
+
 async def test_cancelling_while_the_model_loads_ends_the_run(
     service: TrainingService, dataset: Path, tiny_model: Path
 ) -> None:

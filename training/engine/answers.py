@@ -15,7 +15,7 @@ from ..config import EvaluationGroup
 from .huggingface_base import load_base
 from .plan import Plan
 
-TOGETHER = 10  # questions answered in one batch
+TOGETHER = 5  # questions answered in one batch
 
 
 def ask_before_and_after(
@@ -24,8 +24,12 @@ def ask_before_and_after(
     tokenizer: Any,
     evaluation: EvaluationGroup,
     should_stop: Callable[[], bool],
+    report: Callable[[int], None] = lambda done: None,
 ) -> list[dict[str, str]]:
     """Answer each question twice, greedily: by the base model, and with the adapter.
+
+    Args:
+        report: told how many questions have been answered.
 
     Returns:
         One `{"question", "before", "after"}` each; fewer when asked to stop.
@@ -47,6 +51,7 @@ def ask_before_and_after(
             {"question": question, "before": old, "after": new}
             for question, old, new in zip(batch, before, after, strict=True)
         ]
+        report(len(answers))
     return answers
 
 

@@ -79,7 +79,7 @@ def view(run: RunFolder, state: RunState) -> RunView:
         total_steps=step.get("total_steps") if step else _planned_steps(run),
         loss=step.get("loss") if step else None,
         tokens_per_s=step.get("tokens_per_s") if step else None,
-        eta_s=step.get("eta_s") if step and state.status is Status.RUNNING else None,
+        eta_s=step.get("eta_s") if step and _is_stepping(state, step, phase) else None,
         first_loss=result.get("first_loss"),
         eval_loss=_eval_loss(events, result),
         engine=_engine(result),
@@ -107,6 +107,11 @@ def _warnings(events: list[Event], result: dict[str, Any]) -> list[str]:
 
 def _last(events: list[Event], kind: str) -> Event | None:
     return next((event for event in reversed(events) if event.kind == kind), None)
+
+
+def _is_stepping(state: RunState, step: Event, phase: Event | None) -> bool:
+    """Whether the last step is of now: not of an attempt before, and not followed by other work."""
+    return state.status is Status.RUNNING and (phase is None or step.seq > phase.seq)
 
 
 def _phase(state: RunState, step: Event | None, phase: Event | None) -> str | None:
