@@ -7,7 +7,7 @@ from importlib.metadata import PackageNotFoundError, version
 from typing import Any
 
 from .config import TrainSpec
-from .data import Summary
+from .data import Prepared
 from .engine.plan import Plan
 from .errors import GpuMonitoringError
 from .hardware.reading import read_hardware
@@ -16,7 +16,7 @@ from .runs.durable import read_json
 LIBRARIES = ("torch", "transformers", "peft", "trl", "datasets", "accelerate", "bitsandbytes", "tokenizers")
 
 
-def provenance(spec: TrainSpec, plan: Plan, data: Summary) -> dict[str, Any]:
+def provenance(spec: TrainSpec, plan: Plan, data: Prepared) -> dict[str, Any]:
     """Versions, hardware, data, model and seed of a run, for provenance.json."""
     from .. import __version__
 
@@ -27,7 +27,12 @@ def provenance(spec: TrainSpec, plan: Plan, data: Summary) -> dict[str, Any]:
         "platform": platform.platform(),
         "libraries": {name: found for name in LIBRARIES if (found := _version(name))},
         "hardware": _hardware(),
-        "dataset": {"source": spec.data.source, **data.as_dict()},
+        "dataset": {
+            "source": spec.data.source,
+            **data.summary.as_dict(),
+            # Content hashes of the held-out rows: later runs can be compared on the same ones.
+            "held_out_rows": sorted(set(data.held_out.hashes())),
+        },
         "model": {
             "name": spec.model.name,
             "path": str(plan.model),

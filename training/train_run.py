@@ -90,7 +90,7 @@ def _prepare(work: Work, spec: TrainSpec, model: Path) -> Ready:
         continue_from=_parent_adapter(work, spec),
     )
     plan = replace(plan, tokens_key=data.key)
-    work.run.write_provenance(provenance(spec, plan, data.summary))
+    work.run.write_provenance(provenance(spec, plan, data))
     work.run.write_plan({**plan.record(), "reasons": reasons})
     return Ready(spec, tokenizer, data, plan)
 

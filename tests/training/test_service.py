@@ -64,6 +64,8 @@ async def test_a_run_trains_and_leaves_an_adapter_that_plain_peft_loads(
     PeftModel.from_pretrained(base, view.adapter_path)
     assert AutoTokenizer.from_pretrained(view.adapter_path).chat_template
     provenance = read_json(Path(view.run_folder) / "provenance.json")
+    held_out = provenance["dataset"]["held_out_rows"]
+    assert len(held_out) == len(set(held_out)) == provenance["dataset"]["held_out"] == 10
     assert provenance["seed"] == 42 and len(provenance["dataset"]["provenance"]["content_hash"]) == 64
 
 
