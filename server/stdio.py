@@ -6,6 +6,10 @@ import os
 import sys
 from collections.abc import Sequence
 from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from mcp.server import MCPServer
 
 STDOUT = 1
 STDERR = 2
@@ -28,15 +32,25 @@ def serve_stdio(wire: int, roots: Sequence[Path]) -> None:
         wire: what `reserve_stdout` returned.
         roots: folders beside the user's home that tools may touch.
     """
-    from ..training.logs import configure_logging
-    from ..training.service import TrainingService
-    from ..training.settings import load_settings
-    from .app import build_server
-
-    settings = load_settings()
-    configure_logging(settings)
-    server = build_server(TrainingService(settings), roots)
+    server = _server(roots)
     sys.stdout.flush()
     os.dup2(wire, STDOUT)  # the SDK takes it over, and diverts it again while it serves
     os.close(wire)
     server.run("stdio")
+
+
+def _server(roots: Sequence[Path]) -> MCPServer[Any]:
+    from ..training.errors import BackpropagateError
+    from ..training.logs import configure_logging
+    from ..training.service import TrainingService
+    from ..training.settings import load_settings
+    from .app import build_server
+    from .broken import broken_server
+
+    try:
+        settings = load_settings()
+    except BackpropagateError as error:
+        sys.stderr.write(f"{error.sentence()}\n")
+        return broken_server(error)
+    configure_logging(settings)
+    return build_server(TrainingService(settings), roots)

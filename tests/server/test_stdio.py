@@ -267,6 +267,17 @@ async def test_inspect_dataset_does_not_wait_behind_a_training_and_a_second_look
         assert "2 of 3 rows used" in text_of(repaired)
 
 
+async def test_a_wrong_setting_is_told_by_every_tool(
+    home: Path, dataset: Path, tiny_model: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("BACKPROPAGATE_LORA__RANK", "8")
+    async with connected(Path("/")) as client:
+        assert len((await client.list_tools()).tools) >= 7
+        result = await client.call_tool("train", small(dataset, tiny_model))
+        assert result.is_error and "[CONFIG_INVALID_SETTING] BACKPROPAGATE_LORA__RANK" in text_of(result)
+        assert "Did you mean BACKPROPAGATE_LORA__R?" in text_of(result)
+
+
 async def test_gpu_status_says_what_there_is(home: Path, tmp_path: Path) -> None:
     async with connected(tmp_path) as client:
         result = await client.call_tool("gpu_status", {})
