@@ -69,19 +69,6 @@ async def test_a_run_trains_and_leaves_an_adapter_that_plain_peft_loads(
     assert provenance["seed"] == 42 and len(provenance["dataset"]["provenance"]["content_hash"]) == 64
 
 
-async def test_the_same_spec_gives_the_same_losses_bit_for_bit(
-    service: TrainingService, dataset: Path, tiny_model: Path
-) -> None:
-    spec = small_spec(dataset, tiny_model, lora_dropout=0.1)
-    losses: list[list[float]] = []
-    for _ in range(2):
-        submission = await service.submit(spec)
-        await end_of(service, submission.run_id)
-        events = events_of(folder_of(service, submission.run_id))
-        losses.append([event.get("loss") for event in events if event.kind == "step"])
-    assert losses[0] == losses[1] and len(losses[0]) == 3
-
-
 async def test_a_second_run_waits_its_turn_and_starts_by_itself_also_from_another_home(
     service: TrainingService, dataset: Path, tiny_model: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -38,6 +38,13 @@ def test_it_trains_records_a_run_fires_every_callback_and_saves(
         trainer.save(tmp_path / "mine")
 
 
+def test_the_same_spec_gives_the_same_losses_bit_for_bit(
+    service: TrainingService, dataset: Path, tiny_model: Path
+) -> None:
+    runs = [a_trainer(tiny_model, lora_dropout=0.1).train(dataset, steps=6) for _ in range(2)]
+    assert runs[0].losses == runs[1].losses and len(runs[0].losses) == 6
+
+
 def test_a_failure_is_recorded_told_to_on_error_and_raised(
     service: TrainingService, tiny_model: Path, tmp_path: Path
 ) -> None:
