@@ -25,6 +25,18 @@ class ToolContext:
     show: Show
 
 
+def resolved_dataset(context: ToolContext, dataset: str | list[str]) -> str | list[str]:
+    """The dataset that is meant, with absolute paths.
+
+    Raises:
+        PathForbiddenError: a path may not be read.
+    """
+    # Imported when it is needed: a server answers its first request sooner without it.
+    from ..training.data.submission import resolved_source
+
+    return resolved_source(dataset, context.paths)
+
+
 def resolved_model(context: ToolContext, model: str | None) -> str:
     """The model that is meant, with a folder's path resolved.
 

@@ -7,7 +7,6 @@ from typing import Annotated, Any
 from pydantic import BaseModel, Field
 
 from ..training.arguments import inspect_spec
-from ..training.data.submission import resolved_source
 from ..training.errors import from_record
 from ..training.runs.folder import ENDED
 from ..training.vocabulary import (
@@ -18,7 +17,7 @@ from ..training.vocabulary import (
     PreviewRows,
     TrainOn,
 )
-from .context import ToolContext, ToolResult, resolved_model
+from .context import ToolContext, ToolResult, resolved_dataset, resolved_model
 from .follow import WaitSeconds, follow
 
 Settings = Annotated[
@@ -92,7 +91,7 @@ async def inspect_dataset(
         context.service.settings,
         settings=settings,
         arguments={
-            "dataset": resolved_source(dataset, context.paths),
+            "dataset": resolved_dataset(context, dataset),
             "model": resolved_model(context, model),
             "max_seq_length": max_seq_length,
             "train_on": train_on,

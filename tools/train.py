@@ -7,7 +7,6 @@ from typing import Annotated, Any
 from pydantic import Field
 
 from ..training.arguments import train_spec
-from ..training.data.submission import resolved_source
 from ..training.errors import from_record
 from ..training.output import check_output
 from ..training.runs.folder import Status
@@ -29,7 +28,7 @@ from ..training.vocabulary import (
     Seed,
     Steps,
 )
-from .context import ToolContext, resolved_model
+from .context import ToolContext, resolved_dataset, resolved_model
 from .follow import WaitSeconds, follow
 from .status import RunStatus, run_status
 
@@ -85,7 +84,7 @@ async def train(
         submission = await context.service.go_on(resume, steps)
     else:
         arguments = {
-            "dataset": resolved_source(dataset, context.paths) if dataset else None,
+            "dataset": resolved_dataset(context, dataset) if dataset else None,
             "model": resolved_model(context, model),
             "steps": steps,
             "epochs": epochs,

@@ -22,7 +22,6 @@ import anyio
 import anyio.to_thread
 
 from .config import InspectSpec, TrainSpec
-from .data.submission import content_of, local_source
 from .errors import InputError, MissingExtraError, RunFolderError, RuntimeFailure
 from .lanes import needs_of
 from .models.presets import classify_model
@@ -81,6 +80,9 @@ class TrainingService:
         return await _in_thread(partial(self._submit, spec, request_key, find_equal))
 
     def _submit(self, spec: TrainSpec | InspectSpec, request_key: str | None, find_equal: bool) -> Submission:
+        # Imported when it is needed: a server answers its first request sooner without it.
+        from .data.submission import content_of, local_source
+
         spec = _with_absolute_model(spec)
         self._require_libraries(spec)
         permit = PathPolicy.from_record(spec.roots, self.settings.home).permit
