@@ -145,7 +145,7 @@ def _first_loss(run: RunFolder) -> float | None:
 class StepClock:
     """Speed and time left, from the steps so far; the first step (warm-up) does not count if others do."""
 
-    def __init__(self, total_steps: int, tokens_before: int = 0) -> None:
+    def __init__(self, total_steps: int) -> None:
         self._total = total_steps
         self._start = time.monotonic()
         self._first: tuple[float, int, int] | None = None

@@ -44,10 +44,6 @@ class RunStore:
         self._active = home / "active"
         self._requests = home / "requests"
 
-    @property
-    def models(self) -> Path:
-        return self.home / "models"
-
     # --- make ---------------------------------------------------------------------------------------
     def create(self, spec: TrainSpec | InspectSpec, run_id: str | None = None) -> RunFolder:
         """A new run, on the disk for good before this returns.
