@@ -6,7 +6,7 @@ import time
 from collections.abc import Awaitable, Callable, Sequence
 
 from ..tools.status import step_message
-from ..training.runs.events import BEFORE_FIRST_STEP, Event
+from ..training.runs.events import PHASE_SHARES, Event
 
 SendProgress = Callable[[float, float | None, str], Awaitable[None]]
 
@@ -85,5 +85,5 @@ class ProgressStream:
 
 
 def _phase_fraction(event: Event) -> float:
-    start, end = BEFORE_FIRST_STEP.get(str(event.get("phase")), (0.0, 0.0))
+    start, end = PHASE_SHARES.get(str(event.get("phase")), (0.0, 0.0))
     return start + (end - start) * float(event.get("fraction") or 0.0)

@@ -8,8 +8,11 @@ from typing import Annotated
 import anyio
 from pydantic import Field
 
+from ..training.errors import from_record
 from ..training.runs.events import Event
+from ..training.runs.folder import Status
 from ..training.runs.view import RunView
+from ..training.service import Submission
 from .context import ToolContext
 
 WaitSeconds = Annotated[
@@ -34,6 +37,19 @@ async def follow(context: ToolContext, run_id: str, wait_s: float, *, stop_at_ne
                 break
             first = False
     return await context.service.get(run_id)
+
+
+async def follow_or_raise(context: ToolContext, submission: Submission, wait_s: float) -> RunView:
+    """`follow`, for the call that asked for the run.
+
+    Raises:
+        BackpropagateError: the run failed, with the error of its worker.
+    """
+    view = await follow(context, submission.run_id, wait_s)
+    if view.error and view.status in {Status.FAILED, Status.INTERRUPTED}:
+        error = view.error
+        raise from_record(error.model_copy(update={"message": f"Run {view.run_id} failed. {error.message}"}))
+    return view
 
 
 def _is_news(events: Sequence[Event]) -> bool:

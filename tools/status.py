@@ -51,6 +51,8 @@ class RunStatus(ToolResult):
     survives_client: bool = True
     adapter_path: str | None = None
     output: str | None = None
+    path: str | None = None
+    summary: str | None = None
     untrusted_answers: list[UntrustedAnswer] = Field(default_factory=list[UntrustedAnswer])
     warnings: list[str] = Field(default_factory=list[str])
     error: ErrorRecord | None = None
@@ -61,11 +63,13 @@ class RunStatus(ToolResult):
         lines = [f"Run {self.run_id}: {self.status}{self._where()}."]
         if self.note:
             lines.append(self.note)
-        lines.append(f"{self.model} on {self.dataset}; {self._progress()}")
+        lines.append(f"{self._what()}; {self._progress()}")
         if self.data:
             lines.append(f"Data: {self.data}")
         if self.adapter_path:
             lines.append(f"Adapter: {self.adapter_path}")
+        if self.path:
+            lines.append(f"File: {self.path}")
         if self.output:
             lines.append(f"Copy: {self.output}")
         if self.error:
@@ -82,7 +86,12 @@ class RunStatus(ToolResult):
     def _where(self) -> str:
         return f" on {self.host}" if self.host else ""
 
+    def _what(self) -> str:
+        return f"{self.model} on {self.dataset}" if self.dataset else f"{self.kind} of {self.model}"
+
     def _progress(self) -> str:
+        if self.summary:
+            return self.summary
         if self.status in {"queued", "running"} and self.step == 0:
             return f"{self.phase or 'starting'}."
         parts = [f"step {self.step}/{self.total_steps or '?'}"]
@@ -135,6 +144,10 @@ def next_step(view: RunView) -> str:
     match view.status:
         case Status.QUEUED | Status.RUNNING:
             return f'get_run(run_id="{view.run_id}", wait_s=50) to follow it; cancel_run to stop it.'
+        case Status.COMPLETED if view.kind == "export":
+            return _after_export(view)
+        case Status.COMPLETED if view.kind != "train":
+            return "Tell the user."
         case Status.COMPLETED:
             return (
                 "Tell the user the losses and the answers. The adapter loads in PEFT: "
@@ -154,6 +167,12 @@ def next_step(view: RunView) -> str:
                 f'Do what the error says; then resume_run(run_id="{view.run_id}") goes on from the last '
                 "checkpoint, or train(…, new_run=true) starts anew."
             )
+
+
+def _after_export(view: RunView) -> str:
+    if str(view.path).endswith(".gguf"):
+        return f'Tell the user; register_ollama(path="{view.path}", name=…) makes it answer in Ollama.'
+    return f'Tell the user; it loads with AutoModelForCausalLM.from_pretrained("{view.path}").'
 
 
 def step_message(event: Event) -> str:

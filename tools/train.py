@@ -7,9 +7,7 @@ from typing import Annotated, Any
 from pydantic import Field
 
 from ..training.arguments import train_spec
-from ..training.errors import from_record
 from ..training.output import check_output
-from ..training.runs.folder import Status
 from ..training.vocabulary import (
     BatchSize,
     DatasetSource,
@@ -29,7 +27,7 @@ from ..training.vocabulary import (
     Steps,
 )
 from .context import ToolContext, resolved_dataset, resolved_model
-from .follow import WaitSeconds, follow
+from .follow import WaitSeconds, follow_or_raise
 from .status import RunStatus, run_status
 
 
@@ -108,10 +106,7 @@ async def train(
         submission = await context.service.submit(
             spec, request_key=request_key, find_equal=request_key is None and not new_run
         )
-    view = await follow(context, submission.run_id, wait_s)
-    if view.error and view.status in {Status.FAILED, Status.INTERRUPTED}:
-        error = view.error
-        raise from_record(error.model_copy(update={"message": f"Run {view.run_id} failed. {error.message}"}))
+    view = await follow_or_raise(context, submission, wait_s)
     return run_status(view, note=_note(submission.existing, request_key))
 
 

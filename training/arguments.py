@@ -3,14 +3,32 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from pathlib import Path
 from typing import Any, TypeVar
 
 from pydantic import ValidationError
 
-from .config import GROUPS, InspectSpec, Spec, TrainingGroup, TrainSpec, explain, flat_fields, flat_name
+from .config import (
+    GROUPS,
+    DataSpec,
+    ExportSpec,
+    InspectSpec,
+    Spec,
+    TrainingGroup,
+    TrainSpec,
+    explain,
+    flat_fields,
+    flat_name,
+)
 from .errors import InputError, nearest
+from .export.quantizations import known_quantization, require
+from .export.subject import export_subject
+from .output import check_output
+from .paths import PathPolicy
 from .redact import looks_secret
+from .runs.store import RunStore
 from .settings import Settings, load_settings
+from .vocabulary import ExportFormat
 
 ALIASES: dict[str, tuple[str, dict[Any, Any]]] = {
     "gradient_accumulation": ("gradient_accumulation_steps", {}),
@@ -59,6 +77,47 @@ def inspect_spec(
     kept = {name: groups[name] for name in ("model", "data")}
     seed = groups["training"].get("seed", TrainingGroup().seed)
     return validated(InspectSpec, {**kept, "preview": preview, "seed": seed, "roots": roots})
+
+
+def export_spec(
+    source: str,
+    store: RunStore,
+    paths: PathPolicy,
+    *,
+    format: ExportFormat = "gguf",
+    quantization: str = "q4_k_m",
+    imatrix: bool = False,
+    output: str | None = None,
+) -> ExportSpec:
+    """The spec of an export.
+
+    Args:
+        source: a run's id, the path of an adapter or model folder, or a model's name.
+        store: where runs are looked up.
+        paths: which folders may be read.
+        output: absolute path that may be written.
+
+    Raises:
+        InputError: there is no such source, run or quantization, or the output is in use.
+        MissingExtraError: the quantization needs llama-cpp-python.
+    """
+    subject = export_subject(source, store, paths)
+    if format == "gguf":
+        quantization = known_quantization(quantization)
+        require(quantization, imatrix)
+    if format != "gguf" or output is None or not Path(output).is_dir():
+        check_output(output)
+    values = {
+        "model": subject.model,
+        "adapter": str(subject.adapter) if subject.adapter else None,
+        "run": subject.run,
+        "format": format,
+        "quantization": quantization,
+        "imatrix": imatrix,
+        "output": output,
+        "roots": paths.recorded(),
+    }
+    return validated(ExportSpec, values)
 
 
 def _grouped(defaults: Settings, settings: Mapping[str, Any], arguments: Mapping[str, Any]) -> dict[str, Any]:
@@ -111,7 +170,7 @@ def validated(kind: type[SpecType], values: Mapping[str, Any]) -> SpecType:
         spec = kind.model_validate(dict(values))
     except ValidationError as error:
         raise InputError(explain(error), hint="Correct the argument and call again.") from None
-    if spec.data.source is None:
+    if isinstance(spec, DataSpec) and spec.data.source is None:
         raise InputError("dataset is missing.", hint="Give the path of a file, a folder or a Hub dataset.")
     if looks_secret(spec.model_dump_json()):
         raise InputError(

@@ -28,7 +28,12 @@ from .vocabulary import (
     EngineName,
     Epochs,
     EvalEvery,
+    ExportFormat,
+    ExportOutput,
+    GgufFile,
     HeldOut,
+    ImportanceMatrix,
+    KeepTemplate,
     LearningRate,
     LoadIn4bit,
     LoraAlpha,
@@ -40,16 +45,23 @@ from .vocabulary import (
     MergeSystem,
     MicroBatchTokens,
     ModelName,
+    OllamaName,
+    OllamaParameters,
+    OllamaSystem,
     OnBadRows,
     Order,
     OutputFolder,
+    Overwrite,
     Patience,
     PreviewRows,
+    Private,
     PrivateData,
     Quality,
+    Quantization,
     Questions,
     RankStabilised,
     Recompute,
+    RepoName,
     Revision,
     RunReference,
     Samples,
@@ -146,12 +158,26 @@ class Spec(Group):
     """
 
     format_version: Literal[1] = FORMAT_VERSION
-    model: ModelGroup = ModelGroup()
-    data: DataGroup = DataGroup()
     roots: tuple[str, ...] | None = None
 
+    @property
+    def subject(self) -> str:
+        """The model, file or folder that the run is about, as people name it."""
+        raise NotImplementedError
 
-class InspectSpec(Spec):
+
+class DataSpec(Spec):
+    """What is asked of a model and a dataset."""
+
+    model: ModelGroup = ModelGroup()
+    data: DataGroup = DataGroup()
+
+    @property
+    def subject(self) -> str:
+        return self.model.name
+
+
+class InspectSpec(DataSpec):
     """A look at a dataset, as a model would see it."""
 
     kind: Literal["inspect"] = "inspect"
@@ -159,7 +185,7 @@ class InspectSpec(Spec):
     seed: Seed = 42
 
 
-class TrainSpec(Spec):
+class TrainSpec(DataSpec):
     """A training."""
 
     kind: Literal["train"] = "train"
@@ -170,7 +196,70 @@ class TrainSpec(Spec):
     parent: RunReference | None = None
 
 
-RunSpec = Annotated[TrainSpec | InspectSpec, Discriminator("kind")]
+class ExportSpec(Spec):
+    """A trained model as a file or folder of its own.
+
+    Args:
+        model: the base, or the whole model that is exported.
+        adapter: folder of the LoRA adapter; None exports the model as it is.
+        run: the training run that the adapter comes from.
+    """
+
+    kind: Literal["export"] = "export"
+    model: ModelGroup = ModelGroup()
+    adapter: str | None = None
+    run: RunReference | None = None
+    format: ExportFormat = "gguf"
+    quantization: Quantization = "q4_k_m"
+    imatrix: ImportanceMatrix = False
+    output: ExportOutput | None = None
+
+    @property
+    def subject(self) -> str:
+        return self.model.name
+
+
+class RegisterSpec(Spec):
+    """A GGUF as a model of an Ollama server.
+
+    Args:
+        run: the training run whose held-out rows and answers the model is tried with.
+    """
+
+    kind: Literal["register"] = "register"
+    gguf: GgufFile
+    run: RunReference | None = None
+    name: OllamaName
+    system: OllamaSystem | None = None
+    parameters: OllamaParameters = {}
+    keep_template: KeepTemplate = False
+    overwrite: Overwrite = False
+
+    @property
+    def subject(self) -> str:
+        return self.name
+
+
+class PushSpec(Spec):
+    """An adapter or a merged model as a repository of the Hub.
+
+    Args:
+        folder: what is uploaded.
+        run: the training run that it comes from.
+    """
+
+    kind: Literal["push"] = "push"
+    folder: str
+    run: RunReference | None = None
+    repo: RepoName
+    private: Private = True
+
+    @property
+    def subject(self) -> str:
+        return self.repo
+
+
+AnySpec = TrainSpec | InspectSpec | ExportSpec | RegisterSpec | PushSpec
 """The spec of any run."""
 
 GROUPS: dict[str, type[Group]] = {
@@ -248,9 +337,10 @@ def flat_fields() -> dict[str, tuple[str, str, FieldInfo]]:
     }
 
 
-def read_spec(record: Mapping[str, Any]) -> TrainSpec | InspectSpec:
+def read_spec(record: Mapping[str, Any]) -> AnySpec:
     """The spec that spec.json holds; ValidationError if it holds anything else."""
-    return TypeAdapter[TrainSpec | InspectSpec](RunSpec).validate_python(record)
+    kinds = Annotated[AnySpec, Discriminator("kind")]
+    return TypeAdapter[AnySpec](kinds).validate_python(record)
 
 
 def explain(error: ValidationError, *, prefix: str = "", separator: str = ".") -> str:

@@ -17,6 +17,8 @@
     │   ├── TrainingError                     RUNTIME_TRAINING_FAILED
     │   ├── TrainingAbortedError
     │   ├── RunInterruptedError
+    │   ├── ExportError                       RUNTIME_EXPORT_FAILED
+    │   │   └── GgufExportError               RUNTIME_GGUF_EXPORT_FAILED
     │   ├── QueueFullError
     │   ├── DiskFullError (OSError)
     │   └── GpuError                          RUNTIME_GPU_ERROR
@@ -194,6 +196,18 @@ class RunInterruptedError(RuntimeFailure):
 
     code = "RUNTIME_RUN_INTERRUPTED"
     retryable_by_default = True
+
+
+class ExportError(RuntimeFailure):
+    """A model could not be exported."""
+
+    code = "RUNTIME_EXPORT_FAILED"
+
+
+class GgufExportError(ExportError):
+    """A GGUF file could not be made, or is not the trained model."""
+
+    code = "RUNTIME_GGUF_EXPORT_FAILED"
 
 
 class QueueFullError(RuntimeFailure):

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import NamedTuple
 
-from .config import InspectSpec, TrainSpec
+from .config import AnySpec
 from .hardware.devices import CPU, training_devices
 
 
@@ -27,13 +27,15 @@ class Needs(NamedTuple):
 SHORT = Needs("short", ["short-1", "short-2"])
 
 
-def needs_of(spec: TrainSpec | InspectSpec) -> Needs:
+def needs_of(spec: AnySpec) -> Needs:
     """What a run has to wait for.
 
     Raises:
         GpuNotAvailableError: a GPU is wanted and there is none.
     """
-    if spec.kind == "inspect":
+    if spec.kind in {"inspect", "register", "push"}:
         return SHORT
+    if spec.kind != "train":
+        return Needs("cpu", [CPU])
     devices = training_devices(spec.training.device)
     return Needs("cpu" if devices == [CPU] else "cuda", devices)

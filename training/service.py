@@ -21,7 +21,7 @@ from typing import TypeVar
 import anyio
 import anyio.to_thread
 
-from .config import InspectSpec, TrainSpec
+from .config import AnySpec, DataSpec, ExportSpec, TrainSpec
 from .errors import InputError, MissingExtraError, RunFolderError, RuntimeFailure
 from .lanes import needs_of
 from .models.presets import classify_model
@@ -37,7 +37,7 @@ from .spawn import spawn_worker
 
 Value = TypeVar("Value")
 
-HIDDEN_KINDS = frozenset({"inspect"})  # not what a user means by "run"
+HIDDEN_KINDS = frozenset({"inspect", "register", "push"})  # not what a user means by "run"
 POLL_S = 0.05
 STARTING_S = 20.0  # a queued run without a worker for longer than this has lost its starter
 
@@ -63,7 +63,7 @@ class TrainingService:
 
     # --- start --------------------------------------------------------------------------------------
     async def submit(
-        self, spec: TrainSpec | InspectSpec, *, request_key: str | None = None, find_equal: bool = False
+        self, spec: AnySpec, *, request_key: str | None = None, find_equal: bool = False
     ) -> Submission:
         """Write the run down and start its worker.
 
@@ -79,17 +79,19 @@ class TrainingService:
         """
         return await _in_thread(partial(self._submit, spec, request_key, find_equal))
 
-    def _submit(self, spec: TrainSpec | InspectSpec, request_key: str | None, find_equal: bool) -> Submission:
+    def _submit(self, spec: AnySpec, request_key: str | None, find_equal: bool) -> Submission:
         # Imported when it is needed: a server answers its first request sooner without it.
         from .data.submission import content_of, local_source
 
         spec = _with_absolute_model(spec)
         self._require_libraries(spec)
         permit = PathPolicy.from_record(spec.roots, self.settings.home).permit
-        local_source(spec.data, permit)
+        if isinstance(spec, DataSpec):
+            local_source(spec.data, permit)
         fingerprint = None
         if find_equal and request_key is None:
-            fingerprint = _fingerprint(spec, content_of(spec.data, permit))
+            content = content_of(spec.data, permit) if isinstance(spec, DataSpec) else ""
+            fingerprint = _fingerprint(spec, content)
         run, existing = self.store.for_request(spec, request_key, fingerprint)
         if not existing:
             self._stand_in_line(run, spec)
@@ -98,12 +100,12 @@ class TrainingService:
         self._start(run)
         return Submission(run.run_id, existing)
 
-    def _require_libraries(self, spec: TrainSpec | InspectSpec) -> None:
+    def _require_libraries(self, spec: AnySpec) -> None:
         """Say now what a worker would find out after it has waited; another interpreter is not known here."""
         if self.settings.python is not None:
             return
         needed = {"torch": "train"}
-        if spec.model.load_in_4bit:
+        if isinstance(spec, DataSpec) and spec.model.load_in_4bit:
             needed["bitsandbytes"] = "quantized"
         for module, extra in needed.items():
             if find_spec(module) is None:
@@ -111,7 +113,7 @@ class TrainingService:
                     f"{module} is not installed.", hint=f'pip install "backpropagate-mcp[{extra}]"'
                 )
 
-    def _stand_in_line(self, run: RunFolder, spec: TrainSpec | InspectSpec) -> None:
+    def _stand_in_line(self, run: RunFolder, spec: AnySpec) -> None:
         try:
             Line(self.runtime_folder, needs_of(spec).lane).join(run.run_id)
         except Exception:
@@ -299,8 +301,10 @@ class TrainingService:
         return await _in_thread(delete)
 
 
-def _with_absolute_model(spec: TrainSpec | InspectSpec) -> TrainSpec | InspectSpec:
+def _with_absolute_model(spec: AnySpec) -> AnySpec:
     """The worker has another working folder, so a model's folder must be told in full."""
+    if not isinstance(spec, DataSpec | ExportSpec):
+        return spec
     source = classify_model(spec.model.name)
     if source.kind != "folder":
         return spec
@@ -319,7 +323,7 @@ def _needs_a_worker(state: RunState) -> bool:
     return state.pid is None and seconds_since(state.queued_at or state.created_at) > STARTING_S
 
 
-def _fingerprint(spec: TrainSpec | InspectSpec, content: str) -> str:
+def _fingerprint(spec: AnySpec, content: str) -> str:
     """Hash of all that a run depends on: its spec and the content of its dataset."""
     told = json.dumps(spec.model_dump(mode="json"), sort_keys=True)
     return hashlib.sha256(f"{told}\n{content}".encode()).hexdigest()

@@ -5,7 +5,7 @@ Specs, tool arguments and command-line options are all made of these.
 
 from __future__ import annotations
 
-from typing import Annotated, Literal
+from typing import Annotated, Any, Literal
 
 from pydantic import Field
 
@@ -122,6 +122,38 @@ MaxNewTokens = Annotated[int, Field(ge=1, le=4096, description="Longest answer t
 SystemPrompt = Annotated[str, Field(description="System message for the questions; may be empty.")]
 RunReference = Annotated[str, Field(description="The run whose adapter this one goes on from.")]
 PreviewRows = Annotated[int, Field(ge=0, le=20, description="How many rows to show as the model sees them.")]
+ExportFormat = Annotated[
+    Literal["gguf", "merged", "lora"],
+    Field(description="One GGUF file; safetensors with the LoRA merged in; or the adapter alone."),
+]
+Quantization = Annotated[
+    str,
+    Field(
+        min_length=1,
+        max_length=20,
+        description="GGUF type: f32, f16, bf16, q8_0; with the extra `export` also q6_k, q5_k_m, q4_k_m, …",
+    ),
+]
+ImportanceMatrix = Annotated[
+    bool, Field(description="Weigh a K-quant's errors by what the run's held-out rows activate.")
+]
+ExportOutput = Annotated[
+    str,
+    Field(min_length=1, description="The .gguf file, or folder, to write; by default inside the run folder."),
+]
+GgufFile = Annotated[str, Field(min_length=1, description="Absolute path of a .gguf file.")]
+OllamaName = Annotated[
+    str,
+    Field(min_length=1, max_length=350, description="Model name for Ollama: [host/][namespace/]model[:tag]."),
+]
+OllamaSystem = Annotated[str, Field(description="System prompt that the model gets in Ollama.")]
+OllamaParameters = Annotated[
+    dict[str, Any], Field(description='Ollama\'s run parameters, e.g. {"temperature": 0.2, "num_ctx": 4096}.')
+]
+KeepTemplate = Annotated[bool, Field(description="Leave the chat template to the Ollama server.")]
+Overwrite = Annotated[bool, Field(description="Replace what is there under this name.")]
+RepoName = Annotated[str, Field(min_length=3, max_length=96, description="Hub repository as owner/name.")]
+Private = Annotated[bool, Field(description="Whether a repository that is made for this is private.")]
 OutputFolder = Annotated[
     str, Field(min_length=1, description="Also copy the finished adapter to this folder.")
 ]

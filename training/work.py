@@ -7,6 +7,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
+from .config import DataSpec, ExportSpec
 from .errors import TrainingAbortedError
 from .hardware.cpu import training_threads
 from .models.resolve import resolve_model
@@ -50,7 +51,9 @@ class Work:
         Raises:
             ModelLoadError: the model cannot be had.
         """
-        model = self.run.spec().model
+        spec = self.run.spec()
+        assert isinstance(spec, DataSpec | ExportSpec)
+        model = spec.model
         self.journal.phase("downloading", f"looking for {model.name}")
         path = resolve_model(
             model.name,

@@ -16,6 +16,7 @@ from backpropagate.training.engine.decoder import PackedDecoder
 from backpropagate.training.engine.decoder_shape import decoder_shape
 from backpropagate.training.engine.plan import Lora
 from backpropagate.training.errors import ModelLoadError
+from backpropagate.training.models.safetensors_files import shards
 
 from .conftest import tiny_model
 
@@ -29,7 +30,7 @@ def test_shards_and_small_reads_give_the_same_weights(
 ) -> None:
     model = tiny_model("qwen3", head_dim=16)
     model.save_pretrained(tmp_path, max_shard_size="20KB")
-    assert len(weights.shards(tmp_path)) > 3
+    assert len(shards(tmp_path)) > 3
     monkeypatch.setattr(weights, "STAGING_BYTES", 1000)
     decoder = decoder_of(model)
     weights.load_weights(decoder, tmp_path)
@@ -73,7 +74,7 @@ def test_a_file_that_is_not_safetensors_is_refused(saved: Callable[[Any], Path])
 def test_a_folder_with_pickled_weights_only_is_refused(tmp_path: Path) -> None:
     (tmp_path / "pytorch_model.bin").write_bytes(b"")
     with pytest.raises(ModelLoadError, match=r"model\.safetensors"):
-        weights.shards(tmp_path)
+        shards(tmp_path)
 
 
 def test_other_tensors_do_not_matter_but_weights_must_be_floats(saved: Callable[[Any], Path]) -> None:
@@ -105,4 +106,4 @@ def test_an_index_cannot_lead_out_of_the_folder(tmp_path: Path) -> None:
     index = {"weight_map": {"a": "../../elsewhere.safetensors"}}
     (tmp_path / "model.safetensors.index.json").write_text(json.dumps(index))
     with pytest.raises(ModelLoadError, match=str(tmp_path / "elsewhere.safetensors")):
-        weights.shards(tmp_path)
+        shards(tmp_path)

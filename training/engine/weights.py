@@ -6,10 +6,7 @@ the model nor a mapped file ever counts against memory.
 
 from __future__ import annotations
 
-import json
-import math
 from collections.abc import Iterator
-from dataclasses import dataclass
 from io import BufferedReader
 from pathlib import Path
 from typing import TYPE_CHECKING, cast
@@ -18,6 +15,7 @@ import torch
 from torch import Tensor
 
 from ..errors import ModelLoadError
+from ..models.safetensors_files import StoredTensor, read_header, shards
 from .decoder import PackedDecoder
 
 if TYPE_CHECKING:
@@ -26,17 +24,6 @@ if TYPE_CHECKING:
 STAGING_BYTES = 64 << 20
 
 DTYPES = {"F64": torch.float64, "F32": torch.float32, "F16": torch.float16, "BF16": torch.bfloat16}
-
-
-@dataclass(frozen=True)
-class StoredTensor:
-    """Where a tensor lies in a safetensors file. `start` and `end` are bytes from the file's beginning."""
-
-    dtype: torch.dtype | None
-    """None if it is no float."""
-    shape: tuple[int, ...]
-    start: int
-    end: int
 
 
 def load_weights(decoder: PackedDecoder, folder: Path) -> None:
@@ -49,7 +36,7 @@ def load_weights(decoder: PackedDecoder, folder: Path) -> None:
     staging = torch.empty(STAGING_BYTES, dtype=torch.uint8, pin_memory=decoder.device.type == "cuda")
     for path in shards(folder):
         with path.open("rb") as file:
-            for name, stored in read_header(file, path).items():
+            for name, stored in read_header(path).items():
                 place = places.pop(_full_name(name), None)
                 if place is not None:
                     _copy(file, stored, place, staging, f"{name} in {path}")
@@ -59,55 +46,6 @@ def load_weights(decoder: PackedDecoder, folder: Path) -> None:
             hint="Download the model again.",
         )
     _spread_qk_norms(decoder)
-
-
-def shards(folder: Path) -> list[Path]:
-    """The safetensors files of a model folder.
-
-    Raises:
-        ModelLoadError: there are none.
-    """
-    index = folder / "model.safetensors.index.json"
-    if index.is_file():
-        names = sorted(set(json.loads(index.read_text("utf-8"))["weight_map"].values()))
-        paths = [folder / Path(name).name for name in names]
-    else:
-        paths = [folder / "model.safetensors"]
-    for path in paths:
-        if not path.is_file():
-            raise ModelLoadError(
-                f"{path} does not exist.", hint="Only models with safetensors weights can be trained."
-            )
-    return paths
-
-
-def read_header(file: BufferedReader, path: Path) -> dict[str, StoredTensor]:
-    """The tensors of a safetensors file: 8 bytes of length, JSON of that length, then the data.
-
-    Raises:
-        ModelLoadError: the file is not of this form, or shorter than it says.
-    """
-    size = path.stat().st_size
-    try:
-        length = int.from_bytes(file.read(8), "little")
-        if length > min(size, 100 << 20):
-            raise ValueError(f"a header of {length} bytes")
-        header = json.loads(file.read(length))
-        header.pop("__metadata__", None)
-        tensors = {
-            name: StoredTensor(
-                DTYPES.get(entry["dtype"]),
-                tuple(entry["shape"]),
-                8 + length + entry["data_offsets"][0],
-                8 + length + entry["data_offsets"][1],
-            )
-            for name, entry in header.items()
-        }
-    except (ValueError, KeyError, TypeError) as error:
-        raise ModelLoadError(f"{path} is not a safetensors file: {error}.", cause=error) from error
-    if any(tensor.end > size for tensor in tensors.values()):
-        raise ModelLoadError(f"{path} ends after {size} bytes, too early.", hint="Download the model again.")
-    return tensors
 
 
 def destinations(decoder: PackedDecoder) -> dict[str, Tensor]:
@@ -137,18 +75,18 @@ def _full_name(name: str) -> str:
 
 
 def _copy(file: BufferedReader, stored: StoredTensor, place: Tensor, staging: Tensor, what: str) -> None:
-    if stored.dtype is None:
+    if not stored.is_float:
         raise ModelLoadError(f"{what} holds no floating-point numbers.", hint="Take an unquantised model.")
     if stored.shape != tuple(place.shape):
         raise ModelLoadError(f"{what} has shape {stored.shape}, not {tuple(place.shape)}.")
-    row_bytes = math.prod(stored.shape[1:]) * stored.dtype.itemsize
+    row_bytes = stored.row_bytes
     file.seek(stored.start)
     for rows in _row_ranges(stored.shape[0], max(1, staging.numel() // row_bytes)):
         part = place[rows]
         buffer = staging[: part.shape[0] * row_bytes]
         if file.readinto(cast("WriteableBuffer", buffer.numpy())) != buffer.numel():
             raise ModelLoadError(f"{what} ends too early.", hint="Download the model again.")
-        part.copy_(buffer.view(stored.dtype).view(part.shape))
+        part.copy_(buffer.view(DTYPES[stored.dtype]).view(part.shape))
 
 
 def _row_ranges(rows: int, step: int) -> Iterator[slice]:

@@ -15,7 +15,7 @@ from ..redact import scrub_all
 from .durable import disk_full, is_disk_full
 from .identity import now
 
-BEFORE_FIRST_STEP = {
+PHASE_SHARES = {
     "starting": (0.02, 0.05),
     "checking": (0.05, 0.10),
     "waiting": (0.10, 0.15),
@@ -23,8 +23,13 @@ BEFORE_FIRST_STEP = {
     "loading": (0.50, 0.70),
     "preparing": (0.70, 0.90),
     "training": (0.90, 1.00),
+    "writing": (0.15, 0.60),
+    "proving": (0.60, 0.90),
+    "uploading": (0.15, 0.80),
+    "creating": (0.80, 0.90),
+    "trying": (0.90, 0.99),
 }
-"""The phases of a run before its first step, each with its share of the way there."""
+"""The phases of a run before its first step, or of one without steps, each with its share of the way."""
 
 TAIL = 64 * 1024  # bytes; holds hundreds of the latest events
 

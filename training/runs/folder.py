@@ -8,13 +8,15 @@ control.json what others ask of the worker          worker.log   what libraries 
 
 from __future__ import annotations
 
+import shutil
+from contextlib import suppress
 from enum import StrEnum
 from pathlib import Path
 from typing import Any
 
 from pydantic import BaseModel, ConfigDict, ValidationError
 
-from ..config import InspectSpec, TrainSpec, read_spec
+from ..config import AnySpec, read_spec
 from ..errors import ErrorRecord, RunFolderError
 from .durable import read_json, write_json
 from .locks import Lock
@@ -90,7 +92,7 @@ class RunFolder:
         """The lock that a worker holds for its life; whoever holds it is the run's one writer."""
         return Lock(self.lock_path)
 
-    def spec(self) -> TrainSpec | InspectSpec:
+    def spec(self) -> AnySpec:
         """What was asked.
 
         Raises:
@@ -124,6 +126,16 @@ class RunFolder:
 
     def write_plan(self, plan: dict[str, Any]) -> None:
         write_json(self.path / "plan.json", plan)
+
+    def discard_parts(self) -> None:
+        """Remove what a killed worker had written aside, as its plan names it."""
+        with suppress(RunFolderError, OSError):
+            for part in (self.plan() or {}).get("parts", []):
+                path = Path(part)
+                if path.is_dir():
+                    shutil.rmtree(path)
+                else:
+                    path.unlink(missing_ok=True)
 
     def write_provenance(self, provenance: dict[str, Any]) -> None:
         write_json(self.path / "provenance.json", provenance)

@@ -13,7 +13,7 @@ from collections.abc import Iterator
 from contextlib import suppress
 from pathlib import Path
 
-from ..config import InspectSpec, TrainSpec
+from ..config import AnySpec
 from ..errors import (
     ErrorRecord,
     InputError,
@@ -45,7 +45,7 @@ class RunStore:
         self._requests = home / "requests"
 
     # --- make ---------------------------------------------------------------------------------------
-    def create(self, spec: TrainSpec | InspectSpec, run_id: str | None = None) -> RunFolder:
+    def create(self, spec: AnySpec, run_id: str | None = None) -> RunFolder:
         """A new run, on the disk for good before this returns.
 
         Raises:
@@ -76,9 +76,7 @@ class RunStore:
             raise
         return run
 
-    def for_request(
-        self, spec: TrainSpec | InspectSpec, key: str | None, fingerprint: str | None
-    ) -> tuple[RunFolder, bool]:
+    def for_request(self, spec: AnySpec, key: str | None, fingerprint: str | None) -> tuple[RunFolder, bool]:
         """The run that this request made before, or a new one; and whether it is an old one.
 
         Args:
@@ -220,6 +218,7 @@ class RunStore:
             state = run.state()  # it may have ended between the two looks
             if state.status in ENDED:
                 return state
+            run.discard_parts()
             return self.conclude(run, _interrupted(state))
         finally:
             lock.release()
@@ -345,8 +344,8 @@ def _interrupted(state: RunState) -> RunState:
     return state.model_copy(update={"status": Status.INTERRUPTED, "ended_at": now(), "error": error.record()})
 
 
-def _new_id(spec: TrainSpec | InspectSpec) -> str:
-    return new_run_id(spec.model.name if spec.kind == "train" else spec.kind)
+def _new_id(spec: AnySpec) -> str:
+    return new_run_id(spec.subject if spec.kind == "train" else spec.kind)
 
 
 def _is_run(entry: Path) -> bool:

@@ -6,6 +6,7 @@ from typing import Any
 
 from pydantic import BaseModel, Field
 
+from ..config import DataSpec
 from ..errors import ErrorRecord, RunFolderError
 from ..redact import cleaned
 from .events import Event, latest_events
@@ -47,6 +48,8 @@ class RunView(BaseModel):
     run_folder: str
     adapter_path: str | None = None
     output: str | None = None
+    path: str | None = Field(None, description="The file or folder that an export wrote.")
+    summary: str | None = Field(None, description="What a run that trains nothing came to.")
     answers: list[Answer] = Field(default_factory=list[Answer])
     warnings: list[str] = Field(default_factory=list[str])
     error: ErrorRecord | None = None
@@ -72,8 +75,8 @@ def view(run: RunFolder, state: RunState) -> RunView:
         run_id=run.run_id,
         kind=state.kind,
         status=state.status,
-        model=spec.model.name,
-        dataset=spec.data.source,
+        model=spec.subject,
+        dataset=spec.data.source if isinstance(spec, DataSpec) else None,
         phase=_phase(state, step, phase),
         step=step.get("step", 0) if step else 0,
         total_steps=step.get("total_steps") if step else _planned_steps(run),
@@ -93,6 +96,8 @@ def view(run: RunFolder, state: RunState) -> RunView:
         run_folder=str(run.path),
         adapter_path=str(run.adapter_path) if run.adapter_path.is_dir() else None,
         output=result.get("output"),
+        path=result.get("path"),
+        summary=result.get("summary"),
         answers=[Answer.model_validate(answer) for answer in result.get("answers", [])],
         warnings=_warnings(events, result),
         error=state.error,

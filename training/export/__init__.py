@@ -1,0 +1,1 @@
+"""From an adapter to a model that answers elsewhere: GGUF, merged, LoRA; Ollama and the Hub."""

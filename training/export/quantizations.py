@@ -1,0 +1,63 @@
+"""The quantizations that a GGUF can have: their names, and what each of them needs. Cheap to import."""
+
+from __future__ import annotations
+
+from importlib.util import find_spec
+
+from ..errors import InputError, MissingExtraError, nearest
+
+PLAIN = ("f32", "f16", "bf16", "q8_0")
+"""Written without any compiled dependency."""
+
+WITH_EXTRA = (
+    *("q6_k", "q5_k_m", "q5_k_s", "q5_1", "q5_0", "q4_k_m", "q4_k_s", "q4_1", "q4_0"),
+    *("iq4_nl", "iq4_xs", "q3_k_l", "q3_k_m", "q3_k_s", "iq3_m", "iq3_s", "q2_k", "tq2_0", "tq1_0"),
+)
+"""Quantised by llama.cpp's own code."""
+
+WITH_IMATRIX = ("q2_k_s", "iq3_xs", "iq3_xxs", "iq2_m", "iq2_s", "iq2_xs", "iq2_xxs", "iq1_m", "iq1_s")
+"""As WITH_EXTRA, and of no use without an importance matrix."""
+
+SHORT_NAMES = {"q5_k": "q5_k_m", "q4_k": "q4_k_m", "q3_k": "q3_k_m"}
+EXTRA = 'pip install "backpropagate-mcp[export]"'
+
+
+def known_quantization(name: str) -> str:
+    """The quantization that a name stands for, in lower case.
+
+    Raises:
+        InputError: there is none of this name.
+    """
+    given = name.lower().replace("-", "_")
+    given = SHORT_NAMES.get(given, given)
+    known = [*PLAIN, *WITH_EXTRA, *WITH_IMATRIX]
+    if given not in known:
+        close = nearest(given, known)
+        raise InputError(
+            f"quantization: there is no {name!r}.",
+            hint=(f"Did you mean {close}? " if close else "") + f"Known: {', '.join(known)}.",
+        )
+    return given
+
+
+def require(quantization: str, imatrix: bool) -> None:
+    """Refuse what cannot be done here before any work.
+
+    Raises:
+        InputError: the quantization is of no use without an importance matrix, or cannot use one.
+        MissingExtraError: llama.cpp is needed and not installed.
+    """
+    if quantization in PLAIN:
+        if imatrix:
+            raise InputError(f"imatrix: {quantization} has no use for one.", hint="Leave imatrix out.")
+        return
+    if quantization in WITH_IMATRIX and not imatrix:
+        raise InputError(
+            f"quantization: {quantization} needs an importance matrix.",
+            hint="Pass imatrix=true, or take iq3_s, q3_k_m or q4_k_m.",
+        )
+    if find_spec("llama_cpp") is None:
+        raise MissingExtraError(
+            f"{quantization} needs llama-cpp-python, which is not installed.",
+            hint=f"{EXTRA} (it is compiled, which takes about 5 minutes), or take q8_0, which needs nothing.",
+        )

@@ -1,0 +1,93 @@
+"""What lies where in a model folder's safetensors files, without reading a weight and without torch."""
+
+from __future__ import annotations
+
+import json
+import math
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from ..errors import ModelLoadError
+
+HEADER_LIMIT = 100 << 20
+ITEM_BYTES: Mapping[str, int] = {"F64": 8, "F32": 4, "F16": 2, "BF16": 2}
+
+
+@dataclass(frozen=True)
+class StoredTensor:
+    """Where a tensor lies. `start` and `end` are bytes from the file's beginning."""
+
+    path: Path
+    dtype: str
+    """As safetensors names it: F32, BF16, …"""
+    shape: tuple[int, ...]
+    start: int
+    end: int
+
+    @property
+    def is_float(self) -> bool:
+        return self.dtype in ITEM_BYTES
+
+    @property
+    def row_bytes(self) -> int:
+        """Bytes of one row, that is of all but the first dimension; for floats."""
+        return math.prod(self.shape[1:]) * ITEM_BYTES[self.dtype]
+
+
+def stored_tensors(folder: Path) -> dict[str, StoredTensor]:
+    """The tensors of a model folder by their names.
+
+    Raises:
+        ModelLoadError: a file is missing, is no safetensors file, or is shorter than it says.
+    """
+    return {name: tensor for path in shards(folder) for name, tensor in read_header(path).items()}
+
+
+def shards(folder: Path) -> list[Path]:
+    """The safetensors files of a model folder.
+
+    Raises:
+        ModelLoadError: there are none, or one is missing.
+    """
+    index = folder / "model.safetensors.index.json"
+    if index.is_file():
+        names = sorted(set(json.loads(index.read_text("utf-8"))["weight_map"].values()))
+        paths = [folder / Path(name).name for name in names]
+    else:
+        paths = [folder / "model.safetensors"]
+    for path in paths:
+        if not path.is_file():
+            raise ModelLoadError(f"{path} does not exist.", hint="Only models with safetensors weights work.")
+    return paths
+
+
+def read_header(path: Path) -> dict[str, StoredTensor]:
+    """The tensors of a safetensors file: 8 bytes of length, JSON of that length, then the data.
+
+    Raises:
+        ModelLoadError: the file is not of this form, or shorter than it says.
+    """
+    size = path.stat().st_size
+    try:
+        with path.open("rb") as file:
+            length = int.from_bytes(file.read(8), "little")
+            if length > min(size, HEADER_LIMIT):
+                raise ValueError(f"a header of {length} bytes")
+            header: dict[str, Any] = json.loads(file.read(length))
+        header.pop("__metadata__", None)
+        tensors = {name: _stored(path, entry, 8 + length) for name, entry in header.items()}
+    except (ValueError, KeyError, TypeError) as error:
+        raise ModelLoadError(f"{path} is not a safetensors file: {error}.", cause=error) from error
+    if any(tensor.end > size for tensor in tensors.values()):
+        raise ModelLoadError(f"{path} ends after {size} bytes, too early.", hint="Download the model again.")
+    return tensors
+
+
+def _stored(path: Path, entry: Mapping[str, Any], data_start: int) -> StoredTensor:
+    start, end = entry["data_offsets"]
+    tensor = StoredTensor(path, entry["dtype"], tuple(entry["shape"]), data_start + start, data_start + end)
+    if tensor.is_float and tensor.end - tensor.start != math.prod(tensor.shape) * ITEM_BYTES[tensor.dtype]:
+        raise ValueError(f"a tensor of shape {tensor.shape} in {tensor.end - tensor.start} bytes")
+    return tensor
