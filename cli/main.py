@@ -15,6 +15,7 @@ COMMANDS = {
     "resume": (".runs", "Go on with a run that was cancelled, failed or was interrupted."),
     "cancel": (".runs", "Stop a run and keep what it has learnt."),
     "prune": (".runs", "Remove ended runs for good."),
+    "export": (".export", "A trained model as a GGUF file, merged safetensors, or its adapter."),
     "info": (".info", "Version, paths, hardware, settings and error codes."),
     "serve": (".serve", "Serve the tools to an MCP client over stdio."),
 }

@@ -19,7 +19,12 @@ def print_run(view: RunView) -> None:
     """Status, losses, answers, paths and the next command."""
     click.echo(f"Run {view.run_id}: {view.status}")
     click.echo(f"  model    {view.model}")
-    click.echo(f"  dataset  {view.dataset}")
+    if view.dataset:
+        click.echo(f"  dataset  {view.dataset}")
+    if view.summary:
+        click.echo(f"  result   {view.summary}")
+    if view.path:
+        click.echo(f"  file     {view.path}")
     if view.data:
         click.echo(f"  data     {view.data}")
     if view.step:
@@ -61,6 +66,10 @@ def next_command(view: RunView) -> str:
     match view.status:
         case Status.QUEUED | Status.RUNNING:
             return f"backprop show-run {view.run_id} --follow"
+        case Status.COMPLETED if str(view.path).endswith(".gguf"):
+            return f"backprop export {view.path} --ollama --ollama-name NAME"
+        case Status.COMPLETED if view.kind != "train":
+            return f"use {view.path or view.model}"
         case Status.COMPLETED:
             return f'load the adapter in Python: PeftModel.from_pretrained(base, "{view.adapter_path}")'
         case Status.FAILED if view.error and view.error.code.split("_")[0] in {"INPUT", "CONFIG", "DEP"}:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from .cancel_run import cancel_run
 from .context import AgentTool
+from .export_gguf import export_gguf
 from .get_run import get_run
 from .gpu_status import gpu_status
 from .inspect_dataset import inspect_dataset
@@ -22,6 +23,9 @@ TOOLS = (
     ),
     AgentTool(
         train, "Fine-tune a model", read_only=False, destructive=False, idempotent=True, open_world=True
+    ),
+    AgentTool(
+        export_gguf, "Export to GGUF", read_only=False, destructive=False, idempotent=True, open_world=True
     ),
     AgentTool(list_runs, "List runs", read_only=True, destructive=False, idempotent=True, open_world=False),
     AgentTool(get_run, "Look at a run", read_only=True, destructive=False, idempotent=True, open_world=False),

@@ -131,7 +131,7 @@ Quantization = Annotated[
     Field(
         min_length=1,
         max_length=20,
-        description="GGUF type: f32, f16, bf16, q8_0; with the extra `export` also q6_k, q5_k_m, q4_k_m, …",
+        description="GGUF type: f32, f16, bf16, q8_0; with the extra `export` also q6_k, q4_k_m, …",
     ),
 ]
 ImportanceMatrix = Annotated[

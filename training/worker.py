@@ -67,10 +67,13 @@ def _carry_out(run: RunFolder, journal: Journal, settings: Settings) -> None:
 
 def _work_of(kind: str) -> Callable[[Work, Callable[[], None]], None]:
     """What carries out a run of this kind; imported only here, since it may be heavy."""
-    if kind == "inspect":
-        from .inspect_run import carry_out
-    else:
-        from .train_run import carry_out
+    match kind:
+        case "inspect":
+            from .inspect_run import carry_out
+        case "export":
+            from .export_run import carry_out
+        case _:
+            from .train_run import carry_out
     return carry_out
 
 

@@ -118,9 +118,7 @@ def _write_llama(writer: gguf.GGUFWriter, config: Config, rope: Rope) -> None:
 
 
 def _write_gemma2(writer: gguf.GGUFWriter, config: Config, rope: Rope) -> None:
-    _write_sizes(writer, config)
-    writer.add_key_length(config["head_dim"])
-    writer.add_value_length(config["head_dim"])
+    _write_plain(writer, config, rope)
     writer.add_attn_logit_softcapping(config["attn_logit_softcapping"])
     writer.add_final_logit_softcapping(config["final_logit_softcapping"])
     writer.add_sliding_window(config["sliding_window"])

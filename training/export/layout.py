@@ -59,7 +59,7 @@ class PlannedTensor:
 
     def blocks(self, values_at_once: int) -> Iterator[tuple[int, int]]:
         """Ranges of rows that hold about so many values, and whole heads."""
-        whole = self.change.rows_at_once(self.rows)
+        whole = self.change.rows_at_once(self.rows) if len(self.shape) > 1 else 1
         step = max(whole, values_at_once // self.columns // whole * whole)
         for start in range(0, self.rows, step):
             yield start, min(start + step, self.rows)

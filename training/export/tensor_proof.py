@@ -14,6 +14,7 @@ from gguf import GGMLQuantizationType as Kind
 
 from ..errors import GgufExportError
 from .gguf_file import Block, Step, blocks_of, in_order
+from .gguf_header import HeaderTensor, read_gguf_header
 from .layout import PlannedTensor
 from .merged_weights import Floats, MergedWeights
 
@@ -63,13 +64,9 @@ def prove_tensors(
         GgufExportError: the file is not what it should be: a tensor is missing, lies elsewhere, or differs
             by more than its type explains.
     """
-    reader = gguf.GGUFReader(path)
-    stored = {tensor.name: tensor for tensor in reader.tensors}
-    if list(stored) != [tensor.name for tensor in planned]:
-        raise GgufExportError(f"{path.name} does not hold the tensors that were planned.")
-    starts = [int(stored[tensor.name].data_offset) for tensor in planned]
+    stored = read_gguf_header(path).tensors
     _require_same_form(planned, stored)
-    del reader, stored  # it maps the file, which would count against memory
+    starts = [tensor.start for tensor in stored]
 
     def work(block: Block) -> tuple[float, float]:
         expected = block.tensor.values(weights, block.start, block.stop)
@@ -104,15 +101,13 @@ def _squares(values: Floats) -> float:
     return float(np.vdot(values, values))
 
 
-def _require_same_form(planned: list[PlannedTensor], stored: dict[str, Any]) -> None:
-    for tensor in planned:
-        found = stored[tensor.name]
-        if (
-            tuple(reversed([int(size) for size in found.shape])) != tensor.shape
-            or found.tensor_type != tensor.kind
-        ):
+def _require_same_form(planned: list[PlannedTensor], stored: list[HeaderTensor]) -> None:
+    if [tensor.name for tensor in stored] != [tensor.name for tensor in planned]:
+        raise GgufExportError("The file does not hold the tensors that were planned.")
+    for tensor, found in zip(planned, stored, strict=True):
+        if (found.shape, found.kind) != (tensor.shape, tensor.kind):
             raise GgufExportError(
-                f"{tensor.name} is {found.tensor_type.name} {list(found.shape)} in the file, "
+                f"{tensor.name} is {Kind(found.kind).name} {list(found.shape)} in the file, "
                 f"not {tensor.kind.name} {list(tensor.shape)}."
             )
 

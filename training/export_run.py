@@ -1,0 +1,78 @@
+"""An export run from its spec to a file or folder that has been proven."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from .config import ExportSpec
+from .export.quantizations import require
+from .output import check_output
+from .work import Work
+
+if TYPE_CHECKING:
+    from .export.gguf_export import GgufExport
+
+
+def carry_out(work: Work, take_turn: Callable[[], None]) -> None:
+    """Export what the run's spec names; nothing half-written stays, whatever happens.
+
+    Raises:
+        ExportError: it cannot be exported, or what was written is not the model.
+        TrainingAbortedError: it was cancelled.
+    """
+    spec = work.run.spec()
+    assert isinstance(spec, ExportSpec)
+    _export_gguf(work, spec, take_turn)
+
+
+def _export_gguf(work: Work, spec: ExportSpec, take_turn: Callable[[], None]) -> None:
+    require(spec.quantization, spec.imatrix)
+    target = _target(work, spec, f"{_label(spec)}-{spec.quantization}.gguf")
+    check_output(str(target))
+    take_turn()
+    base = work.model_folder()
+    os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")  # blocks are worked on by threads of our own
+    from .export.gguf_export import GgufRequest, export_gguf, parts
+    from .hardware.cpu import training_threads
+
+    target.parent.mkdir(parents=True, exist_ok=True)
+    part = target.with_name(f".{target.name}.{work.run.run_id}.part")
+    work.run.write_plan({"parts": [str(path) for path in parts(part)]})
+    request = GgufRequest(
+        base=base,
+        adapter=Path(spec.adapter) if spec.adapter else None,
+        name=_label(spec),
+        quantization=spec.quantization,
+        target=target,
+        part=part,
+        importance={},
+        threads=training_threads(),
+    )
+    exported = export_gguf(request, work.phase, work.should_stop, lambda path: None)
+    work.journal.completed(_result(spec, exported))
+
+
+def _target(work: Work, spec: ExportSpec, name: str) -> Path:
+    """The file or folder to write: a folder that is there already gets `name` inside."""
+    if spec.output is None:
+        return work.run.path / "export" / name
+    output = Path(spec.output)
+    return output / name if output.is_dir() else output
+
+
+def _label(spec: ExportSpec) -> str:
+    return Path(spec.model.name).name.lower()
+
+
+def _result(spec: ExportSpec, exported: GgufExport) -> dict[str, Any]:
+    size = f"{exported.bytes / 1e9:.2f} GB" if exported.bytes >= 1e8 else f"{exported.bytes / 1e6:.1f} MB"
+    return {
+        "path": str(exported.path),
+        "bytes": exported.bytes,
+        "quantization": spec.quantization,
+        "proof": [exported.tensors.sentence()],
+        "summary": f"{spec.quantization} GGUF of {size}. Proof: {exported.tensors.sentence()}",
+    }
