@@ -105,6 +105,10 @@ def export_spec(
     if format == "gguf":
         quantization = known_quantization(quantization)
         require(quantization, imatrix)
+    if imatrix and subject.run is None:
+        raise InputError(
+            "imatrix needs the rows of a training run.", hint="Give a run's id, or leave imatrix out."
+        )
     if format != "gguf" or output is None or not Path(output).is_dir():
         check_output(output)
     values = {

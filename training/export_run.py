@@ -9,11 +9,16 @@ from typing import TYPE_CHECKING, Any
 
 from .config import ExportSpec
 from .export.quantizations import require
+from .hardware.cpu import training_threads
 from .output import check_output
-from .work import Work
+from .runs.folder import RunFolder
+from .work import Work, use_threads
 
 if TYPE_CHECKING:
-    from .export.gguf_export import GgufExport
+    from .export.gguf_export import GgufExport, GgufRequest
+    from .export.run_rows import RunRows
+
+IMPORTANCE_ROWS = 64
 
 
 def carry_out(work: Work, take_turn: Callable[[], None]) -> None:
@@ -34,25 +39,44 @@ def _export_gguf(work: Work, spec: ExportSpec, take_turn: Callable[[], None]) ->
     check_output(str(target))
     take_turn()
     base = work.model_folder()
+    use_threads(None)
     os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")  # blocks are worked on by threads of our own
-    from .export.gguf_export import GgufRequest, export_gguf, parts
-    from .hardware.cpu import training_threads
+    from .export.gguf_export import export_gguf
+    from .export.proofs import Proofs
 
+    rows = _rows(work, spec)
+    request = _request(work, spec, base, target, rows)
+    proofs = Proofs(request, rows, work.phase, work.should_stop)
+    exported = export_gguf(request, work.phase, work.should_stop, proofs)
+    work.journal.completed(_result(spec, exported, proofs.sentences))
+
+
+def _request(work: Work, spec: ExportSpec, base: Path, target: Path, rows: RunRows | None) -> GgufRequest:
+    from .export.gguf_export import GgufRequest, parts
+    from .export.importance import importance_of
+
+    adapter = Path(spec.adapter) if spec.adapter else None
     target.parent.mkdir(parents=True, exist_ok=True)
     part = target.with_name(f".{target.name}.{work.run.run_id}.part")
     work.run.write_plan({"parts": [str(path) for path in parts(part)]})
-    request = GgufRequest(
+    return GgufRequest(
         base=base,
-        adapter=Path(spec.adapter) if spec.adapter else None,
+        adapter=adapter,
         name=_label(spec),
         quantization=spec.quantization,
         target=target,
         part=part,
-        importance={},
+        importance=importance_of(base, adapter, rows, work.phase, work.should_stop) if spec.imatrix else {},
         threads=training_threads(),
     )
-    exported = export_gguf(request, work.phase, work.should_stop, lambda path: None)
-    work.journal.completed(_result(spec, exported))
+
+
+def _rows(work: Work, spec: ExportSpec) -> RunRows | None:
+    if spec.run is None:
+        return None
+    from .export.run_rows import rows_of
+
+    return rows_of(RunFolder(work.run.path.parent / spec.run), work.home, IMPORTANCE_ROWS)
 
 
 def _target(work: Work, spec: ExportSpec, name: str) -> Path:
@@ -67,12 +91,14 @@ def _label(spec: ExportSpec) -> str:
     return Path(spec.model.name).name.lower()
 
 
-def _result(spec: ExportSpec, exported: GgufExport) -> dict[str, Any]:
+def _result(spec: ExportSpec, exported: GgufExport, proven: list[str]) -> dict[str, Any]:
     size = f"{exported.bytes / 1e9:.2f} GB" if exported.bytes >= 1e8 else f"{exported.bytes / 1e6:.1f} MB"
+    proof = [exported.tensors.sentence(), *proven]
     return {
         "path": str(exported.path),
         "bytes": exported.bytes,
         "quantization": spec.quantization,
-        "proof": [exported.tensors.sentence()],
-        "summary": f"{spec.quantization} GGUF of {size}. Proof: {exported.tensors.sentence()}",
+        "proof": proof,
+        "stop_tokens": list(exported.tokenizer.stop_tokens),
+        "summary": f"{spec.quantization} GGUF of {size}. {' '.join(proof)}",
     }

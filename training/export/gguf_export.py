@@ -42,7 +42,7 @@ class GgufRequest:
         quantization: a known one, in lower case.
         target: the file to write; its folder exists.
         part: where it is written until it is whole, on the same disk.
-        importance: by GGUF tensor names, weight of each column, (columns,), for K-quants.
+        importance: by the names of the base's weights, how much each column counts, (columns,), for K-quants.
         threads: cores to use.
     """
 

@@ -86,12 +86,12 @@ class LlamaLibrary:
         them from its own files.
 
         Args:
-            importance: by tensors' names, the weight of each column's error, (columns,).
+            importance: by the names of the model's weights, how much each column's error counts, (columns,).
         """
         if tensor.kind in (GGMLQuantizationType.F32, GGMLQuantizationType.F16):
             return quantize_plainly(values, tensor)
         rounded = values.astype(np.float16).astype(np.float32)
-        return self._quantize(rounded, tensor.kind, importance.get(tensor.name)).tobytes()
+        return self._quantize(rounded, tensor.kind, importance.get(tensor.source or "")).tobytes()
 
     def _quantize(
         self, values: Floats, kind: GGMLQuantizationType, importance: Floats | None
