@@ -13,7 +13,7 @@ Shapes: hidden (tokens, hidden_size), qkv (tokens, heads + 2 · key_value_heads,
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, Protocol
 
 import torch
 from torch import Tensor
@@ -23,7 +23,7 @@ from .decoder_shape import DecoderShape, targeted_modules
 from .folded_linear import FoldedLinear, Masks, refresh
 from .label_loss import loss_and_gradient, loss_sum
 from .lora_parameters import LoraModule, LoraParameters
-from .packed_batch import PackedBatch
+from .packed_batch import PackedBatch, Segments
 from .plan import Lora, Recompute
 from .pointwise import (
     add_rms_norm,
@@ -81,10 +81,23 @@ class LayerMasks(NamedTuple):
     down: Masks | None
 
 
+class Inputs(Protocol):
+    """What a forward pass reads of a batch."""
+
+    @property
+    def input_ids(self) -> Tensor: ...
+
+    @property
+    def position_ids(self) -> Tensor: ...
+
+    @property
+    def segments(self) -> Segments: ...
+
+
 class Row(NamedTuple):
     """What all layers share in one micro-batch."""
 
-    batch: PackedBatch
+    batch: Inputs
     turned: tuple[Tensor, Tensor]
     """cos and sin of each position's angles, (tokens, head_dim / 2)."""
     straight: tuple[Tensor, Tensor]
@@ -171,9 +184,25 @@ class PackedDecoder:
             weight: scalar tensor on the device.
             seed: of the dropout masks.
         """
+        hidden, saved, row = self.forward_keeping(batch, recompute, seed=seed)
+        loss, d_hidden = self.loss_and_gradient(hidden, batch, weight)
+        self.backward_through(saved, d_hidden, row)
+        return loss
+
+    @property
+    def has_dropout(self) -> bool:
+        return self._masks is not None
+
+    def forward_keeping(
+        self, batch: Inputs, recompute: Recompute, *, seed: int = 0
+    ) -> tuple[Tensor, list[Saved | Tensor], Row]:
+        """The last layer's output, what to keep of each layer, and what layers share, for the backward."""
         row = self._row(batch, self._masks and replace(self._masks, seed=seed))
         hidden, saved = self._forward(row, recompute)
-        loss, d_hidden = self._loss_and_gradient(hidden, batch, weight)
+        return hidden, saved, row
+
+    def backward_through(self, saved: list[Saved | Tensor], d_hidden: Tensor, row: Row) -> None:
+        """Add to `lora.gradients`, given the gradient of the last layer's output; uses `saved` up."""
         for index in reversed(range(len(self.layers))):
             kept = saved.pop()
             if isinstance(kept, Tensor):
@@ -182,7 +211,6 @@ class PackedDecoder:
             d_hidden = self._layer_backward(index, kept, d_hidden, row)
             del kept
         self.lora.gradients.add_(self._gradients)
-        return loss
 
     @torch.no_grad()
     def loss(self, batch: PackedBatch) -> Tensor:
@@ -190,7 +218,7 @@ class PackedDecoder:
         hidden = self._forward(self._row(batch, None), None)[0][batch.rows]
         return loss_sum(rms_norm(hidden, self.last_norm, self.shape.rms_norm_eps), self.head, batch.targets)
 
-    def _row(self, batch: PackedBatch, masks: Masks | None) -> Row:
+    def _row(self, batch: Inputs, masks: Masks | None) -> Row:
         angles = batch.position_ids.float()[:, None] * self._frequencies  # (tokens, head_dim / 2)
         scale = self.shape.rotary_scale
         straight = torch.ones_like(angles), torch.zeros_like(angles)
@@ -284,7 +312,7 @@ class PackedDecoder:
         layer.gate_up.gradients(d_gate_up, d_narrow, normed, saved.gate_up_narrow, masks.gate_up)
         return d_middle
 
-    def _loss_and_gradient(self, hidden: Tensor, batch: PackedBatch, weight: Tensor) -> tuple[Tensor, Tensor]:
+    def loss_and_gradient(self, hidden: Tensor, batch: PackedBatch, weight: Tensor) -> tuple[Tensor, Tensor]:
         """The loss and the gradient of the last layer's output, which is 0 on rows without a label."""
         eps = self.shape.rms_norm_eps
         rows = hidden[batch.rows]  # (label_tokens, hidden_size)

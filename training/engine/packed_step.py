@@ -12,6 +12,7 @@ from .checkpoints import Checkpoints
 from .decoder import PackedDecoder
 from .decoder_shape import decoder_shape, targeted_modules
 from .fit import fit
+from .graphed_decoder import ROW_MULTIPLE, GraphedDecoder, graphs_help
 from .packed_batch import PackedBatch
 from .plan import Data, Outcome, Plan, Recompute, Report, ShouldStop
 from .weights import load_weights
@@ -30,10 +31,13 @@ class PackedStep:
         self.adapter = AdapterDescription(
             plan.lora, plan.base_model_name or str(plan.model), targeted_modules(plan.lora)
         )
+        self._runs: PackedDecoder | GraphedDecoder = decoder
         self.row_multiple = 64 if self.device.type == "cuda" else 1
+        if graphs_help(decoder):
+            self._runs, self.row_multiple = GraphedDecoder(decoder), ROW_MULTIPLE
 
     def forward_backward(self, batch: PackedBatch, weight: Tensor, *, seed: int) -> Tensor:
-        return self.decoder.forward_backward(batch, weight, seed=seed, recompute=self.recompute)
+        return self._runs.forward_backward(batch, weight, seed=seed, recompute=self.recompute)
 
     def loss(self, batch: PackedBatch) -> Tensor:
         return self.decoder.loss(batch)
