@@ -19,6 +19,8 @@
     │   ├── RunInterruptedError
     │   ├── QueueFullError
     │   ├── DiskFullError (OSError)
+    │   ├── ExportError                       RUNTIME_EXPORT_FAILED
+    │   │   └── GgufExportError               RUNTIME_GGUF_EXPORT_FAILED
     │   └── GpuError                          RUNTIME_GPU_ERROR
     │       ├── GpuOutOfMemoryError (MemoryError)
     │       └── GpuMonitoringError
@@ -208,6 +210,18 @@ class DiskFullError(RuntimeFailure, OSError):
 
     code = "RUNTIME_DISK_FULL"
     retryable_by_default = True
+
+
+class ExportError(RuntimeFailure):
+    """The model could not be exported."""
+
+    code = "RUNTIME_EXPORT_FAILED"
+
+
+class GgufExportError(ExportError):
+    """The model could not be exported as a GGUF file."""
+
+    code = "RUNTIME_GGUF_EXPORT_FAILED"
 
 
 class GpuError(RuntimeFailure):

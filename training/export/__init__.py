@@ -1,0 +1,1 @@
+"""What is made of a trained adapter: files that other programs load."""

@@ -1,0 +1,44 @@
+"""The chat templates in a tokenizer's folder: texts, never rendered here."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+from ...errors import GgufExportError
+from .folder import TokenizerFolder, read_bytes, read_json
+
+
+def chat_templates(folder: TokenizerFolder) -> dict[str, str]:
+    """The templates by name, as transformers finds them; "default" is the one for conversations.
+
+    Raises:
+        GgufExportError: a template is not text.
+    """
+    path = folder.path / "chat_template.jinja"
+    if path.is_file():
+        others = sorted((folder.path / "additional_chat_templates").glob("*.jinja"))
+        return {"default": _text(path), **{other.stem: _text(other) for other in others}}
+    legacy = read_json(folder.path / "chat_template.json")
+    template: Any = legacy.get("chat_template") or folder.config.get("chat_template") or {}
+    if isinstance(template, str):
+        return {"default": template}
+    try:
+        return {str(item["name"]): _checked(item["template"]) for item in template}
+    except (KeyError, TypeError) as error:
+        raise GgufExportError(
+            f"The chat template in {folder.path} is neither a text nor a list of named ones.", cause=error
+        ) from None
+
+
+def _checked(template: Any) -> str:
+    if not isinstance(template, str):
+        raise TypeError(f"a {type(template).__name__} is no template")
+    return template
+
+
+def _text(path: Path) -> str:
+    try:
+        return read_bytes(path).decode("utf-8")
+    except UnicodeDecodeError as error:
+        raise GgufExportError(f"{path} is not UTF-8: {error}.", cause=error) from None

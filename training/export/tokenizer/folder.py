@@ -1,0 +1,103 @@
+"""A model folder's tokenizer files, read with limits: whoever published the model wrote them."""
+
+from __future__ import annotations
+
+import json
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+from ...data.libraries import library
+from ...errors import GgufExportError
+
+MAX_BYTES = 128 * 1024**2
+"""Of one file; the largest published tokenizer.json (262,144 tokens) has 33 MB."""
+
+
+class TokenizerFolder:
+    """The tokenizer in a model's or adapter's folder.
+
+    Args:
+        folder: where tokenizer.json is looked for first.
+        base: the model under an adapter: its tokenizer serves where the adapter came without one, its
+            config.json and generation_config.json where the adapter has none.
+
+    Raises:
+        GgufExportError: neither folder has a tokenizer.json, or a file cannot be read.
+    """
+
+    def __init__(self, folder: Path, base: Path | None = None) -> None:
+        self._folders = [folder, base] if base else [folder]
+        found = self._find("tokenizer.json")
+        if found is None:
+            raise GgufExportError(
+                f"There is no tokenizer.json in {folder}.",
+                hint="Load the tokenizer with transformers' AutoTokenizer and save it: that writes one.",
+            )
+        self.path = found.parent
+        self.tokenizer = _tokenizer(found)
+        self.settings = read_json(found)
+        self.config = read_json(self.path / "tokenizer_config.json")
+
+    def model_json(self, name: str) -> dict[str, Any]:
+        """config.json or generation_config.json, the folder's own or the base model's; empty without one."""
+        found = self._find(name)
+        return read_json(found) if found else {}
+
+    @property
+    def model(self) -> dict[str, Any]:
+        """What tokenizer.json says of the model: type, vocab, merges and switches."""
+        return self.settings["model"]
+
+    @cached_property
+    def vocab(self) -> dict[str, int]:
+        """The model's own tokens and their ids, without the added ones."""
+        return self.model["vocab"]
+
+    @cached_property
+    def added_tokens(self) -> dict[int, Any]:
+        """The added tokens by id: content, special, normalized, lstrip, rstrip, single_word."""
+        return self.tokenizer.get_added_tokens_decoder()
+
+    def _find(self, name: str) -> Path | None:
+        return next((path for folder in self._folders if (path := folder / name).is_file()), None)
+
+
+def read_json(path: Path) -> dict[str, Any]:
+    """The object in a JSON file; empty if there is no such file.
+
+    Raises:
+        GgufExportError: it is too large, not JSON, or not an object.
+    """
+    if not path.is_file():
+        return {}
+    try:
+        content: Any = json.loads(read_bytes(path))
+    except (ValueError, RecursionError) as error:
+        raise GgufExportError(f"{path} is not valid JSON: {error}.", cause=error) from None
+    if not isinstance(content, dict):
+        raise GgufExportError(f"{path} holds a {type(content).__name__}, where an object was expected.")
+    return content  # pyright: ignore[reportUnknownVariableType]
+
+
+def read_bytes(path: Path) -> bytes:
+    """The bytes of a file.
+
+    Raises:
+        GgufExportError: there are more than `MAX_BYTES`.
+    """
+    size = path.stat().st_size
+    if size > MAX_BYTES:
+        raise GgufExportError(f"{path} has {size:,} bytes; a tokenizer's files have at most {MAX_BYTES:,}.")
+    return path.read_bytes()
+
+
+def _tokenizer(path: Path) -> Any:
+    text = read_bytes(path).decode("utf-8", errors="replace")
+    try:
+        tokenizer = library("tokenizers", "Exporting a tokenizer").Tokenizer.from_str(text)
+    except Exception as error:  # what tokenizers raises has no class of its own
+        raise GgufExportError(f"{path} cannot be read: {error}.", cause=error) from None
+    tokenizer.no_padding()
+    tokenizer.no_truncation()
+    return tokenizer

@@ -1,0 +1,91 @@
+"""The names that llama.cpp gives to ways of splitting text, for byte-level BPE tokenizers.
+
+llama.cpp's own converter tells them by a hash over the token ids of one text, which changes with every
+token added. Here a tokenizer is known by its rules, and refused if they are not known to the letter.
+"""
+
+from __future__ import annotations
+
+import json
+from typing import NamedTuple
+
+from ...errors import GgufExportError
+from .rules import OTHER_EXPORT, Rule, Rules, split_by
+
+BYTES: Rule = {"type": "ByteLevel", "add_prefix_space": False, "use_regex": False}
+WORDS_AND_BYTES: Rule = BYTES | {"use_regex": True}
+EACH_DIGIT: Rule = {"type": "Digits", "individual_digits": True}
+NFC: Rule = {"type": "NFC"}
+
+CONTRACTIONS = "(?i:'s|'t|'re|'ve|'m|'ll|'d)"
+SPACES = r"\s*[\r\n]+|\s+(?!\S)|\s+"
+LINES_OF_SYMBOLS = r" ?[^\s\p{L}\p{N}]+[\r\n]*"
+BEFORE_WORD = r"[^\r\n\p{L}\p{N}]?"
+UPPER, LOWER = r"[\p{Lu}\p{Lt}\p{Lm}\p{Lo}\p{M}]", r"[\p{Ll}\p{Lm}\p{Lo}\p{M}]"
+LINES_OF_PATHS = r" ?[^\s\p{L}\p{N}]+[\r\n/]*"
+
+LLAMA_3 = split_by(rf"{CONTRACTIONS}|{BEFORE_WORD}\p{{L}}+|\p{{N}}{{1,3}}|{LINES_OF_SYMBOLS}|{SPACES}")
+QWEN_2 = split_by(rf"{CONTRACTIONS}|{BEFORE_WORD}\p{{L}}+|\p{{N}}|{LINES_OF_SYMBOLS}|{SPACES}")
+QWEN_3_5 = split_by(
+    rf"{CONTRACTIONS}|{BEFORE_WORD}[\p{{L}}\p{{M}}]+|\p{{N}}| ?[^\s\p{{L}}\p{{M}}\p{{N}}]+[\r\n]*|{SPACES}"
+)
+TEKKEN = split_by(
+    rf"{BEFORE_WORD}{UPPER}*{LOWER}+|{BEFORE_WORD}{UPPER}+{LOWER}*|\p{{N}}|{LINES_OF_PATHS}|{SPACES}"
+)
+GPT_4O = split_by(
+    rf"{BEFORE_WORD}{UPPER}*{LOWER}+{CONTRACTIONS}?|{BEFORE_WORD}{UPPER}+{LOWER}*{CONTRACTIONS}?"
+    rf"|\p{{N}}{{1,3}}|{LINES_OF_PATHS}|{SPACES}"
+)
+
+
+class PreTokenizer(NamedTuple):
+    """A way of splitting that llama.cpp knows."""
+
+    name: str
+    rules: Rules
+
+
+# Two families stand here with both values of ignore_merges: in theirs, merges lead to every token anyway.
+PRE_TOKENIZERS = [
+    PreTokenizer("llama-bpe", Rules([], [LLAMA_3, BYTES], True)),
+    PreTokenizer("dbrx", Rules([], [LLAMA_3, BYTES], False)),
+    PreTokenizer("qwen2", Rules([NFC], [QWEN_2, BYTES], False)),
+    PreTokenizer("deepseek-r1-qwen", Rules([], [QWEN_2, BYTES], False)),
+    PreTokenizer("qwen35", Rules([NFC], [QWEN_3_5, BYTES], False)),
+    PreTokenizer("smollm", Rules([], [EACH_DIGIT, WORDS_AND_BYTES], False)),
+    PreTokenizer("gpt-2", Rules([], [WORDS_AND_BYTES], False)),
+    PreTokenizer("tekken", Rules([], [TEKKEN, BYTES], False)),
+    PreTokenizer("tekken", Rules([], [TEKKEN, BYTES], True)),
+    PreTokenizer("gpt-4o", Rules([], [GPT_4O, BYTES], False)),
+    PreTokenizer("llama4", Rules([], [GPT_4O, BYTES], True)),
+]
+
+
+def pre_tokenizer_name(rules: Rules) -> str:
+    """llama.cpp's name for the rules.
+
+    Raises:
+        GgufExportError: no name stands for exactly these rules; the message says which differ.
+    """
+    for known in PRE_TOKENIZERS:
+        if known.rules == rules:
+            return known.name
+    nearest = max(PRE_TOKENIZERS, key=lambda known: _alike(known.rules, rules))
+    differences = [
+        f"{part} is {json.dumps(found, ensure_ascii=False)} where {nearest.name} has "
+        f"{json.dumps(expected, ensure_ascii=False)}"
+        for part, found, expected in zip(Rules._fields, rules, nearest.rules, strict=True)
+        if found != expected
+    ]
+    raise GgufExportError(
+        "The tokenizer splits text by rules for which no llama.cpp pre-tokenizer is known here: "
+        f"{'; '.join(differences)}.",
+        hint=OTHER_EXPORT,
+    )
+
+
+def _alike(known: Rules, rules: Rules) -> int:
+    """How much two sets of rules have in common; how words are split weighs most."""
+    return sum(2 for rule in rules.pre_tokenizers if rule in known.pre_tokenizers) + sum(
+        found == expected for found, expected in zip(rules, known, strict=True)
+    )

@@ -1,0 +1,89 @@
+"""Which tokens begin and end texts and answers."""
+
+from __future__ import annotations
+
+from typing import Any, NamedTuple
+
+from ...errors import GgufExportError
+from .folder import TokenizerFolder, read_json
+from .rules import OTHER_EXPORT
+
+END_OF_TURN = ("<|im_end|>", "<|eot_id|>", "<|eom_id|>", "<|end|>", "<end_of_turn>", "<|end_of_text|>")
+"""Tokens that end an answer although a model's files may name another end of text only."""
+
+ROLES = ("bos", "eos", "unk", "sep", "pad", "mask", "eot", "eom")
+"""What a GGUF file can name a token for."""
+AROUND = ("bos", "eos", "sep")
+
+
+class SpecialTokens(NamedTuple):
+    """Special tokens by role, and what is added to a text."""
+
+    ids: dict[str, int]
+    added: dict[str, bool]
+    """Whether the tokenizer puts the token of a role (bos, eos, sep) around a text by itself."""
+
+
+def special_tokens(folder: TokenizerFolder, rows: int) -> SpecialTokens:
+    """The roles as llama.cpp's converter finds them, and then in files that it does not read.
+
+    Raises:
+        GgufExportError: the tokenizer puts tokens around a text that GGUF cannot express.
+    """
+    from gguf import SpecialVocab
+
+    try:
+        found = SpecialVocab(folder.path, n_vocab=rows)
+    except (AttributeError, KeyError, TypeError, ValueError) as error:
+        raise GgufExportError(
+            f"The special tokens in {folder.path} cannot be read: {error}.", cause=error
+        ) from None
+    ids: dict[str, int] = {}
+    for role in ROLES:
+        id = found.special_token_ids.get(role, _id_from_other_files(folder, role))
+        if id is not None and id < rows:
+            ids[role] = id
+    first, last = _around_a_text(folder)
+    added = {role: flag for role, flag in found.add_special_token.items() if role in AROUND}
+    added |= {"bos": bool(first), "eos": bool(last)}
+    for role, tokens in (("bos", first), ("eos", last)):
+        if tokens and tokens != [ids.setdefault(role, tokens[0])]:
+            raise GgufExportError(
+                f"The tokenizer in {folder.path} puts the ids {tokens} around each text; "
+                f"a GGUF file can only name one {role} token ({ids[role]}).",
+                hint=OTHER_EXPORT,
+            )
+    return SpecialTokens(ids, added)
+
+
+def stop_tokens(folder: TokenizerFolder, ids: dict[str, int], chat_template: str | None) -> tuple[str, ...]:
+    """The texts of the tokens that end an answer: eos, generation_config.json's, and the template's own."""
+    stopping = [ids[role] for role in ("eos", "eot", "eom") if role in ids]
+    named: Any = folder.model_json("generation_config.json").get("eos_token_id")
+    stopping += [id for id in (named if isinstance(named, list) else [named]) if isinstance(id, int)]  # pyright: ignore[reportUnknownVariableType]
+    texts = [folder.tokenizer.id_to_token(id) for id in stopping]
+    added = {token.content for token in folder.added_tokens.values()}
+    texts += [text for text in END_OF_TURN if chat_template and text in chat_template and text in added]
+    return tuple(dict.fromkeys(text for text in texts if text))
+
+
+def _around_a_text(folder: TokenizerFolder) -> tuple[list[int], list[int]]:
+    """The ids that the tokenizer puts before and after a text, found by running it."""
+    bare: list[int] = folder.tokenizer.encode("a", add_special_tokens=False).ids
+    whole: list[int] = folder.tokenizer.encode("a").ids
+    for start in range(len(whole) - len(bare) + 1):
+        if whole[start : start + len(bare)] == bare:
+            return whole[:start], whole[start + len(bare) :]
+    raise GgufExportError(
+        f"The tokenizer in {folder.path} gives {whole} for a text of the tokens {bare}.", hint=OTHER_EXPORT
+    )
+
+
+def _id_from_other_files(folder: TokenizerFolder, role: str) -> int | None:
+    """special_tokens_map.json names tokens, the base model's config.json gives ids."""
+    token: Any = read_json(folder.path / "special_tokens_map.json").get(f"{role}_token")
+    content: Any = token.get("content") if isinstance(token, dict) else token  # pyright: ignore[reportUnknownVariableType, reportUnknownMemberType]
+    if isinstance(content, str):
+        return folder.tokenizer.token_to_id(content)
+    id: Any = folder.model_json("config.json").get(f"{role}_token_id")
+    return id if isinstance(id, int) and id >= 0 else None

@@ -1,0 +1,44 @@
+"""A token's kind in a GGUF file, and what added tokens become."""
+
+from __future__ import annotations
+
+from enum import IntEnum
+from typing import Any
+
+
+class TokenType(IntEnum):
+    """Numbers of the GGUF format."""
+
+    NORMAL = 1
+    UNKNOWN = 2
+    CONTROL = 3
+    USER_DEFINED = 4
+    UNUSED = 5
+    BYTE = 6
+
+
+CONTROL_WITHOUT_FLAG = ("<pad>", "<mask>", "<2mass>", "[@BOS@]")
+BRACKETS = (("<|", "|>"), ("<｜", "｜>"), ("<unused", ">"))  # noqa: RUF001 - DeepSeek's bars are wide
+
+
+def added_token(token: Any) -> tuple[str, TokenType]:
+    """Text and type of an added token (tokenizers' AddedToken), as llama.cpp's converter decides them.
+
+    A control token is one that a text cannot contain; others are found in any text. Some models leave out
+    the flag on tokens that by their form are control tokens.
+    """
+    content: str = token.content
+    if token.special or _looks_like_control(content):
+        return content, TokenType.CONTROL
+    return content.replace("▁", " "), TokenType.USER_DEFINED
+
+
+def padding(id: int) -> str:
+    """The text that stands for an id which the tokenizer does not use."""
+    return f"[PAD{id}]"
+
+
+def _looks_like_control(content: str) -> bool:
+    return content in CONTROL_WITHOUT_FLAG or any(
+        content.startswith(opening) and content.endswith(closing) for opening, closing in BRACKETS
+    )
