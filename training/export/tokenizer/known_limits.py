@@ -10,6 +10,7 @@ import unicodedata
 from collections.abc import Callable, Iterable
 from typing import Any, NamedTuple
 
+from ...data.libraries import library
 from .folder import TokenizerFolder
 from .token_types import TokenType
 
@@ -54,6 +55,7 @@ def known_limits(folder: TokenizerFolder, metadata: dict[str, Any]) -> list[Limi
     limits = [
         _composition(folder.tokenizer.normalizer),
         _new_digits(metadata["tokenizer.ggml.model"]),
+        _missing_bytes(folder, metadata["tokenizer.ggml.model"]),
         _case(metadata["tokenizer.ggml.pre"]),
         _white_space(folder.added_tokens.values()),
         _space_prefix(folder.tokenizer, contents),
@@ -77,6 +79,25 @@ def _new_digits(model: str) -> Limit | None:
         return None
     covers = re.compile(DIGITS_OF_UNICODE_16).search
     return Limit("llama.cpp does not know the digits that came with Unicode 16.", covers)
+
+
+def _missing_bytes(folder: TokenizerFolder, model: str) -> Limit | None:
+    """SmolLM2 has no token for 21 bytes, some of which stand in control characters."""
+    byte_level = library("tokenizers.pre_tokenizers", "Checking a tokenizer").ByteLevel(
+        add_prefix_space=False, use_regex=False
+    )
+    missing = set(byte_level.alphabet()) - folder.vocab.keys()
+    if model != "gpt2" or not missing:
+        return None
+
+    def covers(text: str) -> bool:
+        return any(not missing.isdisjoint(piece) for piece, _place in byte_level.pre_tokenize_str(text))
+
+    return Limit(
+        f"llama.cpp drops the {len(missing)} bytes for which there is no token after merging, "
+        "the tokenizer before.",
+        covers,
+    )
 
 
 def _case(pre: str) -> Limit | None:

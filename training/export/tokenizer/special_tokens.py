@@ -69,7 +69,7 @@ def stop_tokens(folder: TokenizerFolder, ids: dict[str, int], chat_template: str
 
 
 def name_part(folder: TokenizerFolder) -> str | None:
-    """The name by which llama.cpp knows Phi-3, where most special tokens take the white space after them away."""
+    """The name by which llama.cpp knows Phi-3, whose special tokens take white space after them away."""
     added = {token.content: token.rstrip for token in folder.added_tokens.values()}
     keeps = {content for content, strips in added.items() if not strips}
     return "phi-3" if keeps == KEEP_SPACE_IN_PHI_3 and "</s>" in added else None
