@@ -6,6 +6,7 @@ import json
 import os
 import subprocess
 import sys
+import unicodedata
 from collections.abc import Callable
 from importlib.util import find_spec
 from pathlib import Path
@@ -77,7 +78,7 @@ def test_a_published_tokenizer_is_split_alike_in_3000_texts(
         assert any(expected in limit.reason for expected in LIMITS[name]), limit
 
 
-@pytest.mark.parametrize("name", ["llama-bpe", "qwen2", "qwen35", "gpt-2", "llama-spm", "phi-3"])
+@pytest.mark.parametrize("name", list(LIMITS))
 def test_the_rebuilt_tokenizer_gives_the_published_ids(
     llama_cpp_source: Path, published: Callable[[str], Path], name: str
 ) -> None:
@@ -89,6 +90,8 @@ def test_the_rebuilt_tokenizer_gives_the_published_ids(
     tokenizer = Tokenizer.from_file(str(published(name) / "tokenizer.json"))
     compared = 0
     for text, line in zip(texts, lines, strict=False):
+        if name == "qwen35" and not unicodedata.is_normalized("NFC", text):
+            continue  # Qwen 3.5's vector was made by llama.cpp, which leaves text uncomposed.
         assert tokenizer.encode(text, add_special_tokens=False).ids == [int(id) for id in line.split()], text
         compared += 1
     assert compared >= 40
@@ -103,6 +106,7 @@ def test_the_metadata_are_those_of_llama_cpps_own_converter(
             pytest.skip(f"llama.cpp's converter needs {package}")
     folder, size = published(name), rows(llama_cpp_source, name)
     _write_config(folder, size)
+    path = os.pathsep.join([str(llama_cpp_source / "gguf-py"), os.environ.get("PYTHONPATH", "")])
     subprocess.run(
         [
             *(sys.executable, str(llama_cpp_source / "convert_hf_to_gguf.py"), str(folder)),
@@ -110,7 +114,7 @@ def test_the_metadata_are_those_of_llama_cpps_own_converter(
         ],
         check=True,
         capture_output=True,
-        env=os.environ | {"PYTHONPATH": str(llama_cpp_source / "gguf-py")},
+        env=os.environ | {"PYTHONPATH": path},
     )
     theirs = _tokenizer_part(tmp_path / "theirs.gguf")
     ours = _tokenizer_part(export(folder, size)[1])

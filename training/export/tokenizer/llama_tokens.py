@@ -38,7 +38,7 @@ def llama_token_ids(gguf: Path, requests: Sequence[Request]) -> list[list[int]]:
     """
     # On stdout only JSON is printed; the native library logs to stderr.
     done = subprocess.run(
-        [sys.executable, "-P", "-m", __spec__.name, str(gguf)],
+        [sys.executable, "-P", "-m", __spec__.name, str(gguf.resolve())],
         input=json.dumps(requests).encode(),
         capture_output=True,
         cwd=gguf.parent,
