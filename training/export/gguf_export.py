@@ -154,7 +154,8 @@ def _metadata(
     writer: gguf.GGUFWriter,
 ) -> None:
     writer.add_type(gguf.GGUFType.MODEL)
-    writer.add_name(request.name)
+    named = tokenizer.name_part is None or tokenizer.name_part in request.name
+    writer.add_name(request.name if named else f"{request.name} {tokenizer.name_part}")
     writer.add_file_type(file_type)
     writer.add_quantization_version(gguf.GGML_QUANT_VERSION)
     architecture.write(writer, config, rope_of(config))

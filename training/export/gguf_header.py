@@ -13,6 +13,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from ..errors import GgufExportError
+
 MAGIC = b"GGUF"
 VERSIONS = (2, 3)
 STRING, ARRAY = 8, 9
@@ -158,3 +160,15 @@ class _Reader:
         taken = self._data[self._at : end]
         self._at = end
         return taken
+
+
+def read_metadata(path: Path) -> dict[str, Any]:
+    """All metadata of a file, lists included.
+
+    Raises:
+        GgufExportError: it cannot be read as a GGUF file.
+    """
+    try:
+        return read_gguf_header(path, arrays=None).metadata
+    except (GgufFormatError, OSError) as error:
+        raise GgufExportError(f"{path} cannot be read as a GGUF file: {error}.", cause=error) from error

@@ -20,7 +20,7 @@ from .merges import gguf_merges
 from .pre_tokenizers import pre_tokenizer_name
 from .rules import read_rules
 from .sentencepiece import adds_space_prefix, sentencepiece_pieces
-from .special_tokens import special_tokens, stop_tokens
+from .special_tokens import name_part, special_tokens, stop_tokens
 from .vocabulary import byte_level_pieces, vocabulary
 
 
@@ -44,6 +44,8 @@ class GgufTokenizer:
     chat_templates: Mapping[str, str]
     stop_tokens: Sequence[str]
     """The texts of the tokens that end an answer."""
+    name_part: str | None
+    """What general.name has to contain, if anything: llama.cpp knows some rules by the model's name only."""
 
     @property
     def chat_template(self) -> str | None:
@@ -110,4 +112,5 @@ def gguf_tokenizer(folder: Path, vocab_size: int, base: Path | None = None) -> G
         add_space_prefix=adds_space_prefix(rules) if sentencepiece else False,
         chat_templates=templates,
         stop_tokens=stop_tokens(source, ids, templates.get("default")),
+        name_part=name_part(source),
     )

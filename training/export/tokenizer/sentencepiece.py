@@ -8,6 +8,7 @@ together stand side by side in the list of merges, as they do when it was made f
 from __future__ import annotations
 
 import json
+from itertools import pairwise
 
 from ...errors import GgufExportError
 from .folder import TokenizerFolder
@@ -72,9 +73,11 @@ def sentencepiece_pieces(folder: TokenizerFolder) -> list[Piece]:
             f"{missing[0]} is the first.",
             hint=OTHER_EXPORT,
         )
-    scores = _derived_scores(folder)
-    stored = _stored_pieces(folder)
-    return stored or [_piece(folder, text, scores.get(text, 0.0)) for text in folder.vocab]
+    made = _tokens_in_order_of_merging(folder)
+    scores = {token: -float(place) for place, token in enumerate(made)}
+    return _stored_pieces(folder, made) or [
+        _piece(folder, text, scores.get(text, 0.0)) for text in folder.vocab
+    ]
 
 
 def _piece(folder: TokenizerFolder, text: str, score: float) -> Piece:
@@ -84,49 +87,45 @@ def _piece(folder: TokenizerFolder, text: str, score: float) -> Piece:
     return Piece(id, text, TokenType.BYTE) if text in BYTE_TOKENS else Piece(id, text, score=score)
 
 
-def _derived_scores(folder: TokenizerFolder) -> dict[str, float]:
-    """Scores that fall in the order of the merges.
-
-    SentencePiece numbers its pieces in this order and gives each its place, negated, as score; where ids
-    follow the merges these are its scores again.
-    """
-    made = _tokens_in_order_of_merging(folder)
-    ids = [folder.vocab[token] for token in made]
-    if ids == sorted(ids):
-        plain = {id: text for text, id in folder.vocab.items() if _is_plain(folder, text)}
-        first = min(plain, default=0)
-        return {text: float(first - id) for id, text in plain.items()}
-    return {token: -float(place) for place, token in enumerate(made)}
-
-
 def _tokens_in_order_of_merging(folder: TokenizerFolder) -> list[str]:
+    """The tokens that are put together of others, first those that are merged first.
+
+    Raises:
+        GgufExportError: the order of merges is not an order of tokens, or a way to make a token is missing.
+    """
     pairs = set[tuple[str, str]]()
     made: dict[str, None] = {}
     last = None
     for left, right in merge_pairs(folder):
         token = left + right
-        if token in made and token != last:
+        # A run of one character grows by that character, in whichever order its ways stand.
+        if token in made and token != last and len(set(token)) > 1:
             raise _no_scores(folder, f"the merges that make {token!r} do not stand together")
         pairs.add((left, right))
         made[token] = None
         last = token
-    for token in folder.vocab:
-        for at in range(1, len(token)):
-            pair = token[:at], token[at:]
-            if pair[0] in folder.vocab and pair[1] in folder.vocab and pair not in pairs:
-                raise _no_scores(folder, f"{pair[0]!r} and {pair[1]!r} are not merged into {token!r}")
+    _check_all_ways(folder, pairs)
     return list(made)
 
 
-def _stored_pieces(folder: TokenizerFolder) -> list[Piece] | None:
-    """The pieces of tokenizer.model, if there is one and tokenizer.json has the same."""
+def _check_all_ways(folder: TokenizerFolder, pairs: set[tuple[str, str]]) -> None:
+    """llama.cpp merges whatever two tokens make a third; so must the list."""
+    plain = folder.vocab.keys() - {token.content for token in folder.added_tokens.values()}
+    for token in plain:
+        for at in range(1, len(token)):
+            left, right = token[:at], token[at:]
+            if left in plain and right in plain and (left, right) not in pairs:
+                raise _no_scores(folder, f"{left!r} and {right!r} are not merged into {token!r}")
+
+
+def _stored_pieces(folder: TokenizerFolder, made: list[str]) -> list[Piece] | None:
+    """The pieces of tokenizer.model, if it is there and the same tokenizer as tokenizer.json."""
     path = folder.path / "tokenizer.model"
     pieces = read_pieces(path) if path.is_file() else []
-    return pieces if pieces and {piece.text: piece.id for piece in pieces} == folder.vocab else None
-
-
-def _is_plain(folder: TokenizerFolder, text: str) -> bool:
-    return text not in BYTE_TOKENS and folder.vocab[text] not in folder.added_tokens
+    if not pieces or {piece.text: piece.id for piece in pieces} != folder.vocab:
+        return None
+    scores = {piece.text: piece.score for piece in pieces}
+    return pieces if all(scores[token] >= scores[next] for token, next in pairwise(made)) else None
 
 
 def _no_scores(folder: TokenizerFolder, why: str) -> GgufExportError:

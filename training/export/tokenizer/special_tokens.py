@@ -14,6 +14,7 @@ END_OF_TURN = ("<|im_end|>", "<|eot_id|>", "<|eom_id|>", "<|end|>", "<end_of_tur
 ROLES = ("bos", "eos", "unk", "sep", "pad", "mask", "eot", "eom")
 """What a GGUF file can name a token for."""
 AROUND = ("bos", "eos", "sep")
+KEEP_SPACE_IN_PHI_3 = {"<unk>", "<s>", "<|endoftext|>"}
 
 
 class SpecialTokens(NamedTuple):
@@ -65,6 +66,13 @@ def stop_tokens(folder: TokenizerFolder, ids: dict[str, int], chat_template: str
     added = {token.content for token in folder.added_tokens.values()}
     texts += [text for text in END_OF_TURN if chat_template and text in chat_template and text in added]
     return tuple(dict.fromkeys(text for text in texts if text))
+
+
+def name_part(folder: TokenizerFolder) -> str | None:
+    """The name by which llama.cpp knows Phi-3, whose special tokens take white space after them away."""
+    added = {token.content: token.rstrip for token in folder.added_tokens.values()}
+    keeps = {content for content, strips in added.items() if not strips}
+    return "phi-3" if keeps == KEEP_SPACE_IN_PHI_3 and "</s>" in added else None
 
 
 def _around_a_text(folder: TokenizerFolder) -> tuple[list[int], list[int]]:
