@@ -122,7 +122,9 @@ class _Registering:
         with self._model.path.open("rb") as file:
             while piece := file.read(CHUNK):
                 if done % (256 * CHUNK) == 0:
-                    self._report("hashing", f"hashing {done / 1e6:,.0f} of {size / 1e6:,.0f} MB", done / size)
+                    self._report(
+                        "checking", f"hashing {done / 1e6:,.0f} of {size / 1e6:,.0f} MB", done / size
+                    )
                 if self._should_stop():
                     raise TrainingAbortedError("Stopped before anything was sent.")
                 hashed.update(piece)
@@ -141,9 +143,9 @@ class _Registering:
             raise
 
     def _remove(self) -> None:
-        with suppress(OllamaError), OllamaServer(self._server.address) as server:
-            if self._name.is_among(server.names()):
-                server.delete(str(self._name))
+        with suppress(OllamaError):
+            if self._name.is_among(self._server.names()):
+                self._server.delete(str(self._name))
 
     def _create(self, asked: Creation, digest: str) -> TemplateInForce:
         """Make the model, and see which template the server uses for it."""
@@ -169,7 +171,7 @@ class _Registering:
             OllamaError: the server cannot run it.
         """
         question = self._request.question
-        self._report("answering", f"asking {self._name} something", None)
+        self._report("trying", f"asking {self._name} something", None)
         try:
             answer = self._server.chat(str(self._name), question.messages(), question.max_new_tokens)
         except OllamaError as error:

@@ -6,8 +6,10 @@ Calls that may take long run in a thread, so that a run can be cancelled while i
 from __future__ import annotations
 
 import json
+import ssl
 from collections.abc import Callable, Generator, Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from functools import cache
 from pathlib import Path
 from typing import Any, Self, TypeVar
 
@@ -36,26 +38,21 @@ class OllamaServer:
 
     Args:
         should_stop: looked at while waiting; True leaves the call behind with TrainingAbortedError.
-        patience_s: seconds of silence that a long answer may have.
 
     Every method raises OllamaError when the server cannot be reached, refuses, or answers otherwise than
     Ollama does.
     """
 
-    def __init__(
-        self,
-        address: Address,
-        should_stop: Callable[[], bool] = lambda: False,
-        patience_s: float = PATIENCE_S,
-    ) -> None:
+    def __init__(self, address: Address, should_stop: Callable[[], bool] = lambda: False) -> None:
         self.address = address
         self._should_stop = should_stop
-        self._long = httpx2.Timeout(patience_s, connect=CONNECT_S, write=WRITE_S, pool=CONNECT_S)
+        self._long = httpx2.Timeout(PATIENCE_S, connect=CONNECT_S, write=WRITE_S, pool=CONNECT_S)
         with explained("be reached", address):
             self._client = httpx2.Client(
                 base_url=address.url,
                 auth=address.user_info,
-                timeout=httpx2.Timeout(min(ANSWER_S, patience_s), connect=CONNECT_S),
+                timeout=httpx2.Timeout(ANSWER_S, connect=CONNECT_S),
+                verify=_certificates(),
                 follow_redirects=False,
                 # A proxy of the environment cannot reach this machine; elsewhere it is how to get out.
                 trust_env=not address.is_local,
@@ -146,7 +143,11 @@ class OllamaServer:
             for line in self._lines("create the model", "/api/create", request):
                 steps.append(str(line.get("status", "")))
 
-        self._waited_for(read, lambda: report(steps[-1] if steps else ""))
+        def tell() -> None:
+            report(steps[-1] if steps else "")
+
+        tell()
+        self._waited_for(read, tell)
         if "success" not in steps:
             raise ended_early("create the model")
         return steps
@@ -201,6 +202,12 @@ class OllamaServer:
                 if "error" in found:
                     raise refusal(doing, str(found["error"]))
                 yield found
+
+
+@cache
+def _certificates() -> ssl.SSLContext:
+    """Read once: that takes longer than all that is said to a server."""
+    return httpx2.create_ssl_context()
 
 
 def _split(response: httpx2.Response) -> Iterator[bytes]:
