@@ -81,15 +81,17 @@ def _held_out_questions(
     # Imported when they are needed: reading datasets brings much in.
     from ...data.control_tokens import control_tokens
     from ...data.fingerprints import row_hash
-    from ...data.reading import Progress, open_data, read_rows
+    from ...data.reading import Progress, read_rows
+    from ...data.submission import local_source
     from ...data.treatment import Treatment
 
     held_out = set(read_json(run.path / "provenance.json")["dataset"]["held_out_rows"])
-    if not held_out:
+    source = local_source(data, permit) if held_out else None
+    if source is None:  # nothing is held out, or the rows would have to be downloaded
         return
     treatment = Treatment(data, control_tokens())
     progress = Progress("looking for a held-out row", 0, lambda message, done: None, lambda: False)
-    for read in islice(read_rows(open_data(data, permit), data.columns, progress), ROWS_LOOKED_AT):
+    for read in islice(read_rows(source, data.columns, progress), ROWS_LOOKED_AT):
         if read.row is None:
             continue
         row = treatment.apply(read.row)
