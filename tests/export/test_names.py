@@ -1,10 +1,11 @@
-"""Which names Ollama takes, and which of them are one."""
+"""Which names Ollama takes, and which of them are one; and what its versions are."""
 
 from __future__ import annotations
 
 import pytest
 
 from backpropagate.training.errors import OllamaError
+from backpropagate.training.export.ollama.creation import release
 from backpropagate.training.export.ollama.names import model_name
 
 
@@ -48,3 +49,17 @@ def test_other_names_are_refused_with_an_example(name: str) -> None:
 def test_names_of_one_model_are_one_whatever_their_case_and_defaults(other: str) -> None:
     assert model_name("Mine").is_among(["something", other])
     assert not model_name("mine:v2").is_among([other])
+
+
+@pytest.mark.parametrize(
+    ("version", "numbers"),
+    [
+        ("0.5.4", (0, 5, 4)),
+        ("0.30", (0, 30, 0)),
+        ("v0.12.6-rc1", (0, 12, 6)),
+        ("0.0.0", (10**6,)),
+        ("nightly", (10**6,)),
+    ],
+)
+def test_a_version_that_is_no_release_counts_as_the_newest(version: str, numbers: tuple[int, ...]) -> None:
+    assert release(version) == numbers

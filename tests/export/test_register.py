@@ -4,11 +4,9 @@ from __future__ import annotations
 
 import socket
 import threading
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-import httpx2
 import pytest
 from ollama_stand_in import Endpoint, Fault, Model, OllamaStandIn, full_name
 from tiny_gguf import DEFAULT_SYSTEM, SMOLLM2, write_gguf
@@ -135,11 +133,10 @@ def test_a_template_that_go_cannot_tell_is_refused_before_anything_is_sent(
     assert register(Request(path, "mine", keep_template=True)).template.kind == "none"
 
 
-@with_version(NEW, "0.0.0")
+@with_version(NEW, "0.35.0-rc1")
 def test_the_same_template_is_no_trouble_for_a_server_that_runs_it(
     server: OllamaStandIn, tmp_path: Path
 ) -> None:
-    server.version = server.version.replace("0.0.0", "0.35.0-dev")
     path = write_gguf(tmp_path / "odd.gguf", "{{ messages[-1].content }}")
     assert register(Request(path, "mine")).template.kind == "own"
 
@@ -226,6 +223,14 @@ def test_no_server_says_how_to_start_one(gguf: Path, monkeypatch: pytest.MonkeyP
     assert (
         error.retryable and "No Ollama server answers" in error.message and "ollama serve" in str(error.hint)
     )
+
+
+@pytest.mark.parametrize("host", ["☃.invalid", "a" * 300])
+def test_an_address_that_cannot_be_one_is_said_to_be_none(
+    gguf: Path, host: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("OLLAMA_HOST", host)
+    assert "names no address" in refused(gguf).message
 
 
 @with_version("0.5.4")
@@ -355,9 +360,3 @@ def test_a_creation_that_is_interrupted_is_taken_back(server: OllamaStandIn, ggu
     server.on_create = interrupted
     with pytest.raises(TrainingAbortedError):
         register(Request(gguf, "mine"), should_stop=stop.is_set)
-
-
-def test_the_server_module_uses_no_library_that_the_core_lacks() -> None:
-    requires: Callable[[str], Any] = __import__("importlib.metadata").metadata.requires
-    assert any(line.startswith("httpx2") for line in requires("backpropagate-mcp"))
-    assert httpx2.__name__ == "httpx2"

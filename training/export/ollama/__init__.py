@@ -5,5 +5,5 @@ read_model_file(path) -> ModelFile      what the GGUF says of itself; refuses wh
 probe(template, …) -> Pieces            what its chat template puts around the turns
 go_template(pieces) -> str              the same for servers that do not run the GGUF's template
 OllamaServer(address)                   the server's HTTP API
-register(request, server, …)            all of it, in order
+register(request, …) -> Registration    all of it, in order
 """

@@ -126,7 +126,7 @@ def explained(doing: str, address: Address) -> Generator[None]:
             cause=error,
             retryable=True,
         ) from error
-    except (httpx2.InvalidURL, httpx2.UnsupportedProtocol) as error:
+    except (httpx2.InvalidURL, httpx2.UnsupportedProtocol, UnicodeError) as error:
         raise OllamaError(
             f"OLLAMA_HOST names no address that can be reached ({type(error).__name__}).",
             hint="Set it to host:port or to an http:// or https:// URL.",

@@ -162,7 +162,7 @@ class OllamaServer:
             done = False
             for line in self._lines("answer a question", "/api/chat", request):
                 message: Any = line.get("message") or {}
-                parts.append(str(message.get("content") or ""))
+                parts.append(str(message.get("content") or message.get("thinking") or ""))
                 done = done or line.get("done") is True
             return done
 
