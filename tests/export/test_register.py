@@ -51,6 +51,7 @@ def test_a_gguf_becomes_a_model_that_answers(server: OllamaStandIn, gguf: Path) 
     assert result.stop == ["<|endoftext|>", "<|im_end|>"]
     assert server.models[full_name("mine") or ()].parameters["stop"] == result.stop
     assert server.bodies[-1]["options"] == {"temperature": 0, "num_predict": 7}
+    assert len(told) == len(set(told))
     phases = list(dict.fromkeys(phase for phase, _ in told))
     assert phases == ["checking", "uploading", "creating", "trying"]
     assert any(message.endswith("MB") and "uploading" in message for _, message in told)
@@ -108,9 +109,12 @@ def test_a_newer_server_runs_the_models_own_template(server: OllamaStandIn, tmp_
 
 
 @with_version(MIDDLE, NEW)
-def test_a_template_that_stands_in_for_the_models_own_is_told(server: OllamaStandIn, gguf: Path) -> None:
-    result = register(Request(gguf, "mine"))
-    assert result.template.kind == "autodetected"
+def test_a_template_that_stands_in_for_the_models_own_is_told_and_loses_no_system_message(
+    server: OllamaStandIn, tmp_path: Path
+) -> None:
+    path = write_gguf(tmp_path / "model.gguf", SMOLLM2.replace(DEFAULT_SYSTEM, "You help."))
+    result = register(Request(path, "mine"))
+    assert result.template.kind == "autodetected" and result.system == "You help."
     assert "(chatml)" in result.warnings[0] and "OLLAMA_GO_TEMPLATE" in result.warnings[0]
 
 

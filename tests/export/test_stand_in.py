@@ -8,7 +8,7 @@ from pathlib import Path
 import ollama
 import pytest
 from ollama_stand_in import NO_TEMPLATE, OllamaStandIn
-from tiny_gguf import CHATML, SMOLLM2, write_gguf
+from tiny_gguf import CHATML, DEFAULT_SYSTEM, SMOLLM2, write_gguf
 
 VERSIONS = ("0.12.6", "0.30.0", "0.34.1")
 every_version = pytest.mark.parametrize("server", VERSIONS, indirect=True)
@@ -46,7 +46,10 @@ def test_a_blob_becomes_a_model_that_is_listed_shown_asked_and_deleted(
 
 
 @every_version
-@pytest.mark.parametrize(("jinja", "detected"), [(CHATML, True), (SMOLLM2, False)])
+@pytest.mark.parametrize(
+    ("jinja", "detected"),
+    [(CHATML, True), (SMOLLM2.replace(DEFAULT_SYSTEM, "You help."), True), (SMOLLM2, False)],
+)
 def test_the_template_in_force_depends_on_the_version_and_on_what_is_known(
     server: OllamaStandIn, client: ollama.Client, jinja: str, detected: bool, tmp_path: Path
 ) -> None:

@@ -29,14 +29,19 @@ CHATML = """\
 {{ .Content }}<|im_end|>
 {{ end }}<|im_start|>assistant
 """
+SHARED = (
+    "{{'<|im_start|>' + message['role'] + '\n' + message['content'] + '<|im_end|>' + '\n'}}{% endfor %}"
+    "{% if add_generation_prompt %}{{ '<|im_start|>assistant\n' }}{% endif %}"
+)
+STOP = ["<|im_start|>", "<|im_end|>"]
 TEMPLATES = (
+    ("chatml", "{% for message in messages %}" + SHARED, CHATML, STOP),
     (
         "chatml",
-        "{% for message in messages %}{{'<|im_start|>' + message['role'] + '\n' + message['content'] + "
-        "'<|im_end|>' + '\n'}}{% endfor %}{% if add_generation_prompt %}{{ '<|im_start|>assistant\n' }}"
-        "{% endif %}",
+        "{% for message in messages %}{% if loop.first and messages[0]['role'] != 'system' %}"
+        "{{ '<|im_start|>system\nYou are a helpful assistant.<|im_end|>\n' }}{% endif %}" + SHARED,
         CHATML,
-        ["<|im_start|>", "<|im_end|>"],
+        STOP,
     ),
 )
 """Some of the templates that the real server knows: name, Jinja, Go, stop texts."""

@@ -14,7 +14,7 @@ CHATML = (
 )
 DEFAULT_SYSTEM = (
     "You are a helpful AI assistant named SmolLM, trained by Hugging Face. Be brief and kind in all that you "
-    "say to people."
+    "say to people, and say so when there is something that you do not know."
 )
 SMOLLM2 = (
     "{% for message in messages %}{% if loop.first and messages[0]['role'] != 'system' %}"

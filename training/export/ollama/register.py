@@ -56,7 +56,7 @@ def register(
     report("checking", f"reading {request.path.name}", None)
     model = read_model_file(request.path)
     with OllamaServer(ollama_address(), should_stop) as server:
-        return _Registering(request, name, model, server, report, should_stop).run()
+        return _Registering(request, name, model, server, _news_only(report), should_stop).run()
 
 
 class _Registering:
@@ -182,6 +182,19 @@ class _Registering:
         if not answer:
             self._warnings.append("The model's answer was empty.")
         return answer
+
+
+def _news_only(report: Report) -> Report:
+    """A report that passes on what differs from what it passed on last."""
+    last: tuple[str, str] | None = None
+
+    def tell(phase: str, message: str, fraction: float | None) -> None:
+        nonlocal last
+        if (phase, message) != last:
+            last = phase, message
+            report(phase, message, fraction)
+
+    return tell
 
 
 def _bare(path: Path) -> str:
