@@ -12,6 +12,8 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from .training.data.local_inspection import inspect_dataset as inspect_dataset
     from .training.errors import BackpropagateError as BackpropagateError
+    from .training.export.ollama.registration import Registration as Registration
+    from .training.register_run import register_with_ollama as register_with_ollama
     from .training.service import TrainingService as TrainingService
     from .training.trainer import Callbacks as Callbacks
     from .training.trainer import Trainer as Trainer
@@ -22,20 +24,24 @@ __version__ = "0.1.0"
 _PUBLIC = {
     "BackpropagateError": ".training.errors",
     "Callbacks": ".training.trainer",
+    "Registration": ".training.export.ollama.registration",
     "Trainer": ".training.trainer",
     "TrainingRun": ".training.trainer",
     "TrainingService": ".training.service",
     "inspect_dataset": ".training.data.local_inspection",
+    "register_with_ollama": ".training.register_run",
 }
 
 __all__ = [
     "BackpropagateError",
     "Callbacks",
+    "Registration",
     "Trainer",
     "TrainingRun",
     "TrainingService",
     "__version__",
     "inspect_dataset",
+    "register_with_ollama",
 ]
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import click
 
-from ..tools.status import duration
+from ..tools.status import answers_of, duration
 from ..training.errors import describe
 from ..training.redact import cleaned
 from ..training.runs.folder import Status
@@ -58,14 +58,16 @@ def print_answers(view: RunView) -> None:
     click.echo("  answers")
     for answer in view.answers:
         click.echo(f"    {_line(answer.question)}")
-        click.echo(f"      before  {_line(answer.before)}")
-        click.echo(f"      after   {_line(answer.after)}")
+        for label, text in answers_of(answer):
+            click.echo(f"      {label:<9} {_line(text)}")
 
 
 def next_command(view: RunView) -> str:
     match view.status:
         case Status.QUEUED | Status.RUNNING:
             return f"backprop show-run {view.run_id} --follow"
+        case Status.COMPLETED if view.kind == "register":
+            return f"ollama run {view.model}"
         case Status.COMPLETED if str(view.path).endswith(".gguf"):
             return f"backprop export {view.path} --ollama --ollama-name NAME"
         case Status.COMPLETED if view.kind != "train":

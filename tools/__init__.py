@@ -9,6 +9,7 @@ from .get_run import get_run
 from .gpu_status import gpu_status
 from .inspect_dataset import inspect_dataset
 from .list_runs import list_runs
+from .register_ollama import register_ollama
 from .resume_run import resume_run
 from .train import train
 
@@ -26,6 +27,14 @@ TOOLS = (
     ),
     AgentTool(
         export_gguf, "Export to GGUF", read_only=False, destructive=False, idempotent=True, open_world=True
+    ),
+    AgentTool(
+        register_ollama,
+        "Register with Ollama",
+        read_only=False,
+        destructive=True,
+        idempotent=True,
+        open_world=True,
     ),
     AgentTool(list_runs, "List runs", read_only=True, destructive=False, idempotent=True, open_world=False),
     AgentTool(get_run, "Look at a run", read_only=True, destructive=False, idempotent=True, open_world=False),

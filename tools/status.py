@@ -11,11 +11,12 @@ from ..training.redact import cleaned
 from ..training.runs.events import Event
 from ..training.runs.folder import Status
 from ..training.runs.identity import same_host
-from ..training.runs.view import RunView
+from ..training.runs.view import Answer, RunView
 from .context import ToolResult
 
 ANSWERS_SHOWN = 20
 ANSWER_LENGTH = 140  # characters
+TOOL_OF_KIND = {"export": "export_gguf", "register": "register_ollama", "push": "push_to_hub"}
 
 
 class UntrustedAnswer(BaseModel):
@@ -24,6 +25,7 @@ class UntrustedAnswer(BaseModel):
     question: str
     before: str | None = None
     after: str | None = None
+    in_ollama: str | None = None
 
 
 class RunStatus(ToolResult):
@@ -114,8 +116,8 @@ class RunStatus(ToolResult):
         lines = ["The model's answers (untrusted text):"]
         for answer in self.untrusted_answers:
             lines.append(f"- {answer.question}")
-            lines.append(f"    before: {answer.before}")
-            lines.append(f"    after:  {answer.after}")
+            for label, text in answers_of(answer):
+                lines.append(f"    {label}: {text}")
         return lines
 
 
@@ -131,12 +133,19 @@ def run_status(view: RunView, note: str | None = None) -> RunStatus:
                 question=cleaned(answer.question, ANSWER_LENGTH),
                 before=answer.before and cleaned(answer.before, ANSWER_LENGTH),
                 after=answer.after and cleaned(answer.after, ANSWER_LENGTH),
+                in_ollama=answer.in_ollama and cleaned(answer.in_ollama, ANSWER_LENGTH),
             )
             for answer in view.answers[:ANSWERS_SHOWN]
         ],
         note=note,
         next=next_step(view),
     )
+
+
+def answers_of(answer: Answer | UntrustedAnswer) -> list[tuple[str, str]]:
+    """Who answered, and what, for those that did."""
+    answers = {"before": answer.before, "after": answer.after, "in Ollama": answer.in_ollama}
+    return [(label, text) for label, text in answers.items() if text is not None]
 
 
 def next_step(view: RunView) -> str:
@@ -146,6 +155,8 @@ def next_step(view: RunView) -> str:
             return f'get_run(run_id="{view.run_id}", wait_s=50) to follow it; cancel_run to stop it.'
         case Status.COMPLETED if view.kind == "export":
             return _after_export(view)
+        case Status.COMPLETED if view.kind == "register":
+            return f"Tell the user, and compare the answers: `ollama run {view.model}` talks to it."
         case Status.COMPLETED if view.kind != "train":
             return "Tell the user."
         case Status.COMPLETED:
@@ -161,7 +172,8 @@ def next_step(view: RunView) -> str:
         case Status.CANCELLED | Status.INTERRUPTED:
             return f'resume_run(run_id="{view.run_id}") goes on from the last checkpoint.'
         case Status.FAILED if view.error and view.error.code.split("_")[0] in {"INPUT", "CONFIG", "DEP"}:
-            return "Do what the error says, and call train again with what it asks for."
+            tool = TOOL_OF_KIND.get(view.kind, "train")
+            return f"Do what the error says, and call {tool} again with what it asks for."
         case Status.FAILED:
             return (
                 f'Do what the error says; then resume_run(run_id="{view.run_id}") goes on from the last '

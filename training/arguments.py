@@ -13,6 +13,7 @@ from .config import (
     DataSpec,
     ExportSpec,
     InspectSpec,
+    RegisterSpec,
     Spec,
     TrainingGroup,
     TrainSpec,
@@ -21,6 +22,9 @@ from .config import (
     flat_name,
 )
 from .errors import InputError, nearest
+from .export.gguf_subject import gguf_subject
+from .export.ollama.names import model_name
+from .export.ollama.parameters import checked_parameters
 from .export.quantizations import known_quantization, require
 from .export.subject import export_subject
 from .output import check_output
@@ -122,6 +126,44 @@ def export_spec(
         "roots": paths.recorded(),
     }
     return validated(ExportSpec, values)
+
+
+def register_spec(
+    source: str,
+    name: str,
+    store: RunStore,
+    paths: PathPolicy,
+    *,
+    system: str | None = None,
+    parameters: Mapping[str, Any] | None = None,
+    keep_template: bool = False,
+    overwrite: bool = False,
+    question: str | None = None,
+) -> RegisterSpec:
+    """The spec of a registration with Ollama.
+
+    Args:
+        source: path of a .gguf file, the id of a GGUF export, or of a training that has one.
+        store: where runs are looked up.
+        paths: which folders may be read.
+
+    Raises:
+        InputError: there is no such file or run, or the run has no GGUF.
+        OllamaError: the name or a parameter is not one of Ollama's.
+    """
+    subject = gguf_subject(source, store, paths)
+    values = {
+        "gguf": str(subject.path),
+        "run": subject.run,
+        "name": str(model_name(name)),
+        "system": system,
+        "parameters": checked_parameters(parameters or {}),
+        "keep_template": keep_template,
+        "overwrite": overwrite,
+        "question": question,
+        "roots": paths.recorded(),
+    }
+    return validated(RegisterSpec, values)
 
 
 def _grouped(defaults: Settings, settings: Mapping[str, Any], arguments: Mapping[str, Any]) -> dict[str, Any]:

@@ -47,6 +47,7 @@ from .vocabulary import (
     ModelName,
     OllamaName,
     OllamaParameters,
+    OllamaQuestion,
     OllamaSystem,
     OnBadRows,
     Order,
@@ -234,6 +235,7 @@ class RegisterSpec(Spec):
     parameters: OllamaParameters = {}
     keep_template: KeepTemplate = False
     overwrite: Overwrite = False
+    question: OllamaQuestion | None = None
 
     @property
     def subject(self) -> str:

@@ -27,6 +27,7 @@
     ├── DependencyError                       DEP_…
     │   ├── ModelLoadError
     │   ├── GpuNotAvailableError
+    │   ├── OllamaError                       DEP_OLLAMA_REGISTRATION_FAILED
     │   └── MissingExtraError (ImportError)
     └── StateError                            STATE_…
         ├── RunFolderError
@@ -259,6 +260,12 @@ class GpuNotAvailableError(DependencyError):
     """A GPU is needed and there is none that can be used."""
 
     code = "DEP_GPU_NOT_AVAILABLE"
+
+
+class OllamaError(DependencyError):
+    """The model could not be registered with Ollama."""
+
+    code = "DEP_OLLAMA_REGISTRATION_FAILED"
 
 
 class MissingExtraError(DependencyError, ImportError):

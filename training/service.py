@@ -21,7 +21,7 @@ from typing import TypeVar
 import anyio
 import anyio.to_thread
 
-from .config import AnySpec, DataSpec, ExportSpec, TrainSpec
+from .config import AnySpec, DataSpec, ExportSpec, RegisterSpec, TrainSpec
 from .errors import InputError, MissingExtraError, RunFolderError, RuntimeFailure
 from .lanes import needs_of
 from .models.presets import classify_model
@@ -90,7 +90,7 @@ class TrainingService:
             local_source(spec.data, permit)
         fingerprint = None
         if find_equal and request_key is None:
-            content = content_of(spec.data, permit) if isinstance(spec, DataSpec) else ""
+            content = content_of(spec.data, permit) if isinstance(spec, DataSpec) else _stamp(spec)
             fingerprint = _fingerprint(spec, content)
         run, existing = self.store.for_request(spec, request_key, fingerprint)
         if not existing:
@@ -104,7 +104,7 @@ class TrainingService:
         """Say now what a worker would find out after it has waited; another interpreter is not known here."""
         if self.settings.python is not None:
             return
-        needed = {"torch": "train"}
+        needed = {} if isinstance(spec, RegisterSpec) else {"torch": "train"}
         if isinstance(spec, DataSpec) and spec.model.load_in_4bit:
             needed["bitsandbytes"] = "quantized"
         for module, extra in needed.items():
@@ -309,6 +309,14 @@ def _with_absolute_model(spec: AnySpec) -> AnySpec:
     if source.kind != "folder":
         return spec
     return spec.model_copy(update={"model": spec.model.model_copy(update={"name": source.location})})
+
+
+def _stamp(spec: AnySpec) -> str:
+    """What changes when the file that a run is about is written anew."""
+    if not isinstance(spec, RegisterSpec):
+        return ""
+    found = Path(spec.gguf).stat()
+    return f"{found.st_size} {found.st_mtime_ns}"
 
 
 def _was_never_started(state: RunState) -> bool:

@@ -151,6 +151,14 @@ OllamaParameters = Annotated[
     dict[str, Any], Field(description='Ollama\'s run parameters, e.g. {"temperature": 0.2, "num_ctx": 4096}.')
 ]
 KeepTemplate = Annotated[bool, Field(description="Leave the chat template to the Ollama server.")]
+OllamaQuestion = Annotated[
+    str,
+    Field(
+        min_length=1,
+        max_length=4000,
+        description="Asked of the model; by default one that its run has answered, or has held out.",
+    ),
+]
 Overwrite = Annotated[bool, Field(description="Replace what is there under this name.")]
 RepoName = Annotated[str, Field(min_length=3, max_length=96, description="Hub repository as owner/name.")]
 Private = Annotated[bool, Field(description="Whether a repository that is made for this is private.")]

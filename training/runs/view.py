@@ -14,11 +14,12 @@ from .folder import RunFolder, RunState, Status
 
 
 class Answer(BaseModel):
-    """One question, answered before and after the training. Both answers are a model's text: data."""
+    """One question with its answers: before and after the training, and in Ollama. A model's text: data."""
 
     question: str
     before: str | None = None
     after: str | None = None
+    in_ollama: str | None = None
 
 
 class RunView(BaseModel):

@@ -1,0 +1,115 @@
+"""What a freshly registered model is asked: best something that the run has never trained on."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from contextlib import suppress
+from dataclasses import dataclass
+from itertools import islice
+from pathlib import Path
+from typing import Any
+
+from ...config import DataGroup, TrainSpec
+from ...errors import BackpropagateError
+from ...runs.durable import read_json
+from ...runs.folder import RunFolder
+
+ROWS_LOOKED_AT = 20_000
+NEW_TOKENS = 64
+
+
+@dataclass(frozen=True)
+class Question:
+    """A question to the registered model.
+
+    Args:
+        origin: where it comes from, in words.
+        system: a system message of its own; None: as the model has it.
+        trained_answer: what the trained model itself answered; None where that was not written down.
+    """
+
+    text: str
+    origin: str
+    system: str | None = None
+    trained_answer: str | None = None
+    max_new_tokens: int = NEW_TOKENS
+
+    def messages(self) -> list[dict[str, str]]:
+        turns = [] if self.system is None else [{"role": "system", "content": self.system}]
+        return [*turns, {"role": "user", "content": self.text}]
+
+
+DEFAULT = Question("Introduce yourself in one sentence.", "a question of ours")
+
+
+def question_for(
+    run: RunFolder | None, given: str | None = None, permit: Callable[[Path], object] = lambda path: None
+) -> Question:
+    """What to ask: the given question, one that the run answered, or a prompt that it held out.
+
+    Args:
+        run: the training run that the model came from.
+        permit: raises for a path that may not be read.
+    """
+    spec = run.spec() if run else None
+    if run is None or not isinstance(spec, TrainSpec):
+        return Question(given, "the given question") if given else DEFAULT
+    for answer in _recorded_answers(run):
+        if given in (None, answer["question"]):
+            return Question(
+                answer["question"],
+                "one of the run's questions",
+                spec.evaluation.system,
+                answer.get("after"),
+                spec.evaluation.max_new_tokens,
+            )
+    if given:
+        return Question(given, "the given question", spec.evaluation.system)
+    with suppress(BackpropagateError, OSError, ValueError):  # the dataset may be gone since
+        return next(_held_out_questions(run, spec.data, permit), DEFAULT)
+    return DEFAULT
+
+
+def _recorded_answers(run: RunFolder) -> list[dict[str, Any]]:
+    return (run.state().result or {}).get("answers", [])
+
+
+def _held_out_questions(
+    run: RunFolder, data: DataGroup, permit: Callable[[Path], object]
+) -> Iterator[Question]:
+    """The first turns of the rows that the run held out."""
+    # Imported when they are needed: reading datasets brings much in.
+    from ...data.control_tokens import control_tokens
+    from ...data.fingerprints import row_hash
+    from ...data.reading import Progress, read_rows
+    from ...data.submission import local_source
+    from ...data.treatment import Treatment
+
+    held_out = set(read_json(run.path / "provenance.json")["dataset"]["held_out_rows"])
+    source = local_source(data, permit) if held_out else None
+    if source is None:  # nothing is held out, or the rows would have to be downloaded
+        return
+    treatment = Treatment(data, control_tokens())
+    progress = Progress("looking for a held-out row", 0, lambda message, done: None, lambda: False)
+    for read in islice(read_rows(source, data.columns, progress), ROWS_LOOKED_AT):
+        if read.row is None:
+            continue
+        row = treatment.apply(read.row)
+        question = _first_turn(row) if row_hash(row) in held_out else None
+        if question:
+            yield question
+
+
+def _first_turn(row: Any) -> Question | None:
+    from ...data.messages import Completion, Conversation, as_messages
+
+    if not isinstance(row, Conversation | Completion):
+        return None
+    system = None
+    for message in as_messages(row):
+        if message["role"] == "system":
+            system = message["content"]
+        else:
+            asked = message["role"] == "user"
+            return Question(message["content"], "a row that the run held out", system) if asked else None
+    return None

@@ -1,0 +1,207 @@
+"""Registers a GGUF file with an Ollama server: look, upload, create, and ask it something.
+
+What the server holds afterwards is either a model that answered, or what it held before. A file that was
+uploaded in vain stays among the server's blobs until it starts again: its API has no way to remove one.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import re
+from collections.abc import Callable, Generator
+from contextlib import contextmanager, suppress
+from pathlib import Path
+
+from ...errors import OllamaError, TrainingAbortedError
+from .address import ollama_address
+from .creation import Creation, creation, require_files
+from .model_file import ModelFile, read_model_file
+from .names import ModelName, model_name
+from .registration import Registration, Request
+from .server import CHUNK, OllamaServer
+from .template_in_force import TemplateInForce, template_in_force
+
+Report = Callable[[str, str, float | None], None]
+"""Takes the phase, a message, and the fraction done if that is known."""
+
+STEPS = (
+    "parsing GGUF",
+    "validating GGUF model",
+    "verifying conversion",
+    "using existing layer",
+    "creating new layer",
+    "using autodetected template",
+    "writing manifest",
+)
+"""The steps of a creation that are shown; of others, which may say anything, only that there are some."""
+
+INEXACT = (
+    "In longer conversations with a system message, the model's own chat template would lay that message out "
+    "otherwise."
+)
+
+
+def register(
+    request: Request,
+    report: Report = lambda phase, message, fraction: None,
+    should_stop: Callable[[], bool] = lambda: False,
+) -> Registration:
+    """Make a GGUF file a model of the Ollama server that OLLAMA_HOST names.
+
+    Raises:
+        OllamaError: it did not work; says why, and what to do.
+        TrainingAbortedError: `should_stop` said so.
+    """
+    name = model_name(request.name)
+    report("checking", f"reading {request.path.name}", None)
+    model = read_model_file(request.path)
+    with OllamaServer(ollama_address(), should_stop) as server:
+        return _Registering(request, name, model, server, _news_only(report), should_stop).run()
+
+
+class _Registering:
+    """One registration on its way."""
+
+    def __init__(
+        self,
+        request: Request,
+        name: ModelName,
+        model: ModelFile,
+        server: OllamaServer,
+        report: Report,
+        should_stop: Callable[[], bool],
+    ) -> None:
+        self._request, self._name, self._model, self._server = request, name, model, server
+        self._report, self._should_stop = report, should_stop
+        self._warnings: list[str] = []
+
+    def run(self) -> Registration:
+        version = self._server.version()
+        require_files(version)
+        existed = self._name.is_among(self._server.names())
+        if existed and not self._request.overwrite:
+            raise OllamaError(
+                f"Ollama has a model {self._name} already.",
+                hint="Choose another name, or pass overwrite=true.",
+            )
+        asked = creation(self._request, self._model, version)
+        digest, uploaded = self._upload()
+        with self._undone_on_failure(existed):
+            template = self._create(asked, digest)
+            answer = self._ask()
+        return Registration(
+            name=str(self._name),
+            server=str(self._server.address),
+            server_version=version,
+            path=self._model.path,
+            size=self._model.size,
+            uploaded=uploaded,
+            replaced=existed,
+            template=template,
+            stop=asked.body["parameters"].get("stop", []),
+            system=asked.body.get("system"),
+            question=self._request.question,
+            answer=answer,
+            warnings=self._warnings,
+        )
+
+    # --- the file -----------------------------------------------------------------------------------
+    def _upload(self) -> tuple[str, bool]:
+        """Make sure that the server has the file: its digest, and whether it had to be sent."""
+        digest = self._digest()
+        if self._server.has_blob(digest):
+            self._report("uploading", "the server has the file already", 1.0)
+            return digest, False
+        self._server.upload(
+            self._model.path, digest, lambda message, done: self._report("uploading", message, done)
+        )
+        return digest, True
+
+    def _digest(self) -> str:
+        hashed, done, size = hashlib.sha256(), 0, self._model.size
+        with self._model.path.open("rb") as file:
+            while piece := file.read(CHUNK):
+                if done % (256 * CHUNK) == 0:
+                    self._report(
+                        "checking", f"hashing {done / 1e6:,.0f} of {size / 1e6:,.0f} MB", done / size
+                    )
+                if self._should_stop():
+                    raise TrainingAbortedError("Stopped before anything was sent.")
+                hashed.update(piece)
+                done += len(piece)
+        return f"sha256:{hashed.hexdigest()}"
+
+    # --- the model ----------------------------------------------------------------------------------
+    @contextmanager
+    def _undone_on_failure(self, existed: bool) -> Generator[None]:
+        """On a failure, remove what was made; a model of before is never touched."""
+        try:
+            yield
+        except BaseException:
+            if not existed:
+                self._remove()
+            raise
+
+    def _remove(self) -> None:
+        with suppress(OllamaError):
+            if self._name.is_among(self._server.names()):
+                self._server.delete(str(self._name))
+
+    def _create(self, asked: Creation, digest: str) -> TemplateInForce:
+        """Make the model, and see which template the server uses for it."""
+        name = str(self._name)
+        body = {"model": name, "files": {_bare(self._model.path): digest}, **asked.body}
+        steps = self._server.create(body, lambda step: self._report("creating", _shown(step), None))
+        found = template_in_force(
+            self._server.template_of(name),
+            sent=asked.body.get("template"),
+            own=self._model.chat_template,
+            steps=steps,
+        )
+        if found.warning:
+            self._warnings.append(found.warning)
+        if found.kind == "sent" and not asked.exact:
+            self._warnings.append(INEXACT)
+        return found
+
+    def _ask(self) -> str | None:
+        """The model's answer; None if it may well answer another time.
+
+        Raises:
+            OllamaError: the server cannot run it.
+        """
+        question = self._request.question
+        self._report("trying", f"asking {self._name} something", None)
+        try:
+            answer = self._server.chat(str(self._name), question.messages(), question.max_new_tokens)
+        except OllamaError as error:
+            if not error.retryable:
+                raise
+            self._warnings.append(f"The model is registered, but could not be asked now: {error.message}")
+            return None
+        if not answer:
+            self._warnings.append("The model's answer was empty.")
+        return answer
+
+
+def _news_only(report: Report) -> Report:
+    """A report that passes on what differs from what it passed on last."""
+    last: tuple[str, str] | None = None
+
+    def tell(phase: str, message: str, fraction: float | None) -> None:
+        nonlocal last
+        if (phase, message) != last:
+            last = phase, message
+            report(phase, message, fraction)
+
+    return tell
+
+
+def _bare(path: Path) -> str:
+    """The file's name without what the server would take for a path."""
+    return f"{re.sub(r'[^A-Za-z0-9_.-]', '-', path.stem).lstrip('.') or 'model'}.gguf"
+
+
+def _shown(step: str) -> str:
+    known = next((name for name in STEPS if step.startswith(name)), None)
+    return f"creating the model: {known}" if known else "creating the model"

@@ -1,0 +1,57 @@
+"""What is to be registered, and what it came to."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from .question import DEFAULT, Question
+from .template_in_force import TemplateInForce
+
+
+@dataclass(frozen=True)
+class Request:
+    """What to register.
+
+    Args:
+        system: system message of the model; None: the one that its chat template puts in by itself.
+        parameters: e.g. `{"temperature": 0.2, "num_ctx": 8192}`; the model's own stop tokens are added.
+        keep_template: leave the chat template to the server, whatever its version.
+        overwrite: replace a model of this name.
+    """
+
+    path: Path
+    name: str
+    system: str | None = None
+    parameters: Mapping[str, Any] = field(default_factory=dict[str, Any])
+    keep_template: bool = False
+    overwrite: bool = False
+    question: Question = DEFAULT
+
+
+@dataclass(frozen=True)
+class Registration:
+    """A model that Ollama has now.
+
+    Args:
+        size: bytes of the file.
+        uploaded: False if the server had the file already.
+        template: which chat template the server uses.
+        answer: of the registered model to `question`: untrusted text; None if it could not be asked.
+    """
+
+    name: str
+    server: str
+    server_version: str
+    path: Path
+    size: int
+    uploaded: bool
+    replaced: bool
+    template: TemplateInForce
+    stop: list[str]
+    system: str | None
+    question: Question
+    answer: str | None
+    warnings: list[str] = field(default_factory=list[str])

@@ -1,0 +1,72 @@
+"""Which chat template a server uses for a model, told by what it shows of it."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Literal
+
+from ...redact import cleaned
+
+Kind = Literal["own", "sent", "autodetected", "none", "other"]
+
+NO_TEMPLATE = "{{ .Prompt }}"
+DETECTED = "using autodetected template "
+SENTENCES: dict[Kind, str] = {
+    "own": "the model's own chat template, from the GGUF",
+    "sent": "the model's own chat template, in Ollama's template language",
+    "autodetected": "a template of Ollama's, chosen because it resembles the model's own",
+    "none": "no chat template",
+    "other": "a template of Ollama's",
+}
+
+
+@dataclass(frozen=True)
+class TemplateInForce:
+    """The template that the server uses.
+
+    Args:
+        kind: `own`: the GGUF's Jinja; `sent`: the Go template that we sent; `autodetected`: one of Ollama's
+            that stands in for the Jinja; `none`: the bare text; `other`: something else.
+        warning: what the user should know of it.
+    """
+
+    kind: Kind
+    sentence: str
+    warning: str | None = None
+
+
+def template_in_force(shown: str, *, sent: str | None, own: str, steps: Sequence[str]) -> TemplateInForce:
+    """Compare what /api/show tells with what was sent and with what the GGUF holds.
+
+    Args:
+        steps: what the server told while it made the model.
+    """
+    kind = _kind(shown.strip(), sent, own, steps)
+    return TemplateInForce(kind, SENTENCES[kind], _warning(kind, steps))
+
+
+def _kind(shown: str, sent: str | None, own: str, steps: Sequence[str]) -> Kind:
+    if sent is not None and shown == sent.strip():
+        return "sent"
+    if shown == own.strip():
+        return "own"
+    if shown in {"", NO_TEMPLATE}:
+        return "none"
+    return "autodetected" if sent is None and any(step.startswith(DETECTED) for step in steps) else "other"
+
+
+def _warning(kind: Kind, steps: Sequence[str]) -> str | None:
+    if kind == "none":
+        return (
+            "The server uses no chat template for this model, so its answers will be poor. Update Ollama, or "
+            "register again without keep_template."
+        )
+    if kind in {"autodetected", "other"}:
+        names = [cleaned(step.removeprefix(DETECTED), 40) for step in steps if step.startswith(DETECTED)]
+        name = f" ({names[0]})" if names else ""
+        return (
+            f"The server uses a template of its own{name} in place of the model's. Compare its answer with "
+            "the trained model's; OLLAMA_GO_TEMPLATE=false on the server makes it use the model's own."
+        )
+    return None
