@@ -14,36 +14,15 @@ from .models.presets import classify_model
 from .output import check_output
 from .runs.durable import disk_full, is_disk_full, read_json, sync_file, sync_folder, write_json
 
-CARD = """\
----
-base_model: {base}
-library_name: peft
-pipeline_tag: text-generation
-tags:
-- lora
-- backpropagate
----
-
-# LoRA adapter for {base}
-
-Trained with backpropagate {version}: LoRA rank {rank}, learning rate {rate:g}, seed {seed}.
-
-```python
-from peft import PeftModel
-from transformers import AutoModelForCausalLM, AutoTokenizer
-
-base = AutoModelForCausalLM.from_pretrained({base!r})
-model = PeftModel.from_pretrained(base, "path/to/this/folder")
-tokenizer = AutoTokenizer.from_pretrained("path/to/this/folder")
-```
-"""
+CARD = "README.md"
 
 
-def finish_adapter(written: Path, target: Path, tokenizer: Any, plan: Plan) -> None:
+def finish_adapter(written: Path, target: Path, tokenizer: Any, plan: Plan, card: str) -> None:
     """Move what an engine wrote to `target`, with tokenizer, chat template and card; replaces an older one.
 
     Args:
         written: folder with adapter_model.safetensors and adapter_config.json; gone afterwards.
+        card: what README.md says.
 
     Raises:
         DiskFullError: there is no space; `target` is what it was before.
@@ -54,10 +33,17 @@ def finish_adapter(written: Path, target: Path, tokenizer: Any, plan: Plan) -> N
         tokenizer.save_pretrained(folder)
         config = read_json(folder / "adapter_config.json")
         write_json(folder / "adapter_config.json", config | {"base_model_name_or_path": plan.base_model_name})
-        (folder / "README.md").write_text(_card(plan), encoding="utf-8")
+        (folder / CARD).write_text(card, encoding="utf-8")
 
     _write_folder(target, fill)
     shutil.rmtree(written)
+
+
+def replace_card(adapter: Path, card: str) -> None:
+    """Describe an adapter anew; the old card stays if there is no space."""
+    part = adapter / f".{CARD}.part"
+    part.write_text(card, encoding="utf-8")
+    part.replace(adapter / CARD)
 
 
 def base_model_name(spec: TrainSpec, model: Path) -> str:
@@ -96,15 +82,3 @@ def _write_folder(target: Path, fill: Callable[[Path], Any]) -> None:
         if is_disk_full(error) or "No space left" in str(error):  # safetensors has an error of its own
             raise disk_full(target, OSError(str(error))) from error
         raise
-
-
-def _card(plan: Plan) -> str:
-    from .. import __version__
-
-    return CARD.format(
-        base=plan.base_model_name,
-        version=__version__,
-        rate=plan.learning_rate,
-        rank=plan.lora.r,
-        seed=plan.seed,
-    )

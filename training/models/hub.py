@@ -25,7 +25,7 @@ ShouldStop = Callable[[], bool]
 T = TypeVar("T")
 
 WEIGHTS = ["*.safetensors"]
-WANTED = ["*.json", "*.jinja", "*.model", "merges.txt", "vocab.txt"]
+WANTED = ["*.json", "*.jinja", "*.model", "merges.txt", "vocab.txt", "README.md"]
 UNWANTED = ["*/*", "consolidated*", "adapter_*"]
 """Other formats' folders, second copies of the weights, and adapters that lie beside them."""
 

@@ -1,0 +1,49 @@
+"""A small model that was really trained, for what describes, merges and publishes it."""
+
+from __future__ import annotations
+
+import shutil
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+from facts import write_dataset
+
+from backpropagate.training.runs.folder import RunFolder
+
+QUESTION = "What is the value of zorvex?"
+
+
+@pytest.fixture(scope="session")
+def trained(tiny_model: Path, tmp_path_factory: pytest.TempPathFactory) -> RunFolder:
+    """A completed run of a few steps; not to be changed."""
+    folder = tmp_path_factory.mktemp("trained")
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("BACKPROPAGATE_HOME", str(folder / "home"))
+        patch.setenv("BACKPROPAGATE_RUNTIME_DIR", str(folder / "runtime"))
+        patch.setenv("CUDA_VISIBLE_DEVICES", "")
+        from backpropagate import Trainer
+
+        trainer = Trainer(
+            str(tiny_model),
+            lora_r=4,
+            learning_rate=0.01,
+            batch_size=4,
+            threads=1,
+            questions=[QUESTION],
+            max_new_tokens=4,
+        )
+        run = trainer.train(write_dataset(folder / "secret-project.jsonl"), steps=20)
+    return RunFolder(run.run_folder)
+
+
+@pytest.fixture
+def copied_run(trained: RunFolder, home: Path) -> Callable[[str], RunFolder]:
+    """Puts a copy of the trained run into the test's own home, under a name."""
+
+    def copy(name: str = "") -> RunFolder:
+        target = home / "runs" / (name or trained.run_id)
+        shutil.copytree(trained.path, target)
+        return RunFolder(target)
+
+    return copy
