@@ -26,6 +26,7 @@
     │       └── GpuMonitoringError
     ├── DependencyError                       DEP_…
     │   ├── ModelLoadError
+    │   ├── HubPushError
     │   ├── GpuNotAvailableError
     │   └── MissingExtraError (ImportError)
     └── StateError                            STATE_…
@@ -253,6 +254,13 @@ class ModelLoadError(DependencyError):
 
     code = "DEP_MODEL_LOAD_FAILED"
     default_hint = "Check the model's name; a Hub model needs the network once, and HF_TOKEN if it is gated."
+
+
+class HubPushError(DependencyError):
+    """The Hub did not take what was to be published."""
+
+    code = "DEP_HUB_PUSH_FAILED"
+    default_hint = "Set HF_TOKEN to a token with write permission, or log in with `hf auth login`."
 
 
 class GpuNotAvailableError(DependencyError):

@@ -8,21 +8,17 @@ from __future__ import annotations
 
 import io
 from collections.abc import Callable
-from concurrent.futures import Future, wait
 from dataclasses import dataclass
-from math import inf
 from pathlib import Path
-from threading import Thread
-from time import monotonic
-from typing import Any, TypeVar
+from typing import Any
 
 from ..errors import ModelLoadError, TrainingAbortedError
+from ..interruptible import left_behind_on_stop
 from ..redact import scrub
 from .presets import missing_from
 
 Report = Callable[[str, float | None], None]
 ShouldStop = Callable[[], bool]
-T = TypeVar("T")
 
 WEIGHTS = ["*.safetensors"]
 WANTED = ["*.json", "*.jinja", "*.model", "merges.txt", "vocab.txt", "README.md"]
@@ -30,7 +26,7 @@ UNWANTED = ["*/*", "consolidated*", "adapter_*"]
 """Other formats' folders, second copies of the weights, and adapters that lie beside them."""
 
 FIRST_ANSWER_S = 5.0
-POLL_S = 0.2
+STOPPED = "Stopped while the model was being downloaded."
 
 
 class HubUnreachableError(ModelLoadError):
@@ -72,7 +68,7 @@ def _ask(hub_id: str, revision: str | None, should_stop: ShouldStop) -> Exceptio
         return HfApi().model_info(hub_id, revision=revision, timeout=FIRST_ANSWER_S)
 
     try:
-        _left_behind_on_stop(ask, should_stop, seconds=FIRST_ANSWER_S)
+        left_behind_on_stop(ask, should_stop, STOPPED, seconds=FIRST_ANSWER_S)
     except TrainingAbortedError:
         raise
     except Exception as error:  # each is told to the user, unless the cache can help
@@ -105,7 +101,7 @@ def _download(
         return _snapshot(hub_id, revision, weights, tqdm_class=bar)
 
     try:
-        return _left_behind_on_stop(download, should_stop, while_waiting=tell)
+        return left_behind_on_stop(download, should_stop, STOPPED, while_waiting=tell)
     except TrainingAbortedError:
         raise
     except Exception as error:
@@ -161,33 +157,6 @@ def _progress_bar(progress: Progress) -> type[Any]:
             return shown
 
     return Bar
-
-
-def _left_behind_on_stop(
-    work: Callable[[], T],
-    should_stop: ShouldStop,
-    *,
-    seconds: float = inf,
-    while_waiting: Callable[[], None] = lambda: None,
-) -> T:
-    """`work()`, waited for until the user stops or `seconds` have passed."""
-    outcome: Future[T] = Future()
-
-    def run() -> None:
-        try:
-            outcome.set_result(work())
-        except BaseException as error:
-            outcome.set_exception(error)
-
-    Thread(target=run, daemon=True).start()
-    deadline = monotonic() + seconds
-    while not wait([outcome], timeout=POLL_S).done:
-        if should_stop():
-            raise TrainingAbortedError("Stopped while the model was being downloaded.")
-        if monotonic() > deadline:
-            raise TimeoutError(f"no answer within {seconds:g} s")
-        while_waiting()
-    return outcome.result()
 
 
 def explained(error: Exception, hub_id: str, revision: str | None) -> Exception:

@@ -15,9 +15,10 @@ from typing import Any
 from zipfile import BadZipFile, ZipFile
 
 from ..errors import ModelLoadError, TrainingAbortedError
+from ..interruptible import POLL_S
 from ..redact import scrub
 from .gguf_llama import convert_gguf
-from .hub import POLL_S, Report, ShouldStop
+from .hub import Report, ShouldStop
 from .presets import PRESETS
 
 HUB_ID = PRESETS["smollm2-135m"].hub_id
