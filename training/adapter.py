@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import secrets
 import shutil
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -12,7 +10,8 @@ from .config import TrainSpec
 from .engine.plan import Plan
 from .models.presets import classify_model
 from .output import check_output
-from .runs.durable import disk_full, is_disk_full, read_json, sync_file, sync_folder, write_json
+from .runs.durable import read_json, write_json
+from .whole_folder import write_whole
 
 CARD = "README.md"
 
@@ -35,7 +34,7 @@ def finish_adapter(written: Path, target: Path, tokenizer: Any, plan: Plan, card
         write_json(folder / "adapter_config.json", config | {"base_model_name_or_path": plan.base_model_name})
         (folder / CARD).write_text(card, encoding="utf-8")
 
-    _write_folder(target, fill)
+    write_whole(target, fill)
     shutil.rmtree(written)
 
 
@@ -61,24 +60,5 @@ def copy_adapter(adapter: Path, output: str | None) -> str | None:
     target.parent.mkdir(parents=True, exist_ok=True)
     if target.exists():
         target.rmdir()
-    _write_folder(target, lambda folder: shutil.copytree(adapter, folder, dirs_exist_ok=True))
+    write_whole(target, lambda folder: shutil.copytree(adapter, folder, dirs_exist_ok=True))
     return str(target)
-
-
-def _write_folder(target: Path, fill: Callable[[Path], Any]) -> None:
-    part = target.with_name(f".{target.name}-{secrets.token_hex(4)}.part")
-    try:
-        part.mkdir(parents=True)
-        fill(part)
-        for file in part.rglob("*"):
-            if file.is_file():
-                sync_file(file)
-        if target.exists():
-            shutil.rmtree(target)
-        part.rename(target)
-        sync_folder(target.parent)
-    except Exception as error:
-        shutil.rmtree(part, ignore_errors=True)
-        if is_disk_full(error) or "No space left" in str(error):  # safetensors has an error of its own
-            raise disk_full(target, OSError(str(error))) from error
-        raise

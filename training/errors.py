@@ -18,7 +18,9 @@
     │   ├── TrainingAbortedError
     │   ├── RunInterruptedError
     │   ├── ExportError                       RUNTIME_EXPORT_FAILED
-    │   │   └── GgufExportError               RUNTIME_GGUF_EXPORT_FAILED
+    │   │   ├── GgufExportError               RUNTIME_GGUF_EXPORT_FAILED
+    │   │   ├── MergeExportError              RUNTIME_MERGE_EXPORT_FAILED
+    │   │   └── LoraExportError               RUNTIME_LORA_EXPORT_FAILED
     │   ├── QueueFullError
     │   ├── DiskFullError (OSError)
     │   └── GpuError                          RUNTIME_GPU_ERROR
@@ -209,6 +211,18 @@ class GgufExportError(ExportError):
     """A GGUF file could not be made, or is not the trained model."""
 
     code = "RUNTIME_GGUF_EXPORT_FAILED"
+
+
+class MergeExportError(ExportError):
+    """The merged model could not be written."""
+
+    code = "RUNTIME_MERGE_EXPORT_FAILED"
+
+
+class LoraExportError(ExportError):
+    """The adapter could not be copied."""
+
+    code = "RUNTIME_LORA_EXPORT_FAILED"
 
 
 class QueueFullError(RuntimeFailure):
