@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 import shutil
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 from facts import write_dataset
 
 from backpropagate.training.runs.folder import RunFolder
+
+from .hub_stand_in import TOKEN, HubStandIn
 
 QUESTION = "What is the value of zorvex?"
 
@@ -47,3 +50,25 @@ def copied_run(trained: RunFolder, home: Path) -> Callable[[str], RunFolder]:
         return RunFolder(target)
 
     return copy
+
+
+@pytest.fixture
+def hub(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Iterator[HubStandIn]:
+    """The Hub for workers, by their environment; and for the library here, which has read its own already."""
+    hub = HubStandIn()
+    for name, value in {
+        "HF_ENDPOINT": hub.endpoint,
+        "HF_TOKEN": TOKEN,
+        "HF_HUB_DISABLE_XET": "1",
+        "HF_HUB_OFFLINE": "0",
+        "HF_HOME": str(tmp_path / "huggingface"),
+    }.items():
+        monkeypatch.setenv(name, value)
+    constants = "huggingface_hub.constants"
+    monkeypatch.setattr(f"{constants}.ENDPOINT", hub.endpoint)
+    monkeypatch.setattr(f"{constants}.HF_HUB_OFFLINE", False)
+    monkeypatch.setattr(f"{constants}.HF_HUB_DISABLE_XET", True)
+    monkeypatch.setattr(f"{constants}.HF_TOKEN_PATH", str(tmp_path / "no-token"))
+    monkeypatch.setattr("huggingface_hub.utils._http.time", SimpleNamespace(sleep=lambda seconds: None))
+    yield hub
+    hub.close()

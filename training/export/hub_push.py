@@ -59,7 +59,7 @@ def push(
     """Publish `files`; the repository is created if there is none.
 
     Args:
-        report: called with what is going on, and the share of the bytes that is done or None.
+        report: called with what is going on, and the share of the weights that is uploaded or None.
         should_stop: asked some times a second.
 
     Raises:
@@ -96,8 +96,8 @@ class _Push:
         from huggingface_hub import HfApi
 
         self._api: Any = HfApi(token=self._token)  # its signatures are only half typed
-        self._done = 0  # bytes
-        self._total = sum(file.size for file in files)
+        self._done = 0  # bytes of weights; the other files are small, and go with the commit
+        self._total = sum(file.size for file in files if file.is_weights)
 
     def carry_out(self) -> Pushed:
         self._report(f"looking at {self._to.repo} on the Hub", None)
@@ -117,7 +117,7 @@ class _Push:
             private=bool(found.private),
             created=created,
             files=tuple(file.name for file in self._files),
-            bytes=self._total,
+            bytes=sum(file.size for file in self._files),
         )
 
     def _repository(self) -> tuple[Any, bool]:
