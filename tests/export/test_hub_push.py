@@ -8,6 +8,7 @@ import os
 from collections.abc import Callable
 from pathlib import Path
 from threading import Event
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -15,7 +16,7 @@ from huggingface_hub import ModelCard
 from waiting import wait_until
 
 from backpropagate.training.errors import HubPushError, InputError, PathForbiddenError, TrainingAbortedError
-from backpropagate.training.export.hub_push import Destination, Pushed, push
+from backpropagate.training.export.hub_push import Destination, Pushed, bytes_under_way, live_bars, push
 from backpropagate.training.export.published_files import published_files
 from backpropagate.training.paths import PathPolicy
 from backpropagate.training.runs.folder import RunFolder
@@ -312,3 +313,27 @@ def test_a_folder_without_a_card_gets_one(adapter: Path, tmp_path: Path) -> None
     files = {file.name: file.content for file in published_files(tmp_path, lambda path: None)}
     card = files["README.md"]
     assert isinstance(card, bytes) and ModelCard(card.decode()).data["base_model"] == "owner/base"
+
+
+def test_the_librarys_progress_bars_tell_how_much_of_a_file_has_gone(merged: Path) -> None:
+    from huggingface_hub.utils import tqdm_stream_file
+    from huggingface_hub.utils._xet_progress_reporting import XetUploadProgressReporter
+
+    earlier = live_bars()
+    assert bytes_under_way(earlier) == 0
+    with tqdm_stream_file(merged / "model-00001-of-00002.safetensors") as file:
+        file.read(1000)
+        assert bytes_under_way(earlier) == 1000
+    reporter = XetUploadProgressReporter()
+    report = SimpleNamespace(
+        total_bytes=9000,
+        total_bytes_completed=2000,
+        total_bytes_completion_rate=1.0,
+        total_transfer_bytes=9000,
+        total_transfer_bytes_completed=1500,
+        total_transfer_bytes_completion_rate=1.0,
+        shard=None,
+    )
+    reporter.update_progress(report, {})
+    assert bytes_under_way(earlier) == 2000
+    reporter.close()

@@ -131,8 +131,10 @@ class _Push:
             return self._api.model_info(self._to.repo), True
 
     def _upload(self, file: PublishedFile, operation: Any) -> None:
+        earlier = live_bars()  # of uploads that failed
+
         def tell() -> None:
-            sent = self._done + min(_bytes_under_way(), file.size)
+            sent = self._done + min(bytes_under_way(earlier), file.size)
             self._report(f"uploading {file.name}: {_megabytes(sent, self._total)}", sent / self._total)
 
         tell()
@@ -174,13 +176,19 @@ def _addition(file: PublishedFile) -> Any:
     return CommitOperationAdd(file.name, file.content)
 
 
-def _bytes_under_way() -> int:
-    """How much of the current file has gone. huggingface_hub tells that to its progress bars only."""
+def live_bars() -> list[Any]:
+    """The progress bars that are being drawn. huggingface_hub tells to no other how much has gone."""
     from huggingface_hub.utils import tqdm
 
     bars: Any = tqdm
     with bars.get_lock():
-        return max((int(bar.n) for bar in bars._instances if bar.unit == "B"), default=0)
+        return list(bars._instances)
+
+
+def bytes_under_way(earlier: Sequence[Any]) -> int:
+    """How much of the current file has gone, as told to bars that were not there `earlier`."""
+    new = [bar for bar in live_bars() if not any(bar is other for other in earlier)]
+    return max((int(bar.n) for bar in new if bar.unit == "B"), default=0)
 
 
 def _megabytes(done: int, total: int) -> str:
