@@ -80,6 +80,7 @@ def test_an_adapter_is_published_with_its_card_and_nothing_of_this_machine(
         repository.files["adapter_model.safetensors"] == (adapter / "adapter_model.safetensors").read_bytes()
     )
     assert json.loads(repository.files["adapter_config.json"])["base_model_name_or_path"] == "tiny-llama"
+    assert "local_files_only" not in json.loads(repository.files["tokenizer_config.json"])
     assert ModelCard(repository.files["README.md"].decode()).data["library_name"] == "peft"
     root = str(adapter.anchor + adapter.parts[1] + "/").encode()
     assert not any(root in content for content in repository.files.values())

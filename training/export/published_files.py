@@ -33,6 +33,8 @@ NAMES = frozenset(
 SHARD = re.compile(r"model-\d{5}-of-\d{5}\.safetensors")
 WEIGHTS = re.compile(r".*\.(safetensors|bin|gguf|pt|pth|ckpt|h5|msgpack|onnx)(\.index\.json)?")
 PATH_KEYS = frozenset({"base_model_name_or_path", "_name_or_path", "name_or_path"})
+OF_THIS_MACHINE = frozenset({"is_local", "local_files_only"})
+"""What transformers notes of how a tokenizer was loaded here; elsewhere it would be wrong."""
 READABLE_BYTES = 1 << 20
 """Smaller files that are not weights are looked through for secrets; a tokenizer's vocabulary is larger."""
 
@@ -102,7 +104,8 @@ def _published(path: Path, permit: Callable[[Path], object]) -> PublishedFile:
     if path.suffix != ".json" or path.stat().st_size > READABLE_BYTES:
         return PublishedFile(path.name, path)
     config = read_json(path)
-    shown = {key: _without_path(key, value) for key, value in config.items()}
+    kept = {key: value for key, value in config.items() if key not in OF_THIS_MACHINE}
+    shown = {key: _without_path(key, value) for key, value in kept.items()}
     return PublishedFile(path.name, path if shown == config else json.dumps(shown, indent=1).encode())
 
 
