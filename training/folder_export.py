@@ -10,6 +10,7 @@ from .config import ExportSpec
 from .errors import LoraExportError
 from .export.model_card import Form, bare_card, run_card
 from .export.run_facts import RunFacts
+from .models.presets import classify_model
 from .models.resolve import paced
 from .output import check_output
 from .runs.durable import read_json
@@ -58,7 +59,7 @@ def _card(spec: ExportSpec, base: Path, form: Form) -> str:
     chat = has_chat_template(adapter) or has_chat_template(base)
     run = RunFolder(adapter.parent)
     if spec.run is None or run.run_id != spec.run:
-        return bare_card(spec.model.name, form, chat=chat)
+        return bare_card(classify_model(spec.model.name).location, form, chat=chat)
     return run_card(RunFacts.of(run), form, chat=chat)
 
 

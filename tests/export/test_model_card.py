@@ -129,3 +129,6 @@ def test_a_folder_without_a_run_gets_a_card_that_claims_nothing() -> None:
     card = bare_card("Qwen/Qwen2.5-3B-Instruct", "adapter")
     assert metadata(card)["base_model"] == "Qwen/Qwen2.5-3B-Instruct"
     assert "is not recorded" in card and "loss" not in card
+    for form in ("adapter", "merged"):
+        unknown = bare_card(None, form)  # type: ignore[arg-type]
+        assert "base_model" not in metadata(unknown) and "not known" in unknown

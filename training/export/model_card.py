@@ -23,6 +23,7 @@ RELATION = {"adapter": "adapter", "merged": "finetune"}
 QUESTIONS_SHOWN = 10
 TEXT_LENGTH = 300  # characters of a question or an answer
 FEW_ROWS = 1000
+UNKNOWN = "unknown base"
 MARKDOWN = re.compile(r"([\\`*_{}\[\]()<>#+!|~&$-])")
 
 
@@ -37,15 +38,15 @@ def run_card(facts: RunFacts, form: Form, *, chat: bool = True) -> str:
     return _card(facts.base, form, chat, parts, {**licence, "datasets": _datasets(facts)})
 
 
-def bare_card(base: str, form: Form, *, chat: bool = True) -> str:
-    """The card of a folder of which no run is known; `chat` as in `run_card`."""
+def bare_card(base: str | None, form: Form, *, chat: bool = True) -> str:
+    """The card of a folder of which no run is known, and perhaps no base; `chat` as in `run_card`."""
     unknown = "How it was trained, on what, and how well it does is not recorded."
-    return _card(base, form, chat, [_head(base, form), unknown], {})
+    return _card(base or UNKNOWN, form, chat, [_head(base or UNKNOWN, form), unknown], {})
 
 
 def is_local(base: str) -> bool:
     """Whether a base model is a folder of somebody's machine, not a name on the Hub."""
-    return PurePath(base).is_absolute() or base.startswith(("~", ".")) or "\\" in base
+    return base == UNKNOWN or PurePath(base).is_absolute() or base.startswith(("~", ".")) or "\\" in base
 
 
 def shown_base(base: str) -> str:
@@ -98,12 +99,16 @@ def _head(base: str, form: Form) -> str:
     name = shown_base(base)
     if form == "adapter":
         title, is_what = f"LoRA adapter for {name}", f"A LoRA adapter for {_linked(base)}"
+    elif base == UNKNOWN:
+        title, is_what = "Language model", "A causal language model; from which it was made is not known"
     else:
         title, is_what = f"{name}, fine-tuned", f"{_linked(base)} with a LoRA adapter merged into its weights"
-    return f"# {title}\n\n{is_what}, trained with backpropagate."
+    return f"# {title}\n\n{is_what}."
 
 
 def _linked(base: str) -> str:
+    if base == UNKNOWN:
+        return "a base that is not known"
     if is_local(base):
         return f"{shown_base(base)} (a local model, not on the Hub)"
     return f"[{base}](https://huggingface.co/{base})"

@@ -115,11 +115,9 @@ def _without_path(key: str, value: Any) -> Any:
     return value
 
 
-def _base(folder: Path, form: Form) -> str:
-    """The base's name, as far as the folder tells it."""
-    if form == "merged":
-        return folder.name
-    return str(read_json(folder / ADAPTER[0]).get("base_model_name_or_path") or "an unknown model")
+def _base(folder: Path, form: Form) -> str | None:
+    """The base's name, if the folder tells it."""
+    return read_json(folder / ADAPTER[0]).get("base_model_name_or_path") if form == "adapter" else None
 
 
 def _refuse_secrets(file: PublishedFile) -> None:
