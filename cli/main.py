@@ -16,6 +16,7 @@ COMMANDS = {
     "cancel": (".runs", "Stop a run and keep what it has learnt."),
     "prune": (".runs", "Remove ended runs for good."),
     "export": (".export", "A trained model as a GGUF file, merged safetensors, or its adapter."),
+    "push": (".push", "Publish an adapter or a merged model on the Hugging Face Hub."),
     "info": (".info", "Version, paths, hardware, settings and error codes."),
     "serve": (".serve", "Serve the tools to an MCP client over stdio."),
 }

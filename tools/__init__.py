@@ -9,6 +9,7 @@ from .get_run import get_run
 from .gpu_status import gpu_status
 from .inspect_dataset import inspect_dataset
 from .list_runs import list_runs
+from .push_to_hub import push_to_hub
 from .register_ollama import register_ollama
 from .resume_run import resume_run
 from .train import train
@@ -42,5 +43,8 @@ TOOLS = (
         resume_run, "Go on with a run", read_only=False, destructive=False, idempotent=True, open_world=True
     ),
     AgentTool(cancel_run, "Stop a run", read_only=False, destructive=True, idempotent=True, open_world=False),
+    AgentTool(
+        push_to_hub, "Publish on the Hub", read_only=False, destructive=True, idempotent=True, open_world=True
+    ),
     AgentTool(gpu_status, "GPU status", read_only=True, destructive=False, idempotent=True, open_world=False),
 )

@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import secrets
 import shutil
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -12,38 +10,18 @@ from .config import TrainSpec
 from .engine.plan import Plan
 from .models.presets import classify_model
 from .output import check_output
-from .runs.durable import disk_full, is_disk_full, read_json, sync_file, sync_folder, write_json
+from .runs.durable import read_json, write_json
+from .whole_folder import write_whole
 
-CARD = """\
----
-base_model: {base}
-library_name: peft
-pipeline_tag: text-generation
-tags:
-- lora
-- backpropagate
----
-
-# LoRA adapter for {base}
-
-Trained with backpropagate {version}: LoRA rank {rank}, learning rate {rate:g}, seed {seed}.
-
-```python
-from peft import PeftModel
-from transformers import AutoModelForCausalLM, AutoTokenizer
-
-base = AutoModelForCausalLM.from_pretrained({base!r})
-model = PeftModel.from_pretrained(base, "path/to/this/folder")
-tokenizer = AutoTokenizer.from_pretrained("path/to/this/folder")
-```
-"""
+CARD = "README.md"
 
 
-def finish_adapter(written: Path, target: Path, tokenizer: Any, plan: Plan) -> None:
+def finish_adapter(written: Path, target: Path, tokenizer: Any, plan: Plan, card: str) -> None:
     """Move what an engine wrote to `target`, with tokenizer, chat template and card; replaces an older one.
 
     Args:
         written: folder with adapter_model.safetensors and adapter_config.json; gone afterwards.
+        card: what README.md says.
 
     Raises:
         DiskFullError: there is no space; `target` is what it was before.
@@ -54,10 +32,17 @@ def finish_adapter(written: Path, target: Path, tokenizer: Any, plan: Plan) -> N
         tokenizer.save_pretrained(folder)
         config = read_json(folder / "adapter_config.json")
         write_json(folder / "adapter_config.json", config | {"base_model_name_or_path": plan.base_model_name})
-        (folder / "README.md").write_text(_card(plan), encoding="utf-8")
+        (folder / CARD).write_text(card, encoding="utf-8")
 
-    _write_folder(target, fill)
+    write_whole(target, fill)
     shutil.rmtree(written)
+
+
+def replace_card(adapter: Path, card: str) -> None:
+    """Describe an adapter anew; the old card stays if there is no space."""
+    part = adapter / f".{CARD}.part"
+    part.write_text(card, encoding="utf-8")
+    part.replace(adapter / CARD)
 
 
 def base_model_name(spec: TrainSpec, model: Path) -> str:
@@ -75,36 +60,5 @@ def copy_adapter(adapter: Path, output: str | None) -> str | None:
     target.parent.mkdir(parents=True, exist_ok=True)
     if target.exists():
         target.rmdir()
-    _write_folder(target, lambda folder: shutil.copytree(adapter, folder, dirs_exist_ok=True))
+    write_whole(target, lambda folder: shutil.copytree(adapter, folder, dirs_exist_ok=True))
     return str(target)
-
-
-def _write_folder(target: Path, fill: Callable[[Path], Any]) -> None:
-    part = target.with_name(f".{target.name}-{secrets.token_hex(4)}.part")
-    try:
-        part.mkdir(parents=True)
-        fill(part)
-        for file in part.rglob("*"):
-            if file.is_file():
-                sync_file(file)
-        if target.exists():
-            shutil.rmtree(target)
-        part.rename(target)
-        sync_folder(target.parent)
-    except Exception as error:
-        shutil.rmtree(part, ignore_errors=True)
-        if is_disk_full(error) or "No space left" in str(error):  # safetensors has an error of its own
-            raise disk_full(target, OSError(str(error))) from error
-        raise
-
-
-def _card(plan: Plan) -> str:
-    from .. import __version__
-
-    return CARD.format(
-        base=plan.base_model_name,
-        version=__version__,
-        rate=plan.learning_rate,
-        rank=plan.lora.r,
-        seed=plan.seed,
-    )

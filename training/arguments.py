@@ -13,6 +13,7 @@ from .config import (
     DataSpec,
     ExportSpec,
     InspectSpec,
+    PushSpec,
     RegisterSpec,
     Spec,
     TrainingGroup,
@@ -27,6 +28,7 @@ from .export.ollama.names import model_name
 from .export.ollama.parameters import checked_parameters
 from .export.quantizations import known_quantization, require
 from .export.subject import export_subject
+from .models.presets import is_hub_id
 from .output import check_output
 from .paths import PathPolicy
 from .redact import looks_secret
@@ -164,6 +166,42 @@ def register_spec(
         "roots": paths.recorded(),
     }
     return validated(RegisterSpec, values)
+
+
+def push_spec(
+    source: str,
+    repo: str,
+    store: RunStore,
+    paths: PathPolicy,
+    *,
+    private: bool = True,
+    overwrite: bool = False,
+) -> PushSpec:
+    """The spec of a push to the Hub.
+
+    Args:
+        source: a training's or an export's id, or the path of an adapter or of a merged model.
+        repo: `owner/name`.
+        store: where runs are looked up.
+        paths: which folders may be read.
+
+    Raises:
+        InputError: there is no such source, or nothing of it can be published; or `repo` is no such name.
+    """
+    from .export.push_source import push_source
+
+    if not is_hub_id(repo):
+        raise InputError(f"repo: {repo!r} is not the name of a repository.", hint="Write owner/name.")
+    found = push_source(source, store, paths)
+    values = {
+        "folder": str(found.folder),
+        "run": found.run,
+        "repo": repo,
+        "private": private,
+        "overwrite": overwrite,
+        "roots": paths.recorded(),
+    }
+    return validated(PushSpec, values)
 
 
 def _grouped(defaults: Settings, settings: Mapping[str, Any], arguments: Mapping[str, Any]) -> dict[str, Any]:

@@ -243,7 +243,7 @@ class RegisterSpec(Spec):
 
 
 class PushSpec(Spec):
-    """An adapter or a merged model as a repository of the Hub.
+    """An adapter or a merged model as a repository of the Hub. The access token is never part of it.
 
     Args:
         folder: what is uploaded.
@@ -255,6 +255,7 @@ class PushSpec(Spec):
     run: RunReference | None = None
     repo: RepoName
     private: Private = True
+    overwrite: Overwrite = False
 
     @property
     def subject(self) -> str:

@@ -18,7 +18,9 @@
     │   ├── TrainingAbortedError
     │   ├── RunInterruptedError
     │   ├── ExportError                       RUNTIME_EXPORT_FAILED
-    │   │   └── GgufExportError               RUNTIME_GGUF_EXPORT_FAILED
+    │   │   ├── GgufExportError               RUNTIME_GGUF_EXPORT_FAILED
+    │   │   ├── MergeExportError              RUNTIME_MERGE_EXPORT_FAILED
+    │   │   └── LoraExportError               RUNTIME_LORA_EXPORT_FAILED
     │   ├── QueueFullError
     │   ├── DiskFullError (OSError)
     │   └── GpuError                          RUNTIME_GPU_ERROR
@@ -26,6 +28,7 @@
     │       └── GpuMonitoringError
     ├── DependencyError                       DEP_…
     │   ├── ModelLoadError
+    │   ├── HubPushError
     │   ├── GpuNotAvailableError
     │   ├── OllamaError                       DEP_OLLAMA_REGISTRATION_FAILED
     │   └── MissingExtraError (ImportError)
@@ -211,6 +214,18 @@ class GgufExportError(ExportError):
     code = "RUNTIME_GGUF_EXPORT_FAILED"
 
 
+class MergeExportError(ExportError):
+    """The merged model could not be written."""
+
+    code = "RUNTIME_MERGE_EXPORT_FAILED"
+
+
+class LoraExportError(ExportError):
+    """The adapter could not be copied."""
+
+    code = "RUNTIME_LORA_EXPORT_FAILED"
+
+
 class QueueFullError(RuntimeFailure):
     """As many runs as are allowed wait already."""
 
@@ -254,6 +269,13 @@ class ModelLoadError(DependencyError):
 
     code = "DEP_MODEL_LOAD_FAILED"
     default_hint = "Check the model's name; a Hub model needs the network once, and HF_TOKEN if it is gated."
+
+
+class HubPushError(DependencyError):
+    """The Hub did not take what was to be published."""
+
+    code = "DEP_HUB_PUSH_FAILED"
+    default_hint = "Set HF_TOKEN to a token with write permission, or log in with `hf auth login`."
 
 
 class GpuNotAvailableError(DependencyError):

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 from .config import ExportSpec
 from .export.quantizations import require
+from .folder_export import export_folder
 from .hardware.cpu import training_threads
 from .output import check_output
 from .runs.folder import RunFolder
@@ -30,7 +31,10 @@ def carry_out(work: Work, take_turn: Callable[[], None]) -> None:
     """
     spec = work.run.spec()
     assert isinstance(spec, ExportSpec)
-    _export_gguf(work, spec, take_turn)
+    if spec.format == "gguf":
+        _export_gguf(work, spec, take_turn)
+    else:
+        export_folder(work, spec, take_turn)
 
 
 def _export_gguf(work: Work, spec: ExportSpec, take_turn: Callable[[], None]) -> None:

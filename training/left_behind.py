@@ -19,11 +19,16 @@ POLL_S = 0.2
 def left_behind_on_stop(
     work: Callable[[], T],
     should_stop: Callable[[], bool],
+    stopped: str = "Stopped while waiting for the network.",
     *,
     seconds: float = inf,
     while_waiting: Callable[[], None] = lambda: None,
 ) -> T:
     """`work()` in a thread of its own, waited for until the user stops or `seconds` have passed.
+
+    Args:
+        stopped: what is said when the user stops.
+        while_waiting: called some times a second.
 
     Raises:
         TrainingAbortedError: `should_stop` said so; the thread goes on by itself.
@@ -41,7 +46,7 @@ def left_behind_on_stop(
     deadline = monotonic() + seconds
     while not wait([outcome], timeout=POLL_S).done:
         if should_stop():
-            raise TrainingAbortedError("Stopped while waiting for the network.")
+            raise TrainingAbortedError(stopped)
         if monotonic() > deadline:
             raise TimeoutError(f"no answer within {seconds:g} s")
         while_waiting()

@@ -9,6 +9,7 @@ HIDDEN = "[hidden]"
 
 TOKENS = re.compile(
     r"""\bhf_[A-Za-z0-9]{16,}            # Hugging Face
+      | \bhf_(?:oauth|jwt)_[\w.-]{16,}   # Hugging Face, logged in through a browser
       | \bsk-[A-Za-z0-9_-]{16,}          # OpenAI, Anthropic
       | \b(?:AKIA|ASIA)[A-Z0-9]{16}\b    # AWS
       | \bgh[pousr]_[A-Za-z0-9]{20,}     # GitHub
@@ -16,6 +17,10 @@ TOKENS = re.compile(
     re.VERBOSE,
 )
 BEARER = re.compile(r"\b(Bearer\s+)[A-Za-z0-9._~+/=-]{8,}", re.IGNORECASE)
+SIGNED = re.compile(
+    r"\b((?:X-Amz-)?(?:Signature|Credential|Security-Token|Policy)=)[^\s&\"'<>]{8,}", re.IGNORECASE
+)
+"""Parameters of a signed address: whoever has it may do what was signed."""
 ASSIGNED = re.compile(
     r"""\b((?:password|passwd|secret|token|api[_-]?key)["']?\s*[=:]\s*["']?)[^\s"'&,;]{4,}""", re.IGNORECASE
 )
@@ -29,6 +34,7 @@ def scrub(text: str) -> str:
     """`text` with every token, key and password replaced by `[hidden]`."""
     text = TOKENS.sub(HIDDEN, text)
     text = BEARER.sub(rf"\1{HIDDEN}", text)
+    text = SIGNED.sub(rf"\1{HIDDEN}", text)
     return ASSIGNED.sub(rf"\1{HIDDEN}", text)
 
 

@@ -21,7 +21,7 @@ from typing import TypeVar
 import anyio
 import anyio.to_thread
 
-from .config import AnySpec, DataSpec, ExportSpec, RegisterSpec, TrainSpec
+from .config import AnySpec, DataSpec, ExportSpec, PushSpec, RegisterSpec, TrainSpec
 from .errors import InputError, MissingExtraError, RunFolderError, RuntimeFailure
 from .lanes import needs_of
 from .models.presets import classify_model
@@ -104,7 +104,9 @@ class TrainingService:
         """Say now what a worker would find out after it has waited; another interpreter is not known here."""
         if self.settings.python is not None:
             return
-        needed = {} if isinstance(spec, RegisterSpec) else {"torch": "train"}
+        needed = {"torch": "train"}
+        if isinstance(spec, PushSpec | RegisterSpec):
+            needed = {"huggingface_hub": "train"} if isinstance(spec, PushSpec) else {}
         if isinstance(spec, DataSpec) and spec.model.load_in_4bit:
             needed["bitsandbytes"] = "quantized"
         for module, extra in needed.items():

@@ -169,26 +169,41 @@ def _train(work: Work, ready: Ready) -> Outcome:
 
 
 def _keep(work: Work, ready: Ready, outcome: Outcome) -> dict[str, Any]:
-    """Save the adapter, copy it, ask the questions, and sum the run up.
+    """Save the adapter, ask the questions, copy the adapter, and sum the run up.
 
     Once the adapter is saved the run is not lost any more: what fails after that is a warning.
     """
-    from .adapter import copy_adapter, finish_adapter
+    from .adapter import copy_adapter, finish_adapter, replace_card
 
     work.journal.phase("saving", "saving the adapter")
     adapter = work.run.adapter_path
-    finish_adapter(outcome.adapter, adapter, ready.tokenizer, ready.plan)
-    work.journal.event("saved", path=str(adapter))
     result = _summary(work, ready, outcome)
+    finish_adapter(outcome.adapter, adapter, ready.tokenizer, ready.plan, _card(work, ready, result))
+    work.journal.event("saved", path=str(adapter))
     work.journal.keep(result)
-    try:
-        result["output"] = copy_adapter(adapter, ready.spec.output)
-        if outcome.status != "cancelled":
+
+    def answer() -> None:
+        if outcome.status != "cancelled" and ready.spec.evaluation.questions:
             result["answers"] = _ask(work, ready)
-    except Exception as error:
-        record = as_record(error, work.run.log_path)
-        work.journal.warning(f"The adapter is saved; what came after it failed: {describe(record)}")
+            replace_card(adapter, _card(work, ready, result))
+
+    def copy() -> None:
+        result["output"] = copy_adapter(adapter, ready.spec.output)
+
+    for later in (answer, copy):
+        try:
+            later()
+        except Exception as error:
+            record = as_record(error, work.run.log_path)
+            work.journal.warning(f"The adapter is saved; what came after it failed: {describe(record)}")
     return result
+
+
+def _card(work: Work, ready: Ready, result: dict[str, Any]) -> str:
+    from .export.model_card import run_card
+    from .export.run_facts import RunFacts
+
+    return run_card(RunFacts.of(work.run, result), "adapter", chat=bool(ready.tokenizer.chat_template))
 
 
 def _summary(work: Work, ready: Ready, outcome: Outcome) -> dict[str, Any]:
@@ -227,8 +242,6 @@ def _ask(work: Work, ready: Ready) -> list[dict[str, str]]:
     from .engine.answers import ask_before_and_after
 
     evaluation = ready.spec.evaluation
-    if not evaluation.questions:
-        return []
     work.journal.phase("answering", f"asking {len(evaluation.questions)} questions before and after")
     gc.collect()  # the engine's model goes before another one comes
     total = len(evaluation.questions)

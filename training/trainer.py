@@ -170,6 +170,29 @@ class Trainer:
         copy_adapter(self._last.adapter_path, str(target))
         return target
 
+    def push_to_hub(self, repo: str, private: bool = True, *, overwrite: bool = False) -> str:
+        """Publish the adapter of the last training on the Hub, with its card; returns its address.
+
+        The access token comes from HF_TOKEN or `hf auth login`.
+
+        Args:
+            repo: `owner/name`; made if there is none.
+            private: whether a repository that is made for this is private.
+            overwrite: replace other weights that the repository holds.
+
+        Raises:
+            InputError: nothing has been trained yet.
+            HubPushError: the Hub did not take it; says what to do.
+        """
+        from .export.hub_push import Destination, push
+        from .export.published_files import published_files
+
+        if self._last is None:
+            raise InputError("There is nothing to publish yet.", hint="Call train() first.")
+        permit = PathPolicy.for_person(self._defaults.home).permit
+        files = published_files(self._last.adapter_path, permit)
+        return push(files, Destination(repo, private, overwrite), lambda message, share: None).url
+
     def _spec(self, dataset: str | Path | None, steps: int | None, samples: int | None) -> TrainSpec:
         paths = PathPolicy.for_person(self._defaults.home)
         arguments = {**self._arguments, "dataset": resolved_source(str(dataset), paths) if dataset else None}

@@ -74,6 +74,8 @@ def _work_of(kind: str) -> Callable[[Work, Callable[[], None]], None]:
             from .export_run import carry_out
         case "register":
             from .register_run import carry_out
+        case "push":
+            from .push_run import carry_out
         case _:
             from .train_run import carry_out
     return carry_out

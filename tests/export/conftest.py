@@ -1,14 +1,23 @@
-"""A GGUF, and a server to register it with."""
+"""A GGUF and an Ollama server for it; a small model that was really trained, and a Hub for it."""
 
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator
+import shutil
+from collections.abc import Callable, Iterator
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
+from facts import write_dataset
 from ollama_stand_in import OllamaStandIn
 from tiny_gguf import write_gguf
+
+from backpropagate.training.runs.folder import RunFolder
+
+from .hub_stand_in import TOKEN, HubStandIn
+
+QUESTION = "What is the value of zorvex?"
 
 
 @pytest.fixture(autouse=True)
@@ -35,3 +44,60 @@ def server(
     with OllamaStandIn(folder, getattr(request, "param", "0.34.1")) as stand_in:
         monkeypatch.setenv("OLLAMA_HOST", stand_in.host)
         yield stand_in
+
+
+@pytest.fixture(scope="session")
+def trained(tiny_model: Path, tmp_path_factory: pytest.TempPathFactory) -> RunFolder:
+    """A completed run of a few steps; not to be changed."""
+    folder = tmp_path_factory.mktemp("trained")
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("BACKPROPAGATE_HOME", str(folder / "home"))
+        patch.setenv("BACKPROPAGATE_RUNTIME_DIR", str(folder / "runtime"))
+        patch.setenv("CUDA_VISIBLE_DEVICES", "")
+        from backpropagate import Trainer
+
+        trainer = Trainer(
+            str(tiny_model),
+            lora_r=4,
+            learning_rate=0.01,
+            batch_size=4,
+            threads=1,
+            questions=[QUESTION],
+            max_new_tokens=4,
+        )
+        run = trainer.train(write_dataset(folder / "secret-project.jsonl"), steps=20)
+    return RunFolder(run.run_folder)
+
+
+@pytest.fixture
+def copied_run(trained: RunFolder, home: Path) -> Callable[[str], RunFolder]:
+    """Puts a copy of the trained run into the test's own home, under a name."""
+
+    def copy(name: str = "") -> RunFolder:
+        target = home / "runs" / (name or trained.run_id)
+        shutil.copytree(trained.path, target)
+        return RunFolder(target)
+
+    return copy
+
+
+@pytest.fixture
+def hub(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Iterator[HubStandIn]:
+    """The Hub for workers, by their environment; and for the library here, which has read its own already."""
+    hub = HubStandIn()
+    for name, value in {
+        "HF_ENDPOINT": hub.endpoint,
+        "HF_TOKEN": TOKEN,
+        "HF_HUB_DISABLE_XET": "1",
+        "HF_HUB_OFFLINE": "0",
+        "HF_HOME": str(tmp_path / "huggingface"),
+    }.items():
+        monkeypatch.setenv(name, value)
+    constants = "huggingface_hub.constants"
+    monkeypatch.setattr(f"{constants}.ENDPOINT", hub.endpoint)
+    monkeypatch.setattr(f"{constants}.HF_HUB_OFFLINE", False)
+    monkeypatch.setattr(f"{constants}.HF_HUB_DISABLE_XET", True)
+    monkeypatch.setattr(f"{constants}.HF_TOKEN_PATH", str(tmp_path / "no-token"))
+    monkeypatch.setattr("huggingface_hub.utils._http.time", SimpleNamespace(sleep=lambda seconds: None))
+    yield hub
+    hub.close()

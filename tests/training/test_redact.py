@@ -8,6 +8,8 @@ from backpropagate.training.redact import looks_secret, scrub
 
 SECRETS = [
     "hf_" + "aB3" * 10,
+    "hf_oauth_" + "eyJhbGciOi.J9-x_" * 2,
+    "https://bucket/object?X-Amz-Credential=AKxyz%2F2026&X-Amz-Signature=0123456789abcdef",
     "sk-ant-" + "x9" * 12,
     "AKIA" + "ABCD1234" * 2,
     "Authorization: Bearer abcdef1234567890",

@@ -21,11 +21,12 @@ Report = Callable[[str, float | None], None]
 ShouldStop = Callable[[], bool]
 
 WEIGHTS = ["*.safetensors"]
-WANTED = ["*.json", "*.jinja", "*.model", "merges.txt", "vocab.txt"]
+WANTED = ["*.json", "*.jinja", "*.model", "merges.txt", "vocab.txt", "README.md"]
 UNWANTED = ["*/*", "consolidated*", "adapter_*"]
 """Other formats' folders, second copies of the weights, and adapters that lie beside them."""
 
 FIRST_ANSWER_S = 5.0
+STOPPED = "Stopped while the model was being downloaded."
 
 
 class HubUnreachableError(ModelLoadError):
@@ -67,7 +68,7 @@ def _ask(hub_id: str, revision: str | None, should_stop: ShouldStop) -> Exceptio
         return HfApi().model_info(hub_id, revision=revision, timeout=FIRST_ANSWER_S)
 
     try:
-        left_behind_on_stop(ask, should_stop, seconds=FIRST_ANSWER_S)
+        left_behind_on_stop(ask, should_stop, STOPPED, seconds=FIRST_ANSWER_S)
     except TrainingAbortedError:
         raise
     except Exception as error:  # each is told to the user, unless the cache can help
@@ -100,7 +101,7 @@ def _download(
         return _snapshot(hub_id, revision, weights, tqdm_class=bar)
 
     try:
-        return left_behind_on_stop(download, should_stop, while_waiting=tell)
+        return left_behind_on_stop(download, should_stop, STOPPED, while_waiting=tell)
     except TrainingAbortedError:
         raise
     except Exception as error:

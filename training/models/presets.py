@@ -52,7 +52,7 @@ def classify_model(name: str) -> ModelSource:
     folder = Path(os.path.expanduser(name))
     if _is_path(name, folder):
         return ModelSource("folder", str(_checked_folder(folder)))
-    if _is_hub_id(name):
+    if is_hub_id(name):
         return ModelSource("hub", name)
     close = nearest(name.lower(), list(PRESETS))
     raise InputError(
@@ -110,6 +110,7 @@ def _checked_folder(folder: Path) -> Path:
     return folder.absolute()
 
 
-def _is_hub_id(name: str) -> bool:
+def is_hub_id(name: str) -> bool:
+    """Whether `name` has the form of a repository of the Hub, `owner/name`."""
     well_formed = HUB_ID.fullmatch(name) and len(name) <= HUB_ID_LENGTH
     return bool(well_formed) and "--" not in name and ".." not in name

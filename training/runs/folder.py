@@ -118,11 +118,17 @@ class RunFolder:
         write_json(self.path / "state.json", state.model_dump(mode="json"))
 
     def plan(self) -> dict[str, Any] | None:
-        path = self.path / "plan.json"
+        return self._record("plan.json")
+
+    def provenance(self) -> dict[str, Any] | None:
+        return self._record("provenance.json")
+
+    def _record(self, name: str) -> dict[str, Any] | None:
+        path = self.path / name
         try:
             return read_json(path) if path.exists() else None
         except (OSError, ValueError) as error:
-            raise self._unreadable("plan.json", error) from error
+            raise self._unreadable(name, error) from error
 
     def write_plan(self, plan: dict[str, Any]) -> None:
         write_json(self.path / "plan.json", plan)

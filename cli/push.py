@@ -1,0 +1,45 @@
+"""`backprop push`."""
+
+from __future__ import annotations
+
+import anyio
+import click
+
+from ..training.arguments import push_spec
+from ..training.paths import PathPolicy
+from ..training.service import Submission, TrainingService
+from .follow import run_exit_code
+from .runs import as_json_option
+from .show import print_json, print_run
+from .train import start_and_follow
+
+
+@click.command("push")
+@click.argument("source", metavar="PATH|RUN")
+@click.option("--repo", required=True, metavar="OWNER/NAME", help="The repository; made if there is none.")
+@click.option("--public", is_flag=True, help="A new repository is public; by default it is private.")
+@click.option("--overwrite", is_flag=True, help="Replace other weights that the repository holds.")
+@click.option("--detach", is_flag=True, help="Start the push and leave; it goes on by itself.")
+@as_json_option
+@click.pass_context
+def push(
+    ctx: click.Context, source: str, repo: str, public: bool, overwrite: bool, detach: bool, as_json: bool
+) -> None:
+    """Publish an adapter or a merged model on the Hugging Face Hub, with its model card.
+
+    The access token comes from HF_TOKEN or `hf auth login`. A push that was interrupted goes on when it is
+    asked for again.
+    """
+    service = TrainingService()
+    paths = PathPolicy.for_person(service.settings.home)
+
+    async def submit() -> Submission:
+        spec = push_spec(source, repo, service.store, paths, private=not public, overwrite=overwrite)
+        return await service.submit(spec)
+
+    view = anyio.run(start_and_follow, service, submit, detach)
+    if as_json:
+        print_json(view)
+    else:
+        print_run(view)
+    ctx.exit(0 if detach else run_exit_code(view))
