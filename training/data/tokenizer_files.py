@@ -9,13 +9,13 @@ from __future__ import annotations
 
 import json
 from collections.abc import Sequence
-from datetime import datetime
 from functools import cached_property
 from pathlib import Path
 from typing import Any
 
 from ..errors import ModelLoadError
 from .libraries import library
+from .template_environment import template_environment
 
 SPECIAL = ("bos_token", "eos_token", "unk_token", "sep_token", "pad_token", "cls_token", "mask_token")
 
@@ -85,7 +85,7 @@ class TokenizerFiles:
     def _environment(self) -> Any:
         from functools import lru_cache
 
-        return lru_cache(_environment().from_string)
+        return lru_cache(template_environment().from_string)
 
 
 def _with_reasoning(message: dict[str, Any]) -> dict[str, Any]:
@@ -112,36 +112,3 @@ def _json(path: Path) -> dict[str, Any]:
         return json.loads(path.read_text(encoding="utf-8"))
     except ValueError as error:
         raise ModelLoadError(f"{path} is not valid JSON: {error}.") from None
-
-
-def _environment() -> Any:
-    """A sandbox with what transformers' documentation promises to chat templates."""
-    from jinja2 import TemplateError
-    from jinja2.ext import Extension, loopcontrols
-    from jinja2.sandbox import ImmutableSandboxedEnvironment
-
-    class Generation(Extension):
-        """`{% generation %}` marks the assistant's turn for others; here it is found by rendering."""
-
-        tags = {"generation"}  # noqa: RUF012 - as jinja declares it
-
-        def parse(self, parser: Any) -> Any:
-            next(parser.stream)
-            return parser.parse_statements(("name:endgeneration",), drop_needle=True)
-
-    def raise_exception(message: str) -> None:
-        raise TemplateError(message)
-
-    def tojson(value: Any, ensure_ascii: bool = False, **how: Any) -> str:
-        return json.dumps(value, ensure_ascii=ensure_ascii, **how)
-
-    environment = ImmutableSandboxedEnvironment(
-        trim_blocks=True, lstrip_blocks=True, extensions=[Generation, loopcontrols]
-    )
-    environment.filters["tojson"] = tojson
-    offered: dict[str, Any] = {
-        "raise_exception": raise_exception,
-        "strftime_now": lambda form: datetime.now().strftime(form),  # pyright: ignore
-    }
-    environment.globals.update(offered)
-    return environment
