@@ -16,8 +16,8 @@ from backpropagate.training.data.rows import RowError
 from backpropagate.training.data.template_shape import shape_of
 
 FRAGMENTS = st.sampled_from(
-    ["", " ", "\n", "\t", "Hi", "é", "东京", "🙂", "<think>", "</think>", "<tool_response>", "</tool_response>",
-     "<|im_end|>", "</s>", "{{ x }}", "{% if %}", "70315926480", '"', "\\", "\u2003", "[/INST]"]
+    ["", " ", "\n", "\t", "Hi", "é", "东京", "🙂", "<think>", "</think>", "<tool_response>",
+     "</tool_response>", "<|im_end|>", "</s>", "{{ x }}", "70315926480", '"', "\\", "\u2003", "[/INST]"]
 )  # fmt: skip
 CONTENTS = st.lists(FRAGMENTS, max_size=5).map("".join)
 TURNS = st.lists(st.tuples(st.sampled_from(["system", "user", "assistant", "tool"]), CONTENTS), max_size=6)
