@@ -29,7 +29,7 @@ from .turn_spans import Span, TurnFinder
 BATCHES_AHEAD = 3
 """Batches that are tokenised while others are rendered."""
 
-WORTH_A_FASTER_ONE = 2**21
+WORTH_A_FASTER_ONE = 2**22
 """Characters to tokenise from which on a faster tokenizer, which takes half a second to make, is worth it."""
 
 
@@ -214,7 +214,7 @@ class Encoder:
 
     def _tokenised(self, texts: Sequence[str], borders: Sequence[Sequence[int]]) -> list[Tokenised]:
         self._characters += sum(map(len, texts))
-        self.expect(self._characters)
+        self.expect(self._characters // 4)  # where so much has come, as much may follow
         fast = self._fast.result() if self._fast and self._fast.done() else None
         found: list[Tokenised | None] = [None] * len(texts)
         if fast:
