@@ -71,7 +71,7 @@ def test_tokens_are_those_of_the_tokenizer_and_only_tokens_wholly_inside_are_tra
     ids, labels = encoder.tokenise([rendered])[0].examples[0]
     assert ids == tokenizer(rendered.text, add_special_tokens=False)["input_ids"]
     assert all(label in (IGNORED, token) for token, label in zip(ids, labels, strict=True))
-    full = encoder._backend.encode(rendered.text, add_special_tokens=False)  # pyright: ignore[reportPrivateUsage]
+    full = encoder._own._backend.encode(rendered.text, add_special_tokens=False)  # pyright: ignore[reportPrivateUsage]
     for (start, end), label, token in zip(full.offsets, labels, ids, strict=True):
         within = [span for span in rendered.spans or [] if span.start <= start < span.end]
         swallowed = (

@@ -312,10 +312,11 @@ def test_writers_of_the_same_key_at_once_all_get_the_same_examples(tmp_path: Pat
 KILLED = """
 import sys, time
 from pathlib import Path
-from backpropagate.training.data.example import Example
+import numpy as np
+from backpropagate.training.data.example import MaskedTokens
 from backpropagate.training.data.token_store import StoreWriter
 with StoreWriter(Path(sys.argv[1]), "key") as store:
-    store.add(Example([1, 2], [1, 2]), False, 1)
+    store.add(MaskedTokens(np.array([1, 2], np.int32), [(0, 2)]), False, 1)
     print("written", flush=True)
     time.sleep(60)
 """
@@ -338,7 +339,9 @@ def test_what_a_killed_writer_leaves_is_never_read_and_removed_later(tmp_path: P
 
 @pytest.mark.skipif(not Path("/dev/full").exists(), reason="needs a device that is always full")
 def test_a_full_disk_is_told_as_such(tmp_path: Path) -> None:
-    from backpropagate.training.data.example import Example
+    import numpy as np
+
+    from backpropagate.training.data.example import MaskedTokens
     from backpropagate.training.data.token_store import StoreWriter
 
     with StoreWriter(tmp_path, "key") as store:
@@ -346,7 +349,7 @@ def test_a_full_disk_is_told_as_such(tmp_path: Path) -> None:
         store._files["input_ids"].close()  # pyright: ignore[reportPrivateUsage]
         store._files["input_ids"] = full  # pyright: ignore[reportPrivateUsage]
         with pytest.raises(DiskFullError):
-            store.add(Example([1], [1]), False, 1)
+            store.add(MaskedTokens(np.array([1], np.int32), [(0, 1)]), False, 1)
 
 
 LINES = st.lists(

@@ -41,7 +41,8 @@ def outcome(tokenizer: Any, row: Any) -> Any:
     encoder = Encoder(tokenizer, DataGroup())
     try:
         rendered = encoder.render(row)
-        return rendered, encoder.tokenise([rendered])
+        (encoded,) = encoder.tokenise([rendered])
+        return rendered, encoded.examples, encoded.kinds
     except RowError as error:
         return error.kind, error.reason
 

@@ -14,7 +14,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from backpropagate.training.data.template_sandbox import template_sandbox
+from backpropagate.training.data.template_environment import template_environment
 from backpropagate.training.export.ollama.go_template import go_template
 from backpropagate.training.export.ollama.pieces import Pieces, TemplateUnknownError, probe
 
@@ -47,7 +47,7 @@ def rendered(template: str, conversation: list[tuple[str, str]]) -> str:
 
 @cache
 def compiled(template: str) -> Any:
-    environment = template_sandbox()
+    environment = template_environment()
     del environment.globals["strftime_now"]
     return environment.from_string(template)
 

@@ -27,6 +27,8 @@ ROLES = {
 }
 REASONING = ("reasoning_content", "thinking", "reasoning")
 KEPT = ("name", "tool_call_id")
+USUAL = frozenset(("system", "user", "assistant", "tool"))
+"""Roles that are called so already."""
 
 
 def message_of(turn: object, number: int) -> Message:
@@ -41,6 +43,8 @@ def message_of(turn: object, number: int) -> Message:
     if not isinstance(turn, dict):
         raise RowError("wrong_type", f"turn {number} is {type(turn).__name__}, not an object")
     fields = cast("dict[str, Any]", turn)
+    if _is_message(fields):
+        return fields
     role = _role(fields, number)
     content = _content(fields.get("content", fields.get("value")), number)
     if role == "function_call":
@@ -58,6 +62,14 @@ def message_of(turn: object, number: int) -> Message:
     elif content is None:
         raise RowError("wrong_type", f"turn {number} ({role}) has no content")
     return _with_extras(message, fields, number)
+
+
+def _is_message(fields: dict[str, Any]) -> bool:
+    """Whether a turn is as most turns are, with nothing to be changed."""
+    if len(fields) != 2:
+        return False
+    role = fields.get("role")
+    return isinstance(role, str) and role in USUAL and isinstance(fields.get("content"), str)
 
 
 def _with_extras(message: Message, fields: dict[str, Any], number: int) -> Message:

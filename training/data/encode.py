@@ -10,24 +10,27 @@ straddle; white space that it swallows behind it does not count.
 from __future__ import annotations
 
 import hashlib
-from bisect import bisect_left
 from collections import deque
 from collections.abc import Iterable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
-from copy import deepcopy
 from functools import cached_property
 from typing import Any, NamedTuple
 
 from ..config import DataGroup
 from ..errors import ChatTemplateError
 from .chat_template import ANOTHER_TEMPLATE, ChatTemplate
-from .example import IGNORED, Example
+from .example import Example, MaskedTokens
+from .fast_tokenizer import FastTokenizer, fast_tokenizer
 from .messages import Completion, Conversation, Message, Preference, Recognised, Text, as_messages
 from .rows import RowError
+from .token_borders import OwnTokenizer, Tokenised
 from .turn_spans import Span, TurnFinder
 
 BATCHES_AHEAD = 3
 """Batches that are tokenised while others are rendered."""
+
+WORTH_A_FASTER_ONE = 2**22
+"""Characters to tokenise from which on a faster tokenizer, which takes half a second to make, is worth it."""
 
 
 class Rendered(NamedTuple):
@@ -49,11 +52,12 @@ class Encoded(NamedTuple):
     """A row's examples and what was met on the way.
 
     Args:
+        parts: its examples; a long document gives several, so that nothing of it is lost.
         length: tokens of the whole row, before any cut.
         trained: tokens that carry loss, in all examples.
     """
 
-    examples: list[Example]
+    parts: list[MaskedTokens]
     length: int
     trained: int
     kinds: tuple[str, ...] = ()
@@ -61,7 +65,11 @@ class Encoded(NamedTuple):
     @property
     def kept(self) -> int:
         """Tokens of all examples together."""
-        return sum(len(input_ids) for input_ids, _ in self.examples)
+        return sum(len(part.input_ids) for part in self.parts)
+
+    @property
+    def examples(self) -> list[Example]:
+        return [part.example() for part in self.parts]
 
 
 class Encoder:
@@ -84,10 +92,12 @@ class Encoder:
         self._tokenizer = tokenizer
         self._template = ChatTemplate(tokenizer) if tokenizer.chat_template else None
         self._added = set(tokenizer.added_tokens_decoder)
+        self._fast: Future[FastTokenizer | None] | None = None
+        self._characters = 0
 
     @cached_property
-    def _backend(self) -> Any:
-        return _with_full_offsets(self._tokenizer.backend_tokenizer)
+    def _own(self) -> OwnTokenizer:
+        return OwnTokenizer(self._tokenizer.backend_tokenizer)
 
     @cached_property
     def _prefix(self) -> list[int]:
@@ -170,83 +180,94 @@ class Encoder:
         ]
         return turns[-1:] if self._data.train_on == "last" else turns
 
+    def expect(self, characters: int) -> None:
+        """Tells how much will be tokenised: for much text, a faster tokenizer is made beside other work."""
+        if characters >= WORTH_A_FASTER_ONE and self._fast is None:
+            thread = ThreadPoolExecutor(1, "fast-tokenizer")
+            self._fast = thread.submit(fast_tokenizer, self._tokenizer.backend_tokenizer)
+            thread.shutdown(wait=False)
+
     def tokenise(self, rows: Sequence[Rendered]) -> list[Encoded]:
         """The rows as examples.
 
         Raises:
             ChatTemplateError: an end-of-turn token is not where the template put it.
         """
-        return self._encoded(rows, self._encodings(rows))
+        texts = [row.text for row in rows]
+        borders = [[border for span in row.spans or () for border in (span.start, span.end)] for row in rows]
+        found = self._tokenised(texts, borders)
+        return [self._encoded(row, one) for row, one in zip(rows, found, strict=True)]
 
     def tokenise_all(self, batches: Iterable[Sequence[Rendered]]) -> Iterator[list[Encoded]]:
         """`tokenise` for each of many batches.
 
-        The tokenizer works on all cores and without Python's lock, so that rows are rendered meanwhile.
+        Tokenizers work on all cores and without Python's lock, so that rows are rendered meanwhile.
         """
-        running: deque[tuple[Sequence[Rendered], Future[list[Any]]]] = deque()
+        running: deque[Future[list[Encoded]]] = deque()
         with ThreadPoolExecutor(1, "tokenise") as thread:
             for rows in batches:
-                running.append((rows, thread.submit(self._encodings, rows)))
+                running.append(thread.submit(self.tokenise, rows))
                 if len(running) > BATCHES_AHEAD:
-                    rows, found = running.popleft()
-                    yield self._encoded(rows, found.result())
-            for rows, found in running:
-                yield self._encoded(rows, found.result())
+                    yield running.popleft().result()
+            while running:
+                yield running.popleft().result()
 
-    def _encodings(self, rows: Sequence[Rendered]) -> list[Any]:
-        return self._backend.encode_batch([row.text for row in rows], add_special_tokens=False)
-
-    def _encoded(self, rows: Sequence[Rendered], encodings: Sequence[Any]) -> list[Encoded]:
-        return [self._examples(row, found) for row, found in zip(rows, encodings, strict=True)]
+    def _tokenised(self, texts: Sequence[str], borders: Sequence[Sequence[int]]) -> list[Tokenised]:
+        self._characters += sum(map(len, texts))
+        self.expect(self._characters // 4)  # where so much has come, as much may follow
+        fast = self._fast.result() if self._fast and self._fast.done() else None
+        found: list[Tokenised | None] = [None] * len(texts)
+        if fast:
+            found = fast.tokenise(texts, borders)
+        left = [number for number, one in enumerate(found) if one is None]
+        own = self._own.tokenise([texts[number] for number in left], [borders[number] for number in left])
+        for number, one in zip(left, own, strict=True):
+            found[number] = one
+        return [one for one in found if one is not None]
 
     def character_of_token(self, text: str, number: int) -> int:
         """Where a text's token number `number`, counted from 0, begins."""
-        return self._backend.encode(text, add_special_tokens=False).offsets[number][0]
+        return self._own.character_of_token(text, number)
 
-    def _examples(self, row: Rendered, encoding: Any) -> Encoded:
-        ids: list[int] = encoding.ids
-        labels = ids if row.spans is None else masked(ids, self._ranges(row, encoding, ids))
+    def _encoded(self, row: Rendered, found: Tokenised) -> Encoded:
+        whole = MaskedTokens(found.ids, self._trained(row, found))
+        length, size = len(found.ids), self._data.max_seq_length
         if row.document:
-            ids, labels = self._as_document(ids, labels)
-        if row.document and row.spans is None:
-            examples = list(_windows(ids, labels, self._data.max_seq_length))
-        else:
-            cut = self._data.max_seq_length
-            examples = [Example(ids[:cut], labels[:cut])]
-        trained = sum(len(labels) - labels.count(IGNORED) for _, labels in examples)
-        kinds = row.kinds + (("truncated",) if sum(len(ids) for ids, _ in examples) < len(ids) else ())
-        return Encoded(examples, len(ids), trained, kinds if trained else (*row.kinds, "nothing_to_learn"))
+            whole = self._as_document(whole)
+            length = len(whole.input_ids)
+        ends = length if row.document and row.spans is None else size
+        parts = [whole.part(start, start + size) for start in range(0, max(1, ends), size)]
+        trained = sum(part.trained_tokens for part in parts)
+        kinds = row.kinds + (("truncated",) if sum(len(part.input_ids) for part in parts) < length else ())
+        return Encoded(parts, length, trained, kinds if trained else (*row.kinds, "nothing_to_learn"))
 
-    def _ranges(self, row: Rendered, encoding: Any, ids: list[int]) -> list[tuple[int, int]]:
+    def _trained(self, row: Rendered, found: Tokenised) -> list[tuple[int, int]]:
         """The tokens that lie in each trained span."""
-        ranges = [
-            (_token_from(encoding, span.start, ids), _token_from(encoding, span.end, ids))
-            for span in row.spans or ()
-        ]
-        if not row.document and any(ids[end - 1] not in self._added for _, end in ranges):
+        if row.spans is None:
+            return [(0, len(found.ids))]
+        ranges = [*zip(found.borders[::2], found.borders[1::2], strict=True)]
+        if not row.document and any(int(found.ids[end - 1]) not in self._added for _, end in ranges):
             raise ChatTemplateError(
                 "The tokenizer does not keep the end of a turn as one token: the loss mask cannot be exact.",
                 hint=ANOTHER_TEMPLATE,
             )
         return ranges
 
-    def _as_document(self, ids: list[int], labels: list[int]) -> tuple[list[int], list[int]]:
+    def _as_document(self, tokens: MaskedTokens) -> MaskedTokens:
+        """With the tokens that stand before and behind every plain text; the last one is learnt."""
+        import numpy as np
+
         end: list[int] = [] if self._tokenizer.eos_token_id is None else [self._tokenizer.eos_token_id]
-        return [*self._prefix, *ids, *end], [*[IGNORED] * len(self._prefix), *labels, *end]
+        ids = np.concatenate([self._prefix, tokens.input_ids, end]).astype(np.int32)
+        shift = len(self._prefix)
+        trained = [(start + shift, stop + shift) for start, stop in tokens.trained]
+        return MaskedTokens(ids, [*trained, (len(ids) - len(end), len(ids))])
 
 
 def encode(row: Recognised, tokenizer: Any, data: DataGroup | None = None) -> Encoded:
     """One row as examples; see `Encoder` for many."""
     encoder = Encoder(tokenizer, data or DataGroup())
     return encoder.tokenise([encoder.render(row)])[0]
-
-
-def masked(ids: Sequence[int], ranges: Sequence[tuple[int, int]]) -> list[int]:
-    """Labels that are the ids within the ranges of tokens and -100 elsewhere."""
-    labels = [IGNORED] * len(ids)
-    for start, end in ranges:
-        labels[start:end] = ids[start:end]
-    return labels
 
 
 def merge_system(messages: list[Message], silent: frozenset[int]) -> tuple[list[Message], frozenset[int]]:
@@ -261,30 +282,3 @@ def merge_system(messages: list[Message], silent: frozenset[int]) -> tuple[list[
 def _loses_system(messages: Sequence[Message], text: str) -> bool:
     system = messages[0]["content"].strip() if messages[0]["role"] == "system" else ""
     return system not in text
-
-
-def _windows(ids: list[int], labels: list[int], size: int) -> Iterator[Example]:
-    """A long document as several examples, so that nothing of it is lost."""
-    for start in range(0, len(ids), size):
-        yield Example(ids[start : start + size], labels[start : start + size])
-
-
-def _token_from(encoding: Any, character: int, ids: list[int]) -> int:
-    """The first token that begins at a character or later."""
-    token = encoding.char_to_token(character)
-    if token is None:  # no token holds the character: the text ends, or a normaliser dropped it
-        return bisect_left([start for start, _ in encoding.offsets], character)
-    while token < len(ids) and encoding.token_to_chars(token)[0] < character:
-        token += 1
-    return token
-
-
-def _with_full_offsets(backend: Any) -> Any:
-    """A copy whose offsets count the space before a word as part of its token; many hide it."""
-    from tokenizers.processors import ByteLevel
-
-    copy = deepcopy(backend)
-    copy.no_truncation()
-    copy.no_padding()
-    copy.post_processor = ByteLevel(trim_offsets=False)
-    return copy

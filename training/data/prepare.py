@@ -34,7 +34,8 @@ from .treatment import Treatment
 CACHE_VERSION = 1
 """Raised when what is stored, or how it comes about, changes."""
 
-ROWS_AT_ONCE = 256
+ROWS_AT_ONCE, CHARACTERS_AT_ONCE = 256, 2**19
+"""A batch is tokenised when it has either."""
 
 
 @dataclass
@@ -174,6 +175,7 @@ class Preparation:
 
     def run(self, store: StoreWriter, provenance: dict[str, Any]) -> Path:
         stamp = self._source.stamp()
+        self._encoder.expect(self._source.size())
         rows = read_rows(self._source, self._data.columns, self._progress("reading the dataset"))
         selection = select(rows, self._data, self._seed, self._treatment)
         self._summary.notes += selection.notes
@@ -207,13 +209,15 @@ class Preparation:
 
     def _batches(self, selection: Selection) -> Iterator[list[tuple[Read, Rendered]]]:
         waiting: list[tuple[Read, Rendered]] = []
+        characters = 0
         for read in read_rows(self._source, self._data.columns, self._progress("tokenising")):
             rendered = self._rendered(read, selection)
             if rendered is not None:
                 waiting.append((read, rendered))
-            if len(waiting) == ROWS_AT_ONCE:
+                characters += len(rendered.text)
+            if len(waiting) == ROWS_AT_ONCE or characters > CHARACTERS_AT_ONCE:
                 yield waiting
-                waiting = []
+                waiting, characters = [], 0
         if waiting:
             yield waiting
 
@@ -238,9 +242,9 @@ class Preparation:
                 continue
             self._count(read, one)
             held_out = bool(selection.held_out[read.number])
-            for example in one.examples:
-                store.add(example, held_out, int(selection.hashes[read.number]))
-                self._summary.tokens += len(example.input_ids)
+            for part in one.parts:
+                store.add(part, held_out, int(selection.hashes[read.number]))
+                self._summary.tokens += len(part.input_ids)
                 self._summary.held_out += held_out
 
     def _count(self, read: Read, encoded: Encoded) -> None:

@@ -26,7 +26,7 @@ from pathlib import Path
 from typing import IO, TYPE_CHECKING, Any, NamedTuple
 
 from ..errors import DiskFullError
-from .example import IGNORED, Example
+from .example import IGNORED, Example, MaskedTokens
 
 if TYPE_CHECKING:
     import numpy as np
@@ -66,19 +66,20 @@ class StoreWriter:
             file.close()
         shutil.rmtree(self._folder, ignore_errors=True)
 
-    def add(self, example: Example, held_out: bool, row_hash: int) -> None:
+    def add(self, example: MaskedTokens, held_out: bool, row_hash: int) -> None:
         """Appends one example.
 
         Raises:
             DiskFullError: there is no space left.
         """
-        import numpy as np
-
-        self._tokens += len(example.input_ids)
-        labels = np.array(example.labels, np.int32)
+        length = len(example.input_ids)
+        trained = bytearray(length)
+        for start, end in example.trained:
+            trained[start:end] = b"\1" * (end - start)
+        self._tokens += length
         try:
-            self._files["input_ids"].write(np.array(example.input_ids, np.int32).tobytes())
-            self._files["trained"].write((labels != IGNORED).tobytes())
+            self._files["input_ids"].write(example.input_ids.tobytes())
+            self._files["trained"].write(trained)
             self._files["ends"].write(self._tokens.to_bytes(8, "little"))
             self._files["side"].write(bytes([held_out]))
             self._files["hashes"].write(row_hash.to_bytes(8, "little"))

@@ -15,7 +15,7 @@ from typing import Any
 
 from ..errors import ModelLoadError
 from .libraries import library
-from .template_sandbox import template_sandbox
+from .template_environment import template_environment
 
 SPECIAL = ("bos_token", "eos_token", "unk_token", "sep_token", "pad_token", "cls_token", "mask_token")
 
@@ -85,7 +85,7 @@ class TokenizerFiles:
     def _environment(self) -> Any:
         from functools import lru_cache
 
-        return lru_cache(template_sandbox().from_string)
+        return lru_cache(template_environment().from_string)
 
 
 def _with_reasoning(message: dict[str, Any]) -> dict[str, Any]:

@@ -18,17 +18,15 @@ stops).
 from __future__ import annotations
 
 from collections.abc import Sequence
+from itertools import accumulate
 from typing import Any, NamedTuple
 
 from ..errors import ChatTemplateError
 from .chat_template import ANOTHER_TEMPLATE, ChatTemplate
 from .messages import Message
 from .rows import RowError
+from .template_shape import Shape
 from .turn_frame import QUESTIONS, probe_frame, shared_prefix
-
-PLAIN = {"role", "content"}
-MOST_REMEMBERED = 1000
-"""Sequences of roles."""
 
 
 class Span(NamedTuple):
@@ -50,7 +48,6 @@ class TurnFinder:
         self._template = template
         self.frame = probe_frame(template)
         self._closing = self.frame.gap + self.frame.end
-        self._between: dict[tuple[str, ...], list[str] | None] = {}
         self._verify()
 
     def spans(self, messages: Sequence[Message], tools: Any, turns: Sequence[int]) -> tuple[str, list[Span]]:
@@ -62,53 +59,25 @@ class TurnFinder:
         Raises:
             RowError: the template refuses the conversation, or a turn's characters cannot be told exactly.
         """
+        shaped = self._template.shaped(messages, tools)
+        spans = self._between_pieces(*shaped, turns) if shaped else None
+        if shaped and spans is not None:
+            shape, shown = shaped
+            return shape.text(shown), spans
         text = self._template.render(messages, tools)
-        spans = self._all_at_once(text, messages, tools, turns)
-        if spans is None:
-            spans = [self._one(text, messages, tools, index) for index in turns]
-        return text, spans
+        return text, [self._one(text, messages, tools, index) for index in turns]
 
-    def _all_at_once(
-        self, text: str, messages: Sequence[Message], tools: Any, turns: Sequence[int]
-    ) -> list[Span] | None:
-        """The spans if every message is rendered as it is or trimmed, as in most conversations.
-
-        What then stands between the contents depends on the roles alone, so it is rendered once for all
-        conversations of the same roles; `text` must be exactly that with these contents.
-        """
-        if tools or any(message.keys() != PLAIN for message in messages):
-            return None
-        roles = tuple(message["role"] for message in messages)
-        if roles not in self._between:
-            if len(self._between) >= MOST_REMEMBERED:
-                self._between.clear()
-            self._between[roles] = self._pieces(roles)
-        pieces = self._between[roles]
-        if pieces is None:
-            return None
-        places = _walk(text, pieces, [message["content"] for message in messages])
-        return None if places is None else self._around(places, pieces, turns)
-
-    def _pieces(self, roles: tuple[str, ...]) -> list[str] | None:
-        """What the template puts before, between and behind contents, if it shows each once and in order."""
-        marks = [number_not_in("", index) for index in range(len(roles))]
-        marked = [{"role": role, "content": mark} for role, mark in zip(roles, marks, strict=True)]
-        try:
-            return split_at(self._template.render(marked), marks)
-        except RowError:
-            return None
-
-    def _around(
-        self, places: list[tuple[int, int]], pieces: list[str], turns: Sequence[int]
-    ) -> list[Span] | None:
-        """The turns, from the places of their contents."""
+    def _between_pieces(self, shape: Shape, shown: Sequence[str], turns: Sequence[int]) -> list[Span] | None:
+        """The turns of a conversation whose shape is known, if each stands in the usual frame."""
+        ends = [*accumulate(len(piece) + len(text) for piece, text in zip(shape.pieces, shown, strict=False))]
         spans: list[Span] = []
         for index in turns:
-            (begin, end), before = places[index], pieces[index]
+            before = shape.pieces[index]
             start = self.frame.start_in(before)
-            if start is None or not pieces[index + 1].startswith(self._closing):
+            if start is None or not shape.pieces[index + 1].startswith(self._closing):
                 return None
-            spans.append(Span(index, begin - (len(before) - start), end + len(self._closing)))
+            begin = ends[index] - len(shown[index])
+            spans.append(Span(index, begin - (len(before) - start), ends[index] + len(self._closing)))
         return spans
 
     def _one(self, text: str, messages: Sequence[Message], tools: Any, index: int) -> Span:
@@ -208,29 +177,6 @@ def split_at(text: str, marks: list[str]) -> list[str] | None:
             return None
         pieces.append(before)
     return [*pieces, text]
-
-
-def _walk(text: str, pieces: list[str], contents: list[str]) -> list[tuple[int, int]] | None:
-    """Where the contents stand, if `text` is exactly the pieces with them (or them trimmed) in between."""
-    if not text.startswith(pieces[0]):
-        return None
-    places: list[tuple[int, int]] = []
-    at = len(pieces[0])
-    for content, after in zip(contents, pieces[1:], strict=True):
-        length = _length_before(text, at, content, after)
-        if length is None:
-            return None
-        places.append((at, at + length))
-        at += length + len(after)
-    return places if at == len(text) else None
-
-
-def _length_before(text: str, at: int, content: str, after: str) -> int | None:
-    """How many characters from `at` on are `content`, as it is or trimmed, with `after` behind them."""
-    for variant in (content, content.strip(), content.lstrip(), content.rstrip()):
-        if text.startswith(variant, at) and text.startswith(after, at + len(variant)):
-            return len(variant)
-    return None
 
 
 def _inexact(reason: str) -> RowError:

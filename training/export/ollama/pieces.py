@@ -7,7 +7,7 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 from ...data.chat_template import failures
-from ...data.template_sandbox import template_sandbox
+from ...data.template_environment import template_environment
 
 SYSTEM, FIRST, ANSWER, SECOND, REPLY, THIRD = "sYq7s", "uQk1u", "aWz4a", "uRj2u", "aXv5a", "uTm3u"
 """Contents of the probes: texts that no template says by itself."""
@@ -127,7 +127,7 @@ class _Renderer:
     """Renders conversations of (role, content) with a generation prompt, in a sandbox."""
 
     def __init__(self, template: str, bos_token: str, eos_token: str, adds_bos: bool) -> None:
-        environment = template_sandbox()
+        environment = template_environment()
         # A Go template cannot tell the date: one that falls back to a fixed date is asked for that.
         del environment.globals["strftime_now"]
         self._tokens = {"bos_token": bos_token, "eos_token": eos_token}

@@ -7,8 +7,12 @@ from datetime import datetime
 from typing import Any
 
 
-def template_sandbox() -> Any:
-    """A sandbox with what transformers' documentation promises to chat templates."""
+def template_environment(kind: type[Any] | None = None) -> Any:
+    """A sandbox with what transformers' documentation promises to chat templates.
+
+    Args:
+        kind: a class of sandboxes; None for jinja's own.
+    """
     from jinja2 import TemplateError
     from jinja2.ext import Extension, loopcontrols
     from jinja2.sandbox import ImmutableSandboxedEnvironment
@@ -28,7 +32,7 @@ def template_sandbox() -> Any:
     def tojson(value: Any, ensure_ascii: bool = False, **how: Any) -> str:
         return json.dumps(value, ensure_ascii=ensure_ascii, **how)
 
-    environment = ImmutableSandboxedEnvironment(
+    environment = (kind or ImmutableSandboxedEnvironment)(
         trim_blocks=True, lstrip_blocks=True, extensions=[Generation, loopcontrols]
     )
     environment.filters["tojson"] = tojson

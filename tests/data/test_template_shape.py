@@ -1,0 +1,111 @@
+"""Conversations put together from a template's shape are what the template itself renders, or left to it."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+
+from backpropagate.training.config import DataGroup
+from backpropagate.training.data.chat_template import ChatTemplate
+from backpropagate.training.data.encode import Encoder
+from backpropagate.training.data.messages import Conversation
+from backpropagate.training.data.rows import RowError
+from backpropagate.training.data.template_shape import shape_of
+
+FRAGMENTS = st.sampled_from(
+    ["", " ", "\n", "\t", "Hi", "é", "东京", "🙂", "<think>", "</think>", "<tool_response>",
+     "</tool_response>", "<|im_end|>", "</s>", "{{ x }}", "70315926480", '"', "\\", "\u2003", "[/INST]"]
+)  # fmt: skip
+CONTENTS = st.lists(FRAGMENTS, max_size=5).map("".join)
+TURNS = st.lists(st.tuples(st.sampled_from(["system", "user", "assistant", "tool"]), CONTENTS), max_size=6)
+
+
+def outcome(encoder: Encoder, row: Conversation) -> Any:
+    try:
+        return encoder.render(row)
+    except RowError as error:
+        return error.kind
+
+
+@settings(max_examples=40, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(turns=TURNS)
+def test_a_shape_gives_the_text_and_the_turns_that_rendering_gives(
+    family: str, tokenizer_of: Any, turns: list[tuple[str, str]]
+) -> None:
+    tokenizer = tokenizer_of(family)
+    turns = [("user", "Hi"), *turns, ("assistant", "Hello")]
+    row = Conversation("openai", [{"role": role, "content": content} for role, content in turns])
+    slow = Encoder(tokenizer, DataGroup())
+    slow.finder._template.shaped = lambda messages, tools=None: None  # type: ignore[method-assign]
+    fast = Encoder(tokenizer, DataGroup())
+    assert outcome(fast, row) == outcome(slow, row)
+
+
+def test_the_usual_conversations_of_all_families_have_a_shape(family: str, tokenizer_of: Any) -> None:
+    messages = [{"role": "user", "content": "Hi"}, {"role": "assistant", "content": " Hello\n"}] * 3
+    shaped = ChatTemplate(tokenizer_of(family)).shaped(messages)
+    assert shaped is not None
+    assert shaped[0].text(shaped[1]) == tokenizer_of(family).apply_chat_template(messages, tokenize=False)
+
+
+LOOP = "{% for message in messages %}{% set content = message.content %}BODY{% endfor %}"
+
+
+@pytest.mark.parametrize(
+    "body",
+    [
+        "{{ content | upper }}",
+        "{{ content | tojson }}",
+        "{{ content | replace('a', 'b') }}",
+        "{{ content | length }}{{ content }}",
+        "{{ content }}{{ content }}",
+        "{{ content[:9] }}",
+        "{{ (content ~ '!') | trim }}",
+        "{{ content.split('x')[0] }}",
+        "{{ '%s' % (content,) }}",
+        "{{ '{}'.format(content) }}",
+        "{{ ','.join([content]) }}",
+        "{{ [content] | join }}",
+        "{{ content if content in 'yes no' else 'other' }}",
+        "{{ content if content is in 'yes no' else 'other' }}",
+        "{{ content if 'yes'.startswith(content) else 'other' }}",
+        "{{ content if content < 'm' else 'other' }}",
+        "{{ content if content == messages[0].content else 'other' }}",
+        "{{ content if '!' in ('?' + content) else 'other' }}",
+        "{% set text %}<{{ content }}>{% endset %}{{ text if '!' in text else 'other' }}",
+        "{% macro show(text) %}<{{ text }}>{% endmacro %}{{ show(content) if '!' in show(content) else '' }}",
+        "{% for letter in content %}{{ letter }}{% endfor %}",
+        "{{ {content: 1}[content] }}{{ content }}",
+        "{{ message }}",
+    ],
+)
+def test_a_template_that_looks_inside_contents_has_no_shape(body: str) -> None:
+    assert shape_of(LOOP.replace("BODY", body), {}, ["user", "assistant"]) is None
+
+
+@pytest.mark.parametrize(
+    "body, content, shown",
+    [
+        ("<{{ content | trim }}>", " a ", "<a>"),
+        ("<{{ content.lstrip('-') }}>", "-a-", "<a->"),
+        ("{{ '<' ~ content ~ loop.index ~ '>' }}", "a", "<a1>"),
+        ("{% macro show(text) %}<{{ text }}>{% endmacro %}{{ show(content) }}", "a", "<a>"),
+        ("{% set text %}<{{ content }}>{% endset %}{{ text }}", "a", "<a>"),
+        ("{% set ns = namespace(text='<' + content) %}{{ ns.text + '>' }}", "a", "<a>"),
+        ("{% if '!' in content %}!{% else %}<{{ content }}>{% endif %}", "a", "<a>"),
+        ("{% if '!' in content %}!{% else %}<{{ content }}>{% endif %}", "a!", None),
+        ("{% if content %}<{{ content }}>{% endif %}", "", None),
+        ("{% if content.strip().endswith('!') %}{% else %}<{{ content }}>{% endif %}", "a! ", None),
+        ("{% if content == 'a' %}{% else %}<{{ content }}>{% endif %}", "a", None),
+    ],
+)
+def test_a_shape_holds_for_contents_that_answer_as_the_opaque_one(
+    body: str, content: str, shown: str | None
+) -> None:
+    shape = shape_of(LOOP.replace("BODY", body), {}, ["user"])
+    assert shape is not None
+    contents = shape.contents([{"role": "user", "content": content}])
+    assert (None if contents is None else shape.text(contents)) == shown

@@ -1,0 +1,73 @@
+"""Tokens of texts, and which of them begin at given characters: by the model's own tokenizer."""
+
+from __future__ import annotations
+
+from bisect import bisect_left
+from collections.abc import Sequence
+from copy import deepcopy
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+if TYPE_CHECKING:
+    import numpy as np
+    from numpy.typing import NDArray
+
+
+class Tokenised(NamedTuple):
+    """A text's tokens.
+
+    Args:
+        ids: (tokens,)
+        borders: for each character that was asked for, the first token that begins there or later.
+    """
+
+    ids: NDArray[np.int32]
+    borders: list[int]
+
+
+class OwnTokenizer:
+    """The model's own tokenizer, which knows where in a text each token lies.
+
+    Args:
+        backend: a `tokenizers.Tokenizer`.
+    """
+
+    def __init__(self, backend: Any) -> None:
+        self._backend = _with_full_offsets(backend)
+
+    def tokenise(self, texts: Sequence[str], borders: Sequence[Sequence[int]]) -> list[Tokenised]:
+        """The texts' tokens, without any that the tokenizer puts around a text.
+
+        Args:
+            borders: (texts,) characters at which it matters what token begins.
+        """
+        import numpy as np
+
+        found = self._backend.encode_batch(texts, add_special_tokens=False)
+        return [
+            Tokenised(np.array(one.ids, np.int32), [_token_from(one, border) for border in asked])
+            for one, asked in zip(found, borders, strict=True)
+        ]
+
+    def character_of_token(self, text: str, number: int) -> int:
+        """Where a text's token number `number`, counted from 0, begins."""
+        return self._backend.encode(text, add_special_tokens=False).offsets[number][0]
+
+
+def _token_from(encoding: Any, character: int) -> int:
+    token = encoding.char_to_token(character)
+    if token is None:  # no token holds the character: the text ends, or a normaliser dropped it
+        return bisect_left([start for start, _ in encoding.offsets], character)
+    while token < len(encoding) and encoding.token_to_chars(token)[0] < character:
+        token += 1
+    return token
+
+
+def _with_full_offsets(backend: Any) -> Any:
+    """A copy whose offsets count the space before a word as part of its token; many hide it."""
+    from tokenizers.processors import ByteLevel
+
+    copy = deepcopy(backend)
+    copy.no_truncation()
+    copy.no_padding()
+    copy.post_processor = ByteLevel(trim_offsets=False)
+    return copy
