@@ -10,6 +10,7 @@ packed_step       our own forward and backward, for Llama-shaped decoders
   label_loss        head and cross-entropy on label rows
   weights           safetensors straight into the merged buffers
 autograd_step     any other causal model, by transformers, PEFT and autograd
+  peft_lora         its LoRA in our flat buffer
   huggingface_base  the base and its linear modules
 fit               the loop that both run in
   packing           which examples make up a step, and how it is split
