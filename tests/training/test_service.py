@@ -3,12 +3,10 @@
 from __future__ import annotations
 
 import json
-import os
-import subprocess
-import sys
 from pathlib import Path
 
 import pytest
+from small_disk import needs_small_disk, small_disk
 from waiting import (
     busy_device,
     events_of,
@@ -16,7 +14,6 @@ from waiting import (
     small_spec,
     wait_for_phase,
     wait_for_step,
-    wait_until,
 )
 
 from backpropagate.training.errors import (
@@ -326,14 +323,12 @@ async def test_any_unique_part_of_an_id_finds_a_run(
         await service.get("nonsense")
 
 
-@pytest.mark.skipif(sys.platform != "linux" or os.geteuid() != 0, reason="mounting a small disk takes root")
+@needs_small_disk
 async def test_a_full_disk_refuses_the_run_and_leaves_nothing_half_written(
     dataset: Path, tiny_model: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     disk = tmp_path / "small-disk"
-    disk.mkdir()
-    subprocess.run(["mount", "-t", "tmpfs", "-o", "size=256k", "tmpfs", str(disk)], check=True)
-    try:
+    with small_disk(disk, "256k"):
         monkeypatch.setenv("BACKPROPAGATE_HOME", str(disk / "home"))
         service = TrainingService()
         run = await service.submit(small_spec(dataset, tiny_model, lora_r=64, steps=1))
@@ -350,7 +345,3 @@ async def test_a_full_disk_refuses_the_run_and_leaves_nothing_half_written(
         assert caught.value.exit_code == 2
         assert service.store.ids() == before
         assert json.loads((Path(view.run_folder) / "state.json").read_text())["status"] == "failed"
-    finally:
-        wait_until(
-            lambda: subprocess.run(["umount", str(disk)], capture_output=True).returncode == 0, "the unmount"
-        )

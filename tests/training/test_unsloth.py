@@ -10,7 +10,7 @@ from pathlib import Path
 
 import psutil
 import pytest
-from waiting import events_of, kill_worker, small_spec, wait_for_step, wait_until
+from waiting import events_of, kill_worker, small_spec, wait_until
 
 from backpropagate import Callbacks, Trainer
 from backpropagate.training.runs.events import Event
@@ -41,12 +41,12 @@ class FastLanguageModel:
 '''
 
 
-def environment_with_stand_in(folder: Path) -> Path:
+def environment_with_stand_in(folder: Path, stand_in: str = STAND_IN) -> Path:
     """The interpreter of a virtual environment with a stand-in for Unsloth beside this one's libraries."""
     venv.create(folder, symlinks=os.name != "nt")
     site = next(folder.glob("[Ll]ib/**/site-packages"))
     (site / "ours.pth").write_text("\n".join(path for path in sys.path if "site-packages" in path))
-    (site / "unsloth.py").write_text(STAND_IN)
+    (site / "unsloth.py").write_text(stand_in)
     (site / "unsloth-0.0.dist-info").mkdir()
     (site / "unsloth-0.0.dist-info/METADATA").write_text(
         "Metadata-Version: 2.1\nName: unsloth\nVersion: 0.0\n"
@@ -109,17 +109,23 @@ def test_a_cancelled_run_stops_within_one_step_and_keeps_what_unsloth_has_learnt
 
 @pytest.mark.anyio
 async def test_unsloths_process_dies_with_the_worker(
-    unsloth: str, service: TrainingService, dataset: Path, tiny_model: Path
+    service: TrainingService, dataset: Path, tiny_model: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    spec = small_spec(dataset, tiny_model, engine="unsloth", steps=100_000)
-    run = service.store.find((await service.submit(spec)).run_id)
-    wait_for_step(run, 2)
-    pid = run.state().pid
-    assert pid is not None
-    child = next(p for p in psutil.Process(pid).children() if "unsloth_child.py" in " ".join(p.cmdline()))
+    python = environment_with_stand_in(tmp_path / "environment", "import time; time.sleep(1000)")
+    monkeypatch.setenv(SETTING, str(python))
+    run = service.store.find((await service.submit(small_spec(dataset, tiny_model, engine="unsloth"))).run_id)
+    wait_until(lambda: run.state().pid, "the worker")
+    worker = psutil.Process(run.state().pid)
+    wait_until(lambda: children(worker, "unsloth_child.py"), "Unsloth's process")
+    child = children(worker, "unsloth_child.py")[0]
     kill_worker(run)
-    wait_until(lambda: not child.is_running() or child.status() == psutil.STATUS_ZOMBIE, "the child's end")
+    wait_until(lambda: not child.is_running() or child.status() == psutil.STATUS_ZOMBIE, "its end")
     assert (await service.get(run.run_id)).status is Status.INTERRUPTED
+
+
+def children(process: psutil.Process, name: str) -> list[psutil.Process]:
+    """Those that run this file."""
+    return [child for child in process.children() if name in " ".join(child.cmdline())]
 
 
 @pytest.mark.parametrize(
