@@ -252,6 +252,15 @@ async def test_bad_datasets_are_refused_before_a_run_is_made(
     assert service.store.ids() == []
 
 
+async def test_an_unknown_target_module_is_refused_before_a_run_is_made(
+    service: TrainingService, dataset: Path, tiny_model: Path
+) -> None:
+    targets = ["model.layers.0.self_attn.q_proj", "up_prj"]
+    with pytest.raises(InputError, match="no linear module 'up_prj'") as caught:
+        await service.submit(small_spec(dataset, tiny_model, lora_target_modules=targets))
+    assert caught.value.hint == "Did you mean up_proj?" and service.store.ids() == []
+
+
 async def test_a_run_of_another_host_is_shown_as_that_and_left_alone(
     service: TrainingService, dataset: Path, tiny_model: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
