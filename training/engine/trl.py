@@ -36,6 +36,8 @@ from .tokenizer import load_tokenizer
 def run(plan: Plan, data: Data, report: Report, should_stop: ShouldStop, checkpoints: Checkpoints) -> Outcome:
     """Train with TRL's loop."""
     report("phase", phase="loading", message=f"loading {plan.model.name}")
+    if plan.resume:
+        report("warning", message="TRL's engine keeps no checkpoints: the run begins again.")
     started = time.monotonic()
     try:
         adapted = load_adapted(plan)

@@ -23,7 +23,7 @@ from .checkpoints import Checkpoints
 from .own_engine import own_engine
 from .packing import step_order, total_steps
 from .plan import Data, Outcome, Plan, Report, ShouldStop
-from .unsloth_process import UnavailableError, UnslothProcess, write_job
+from .unsloth_process import UnavailableError, UnslothProcess, interpreter, write_job
 
 
 def run(plan: Plan, data: Data, report: Report, should_stop: ShouldStop, checkpoints: Checkpoints) -> Outcome:
@@ -57,12 +57,15 @@ def _with_own_engine(plan: Plan, reason: str) -> Plan:
 
 def _train(plan: Plan, data: Data, report: Report, should_stop: ShouldStop) -> Outcome:
     report("phase", phase="loading", message=f"loading {plan.model.name} with Unsloth")
+    if plan.resume:
+        report("warning", message="Unsloth's engine keeps no checkpoints: the run begins again.")
     if plan.patience is not None:
         report("warning", message="Unsloth's trainer does not stop early: patience is not used.")
+    python = interpreter()
     shutil.rmtree(plan.adapter, ignore_errors=True)
-    with _scratch(plan) as folder, UnslothProcess(write_job(folder, plan, data)) as process:
-        order = step_order(plan, [len(example.input_ids) for example in data.train])
-        follower = _Follower(plan, total_steps(plan, order), order.steps_per_epoch, report)
+    order = step_order(plan, [len(example.input_ids) for example in data.train])
+    follower = _Follower(plan, total_steps(plan, order), order.steps_per_epoch, report)
+    with _scratch(plan) as folder, UnslothProcess(python, write_job(folder, plan, data, order)) as process:
         for message in process.messages():
             follower.take(message)
             if message["kind"] == "step":

@@ -7,6 +7,7 @@ import os
 import subprocess
 from array import array
 from collections.abc import Iterator, Sequence
+from contextlib import suppress
 from pathlib import Path
 from types import TracebackType
 from typing import Any
@@ -15,7 +16,7 @@ from ..data.example import Example
 from ..settings import load_settings
 from . import unsloth_child
 from .decoder_shape import targeted_modules
-from .packing import step_order, total_steps
+from .packing import StepOrder, total_steps
 from .plan import Data, Plan
 from .schedule import warmup_steps
 
@@ -26,9 +27,27 @@ class UnavailableError(Exception):
     """Why Unsloth cannot train a run, as part of a sentence."""
 
 
-def write_job(folder: Path, plan: Plan, data: Data) -> Path:
-    """Write what the process needs into a folder: examples, their order over the whole run, and the plan."""
-    order = step_order(plan, [len(example.input_ids) for example in data.train])
+def interpreter() -> Path:
+    """The Python of the environment that has Unsloth.
+
+    Raises:
+        UnavailableError: none is set, or the one that is does not exist.
+    """
+    python = load_settings().unsloth.python
+    if python is None:
+        raise UnavailableError("BACKPROPAGATE_UNSLOTH__PYTHON is not set")
+    path = Path(python).expanduser()
+    if not path.is_file():
+        raise UnavailableError(f"BACKPROPAGATE_UNSLOTH__PYTHON names {python}, which does not exist")
+    return path
+
+
+def write_job(folder: Path, plan: Plan, data: Data, order: StepOrder) -> Path:
+    """Write what the process needs into a folder: examples, their order over the whole run, and the plan.
+
+    Returns:
+        The job's file.
+    """
     steps = total_steps(plan, order)
     targets = plan.lora.target_modules
     job = {
@@ -63,15 +82,16 @@ class UnslothProcess:
     """The process, as a context; it ends with it, and with the process that started it.
 
     Args:
+        python: the interpreter.
         job: as `write_job` made it; its folder is the working folder.
 
     Raises:
-        UnavailableError: no interpreter is set, or the one that is does not exist.
+        UnavailableError: the interpreter cannot be started.
     """
 
-    def __init__(self, job: Path) -> None:
+    def __init__(self, python: Path, job: Path) -> None:
         # -I: nothing of the working folder, and nothing beside the module itself, is imported.
-        command = [str(_interpreter()), "-I", "-u", "-X", "utf8", str(unsloth_child.__file__), str(job)]
+        command = [str(python), "-I", "-u", "-X", "utf8", str(unsloth_child.__file__), str(job)]
         environment = os.environ | {
             "HF_HUB_OFFLINE": "1",
             "UNSLOTH_DISABLE_STATISTICS": "1",
@@ -98,7 +118,8 @@ class UnslothProcess:
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         assert self._process.stdin is not None and self._process.stdout is not None
-        self._process.stdin.close()
+        with suppress(OSError):
+            self._process.stdin.close()
         try:
             self._process.wait(LEAVING_S)
         except subprocess.TimeoutExpired:
@@ -113,21 +134,12 @@ class UnslothProcess:
             yield json.loads(line)
 
     def answer(self, go_on: bool) -> None:
-        """Answer a step: it waits for that."""
+        """Answer a step: it waits for that. If it has died meanwhile, the end of its messages says so."""
         assert self._process.stdin is not None
-        self._process.stdin.write("go\n" if go_on else "stop\n")
-        self._process.stdin.flush()
+        with suppress(OSError):
+            self._process.stdin.write("go\n" if go_on else "stop\n")
+            self._process.stdin.flush()
 
     def exit_code(self) -> int:
         """Wait for the end."""
         return self._process.wait()
-
-
-def _interpreter() -> Path:
-    python = load_settings().unsloth.python
-    if python is None:
-        raise UnavailableError("BACKPROPAGATE_UNSLOTH__PYTHON is not set")
-    path = Path(python).expanduser()
-    if not path.is_file():
-        raise UnavailableError(f"BACKPROPAGATE_UNSLOTH__PYTHON names {python}, which does not exist")
-    return path
