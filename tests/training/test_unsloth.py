@@ -112,7 +112,7 @@ def test_a_cancelled_run_stops_within_one_step_and_keeps_what_unsloth_has_learnt
 async def test_unsloths_process_dies_with_the_worker(
     service: TrainingService, dataset: Path, tiny_model: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    python = environment_with_stand_in(tmp_path / "environment", "import time; time.sleep(1000)")
+    python = environment_with_stand_in(tmp_path / "environment", "import time; time.sleep(120)")
     monkeypatch.setenv(SETTING, str(python))
     run = service.store.find((await service.submit(small_spec(dataset, tiny_model, engine="unsloth"))).run_id)
     wait_until(lambda: run.state().pid, "the worker")
