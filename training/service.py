@@ -24,6 +24,7 @@ import anyio.to_thread
 from .config import AnySpec, DataSpec, ExportSpec, PushSpec, RegisterSpec, TrainSpec
 from .errors import InputError, MissingExtraError, RunFolderError, RuntimeFailure
 from .lanes import needs_of
+from .models.llama_like import check_target_modules
 from .models.presets import classify_model
 from .paths import PathPolicy
 from .runs.events import Event, read_events
@@ -73,7 +74,7 @@ class TrainingService:
                 running, or completed within two minutes.
 
         Raises:
-            InputError: the model name, the dataset or the request key cannot be used.
+            InputError: the model name, a target module, the dataset or the request key cannot be used.
             QueueFullError: twenty runs wait already.
             DiskFullError: there is no space; nothing of the run stays.
         """
@@ -84,6 +85,7 @@ class TrainingService:
         from .data.submission import content_of, local_source
 
         spec = _with_absolute_model(spec)
+        _check_target_modules(spec)
         self._require_libraries(spec)
         permit = PathPolicy.from_record(spec.roots, self.settings.home).permit
         if isinstance(spec, DataSpec):
@@ -319,6 +321,15 @@ def _stamp(spec: AnySpec) -> str:
         return ""
     found = Path(spec.gguf).stat()
     return f"{found.st_size} {found.st_mtime_ns}"
+
+
+def _check_target_modules(spec: AnySpec) -> None:
+    """Say now what loading the model would find out; the files of a model of the Hub may not be here yet."""
+    if not isinstance(spec, TrainSpec):
+        return
+    source = classify_model(spec.model.name)
+    if source.kind == "folder":
+        check_target_modules(Path(source.location), spec.lora.target_modules)
 
 
 def _was_never_started(state: RunState) -> bool:

@@ -11,10 +11,17 @@ from pydantic import Field, ValidationError
 from pydantic.fields import FieldInfo
 from pydantic_settings import BaseSettings, PydanticBaseSettingsSource, SettingsConfigDict
 
-from .config import GROUPS, DataGroup, EvaluationGroup, LoraGroup, ModelGroup, TrainingGroup, explain
+from .config import DataGroup, EvaluationGroup, Group, LoraGroup, ModelGroup, TrainingGroup, explain
 from .errors import InvalidSettingError, nearest
 
 ENV_PREFIX = "BACKPROPAGATE_"
+
+
+class UnslothSettings(Group):
+    python: Annotated[
+        str | None,
+        Field(description="Python interpreter of an environment with Unsloth, for engine=unsloth."),
+    ] = None
 
 
 class Settings(BaseSettings):
@@ -37,6 +44,7 @@ class Settings(BaseSettings):
     lora: LoraGroup = LoraGroup()
     training: TrainingGroup = TrainingGroup()
     evaluation: EvaluationGroup = EvaluationGroup()
+    unsloth: UnslothSettings = UnslothSettings()
 
     @classmethod
     def settings_customise_sources(
@@ -50,7 +58,7 @@ class Settings(BaseSettings):
         return init_settings, env_settings, dotenv_settings
 
 
-NOT_IN_DOTENV = ("HOME", "RUNTIME_DIR", "PYTHON", "ROOTS")
+NOT_IN_DOTENV = ("HOME", "RUNTIME_DIR", "PYTHON", "UNSLOTH__PYTHON", "ROOTS")
 """What the `.env` file may not set: it could redirect what is run, or where is written."""
 
 
@@ -143,10 +151,9 @@ def environment_names() -> dict[str, FieldInfo]:
     """Every environment variable that is read, with its definition."""
     names: dict[str, FieldInfo] = {}
     for field, info in Settings.model_fields.items():
-        group = GROUPS.get(field)
-        if group is None:
+        if not isinstance(info.default, Group):
             names[f"{ENV_PREFIX}{field.upper()}"] = info
             continue
-        for inner, inner_info in group.model_fields.items():
+        for inner, inner_info in type(info.default).model_fields.items():
             names[f"{ENV_PREFIX}{field.upper()}__{inner.upper()}"] = inner_info
     return names

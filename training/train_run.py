@@ -223,7 +223,7 @@ def _summary(work: Work, ready: Ready, outcome: Outcome) -> dict[str, Any]:
         "engine_reason": outcome.reason,
         "device": ready.plan.device,
         "tokens_per_s": round(outcome.tokens_per_s, 1),
-        "peak_memory_mib": peak_memory_mib(),
+        "peak_memory_mib": outcome.peak_memory_mib or peak_memory_mib(),
         "packing": asdict(outcome.packing) if outcome.packing else None,
         "recoveries": [asdict(recovery) for recovery in outcome.recoveries],
         "rows": summary.rows,

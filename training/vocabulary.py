@@ -97,8 +97,11 @@ MaxGradNorm = Annotated[float, Field(ge=0, description="Clip the gradient's norm
 Seed = Annotated[int, Field(ge=0, le=2**32 - 1, description="Seed of every random choice.")]
 WarmupRatio = Annotated[float, Field(ge=0, le=1, description="Share of all steps to warm up over.")]
 EngineName = Annotated[
-    Literal["auto", "packed", "autograd", "trl"],
-    Field(description="Training engine; auto takes packed where the model allows it, else autograd."),
+    Literal["auto", "packed", "autograd", "trl", "unsloth"],
+    Field(
+        description="Training engine; auto takes packed where the model allows it, else autograd. unsloth "
+        "needs BACKPROPAGATE_UNSLOTH__PYTHON, a Python interpreter that has it."
+    ),
 ]
 Recompute = Annotated[
     Literal["auto", "nothing", "gate_up", "everything"],

@@ -11,8 +11,8 @@ CHATML = (
 )
 
 
-def build_tiny_model(folder: Path) -> Path:
-    """Write the model's folder and return it."""
+def build_tiny_model(folder: Path, **shape: int) -> Path:
+    """Write the model's folder and return it. `shape`: sizes of its config that shall be others."""
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
         import torch
@@ -30,16 +30,16 @@ def build_tiny_model(folder: Path) -> Path:
         )
         tokenizer.save_pretrained(folder)
         torch.manual_seed(0)
-        config = LlamaConfig(
-            vocab_size=len(letters) + len(special),
-            hidden_size=32,
-            intermediate_size=64,
-            num_hidden_layers=2,
-            num_attention_heads=4,
-            num_key_value_heads=2,
-            max_position_embeddings=512,
-            eos_token_id=1,
-            pad_token_id=1,
-        )
-        LlamaForCausalLM(config).save_pretrained(folder)
+        sizes = {
+            "vocab_size": len(letters) + len(special),
+            "hidden_size": 32,
+            "intermediate_size": 64,
+            "num_hidden_layers": 2,
+            "num_attention_heads": 4,
+            "num_key_value_heads": 2,
+            "max_position_embeddings": 512,
+            "eos_token_id": 1,
+            "pad_token_id": 1,
+        }
+        LlamaForCausalLM(LlamaConfig(**{**sizes, **shape})).save_pretrained(folder)
     return folder

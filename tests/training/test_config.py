@@ -71,7 +71,7 @@ def test_the_homes_env_file_is_read(home: Path) -> None:
     assert load_settings().training.steps == 7
 
 
-@pytest.mark.parametrize("name", ["HOME", "PYTHON", "RUNTIME_DIR", "ROOTS"])
+@pytest.mark.parametrize("name", ["HOME", "PYTHON", "RUNTIME_DIR", "ROOTS", "UNSLOTH__PYTHON"])
 def test_the_env_file_may_not_redirect_what_is_run_or_written(home: Path, name: str) -> None:
     home.mkdir()
     (home / ".env").write_text(f"BACKPROPAGATE_{name}=/tmp/x\n")

@@ -10,9 +10,11 @@ from pathlib import Path
 
 import pytest
 from safetensors.numpy import load_file
+from small_disk import needs_small_disk, small_disk
 from waiting import events_of, kill_worker, small_spec, wait_for_step
 
 from backpropagate import Trainer
+from backpropagate.training.engine.checkpoints import damage as damage_of
 from backpropagate.training.errors import DatasetError, InputError
 from backpropagate.training.runs.folder import RunFolder, Status
 from backpropagate.training.service import TrainingService
@@ -101,24 +103,53 @@ def test_a_changed_dataset_is_refused_when_its_tokens_are_gone(
 
 
 @pytest.mark.parametrize("damage", ["truncated", "bit-flipped"])
-def test_a_damaged_checkpoint_is_noticed_and_the_one_before_it_used(
+async def test_a_damaged_checkpoint_is_noticed_and_the_one_before_it_used(
     damage: str, service: TrainingService, dataset: Path, tiny_model: Path
 ) -> None:
     trainer = a_trainer(tiny_model, checkpoint_every_steps=3)
-    calm = losses(service.store.find(trainer.train(dataset, steps=40).run_id))
+    calm = service.store.find(trainer.train(dataset, steps=40).run_id)
     run = stopped(trainer, dataset, service)
-    newest = sorted(run.checkpoints_path.glob("step-*"))[-1] / "optimizer.safetensors"
-    content = bytearray(newest.read_bytes())
+    before, newest = sorted(run.checkpoints_path.glob("step-*"))[-2:]
+    file = newest / "optimizer.safetensors"
+    content = bytearray(file.read_bytes())
     if damage == "truncated":
         content = content[: len(content) // 2]
     else:
         content[-3] ^= 16
-    newest.write_bytes(content)
-    assert trainer.train(resume_from=run.run_id).status is Status.COMPLETED
-    warnings = (run.state().result or {})["warnings"]
-    step = int(newest.parent.name.removeprefix("step-"))
-    assert any(f"step {step} is damaged" in warning for warning in warnings), warnings
-    assert losses(run) == calm
+    file.write_bytes(content)
+    await service.resume(run.run_id)
+    assert await end_of(service, run.run_id) is Status.COMPLETED
+    result = run.state().result or {}
+    assert result["resumed_from"] == step_of(before)
+    assert any(f"step {step_of(newest)} is damaged" in warning for warning in result["warnings"]), result
+    assert losses(run) == losses(calm) and weights(run) == weights(calm)
+
+
+def step_of(checkpoint: Path) -> int:
+    return int(checkpoint.name.removeprefix("step-"))
+
+
+@needs_small_disk
+async def test_a_disk_that_is_full_at_a_checkpoint_fails_the_run_which_goes_on_when_there_is_space(
+    home: Path, dataset: Path, tiny_model: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    settings = {"lora_r": 64, "steps": 20, "checkpoint_every_steps": 5}  # a checkpoint of 0.8 MB
+    trainer = Trainer(str(tiny_model), batch_size=2, threads=1, lora_r=64, checkpoint_every_steps=5)
+    calm = RunFolder(trainer.train(dataset, steps=20).run_folder)
+    with small_disk(tmp_path / "disk", "2200k") as resize:
+        monkeypatch.setenv("BACKPROPAGATE_HOME", str(tmp_path / "disk/home"))
+        service = TrainingService()
+        run = service.store.find((await service.submit(small_spec(dataset, tiny_model, **settings))).run_id)
+        assert await end_of(service, run.run_id) is Status.FAILED
+        error = run.state().error
+        assert error and error.code == "RUNTIME_DISK_FULL" and "step-000015" in error.message
+        kept = list(run.checkpoints_path.iterdir())
+        assert sorted(map(step_of, kept)) == [5, 10] and not any(map(damage_of, kept))
+        resize("8m")
+        await service.resume(run.run_id)
+        assert await end_of(service, run.run_id) is Status.COMPLETED
+        assert (run.state().result or {})["resumed_from"] == 10
+        assert losses(run) == losses(calm) and weights(run) == weights(calm)
 
 
 async def test_more_steps_than_planned_make_a_new_run_from_the_adapter(

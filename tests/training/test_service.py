@@ -3,12 +3,10 @@
 from __future__ import annotations
 
 import json
-import os
-import subprocess
-import sys
 from pathlib import Path
 
 import pytest
+from small_disk import needs_small_disk, small_disk
 from waiting import (
     busy_device,
     events_of,
@@ -16,7 +14,6 @@ from waiting import (
     small_spec,
     wait_for_phase,
     wait_for_step,
-    wait_until,
 )
 
 from backpropagate.training.errors import (
@@ -255,6 +252,15 @@ async def test_bad_datasets_are_refused_before_a_run_is_made(
     assert service.store.ids() == []
 
 
+async def test_an_unknown_target_module_is_refused_before_a_run_is_made(
+    service: TrainingService, dataset: Path, tiny_model: Path
+) -> None:
+    targets = ["model.layers.0.self_attn.q_proj", "up_prj"]
+    with pytest.raises(InputError, match="no linear module 'up_prj'") as caught:
+        await service.submit(small_spec(dataset, tiny_model, lora_target_modules=targets))
+    assert caught.value.hint == "Did you mean up_proj?" and service.store.ids() == []
+
+
 async def test_a_run_of_another_host_is_shown_as_that_and_left_alone(
     service: TrainingService, dataset: Path, tiny_model: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -326,14 +332,12 @@ async def test_any_unique_part_of_an_id_finds_a_run(
         await service.get("nonsense")
 
 
-@pytest.mark.skipif(sys.platform != "linux" or os.geteuid() != 0, reason="mounting a small disk takes root")
+@needs_small_disk
 async def test_a_full_disk_refuses_the_run_and_leaves_nothing_half_written(
     dataset: Path, tiny_model: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     disk = tmp_path / "small-disk"
-    disk.mkdir()
-    subprocess.run(["mount", "-t", "tmpfs", "-o", "size=256k", "tmpfs", str(disk)], check=True)
-    try:
+    with small_disk(disk, "256k"):
         monkeypatch.setenv("BACKPROPAGATE_HOME", str(disk / "home"))
         service = TrainingService()
         run = await service.submit(small_spec(dataset, tiny_model, lora_r=64, steps=1))
@@ -350,7 +354,3 @@ async def test_a_full_disk_refuses_the_run_and_leaves_nothing_half_written(
         assert caught.value.exit_code == 2
         assert service.store.ids() == before
         assert json.loads((Path(view.run_folder) / "state.json").read_text())["status"] == "failed"
-    finally:
-        wait_until(
-            lambda: subprocess.run(["umount", str(disk)], capture_output=True).returncode == 0, "the unmount"
-        )

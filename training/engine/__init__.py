@@ -10,8 +10,14 @@ packed_step       our own forward and backward, for Llama-shaped decoders
   label_loss        head and cross-entropy on label rows
   weights           safetensors straight into the merged buffers
 autograd_step     any other causal model, by transformers, PEFT and autograd
+  peft_lora         its LoRA in our flat buffer
   huggingface_base  the base and its linear modules
-fit               the loop that both run in
+own_engine        which of these two, and why
+unsloth           Unsloth's trainer in another environment, and what happens where there is none
+  unsloth_process   its job, its process, and the line to it
+  unsloth_child     what runs there; imports nothing of ours
+trl               TRL's trainer, in its own loop
+fit               the loop that our two steps run in
   packing           which examples make up a step, and how it is split
   packed_batch      examples end to end in one row
   feed              the next step's batch while this one runs

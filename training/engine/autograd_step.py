@@ -9,23 +9,17 @@ and padded where it does not.
 from __future__ import annotations
 
 import inspect
-from typing import Any
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 from torch.nn import functional as F
 from torch.nn.utils.rnn import pad_sequence
 
-from ..errors import InputError
-from .adapter import AdapterDescription, load_adapter
 from .checkpoints import Checkpoints
 from .fit import fit
-from .huggingface_base import load_base, lora_targets, shortest_names
-from .lora_parameters import LoraModule, LoraParameters
 from .packed_batch import PackedBatch
+from .peft_lora import Adapted, load_adapted
 from .plan import Data, Outcome, Plan, Report, ShouldStop
-
-PEFT_PREFIX = "base_model.model."
 
 
 class AutogradStep:
@@ -34,12 +28,10 @@ class AutogradStep:
     name = "autograd"
     row_multiple = 1
 
-    def __init__(self, model: Any, plan: Plan, adapter: AdapterDescription) -> None:
-        self.model = model
+    def __init__(self, adapted: Adapted, plan: Plan) -> None:
+        self.model, self.lora, self.adapter = adapted
         self.device = torch.device(plan.device)
-        self.adapter = adapter
-        self.lora = flatten_lora(model, plan.lora.r, self.device)
-        forward = inspect.signature(model.get_base_model().forward).parameters
+        forward = inspect.signature(self.model.get_base_model().forward).parameters
         self._keeps_rows = "logits_to_keep" in forward
         self.packs = "position_ids" in forward and self._keeps_examples_apart()
         """Whether examples go end to end; else padded."""
@@ -116,40 +108,6 @@ class AutogradStep:
         return self.model(input_ids=ids, position_ids=positions, use_cache=False).logits[0].float()
 
 
-def flatten_lora(model: Any, rank: int, device: torch.device) -> LoraParameters:
-    """Move PEFT's LoRA matrices, values and gradients, into one flat buffer.
-
-    Raises:
-        InputError: a target is no linear module.
-    """
-    a_parts = {
-        name.removeprefix(PEFT_PREFIX).removesuffix(".lora_A.default.weight"): parameter
-        for name, parameter in model.named_parameters()
-        if name.endswith(".lora_A.default.weight")
-    }
-    for name, parameter in model.named_parameters():
-        if parameter.requires_grad and not name.endswith(
-            (".lora_A.default.weight", ".lora_B.default.weight")
-        ):
-            raise InputError(f"{name} cannot be trained: only linear modules can have a LoRA.")
-    groups = [
-        (LoraModule(name, a.shape[1], model.get_parameter(_peft_name(name, "B")).shape[0]),)
-        for name, a in a_parts.items()
-    ]
-    lora = LoraParameters(groups, rank, device)
-    gradients = lora.matrices(lora.gradients)
-    for name, value in lora.matrices(lora.values).items():
-        module, _, which = name.rpartition(".lora_")
-        parameter = model.get_parameter(_peft_name(module, which))
-        parameter.data = value
-        parameter.grad = gradients[name]
-    return lora
-
-
-def _peft_name(module: str, which: str) -> str:
-    return f"{PEFT_PREFIX}{module}.lora_{which}.default.weight"
-
-
 def load_autograd_step(plan: Plan) -> AutogradStep:
     """The model of `plan` with a new LoRA, or the one that it continues from.
 
@@ -157,31 +115,7 @@ def load_autograd_step(plan: Plan) -> AutogradStep:
         ModelLoadError: the model cannot be loaded.
         InputError: the adapter to continue from does not fit, or a target module does not exist.
     """
-    from peft import LoraConfig, get_peft_model
-
-    model = load_base(plan)
-    targets = lora_targets(model, plan.lora)
-    names = shortest_names(model, targets)
-    transposed = any(not isinstance(model.get_submodule(name), nn.Linear) for name in targets)
-    config = LoraConfig(
-        r=plan.lora.r,
-        lora_alpha=plan.lora.alpha,
-        lora_dropout=plan.lora.dropout,
-        use_rslora=plan.lora.rslora,
-        target_modules=list(names),
-        fan_in_fan_out=transposed,
-        task_type="CAUSAL_LM",
-    )
-    base_model = plan.base_model_name or str(plan.model)
-    adapter = AdapterDescription(plan.lora, base_model, names, transposed)
-    try:
-        step = AutogradStep(get_peft_model(model, config), plan, adapter)
-    except ValueError as error:
-        raise InputError(f"PEFT refuses these target modules: {error}", cause=error) from error
-    step.lora.initialise(plan.seed)
-    if plan.continue_from is not None:
-        load_adapter(plan.continue_from, step.lora, plan.lora)
-    return step
+    return AutogradStep(load_adapted(plan), plan)
 
 
 def run(plan: Plan, data: Data, report: Report, should_stop: ShouldStop, checkpoints: Checkpoints) -> Outcome:

@@ -5,10 +5,10 @@ from __future__ import annotations
 import json
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal
+from typing import Literal
 
 from ..config import TrainSpec
-from .decoder_shape import why_not_packed
+from .own_engine import own_engine
 from .plan import EngineName, Lora, Plan, Recompute
 
 GIB = 2**30
@@ -106,25 +106,13 @@ def _lora(spec: TrainSpec) -> Lora:
 
 def _engine(spec: TrainSpec, model: Path, lora: Lora) -> tuple[EngineName, str]:
     asked = spec.training.engine
-    obstacle = _why_not_packed(spec, model, lora)
-    if asked == "trl":
-        return "trl", "asked for"
-    if asked == "autograd":
-        return "autograd", "asked for"
-    if obstacle is None:
-        return "packed", "our own step: no padding, and the LoRA inside the base's matrix products"
-    wish = "packed was asked for, but: " if asked == "packed" else ""
-    return "autograd", f"{wish}{obstacle}"
-
-
-def _why_not_packed(spec: TrainSpec, model: Path, lora: Lora) -> str | None:
-    from transformers import AutoConfig
-
-    if spec.model.load_in_4bit:
-        return "The packed step computes with whole weights, not in 4 bits."
-    auto: Any = AutoConfig  # untyped in transformers
-    config = auto.from_pretrained(model, local_files_only=True, trust_remote_code=False)
-    return why_not_packed(config, lora=lora, max_seq_length=spec.data.max_seq_length)
+    if asked in ("autograd", "trl", "unsloth"):
+        return asked, "asked for"
+    engine, why = own_engine(
+        model, lora, load_in_4bit=spec.model.load_in_4bit, max_seq_length=spec.data.max_seq_length
+    )
+    wish = "packed was asked for, but: " if asked == "packed" and engine != "packed" else ""
+    return engine, f"{wish}{why}"
 
 
 def _batch_size(spec: TrainSpec, machine: Machine) -> tuple[int, str]:

@@ -13,15 +13,10 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from ..models.llama_like import ATTENTION_MODULES, FAMILIES, MLP_MODULES
 from .plan import Lora
 
-FAMILIES = ("llama", "mistral", "qwen2", "qwen3", "smollm3")
-"""`model_type`s whose layers the packed step computes; SmolLM and SmolLM2 are of type llama."""
-
 ROPE_TYPES = ("default", "linear", "dynamic", "llama3", "yarn")
-
-ATTENTION_MODULES = ("q_proj", "k_proj", "v_proj", "o_proj")
-MLP_MODULES = ("gate_proj", "up_proj", "down_proj")
 
 
 @dataclass(frozen=True)

@@ -8,7 +8,8 @@ from typing import Any, cast
 import torch
 from torch import nn
 
-from ..errors import InputError, MissingExtraError, nearest
+from ..errors import MissingExtraError
+from ..models.llama_like import unknown_module
 from .plan import Lora, Plan
 from .tokenizer import not_loaded
 
@@ -91,12 +92,7 @@ def lora_targets(model: Any, lora: Lora) -> list[str]:
     wanted = (lora.target_modules,) if isinstance(lora.target_modules, str) else lora.target_modules
     for target in wanted:
         if not any(_matches(name, target) for name in linear):
-            known = sorted({name.rpartition(".")[2] for name in linear})
-            close = nearest(target, known)
-            raise InputError(
-                f"The model has no linear module {target!r}.",
-                hint=f"Did you mean {close}?" if close else f"It has {', '.join(known)}.",
-            )
+            raise unknown_module(target, sorted({name.rpartition(".")[2] for name in linear}))
     return [name for name in linear if any(_matches(name, target) for target in wanted)]
 
 

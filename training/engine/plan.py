@@ -19,7 +19,7 @@ from ..data.example import Example
 Precision = Literal["float32", "bfloat16"]
 Recompute = Literal["nothing", "gate_up", "everything"]
 Schedule = Literal["constant", "linear", "cosine"]
-EngineName = Literal["packed", "autograd", "trl"]
+EngineName = Literal["packed", "autograd", "trl", "unsloth"]
 Status = Literal["completed", "cancelled", "early_stopped"]
 ShouldStop = Callable[[], bool]
 
@@ -183,6 +183,8 @@ class Outcome:
     """Trained on in this attempt, padding not counted."""
     seconds: float = 0.0
     tokens_per_s: float = 0.0
+    peak_memory_mib: int | None = None
+    """Of a process of the engine's own; None where it trained in this one."""
     packing: PackingStatistics | None = None
     recoveries: list[Recovery] = field(default_factory=list[Recovery])
     warnings: list[str] = field(default_factory=list[str])

@@ -30,4 +30,6 @@ def run_engine(
             from .autograd_step import run
         case "trl":
             from .trl import run
+        case "unsloth":
+            from .unsloth import run
     return run(plan, data, report, should_stop, checkpoints)

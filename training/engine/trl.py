@@ -13,9 +13,7 @@ from pathlib import Path
 from types import MethodType
 from typing import Any
 
-import torch
 from datasets import Dataset
-from peft import LoraConfig, get_peft_model
 from torch.utils.data import SequentialSampler
 from transformers import TrainerCallback, TrainerControl, TrainerState, TrainingArguments
 from transformers.trainer_callback import PrinterCallback, ProgressCallback
@@ -25,10 +23,12 @@ from trl.trainer.sft_trainer import SFTTrainer
 from ..data.example import Example
 from ..errors import BackpropagateError, GpuOutOfMemoryError, TrainingError
 from ..runs.journal import StepClock
+from .adapter import adapter_files
 from .checkpoints import Checkpoints
+from .durable_files import write_folder
 from .fit import ran_out_of_memory
-from .huggingface_base import load_base, lora_targets, shortest_names
 from .packing import step_order, total_steps
+from .peft_lora import load_adapted
 from .plan import Data, Outcome, Plan, Report, ShouldStop
 from .tokenizer import load_tokenizer
 
@@ -36,13 +36,16 @@ from .tokenizer import load_tokenizer
 def run(plan: Plan, data: Data, report: Report, should_stop: ShouldStop, checkpoints: Checkpoints) -> Outcome:
     """Train with TRL's loop."""
     report("phase", phase="loading", message=f"loading {plan.model.name}")
+    if plan.resume:
+        report("warning", message="TRL's engine keeps no checkpoints: the run begins again.")
     started = time.monotonic()
     try:
-        model = _with_lora(load_base(plan), plan)
+        adapted = load_adapted(plan)
+        adapted.model.config.use_cache = False
         with tempfile.TemporaryDirectory(prefix="backpropagate-") as scratch:
             steps = total_steps(plan, step_order(plan, [len(e.input_ids) for e in data.train]))
             observer = _Observer(steps, report, should_stop)
-            trainer = _trainer(plan, steps, model, data, observer, Path(scratch))
+            trainer = _trainer(plan, steps, adapted.model, data, observer, Path(scratch))
             report("phase", phase="training", message="training")
             trainer.train()  # pyright: ignore[reportUnknownMemberType]
             eval_loss = _held_out_loss(trainer, data, report, observer)
@@ -50,7 +53,7 @@ def run(plan: Plan, data: Data, report: Report, should_stop: ShouldStop, checkpo
         if isinstance(error, BackpropagateError) or not ran_out_of_memory(error):
             raise
         raise _out_of_memory(plan, error) from error
-    model.save_pretrained(plan.adapter, safe_serialization=True)
+    write_folder(plan.adapter, adapter_files(adapted.lora, adapted.adapter))
     seconds = time.monotonic() - started
     return Outcome(
         status="cancelled" if observer.stopped else "completed",
@@ -73,20 +76,6 @@ def _batch(plan: Plan, examples: int) -> int:
 
 def _accumulation(plan: Plan) -> int:
     return plan.gradient_accumulation_steps
-
-
-def _with_lora(model: Any, plan: Plan) -> Any:
-    torch.manual_seed(plan.seed)  # pyright: ignore[reportUnknownMemberType]
-    model.config.use_cache = False
-    config = LoraConfig(
-        r=plan.lora.r,
-        lora_alpha=plan.lora.alpha,
-        lora_dropout=plan.lora.dropout,
-        use_rslora=plan.lora.rslora,
-        target_modules=list(shortest_names(model, lora_targets(model, plan.lora))),
-        task_type="CAUSAL_LM",
-    )
-    return get_peft_model(model, config)
 
 
 def _trainer(

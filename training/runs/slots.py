@@ -2,7 +2,8 @@
 
 A slot is an OS lock on a file named by the device, in a folder of the user's, not of a home's. Whoever
 wants one stands in line with a ticket, a file named by the time and the run's id, which its worker keeps
-locked. Nothing runs between the processes: the first in line looks for a free slot and takes it.
+locked. Nothing runs between the processes: the first in line looks for a free slot and takes it. Whoever is
+not ready yet, because it still checks its data, keeps its place but is passed by those who are.
 """
 
 from __future__ import annotations
@@ -19,6 +20,7 @@ from .identity import machine
 from .locks import Lock, is_free
 
 MOST_WAITING = 20
+NOT_READY, READY = 0.0, 1.0  # modification times of tickets that are held: they mark a file that is locked
 FRESH_S = 20.0  # a ticket that nobody has locked yet counts for this long: its worker is being started
 
 
@@ -65,20 +67,24 @@ class Line:
             ticket.touch()
             self._place = Lock(ticket)
             self._place.try_acquire()
-            os.utime(ticket, (0, 0))  # from now on the lock alone says that somebody waits
+            _mark(ticket, NOT_READY)  # from now on the lock alone says that somebody waits
 
     def leave(self, run_id: str) -> None:
         with self._gate:
             self._leave(run_id)
 
     def ahead(self, run_id: str) -> int:
-        """How many stand in line before this run."""
+        """How many stand in line before this run and are ready to go."""
         with self._gate:
             return self._ahead(run_id)
 
     def try_take(self, run_id: str, devices: Sequence[str]) -> str | None:
-        """Take a free slot if it is this run's turn, and leave the line. The slot is held until `release`."""
+        """Take a free slot if it is this run's turn, and leave the line; whoever asks is ready.
+
+        The place must be held; the slot is held until `release`.
+        """
         with self._gate:
+            _mark(self._ticket(run_id), READY)
             if self._ahead(run_id):
                 return None
             device = self._take_free(devices)
@@ -111,7 +117,7 @@ class Line:
 
     def _ahead(self, run_id: str) -> int:
         mine = self._ticket(run_id)
-        return sum(ticket.name < mine.name for ticket in self._waiting(mine))
+        return sum(t.name < mine.name and t.stat().st_mtime == READY for t in self._waiting(mine))
 
     def _waiting(self, mine: Path | None = None) -> list[Path]:
         """The tickets in line, first come first; those of dead processes are removed."""
@@ -127,6 +133,10 @@ class Line:
         """The run's ticket, or the one it would get now."""
         found = next(self._tickets.glob(f"*~{run_id}"), None)
         return found or self._tickets / f"{time.time_ns():020d}~{run_id}"
+
+
+def _mark(ticket: Path, state: float) -> None:
+    os.utime(ticket, (state, state))
 
 
 def _age_s(path: Path) -> float:

@@ -1,0 +1,73 @@
+"""Whichever engine trains, the same examples from the same LoRA give the same losses."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+
+from backpropagate.training.engine.checkpoints import Checkpoints
+from backpropagate.training.engine.plan import Data, EngineName, Example, Lora, Plan
+from backpropagate.training.engine.run import run_engine
+
+from .conftest import Events
+
+
+@pytest.fixture
+def plan(tiny_model: Path, tmp_path: Path) -> Plan:
+    return Plan(
+        model=tiny_model,
+        adapter=tmp_path / "adapter",
+        lora=Lora(r=4, alpha=8),
+        steps=8,
+        batch_size=4,
+        learning_rate=1e-2,
+        warmup_steps=2,
+        weight_decay=0.1,
+        max_grad_norm=0.1,  # below the gradients' norms, so that clipping counts
+        shuffle=False,
+        threads=1,
+    )
+
+
+@pytest.fixture
+def data(examples: Callable[..., list[Example]]) -> Data:
+    return Data(examples(*(8 + 5 * i % 23 for i in range(16)), vocab=20), examples(15, 9, seed=9, vocab=20))
+
+
+def curve(engine: EngineName, plan: Plan, data: Data, folder: Path) -> list[float]:
+    """The loss of each step, then that on the held-out examples."""
+    events = Events()
+    checkpoints = Checkpoints(folder / f"checkpoints-{engine}")
+    outcome = run_engine(replace(plan, engine=engine), data, events, lambda: False, checkpoints)
+    assert outcome.engine == engine and outcome.eval_loss is not None
+    return [*events.losses(), outcome.eval_loss]
+
+
+@pytest.mark.parametrize("schedule", ["linear", "constant"])
+def test_packed_autograd_and_trl_follow_the_same_curve(
+    schedule: str, plan: Plan, data: Data, tmp_path: Path
+) -> None:
+    plan = replace(plan, lr_scheduler=schedule)  # type: ignore[arg-type]
+    packed = curve("packed", plan, data, tmp_path)
+    assert len(packed) == 9 and packed[-2] < packed[0]
+    assert curve("autograd", plan, data, tmp_path) == pytest.approx(packed, rel=1e-4)
+    assert curve("trl", plan, data, tmp_path) == pytest.approx(packed, rel=1e-4)
+
+
+def test_each_engine_goes_on_from_another_ones_adapter(plan: Plan, data: Data, tmp_path: Path) -> None:
+    curve("trl", replace(plan, adapter=tmp_path / "first"), data, tmp_path)
+    further = replace(plan, continue_from=tmp_path / "first", warmup_steps=0)
+    packed = curve("packed", further, data, tmp_path)
+    assert curve("trl", further, data, tmp_path) == pytest.approx(packed, rel=1e-4)
+    assert packed[0] < curve("packed", plan, data, tmp_path / "anew")[0]
+
+
+def test_an_engine_without_checkpoints_says_that_a_resumed_run_begins_again(
+    plan: Plan, data: Data, tmp_path: Path, events: Events
+) -> None:
+    resumed = replace(plan, engine="trl", resume=True, steps=1)
+    run_engine(resumed, data, events, lambda: False, Checkpoints(tmp_path / "c"))
+    assert "begins again" in events.of("warning")[0]["message"]

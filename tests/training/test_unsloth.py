@@ -1,0 +1,195 @@
+"""engine="unsloth": Unsloth trains in an environment of its own, or our own engine does and says why."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import sys
+import venv
+from contextlib import suppress
+from pathlib import Path
+
+import psutil
+import pytest
+from waiting import events_of, kill_worker, small_spec, wait_until
+
+from backpropagate import Callbacks, Trainer
+from backpropagate.training.runs.events import Event
+from backpropagate.training.runs.folder import RunFolder, Status
+from backpropagate.training.service import TrainingService
+
+SETTING = "BACKPROPAGATE_UNSLOTH__PYTHON"
+REAL = os.environ.get(SETTING)  # each test begins without such variables
+
+STAND_IN = '''
+"""Loads as Unsloth does, with plain transformers and PEFT."""
+import torch
+from peft import LoraConfig, get_peft_model
+from transformers import AutoModelForCausalLM, AutoTokenizer
+
+print("a banner on stdout")
+
+class FastLanguageModel:
+    @staticmethod
+    def from_pretrained(folder, max_seq_length, load_in_4bit, use_exact_model_name, **options):
+        model = AutoModelForCausalLM.from_pretrained(folder, **options)
+        return model, AutoTokenizer.from_pretrained(folder)
+
+    @staticmethod
+    def get_peft_model(model, use_gradient_checkpointing, random_state, **lora):
+        torch.manual_seed(random_state)
+        return get_peft_model(model, LoraConfig(task_type="CAUSAL_LM", **lora))
+'''
+
+
+def environment_with_stand_in(folder: Path, stand_in: str = STAND_IN) -> Path:
+    """The interpreter of a virtual environment with a stand-in for Unsloth beside this one's libraries."""
+    venv.create(folder, symlinks=os.name != "nt")
+    site = next(folder.glob("[Ll]ib/**/site-packages"))
+    (site / "ours.pth").write_text("\n".join(path for path in sys.path if "site-packages" in path))
+    (site / "unsloth.py").write_text(stand_in)
+    (site / "unsloth-0.0.dist-info").mkdir()
+    (site / "unsloth-0.0.dist-info/METADATA").write_text(
+        "Metadata-Version: 2.1\nName: unsloth\nVersion: 0.0\n"
+    )
+    return folder / ("Scripts/python.exe" if os.name == "nt" else "bin/python")
+
+
+@pytest.fixture(params=["a stand-in", "the real one"])
+def unsloth(request: pytest.FixtureRequest, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> str:
+    """What BACKPROPAGATE_UNSLOTH__PYTHON names."""
+    if request.param == "the real one" and REAL is None:
+        pytest.skip(f"{SETTING} names no interpreter with Unsloth")
+    python = REAL if request.param == "the real one" else environment_with_stand_in(tmp_path / "environment")
+    monkeypatch.setenv(SETTING, str(python))
+    return request.param
+
+
+def a_trainer(model: Path, **settings: object) -> Trainer:
+    return Trainer(str(model), lora_r=4, batch_size=4, threads=1, **settings)  # type: ignore[arg-type]
+
+
+def result_of(run: RunFolder) -> dict[str, object]:
+    return run.state().result or {}
+
+
+def test_unsloth_trains_on_the_same_examples_and_leaves_a_plain_adapter(
+    unsloth: str, service: TrainingService, dataset: Path, tiny_model: Path
+) -> None:
+    own = a_trainer(tiny_model, eval_every=2).train(dataset, steps=4)
+    run = a_trainer(tiny_model, engine="unsloth", eval_every=2).train(dataset, steps=4)
+    folder = service.store.find(run.run_id)
+    result = result_of(folder)
+    assert run.status is Status.COMPLETED and result["engine"] == "unsloth", result
+    assert "Unsloth " in str(result["engine_reason"])
+    # B is zero at first, so the first loss depends on the examples alone; the second already on a step.
+    assert run.losses == pytest.approx(own.losses, rel=1e-2)
+    assert run.losses[0] == pytest.approx(own.losses[0], rel=1e-4)
+    assert [event.get("step") for event in events_of(folder) if event.kind == "eval"] == [2, 4]
+
+    from peft import PeftModel
+    from transformers import AutoModelForCausalLM
+
+    base = AutoModelForCausalLM.from_pretrained(tiny_model)
+    adapted = PeftModel.from_pretrained(base, folder.adapter_path)
+    assert any(value.abs().sum() > 0 for name, value in adapted.named_parameters() if "lora_B" in name)
+    assert not list(folder.path.glob(".unsloth"))
+
+
+def test_a_cancelled_run_stops_within_one_step_and_keeps_what_unsloth_has_learnt(
+    unsloth: str, service: TrainingService, dataset: Path, tiny_model: Path
+) -> None:
+    steps: list[Event] = []
+    run = a_trainer(tiny_model, engine="unsloth").train(
+        dataset, steps=1000, should_stop=lambda: len(steps) >= 3, callback=Callbacks(on_step=steps.append)
+    )
+    assert run.status is Status.CANCELLED and run.steps == 3
+    assert (run.adapter_path / "adapter_model.safetensors").is_file()
+    assert result_of(service.store.find(run.run_id))["engine"] == "unsloth"
+
+
+@pytest.mark.anyio
+async def test_unsloths_process_dies_with_the_worker(
+    service: TrainingService, dataset: Path, tiny_model: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    python = environment_with_stand_in(tmp_path / "environment", "import time; time.sleep(120)")
+    monkeypatch.setenv(SETTING, str(python))
+    run = service.store.find((await service.submit(small_spec(dataset, tiny_model, engine="unsloth"))).run_id)
+    wait_until(lambda: run.state().pid, "the worker")
+    worker = psutil.Process(run.state().pid)
+    wait_until(lambda: children(worker, "unsloth_child.py"), "Unsloth's process")
+    child = children(worker, "unsloth_child.py")[0]
+    kill_worker(run)
+    wait_until(lambda: not child.is_running() or child.status() == psutil.STATUS_ZOMBIE, "its end")
+    wait_until(lambda: service.store.observe(run).status is Status.INTERRUPTED, "the worker's end")
+
+
+def children(process: psutil.Process, name: str) -> list[psutil.Process]:
+    """Those that run this file."""
+    found: list[psutil.Process] = []
+    for child in process.children():
+        with suppress(psutil.Error):  # it has ended between the two looks
+            if name in " ".join(child.cmdline()):
+                found.append(child)
+    return found
+
+
+@pytest.mark.parametrize(
+    ("python", "reason"),
+    [
+        (None, f"{SETTING} is not set"),
+        ("/no/such/python", "names /no/such/python, which does not exist"),
+        (sys.executable, "ModuleNotFoundError: No module named 'unsloth'"),
+        (shutil.which("false"), "its process ended with exit code 1"),
+        (__file__, "cannot be started"),
+    ],
+)
+@pytest.mark.skipif(os.name == "nt", reason="Windows has no `false`")
+def test_without_unsloth_our_own_engine_trains_and_the_run_says_why(
+    python: str | None,
+    reason: str,
+    service: TrainingService,
+    dataset: Path,
+    tiny_model: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    if python is not None:
+        monkeypatch.setenv(SETTING, python)
+    run = a_trainer(tiny_model, engine="unsloth").train(dataset, steps=2)
+    folder = service.store.find(run.run_id)
+    result = result_of(folder)
+    assert run.status is Status.COMPLETED and len(run.losses) == 2
+    assert result["engine"] == "packed" and reason in str(result["engine_reason"])
+    warnings = [event.get("message") for event in events_of(folder) if event.kind == "warning"]
+    assert any("instead of Unsloth" in warning and reason in warning for warning in warnings), warnings
+
+
+def test_a_run_that_our_engine_has_begun_goes_on_with_it(
+    service: TrainingService, dataset: Path, tiny_model: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    steps: list[Event] = []
+    trainer = a_trainer(tiny_model, engine="unsloth")
+    run = trainer.train(
+        dataset, steps=6, should_stop=lambda: len(steps) >= 3, callback=Callbacks(on_step=steps.append)
+    )
+    monkeypatch.setenv(SETTING, sys.executable)  # it would be asked now
+    trainer.train(resume_from=run.run_id)
+    result = result_of(service.store.find(run.run_id))
+    assert result["resumed_from"] == 3 and "checkpoints are our own engine's" in str(result["engine_reason"])
+
+
+def test_a_model_that_unsloth_cannot_train_is_trained_by_our_own_engine(
+    service: TrainingService, dataset: Path, tiny_model: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    if REAL is None:
+        pytest.skip(f"{SETTING} names no interpreter with Unsloth")
+    from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer
+
+    monkeypatch.setenv(SETTING, REAL)
+    sizes = {"vocab_size": 258, "hidden_size": 48, "intermediate_size": 80, "num_hidden_layers": 2}
+    config = AutoConfig.for_model("gpt_neox", **sizes, num_attention_heads=4)
+    AutoModelForCausalLM.from_config(config).save_pretrained(tmp_path / "neox")
+    AutoTokenizer.from_pretrained(tiny_model).save_pretrained(tmp_path / "neox")
+    run = a_trainer(tmp_path / "neox", engine="unsloth").train(dataset, steps=2)
+    result = result_of(service.store.find(run.run_id))
+    assert result["engine"] == "autograd" and "in its environment it said" in str(result["engine_reason"])

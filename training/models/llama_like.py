@@ -1,0 +1,56 @@
+"""Decoders built like Llama: which model types are, and the linear modules of their layers.
+
+Known from config.json alone, so that a wrong module name is refused before anything is waited for or loaded.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+
+from ..errors import InputError, ModelLoadError, nearest
+from ..runs.durable import read_json
+
+FAMILIES = ("llama", "mistral", "qwen2", "qwen3", "smollm3")
+"""`model_type`s of these decoders; SmolLM and SmolLM2 are of type llama."""
+
+ATTENTION_MODULES = ("q_proj", "k_proj", "v_proj", "o_proj")
+MLP_MODULES = ("gate_proj", "up_proj", "down_proj")
+HEAD = "lm_head"
+
+
+def check_target_modules(folder: Path, targets: str | Sequence[str]) -> None:
+    """Refuse modules that a model of one of `FAMILIES` does not have; of other models nothing is known here.
+
+    Args:
+        folder: with config.json.
+        targets: "all-linear", "attention", or names of modules, also full ones.
+
+    Raises:
+        InputError: there is no such module.
+        ModelLoadError: config.json cannot be read.
+    """
+    if targets in ("all-linear", "attention"):
+        return
+    if _model_type(folder / "config.json") not in FAMILIES:
+        return
+    known = [*ATTENTION_MODULES, *MLP_MODULES, HEAD]
+    for target in [targets] if isinstance(targets, str) else targets:
+        if target.rpartition(".")[2] not in known:
+            raise unknown_module(target, known)
+
+
+def _model_type(config: Path) -> object:
+    try:
+        return read_json(config).get("model_type")
+    except (OSError, ValueError) as error:
+        raise ModelLoadError(f"{config} cannot be read: {error}.", cause=error) from error
+
+
+def unknown_module(target: str, known: Sequence[str]) -> InputError:
+    """The error for a module that a model does not have."""
+    close = nearest(target, list(known))
+    return InputError(
+        f"The model has no linear module {target!r}.",
+        hint=f"Did you mean {close}?" if close else f"It has {', '.join(known)}.",
+    )
