@@ -79,7 +79,8 @@ async def train(model: Path, data: Path, four_bits: bool, steps: int) -> None:
     state = service.store.find(run.run_id).state().result or {}
     print(f"  loss {losses[0]:.3f} → {losses[-1]:.3f} in {len(losses)} steps, {speeds[-1]:.0f} tokens/s")
     print(
-        f"  device {state['device']}, peak memory {state['peak_memory_mib']} MiB, plan {folder / 'plan.json'}"
+        f"  {state['engine']} engine on {state['device']}, peak memory {state['peak_memory_mib']} MiB, "
+        f"plan {folder / 'plan.json'}"
     )
 
 

@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+from functools import partial
+
 import anyio
 import click
 
-from ..training.arguments import export_spec
+from ..training.arguments import export_spec, register_spec
+from ..training.errors import InputError
+from ..training.export.ollama.names import model_name
 from ..training.paths import PathPolicy
-from ..training.service import Submission, TrainingService
+from ..training.service import TrainingService
 from ..training.vocabulary import ExportFormat
 from .follow import run_exit_code
 from .show import print_json, print_run
@@ -33,6 +37,9 @@ from .train import start_and_follow
 )
 @click.option("--imatrix", is_flag=True, help="Weigh a K-quant's errors by the run's held-out rows.")
 @click.option("--output", metavar="PATH", help="The .gguf file, or folder, to write.")
+@click.option("--ollama", is_flag=True, help="Make the GGUF a model of the Ollama server at OLLAMA_HOST.")
+@click.option("--ollama-name", metavar="NAME", help="Its name there: [namespace/]model[:tag].")
+@click.option("--overwrite", is_flag=True, help="Replace an Ollama model of this name.")
 @click.option("--detach", is_flag=True, help="Start the export and leave; it goes on by itself.")
 @click.option("--json", "as_json", is_flag=True, help="Print the run as JSON.")
 @click.pass_context
@@ -43,25 +50,50 @@ def export(
     quantization: str,
     imatrix: bool,
     output: str | None,
+    ollama: bool,
+    ollama_name: str | None,
+    overwrite: bool,
     detach: bool,
     as_json: bool,
 ) -> None:
-    """Export SOURCE: a run's id, or the path of an adapter or model folder. A GGUF is proven first."""
+    """Export SOURCE: a run's id, or the path of an adapter or model folder. A GGUF is proven first.
+
+    With --ollama, SOURCE may also be a .gguf file.
+    """
+    if ollama or ollama_name:
+        _check_ollama(format_, ollama_name, detach)
     service = TrainingService()
     paths = PathPolicy.for_person(service.settings.home)
-    spec = export_spec(
-        source,
-        service.store,
-        paths,
-        format=format_,
-        quantization=quantization,
-        imatrix=imatrix,
-        output=paths.resolve(output, "output", write=True) if output else None,
-    )
-
-    async def submit() -> Submission:
-        return await service.submit(spec)
-
-    view = anyio.run(start_and_follow, service, submit, detach)
+    view = None
+    if not (ollama and source.casefold().endswith(".gguf")):
+        spec = export_spec(
+            source,
+            service.store,
+            paths,
+            format=format_,
+            quantization=quantization,
+            imatrix=imatrix,
+            output=paths.resolve(output, "output", write=True) if output else None,
+        )
+        view = anyio.run(start_and_follow, service, partial(service.submit, spec), detach)
+    if ollama_name and (view is None or view.path):
+        exported = source if view is None else str(view.path)
+        register = register_spec(exported, ollama_name, service.store, paths, overwrite=overwrite)
+        view = anyio.run(start_and_follow, service, partial(service.submit, register))
+    assert view is not None
     (print_json if as_json else print_run)(view)
     ctx.exit(0 if detach else run_exit_code(view))
+
+
+def _check_ollama(format_: ExportFormat, name: str | None, detach: bool) -> None:
+    """What can be known before a long export.
+
+    Raises:
+        InputError: the options do not go together.
+        OllamaError: the name is not one of Ollama's.
+    """
+    if name is None:
+        raise InputError("--ollama needs a name.", hint="Give --ollama-name NAME.")
+    model_name(name)
+    if format_ != "gguf" or detach:
+        raise InputError("--ollama goes with --format gguf, and not with --detach.")

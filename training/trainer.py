@@ -1,31 +1,28 @@
-"""Trainer: a run's work in the caller's own process, recorded as a run all the same."""
+"""Trainer: training and exporting in the caller's own process."""
 
 from __future__ import annotations
 
-import os
 import time
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Unpack
 
-from .arguments import train_spec
+from .arguments import export_spec, train_spec
 from .config import TrainArguments, TrainSpec
 from .data.submission import local_source, resolved_source
-from .errors import InputError, TrainingAbortedError, from_record
-from .hardware.devices import use_device
-from .lanes import Needs, needs_of
+from .errors import InputError
+from .here import CarryOut, carry_out_here
+from .lanes import needs_of
 from .logs import configure_logging
 from .models.presets import classify_model
 from .output import check_output
 from .paths import PathPolicy
 from .runs.events import Event
-from .runs.folder import RunFolder, Status
-from .runs.journal import Journal
-from .runs.slots import Line, default_runtime_folder
+from .runs.folder import RunFolder, RunState, Status
 from .runs.store import RunStore
 from .settings import load_settings
-from .work import Work
+from .vocabulary import ExportFormat
 
 
 @dataclass(frozen=True)
@@ -74,6 +71,21 @@ class TrainingRun:
     @property
     def final_loss(self) -> float | None:
         return self.losses[-1] if self.losses else None
+
+
+@dataclass(frozen=True)
+class Export:
+    """A file or folder that an export wrote.
+
+    Args:
+        bytes: its size.
+        proof: a sentence for each proof that a GGUF got.
+    """
+
+    run_id: str
+    path: Path
+    bytes: int
+    proof: list[str]
 
 
 class Trainer:
@@ -128,30 +140,73 @@ class Trainer:
             BackpropagateError: the training failed; the run holds the reason too.
             TrainingAbortedError: it was stopped before its first step.
         """
+        from .train_run import carry_out
+
         if resume_from is None:
             spec = self._spec(dataset, steps, samples)
-            needs = needs_of(spec)
+            needs_of(spec)  # before there is a run: a GPU may be wanted and not be there
             run = self._store.create(spec)
         else:
             run = self._store.find(resume_from)
             self._store.observe(run)
-            needs = needs_of(run.spec())
             self._store.reopen(run)
-        return self._attempt(run, needs, callback or Callbacks(), should_stop)
+        recorder = _Recorder(callback or Callbacks())
+        started = time.monotonic()
+        state = self._carry_out(carry_out, run, recorder, should_stop)
+        self._last = recorder.summary(run, state, time.monotonic() - started)
+        return self._last
 
-    def _attempt(
-        self, run: RunFolder, needs: Needs, callbacks: Callbacks, should_stop: Callable[[], bool]
-    ) -> TrainingRun:
-        lock = run.lock()
-        lock.try_acquire()
-        line = Line(self._defaults.runtime_dir or default_runtime_folder(), needs.lane)
-        visible = os.environ.get("CUDA_VISIBLE_DEVICES")
-        try:
-            return self._carry_out(run, line, needs, callbacks, should_stop)
-        finally:
-            _restore("CUDA_VISIBLE_DEVICES", visible)
-            line.release()
-            lock.release()
+    def export(
+        self,
+        format: ExportFormat = "gguf",
+        *,
+        quantization: str = "q4_k_m",
+        imatrix: bool = False,
+        output: str | Path | None = None,
+        should_stop: Callable[[], bool] = lambda: False,
+    ) -> Export:
+        """Export what was trained last, and record that as a run. A GGUF is proven before it gets its name.
+
+        Args:
+            format: "gguf", "merged" (safetensors) or "lora" (the adapter alone).
+            quantization: of a GGUF: f32, f16, bf16, q8_0; with the extra `export` also q6_k, q4_k_m, ….
+            imatrix: weigh a K-quant's errors by what the run's held-out rows activate.
+            output: the .gguf file, or folder, to write; by default inside the run's folder.
+            should_stop: asked often; True ends the export, and nothing of it stays.
+
+        Raises:
+            InputError: nothing has been trained yet, or an argument is wrong.
+            ExportError: it cannot be exported, or what was written is not the model.
+            MissingExtraError: the quantization needs llama-cpp-python.
+        """
+        from .export_run import carry_out
+
+        if self._last is None:
+            raise InputError("There is nothing to export yet.", hint="Call train() first.")
+        paths = PathPolicy.for_person(self._defaults.home)
+        spec = export_spec(
+            self._last.run_id,
+            self._store,
+            paths,
+            format=format,
+            quantization=quantization,
+            imatrix=imatrix,
+            output=paths.resolve(str(output), "output", write=True) if output else None,
+        )
+        run = self._store.create(spec)
+        state = self._carry_out(carry_out, run, lambda event: None, should_stop)
+        result = state.result or {}
+        return Export(run.run_id, Path(result["path"]), result["bytes"], result.get("proof", []))
+
+    def _carry_out(
+        self,
+        carry_out: CarryOut,
+        run: RunFolder,
+        listener: Callable[[Event], None],
+        should_stop: Callable[[], bool],
+    ) -> RunState:
+        runtime = self._defaults.runtime_dir
+        return carry_out_here(carry_out, run, self._store, runtime, listener, should_stop)
 
     def save(self, path: str | Path) -> Path:
         """Copy the adapter of the last training to a folder that does not exist yet, or is empty.
@@ -203,43 +258,6 @@ class Trainer:
         check_output(spec.output)
         return spec
 
-    def _carry_out(
-        self,
-        run: RunFolder,
-        line: Line,
-        needs: Needs,
-        callbacks: Callbacks,
-        should_stop: Callable[[], bool],
-    ) -> TrainingRun:
-        from .train_run import carry_out
-
-        recorder = _Recorder(callbacks)
-        journal = Journal(self._store, run, recorder)
-        journal.begin(survives_client=False)
-        started = time.monotonic()
-
-        def take_turn() -> None:
-            device = line.take_unless_busy(needs.slots)
-            if device is None:
-                journal.warning("Another run uses the device; this one shares it and will be slower.")
-            else:
-                use_device(device)
-            journal.running()
-
-        try:
-            carry_out(
-                Work(run, journal, lambda: should_stop() or run.cancel_requested(), self._store.home),
-                take_turn,
-            )
-        except (TrainingAbortedError, KeyboardInterrupt):
-            journal.cancelled(None)
-            raise
-        except BaseException as error:
-            journal.failed(error)
-            raise
-        self._last = recorder.summary(run, time.monotonic() - started)
-        return self._last
-
 
 class _Recorder:
     """Keeps the losses, and passes each event on."""
@@ -253,10 +271,7 @@ class _Recorder:
             self._losses.append(event.get("loss"))
         self._callbacks(event)
 
-    def summary(self, run: RunFolder, duration_s: float) -> TrainingRun:
-        state = run.state()
-        if state.error:
-            raise from_record(state.error)
+    def summary(self, run: RunFolder, state: RunState, duration_s: float) -> TrainingRun:
         result = state.result or {}
         return TrainingRun(
             run_id=run.run_id,
@@ -269,10 +284,3 @@ class _Recorder:
             duration_s=round(duration_s, 2),
             answers=result["answers"],
         )
-
-
-def _restore(name: str, value: str | None) -> None:
-    if value is None:
-        os.environ.pop(name, None)
-    else:
-        os.environ[name] = value

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import os
 import shutil
+import tarfile
 from collections.abc import Callable, Iterator
+from importlib.util import find_spec
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -101,3 +103,30 @@ def hub(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Iterator[HubStandIn]
     monkeypatch.setattr("huggingface_hub.utils._http.time", SimpleNamespace(sleep=lambda seconds: None))
     yield hub
     hub.close()
+
+
+@pytest.fixture(scope="session")
+def llama_cpp() -> None:
+    """Skip where llama.cpp is not installed."""
+    if find_spec("llama_cpp") is None:
+        pytest.skip('llama.cpp is not installed: pip install "backpropagate-mcp[export]"')
+
+
+@pytest.fixture(scope="session")
+def llama_cpp_source(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """llama.cpp's source, from the archive that LLAMA_CPP_SDIST names."""
+    archive = os.environ.get("LLAMA_CPP_SDIST")
+    if not archive:
+        pytest.skip(
+            "LLAMA_CPP_SDIST does not name llama_cpp_python-*.tar.gz (pip download --no-binary :all:)"
+        )
+    folder = tmp_path_factory.mktemp("llama-cpp")
+    with tarfile.open(archive) as files:
+        wanted = [member for member in files if _is_wanted(member.name)]
+        files.extractall(folder, wanted, filter="data")
+    return next(folder.glob("*/vendor/llama.cpp"))
+
+
+def _is_wanted(name: str) -> bool:
+    _, _, path = name.partition("/vendor/llama.cpp/")
+    return path.startswith(("models/ggml-vocab-", "gguf-py/gguf/", "conversion/", "convert_hf_to_gguf.py"))

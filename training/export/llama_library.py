@@ -8,7 +8,9 @@ from __future__ import annotations
 
 import ctypes
 import re
+from collections import deque
 from collections.abc import Mapping, Sequence
+from functools import cache
 from importlib import import_module
 from pathlib import Path
 from typing import Any
@@ -26,6 +28,8 @@ from .quantizations import EXTRA
 NEEDED = ("dry_run", "imatrix", "ftype")
 TYPE_LINE = re.compile(r"\]\s+(\S+)\s+- \[.*?\], type =\s+(\S+),\s+size =[^(\n]*(?:\((\S+)\))?")
 TAIL = 300
+MOST_MESSAGES = 100_000
+_KEPT: list[Any] = []
 
 llama_cpp: Any = import_module("llama_cpp")  # of an extra: its types are not there to be checked
 
@@ -44,10 +48,6 @@ class LlamaLibrary:
             raise MissingExtraError(
                 f"llama-cpp-python {llama_cpp.__version__} has no {missing[0]}.", hint=f"Update it: {EXTRA}."
             )
-        self._messages: list[str] = []
-        # Kept as an attribute: the library holds only its address.
-        self._log = llama_cpp.llama_log_callback(self._heard)
-        llama_cpp.llama_log_set(self._log, ctypes.c_void_p(0))
         loader: Any = import_module("llama_cpp._ctypes_extensions")
         self._ggml = loader.load_shared_library("ggml-base", Path(llama_cpp.__file__).parent / "lib")
         self._ggml.ggml_quantize_chunk.restype = ctypes.c_size_t
@@ -55,9 +55,6 @@ class LlamaLibrary:
             *(ctypes.c_int, ctypes.c_void_p, ctypes.c_void_p),
             *(ctypes.c_int64, ctypes.c_int64, ctypes.c_int64, ctypes.c_void_p),
         ]
-
-    def _heard(self, level: int, text: bytes, user_data: Any) -> None:
-        self._messages.append(text.decode("utf-8", "replace"))
 
     def types(self, header: Path, quantization: str) -> dict[str, GGMLQuantizationType]:
         """The type that llama.cpp gives each tensor.
@@ -71,12 +68,13 @@ class LlamaLibrary:
         parameters = llama_cpp.llama_model_quantize_default_params()
         parameters.ftype = getattr(llama_cpp, f"LLAMA_FTYPE_MOSTLY_{quantization.upper()}")
         parameters.dry_run = True
-        self._messages.clear()
+        messages = _listened()
+        messages.clear()
         target = header.with_suffix(".none")
         failed = llama_cpp.llama_model_quantize(
             str(header).encode(), str(target).encode(), ctypes.byref(parameters)
         )
-        said = "".join(self._messages)
+        said = "".join(messages)
         if failed:
             raise GgufExportError(f"llama.cpp refuses the model: {said[-TAIL:].strip()}")
         return {name: _type(new or old) for name, old, new in TYPE_LINE.findall(said)}
@@ -108,6 +106,20 @@ class LlamaLibrary:
         if written != stored.nbytes:
             raise GgufExportError(f"llama.cpp wrote {written} bytes of {kind.name}, not {stored.nbytes}.")
         return stored
+
+
+@cache
+def _listened() -> deque[str]:
+    """What llama.cpp says from now on. The library holds the function's address, so it stays for good."""
+    messages: deque[str] = deque(maxlen=MOST_MESSAGES)
+
+    @llama_cpp.llama_log_callback
+    def hear(level: int, text: bytes, user_data: Any) -> None:
+        messages.append(text.decode("utf-8", "replace"))
+
+    llama_cpp.llama_log_set(hear, ctypes.c_void_p(0))
+    _KEPT.append(hear)
+    return messages
 
 
 def _type(name: str) -> GGMLQuantizationType:

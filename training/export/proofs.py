@@ -6,9 +6,10 @@ from collections.abc import Callable
 from importlib.util import find_spec
 from pathlib import Path
 
-from ..errors import TrainingAbortedError
+from ..errors import GgufExportError, TrainingAbortedError
 from .gguf_export import GgufRequest, Phase
 from .run_rows import RunRows
+from .tokenizer.agreement import disagreements
 
 
 class Proofs:
@@ -33,8 +34,22 @@ class Proofs:
         Raises:
             GgufExportError: it is not the trained model.
         """
+        self.sentences.append(self._tokenizer(path))
         reason = self._why_not_run(path)
         self.sentences.append(f"Not run in llama.cpp: {reason}." if reason else self._run(path))
+
+    def _tokenizer(self, path: Path) -> str:
+        self._phase("proving")("comparing the tokenizer with the model's own", 0.9)
+        found = disagreements(self._request.tokenizer_folder, path)
+        if not found.agrees:
+            texts = [repr(difference.text[:40]) for difference in found.text_examples]
+            raise GgufExportError(
+                f"The file's tokenizer is not the model's: {found.in_files} entries and {found.in_texts} of "
+                f"{found.texts} texts differ, first {', '.join([*found.file_examples, *texts][:2])}.",
+                hint='Export with format="merged" instead, and report the model\'s tokenizer.json.',
+            )
+        limits = "".join(f" {known.texts} of them differ: {known.reason}." for known in found.known)
+        return f"Tokenizer: {found.checked}{limits}"
 
     def _why_not_run(self, path: Path) -> str | None:
         if find_spec("llama_cpp") is None:

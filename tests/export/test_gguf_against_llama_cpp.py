@@ -1,0 +1,94 @@
+"""Exported files beside what llama.cpp's own converter, quantiser and inference make of the same model."""
+
+from __future__ import annotations
+
+import ctypes
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import gguf
+import numpy as np
+import pytest
+from small_models import FAMILIES, write_adapter, write_small_model
+
+from backpropagate.training.export.gguf_export import GgufRequest, export_gguf
+from backpropagate.training.export.gguf_header import read_gguf_header
+from backpropagate.training.export.logit_proof import prove_logits
+from backpropagate.training.export.merged_folder import write_merged
+from backpropagate.training.export.reference import Reference
+
+REFERENCE = Path(__file__).parent.parent / "support" / "llama_cpp_reference.py"
+PLAIN = ["f32", "f16", "bf16", "q8_0"]
+QUANTISED = ["q4_k_m", "q5_k_m", "q6_k", "q4_0", "q3_k_m", "q2_k", "iq4_xs"]
+OF_THE_FILE = {"general.name", "general.size_label", "general.file_type"}
+
+
+def exported(base: Path, adapter: Path | None, quantization: str, folder: Path, prove: Any = None) -> Path:
+    target = folder / f"ours-{quantization}.gguf"
+    request = GgufRequest(base, adapter, "small", quantization, target, folder / "part", {}, threads=2)
+    export_gguf(request, lambda name: lambda text, share: None, lambda: False, prove or (lambda path: None))
+    return target
+
+
+def tensors(path: Path) -> dict[str, tuple[int, bytes]]:
+    return {t.name: (int(t.tensor_type), t.data.tobytes()) for t in gguf.GGUFReader(path).tensors}
+
+
+@pytest.mark.parametrize("family", FAMILIES)
+def test_the_file_equals_what_the_converter_makes_of_the_merged_model(
+    llama_cpp_source: Path, tiny_model: Path, tmp_path: Path, family: str
+) -> None:
+    base = write_small_model(family, tmp_path / "base", tiny_model)
+    adapter = write_adapter(base, tmp_path / "adapter")
+    merged = tmp_path / "merged"
+    write_merged(base, adapter, merged, "", lambda text, share: None, lambda: False)
+    subprocess.run(
+        [sys.executable, str(REFERENCE), str(llama_cpp_source), str(merged), str(tmp_path / "ref"), *PLAIN],
+        check=True,
+        capture_output=True,
+    )
+    for quantization in PLAIN:
+        theirs = tmp_path / f"ref-{quantization}.gguf"
+        ours = exported(base, adapter, quantization, tmp_path)
+        assert tensors(ours) == tensors(theirs)
+        metadata = read_gguf_header(ours).metadata
+        for key, value in read_gguf_header(theirs).metadata.items():
+            assert key in OF_THE_FILE or metadata[key] == value, key
+
+
+@pytest.mark.parametrize("family", FAMILIES)
+def test_llama_cpp_computes_from_the_file_what_transformers_computes(
+    llama_cpp: None, tiny_model: Path, tmp_path: Path, family: str
+) -> None:
+    base = write_small_model(family, tmp_path / "base", tiny_model)
+    adapter = write_adapter(base, tmp_path / "adapter")
+    generator = np.random.default_rng(0)
+    rows = [generator.integers(3, 250, length).tolist() for length in (100, 40, 7)]
+    proofs: list[Any] = []
+
+    def prove(path: Path) -> None:
+        reference = Reference(base, adapter)
+        proofs.append(prove_logits(path, "f16", reference, rows, threads=2, step=lambda done: None))
+
+    exported(base, adapter, "f16", tmp_path, prove)
+    assert proofs[0].tokens == 147 and proofs[0].divergence < 1e-4 and proofs[0].agreement > 0.95
+
+
+@pytest.mark.parametrize("quantization", QUANTISED)
+def test_quantised_tensors_equal_those_of_llama_cpps_own_quantiser_on_our_f16(
+    llama_cpp: None, tiny_model: Path, tmp_path: Path, quantization: str
+) -> None:
+    import llama_cpp as library
+
+    sizes = {"hidden_size": 256, "intermediate_size": 512}
+    base = write_small_model("llama", tmp_path / "base", tiny_model, **sizes)
+    adapter = write_adapter(base, tmp_path / "adapter")
+    f16 = exported(base, adapter, "f16", tmp_path)
+    theirs = tmp_path / "theirs.gguf"
+    parameters = library.llama_model_quantize_default_params()
+    parameters.ftype = getattr(library, f"LLAMA_FTYPE_MOSTLY_{quantization.upper()}")
+    paths = str(f16).encode(), str(theirs).encode()
+    assert library.llama_model_quantize(*paths, ctypes.byref(parameters)) == 0
+    assert tensors(exported(base, adapter, quantization, tmp_path)) == tensors(theirs)
