@@ -16,6 +16,7 @@ if TYPE_CHECKING:
     from .training.register_run import register_with_ollama as register_with_ollama
     from .training.service import TrainingService as TrainingService
     from .training.trainer import Callbacks as Callbacks
+    from .training.trainer import Export as Export
     from .training.trainer import Trainer as Trainer
     from .training.trainer import TrainingRun as TrainingRun
 
@@ -24,6 +25,7 @@ __version__ = "0.1.0"
 _PUBLIC = {
     "BackpropagateError": ".training.errors",
     "Callbacks": ".training.trainer",
+    "Export": ".training.trainer",
     "Registration": ".training.export.ollama.registration",
     "Trainer": ".training.trainer",
     "TrainingRun": ".training.trainer",
@@ -35,6 +37,7 @@ _PUBLIC = {
 __all__ = [
     "BackpropagateError",
     "Callbacks",
+    "Export",
     "Registration",
     "Trainer",
     "TrainingRun",

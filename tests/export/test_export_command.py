@@ -1,0 +1,55 @@
+"""From a training to a model of Ollama: at the command line, and in Python."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+from facts import write_dataset
+from ollama_stand_in import OllamaStandIn
+
+from backpropagate import Trainer
+from backpropagate.cli.main import run
+from backpropagate.training.errors import InputError
+from backpropagate.training.export.gguf_header import read_gguf_header
+from backpropagate.training.runs.folder import RunFolder
+
+
+def test_one_command_exports_a_run_and_makes_it_a_model_of_ollama(
+    copied_run: Callable[[str], RunFolder],
+    server: OllamaStandIn,
+    tmp_path: Path,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    training = copied_run("")
+    output = tmp_path / "tiny.gguf"
+    options = ["--quantization", "q8_0", "--output", str(output), "--ollama", "--ollama-name", "mine"]
+    assert run(["export", training.run_id, *options]) == 0
+    assert output.is_file() and any("mine" in name for name in server.models)
+    assert run(["export", str(output), "--ollama", "--ollama-name", "another"]) == 0
+    assert any("another" in name for name in server.models)
+    assert "tiny.gguf" in capsys.readouterr().err
+
+
+def test_what_cannot_go_to_ollama_is_said_before_anything_is_exported(
+    copied_run: Callable[[str], RunFolder], capsys: pytest.CaptureFixture[str]
+) -> None:
+    training = copied_run("")
+    assert run(["export", training.run_id, "--ollama"]) == 1
+    assert run(["export", training.run_id, "--ollama-name", "no such name"]) == 2
+    assert run(["export", training.run_id, "--format", "lora", "--ollama", "--ollama-name", "mine"]) == 1
+    assert "run_started" not in capsys.readouterr().err
+
+
+def test_a_trainer_exports_what_it_has_trained(tiny_model: Path, home: Path, tmp_path: Path) -> None:
+    trainer = Trainer(str(tiny_model), lora_r=4, batch_size=4, threads=1)
+    with pytest.raises(InputError, match="nothing to export"):
+        trainer.export()
+    trainer.train(write_dataset(tmp_path / "facts.jsonl"), steps=3)
+    exported = trainer.export("gguf", quantization="f16", output=tmp_path / "tiny.gguf")
+    assert exported.path == tmp_path / "tiny.gguf" and exported.bytes == exported.path.stat().st_size
+    assert read_gguf_header(exported.path).metadata["general.architecture"] == "llama"
+    assert "tensors read back" in exported.proof[0]
+    assert (trainer.export("merged").path / "model.safetensors").is_file()
+    assert (trainer.export("lora").path / "adapter_model.safetensors").is_file()
