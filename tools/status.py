@@ -169,6 +169,8 @@ def next_step(view: RunView) -> str:
                 f"The adapter holds what was learnt in {view.step} steps; "
                 f'resume_run(run_id="{view.run_id}") goes on.'
             )
+        case Status.CANCELLED | Status.INTERRUPTED if view.kind != "train":
+            return f'resume_run(run_id="{view.run_id}") starts it again.'
         case Status.CANCELLED | Status.INTERRUPTED:
             return f'resume_run(run_id="{view.run_id}") goes on from the last checkpoint.'
         case Status.FAILED if view.error and view.error.code.split("_")[0] in {"INPUT", "CONFIG", "DEP"}:

@@ -20,6 +20,7 @@ if TYPE_CHECKING:
     from .export.run_rows import RunRows
 
 IMPORTANCE_ROWS = 64
+NO_TEMPLATE = "The file has no chat template, as the model has none; Ollama registration would refuse it."
 
 
 def carry_out(work: Work, take_turn: Callable[[], None]) -> None:
@@ -40,8 +41,9 @@ def carry_out(work: Work, take_turn: Callable[[], None]) -> None:
 def _export_gguf(work: Work, spec: ExportSpec, take_turn: Callable[[], None]) -> None:
     require(spec.quantization, spec.imatrix)
     target = _target(work, spec, f"{_label(spec)}-{spec.quantization}.gguf")
-    check_output(str(target))
+    check_output(spec.output and str(target))
     take_turn()
+    check_output(spec.output and str(target))  # another export may have had its turn before
     base = work.model_folder()
     use_threads(None)
     os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")  # blocks are worked on by threads of our own
@@ -52,6 +54,8 @@ def _export_gguf(work: Work, spec: ExportSpec, take_turn: Callable[[], None]) ->
     request = _request(work, spec, base, target, rows)
     proofs = Proofs(request, rows, work.phase, work.should_stop)
     exported = export_gguf(request, work.phase, work.should_stop, proofs)
+    if exported.tokenizer.chat_template is None:
+        work.journal.warning(NO_TEMPLATE)
     work.journal.completed(_result(spec, exported, proofs.sentences))
 
 

@@ -144,6 +144,7 @@ class Watcher:
         self._leave()
 
     def _leave(self) -> NoReturn:
+        self._run.discard_parts()  # the work that would tidy up is not waited for
         self._journal.cancelled(None)
         os._exit(0)
 

@@ -9,13 +9,21 @@ from collections.abc import Callable, Iterator
 from importlib.util import find_spec
 from pathlib import Path
 from types import SimpleNamespace
+from typing import Any
 
 import pytest
 from facts import write_dataset
 from ollama_stand_in import OllamaStandIn
 from tiny_gguf import write_gguf
+from tiny_lora import change_json
 
+from backpropagate.training.arguments import export_spec
+from backpropagate.training.export_run import carry_out
+from backpropagate.training.paths import PathPolicy
 from backpropagate.training.runs.folder import RunFolder
+from backpropagate.training.runs.journal import Journal
+from backpropagate.training.runs.store import RunStore
+from backpropagate.training.work import Work
 
 from .hub_stand_in import TOKEN, HubStandIn
 
@@ -130,3 +138,40 @@ def llama_cpp_source(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def _is_wanted(name: str) -> bool:
     _, _, path = name.partition("/vendor/llama.cpp/")
     return path.startswith(("models/ggml-vocab-", "gguf-py/gguf/", "conversion/", "convert_hf_to_gguf.py"))
+
+
+@pytest.fixture
+def export(home: Path) -> Callable[..., dict[str, Any]]:
+    """Carries an export out as its worker does, and returns the run's result; errors are raised.
+
+    `stop_in` is the phase in which it is cancelled; `meanwhile` happens while it waits for its turn.
+    """
+
+    def carry(
+        base: Path,
+        adapter: Path | None,
+        quantization: str,
+        stop_in: str | None = None,
+        meanwhile: Callable[[], object] = lambda: None,
+        **arguments: Any,
+    ) -> dict[str, Any]:
+        if adapter is not None:
+            change_json(adapter / "adapter_config.json", base_model_name_or_path=str(base))
+        store = RunStore(home)
+        spec = export_spec(
+            str(adapter or base),
+            store,
+            PathPolicy.for_person(home),
+            quantization=quantization,
+            **arguments,
+        )
+        journal = Journal(store, store.create(spec))
+
+        def take_turn() -> None:
+            meanwhile()
+            journal.running()
+
+        carry_out(Work(journal.run, journal, lambda: journal.phase_name == stop_in, home), take_turn)
+        return journal.run.state().result or {}
+
+    return carry

@@ -73,7 +73,7 @@ def _difference(config: Config) -> str | None:
     family = config["model_type"]
     if config.get("use_sliding_window") and family in {"qwen2", "qwen3"}:
         return "a sliding window"
-    if family == "smollm3" and config.get("no_rope_layer_interval", 4) != 4:
+    if family == "smollm3" and not _rotates_as_smollm3(config):
         return "another layer without rotary positions than each fourth"
     if family == "gemma3_text" and config.get("attn_logit_softcapping"):
         return "capped attention logits"
@@ -82,6 +82,14 @@ def _difference(config: Config) -> str | None:
     activation = config.get("hidden_act") or config.get("hidden_activation") or "silu"
     expected = {"gelu_pytorch_tanh"} if family.startswith("gemma") else {"silu"}
     return None if activation in expected else f"the activation {activation!r}"
+
+
+def _rotates_as_smollm3(config: Config) -> bool:
+    """Each fourth layer has no rotary positions; a list of 0 (none) and 1 goes before the interval."""
+    listed = config.get("no_rope_layers")
+    if listed is None:
+        return config.get("no_rope_layer_interval", 4) == 4
+    return [bool(rotates) for rotates in listed] == [layer % 4 != 3 for layer in range(len(listed))]
 
 
 def key_value_heads(config: Config) -> int:

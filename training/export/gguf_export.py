@@ -13,7 +13,7 @@ import gguf
 from gguf import GGMLQuantizationType as Kind
 
 from ..errors import DiskFullError
-from ..runs.durable import read_json, sync_folder
+from ..runs.durable import disk_full, is_disk_full, read_json, sync_folder
 from .architectures import Architecture, Config, architecture_of
 from .gguf_file import Quantize, quantize_plainly, write_data
 from .layout import PlannedTensor, plan_tensors, with_kinds, write_header
@@ -23,9 +23,9 @@ from .quantizations import PLAIN
 from .rope import rope_of
 from .tensor_proof import TensorProof, prove_tensors
 from .tokenizer.gguf_tokenizer import GgufTokenizer, gguf_tokenizer
+from .whole_model import EMBEDDING, require_whole
 
 SPARE_BYTES = 64 << 20  # what is left free on the disk
-EMBEDDING = "model.embed_tokens.weight"
 
 Phase = Callable[[str], Callable[[str, float | None], None]]
 """A report for each phase of a run."""
@@ -88,6 +88,7 @@ def export_gguf(
     config = read_json(request.base / "config.json")
     architecture = architecture_of(config)
     weights = MergedWeights(request.base, request.adapter)
+    require_whole(weights, config, architecture)
     rows = weights.tensors[EMBEDDING].shape[0]
     tokenizer = gguf_tokenizer(request.tokenizer_folder, rows, request.base)
     try:
@@ -108,6 +109,10 @@ def export_gguf(
         size = request.part.stat().st_size
         request.part.replace(request.target)
         sync_folder(request.target.parent)
+    except OSError as error:
+        if is_disk_full(error):
+            raise disk_full(request.target, error) from error
+        raise
     finally:
         for leftover in parts(request.part):
             leftover.unlink(missing_ok=True)

@@ -27,6 +27,8 @@ Result = TypeVar("Result")
 MEMORY_BYTES = 256 << 20  # for all blocks that are worked on at once, temporaries included
 COPIES = 8  # of a block's fp32 values, at the worst moment of quantising them
 PURE = frozenset({Kind.F32, Kind.F16, Kind.BF16, Kind.Q8_0})
+LARGEST = {Kind.F32: 3.4028234e38, Kind.BF16: 3.3895313e38}
+LARGEST_F16 = 65504.0  # of all other types, too: their scales are f16
 
 Quantize = Callable[[Floats, PlannedTensor], bytes]
 """Rows of a tensor as its type's bytes."""
@@ -127,7 +129,8 @@ def _require_finite(values: Floats, tensor: PlannedTensor) -> None:
         raise GgufExportError(
             f"{tensor.source} holds values that are not finite.", hint="The training has diverged."
         )
-    if tensor.kind is Kind.F16 and largest > np.finfo(np.float16).max:
+    if largest > LARGEST.get(tensor.kind, LARGEST_F16):
         raise GgufExportError(
-            f"{tensor.source} holds {largest:g}, which f16 cannot hold.", hint="Export as bf16."
+            f"{tensor.source} holds {largest:g}, which {tensor.kind.name.lower()} cannot hold.",
+            hint="Export as f32." if tensor.kind is Kind.BF16 else "Export as bf16.",
         )

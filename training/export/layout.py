@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Iterator
+from contextlib import closing
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -13,12 +14,12 @@ from gguf import GGMLQuantizationType as Kind
 
 from ..errors import GgufExportError
 from .architectures import Architecture, Change, Config, change_of, is_tied
-from .merged_weights import Floats, MergedWeights
+from .merged_weights import HEAD, Floats, MergedWeights
 from .rope import rope_of
+from .whole_model import IGNORED
 
 ALIGNMENT = 32  # bytes between the beginnings of two tensors, GGUF's default
 UNCHANGED = Change()
-IGNORED = (".rotary_emb.inv_freq", ".attention.masked_bias", ".attention.bias")
 
 
 @dataclass(frozen=True)
@@ -92,7 +93,7 @@ def plan_tensors(
     ]
     tied = is_tied(config, architecture)
     for source, stored in weights.tensors.items():
-        if source.endswith(IGNORED) or (tied and source == "lm_head.weight"):
+        if source.endswith(IGNORED) or (tied and source == HEAD):
             _refuse_update(weights, source)
             continue
         name = names(source)
@@ -145,10 +146,10 @@ def write_header(
         writer.add_tensor_info(
             tensor.name, tensor.shape, np.dtype(np.float32), tensor.nbytes, raw_dtype=tensor.kind
         )
-    writer.write_header_to_file(path)
-    writer.write_kv_data_to_file()
-    writer.write_ti_data_to_file()
-    writer.close()
+    with closing(writer):
+        writer.write_header_to_file(path)
+        writer.write_kv_data_to_file()
+        writer.write_ti_data_to_file()
     position = _padded(path.stat().st_size)
     starts: list[int] = []
     for tensor in planned:

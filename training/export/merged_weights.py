@@ -21,6 +21,7 @@ from ..runs.durable import read_json
 Floats = NDArray[np.float32]
 
 PREFIX = "base_model.model."
+HEAD = "lm_head.weight"
 REFUSED = {
     "use_dora": "DoRA",
     "rank_pattern": "ranks that differ by module",
@@ -76,6 +77,12 @@ class MergedWeights:
 
     def _check(self, name: str, update: LowRank, adapter: Path | None) -> None:
         shape = (update.up.shape[0], update.down.shape[1])
+        if name == HEAD and name not in self.tensors:
+            raise ExportError(
+                f"The adapter in {adapter} changes {name}, which is tied to the embedding and is not stored "
+                "by itself.",
+                hint="Train without lm_head among the target modules.",
+            )
         if name not in self.tensors:
             raise ExportError(
                 f"The adapter in {adapter} changes {name}, which the base does not have.",

@@ -1,0 +1,151 @@
+"""A GGUF export as a run: its worker killed or stopped in each stage, resumed, and called as a tool."""
+
+from __future__ import annotations
+
+import shutil
+import signal
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+from mcp import Client
+from mcp.types import CallToolResult, TextContent
+from tiny_lora import build_adapter, build_base, change_json
+from waiting import wait_for_phase
+
+from backpropagate.server.app import build_server
+from backpropagate.training.arguments import export_spec
+from backpropagate.training.paths import PathPolicy
+from backpropagate.training.runs.folder import RunFolder, Status
+from backpropagate.training.runs.view import RunView
+from backpropagate.training.service import TrainingService
+
+pytestmark = pytest.mark.anyio
+
+CopiedRun = Callable[[], RunFolder]
+
+
+@pytest.fixture
+def output(tmp_path: Path) -> Path:
+    folder = tmp_path / "output"
+    folder.mkdir()
+    return folder
+
+
+@pytest.fixture
+def adapter(tiny_model: Path, tmp_path: Path) -> Path:
+    base = build_base(tmp_path / "base", tiny_model)
+    folder = build_adapter(tmp_path / "adapter", base)
+    change_json(folder / "adapter_config.json", base_model_name_or_path=str(base))
+    return folder
+
+
+async def unstarted(
+    service: TrainingService, source: str, output: Path, monkeypatch: pytest.MonkeyPatch, **arguments: Any
+) -> RunFolder:
+    """A run in line whose worker the test starts by itself."""
+    paths = PathPolicy.for_person(service.settings.home)
+    spec = export_spec(source, service.store, paths, output=str(output / "model.gguf"), **arguments)
+    with monkeypatch.context() as patch:
+        patch.setattr(service, "_start", lambda run: None)
+        return RunFolder(service.store.runs / (await service.submit(spec)).run_id)
+
+
+async def end_of(service: TrainingService, run: RunFolder) -> RunView:
+    async for _ in service.watch(run.run_id):
+        pass
+    return await service.get(run.run_id)
+
+
+DIES = """
+import os, signal, sys
+from backpropagate.training.runs import journal
+stage = sys.argv.pop()
+tell = journal.Journal.phase
+def phase(self, name, message, **fields):
+    tell(self, name, message, **fields)
+    if name == stage:
+        os.kill(os.getpid(), signal.SIGKILL)
+journal.Journal.phase = phase
+from backpropagate.training.worker import main
+main()
+"""
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="there is no SIGKILL")
+@pytest.mark.parametrize("stage", ["loading", "writing", "proving"])
+async def test_a_worker_killed_in_any_stage_leaves_nothing_and_resuming_completes_it(
+    stage: str,
+    service: TrainingService,
+    adapter: Path,
+    output: Path,
+    copied_run: CopiedRun,
+    trained: RunFolder,
+    home: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    source, arguments = str(adapter), {"quantization": "q8_0"}
+    if stage == "loading":  # the trained model, to weigh the errors by what it makes of its rows
+        pytest.importorskip("llama_cpp")
+        shutil.copytree(trained.path.parent.parent / "cache", home / "cache")
+        source, arguments = copied_run().run_id, {"quantization": "q4_k_m", "imatrix": True}
+    run = await unstarted(service, source, output, monkeypatch, **arguments)
+    killed = subprocess.run([sys.executable, "-c", DIES, str(run.path), stage], capture_output=True)
+    assert killed.returncode == -signal.SIGKILL, killed.stderr
+    assert bool(list(output.iterdir())) == (stage != "loading")
+    view = await service.get(run.run_id)
+    assert view.status is Status.INTERRUPTED and not list(output.iterdir())
+    await service.resume(run.run_id)
+    view = await end_of(service, run)
+    assert view.status is Status.COMPLETED, view.error
+    assert [path.name for path in output.iterdir()] == ["model.gguf"]
+
+
+HANGS = """
+import sys, threading
+from backpropagate.training import worker
+from backpropagate.training.export import gguf_export
+worker.GRACE_S = 0.0
+gguf_export.prove_tensors = lambda *_: threading.Event().wait()
+worker.main()
+"""
+
+
+async def test_a_worker_that_cannot_stop_is_left_and_leaves_nothing(
+    service: TrainingService, adapter: Path, output: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    run = await unstarted(service, str(adapter), output, monkeypatch, quantization="q8_0")
+    with subprocess.Popen([sys.executable, "-c", HANGS, str(run.path)], stderr=subprocess.DEVNULL) as worker:
+        wait_for_phase(run, "proving")
+        assert list(output.iterdir())
+        await service.cancel(run.run_id)
+        assert worker.wait() == 0
+    assert (await service.get(run.run_id)).status is Status.CANCELLED and not list(output.iterdir())
+
+
+def text_of(result: CallToolResult) -> str:
+    assert isinstance(result.content[0], TextContent)
+    return result.content[0].text
+
+
+async def test_the_tool_names_file_proof_and_next_step_and_writes_nowhere_else(
+    service: TrainingService, copied_run: CopiedRun, tmp_path: Path
+) -> None:
+    root = tmp_path / "root"
+    root.mkdir()
+    run_id = copied_run().run_id
+    async with Client(build_server(service, [root])) as client:
+        arguments = {"source": run_id[-4:], "quantization": "q8_0"}
+        outside = {**arguments, "output": str(tmp_path / "elsewhere.gguf")}
+        refused = await client.call_tool("export_gguf", outside)
+        assert refused.is_error and "[INPUT_PATH_FORBIDDEN]" in text_of(refused)
+        done = await client.call_tool("export_gguf", {**arguments, "output": str(root)})
+    said = text_of(done)
+    path = next(root.glob("*.gguf"))
+    assert not done.is_error and f"File: {path}" in said, said
+    assert "tensors read back and compared with base + adapter" in said
+    assert f'register_ollama(path="{path}"' in said
+    assert list(root.iterdir()) == [path] and not (tmp_path / "elsewhere.gguf").exists()
