@@ -14,7 +14,10 @@ from published_tokenizers import ESCAPE, NO_SPACE_LEFT, PREPEND, merges_by_score
 
 from backpropagate.training.errors import GgufExportError
 from backpropagate.training.export.gguf_header import read_metadata
+from backpropagate.training.export.tokenizer.agreement import disagreements
 from backpropagate.training.export.tokenizer.gguf_tokenizer import gguf_tokenizer
+
+ADDED = ["<|endoftext|>", "<|im_start|>", "<|im_end|>"]
 
 NORMAL, UNKNOWN, CONTROL, USER_DEFINED, UNUSED, BYTE = range(1, 7)
 SmallTokenizer = Callable[..., Path]
@@ -123,6 +126,18 @@ def test_a_gap_in_the_vocabulary_is_padding(
     gap = len(small_vocab)
     assert tokenizer.tokens[gap] == f"[PAD{gap}]" and tokenizer.token_types[gap] == UNUSED
     assert tokenizer.tokens[gap + 5] == "Ġhe" and tokenizer.token_types[gap + 5] == NORMAL
+
+
+def test_an_added_token_beyond_the_embedding_that_has_no_role_is_left_out(
+    small_tokenizer: Callable[..., Path], small_vocab: dict[str, int], export: Callable[..., Any]
+) -> None:
+    """Gemma 3's text models come with a token for images that their embedding has no row for."""
+    rows = len(small_vocab) + 3
+    added = {len(small_vocab) + i: (t, True) for i, t in enumerate([*ADDED, "<image_soft_token>"])}
+    folder = small_tokenizer(added=added)
+    tokenizer, path = export(folder, rows)
+    assert len(tokenizer.tokens) == rows and "<image_soft_token>" not in tokenizer.tokens
+    assert disagreements(folder, path).agrees
 
 
 def test_more_tokens_than_rows_are_refused(

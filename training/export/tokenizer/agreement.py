@@ -87,7 +87,8 @@ def disagreements(tokenizer_folder: Path, gguf_path: Path, *, texts: int = 3000)
     Raises:
         GgufExportError: a file cannot be read, or llama.cpp breaks down on it.
     """
-    folder, metadata = TokenizerFolder(tokenizer_folder), read_metadata(gguf_path)
+    metadata = read_metadata(gguf_path)
+    folder = TokenizerFolder(tokenizer_folder, rows=len(metadata["tokenizer.ggml.tokens"]))
     in_files = list(metadata_differences(folder, metadata))
     differences: list[Difference] = []
     if llama_cpp_is_installed():

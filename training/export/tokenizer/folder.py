@@ -21,12 +21,14 @@ class TokenizerFolder:
         folder: where tokenizer.json is looked for first.
         base: the model under an adapter: its tokenizer serves where the adapter came without one, its
             config.json and generation_config.json where the adapter has none.
+        rows: of the embedding; added tokens beyond them that have no role are left out, since the model
+            cannot read them (Gemma 3's text models come with one for images).
 
     Raises:
         GgufExportError: neither folder has a tokenizer.json, or a file cannot be read.
     """
 
-    def __init__(self, folder: Path, base: Path | None = None) -> None:
+    def __init__(self, folder: Path, base: Path | None = None, rows: int | None = None) -> None:
         self._folders = [folder, base] if base else [folder]
         found = self._find("tokenizer.json")
         if found is None:
@@ -35,9 +37,15 @@ class TokenizerFolder:
                 hint="Load the tokenizer with transformers' AutoTokenizer and save it: that writes one.",
             )
         self.path = found.parent
-        self.tokenizer = _tokenizer(found)
-        self.settings = read_json(found)
+        self.settings: dict[str, Any] = read_json(found)
         self.config = read_json(self.path / "tokenizer_config.json")
+        text = read_bytes(found).decode("utf-8", errors="replace")
+        added: list[dict[str, Any]] = self.settings.get("added_tokens", [])
+        readable = [token for token in added if not self._is_beyond(token, rows)]
+        if len(readable) < len(added):
+            self.settings = self.settings | {"added_tokens": readable}
+            text = json.dumps(self.settings)
+        self.tokenizer = _tokenizer(text, found)
 
     def model_json(self, name: str) -> dict[str, Any]:
         """config.json or generation_config.json, the folder's own or the base model's; empty without one."""
@@ -58,6 +66,14 @@ class TokenizerFolder:
     def added_tokens(self) -> dict[int, Any]:
         """The added tokens by id: content, special, normalized, lstrip, rstrip, single_word."""
         return self.tokenizer.get_added_tokens_decoder()
+
+    def _is_beyond(self, token: dict[str, Any], rows: int | None) -> bool:
+        """Whether an added token is beyond the embedding, and neither the model's own nor one with a role."""
+        if rows is None or token["id"] < rows or token["content"] in self.vocab:
+            return False
+        named: list[Any] = [value for key, value in self.config.items() if key.endswith("_token")]
+        roles = [value.get("content") if isinstance(value, dict) else value for value in named]  # pyright: ignore[reportUnknownVariableType, reportUnknownMemberType]
+        return token["content"] not in roles
 
     def _find(self, name: str) -> Path | None:
         return next((path for folder in self._folders if (path := folder / name).is_file()), None)
@@ -92,8 +108,7 @@ def read_bytes(path: Path) -> bytes:
     return path.read_bytes()
 
 
-def _tokenizer(path: Path) -> Any:
-    text = read_bytes(path).decode("utf-8", errors="replace")
+def _tokenizer(text: str, path: Path) -> Any:
     try:
         tokenizer = library("tokenizers", "Exporting a tokenizer").Tokenizer.from_str(text)
     except Exception as error:  # what tokenizers raises has no class of its own

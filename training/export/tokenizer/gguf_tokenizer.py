@@ -93,7 +93,7 @@ def gguf_tokenizer(folder: Path, vocab_size: int, base: Path | None = None) -> G
     Raises:
         GgufExportError: something about the tokenizer is not known exactly; the message says what.
     """
-    source = TokenizerFolder(folder, base)
+    source = TokenizerFolder(folder, base, vocab_size)
     rules = read_rules(source)
     sentencepiece = bool(source.model.get("byte_fallback"))
     pieces = sentencepiece_pieces(source) if sentencepiece else byte_level_pieces(source)
