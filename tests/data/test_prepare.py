@@ -21,6 +21,7 @@ from backpropagate.training.config import DataGroup
 from backpropagate.training.data.example import IGNORED
 from backpropagate.training.data.prepare import Prepared, prepare
 from backpropagate.training.errors import (
+    ChatTemplateError,
     DatasetError,
     DatasetFormatError,
     DatasetParseError,
@@ -29,6 +30,7 @@ from backpropagate.training.errors import (
     TrainingAbortedError,
 )
 
+REFUSED = Path(__file__).parent / "templates" / "refused"
 ANSWERS = "red green blue black white grey brown pink gold silver".split()  # noqa: SIM905
 
 
@@ -256,6 +258,34 @@ def test_a_row_that_is_cut_to_nothing_is_left_out_and_counted(prepared: Any) -> 
     assert summary.used == 1 and summary.left_out[0]["kind"] == "nothing_to_learn"
 
 
+def test_the_examples_of_dropped_rows_are_not_in_the_store(
+    prepared: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from backpropagate.training.data import token_store
+
+    monkeypatch.setattr(token_store, "MOVED_AT_ONCE", 7)
+    rows = [row(n) for n in range(600)]
+    repeated = [row(0), *rows[:300], row(5), row(6), *rows[300:], row(0)]
+    found = prepared(repeated, "repeated.jsonl", dedupe="exact", order="as_given")
+    plain = prepared(rows, order="as_given")
+    assert list(found.train) == list(plain.train) and list(found.held_out) == list(plain.held_out)
+    assert found.train.hashes() == plain.train.hashes()
+    assert (found.summary.tokens, found.summary.used) == (plain.summary.tokens, 600)
+
+
+def test_bad_rows_are_told_before_a_template_that_allows_no_mask(
+    tmp_path: Path, refused_tokenizer: Any
+) -> None:
+    chat = {"messages": [{"role": "user", "content": "Hi"}, {"role": "assistant", "content": "Hello"}]}
+    tokenizer = refused_tokenizer(sorted(path.stem for path in REFUSED.glob("*.jinja"))[0])
+    data = DataGroup(source=write(tmp_path / "a.jsonl", [*[chat] * 600, "{"]))
+    with pytest.raises(DatasetParseError, match=r"a\.jsonl:601"):
+        prepare(data, tokenizer, cache=tmp_path / "cache")
+    with pytest.raises(ChatTemplateError):
+        prepare(data.model_copy(update={"on_bad_rows": "skip"}), tokenizer, cache=tmp_path / "cache")
+    assert list((tmp_path / "cache").iterdir()) == []
+
+
 def test_stopping_leaves_nothing_behind(tmp_path: Path, tokenizer_of: Any) -> None:
     source = write(tmp_path / "a.jsonl", [row(n) for n in range(3000)])
     calls: list[str] = []
@@ -279,7 +309,7 @@ def test_progress_rises_from_nothing_to_all(tmp_path: Path, tokenizer_of: Any) -
         cache=tmp_path / "cache",
         report=lambda message, fraction: seen.append((message, fraction)),
     )
-    for message in ("reading the dataset", "tokenising"):
+    for message in {name for name, fraction in seen if fraction is not None}:
         fractions = [fraction for name, fraction in seen if name == message and fraction is not None]
         assert fractions == sorted(fractions) and 0 <= fractions[0] <= fractions[-1] <= 1
 
@@ -316,7 +346,7 @@ import numpy as np
 from backpropagate.training.data.example import MaskedTokens
 from backpropagate.training.data.token_store import StoreWriter
 with StoreWriter(Path(sys.argv[1]), "key") as store:
-    store.add(MaskedTokens(np.array([1, 2], np.int32), [(0, 2)]), False, 1)
+    store.add(MaskedTokens(np.array([1, 2], np.int32), [(0, 2)]))
     print("written", flush=True)
     time.sleep(60)
 """
@@ -349,7 +379,7 @@ def test_a_full_disk_is_told_as_such(tmp_path: Path) -> None:
         store._files["input_ids"].close()  # pyright: ignore[reportPrivateUsage]
         store._files["input_ids"] = full  # pyright: ignore[reportPrivateUsage]
         with pytest.raises(DiskFullError):
-            store.add(MaskedTokens(np.array([1], np.int32), [(0, 1)]), False, 1)
+            store.add(MaskedTokens(np.array([1], np.int32), [(0, 1)]))
 
 
 LINES = st.lists(

@@ -10,8 +10,7 @@ straddle; white space that it swallows behind it does not count.
 from __future__ import annotations
 
 import hashlib
-from collections import deque
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from functools import cached_property
 from typing import Any, NamedTuple
@@ -25,9 +24,6 @@ from .messages import Completion, Conversation, Message, Preference, Recognised,
 from .rows import RowError
 from .token_borders import OwnTokenizer, Tokenised
 from .turn_spans import Span, TurnFinder
-
-BATCHES_AHEAD = 3
-"""Batches that are tokenised while others are rendered."""
 
 WORTH_A_FASTER_ONE = 2**22
 """Characters to tokenise from which on a faster tokenizer, which takes half a second to make, is worth it."""
@@ -198,31 +194,18 @@ class Encoder:
         found = self._tokenised(texts, borders)
         return [self._encoded(row, one) for row, one in zip(rows, found, strict=True)]
 
-    def tokenise_all(self, batches: Iterable[Sequence[Rendered]]) -> Iterator[list[Encoded]]:
-        """`tokenise` for each of many batches.
-
-        Tokenizers work on all cores and without Python's lock, so that rows are rendered meanwhile.
-        """
-        running: deque[Future[list[Encoded]]] = deque()
-        with ThreadPoolExecutor(1, "tokenise") as thread:
-            for rows in batches:
-                running.append(thread.submit(self.tokenise, rows))
-                if len(running) > BATCHES_AHEAD:
-                    yield running.popleft().result()
-            while running:
-                yield running.popleft().result()
-
     def _tokenised(self, texts: Sequence[str], borders: Sequence[Sequence[int]]) -> list[Tokenised]:
         self._characters += sum(map(len, texts))
         self.expect(self._characters // 4)  # where so much has come, as much may follow
-        fast = self._fast.result() if self._fast and self._fast.done() else None
+        fast = self._fast.result() if self._fast else None
         found: list[Tokenised | None] = [None] * len(texts)
         if fast:
             found = fast.tokenise(texts, borders)
         left = [number for number, one in enumerate(found) if one is None]
-        own = self._own.tokenise([texts[number] for number in left], [borders[number] for number in left])
-        for number, one in zip(left, own, strict=True):
-            found[number] = one
+        if left:
+            own = self._own.tokenise([texts[number] for number in left], [borders[number] for number in left])
+            for number, one in zip(left, own, strict=True):
+                found[number] = one
         return [one for one in found if one is not None]
 
     def character_of_token(self, text: str, number: int) -> int:

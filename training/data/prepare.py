@@ -1,8 +1,10 @@
 """The whole way from a source to examples on the disk, ready to train on.
 
-Two passes over the data, both streaming: the first decides what becomes of each row, the second renders and
-tokenises those that are used. The result is stored under a key made of everything it depends on, so that the
-next run with the same data, tokenizer and settings finds it.
+One pass over the data, streaming: it looks for bad rows and duplicates, and renders and tokenises each row on
+the way. Then it is decided which rows are used, and the examples of the others are dropped. Only where a
+sample of the rows is wanted, a first pass draws it, so that no others are tokenised. The result is stored
+under a key made of everything it depends on, so that the next run with the same data, tokenizer and settings
+finds it.
 """
 
 from __future__ import annotations
@@ -11,31 +13,31 @@ import hashlib
 import json
 import tempfile
 import time
-from collections import deque
 from collections.abc import Callable, Iterator
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from ..config import DataGroup
 from ..errors import DatasetError
 from .check import refuse_bad_rows
 from .control_tokens import control_tokens
-from .encode import Encoded, Encoder, Rendered
+from .encode import Encoder
+from .encoded_rows import EncodedRows, Outcome
 from .findings import Findings
 from .order import training_order
-from .reading import Progress, Read, Report, ShouldStop, open_data, read_rows
-from .rows import RowError
+from .reading import Progress, Read, Report, ShouldStop, open_data, read_rows, treated
 from .selection import Selection, select
 from .sources import Source
 from .token_store import Examples, StoreWriter, stored, summary_of
 from .treatment import Treatment
 
+if TYPE_CHECKING:
+    import numpy as np
+    from numpy.typing import NDArray
+
 CACHE_VERSION = 1
 """Raised when what is stored, or how it comes about, changes."""
-
-ROWS_AT_ONCE, CHARACTERS_AT_ONCE = 256, 2**19
-"""A batch is tokenised when it has either."""
 
 
 @dataclass
@@ -174,12 +176,16 @@ class Preparation:
         self._left_out, self._warnings = Findings(), Findings()
 
     def run(self, store: StoreWriter, provenance: dict[str, Any]) -> Path:
+        import numpy as np
+
         stamp = self._source.stamp()
         self._encoder.expect(self._source.size())
-        rows = read_rows(self._source, self._data.columns, self._progress("reading the dataset"))
-        selection = select(rows, self._data, self._seed, self._treatment)
-        self._summary.notes += selection.notes
-        self._encode(selection, store)
+        with EncodedRows(self._encoder, store) as encoded:
+            selection = self._encode(encoded)
+            self._summary.notes += selection.notes
+            for outcome in encoded.outcomes():
+                self._count(outcome, selection)
+        self._keep(np.array(encoded.row_of_example, np.int64), selection, store)
         if self._source.stamp() != stamp:
             raise DatasetError("The dataset was changed while it was read.", hint="Call again.")
         refuse_bad_rows(self._left_out, self._summary.rows, self._summary.used, self._data.on_bad_rows)
@@ -192,67 +198,39 @@ class Preparation:
             raise DatasetError("No examples are left to train on.", hint="Give more rows, or held_out=0.")
         return store.finish(order, asdict(self._summary))
 
-    def _progress(self, message: str) -> Progress:
-        return Progress(message, self._source.size(), self._report, self._should_stop)
+    def _rows(self, message: str) -> Iterator[Read]:
+        progress = Progress(message, self._source.size(), self._report, self._should_stop)
+        return treated(read_rows(self._source, self._data.columns, progress), self._treatment)
 
-    def _encode(self, selection: Selection, store: StoreWriter) -> None:
-        """The second pass: renders and tokenises the rows that are used."""
-        reads: deque[list[Read]] = deque()
+    def _encode(self, encoded: EncodedRows) -> Selection:
+        """Encodes the rows that may be used, and decides which are."""
+        if self._data.samples is None:
+            selection = select(encoded.through(self._rows("tokenising")), self._data, self._seed)
+        else:
+            selection = select(self._rows("reading the dataset"), self._data, self._seed)
+            for read in self._rows("tokenising"):
+                reason = selection.reason(read.number)
+                encoded.add(read.left_out(reason) if reason else read)
+        encoded.finish()
+        return selection
 
-        def rendered() -> Iterator[list[Rendered]]:
-            for batch in self._batches(selection):
-                reads.append([read for read, _ in batch])
-                yield [row for _, row in batch]
-
-        for encoded in self._encoder.tokenise_all(rendered()):
-            self._store(reads.popleft(), encoded, selection, store)
-
-    def _batches(self, selection: Selection) -> Iterator[list[tuple[Read, Rendered]]]:
-        waiting: list[tuple[Read, Rendered]] = []
-        characters = 0
-        for read in read_rows(self._source, self._data.columns, self._progress("tokenising")):
-            rendered = self._rendered(read, selection)
-            if rendered is not None:
-                waiting.append((read, rendered))
-                characters += len(rendered.text)
-            if len(waiting) == ROWS_AT_ONCE or characters > CHARACTERS_AT_ONCE:
-                yield waiting
-                waiting, characters = [], 0
-        if waiting:
-            yield waiting
-
-    def _rendered(self, read: Read, selection: Selection) -> Rendered | None:
+    def _count(self, row: Outcome, selection: Selection) -> None:
         self._summary.rows += 1
-        reason = read.kind or selection.reason(read.number)
-        if reason or read.row is None:
-            self._left_out.add(reason or "parse", read.place, read.reason)
-            return None
-        try:
-            return self._encoder.render(self._treatment.apply(read.row))
-        except RowError as error:
-            self._left_out.add(error.kind, read.place, error.reason)
-            return None
-
-    def _store(
-        self, reads: list[Read], encoded: list[Encoded], selection: Selection, store: StoreWriter
-    ) -> None:
-        for read, one in zip(reads, encoded, strict=True):
-            if not one.trained:
-                self._left_out.add("nothing_to_learn", read.place)
-                continue
-            self._count(read, one)
-            held_out = bool(selection.held_out[read.number])
-            for part in one.parts:
-                store.add(part, held_out, int(selection.hashes[read.number]))
-                self._summary.tokens += len(part.input_ids)
-                self._summary.held_out += held_out
-
-    def _count(self, read: Read, encoded: Encoded) -> None:
+        reason = selection.reason(row.number) or row.kind
+        if reason:
+            self._left_out.add(reason, row.place, row.reason if reason == row.kind else "")
+            return
         self._summary.used += 1
-        self._summary.trained_tokens += encoded.trained
-        self._summary.truncated += "truncated" in encoded.kinds
-        for kind in encoded.kinds:
-            self._warnings.add(kind, read.place)
+        self._summary.tokens += row.tokens
+        self._summary.trained_tokens += row.trained
+        self._summary.truncated += "truncated" in row.warnings
+        self._summary.held_out += row.examples * bool(selection.held_out[row.number])
+        for kind in row.warnings:
+            self._warnings.add(kind, row.place)
+
+    def _keep(self, rows: NDArray[np.int64], selection: Selection, store: StoreWriter) -> None:
+        """Leaves the examples of the used rows in the store; `rows` has the row of each example."""
+        store.keep(selection.reasons[rows] == 0, selection.held_out[rows], selection.hashes[rows])
 
     def _order(self, store: StoreWriter) -> Any:
         import numpy as np

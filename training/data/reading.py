@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import NamedTuple
 
@@ -12,6 +12,7 @@ from .formats import FIELDS, recognise
 from .messages import Recognised
 from .rows import BadRow, Place, Row, RowError
 from .sources import Source, open_source
+from .treatment import Treatment
 from .validity import require_trainable
 
 Report = Callable[[str, float | None], None]
@@ -39,6 +40,10 @@ class Read(NamedTuple):
     row: Recognised | None
     kind: str | None = None
     reason: str = ""
+
+    def left_out(self, kind: str) -> Read:
+        """The same row, which shall not be used."""
+        return self._replace(row=None, kind=kind)
 
 
 def open_data(data: DataGroup, permit: Callable[[Path], object] = lambda path: None) -> Source:
@@ -86,6 +91,19 @@ def read_rows(source: Source, columns: Mapping[str, str] | None, progress: Progr
             progress.tick(number)
             yield _read(number, part, item, columns)
             number += 1
+
+
+def treated(reads: Iterable[Read], treatment: Treatment) -> Iterator[Read]:
+    """The rows as they are trained on; those that the treatment leaves out have its reason."""
+    for read in reads:
+        reason = read.row and treatment.reason_against(read.row)
+        if read.row is None:
+            yield read
+        elif reason:
+            yield read.left_out(reason)
+        else:
+            row = treatment.apply(read.row)
+            yield read if row is read.row else read._replace(row=row)
 
 
 def _read(number: int, part: int, item: Row | BadRow, columns: Mapping[str, str] | None) -> Read:

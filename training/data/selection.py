@@ -1,4 +1,4 @@
-"""The first pass over the data: which rows are trained on, which are held out, and why others are not.
+"""Which rows are trained on, which are held out, and why others are not; told after reading each row once.
 
 Memory: 26 bytes a row (a content hash, a file's number, a reason, a cluster).
 """
@@ -17,7 +17,6 @@ from .fingerprints import keyed, row_hash
 from .near_duplicates import NearDuplicates
 from .reading import Read
 from .split import held_out, held_out_count
-from .treatment import Treatment
 
 if TYPE_CHECKING:
     import numpy as np
@@ -51,15 +50,18 @@ class Selection:
         return REASONS[index] if index else None
 
 
-def select(rows: Iterable[Read], data: DataGroup, seed: int, treatment: Treatment) -> Selection:
+def select(rows: Iterable[Read], data: DataGroup, seed: int) -> Selection:
     """Reads every row once and decides.
+
+    Args:
+        rows: as they are trained on.
 
     Raises:
         DatasetError: rows are bad and the settings do not say to skip them, or none is left.
     """
     import numpy as np
 
-    survey = Survey(treatment)
+    survey = Survey()
     with NearDuplicates() as index:
         survey.read(rows, index)
         bad = len(survey.reasons) - survey.reasons.count(0)
@@ -78,10 +80,9 @@ def select(rows: Iterable[Read], data: DataGroup, seed: int, treatment: Treatmen
 
 
 class Survey:
-    """What the first pass writes down of each row."""
+    """What is written down of each row."""
 
-    def __init__(self, treatment: Treatment) -> None:
-        self._treatment = treatment
+    def __init__(self) -> None:
         self.reasons = bytearray()
         self.hashes = array("Q")
         self.parts = array("H")
@@ -93,14 +94,9 @@ class Survey:
             if read.row is None:
                 self._leave_out(read, read.kind or "parse")
                 continue
-            reason = self._treatment.reason_against(read.row)
-            if reason:
-                self._leave_out(read, reason)
-                continue
-            row = self._treatment.apply(read.row)
             self.reasons.append(0)
-            self.hashes.append(row_hash(row))
-            index.add(read.number, row)
+            self.hashes.append(row_hash(read.row))
+            index.add(read.number, read.row)
 
     def _leave_out(self, read: Read, kind: str) -> None:
         self.reasons.append(REASONS.index(kind))

@@ -40,6 +40,7 @@ COLUMNS = {
     "hashes": "uint64",
 }
 UNFINISHED = ".unfinished-"
+MOVED_AT_ONCE = 2**20
 ABANDONED_S = 24 * 3600
 """Seconds after which an unfinished folder is taken to be a killed writer's."""
 
@@ -66,7 +67,7 @@ class StoreWriter:
             file.close()
         shutil.rmtree(self._folder, ignore_errors=True)
 
-    def add(self, example: MaskedTokens, held_out: bool, row_hash: int) -> None:
+    def add(self, example: MaskedTokens) -> None:
         """Appends one example.
 
         Raises:
@@ -81,10 +82,55 @@ class StoreWriter:
             self._files["input_ids"].write(example.input_ids.tobytes())
             self._files["trained"].write(trained)
             self._files["ends"].write(self._tokens.to_bytes(8, "little"))
-            self._files["side"].write(bytes([held_out]))
-            self._files["hashes"].write(row_hash.to_bytes(8, "little"))
         except OSError as error:
             raise _disk_error(error, self._folder) from None
+
+    def keep(self, used: NDArray[np.bool_], side: NDArray[np.bool_], hashes: NDArray[np.uint64]) -> None:
+        """Drops the examples that are not used, and says of the others what stands in these columns.
+
+        Args:
+            used, side, hashes: (examples,) of all that were added.
+
+        Raises:
+            DiskFullError: there is no space left.
+        """
+        import numpy as np
+
+        try:
+            if not used.all():
+                self._drop(used)
+            self._files["side"].write(side[used].astype(np.uint8).tobytes())
+            self._files["hashes"].write(hashes[used].tobytes())
+        except OSError as error:
+            raise _disk_error(error, self._folder) from None
+
+    def _drop(self, used: NDArray[np.bool_]) -> None:
+        import numpy as np
+
+        ends = np.array(self.column("ends"))
+        lengths = np.diff(ends, prepend=0)
+        runs = np.flatnonzero(np.diff(used, prepend=False, append=False)).reshape(-1, 2)  # first, behind last
+        edges = np.append(0, ends)[runs].tolist()  # the runs' tokens
+        for name in ("input_ids", "trained"):
+            self._move_together(name, edges)
+        self._files["ends"].seek(0)
+        self._files["ends"].write(np.cumsum(lengths[used]).tobytes())
+        self._files["ends"].truncate()
+
+    def _move_together(self, name: str, edges: list[tuple[int, int]]) -> None:
+        """Leaves only some ranges of a column, one after the other."""
+        import numpy as np
+
+        file, at = self._files[name], 0
+        width = np.dtype(COLUMNS[name]).itemsize
+        with (self._folder / f"{name}.bin").open("rb") as source:
+            for start, end in edges:
+                source.seek(start * width)
+                file.seek(at * width)
+                for first in range(start, end, MOVED_AT_ONCE):
+                    file.write(source.read((min(end, first + MOVED_AT_ONCE) - first) * width))
+                at += end - start
+        file.truncate(at * width)
 
     def column(self, name: str) -> NDArray[Any]:
         """What has been written of a column, for computing an order."""
