@@ -145,7 +145,7 @@ def _band_keys(signatures: NDArray[np.uint32]) -> NDArray[np.uint64]:
     width = PERMUTATIONS // BANDS
     weights = np.random.RandomState(7).randint(1, 2**63, width).astype(np.uint64) | np.uint64(1)
     with np.errstate(over="ignore"):
-        keys = (signatures.reshape(-1, BANDS, width) * weights).sum(axis=2, dtype=np.uint64)
+        keys = signatures.astype(np.uint64).reshape(-1, BANDS, width) @ weights
     return np.ascontiguousarray(keys.T)
 
 
