@@ -70,9 +70,10 @@ def prove_tensors(
 
     def work(block: Block) -> tuple[float, float]:
         expected = block.tensor.values(weights, block.start, block.stop)
-        found = _read(path, starts[block.index], block)
-        _require_close(expected, found, block.tensor)
-        return _squares(expected - found), _squares(expected)
+        difference = _read(path, starts[block.index], block)
+        difference -= expected
+        _require_close(expected, difference, block.tensor)
+        return _squares(difference), _squares(expected)
 
     errors: dict[str, float] = defaultdict(float)
     sizes: dict[str, float] = defaultdict(float)
@@ -112,19 +113,29 @@ def _require_same_form(planned: list[PlannedTensor], stored: list[HeaderTensor])
             )
 
 
-def _require_close(expected: Floats, found: Floats, tensor: PlannedTensor) -> None:
+def _require_close(expected: Floats, difference: Floats, tensor: PlannedTensor) -> None:
     """Each value by itself, for the types whose rounding is known."""
     limit = LARGEST_ERROR.get(tensor.kind)
     if limit is None:
         return
-    size = np.abs(expected)
+    size, error = np.abs(expected), np.abs(difference)
     if tensor.kind is Kind.Q8_0:
-        size = np.repeat(size.reshape(len(size), -1, 32).max(axis=2), 32, axis=1)
+        size, error = _largest_of_blocks(size), _largest_of_blocks(error)
     allowed = limit * size
     if tensor.kind in (Kind.F16, Kind.Q8_0):
         allowed += F16_STEP * (128 if tensor.kind is Kind.Q8_0 else 1)
-    if np.any(np.abs(expected - found) > allowed):
+    if not np.all(error <= allowed):
         raise GgufExportError(f"{tensor.name} is not what base and adapter make of it.")
+
+
+def _largest_of_blocks(sizes: Floats) -> Floats:
+    """By halves: NumPy's maximum over so short an axis takes three times as long."""
+    width = gguf.GGML_QUANT_SIZES[Kind.Q8_0][0]
+    blocks = sizes.reshape(-1, width)
+    while width > 1:
+        width //= 2
+        blocks = np.maximum(blocks[:, :width], blocks[:, width:])
+    return blocks
 
 
 def _require_small(planned: list[PlannedTensor], relative: dict[str, float]) -> None:
