@@ -16,6 +16,7 @@ from __future__ import annotations
 
 import argparse
 import json
+import math
 import os
 import shutil
 import statistics
@@ -30,7 +31,6 @@ from functools import reduce
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 from workload import make_importable
 
 RANK = 16
@@ -64,7 +64,7 @@ class Cost:
 # --- The sides, each in a process of its own. ---
 def ours(base: Path, adapter: Path, target: Path, quantization: str, stages: Path, proven: bool) -> None:
     """Writes the CPU-seconds before writing, of writing and of proving into `stages`."""
-    os.environ["OPENBLAS_NUM_THREADS"] = "1"
+    os.environ["OPENBLAS_NUM_THREADS"] = "1"  # as the worker does, before NumPy is imported
     make_importable()
     from backpropagate.training.export import gguf_export
     from backpropagate.training.hardware.cpu import training_threads
@@ -166,6 +166,7 @@ def write_base(model: Path, folder: Path, times: int, keep_dtype: bool) -> None:
 
 def write_adapter(base: Path, folder: Path) -> Path:
     """A random LoRA on all linear layers of a base."""
+    import numpy as np
     from safetensors.numpy import save_file
 
     from backpropagate.training.models.safetensors_files import stored_tensors
@@ -267,7 +268,7 @@ def compare(base: Path, converter: Path, quantization: str, rounds: int, work: P
                 stages.append(json.loads((folder / "stages.json").read_text()))
             shutil.rmtree(folder)
     show(quantization, costs)
-    weights = sum(int(np.prod(tensor.shape)) for tensor in stored_tensors(base).values())
+    weights = sum(math.prod(tensor.shape) for tensor in stored_tensors(base).values())
     project(quantization, stages, weights, work)
 
 

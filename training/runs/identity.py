@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import re
 import secrets
 import socket
@@ -12,6 +13,7 @@ from pathlib import Path
 
 import psutil
 
+RANDOM_ADDRESS = 1 << 40  # the multicast bit, by which uuid marks addresses that it made up
 LINUX_BOOT_ID = Path("/proc/sys/kernel/random/boot_id")
 
 
@@ -40,7 +42,10 @@ def _machine_id() -> str:
     for path in (Path("/etc/machine-id"), Path("/var/lib/dbus/machine-id")):
         if path.is_file() and (text := path.read_text().strip()):
             return text
-    return uuid.UUID(int=uuid.getnode()).hex[::-1]
+    address = uuid.getnode()
+    if address & RANDOM_ADDRESS:  # there is no network card: another number in each process
+        return hashlib.sha256(socket.gethostname().encode()).hexdigest()
+    return uuid.UUID(int=address).hex[::-1]
 
 
 @cache
