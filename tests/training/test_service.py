@@ -157,8 +157,8 @@ async def test_a_killed_worker_leaves_an_interrupted_run_and_the_next_in_line_st
     kill_worker(doomed)
     end = await end_of(service, doomed.run_id)
     view = await service.get(doomed.run_id)
-    if end is Status.COMPLETED:  # the blow fell after the adapter was saved
-        assert phase == "saving" and "after the adapter was saved" in view.warnings[0]
+    if end is Status.COMPLETED:  # the blow fell after the adapter was saved, or after all was done
+        assert phase == "saving" and all("after the adapter was saved" in text for text in view.warnings)
         assert (doomed.path / "adapter/adapter_config.json").is_file()
         return
     assert end is Status.INTERRUPTED
