@@ -258,6 +258,15 @@ def test_a_row_that_is_cut_to_nothing_is_left_out_and_counted(prepared: Any) -> 
     assert summary.used == 1 and summary.left_out[0]["kind"] == "nothing_to_learn"
 
 
+def test_rows_that_are_left_out_are_told_in_the_datas_order_cut_ones_among_them(prepared: Any) -> None:
+    cut = {"prompt": "What is it?", "completion": "It is a fox. " * 40}
+    summary = prepared([row(1), row(1), cut, cut, row(1), cut], dedupe="exact", max_seq_length=60).summary
+    (left_out,) = summary.left_out
+    assert left_out["first"] == [f"data.jsonl:{line}" for line in (2, 4, 5, 6)]
+    assert (summary.rows, summary.used, summary.truncated) == (6, 2, 1)
+    assert summary.warnings[0]["first"] == ["data.jsonl:3"]
+
+
 def test_the_examples_of_dropped_rows_are_not_in_the_store(
     prepared: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -346,7 +355,7 @@ import numpy as np
 from backpropagate.training.data.example import MaskedTokens
 from backpropagate.training.data.token_store import StoreWriter
 with StoreWriter(Path(sys.argv[1]), "key") as store:
-    store.add(MaskedTokens(np.array([1, 2], np.int32), [(0, 2)]))
+    store.add([MaskedTokens(np.array([1, 2], np.int32), [(0, 2)])])
     print("written", flush=True)
     time.sleep(60)
 """
@@ -379,7 +388,7 @@ def test_a_full_disk_is_told_as_such(tmp_path: Path) -> None:
         store._files["input_ids"].close()  # pyright: ignore[reportPrivateUsage]
         store._files["input_ids"] = full  # pyright: ignore[reportPrivateUsage]
         with pytest.raises(DiskFullError):
-            store.add(MaskedTokens(np.array([1], np.int32), [(0, 1)]))
+            store.add([MaskedTokens(np.array([1], np.int32), [(0, 1)])])
 
 
 LINES = st.lists(

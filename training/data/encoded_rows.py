@@ -2,24 +2,23 @@
 
 Which rows repeat others and which are held out is known only after the last of them. To read and recognise
 every row once and not twice, each is rendered and tokenised at its turn: the tokens go to the store, and what
-became of the row to a temporary file, from where it is told again once all is known. Tokenisers work without
+became of the row is told again once all is known. Tokenisers work without
 Python's lock, so that rows are read and rendered meanwhile.
 """
 
 from __future__ import annotations
 
-import json
-import tempfile
 from array import array
 from collections import deque
 from collections.abc import Iterable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
-from typing import NamedTuple
 
 from ..errors import ChatTemplateError
 from .encode import Encoded, Encoder, Rendered
+from .example import MaskedTokens
+from .outcomes import Outcome, Outcomes
 from .reading import Read
-from .rows import Place, RowError
+from .rows import RowError
 from .token_store import StoreWriter
 
 ROWS_AT_ONCE, CHARACTERS_AT_ONCE = 256, 2**19
@@ -33,29 +32,8 @@ Batch = list[tuple[Read, Rendered | RowError | None]]
 """Rows with their texts, or with what the chat template has against them."""
 
 
-class Outcome(NamedTuple):
-    """What became of a row.
-
-    Args:
-        number: its place among all rows, counted from 0.
-        kind, reason: why it cannot be used; None if it has examples.
-        warnings: kinds of findings of a row that can be used.
-        examples: how many were made of it.
-        tokens, trained: of all its examples, and those that carry loss.
-    """
-
-    number: int
-    place: Place
-    kind: str | None
-    reason: str = ""
-    warnings: tuple[str, ...] = ()
-    examples: int = 0
-    tokens: int = 0
-    trained: int = 0
-
-
 class EncodedRows:
-    """Encodes rows into a store. Use as a context; `through` or `add`, then `finish`, then `outcomes`.
+    """Encodes rows into a store. Use as a context; `through` or `add`, then `finish`; then see `outcomes`.
 
     Memory: the batches that wait, and 8 bytes an example.
     """
@@ -63,7 +41,7 @@ class EncodedRows:
     def __init__(self, encoder: Encoder, store: StoreWriter) -> None:
         self._encoder, self._store = encoder, store
         self.row_of_example = array("q")
-        self._told = tempfile.TemporaryFile("w+", encoding="ascii")  # noqa: SIM115 - closed by `__exit__`
+        self.outcomes = Outcomes()
         self._thread = ThreadPoolExecutor(1, "tokenise")
         self._rows: Batch = []
         self._texts: list[Rendered] = []
@@ -76,7 +54,7 @@ class EncodedRows:
 
     def __exit__(self, *error: object) -> None:
         self._thread.shutdown(cancel_futures=True)
-        self._told.close()
+        self.outcomes.__exit__()
 
     def through(self, reads: Iterable[Read]) -> Iterator[Read]:
         """The rows, each encoded as it passes."""
@@ -107,13 +85,6 @@ class EncodedRows:
         if self._failure:
             raise self._failure
 
-    def outcomes(self) -> Iterator[Outcome]:
-        """What became of each row, in the data's order."""
-        self._told.seek(0)
-        for line in self._told:
-            for number, place, *values in json.loads(line):
-                yield Outcome(number, Place(*place), *values)
-
     def _rendered(self, read: Read) -> Rendered | RowError | None:
         if read.row is None or self._failure:
             return None
@@ -138,23 +109,28 @@ class EncodedRows:
         except ChatTemplateError as error:
             self._failure = self._failure or error
             return
-        outcomes = [
-            self._stored(read, next(encoded)) if isinstance(rendered, Rendered) else _refused(read, rendered)
-            for read, rendered in rows
-        ]
-        self._told.write(json.dumps(outcomes) + "\n")
+        outcomes: list[Outcome] = []
+        parts: list[MaskedTokens] = []
+        for read, rendered in rows:
+            one = next(encoded) if isinstance(rendered, Rendered) else None
+            if one is None:
+                outcomes.append(_refused(read, rendered))
+            elif not one.trained:
+                outcomes.append(Outcome(read.number, read.part, read.place, "nothing_to_learn"))
+            else:
+                parts += one.parts
+                self.row_of_example.extend([read.number] * len(one.parts))
+                outcomes.append(_used(read, one))
+        self._store.add(parts)
+        self.outcomes.add(outcomes)
 
-    def _stored(self, read: Read, encoded: Encoded) -> Outcome:
-        if not encoded.trained:
-            return Outcome(read.number, read.place, "nothing_to_learn")
-        for part in encoded.parts:
-            self._store.add(part)
-            self.row_of_example.append(read.number)
-        counts = len(encoded.parts), encoded.kept, encoded.trained
-        return Outcome(read.number, read.place, None, "", encoded.kinds, *counts)
+
+def _used(read: Read, one: Encoded) -> Outcome:
+    counts = len(one.parts), one.kept, one.trained
+    return Outcome(read.number, read.part, read.place, None, "", one.kinds, *counts)
 
 
 def _refused(read: Read, error: Rendered | RowError | None) -> Outcome:
     if isinstance(error, RowError):
-        return Outcome(read.number, read.place, error.kind, error.reason)
-    return Outcome(read.number, read.place, read.kind or "parse", read.reason)
+        return Outcome(read.number, read.part, read.place, error.kind, error.reason)
+    return Outcome(read.number, read.part, read.place, read.kind or "parse", read.reason)

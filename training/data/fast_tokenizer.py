@@ -38,8 +38,8 @@ SAMPLES = (
 )
 """On which other tokenizers were seen to differ, or easily might."""
 
-NO_TOKEN = "\xff"
-"""A byte that no text holds."""
+NO_BYTE, NO_LETTER = 0xFF, "\uffff"
+"""A byte that no text holds, and a letter that stands for none."""
 
 
 class FastTokenizer:
@@ -47,16 +47,16 @@ class FastTokenizer:
 
     Args:
         fast: a `fastokens.Tokenizer`.
-        tokens: the bytes of each token, as characters from 0 to 255.
+        spelt: the bytes of all tokens, one after the other: (bytes,)
+        lengths: how many each has: (tokens,)
     """
 
-    def __init__(self, fast: Any, tokens: Sequence[str]) -> None:
+    def __init__(self, fast: Any, spelt: NDArray[np.uint8], lengths: NDArray[np.int32]) -> None:
         import numpy as np
 
         self._fast = fast
-        self._bytes = np.frombuffer("".join(tokens).encode("latin-1"), np.uint8)
-        self._lengths = np.fromiter(map(len, tokens), np.int32, len(tokens))
-        self._places = np.cumsum(self._lengths, dtype=np.int32) - self._lengths
+        self._bytes, self._lengths = spelt, lengths
+        self._places = np.cumsum(lengths, dtype=np.int32) - lengths
 
     def tokenise(self, texts: Sequence[str], borders: Sequence[Sequence[int]]) -> list[Tokenised | None]:
         """The texts' tokens, as `OwnTokenizer.tokenise` gives them; None for a text that is left to it."""
@@ -130,28 +130,36 @@ def fast_tokenizer(backend: Any) -> FastTokenizer | None:
         return None
     fast.no_truncation()
     fast.no_padding()
-    made = FastTokenizer(fast, _bytes_of_tokens(backend))
+    made = FastTokenizer(fast, *_bytes_of_tokens(backend))
     own = [found.ids for found in backend.encode_batch_fast([*SAMPLES], add_special_tokens=False)]
     found = made.tokenise(SAMPLES, [()] * len(SAMPLES))
     same = [one is None or one.ids.tolist() == ids for one, ids in zip(found, own, strict=True)]
     return made if found[0] is not None and all(same) else None
 
 
-def _bytes_of_tokens(backend: Any) -> list[str]:
-    """The bytes that each token is said to stand for, as characters from 0 to 255.
+def _bytes_of_tokens(backend: Any) -> tuple[NDArray[np.uint8], NDArray[np.int32]]:
+    """The bytes that each token is said to stand for, token after token, and how many each has.
 
     Vocabularies write bytes as letters: visible ones as themselves, the others as those from U+0100 on, as
     GPT-2's does (Radford et al., 2019). Added tokens are written as they are.
     """
-    vocabulary: dict[str, int] = backend.get_vocab(with_added_tokens=True)
-    added: dict[int, Any] = backend.get_added_tokens_decoder()
-    tokens = [NO_TOKEN] * (1 + max([*vocabulary.values(), *added]))
+    import numpy as np
+
     visible = [*range(33, 127), *range(161, 173), *range(174, 256)]
     hidden = [byte for byte in range(256) if byte not in visible]
-    letters = {256 + number: chr(byte) for number, byte in enumerate(hidden)}
+    letters = {byte: 256 + number for number, byte in enumerate(hidden)}
+    byte_of = np.full(2**16, NO_BYTE, np.uint8)
+    byte_of[visible] = visible
+    byte_of[[*letters.values()]] = [*letters]
+
+    vocabulary: dict[str, int] = backend.get_vocab(with_added_tokens=True)
+    added: dict[int, Any] = backend.get_added_tokens_decoder()
+    tokens = [""] * (1 + max([*vocabulary.values(), *added]))
     for token, number in vocabulary.items():
-        spelt = token.translate(letters)
-        tokens[number] = spelt if spelt and max(spelt) <= NO_TOKEN else NO_TOKEN
+        tokens[number] = token
     for number, token in added.items():
-        tokens[number] = token.content.encode().decode("latin-1") or NO_TOKEN
-    return tokens
+        tokens[number] = token.content.encode().decode("latin-1").translate(letters)
+    tokens = [token or NO_LETTER for token in tokens]
+    codes = np.frombuffer("".join(tokens).encode("utf-32-le", "replace"), np.uint32)
+    lengths = np.fromiter(map(len, tokens), np.int32, len(tokens))
+    return byte_of[np.minimum(codes, 2**16 - 1)], lengths

@@ -17,8 +17,10 @@ GOLDEN = 0x9E3779B97F4A7C15
 
 def row_hash(row: Recognised) -> int:
     """64 bits of the row's normalised content; by chance, two of a million rows share them in 1 of 10^7."""
-    text = "\0".join([*map(_normalised, _parts(row)), ""])
-    digest = hashlib.blake2b(text.encode("utf-8", "replace"), digest_size=8).digest()
+    text = " \0 ".join(_parts(row))
+    if not text.isascii():
+        text = unicodedata.normalize("NFC", text)
+    digest = hashlib.blake2b(" ".join(text.split()).encode("utf-8", "replace"), digest_size=8).digest()
     return int.from_bytes(digest, "little") or 1
 
 
@@ -32,12 +34,6 @@ def _parts(row: Recognised) -> list[str]:
         parts += [message["role"], message["content"], message.get("reasoning_content", "")]
         parts += [repr(call["function"]) for call in message.get("tool_calls", ())]
     return parts
-
-
-def _normalised(text: str) -> str:
-    if not text.isascii():
-        text = unicodedata.normalize("NFC", text)
-    return " ".join(text.split())
 
 
 def keyed(hashes: NDArray[uint64], seed: int, purpose: str) -> NDArray[uint64]:

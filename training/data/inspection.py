@@ -12,13 +12,14 @@ from typing import Any
 
 from ..config import DataGroup
 from .encode import Encoder
+from .garbage import rare_collections
 from .inspection_result import Inspection, as_json, from_json
 from .inspector import Inspector
 from .near_duplicates import NearDuplicates
 from .reading import Progress, Report, ShouldStop, open_data, read_rows
 from .sources import Source
 
-INSPECTION_VERSION = 1
+INSPECTION_VERSION = 2
 """Raised when what is told, or how it comes about, changes."""
 
 
@@ -50,7 +51,7 @@ def inspect(
         return from_json(path.read_text(encoding="utf-8"))
     progress = Progress("inspecting the dataset", source.size(), report, should_stop)
     inspector = Inspector(source, encoder, data, preview)
-    with NearDuplicates() as index:
+    with NearDuplicates() as index, rare_collections():
         for read in read_rows(source, data.columns, progress):
             inspector.add(read, index, progress.rows_in_all(read.number + 1))
         result = inspector.finish(index)

@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING, Any
 
 from .libraries import library
 from .messages import Recognised, texts_of
+from .word_hashes import hashed_words
 
 if TYPE_CHECKING:
     import numpy as np
@@ -24,7 +25,9 @@ if TYPE_CHECKING:
 
 PERMUTATIONS, BANDS = 128, 16
 SIMILARITY = 0.8
-BATCH = 512
+BATCH, BATCH_CHARACTERS = 512, 2**19
+"""Rows are sketched together when there are so many of either."""
+
 LEAST_WORDS = 8
 """Shorter rows say too little to be called alike; only equal ones are duplicates."""
 
@@ -39,6 +42,7 @@ class NearDuplicates:
         self._files = {name: (Path(self._folder.name) / name).open("w+b") for name in names}
         self._texts: list[str] = []
         self._waiting: list[int] = []
+        self._characters = 0
 
     def __enter__(self) -> NearDuplicates:
         return self
@@ -50,29 +54,31 @@ class NearDuplicates:
 
     def add(self, number: int, row: Recognised) -> None:
         """Adds a row; `number` is its place in the result of `clusters`."""
-        self._texts.append(" ".join(text for role, text in texts_of(row) if role != "system").lower())
+        text = " ".join([text for role, text in texts_of(row) if role != "system"])
+        self._texts.append(text)
         self._waiting.append(number)
-        if len(self._texts) == BATCH:
+        self._characters += len(text)
+        if len(self._texts) == BATCH or self._characters > BATCH_CHARACTERS:
             self._flush()
 
     def _flush(self) -> None:
         import numpy as np
 
-        words = [_words(text) for text in self._texts]
-        long = [index for index, found in enumerate(words) if len(found) >= LEAST_WORDS]
-        if long:
-            triples, ends = _triples(self._minhash.hash_token_sets([words[index] for index in long]))
+        words, edges = hashed_words(self._texts)
+        long = np.flatnonzero(np.diff(edges) >= LEAST_WORDS)
+        if len(long):
             matrix = self._minhash.digest_matrix_from_flat_token_hashes(
-                triples, ends, num_perm=PERMUTATIONS, seed=1
+                *_triples(words, edges[:-1][long], edges[1:][long]), num_perm=PERMUTATIONS, seed=1
             )
-            signatures = np.array(matrix.to_rows(), np.uint32)  # (rows, permutations)
+            flat = chain.from_iterable(matrix.to_rows())
+            signatures = np.fromiter(flat, np.uint32, len(long) * PERMUTATIONS).reshape(-1, PERMUTATIONS)
             self._files["signatures"].write(signatures.tobytes())
             for band, keys in enumerate(_band_keys(signatures)):
                 self._files[f"band-{band}"].write(keys.tobytes())
-            numbers = np.array([self._waiting[index] for index in long], np.int64)
-            self._files["numbers"].write(numbers.tobytes())
+            self._files["numbers"].write(np.array(self._waiting, np.int64)[long].tobytes())
         self._texts.clear()
         self._waiting.clear()
+        self._characters = 0
 
     def clusters(self, rows: int) -> NDArray[np.int64]:
         """For each of `rows` rows the first row that it nearly repeats, which may be itself."""
@@ -117,25 +123,22 @@ class NearDuplicates:
         return result
 
 
-def _words(text: str) -> list[str]:
-    """Words; single characters where a script puts no spaces between words."""
-    words = text.split()
-    return list(text) if len(text) > 20 * max(1, len(words)) else words
+def _triples(
+    words: NDArray[np.uint64], starts: NDArray[np.int64], ends: NDArray[np.int64]
+) -> tuple[NDArray[np.uint64], list[int]]:
+    """A hash of every three words in a row, of some rows in one array, and where each row's begin and end.
 
-
-def _triples(hashed: list[list[int]]) -> tuple[NDArray[np.uint64], list[int]]:
-    """A hash of every three words in a row, of all rows in one array, and where each row's begin and end."""
+    Args:
+        starts, ends: (rows,) where the rows' words begin and end, in ascending order.
+    """
     import numpy as np
 
-    flat = np.array(list(chain.from_iterable(hashed)), np.uint64)
-    ends = np.cumsum([len(words) for words in hashed])
     with np.errstate(over="ignore"):
-        triples = flat[:-2] * np.uint64(0x9E3779B1) + flat[1:-1] * np.uint64(0x85EBCA77) + flat[2:]
-    within = np.ones(len(triples), bool)
-    for reach in (1, 2):  # triples that begin in one row and end in the next
-        within[ends[:-1] - reach] = False
-    edges = [0, *(ends - 2 * np.arange(1, len(ends) + 1)).tolist()]
-    return triples[within], edges
+        triples = words[:-2] * np.uint64(0x9E3779B1) + words[1:-1] * np.uint64(0x85EBCA77) + words[2:]
+    change = np.zeros(len(words), np.int8)
+    change[starts], change[ends - 2] = 1, -1  # where a row's triples begin, and behind the last of them
+    within = np.cumsum(change[: len(triples)], dtype=np.int8).view(bool)
+    return triples[within], [0, *np.cumsum(ends - starts - 2).tolist()]
 
 
 def _band_keys(signatures: NDArray[np.uint32]) -> NDArray[np.uint64]:

@@ -10,6 +10,7 @@ finds it.
 from __future__ import annotations
 
 import hashlib
+import heapq
 import json
 import tempfile
 import time
@@ -23,9 +24,11 @@ from ..errors import DatasetError
 from .check import refuse_bad_rows
 from .control_tokens import control_tokens
 from .encode import Encoder
-from .encoded_rows import EncodedRows, Outcome
+from .encoded_rows import EncodedRows
 from .findings import Findings
+from .garbage import rare_collections
 from .order import training_order
+from .outcomes import Outcome, Outcomes
 from .reading import Progress, Read, Report, ShouldStop, open_data, read_rows, treated
 from .selection import Selection, select
 from .sources import Source
@@ -36,7 +39,7 @@ if TYPE_CHECKING:
     import numpy as np
     from numpy.typing import NDArray
 
-CACHE_VERSION = 1
+CACHE_VERSION = 2
 """Raised when what is stored, or how it comes about, changes."""
 
 
@@ -137,7 +140,7 @@ def prepare(
     found = folder is not None
     if folder is None:
         work = Preparation(source, encoder, data, seed, report, should_stop)
-        with StoreWriter(cache, key) as store:
+        with StoreWriter(cache, key) as store, rare_collections():
             folder = work.run(store, provenance)
     return _prepared(folder, key, from_cache=found)
 
@@ -183,11 +186,9 @@ class Preparation:
         with EncodedRows(self._encoder, store) as encoded:
             selection = self._encode(encoded)
             self._summary.notes += selection.notes
-            for outcome in encoded.outcomes():
-                self._count(outcome, selection)
+            self._require_unchanged(stamp)
+            self._count(encoded.outcomes, selection)
         self._keep(np.array(encoded.row_of_example, np.int64), selection, store)
-        if self._source.stamp() != stamp:
-            raise DatasetError("The dataset was changed while it was read.", hint="Call again.")
         refuse_bad_rows(self._left_out, self._summary.rows, self._summary.used, self._data.on_bad_rows)
         order = self._order(store)
         self._summary.train = len(order)
@@ -197,6 +198,10 @@ class Preparation:
         if not self._summary.train:
             raise DatasetError("No examples are left to train on.", hint="Give more rows, or held_out=0.")
         return store.finish(order, asdict(self._summary))
+
+    def _require_unchanged(self, stamp: Any) -> None:
+        if self._source.stamp() != stamp:
+            raise DatasetError("The dataset was changed while it was read.", hint="Call again.")
 
     def _rows(self, message: str) -> Iterator[Read]:
         progress = Progress(message, self._source.size(), self._report, self._should_stop)
@@ -214,8 +219,24 @@ class Preparation:
         encoded.finish()
         return selection
 
-    def _count(self, row: Outcome, selection: Selection) -> None:
-        self._summary.rows += 1
+    def _count(self, outcomes: Outcomes, selection: Selection) -> None:
+        self._summary.rows = len(selection.reasons)
+        for rows in outcomes.ordinary():
+            used = selection.reasons[rows.numbers] == 0
+            self._summary.used += int(used.sum())
+            self._summary.tokens += int(rows.tokens[used].sum())
+            self._summary.trained_tokens += int(rows.trained[used].sum())
+            self._summary.held_out += int(rows.examples[used & selection.held_out[rows.numbers]].sum())
+        left_out = (
+            row
+            for rows in outcomes.ordinary()
+            for row in outcomes.of(rows, selection.reasons[rows.numbers] != 0)
+        )
+        for row in heapq.merge(outcomes.others(), left_out, key=lambda row: row.number):
+            self._count_one(row, selection)
+
+    def _count_one(self, row: Outcome, selection: Selection) -> None:
+        """A row that is left out or deserves a warning."""
         reason = selection.reason(row.number) or row.kind
         if reason:
             self._left_out.add(reason, row.place, row.reason if reason == row.kind else "")

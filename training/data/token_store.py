@@ -40,7 +40,7 @@ COLUMNS = {
     "hashes": "uint64",
 }
 UNFINISHED = ".unfinished-"
-MOVED_AT_ONCE = 2**20
+MOVED_AT_ONCE = BUFFER = 2**20
 ABANDONED_S = 24 * 3600
 """Seconds after which an unfinished folder is taken to be a killed writer's."""
 
@@ -55,7 +55,7 @@ class StoreWriter:
         self._folder = cache / f"{UNFINISHED}{key[:16]}-{os.getpid()}-{secrets.token_hex(4)}"
         self._folder.mkdir()
         self._files: dict[str, IO[bytes]] = {
-            name: (self._folder / f"{name}.bin").open("wb") for name in COLUMNS
+            name: (self._folder / f"{name}.bin").open("wb", BUFFER) for name in COLUMNS
         }
         self._tokens = 0
 
@@ -67,23 +67,27 @@ class StoreWriter:
             file.close()
         shutil.rmtree(self._folder, ignore_errors=True)
 
-    def add(self, example: MaskedTokens) -> None:
-        """Appends one example.
+    def add(self, examples: Sequence[MaskedTokens]) -> None:
+        """Appends examples.
 
         Raises:
             DiskFullError: there is no space left.
         """
-        length = len(example.input_ids)
-        trained = bytearray(length)
-        for start, end in example.trained:
-            trained[start:end] = b"\1" * (end - start)
-        self._tokens += length
+        import numpy as np
+
+        ends = np.cumsum([0, *(len(one.input_ids) for one in examples)])
+        trained = np.zeros(ends[-1], np.uint8)
+        for one, first in zip(examples, ends.tolist(), strict=False):
+            for start, end in one.trained:
+                trained[first + start : first + end] = 1
         try:
-            self._files["input_ids"].write(example.input_ids.tobytes())
-            self._files["trained"].write(trained)
-            self._files["ends"].write(self._tokens.to_bytes(8, "little"))
+            for one in examples:
+                self._files["input_ids"].write(one.input_ids.data)
+            self._files["trained"].write(trained.data)
+            self._files["ends"].write((ends[1:] + self._tokens).data)
         except OSError as error:
             raise _disk_error(error, self._folder) from None
+        self._tokens += int(ends[-1])
 
     def keep(self, used: NDArray[np.bool_], side: NDArray[np.bool_], hashes: NDArray[np.uint64]) -> None:
         """Drops the examples that are not used, and says of the others what stands in these columns.
