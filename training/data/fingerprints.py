@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 from .messages import Preference, Recognised, Text, as_messages
 
 if TYPE_CHECKING:
-    from numpy import uint64
+    from numpy import int32, uint64
     from numpy.typing import NDArray
 
 GOLDEN = 0x9E3779B97F4A7C15
@@ -51,3 +51,17 @@ def keyed(hashes: NDArray[uint64], seed: int, purpose: str) -> NDArray[uint64]:
         mixed = (mixed ^ (mixed >> np.uint64(30))) * np.uint64(0xBF58476D1CE4E5B9)
         mixed = (mixed ^ (mixed >> np.uint64(27))) * np.uint64(0x94D049BB133111EB)
         return mixed ^ (mixed >> np.uint64(31))
+
+
+def first_of_each(hashes: NDArray[uint64]) -> NDArray[int32]:
+    """For each row the first row with the same hash, which may be itself; 40 bytes a row meanwhile."""
+    import numpy as np
+
+    order = np.argsort(hashes, kind="stable")
+    ordered = hashes[order]
+    order = order.astype(np.int32)
+    new = np.concatenate([[True], ordered[1:] != ordered[:-1]])
+    del ordered
+    result = np.empty(len(hashes), np.int32)
+    result[order] = order[new][np.cumsum(new, dtype=np.int32) - 1]
+    return result

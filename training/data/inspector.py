@@ -14,7 +14,7 @@ from ..errors import ChatTemplateError
 from .control_tokens import control_tokens
 from .encode import Encoder, Rendered
 from .findings import Finding, Findings
-from .fingerprints import row_hash
+from .fingerprints import first_of_each, row_hash
 from .inspection_result import Inspection
 from .messages import Conversation, Recognised, texts_of
 from .near_duplicates import NearDuplicates
@@ -178,15 +178,14 @@ class Inspector:
 
         if not self._hashes:
             return
-        hashes = np.array(self._hashes, np.uint64)
-        first = _first_of_each(hashes)
-        rows = np.arange(len(hashes))
-        self._add_duplicates("exact_duplicate", np.flatnonzero(first != rows), first)
-        clusters = index.clusters(len(hashes))
-        near = np.flatnonzero((first == rows) & (first[clusters] != rows) & (clusters != rows))
-        self._add_duplicates("near_duplicate", near, clusters)
+        first = first_of_each(np.frombuffer(self._hashes, np.uint64))
+        repeats = first != np.arange(len(first), dtype=first.dtype)
+        self._add_duplicates("exact_duplicate", np.flatnonzero(repeats), first)
+        clusters = index.clusters(len(first))
+        near = first[clusters] != np.arange(len(first), dtype=first.dtype)
+        self._add_duplicates("near_duplicate", np.flatnonzero(near & ~repeats), clusters)
 
-    def _add_duplicates(self, kind: str, rows: NDArray[np.int64], first: NDArray[np.int64]) -> None:
+    def _add_duplicates(self, kind: str, rows: NDArray[np.int64], first: NDArray[Any]) -> None:
         for row in rows.tolist():
             detail = f"as {self._place(int(first[row]))}" if self._findings.count(kind) < 3 else ""
             self._findings.add(kind, self._place(row), detail)
@@ -202,14 +201,6 @@ class Inspector:
         if found.kind in ("truncated", "nothing_to_learn"):
             result["repair"] = f"max_seq_length={_next_power(self._lengths.quantile(0.99))}"
         return result
-
-
-def _first_of_each(hashes: NDArray[np.uint64]) -> NDArray[np.int64]:
-    """For each row the first row with the same hash."""
-    import numpy as np
-
-    _, first, inverse = np.unique(hashes, return_index=True, return_inverse=True)
-    return first[inverse]
 
 
 def _next_power(length: int) -> int:

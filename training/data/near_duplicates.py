@@ -75,24 +75,24 @@ class NearDuplicates:
             self._files["signatures"].write(signatures.tobytes())
             for band, keys in enumerate(_band_keys(signatures)):
                 self._files[f"band-{band}"].write(keys.tobytes())
-            self._files["numbers"].write(np.array(self._waiting, np.int64)[long].tobytes())
+            self._files["numbers"].write(np.array(self._waiting, np.int32)[long].tobytes())
         self._texts.clear()
         self._waiting.clear()
         self._characters = 0
 
-    def clusters(self, rows: int) -> NDArray[np.int64]:
+    def clusters(self, rows: int) -> NDArray[np.int32]:
         """For each of `rows` rows the first row that it nearly repeats, which may be itself."""
         import numpy as np
 
         self._flush()
-        first = np.arange(rows, dtype=np.int64)
-        numbers = self._read("numbers", np.dtype(np.int64))
+        first = np.arange(rows, dtype=np.int32)
+        numbers = self._read("numbers", np.dtype(np.int32))
         for band in range(BANDS):
             for members in _groups(self._read(f"band-{band}", np.dtype(np.uint64))):
                 self._join(first, numbers, members)
         return _roots(first)
 
-    def _join(self, first: NDArray[np.int64], numbers: NDArray[np.int64], members: NDArray[np.int64]) -> None:
+    def _join(self, first: NDArray[np.int32], numbers: NDArray[np.int32], members: NDArray[np.int64]) -> None:
         """Puts those of a band's rows that are like its first row into that one's cluster."""
         root = _root(first, int(numbers[members[0]]))
         apart = [member for member in members[1:].tolist() if _root(first, int(numbers[member])) != root]
@@ -157,20 +157,20 @@ def _groups(keys: NDArray[np.uint64]) -> list[NDArray[np.int64]]:
     import numpy as np
 
     order = np.argsort(keys, kind="stable")
-    changes = np.flatnonzero(np.diff(keys[order])) + 1
-    edges = np.concatenate([[0], changes, [len(keys)]])
-    large = np.flatnonzero(np.diff(edges) > 1)
-    return [order[edges[index] : edges[index + 1]] for index in large]
+    keys = keys[order]
+    repeats = np.concatenate([[False], keys[1:] == keys[:-1], [False]])
+    runs = np.flatnonzero(repeats[1:] != repeats[:-1]).reshape(-1, 2)
+    return [order[start : end + 1] for start, end in runs.tolist()]
 
 
-def _root(first: NDArray[np.int64], number: int) -> int:
+def _root(first: NDArray[np.int32], number: int) -> int:
     while first[number] != number:
         first[number] = first[first[number]]
         number = int(first[number])
     return number
 
 
-def _roots(first: NDArray[np.int64]) -> NDArray[np.int64]:
+def _roots(first: NDArray[np.int32]) -> NDArray[np.int32]:
     while (first[first] != first).any():
         first = first[first]
     return first
