@@ -8,7 +8,6 @@ from pathlib import Path
 from typing import Any
 
 import anyio
-import structlog
 from mcp.server import MCPServer
 from mcp.server.mcpserver import Context
 from mcp.server.mcpserver.exceptions import ToolError
@@ -21,6 +20,7 @@ from ..tools import TOOLS
 from ..tools.context import AgentTool, ToolContext
 from ..training.config import explain, flat_fields
 from ..training.errors import BackpropagateError, InputError, nearest
+from ..training.logs import logger
 from ..training.paths import PathPolicy
 from ..training.redact import scrub, scrub_all
 from ..training.service import TrainingService
@@ -65,7 +65,7 @@ async def _recover(service: TrainingService) -> None:
     try:
         await service.recover()
     except (BackpropagateError, OSError) as error:
-        structlog.get_logger("backpropagate").warning("recovery_failed", error=str(error))
+        logger().warning("recovery_failed", error=str(error))
 
 
 class ServerTool(Tool):
@@ -115,7 +115,7 @@ class ServerTool(Tool):
         except BackpropagateError as error:
             raise ToolError(scrub(error.sentence())) from error
         except Exception as error:
-            structlog.get_logger("backpropagate").exception("tool_failed", tool=self.name)
+            logger().exception("tool_failed", tool=self.name)
             raise ToolError(
                 f"[RUNTIME_ERROR] {self.name} failed unexpectedly ({type(error).__name__}) — "
                 "the server's log on stderr holds the details."

@@ -1,18 +1,22 @@
 """Logs go to stderr through structlog, with the run's id bound and secrets taken out.
 
-Lines of the standard library's `logging` (the MCP SDK's, transformers') take the same way.
+Lines of the standard library's `logging` (the MCP SDK's, transformers') take the same way. structlog is
+imported with the first line: with rich, which it brings, it would be a tenth of the server's start.
 """
 
 from __future__ import annotations
 
 import logging
 import sys
-
-import structlog
-from structlog.typing import EventDict, Processor, WrappedLogger
+from functools import cached_property
+from typing import TYPE_CHECKING
 
 from .redact import scrub
 from .settings import Settings
+
+if TYPE_CHECKING:
+    from structlog.stdlib import BoundLogger, ProcessorFormatter
+    from structlog.typing import EventDict, Processor, WrappedLogger
 
 
 def configure_logging(settings: Settings, *, own_process: bool = True) -> None:
@@ -21,40 +25,76 @@ def configure_logging(settings: Settings, *, own_process: bool = True) -> None:
     Args:
         own_process: False in somebody else's program, whose own way of logging is left as it is.
     """
-    if not own_process and structlog.is_configured():
+    if not own_process and _is_configured():
         return
-    shared: list[Processor] = [
-        structlog.contextvars.merge_contextvars,
-        structlog.stdlib.add_log_level,
-        structlog.processors.TimeStamper(fmt="iso", utc=True),
-    ]
-    formatter = structlog.stdlib.ProcessorFormatter(
-        foreign_pre_chain=shared,
-        processors=[
-            structlog.stdlib.ProcessorFormatter.remove_processors_meta,
-            structlog.processors.format_exc_info,
-            _scrub_event,
-            structlog.processors.JSONRenderer() if settings.log_json else _plain_renderer(),
-        ],
-    )
     handlers: list[logging.Handler] = [logging.StreamHandler(sys.stderr)]
     if settings.log_file:
         handlers.append(logging.FileHandler(settings.log_file, encoding="utf-8", delay=True))
     for handler in handlers:
-        handler.setFormatter(formatter)
+        handler.setFormatter(_Formatter(settings.log_json))
     logging.basicConfig(level=settings.log_level, handlers=handlers, force=own_process)
-    structlog.configure(
-        processors=[
-            structlog.stdlib.filter_by_level,
-            *shared,
-            structlog.stdlib.ProcessorFormatter.wrap_for_formatter,
-        ],
-        wrapper_class=structlog.stdlib.BoundLogger,
-        logger_factory=structlog.stdlib.LoggerFactory(),
-    )
+
+
+def logger() -> BoundLogger:
+    """Where this package's own lines go."""
+    import structlog
+
+    if not _is_configured():
+        structlog.configure(
+            processors=[
+                structlog.stdlib.filter_by_level,
+                *_shared(),
+                structlog.stdlib.ProcessorFormatter.wrap_for_formatter,
+            ],
+            wrapper_class=structlog.stdlib.BoundLogger,
+            logger_factory=structlog.stdlib.LoggerFactory(),
+        )
+    return structlog.get_logger("backpropagate")
+
+
+def _is_configured() -> bool:
+    """Whether somebody has set structlog up, this package or the program that it is used in."""
+    import structlog
+
+    return structlog.is_configured()
+
+
+class _Formatter(logging.Formatter):
+    def __init__(self, as_json: bool) -> None:
+        super().__init__()
+        self._as_json = as_json
+
+    def format(self, record: logging.LogRecord) -> str:
+        return self._structured.format(record)
+
+    @cached_property
+    def _structured(self) -> ProcessorFormatter:
+        import structlog
+
+        return structlog.stdlib.ProcessorFormatter(
+            foreign_pre_chain=_shared(),
+            processors=[
+                structlog.stdlib.ProcessorFormatter.remove_processors_meta,
+                structlog.processors.format_exc_info,
+                _scrub_event,
+                structlog.processors.JSONRenderer() if self._as_json else _plain_renderer(),
+            ],
+        )
+
+
+def _shared() -> list[Processor]:
+    import structlog
+
+    return [
+        structlog.contextvars.merge_contextvars,
+        structlog.stdlib.add_log_level,
+        structlog.processors.TimeStamper(fmt="iso", utc=True),
+    ]
 
 
 def _plain_renderer() -> Processor:
+    import structlog
+
     return structlog.dev.ConsoleRenderer(
         colors=sys.stderr.isatty(), exception_formatter=structlog.dev.plain_traceback
     )

@@ -9,9 +9,8 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-import structlog
-
 from ..errors import BackpropagateError, DiskFullError, ErrorRecord, MissingExtraError, RuntimeFailure
+from ..logs import logger
 from ..redact import cleaned, scrub
 from .durable import is_disk_full
 from .events import Event, EventLog, read_events
@@ -45,7 +44,7 @@ class Journal:
         self.phase_name = "starting"
         self._warnings: list[str] = []
         self.first_loss = _first_loss(run)
-        self.log: structlog.stdlib.BoundLogger = structlog.get_logger("backpropagate").bind(run_id=run.run_id)
+        self.log = logger().bind(run_id=run.run_id)
 
     def begin(self, *, survives_client: bool = True) -> None:
         """Say that a process has taken the run up: it lives as long as the client, or longer."""
