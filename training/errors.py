@@ -87,6 +87,7 @@ class BackpropagateError(Exception):
         self.retryable = self.retryable_by_default if retryable is None else retryable
         if cause is not None:
             self.__cause__ = cause
+        self.add_note(f"[{self.code}] {self.hint}" if self.hint else f"[{self.code}]")  # in stack traces
 
     def __str__(self) -> str:
         return self.message

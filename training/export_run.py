@@ -12,6 +12,7 @@ from .export.quantizations import require
 from .folder_export import export_folder
 from .hardware.cpu import training_threads
 from .output import check_output
+from .runs.durable import read_json
 from .runs.folder import RunFolder
 from .work import Work, use_threads
 
@@ -47,6 +48,7 @@ def _export_gguf(work: Work, spec: ExportSpec, take_turn: Callable[[], None]) ->
     base = work.model_folder()
     use_threads(None)
     os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")  # blocks are worked on by threads of our own
+    from .export.architectures import unheeded_window
     from .export.gguf_export import export_gguf
     from .export.proofs import Proofs
 
@@ -56,6 +58,9 @@ def _export_gguf(work: Work, spec: ExportSpec, take_turn: Callable[[], None]) ->
     exported = export_gguf(request, work.phase, work.should_stop, proofs)
     if exported.tokenizer.chat_template is None:
         work.journal.warning(NO_TEMPLATE)
+    window = unheeded_window(read_json(base / "config.json"))
+    if window is not None:
+        work.journal.warning(window)
     work.journal.completed(_result(spec, exported, proofs.sentences))
 
 

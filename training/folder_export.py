@@ -31,7 +31,7 @@ def export_folder(work: Work, spec: ExportSpec, take_turn: Callable[[], None]) -
     take_turn()
     base = work.model_folder(weights=spec.format == "merged")
     target.parent.mkdir(parents=True, exist_ok=True)
-    work.run.write_plan({"parts": [str(part_of(target))]})
+    work.run.write_plan({"parts": [str(part_of(target, work.run.run_id))]})
     size = _write(work, spec, base, target)
     work.journal.completed(_result(spec, target, size))
 
@@ -43,14 +43,15 @@ def _write(work: Work, spec: ExportSpec, base: Path, target: Path) -> int:
         from .export.merged_folder import write_merged
 
         card = _card(spec, base, "merged")
-        return write_merged(base, adapter, target, card, paced(work.phase("writing")), work.should_stop)
+        report = paced(work.phase("writing"))
+        return write_merged(base, adapter, target, card, report, work.should_stop, writer=work.run.run_id)
     if adapter is None:
         raise LoraExportError(
             f"{spec.model.name} has no adapter.", hint="Give a run, or an adapter's folder."
         )
     from .export.lora_folder import write_lora
 
-    return write_lora(base, adapter, target, _card(spec, base, "adapter"))
+    return write_lora(base, adapter, target, _card(spec, base, "adapter"), writer=work.run.run_id)
 
 
 def _card(spec: ExportSpec, base: Path, form: Form) -> str:

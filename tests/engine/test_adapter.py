@@ -15,10 +15,10 @@ from backpropagate.training.engine.adapter import (
     adapter_files,
     load_adapter,
 )
-from backpropagate.training.engine.durable_files import write_folder
 from backpropagate.training.engine.packed_batch import packed_batch
 from backpropagate.training.engine.plan import Example, Lora
 from backpropagate.training.errors import InputError
+from backpropagate.training.whole_folder import write_files
 
 from .conftest import tiny_model, with_lora
 from .test_packed_step_equals_peft import packed_copy
@@ -41,7 +41,7 @@ def test_a_saved_adapter_gives_the_same_logits_in_plain_peft(
     adapted = with_lora(model, lora)
     decoder = packed_copy(adapted, saved(model), lora)
     description = AdapterDescription(lora, "some/model", MODULES)
-    write_folder(tmp_path / "adapter", adapter_files(decoder.lora, description))
+    write_files(tmp_path / "adapter", adapter_files(decoder.lora, description))
     loaded = PeftModel.from_pretrained(tiny_model("qwen2"), str(tmp_path / "adapter"))
     example = examples(20)[0]
     ids = torch.tensor([example.input_ids])

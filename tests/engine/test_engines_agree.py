@@ -71,3 +71,20 @@ def test_an_engine_without_checkpoints_says_that_a_resumed_run_begins_again(
     resumed = replace(plan, engine="trl", resume=True, steps=1)
     run_engine(resumed, data, events, lambda: False, Checkpoints(tmp_path / "c"))
     assert "begins again" in events.of("warning")[0]["message"]
+
+
+@pytest.mark.parametrize("engine", ["packed", "trl"])
+def test_held_out_rows_are_evaluated_every_so_many_steps_and_once_at_the_end(
+    engine: EngineName, plan: Plan, data: Data, tmp_path: Path, events: Events
+) -> None:
+    plan = replace(plan, engine=engine, eval_every=3, steps=6)
+    outcome = run_engine(plan, data, events, lambda: False, Checkpoints(tmp_path / "c"))
+    found = events.of("eval")
+    assert [event["step"] for event in found] == [3, 6] and found[-1]["loss"] == outcome.eval_loss
+    assert found[0]["loss"] > found[1]["loss"] and found[0]["perplexity"] > 1
+
+
+def test_trl_says_that_it_does_not_stop_early(plan: Plan, data: Data, tmp_path: Path, events: Events) -> None:
+    plan = replace(plan, engine="trl", eval_every=1, patience=1, steps=1)
+    run_engine(plan, data, events, lambda: False, Checkpoints(tmp_path / "c"))
+    assert "patience is not used" in events.of("warning")[0]["message"]

@@ -13,6 +13,7 @@ from typing import Any
 import pytest
 from mcp import Client
 from mcp.types import CallToolResult, TextContent
+from small_models import write_small_model
 from tiny_lora import build_adapter, build_base, change_json
 from waiting import wait_for_phase
 
@@ -98,6 +99,7 @@ async def test_a_worker_killed_in_any_stage_leaves_nothing_and_resuming_complete
     assert bool(list(output.iterdir())) == (stage != "loading")
     view = await service.get(run.run_id)
     assert view.status is Status.INTERRUPTED and not list(output.iterdir())
+    assert view.error is not None and "nothing half-written" in (view.error.hint or "")
     await service.resume(run.run_id)
     view = await end_of(service, run)
     assert view.status is Status.COMPLETED, view.error
@@ -149,3 +151,38 @@ async def test_the_tool_names_file_proof_and_next_step_and_writes_nowhere_else(
     assert "tensors read back and compared with base + adapter" in said
     assert f'register_ollama(path="{path}"' in said
     assert list(root.iterdir()) == [path] and not (tmp_path / "elsewhere.gguf").exists()
+
+
+async def test_an_equal_export_finds_the_first_one_unless_its_file_is_gone(
+    service: TrainingService, adapter: Path, output: Path
+) -> None:
+    paths = PathPolicy.for_person(service.settings.home)
+    spec = export_spec(
+        str(adapter), service.store, paths, output=str(output / "model.gguf"), quantization="q8_0"
+    )
+    first = await service.submit(spec, find_equal=True)
+    view = await end_of(service, RunFolder(service.store.runs / first.run_id))
+    assert view.status is Status.COMPLETED and view.path is not None
+    assert (await service.submit(spec, find_equal=True)).run_id == first.run_id
+    Path(view.path).unlink()
+    again = await service.submit(spec, find_equal=True)
+    assert again.run_id != first.run_id
+    await end_of(service, RunFolder(service.store.runs / again.run_id))
+    assert Path(view.path).is_file()
+
+
+async def test_a_window_that_llama_cpp_does_not_keep_to_is_told(
+    service: TrainingService, tiny_model: Path, tmp_path: Path, output: Path
+) -> None:
+    base = write_small_model("mistral", tmp_path / "mistral", tiny_model, sliding_window=64)
+    spec = export_spec(
+        str(base),
+        service.store,
+        PathPolicy.for_person(service.settings.home),
+        output=str(output / "model.gguf"),
+        quantization="f16",
+    )
+    run = await service.submit(spec)
+    view = await end_of(service, RunFolder(service.store.runs / run.run_id))
+    assert view.status is Status.COMPLETED, view.error
+    assert any("looks back 64 tokens at most" in warning for warning in view.warnings)

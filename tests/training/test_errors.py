@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import traceback
+
 from backpropagate.training.errors import (
     BackpropagateError,
     DatasetNotFoundError,
@@ -35,3 +37,11 @@ def test_an_error_survives_the_way_through_a_run_folder() -> None:
 
 def test_the_sentence_holds_code_message_and_hint() -> None:
     assert BackpropagateError("No.", hint="Yes.").sentence() == "[RUNTIME_ERROR] No. — Yes."
+
+
+def test_a_stack_trace_ends_with_code_and_hint() -> None:
+    lines = traceback.format_exception_only(BackpropagateError("No.", hint="Yes."))
+    assert [line.rstrip().rpartition(".errors.")[2] or line.rstrip() for line in lines] == [
+        "BackpropagateError: No.",
+        "[RUNTIME_ERROR] Yes.",
+    ]

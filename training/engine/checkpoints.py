@@ -13,7 +13,7 @@ from hashlib import sha256
 from pathlib import Path
 from typing import Any, cast
 
-from .durable_files import write_folder
+from ..whole_folder import write_files
 
 MANIFEST = "manifest.json"
 FORMAT_VERSION = 1
@@ -44,7 +44,7 @@ class Checkpoints:
             },
         }
         content = json.dumps(manifest, indent=1).encode()
-        write_folder(self.path(step), {**files, MANIFEST: content})
+        write_files(self.path(step), {**files, MANIFEST: content})
         self._rotate(best_step)
         return self.path(step)
 

@@ -18,9 +18,9 @@ import torch
 from torch import Tensor
 
 from ..errors import GpuOutOfMemoryError, InputError
+from ..whole_folder import write_files
 from .adapter import adapter_files
 from .checkpoints import Checkpoints, damage
-from .durable_files import write_folder
 from .feed import Feed, StepBatch, in_parts
 from .lora_parameters import seed_of
 from .optimizer import FlatAdamW
@@ -278,7 +278,7 @@ class _Fit:
         eval_loss = progress.eval_loss
         if status != "cancelled" and self._keep_best():
             eval_loss = progress.best_loss
-        write_folder(self.plan.adapter, adapter_files(self.model.lora, self.model.adapter))
+        write_files(self.plan.adapter, adapter_files(self.model.lora, self.model.adapter))
         return Outcome(
             status=status,
             engine=self.model.name,

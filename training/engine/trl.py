@@ -23,9 +23,9 @@ from trl.trainer.sft_trainer import SFTTrainer
 from ..data.example import Example
 from ..errors import BackpropagateError, GpuOutOfMemoryError, TrainingError
 from ..runs.journal import StepClock
+from ..whole_folder import write_files
 from .adapter import adapter_files
 from .checkpoints import Checkpoints
-from .durable_files import write_folder
 from .fit import ran_out_of_memory
 from .packing import step_order, total_steps
 from .peft_lora import load_adapted
@@ -38,6 +38,8 @@ def run(plan: Plan, data: Data, report: Report, should_stop: ShouldStop, checkpo
     report("phase", phase="loading", message=f"loading {plan.model.name}")
     if plan.resume:
         report("warning", message="TRL's engine keeps no checkpoints: the run begins again.")
+    if plan.patience is not None:
+        report("warning", message="TRL's engine does not stop early: patience is not used.")
     started = time.monotonic()
     try:
         adapted = load_adapted(plan)
@@ -48,12 +50,12 @@ def run(plan: Plan, data: Data, report: Report, should_stop: ShouldStop, checkpo
             trainer = _trainer(plan, steps, adapted.model, data, observer, Path(scratch))
             report("phase", phase="training", message="training")
             trainer.train()  # pyright: ignore[reportUnknownMemberType]
-            eval_loss = _held_out_loss(trainer, data, report, observer)
+            eval_loss = _held_out_loss(trainer, data, observer)
     except (RuntimeError, MemoryError) as error:
         if isinstance(error, BackpropagateError) or not ran_out_of_memory(error):
             raise
         raise _out_of_memory(plan, error) from error
-    write_folder(plan.adapter, adapter_files(adapted.lora, adapted.adapter))
+    write_files(plan.adapter, adapter_files(adapted.lora, adapted.adapter))
     seconds = time.monotonic() - started
     return Outcome(
         status="cancelled" if observer.stopped else "completed",
@@ -83,7 +85,7 @@ def _trainer(
 ) -> SFTTrainer:
     trainer = SFTTrainer(
         model=model,
-        args=_arguments(plan, steps, len(data.train), scratch),
+        args=_arguments(plan, steps, data, scratch),
         train_dataset=_dataset(data.train),
         eval_dataset=_dataset(data.held_out) if len(data.held_out) else None,
         processing_class=load_tokenizer(plan.model),
@@ -103,8 +105,8 @@ def _dataset(examples: Sequence[Example]) -> Dataset:
     return Dataset.from_dict(columns)  # pyright: ignore[reportUnknownMemberType]
 
 
-def _arguments(plan: Plan, steps: int, examples: int, scratch: Path) -> SFTConfig:
-    on_gpu = plan.device == "cuda"
+def _arguments(plan: Plan, steps: int, data: Data, scratch: Path) -> SFTConfig:
+    on_gpu, examples = plan.device == "cuda", len(data.train)
     return SFTConfig(
         output_dir=str(scratch),
         max_steps=steps,
@@ -129,6 +131,8 @@ def _arguments(plan: Plan, steps: int, examples: int, scratch: Path) -> SFTConfi
         logging_steps=1,
         logging_nan_inf_filter=False,  # it would show a diverged loss as 0
         save_strategy="no",
+        eval_strategy="steps" if plan.eval_every and len(data.held_out) else "no",
+        eval_steps=plan.eval_every,
         report_to="none",
         disable_tqdm=True,
     )
@@ -140,12 +144,12 @@ def _warmup(plan: Plan, steps: int) -> int:
     return min(plan.warmup_steps, steps - 1)
 
 
-def _held_out_loss(trainer: SFTTrainer, data: Data, report: Report, observer: _Observer) -> float | None:
+def _held_out_loss(trainer: SFTTrainer, data: Data, observer: _Observer) -> float | None:
     if not len(data.held_out) or observer.stopped:
         return None
-    loss = float(trainer.evaluate()["eval_loss"])
-    report("eval", step=observer.step, loss=loss)
-    return loss
+    if observer.evaluated != observer.step:
+        trainer.evaluate()
+    return observer.eval_loss
 
 
 class _Observer(TrainerCallback):
@@ -160,6 +164,8 @@ class _Observer(TrainerCallback):
         self.tokens = 0
         self.stopped = False
         self.loss: float | None = None
+        self.eval_loss: float | None = None
+        self.evaluated = 0
 
     def on_step_end(
         self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any
@@ -173,6 +179,19 @@ class _Observer(TrainerCallback):
         self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any
     ) -> None:
         self._report("epoch", epoch=round(state.epoch or 0), step=state.global_step)
+
+    def on_evaluate(
+        self,
+        args: TrainingArguments,
+        state: TrainerState,
+        control: TrainerControl,
+        metrics: dict[str, float] | None = None,
+        **kwargs: Any,
+    ) -> None:
+        if metrics and "eval_loss" in metrics:
+            self.evaluated, self.eval_loss = state.global_step, float(metrics["eval_loss"])
+            perplexity = math.exp(min(self.eval_loss, 700.0))
+            self._report("eval", step=self.evaluated, loss=self.eval_loss, perplexity=perplexity)
 
     def on_log(
         self,

@@ -84,6 +84,17 @@ def _difference(config: Config) -> str | None:
     return None if activation in expected else f"the activation {activation!r}"
 
 
+def unheeded_window(config: Config) -> str | None:
+    """A sentence about a sliding window that the model has and llama.cpp does not keep to."""
+    window, context = config.get("sliding_window"), config["max_position_embeddings"]
+    if config["model_type"] not in {"mistral", "phi3"} or not window or window >= context:
+        return None
+    return (
+        f"The model looks back {window} tokens at most, and llama.cpp lets it look back further: "
+        "in longer conversations its answers may be others than before the export."
+    )
+
+
 def _rotates_as_smollm3(config: Config) -> bool:
     """Each fourth layer has no rotary positions; a list of 0 (none) and 1 goes before the interval."""
     listed = config.get("no_rope_layers")

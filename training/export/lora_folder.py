@@ -13,12 +13,13 @@ from .merged_folder import copy_tokenizer
 FILES = ("adapter_config.json", "adapter_model.safetensors")
 
 
-def write_lora(base: Path, adapter: Path, target: Path, card: str) -> int:
+def write_lora(base: Path, adapter: Path, target: Path, card: str, *, writer: str = "") -> int:
     """Copy an adapter to the folder `target`, whole or not at all; returns the bytes of its weights.
 
     Args:
         base: where the tokenizer comes from if the adapter has none.
         card: what README.md says.
+        writer: see `part_of`.
 
     Raises:
         LoraExportError: a file of the adapter is missing.
@@ -38,5 +39,5 @@ def write_lora(base: Path, adapter: Path, target: Path, card: str) -> int:
         copy_tokenizer(base, adapter, folder)
         (folder / "README.md").write_text(card, encoding="utf-8")
 
-    write_whole(target, fill)
+    write_whole(target, fill, writer)
     return size

@@ -52,6 +52,8 @@ def write_merged(
     card: str,
     report: Callable[[str, float | None], None],
     should_stop: Callable[[], bool] = lambda: False,
+    *,
+    writer: str = "",
 ) -> int:
     """Write the folder `target`, whole or not at all.
 
@@ -61,6 +63,7 @@ def write_merged(
         card: what README.md says.
         report: takes a sentence and the share that is done.
         should_stop: asked after each block.
+        writer: see `part_of`.
 
     Returns:
         The bytes of its weights.
@@ -86,7 +89,7 @@ def write_merged(
         copy_tokenizer(base, adapter, folder)
         (folder / "README.md").write_text(card, encoding="utf-8")
 
-    write_whole(target, fill)
+    write_whole(target, fill, writer)
     return total
 
 

@@ -124,7 +124,7 @@ class RunStore:
             return False
         if state.status in {Status.QUEUED, Status.RUNNING}:
             return not run.cancel_requested()
-        if state.status is not Status.COMPLETED or state.ended_at is None:
+        if state.status is not Status.COMPLETED or state.ended_at is None or not _still_there(state):
             return False
         return state.kind in LASTING or seconds_since(state.ended_at) < EQUAL_WINDOW_S
 
@@ -336,12 +336,23 @@ def _interrupted(state: RunState) -> RunState:
             f"The run's worker process (pid {state.pid}) ended without a word: it was killed, "
             "or the machine ran out of memory."
         )
-    error = RunInterruptedError(
-        message,
-        hint="Look at worker.log in the run folder. If memory ran out, use a smaller batch_size or "
-        "max_seq_length. It can be resumed from its last checkpoint.",
-    )
+    error = RunInterruptedError(message, hint=f"Look at worker.log in the run folder. {_way_on(state.kind)}")
     return state.model_copy(update={"status": Status.INTERRUPTED, "ended_at": now(), "error": error.record()})
+
+
+def _way_on(kind: str) -> str:
+    if kind != "train":
+        return "Free memory if that ran out, then resume it: it begins again; nothing half-written is left."
+    return (
+        "If memory ran out, use a smaller batch_size or max_seq_length. "
+        "It can be resumed from its last checkpoint."
+    )
+
+
+def _still_there(state: RunState) -> bool:
+    """Whether nobody has removed what a run wrote."""
+    result = state.result or {}
+    return all(Path(result[name]).exists() for name in ("path", "output") if result.get(name))
 
 
 def _new_id(spec: AnySpec) -> str:
