@@ -376,6 +376,19 @@ def test_what_a_killed_writer_leaves_is_never_read_and_removed_later(tmp_path: P
         assert left not in tmp_path.iterdir()
 
 
+def test_tokens_that_nobody_asked_for_in_a_month_are_removed(prepared: Any, tmp_path: Path) -> None:
+    from backpropagate.training.data.token_store import UNUSED_S
+
+    rows = [[row(number) for number in range(count)] for count in (1, 2, 3)]
+    prepared(rows[0]), prepared(rows[1])
+    old = time.time() - UNUSED_S - 1
+    for folder in (tmp_path / "cache").iterdir():
+        os.utime(folder, (old, old))
+    assert prepared(rows[0]).from_cache
+    prepared(rows[2])
+    assert prepared(rows[0]).from_cache and not prepared(rows[1]).from_cache
+
+
 @pytest.mark.skipif(not Path("/dev/full").exists(), reason="needs a device that is always full")
 def test_a_full_disk_is_told_as_such(tmp_path: Path) -> None:
     import numpy as np

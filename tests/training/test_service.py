@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 from pathlib import Path
 
 import pytest
@@ -16,6 +17,7 @@ from waiting import (
     wait_for_step,
 )
 
+from backpropagate.training.config import InspectSpec
 from backpropagate.training.errors import (
     DatasetError,
     DatasetNotFoundError,
@@ -227,6 +229,21 @@ async def test_a_failed_run_never_answers_an_equal_request(
     second = await service.submit(spec, find_equal=True)
     assert second.run_id != first.run_id
     await end_of(service, second.run_id)
+
+
+async def test_old_inspections_are_removed_when_a_server_starts_and_nothing_else(
+    service: TrainingService, dataset: Path, tiny_model: Path
+) -> None:
+    training = small_spec(dataset, tiny_model)
+    inspection = InspectSpec(model=training.model, data=training.data, roots=training.roots)
+    old, new = await service.submit(inspection), await service.submit(inspection)
+    kept = await service.submit(training)
+    for run in (old, new, kept):
+        assert await end_of(service, run.run_id) is Status.COMPLETED
+    for run in (old, kept):
+        os.utime(folder_of(service, run.run_id).path, (0, 0))
+    await service.recover()
+    assert service.store.ids() == sorted([new.run_id, kept.run_id], reverse=True)
 
 
 async def test_data_is_checked_while_the_device_is_still_busy(

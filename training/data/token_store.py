@@ -10,7 +10,7 @@
 
 A folder is filled under another name and renamed when it is complete, so a key's folder is complete or not
 there. Two writers of one key do the same work, and the second to finish discards its own. What a killed
-writer leaves is removed by a later one.
+writer leaves, and what nobody has asked for in a month, is removed by a later writer.
 """
 
 from __future__ import annotations
@@ -22,6 +22,7 @@ import secrets
 import shutil
 import time
 from collections.abc import Sequence
+from contextlib import suppress
 from pathlib import Path
 from typing import IO, TYPE_CHECKING, Any, NamedTuple
 
@@ -41,8 +42,8 @@ COLUMNS = {
 }
 UNFINISHED = ".unfinished-"
 MOVED_AT_ONCE = BUFFER = 2**20
-ABANDONED_S = 24 * 3600
-"""Seconds after which an unfinished folder is taken to be a killed writer's."""
+ABANDONED_S, UNUSED_S = 24 * 3600, 30 * 24 * 3600
+"""Seconds until an unfinished folder is taken for a killed writer's, and a finished one for needless."""
 
 
 class StoreWriter:
@@ -50,7 +51,7 @@ class StoreWriter:
 
     def __init__(self, cache: Path, key: str) -> None:
         cache.mkdir(parents=True, exist_ok=True)
-        _remove_abandoned(cache)
+        _remove_unneeded(cache)
         self._final = cache / key
         self._folder = cache / f"{UNFINISHED}{key[:16]}-{os.getpid()}-{secrets.token_hex(4)}"
         self._folder.mkdir()
@@ -160,7 +161,11 @@ class StoreWriter:
 def stored(cache: Path, key: str) -> Path | None:
     """The key's folder, if it is there."""
     folder = cache / key
-    return folder if (folder / "summary.json").is_file() else None
+    if not (folder / "summary.json").is_file():
+        return None
+    with suppress(OSError):
+        os.utime(folder)  # it is in use
+    return folder
 
 
 def summary_of(folder: Path) -> dict[str, Any]:
@@ -232,13 +237,14 @@ def _column(folder: Path, name: str) -> NDArray[Any]:
     return np.memmap(path, COLUMNS[name], "r")
 
 
-def _remove_abandoned(cache: Path) -> None:
-    for folder in cache.glob(f"{UNFINISHED}*"):
-        try:
-            if time.time() - folder.stat().st_mtime > ABANDONED_S:
-                shutil.rmtree(folder, ignore_errors=True)
-        except FileNotFoundError:
-            continue  # its writer has just finished
+def _remove_unneeded(cache: Path) -> None:
+    for folder in cache.iterdir():
+        unfinished = folder.name.startswith(UNFINISHED)
+        with suppress(OSError):  # its writer has just finished, or somebody reads it
+            if time.time() - folder.stat().st_mtime > (ABANDONED_S if unfinished else UNUSED_S):
+                doomed = folder if unfinished else folder.with_name(f"{UNFINISHED}{folder.name}")
+                folder.rename(doomed)  # half-removed, it must not look finished
+                shutil.rmtree(doomed, ignore_errors=True)
 
 
 def _disk_error(error: OSError, folder: Path) -> OSError:

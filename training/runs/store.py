@@ -30,6 +30,7 @@ from .locks import Lock, is_free
 
 EQUAL_WINDOW_S = 120.0  # a completed run answers the same request for this long
 ABANDONED_S = 3600.0
+OLD_S = 30 * 24 * 3600.0  # inspections, which no list shows, are removed at this age
 LEAVING_S = 5.0
 LASTING = frozenset({"inspect"})  # kinds whose result holds as long as what was asked and the data do
 PREPARING = ".new-"
@@ -181,15 +182,23 @@ class RunStore:
             lock.release()
 
     def sweep(self) -> None:
-        """Remove what killed processes left of runs that never were, and of runs that were deleted."""
+        """Remove old inspections, and what killed processes left of runs that never were or were deleted."""
         if not self.runs.is_dir():
             return
         for entry in self.runs.iterdir():
-            if entry.name.startswith(PREPARING) and time.time() - entry.stat().st_mtime > ABANDONED_S:
+            age = time.time() - entry.stat().st_mtime
+            if entry.name.startswith(PREPARING) and age > ABANDONED_S:
                 shutil.rmtree(entry, ignore_errors=True)
+            elif "-inspect-" in entry.name and age > OLD_S:
+                self._remove_old_inspection(RunFolder(entry))
         for marker in self._active.iterdir() if self._active.is_dir() else ():
             if not (self.runs / marker.name).exists() and time.time() - marker.stat().st_mtime > ABANDONED_S:
                 marker.unlink(missing_ok=True)
+
+    def _remove_old_inspection(self, run: RunFolder) -> None:
+        with suppress(RunFolderError, InputError, OSError):
+            if run.state().kind == "inspect":
+                self.delete(run)
 
     def unfinished(self) -> list[RunFolder]:
         """The runs that have not completed, failed or been cancelled."""
