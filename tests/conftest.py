@@ -5,6 +5,8 @@ from __future__ import annotations
 import os
 from pathlib import Path
 
+os.environ["CUDA_VISIBLE_DEVICES"] = ""  # before torch looks: also this process, also with a GPU
+
 import pytest
 from facts import write_dataset
 from hypothesis import HealthCheck, settings
@@ -31,7 +33,6 @@ def home(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
             monkeypatch.delenv(name)
     monkeypatch.setenv("BACKPROPAGATE_HOME", str(tmp_path / "home"))
     monkeypatch.setenv("BACKPROPAGATE_RUNTIME_DIR", str(tmp_path / "runtime"))
-    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "")
     monkeypatch.setenv("HF_HUB_OFFLINE", "1")
     return tmp_path / "home"
 

@@ -10,6 +10,7 @@ import pytest
 
 from backpropagate.training.engine.checkpoints import Checkpoints, damage
 from backpropagate.training.errors import DiskFullError
+from backpropagate.training.whole_folder import part_of
 
 FILES = {"a.safetensors": b"weights" * 100, "progress.json": b"{}"}
 
@@ -80,7 +81,7 @@ def test_saving_a_step_again_replaces_it(tmp_path: Path) -> None:
 def test_what_was_being_written_when_the_power_went_is_no_checkpoint(tmp_path: Path) -> None:
     checkpoints = Checkpoints(tmp_path)
     checkpoints.save(10, FILES)
-    aside = tmp_path / ".writing-step-000020"
+    aside = part_of(checkpoints.path(20))
     aside.mkdir()
     (aside / "a.safetensors").write_bytes(b"half")
     assert checkpoints.newest_good() == (10, [])

@@ -63,7 +63,6 @@ def trained(tiny_model: Path, tmp_path_factory: pytest.TempPathFactory) -> RunFo
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("BACKPROPAGATE_HOME", str(folder / "home"))
         patch.setenv("BACKPROPAGATE_RUNTIME_DIR", str(folder / "runtime"))
-        patch.setenv("CUDA_VISIBLE_DEVICES", "")
         from backpropagate import Trainer
 
         trainer = Trainer(

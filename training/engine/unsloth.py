@@ -21,7 +21,7 @@ from ..errors import GpuOutOfMemoryError, InputError, TrainingError
 from ..runs.journal import StepClock
 from .checkpoints import Checkpoints
 from .own_engine import own_engine
-from .packing import step_order, total_steps
+from .packing import StepOrder, step_order, total_steps
 from .plan import Data, Outcome, Plan, Report, ShouldStop
 from .unsloth_process import UnavailableError, UnslothProcess, interpreter, write_job
 
@@ -64,7 +64,7 @@ def _train(plan: Plan, data: Data, report: Report, should_stop: ShouldStop) -> O
     python = interpreter()
     shutil.rmtree(plan.adapter, ignore_errors=True)
     order = step_order(plan, [len(example.input_ids) for example in data.train])
-    follower = _Follower(plan, total_steps(plan, order), order.steps_per_epoch, report)
+    follower = _Follower(plan, order, report)
     with _scratch(plan) as folder, UnslothProcess(python, write_job(folder, plan, data, order)) as process:
         for message in process.messages():
             follower.take(message)
@@ -91,8 +91,7 @@ class _Follower:
     """Turns what the process tells into events, and into the outcome at the end."""
 
     plan: Plan
-    total_steps: int
-    steps_per_epoch: int
+    order: StepOrder
     report: Report
     version: str | None = None
     done: dict[str, Any] | None = None
@@ -103,6 +102,7 @@ class _Follower:
     started: float = field(default_factory=time.monotonic)
 
     def __post_init__(self) -> None:
+        self.total_steps = total_steps(self.plan, self.order)
         self.clock = StepClock(self.total_steps)
 
     def take(self, message: dict[str, Any]) -> None:
@@ -130,7 +130,8 @@ class _Follower:
         self.report("phase", phase="training", message=f"training with Unsloth {self.version}")
 
     def _step(self, message: dict[str, Any]) -> None:
-        self.step, self.loss, self.tokens = message["step"], float(message["loss"]), message["num_tokens"]
+        self.step, self.loss = message["step"], float(message["loss"])
+        self.tokens += sum(self.order.lengths[row] for row in self.order.examples(self.step - 1))
         if not math.isfinite(self.loss):
             raise TrainingError(f"The loss of step {self.step} is {self.loss}.", hint="Lower learning_rate.")
         self.report(
@@ -142,7 +143,7 @@ class _Follower:
             grad_norm=message["grad_norm"],
             **self.clock.tick(self.step, self.tokens),
         )
-        epoch, rest = divmod(self.step, self.steps_per_epoch)
+        epoch, rest = divmod(self.step, self.order.steps_per_epoch)
         if not rest:
             self.report("epoch", epoch=epoch, step=self.step)
 

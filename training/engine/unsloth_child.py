@@ -175,7 +175,7 @@ def observer(talk: Talk) -> Any:
                 talk.say("eval", step=state.global_step, loss=logs["eval_loss"])
             if "loss" not in logs:
                 return
-            told = {name: logs.get(name) for name in ("loss", "grad_norm", "learning_rate", "num_tokens")}
+            told = {name: logs.get(name) for name in ("loss", "grad_norm", "learning_rate")}
             talk.say("step", step=state.global_step, **told)
             if not talk.may_go_on():
                 control.should_training_stop = True

@@ -27,7 +27,7 @@ def is_disk_full(error: BaseException) -> bool:
 
 def disk_full(path: Path, cause: OSError) -> DiskFullError:
     return DiskFullError(
-        f"No space left on the disk of {path.parent}.",
+        f"No space is left for {path}.",
         hint="Free some space (`backprop prune` removes old runs), then try again.",
         cause=cause,
     )
