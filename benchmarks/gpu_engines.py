@@ -75,7 +75,6 @@ async def train(engine: str, model: Path, data: Path, steps: int) -> dict[str, A
         "batch_size": BATCH,
         "lora_r": 16,
         "max_seq_length": 2048,
-        "held_out": 0,
         "device": "cuda",
     }
     run = await service.submit(train_spec(arguments=arguments))
@@ -102,6 +101,7 @@ async def train(engine: str, model: Path, data: Path, steps: int) -> dict[str, A
         },
         "peak MiB": result["peak_memory_mib"],
         "losses": (result["first_loss"], result["final_loss"]),
+        "held out": (result["eval_loss_before"], result["eval_loss"]),
     }
 
 

@@ -33,7 +33,8 @@ def print_run(view: RunView) -> None:
         before = f"{view.first_loss:.4f} → " if view.first_loss is not None else ""
         click.echo(f"  loss     {before}{view.loss:.4f}")
     if view.eval_loss is not None:
-        click.echo(f"  held out {view.eval_loss:.4f}")
+        before = f"{view.eval_loss_before:.4f} → " if view.eval_loss_before is not None else ""
+        click.echo(f"  held out {before}{view.eval_loss:.4f}")
     if view.engine:
         click.echo(f"  engine   {view.engine}")
     if view.eta_s is not None:
@@ -73,7 +74,7 @@ def next_command(view: RunView) -> str:
         case Status.COMPLETED if view.kind != "train":
             return f"use {view.path or view.model}"
         case Status.COMPLETED:
-            return f'load the adapter in Python: PeftModel.from_pretrained(base, "{view.adapter_path}")'
+            return f"backprop export {view.run_id}  (a GGUF file; --ollama makes it answer in Ollama)"
         case Status.FAILED if view.error and view.error.code.split("_")[0] in {"INPUT", "CONFIG", "DEP"}:
             return "do what the error says, and start it again"
         case Status.CANCELLED | Status.FAILED | Status.INTERRUPTED:

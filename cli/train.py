@@ -8,7 +8,7 @@ from typing import Any
 import anyio
 import click
 
-from ..training.arguments import train_spec
+from ..training.arguments import require_alone, train_spec
 from ..training.config import TrainSpec
 from ..training.data.submission import resolved_source
 from ..training.models.presets import classify_model
@@ -36,6 +36,7 @@ def train(ctx: click.Context, resume: str | None, detach: bool, as_json: bool, *
     async def submit() -> Submission:
         if resume is None:
             return await service.submit(spec_of(service, arguments))
+        require_alone(name for name in arguments if name != "steps")
         return await service.go_on(resume, int(arguments["steps"]) if "steps" in arguments else None)
 
     view = anyio.run(start_and_follow, service, submit, detach)

@@ -25,7 +25,7 @@ from ..training.paths import PathPolicy
 from ..training.redact import scrub, scrub_all
 from ..training.service import TrainingService
 from .progress import ProgressStream
-from .schema import compact
+from .schema import compact, with_defaults
 
 INSTRUCTIONS = """\
 Fine-tunes language models on this machine. `train` starts a run and shows its progress; a call that ends
@@ -95,7 +95,7 @@ class ServerTool(Tool):
             ),
         )
         fields = {name: getattr(plain, name) for name in Tool.model_fields}
-        fields["parameters"] = compact(plain.parameters)
+        fields["parameters"] = with_defaults(compact(plain.parameters), service.settings)
         fields["fn_metadata"].output_schema = compact(plain.fn_metadata.output_schema or {})
         return cls(**fields, agent_tool=agent_tool, service=service, paths=paths)
 

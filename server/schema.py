@@ -4,6 +4,9 @@ from __future__ import annotations
 
 from typing import Any
 
+from ..training.config import flat_fields
+from ..training.settings import Settings
+
 
 def compact(schema: dict[str, Any]) -> dict[str, Any]:
     """The schema without generated titles, and with "or null" left out of optional arguments."""
@@ -35,3 +38,18 @@ def _without_null(schema: dict[str, Any]) -> dict[str, Any]:
     rest = [option for option in options if option != {"type": "null"}]  # pyright: ignore[reportUnknownVariableType]
     kept = {key: value for key, value in schema.items() if key not in {"anyOf", "default"}}
     return {**rest[0], **kept} if len(rest) == 1 else {**kept, "anyOf": rest}  # pyright: ignore[reportUnknownArgumentType]
+
+
+def with_defaults(schema: dict[str, Any], settings: Settings) -> dict[str, Any]:
+    """The schema of a tool that takes a dataset, with what its settings are when they are not given."""
+    properties: dict[str, dict[str, Any]] = schema.get("properties", {})
+    if "dataset" not in properties:
+        return schema
+    known = flat_fields()
+    shown = {name: dict(argument) for name, argument in properties.items()}
+    for name in shown.keys() & known.keys():
+        group, field, _ = known[name]
+        value = getattr(getattr(settings, group), field)
+        if value not in (None, [], ""):
+            shown[name]["default"] = value
+    return {**schema, "properties": shown}

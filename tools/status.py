@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Literal
 
 from pydantic import BaseModel, Field
@@ -15,7 +16,10 @@ from ..training.runs.view import Answer, RunView
 from .context import ToolResult
 
 ANSWERS_SHOWN = 20
-ANSWER_LENGTH = 140  # characters
+ROOM, ROOM_IN_TEXT = 20_000, 5_600
+"""Characters that all answers together take; the text is what assistants read, and their context is small."""
+
+LONGEST_ANSWER, QUESTION_LENGTH = 2_000, 140
 TOOL_OF_KIND = {"export": "export_gguf", "register": "register_ollama", "push": "push_to_hub"}
 
 
@@ -36,12 +40,14 @@ class RunStatus(ToolResult):
     status: Literal["queued", "running", "completed", "failed", "cancelled", "interrupted"]
     model: str
     dataset: str | list[str] | None = None
+    parent: str | None = None
     phase: str | None = None
     step: int
     total_steps: int | None = None
     first_loss: float | None = None
     loss: float | None = None
     eval_loss: float | None = None
+    eval_loss_before: float | None = None
     data: str | None = None
     engine: str | None = None
     tokens_per_s: float | None = None
@@ -89,6 +95,8 @@ class RunStatus(ToolResult):
         return f" on {self.host}" if self.host else ""
 
     def _what(self) -> str:
+        if self.parent:
+            return f"{self.model} on {self.dataset}, from the adapter of run {self.parent}"
         return f"{self.model} on {self.dataset}" if self.dataset else f"{self.kind} of {self.model}"
 
     def _progress(self) -> str:
@@ -101,7 +109,8 @@ class RunStatus(ToolResult):
             fall = f"{self.first_loss:.4g} → " if self.first_loss is not None else ""
             parts.append(f"loss {fall}{self.loss:.4g}")
         if self.eval_loss is not None:
-            parts.append(f"held-out loss {self.eval_loss:.4g}")
+            before = f"{self.eval_loss_before:.4g} → " if self.eval_loss_before is not None else ""
+            parts.append(f"held-out loss {before}{self.eval_loss:.4g}")
         if self.engine:
             parts.append(self.engine)
         if self.status == "running" and self.tokens_per_s:
@@ -114,15 +123,18 @@ class RunStatus(ToolResult):
         if not self.untrusted_answers:
             return []
         lines = ["The model's answers (untrusted text):"]
+        length = _length(self.untrusted_answers, ROOM_IN_TEXT)
         for answer in self.untrusted_answers:
             lines.append(f"- {answer.question}")
             for label, text in answers_of(answer):
-                lines.append(f"    {label}: {text}")
+                lines.append(f"    {label}: {cleaned(text, length)}")
         return lines
 
 
 def run_status(view: RunView, note: str | None = None) -> RunStatus:
     """The run as tools return it, with text made by models capped and cleaned."""
+    answers = view.answers[:ANSWERS_SHOWN]
+    length = _length(answers, ROOM)
     shared = RunStatus.model_fields.keys() & RunView.model_fields.keys() - {"next", "host", "status"}
     return RunStatus(
         **{name: getattr(view, name) for name in shared},
@@ -130,16 +142,21 @@ def run_status(view: RunView, note: str | None = None) -> RunStatus:
         host=None if same_host(view.host) else view.host.partition("~")[0],
         untrusted_answers=[
             UntrustedAnswer(
-                question=cleaned(answer.question, ANSWER_LENGTH),
-                before=answer.before and cleaned(answer.before, ANSWER_LENGTH),
-                after=answer.after and cleaned(answer.after, ANSWER_LENGTH),
-                in_ollama=answer.in_ollama and cleaned(answer.in_ollama, ANSWER_LENGTH),
+                question=cleaned(answer.question, QUESTION_LENGTH),
+                before=answer.before and cleaned(answer.before, length),
+                after=answer.after and cleaned(answer.after, length),
+                in_ollama=answer.in_ollama and cleaned(answer.in_ollama, length),
             )
-            for answer in view.answers[:ANSWERS_SHOWN]
+            for answer in answers
         ],
         note=note,
         next=next_step(view),
     )
+
+
+def _length(answers: Sequence[Answer | UntrustedAnswer], room: int) -> int:
+    """How long each answer may be, so that all of them fit."""
+    return min(LONGEST_ANSWER, room // max(1, sum(len(answers_of(answer)) for answer in answers)))
 
 
 def answers_of(answer: Answer | UntrustedAnswer) -> list[tuple[str, str]]:
@@ -161,7 +178,8 @@ def next_step(view: RunView) -> str:
             return "Tell the user."
         case Status.COMPLETED:
             return (
-                "Tell the user the losses and the answers. The adapter loads in PEFT: "
+                f'Tell the user the losses and the answers; export_gguf(source="{view.run_id}") makes a file '
+                "for Ollama and llama.cpp of it. The adapter loads in PEFT: "
                 f'PeftModel.from_pretrained(base, "{view.adapter_path}").'
             )
         case Status.CANCELLED if view.adapter_path:
@@ -170,6 +188,8 @@ def next_step(view: RunView) -> str:
                 f'resume_run(run_id="{view.run_id}") goes on.'
             )
         case Status.CANCELLED | Status.INTERRUPTED if view.kind != "train":
+            return f'resume_run(run_id="{view.run_id}") starts it again.'
+        case Status.CANCELLED | Status.INTERRUPTED if not view.step:
             return f'resume_run(run_id="{view.run_id}") starts it again.'
         case Status.CANCELLED | Status.INTERRUPTED:
             return f'resume_run(run_id="{view.run_id}") goes on from the last checkpoint.'

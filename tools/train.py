@@ -6,7 +6,7 @@ from typing import Annotated, Any
 
 from pydantic import Field
 
-from ..training.arguments import train_spec
+from ..training.arguments import require_alone, train_spec
 from ..training.output import check_output
 from ..training.vocabulary import (
     BatchSize,
@@ -79,6 +79,13 @@ async def train(
     also when the client is closed. Give `questions` that only the dataset answers to see whether it helped.
     """
     if resume is not None:
+        given = dict(
+            dataset=dataset, model=model, epochs=epochs, samples=samples, on_bad_rows=on_bad_rows,
+            dedupe=dedupe, batch_size=batch_size, learning_rate=learning_rate, max_seq_length=max_seq_length,
+            lora_r=lora_r, lora_alpha=lora_alpha, load_in_4bit=load_in_4bit, seed=seed, questions=questions,
+            output=output, settings=settings, request_key=request_key,
+        )  # fmt: skip
+        require_alone(name for name, value in given.items() if value is not None)
         submission = await context.service.go_on(resume, steps)
     else:
         arguments = {

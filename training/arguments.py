@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -41,6 +41,23 @@ ALIASES: dict[str, tuple[str, dict[Any, Any]]] = {
     "train_on_responses": ("train_on", {True: "assistant", False: "all"}),
 }
 """Older names that are still accepted: the name today, and what the older values are called."""
+
+
+def require_alone(names: Iterable[str]) -> None:
+    """Refuse what would be ignored: a run goes on as it was made, and only its number of steps can grow.
+
+    Args:
+        names: the arguments that were given with `resume`, beside `steps`.
+
+    Raises:
+        InputError: there are any.
+    """
+    given = ", ".join(names)
+    if given:
+        raise InputError(
+            f"A run that goes on keeps its settings and its dataset; resume cannot be given with {given}.",
+            hint="Give resume alone, or with steps; or leave resume out to start a new run.",
+        )
 
 
 def train_spec(

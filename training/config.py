@@ -129,7 +129,7 @@ class TrainingGroup(Group):
     gradient_accumulation_steps: Accumulation = 1
     learning_rate: LearningRate = 2e-4
     lr_scheduler: Schedule = "linear"
-    warmup_steps: WarmupSteps = 5
+    warmup_steps: WarmupSteps | None = None
     weight_decay: WeightDecay = 0.0
     max_grad_norm: MaxGradNorm = 1.0
     seed: Seed = 42
@@ -305,7 +305,7 @@ class TrainArguments(TypedDict, total=False):
     gradient_accumulation_steps: int
     learning_rate: float
     lr_scheduler: str
-    warmup_steps: int
+    warmup_steps: int | None
     weight_decay: float
     max_grad_norm: float
     seed: int

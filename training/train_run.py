@@ -24,6 +24,10 @@ if TYPE_CHECKING:
     from .engine.plan import Outcome, Plan
 
 
+MUCH_WORSE = 1.2
+"""A loss of single batches varies; one that has risen by this factor has not only varied."""
+
+
 @dataclass(frozen=True)
 class Ready:
     """All that the engine needs."""
@@ -175,6 +179,7 @@ def _keep(work: Work, ready: Ready, outcome: Outcome) -> dict[str, Any]:
     """
     from .adapter import copy_adapter, finish_adapter, replace_card
 
+    _tell_if_worse(work, outcome)
     work.journal.phase("saving", "saving the adapter")
     adapter = work.run.adapter_path
     result = _summary(work, ready, outcome)
@@ -199,6 +204,17 @@ def _keep(work: Work, ready: Ready, outcome: Outcome) -> dict[str, Any]:
     return result
 
 
+def _tell_if_worse(work: Work, outcome: Outcome) -> None:
+    what, first, bound, last = "held-out", outcome.eval_loss_before, 1.0, outcome.eval_loss
+    if first is None:  # not measured: the losses of two single steps say less
+        what, first, bound, last = "training", work.journal.first_loss, MUCH_WORSE, outcome.train_loss
+    if first is not None and last is not None and last > first * bound:
+        work.journal.warning(
+            f"The {what} loss rose from {first:.4g} to {last:.4g}: the model got worse. "
+            "A lower learning_rate or fewer steps may help."
+        )
+
+
 def _card(work: Work, ready: Ready, result: dict[str, Any]) -> str:
     from .export.model_card import run_card
     from .export.run_facts import RunFacts
@@ -217,6 +233,7 @@ def _summary(work: Work, ready: Ready, outcome: Outcome) -> dict[str, Any]:
         "first_loss": work.journal.first_loss,
         "final_loss": outcome.train_loss,
         "eval_loss": outcome.eval_loss,
+        "eval_loss_before": outcome.eval_loss_before,
         "best_step": outcome.best_step,
         "resumed_from": outcome.resumed_from,
         "engine": outcome.engine,

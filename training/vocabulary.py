@@ -9,9 +9,14 @@ from typing import Annotated, Any, Literal
 
 from pydantic import Field
 
+from .models.presets import PRESETS
+
 ModelName = Annotated[
     str,
-    Field(min_length=1, description="Preset name, Hub id, or absolute path of a model folder."),
+    Field(
+        min_length=1,
+        description=f"Preset ({', '.join(PRESETS)}), Hub id, or absolute path of a model folder.",
+    ),
 ]
 Revision = Annotated[str, Field(description="Branch, tag or commit of a Hub model.")]
 LoadIn4bit = Annotated[bool, Field(description="Load the frozen base in 4 bits (QLoRA, NF4).")]
@@ -91,7 +96,9 @@ Schedule = Annotated[
     Literal["constant", "linear", "cosine"],
     Field(description="Course of the learning rate after warm-up."),
 ]
-WarmupSteps = Annotated[int, Field(ge=0, description="Steps over which the learning rate rises from 0.")]
+WarmupSteps = Annotated[
+    int, Field(ge=0, description="Steps over which the learning rate rises; 5, or a tenth of few.")
+]
 WeightDecay = Annotated[float, Field(ge=0, le=1, description="AdamW weight decay; 0 is off.")]
 MaxGradNorm = Annotated[float, Field(ge=0, description="Clip the gradient's norm to this; 0 is off.")]
 Seed = Annotated[int, Field(ge=0, le=2**32 - 1, description="Seed of every random choice.")]

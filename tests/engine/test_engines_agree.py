@@ -80,8 +80,9 @@ def test_held_out_rows_are_evaluated_every_so_many_steps_and_once_at_the_end(
     plan = replace(plan, engine=engine, eval_every=3, steps=6)
     outcome = run_engine(plan, data, events, lambda: False, Checkpoints(tmp_path / "c"))
     found = events.of("eval")
-    assert [event["step"] for event in found] == [3, 6] and found[-1]["loss"] == outcome.eval_loss
-    assert found[0]["loss"] > found[1]["loss"] and found[0]["perplexity"] > 1
+    assert [event["step"] for event in found] == [0, 3, 6] and found[-1]["loss"] == outcome.eval_loss
+    assert outcome.eval_loss_before == found[0]["loss"] > found[1]["loss"] > found[2]["loss"]
+    assert found[0]["perplexity"] > 1
 
 
 def test_trl_says_that_it_does_not_stop_early(plan: Plan, data: Data, tmp_path: Path, events: Events) -> None:

@@ -75,8 +75,9 @@ def test_a_run_learns_and_tells(plan: Plan, data: Data, tmp_path: Path, events: 
     assert outcome.status == "completed" and outcome.engine == "packed"
     assert len(losses) == 12 and losses[-1] < losses[0] - 1
     assert outcome.train_loss == losses[-1]
-    assert [e["step"] for e in events.of("eval")] == [3, 6, 9, 12]
-    assert outcome.eval_loss == events.of("eval")[-1]["loss"]
+    assert [e["step"] for e in events.of("eval")] == [0, 3, 6, 9, 12]
+    assert outcome.eval_loss == events.of("eval")[-1]["loss"] < events.of("eval")[0]["loss"]
+    assert outcome.eval_loss_before == events.of("eval")[0]["loss"]
     assert [e["step"] for e in events.of("checkpoint")] == [2, 4, 6, 8, 10, 12]
     assert set(events.of("step")[0]) == {
         "step", "total_steps", "loss", "learning_rate", "grad_norm", "tokens_per_s", "eta_s",
@@ -211,10 +212,11 @@ def test_cancelling_stops_within_a_step_and_can_be_resumed(
 def test_cancelling_during_an_evaluation_repeats_it_after_the_resume(
     plan: Plan, data: Data, tmp_path: Path, events: Events
 ) -> None:
-    # Steps 1 to 3 ask once each; the fourth question is the evaluation's.
-    answers = iter([False, False, False, True])
+    # The evaluation before and steps 1 to 3 ask once each; the fifth question is the next evaluation's.
+    answers = iter([False, False, False, False, True])
     outcome = run(plan, data, events, lambda: next(answers), Checkpoints(tmp_path / "d"))
-    assert (outcome.status, outcome.steps, events.of("eval")) == ("cancelled", 3, [])
+    assert (outcome.status, outcome.steps) == ("cancelled", 3)
+    assert [e["step"] for e in events.of("eval")] == [0]
     rest = Events()
     trained(replace(plan, resume=True), data, tmp_path / "d", rest)
     assert [e["step"] for e in rest.of("eval")] == [3, 6, 9, 12]

@@ -12,7 +12,7 @@ from transformers import get_scheduler
 from backpropagate.training.engine.lora_parameters import LoraModule, LoraParameters
 from backpropagate.training.engine.optimizer import FlatAdamW
 from backpropagate.training.engine.plan import Plan
-from backpropagate.training.engine.schedule import learning_rate
+from backpropagate.training.engine.schedule import learning_rate, warmup_steps
 
 
 def plan(**settings: Any) -> Plan:
@@ -57,3 +57,8 @@ def test_one_flat_buffer_learns_as_many_parameters_do(limit: float) -> None:
     for parameter, value in zip(separate, lora.matrices(lora.values).values(), strict=True):
         assert torch.allclose(parameter, value, atol=1e-6)
     assert not lora.gradients.any()
+
+
+@pytest.mark.parametrize(("total", "expected"), [(1, 0), (9, 0), (30, 3), (50, 5), (1000, 5)])
+def test_by_default_a_short_run_warms_up_over_a_tenth_of_its_steps(total: int, expected: int) -> None:
+    assert warmup_steps(plan(), total) == expected

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 from mcp import Client
-from mcp.types import Tool
+from mcp.types import TextContent, Tool
 
 from backpropagate.server.app import build_server
 from backpropagate.tools import TOOLS
@@ -61,3 +61,23 @@ async def test_the_whole_tool_list_stays_small(service: TrainingService) -> None
     assert max(read.values()) < 4000 and sum(read.values()) < 13_000, read
     whole = {tool.name: len(tool.model_dump_json(exclude_none=True)) for tool in tools}
     assert max(whole.values()) < 6000 and sum(whole.values()) < 30_000, whole
+
+
+async def test_the_schema_tells_defaults_as_this_users_settings_have_them(
+    service: TrainingService, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("BACKPROPAGATE_LORA__R", "8")
+    (train,) = [tool for tool in await offered(TrainingService()) if tool.name == "train"]
+    told = {name: argument.get("default") for name, argument in train.input_schema["properties"].items()}
+    assert (told["lora_r"], told["epochs"], told["steps"]) == (8, 3.0, None)
+    assert told["model"] == "Qwen/Qwen2.5-7B-Instruct"
+
+
+@pytest.mark.parametrize("given", [{"learning_rate": 0.9}, {"dataset": "/a.jsonl", "questions": ["Who?"]}])
+async def test_a_run_that_goes_on_takes_no_other_settings(
+    service: TrainingService, given: dict[str, object]
+) -> None:
+    async with Client(build_server(service)) as client:
+        refused = await client.call_tool("train", {"resume": "a7f3", "steps": 9, **given})
+    assert refused.is_error and isinstance(refused.content[0], TextContent)
+    assert f"resume cannot be given with {', '.join(given)}" in refused.content[0].text

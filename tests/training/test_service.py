@@ -30,6 +30,7 @@ from backpropagate.training.errors import (
 )
 from backpropagate.training.runs.durable import read_json, write_json
 from backpropagate.training.runs.folder import RunFolder, Status
+from backpropagate.training.runs.view import RunView
 from backpropagate.training.service import TrainingService
 
 pytestmark = pytest.mark.anyio
@@ -229,6 +230,21 @@ async def test_a_failed_run_never_answers_an_equal_request(
     second = await service.submit(spec, find_equal=True)
     assert second.run_id != first.run_id
     await end_of(service, second.run_id)
+
+
+async def test_a_run_that_did_harm_says_so_and_one_that_helped_says_by_how_much(
+    service: TrainingService, dataset: Path, tiny_model: Path
+) -> None:
+    views: list[RunView] = []
+    for rate in (1e-3, 1.0):
+        spec = small_spec(dataset, tiny_model, learning_rate=rate, steps=12, held_out=0.1)
+        run_id = (await service.submit(spec)).run_id
+        assert await end_of(service, run_id) is Status.COMPLETED
+        views.append(await service.get(run_id))
+    good, bad = views
+    assert good.eval_loss and good.eval_loss_before and good.eval_loss < good.eval_loss_before
+    assert not any("got worse" in warning for warning in good.warnings)
+    assert any("held-out loss rose from" in warning for warning in bad.warnings)
 
 
 async def test_old_inspections_are_removed_when_a_server_starts_and_nothing_else(

@@ -24,7 +24,7 @@ from .checkpoints import Checkpoints, damage
 from .feed import Feed, StepBatch, in_parts
 from .lora_parameters import seed_of
 from .optimizer import FlatAdamW
-from .packing import statistics, step_order, total_steps
+from .packing import is_worth_evaluating_before, statistics, step_order, total_steps
 from .plan import Data, Outcome, Plan, Recovery, Report, ShouldStop, Status
 from .schedule import learning_rate
 from .snapshot import Progress, read_adapter, read_optimizer, read_progress, snapshot_files
@@ -99,8 +99,9 @@ class _Fit:
 
     def run(self) -> Outcome:
         self.model.refresh()
-        self.reports.restart_clock()
         try:
+            self._evaluate_before()
+            self.reports.restart_clock()
             status = self._loop()
         finally:
             self.feed.close()
@@ -217,6 +218,17 @@ class _Fit:
         self.reports.restart_clock()
         return True
 
+    def _evaluate_before(self) -> None:
+        """Evaluate the model as it comes, so that the last evaluation shows what the training did."""
+        progress = self.progress
+        if progress.step or not is_worth_evaluating_before(self.data, self.order, progress.total_steps):
+            return
+        self.report("phase", phase="training", message="evaluating the model as it is")
+        progress.eval_loss_before = loss = self._held_out_loss()
+        if loss is not None:
+            self.report("eval", step=0, loss=loss, perplexity=math.exp(min(loss, 700.0)))
+            self.report("phase", phase="training", message="training")
+
     def _held_out_loss(self) -> float | None:
         """Mean cross-entropy per label token, or None if told to stop."""
         model = self.model
@@ -288,6 +300,7 @@ class _Fit:
             total_steps=progress.total_steps,
             train_loss=reports.last_loss,
             eval_loss=eval_loss,
+            eval_loss_before=progress.eval_loss_before,
             best_step=progress.best_step,
             resumed_from=self.resumed_from,
             tokens=reports.tokens,

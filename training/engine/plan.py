@@ -92,7 +92,7 @@ class Plan:
 
     learning_rate: float = 2e-4
     lr_scheduler: Schedule = "linear"
-    warmup_steps: int = 5
+    warmup_steps: int | None = None
     warmup_ratio: float | None = None
     """Share of all steps to warm up over; wins over warmup_steps."""
     weight_decay: float = 0.0
@@ -177,6 +177,8 @@ class Outcome:
     """Of the last step."""
     eval_loss: float | None = None
     """Of the adapter that was kept."""
+    eval_loss_before: float | None = None
+    """Of the model as it came; None where it was not measured."""
     best_step: int | None = None
     resumed_from: int | None = None
     tokens: int = 0

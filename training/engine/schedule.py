@@ -6,11 +6,14 @@ import math
 
 from .plan import Plan
 
+USUAL_WARMUP, SHARE_OF_STEPS = 5, 10
+
 
 def warmup_steps(plan: Plan, total: int) -> int:
-    if plan.warmup_ratio is None:
-        return plan.warmup_steps
-    return math.ceil(plan.warmup_ratio * total)
+    """As asked for; else 5, but no more than a tenth of all steps, or short runs would hardly learn."""
+    if plan.warmup_ratio is not None:
+        return math.ceil(plan.warmup_ratio * total)
+    return min(USUAL_WARMUP, total // SHARE_OF_STEPS) if plan.warmup_steps is None else plan.warmup_steps
 
 
 def learning_rate(plan: Plan, step: int, total: int) -> float:

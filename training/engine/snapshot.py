@@ -33,6 +33,8 @@ class Progress:
     evaluated: int = 0
     """The last step that was evaluated."""
     eval_loss: float | None = None
+    eval_loss_before: float | None = None
+    """Of the model as it came."""
     best_loss: float | None = None
     best_step: int | None = None
     worse_evaluations: int = 0

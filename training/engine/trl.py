@@ -27,9 +27,10 @@ from ..whole_folder import write_files
 from .adapter import adapter_files
 from .checkpoints import Checkpoints
 from .fit import ran_out_of_memory
-from .packing import step_order, total_steps
+from .packing import is_worth_evaluating_before, step_order, total_steps
 from .peft_lora import load_adapted
 from .plan import Data, Outcome, Plan, Report, ShouldStop
+from .schedule import warmup_steps
 from .tokenizer import load_tokenizer
 
 
@@ -45,9 +46,13 @@ def run(plan: Plan, data: Data, report: Report, should_stop: ShouldStop, checkpo
         adapted = load_adapted(plan)
         adapted.model.config.use_cache = False
         with tempfile.TemporaryDirectory(prefix="backpropagate-") as scratch:
-            steps = total_steps(plan, step_order(plan, [len(e.input_ids) for e in data.train]))
+            order = step_order(plan, [len(e.input_ids) for e in data.train])
+            steps = total_steps(plan, order)
             observer = _Observer(steps, report, should_stop)
             trainer = _trainer(plan, steps, adapted.model, data, observer, Path(scratch))
+            if is_worth_evaluating_before(data, order, steps):
+                report("phase", phase="training", message="evaluating the model as it is")
+                trainer.evaluate()
             report("phase", phase="training", message="training")
             trainer.train()  # pyright: ignore[reportUnknownMemberType]
             eval_loss = _held_out_loss(trainer, data, observer)
@@ -66,6 +71,7 @@ def run(plan: Plan, data: Data, report: Report, should_stop: ShouldStop, checkpo
         total_steps=steps,
         train_loss=observer.loss,
         eval_loss=eval_loss,
+        eval_loss_before=observer.eval_loss_before,
         tokens=observer.tokens,
         seconds=seconds,
         tokens_per_s=observer.tokens / seconds,
@@ -115,7 +121,7 @@ def _arguments(plan: Plan, steps: int, data: Data, scratch: Path) -> SFTConfig:
         gradient_accumulation_steps=_accumulation(plan),
         learning_rate=plan.learning_rate,
         lr_scheduler_type="constant_with_warmup" if plan.lr_scheduler == "constant" else plan.lr_scheduler,
-        warmup_steps=_warmup(plan, steps),
+        warmup_steps=min(warmup_steps(plan, steps), steps - 1),
         weight_decay=plan.weight_decay,
         max_grad_norm=plan.max_grad_norm,
         optim="adamw_torch_fused",
@@ -136,12 +142,6 @@ def _arguments(plan: Plan, steps: int, data: Data, scratch: Path) -> SFTConfig:
         report_to="none",
         disable_tqdm=True,
     )
-
-
-def _warmup(plan: Plan, steps: int) -> int:
-    if plan.warmup_ratio is not None:
-        return round(plan.warmup_ratio * steps)
-    return min(plan.warmup_steps, steps - 1)
 
 
 def _held_out_loss(trainer: SFTTrainer, data: Data, observer: _Observer) -> float | None:
@@ -165,6 +165,7 @@ class _Observer(TrainerCallback):
         self.stopped = False
         self.loss: float | None = None
         self.eval_loss: float | None = None
+        self.eval_loss_before: float | None = None
         self.evaluated = 0
 
     def on_step_end(
@@ -190,6 +191,8 @@ class _Observer(TrainerCallback):
     ) -> None:
         if metrics and "eval_loss" in metrics:
             self.evaluated, self.eval_loss = state.global_step, float(metrics["eval_loss"])
+            if not self.evaluated:
+                self.eval_loss_before = self.eval_loss
             perplexity = math.exp(min(self.eval_loss, 700.0))
             self._report("eval", step=self.evaluated, loss=self.eval_loss, perplexity=perplexity)
 

@@ -99,6 +99,7 @@ class _Follower:
     tokens: int = 0
     loss: float | None = None
     eval_loss: float | None = None
+    eval_loss_before: float | None = None
     started: float = field(default_factory=time.monotonic)
 
     def __post_init__(self) -> None:
@@ -116,6 +117,8 @@ class _Follower:
                 self._step(message)
             case "eval":
                 self.eval_loss = message["loss"]
+                if not message["step"]:
+                    self.eval_loss_before = self.eval_loss
                 perplexity = math.exp(min(message["loss"], 700.0))
                 self.report("eval", step=message["step"], loss=message["loss"], perplexity=perplexity)
             case "failed":
@@ -168,6 +171,7 @@ class _Follower:
             total_steps=self.total_steps,
             train_loss=self.loss,
             eval_loss=self.eval_loss,
+            eval_loss_before=self.eval_loss_before,
             tokens=self.tokens,
             seconds=seconds,
             tokens_per_s=self.tokens / seconds,

@@ -127,6 +127,8 @@ def train(job: dict[str, Any], folder: Path, model: Any, tokenizer: Any, talk: T
         return in_order
 
     trainer._get_train_sampler = sampler
+    if job["evaluate_before"]:
+        trainer.evaluate()
     trainer.train()
     told = trainer.state.log_history[-2:]
     if held_out is not None and trainer.state.global_step == job["steps"] and "eval_loss" not in str(told):

@@ -16,7 +16,7 @@ from ..data.example import Example
 from ..settings import load_settings
 from . import unsloth_child
 from .decoder_shape import targeted_modules
-from .packing import StepOrder, total_steps
+from .packing import StepOrder, is_worth_evaluating_before, total_steps
 from .plan import Data, Plan
 from .schedule import warmup_steps
 
@@ -57,6 +57,7 @@ def write_job(folder: Path, plan: Plan, data: Data, order: StepOrder) -> Path:
         "target_modules": list(targets if isinstance(targets, tuple) else targeted_modules(plan.lora)),
         "order": [row for step in range(steps) for row in order.examples(step)],
         "held_out": len(data.held_out),
+        "evaluate_before": is_worth_evaluating_before(data, order, steps),
     }
     _write_examples(folder / "train", data.train)
     _write_examples(folder / "held_out", data.held_out)

@@ -152,6 +152,7 @@ def _settings(facts: RunFacts) -> str:
         "modules": targets if isinstance(targets, str) else ", ".join(targets),
         "learning rate": f"{plan['learning_rate']:g}, {plan['lr_scheduler']}",
         "steps": f"{facts.result.get('steps', 0)} of {facts.result.get('total_steps', plan['steps'])}",
+        **({"begun from": f"the adapter of run {facts.spec.parent}"} if facts.spec.parent else {}),
         "batch": f"{plan['batch_size']} examples x {plan['gradient_accumulation_steps']}",
         "longest example": f"{plan['max_seq_length']} tokens",
         "base held in": "4 bits (NF4)" if plan["load_in_4bit"] else plan["precision"],

@@ -6,7 +6,7 @@ from typing import Any
 
 from pydantic import BaseModel, Field
 
-from ..config import DataSpec
+from ..config import DataSpec, TrainSpec
 from ..errors import ErrorRecord, RunFolderError
 from ..redact import cleaned
 from .events import Event, latest_events
@@ -30,6 +30,7 @@ class RunView(BaseModel):
     status: Status
     model: str
     dataset: str | list[str] | None
+    parent: str | None = Field(None, description="The run from whose adapter this one went on.")
     phase: str | None = Field(None, description="What a live run is doing.")
     step: int = 0
     total_steps: int | None = None
@@ -38,6 +39,7 @@ class RunView(BaseModel):
     eta_s: float | None = Field(None, description="Estimated seconds left.")
     first_loss: float | None = None
     eval_loss: float | None = Field(None, description="Loss on the held-out rows.")
+    eval_loss_before: float | None = Field(None, description="The same, of the model as it came.")
     engine: str | None = Field(None, description="The engine that trained, and why that one.")
     attempt: int = 1
     data: str | None = Field(None, description="What became of the dataset's rows.")
@@ -78,6 +80,7 @@ def view(run: RunFolder, state: RunState) -> RunView:
         status=state.status,
         model=spec.subject,
         dataset=spec.data.source if isinstance(spec, DataSpec) else None,
+        parent=spec.parent if isinstance(spec, TrainSpec) else None,
         phase=_phase(state, step, phase),
         step=step.get("step", 0) if step else 0,
         total_steps=step.get("total_steps") if step else _planned_steps(run),
@@ -86,6 +89,7 @@ def view(run: RunFolder, state: RunState) -> RunView:
         eta_s=step.get("eta_s") if step and _is_stepping(state, step, phase) else None,
         first_loss=result.get("first_loss"),
         eval_loss=_eval_loss(events, result),
+        eval_loss_before=result.get("eval_loss_before"),
         engine=_engine(result),
         attempt=state.attempt,
         data=_data(result),
@@ -130,7 +134,7 @@ def _phase(state: RunState, step: Event | None, phase: Event | None) -> str | No
 
 def _eval_loss(events: list[Event], result: dict[str, Any]) -> float | None:
     latest = _last(events, "eval")
-    return result.get("eval_loss", latest.get("loss") if latest else None)
+    return result.get("eval_loss", latest.get("loss") if latest and latest.get("step") else None)
 
 
 def _engine(result: dict[str, Any]) -> str | None:
