@@ -17,7 +17,7 @@ from waiting import (
     wait_for_step,
 )
 
-from backpropagate.training.config import InspectSpec
+from backpropagate.training.config import InspectSpec, TrainSpec
 from backpropagate.training.errors import (
     DatasetError,
     DatasetNotFoundError,
@@ -235,15 +235,17 @@ async def test_a_failed_run_never_answers_an_equal_request(
 async def test_a_run_that_did_harm_says_so_and_one_that_helped_says_by_how_much(
     service: TrainingService, dataset: Path, tiny_model: Path
 ) -> None:
-    views: list[RunView] = []
-    for rate in (1e-3, 1.0):
-        spec = small_spec(dataset, tiny_model, learning_rate=rate, steps=12, held_out=0.1)
+    async def view_of(spec: TrainSpec) -> RunView:
         run_id = (await service.submit(spec)).run_id
         assert await end_of(service, run_id) is Status.COMPLETED
-        views.append(await service.get(run_id))
-    good, bad = views
+        return await service.get(run_id)
+
+    good = await view_of(small_spec(dataset, tiny_model, learning_rate=0.01, steps=100))
     assert good.eval_loss and good.eval_loss_before and good.eval_loss < good.eval_loss_before
     assert not any("got worse" in warning for warning in good.warnings)
+    reckless = small_spec(dataset, tiny_model, learning_rate=0.5, steps=40)
+    bad = await view_of(reckless.model_copy(update={"parent": good.run_id}))
+    assert bad.eval_loss_before == pytest.approx(good.eval_loss, rel=1e-3) and bad.parent == good.run_id
     assert any("held-out loss rose from" in warning for warning in bad.warnings)
 
 
