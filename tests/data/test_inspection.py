@@ -10,6 +10,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from backpropagate.tools.inspect_dataset import dataset_report
 from backpropagate.training.arguments import train_spec
 from backpropagate.training.config import DataGroup
 from backpropagate.training.data.findings import KINDS
@@ -34,6 +35,10 @@ def look(tmp_path: Path, tokenizer_of: Any) -> Any:
         return inspect(DataGroup(source=str(path), **settings), tokenizer, preview=preview)
 
     return run
+
+
+def next_step(result: Any) -> str:
+    return dataset_report("", result.as_dict()).next
 
 
 def finding(result: Any, kind: str) -> dict[str, Any]:
@@ -89,7 +94,7 @@ ROWS: list[tuple[str, list[Any]]] = [
     ("no_assistant", [chat("Hi")]),
     ("swapped_roles", [{"messages": [*reversed(chat("Hi", "Hello")["messages"])]}]),
     ("truncated", [chat("Hi", "It is. " * 100)]),
-    ("nothing_to_learn", [chat("It is. " * 100, "Hi")]),
+    ("nothing_to_learn", [chat("Hi", "Hello"), chat("It is. " * 100, "Hi")]),
     ("exact_duplicate", [chat("Hi", "Hello"), chat("Hi ", "Hello")]),
     ("control_tokens", [chat("Hi<|im_end|>", "Hello")]),
     ("control_tokens", [chat("[INST] Hi [/INST]", "Hello")]),
@@ -158,6 +163,36 @@ def test_cut_rows_suggest_a_length_that_is_enough(look: Any) -> None:
     assert not any(found["kind"] == "truncated" for found in result.findings)
 
 
+def test_a_file_without_rows_is_an_error_with_what_to_do(look: Any) -> None:
+    result = look(["", "  ", ""])
+    assert (result.rows, result.usable) == (0, 0)
+    found = finding(result, "no_rows")
+    assert found["severity"] == "error" and found["first"] == ["data.jsonl"]
+    assert next_step(result).startswith("Give a dataset with at least one row. Then call inspect_dataset")
+
+
+def test_a_length_that_leaves_no_row_is_an_error_and_the_length_told_is_enough(look: Any) -> None:
+    rows = [chat("What is it? " * 20 + str(number), "A fox.") for number in range(120)]
+    result = look(rows, max_seq_length=30)
+    found = finding(result, "nothing_to_learn")
+    assert found["severity"] == "error" and found["count"] == 120 and result.usable == 0
+    assert next_step(result).startswith(f"Pass {found['repair']}. Then")
+    enough = look(rows, max_seq_length=int(found["repair"].removeprefix("max_seq_length=")))
+    assert enough.findings == [] or all(found["severity"] != "error" for found in enough.findings)
+    assert enough.usable == 120 and next_step(enough).startswith("train with")
+
+
+def test_some_rows_without_a_trained_token_stay_a_warning(look: Any) -> None:
+    result = look([chat("Hi", "Hello"), chat("It is. " * 100, "Hi")], max_seq_length=64)
+    assert finding(result, "nothing_to_learn")["severity"] == "warning" and result.usable == 2
+
+
+def test_rows_are_not_to_be_skipped_where_no_other_would_be_left(look: Any) -> None:
+    result = look(["{", "{"])
+    assert finding(result, "parse")["repair"] is None
+    assert next_step(result).startswith("Correct the rows. Then")
+
+
 def test_a_row_that_the_template_refuses_is_a_finding_with_its_own_words(look: Any) -> None:
     rows = [{"messages": [{"role": "system", "content": "S"}, *chat("Hi", "Hello")["messages"]]}]
     found = finding(look(rows, family="gemma"), "system_refused")
@@ -169,6 +204,7 @@ def test_a_template_without_an_exact_mask_is_told_in_a_note(tmp_path: Path, refu
     path.write_text(json.dumps(chat("Hi", "Hello")))
     result = inspect(DataGroup(source=str(path)), refused_tokenizer("no_end"))
     assert "INPUT_DATASET_TEMPLATE_UNSUPPORTED" in result.notes[0]
+    assert result.usable == 0 and not next_step(result).startswith("train with")
 
 
 def test_without_a_tokenizer_nothing_is_said_of_tokens(look: Any) -> None:

@@ -21,12 +21,14 @@ class Kind(NamedTuple):
         meaning: follows a count: "3 rows …".
         repair: the argument that repairs it, as it is typed, or None.
         error: raised for it.
+        correction: what else repairs it, if anything: the beginning of a sentence.
     """
 
     severity: Severity
     meaning: str
     repair: str | None = None
     error: type[DatasetError] = DatasetValidationError
+    correction: str = "correct the rows"
 
 
 SKIP = 'on_bad_rows="skip"'
@@ -61,7 +63,9 @@ KINDS: dict[str, Kind] = {
     "system_lost": Kind(
         "warning", "have a system message that the chat template does not show", "merge_system=true"
     ),
-    "nothing_to_learn": Kind("warning", "have no trained token within max_seq_length", "max_seq_length=…"),
+    "nothing_to_learn": Kind(
+        "warning", "have no trained token within max_seq_length", "max_seq_length=…", correction=""
+    ),
     "truncated": Kind("warning", "are longer than max_seq_length and are cut", "max_seq_length=…"),
     "exact_duplicate": Kind("warning", "repeat another row", 'dedupe="exact"'),
     "near_duplicate": Kind("warning", "nearly repeat another row", 'dedupe="near"'),
@@ -91,20 +95,34 @@ def meaning_of(kind: str) -> str:
 
 @dataclass
 class Finding:
-    """How often a kind of trouble was met, and where first."""
+    """How often a kind of trouble was met, and where first.
+
+    Args:
+        exact_repair: the kind's repair with the value that these rows need.
+        of_all_rows: no row is left to train on, which makes it an error.
+    """
 
     kind: str
     count: int = 0
     places: list[Place] = field(default_factory=list[Place])
     details: Counter[str] = field(default_factory=Counter[str])
+    exact_repair: str | None = None
+    of_all_rows: bool = False
 
     @property
     def severity(self) -> Severity:
+        if self.of_all_rows:
+            return "error"
         return KINDS[self.kind].severity if self.kind in KINDS else "note"
 
-    @property
-    def repair(self) -> str | None:
-        return KINDS[self.kind].repair if self.kind in KINDS else None
+    def repair(self, usable: int) -> str | None:
+        """The argument that repairs it, if one does.
+
+        Args:
+            usable: rows that can be trained on as they are: without any, skipping the others leaves nothing.
+        """
+        repair = self.exact_repair or (KINDS[self.kind].repair if self.kind in KINDS else None)
+        return None if repair == SKIP and not usable else repair
 
     def sentence(self) -> str:
         """`3 rows cannot be parsed (a.jsonl:7, …): Expecting value at column 1`."""
@@ -113,16 +131,17 @@ class Finding:
             ", …" if self.count > len(self.places) else ""
         )
         first = next(iter(self.details), "")
-        return f"{self.count:,} {noun} {KINDS[self.kind].meaning} ({where})" + (f": {first}" if first else "")
+        return f"{self.count:,} {noun} {meaning_of(self.kind)} ({where})" + (f": {first}" if first else "")
 
-    def as_dict(self) -> dict[str, Any]:
+    def as_dict(self, usable: int) -> dict[str, Any]:
+        """As it is told; `usable` as for `repair`."""
         return {
             "severity": self.severity,
             "kind": self.kind,
             "count": self.count,
             "first": [str(place) for place in self.places],
             "details": dict(self.details.most_common(3)),
-            "repair": self.repair,
+            "repair": self.repair(usable),
         }
 
 
@@ -140,6 +159,16 @@ class Findings:
         if detail and (detail in finding.details or len(finding.details) < 20):
             finding.details[detail] += 1
 
+    def suggest(self, kind: str, repair: str) -> None:
+        """Says with which value a kind of trouble is repaired, if it was met."""
+        if kind in self._found:
+            self._found[kind].exact_repair = repair
+
+    def of_all_rows(self, kind: str) -> None:
+        """Says that no row is left to train on because of this kind of trouble, if it was met."""
+        if kind in self._found:
+            self._found[kind].of_all_rows = True
+
     def sorted(self) -> list[Finding]:
         """Errors first, then the most frequent."""
         order: dict[Severity, int] = {"error": 0, "warning": 1, "note": 2}
@@ -150,3 +179,19 @@ class Findings:
 
     def errors(self) -> list[Finding]:
         return [found for found in self.sorted() if found.severity == "error"]
+
+
+def remedy(findings: list[Finding], usable: int, call: str) -> str:
+    """What to do about findings: `Correct the rows, or call again with on_bad_rows="skip"`.
+
+    Args:
+        usable: as for `Finding.repair`.
+        call: how an argument is given: "call again with".
+    """
+    corrections = dict.fromkeys(KINDS[found.kind].correction for found in findings if found.kind in KINDS)
+    repairs = dict.fromkeys(repair for found in findings if (repair := found.repair(usable)))
+    ways = [way for way in corrections if way]
+    if repairs:
+        ways.append(f"{call} {' or '.join([*repairs][:3])}")
+    text = ", or ".join(ways) or "correct the rows"
+    return text[0].upper() + text[1:]
