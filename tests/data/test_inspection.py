@@ -193,6 +193,17 @@ def test_rows_are_not_to_be_skipped_where_no_other_would_be_left(look: Any) -> N
     assert next_step(result).startswith("Correct the rows. Then")
 
 
+PREFERENCE = {"prompt": "Hi", "chosen": "a", "rejected": "b"}
+
+
+@pytest.mark.parametrize("other", [PREFERENCE, {"foo": "Hi", "bar": "b"}])
+def test_columns_are_suggested_only_where_they_lose_hardly_a_usable_row(look: Any, other: Any) -> None:
+    usable = [chat(f"Number {number}?", "Yes") for number in range(23)]
+    few, most = look([*usable, other]), look([usable[0], *[other] * 20])
+    assert few.findings[0]["repair"] == 'on_bad_rows="skip"' and "columns" not in next_step(few)
+    assert most.findings[0]["repair"].startswith("columns=") and "columns=" in next_step(most)
+
+
 def test_a_row_that_the_template_refuses_is_a_finding_with_its_own_words(look: Any) -> None:
     rows = [{"messages": [{"role": "system", "content": "S"}, *chat("Hi", "Hello")["messages"]]}]
     found = finding(look(rows, family="gemma"), "system_refused")

@@ -271,6 +271,15 @@ def test_a_length_that_leaves_no_row_is_told_with_the_reason_and_a_length_that_i
     assert prepared(rows, max_seq_length=int(length[1])).summary.used == 12
 
 
+def test_a_refusal_for_one_preference_row_suggests_nothing_that_loses_the_others(prepared: Any) -> None:
+    rows = [*(row(number) for number in range(23)), {"prompt": "Hi", "chosen": "a", "rejected": "b"}]
+    with pytest.raises(DatasetFormatError) as error:
+        prepared(rows)
+    repair = 'on_bad_rows="skip"'
+    assert error.value.hint == f"Correct the rows, or call again with {repair}."
+    assert prepared(rows, on_bad_rows="skip").summary.used == 23
+
+
 def test_a_skipped_row_is_not_the_reason_when_the_others_are_cut_to_nothing(prepared: Any) -> None:
     rows = [{"prompt": "What is it? " * 20 + str(number), "completion": "It."} for number in range(12)]
     with pytest.raises(DatasetError, match="12 rows have no trained token") as error:

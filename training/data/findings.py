@@ -11,6 +11,8 @@ from .rows import Place
 
 Severity = Literal["error", "warning", "note"]
 SHOWN_PLACES = 5
+MANY_TIMES = 10
+"""`columns` is worth it where it repairs so many times the rows that it loses."""
 
 
 class Kind(NamedTuple):
@@ -119,9 +121,12 @@ class Finding:
         """The argument that repairs it, if one does.
 
         Args:
-            usable: rows that can be trained on as they are: without any, skipping the others leaves nothing.
+            usable: rows that can be trained on as they are. Without any, skipping the others leaves nothing;
+                with many, `columns` is no repair, since it applies to them too and would lose them.
         """
         repair = self.exact_repair or (KINDS[self.kind].repair if self.kind in KINDS else None)
+        if repair and repair.startswith("columns=") and usable * MANY_TIMES > self.count:
+            return SKIP
         return None if repair == SKIP and not usable else repair
 
     def sentence(self) -> str:
