@@ -115,18 +115,20 @@ def test_each_kind_of_trouble_is_found_with_its_line_and_its_severity(
     look: Any, kind: str, rows: list[Any]
 ) -> None:
     found = finding(look(rows, max_seq_length=64), kind)
-    assert found["count"] == 1 and found["first"] == [f"data.jsonl:{len(rows)}"]
+    (place,) = found["first"]
+    assert found["count"] == 1 and place.removesuffix(" (as data.jsonl:1)") == f"data.jsonl:{len(rows)}"
     assert found["severity"] == KINDS[kind].severity
 
 
-def test_near_duplicates_are_told_with_the_row_they_repeat(look: Any) -> None:
-    text = (
-        "The quick brown fox jumps over the lazy dog and runs home to its little den in the old dark forest"
-    )
-    found = finding(
-        look([{"text": text + " today"}, {"text": "Other"}, {"text": text + " now"}]), "near_duplicate"
-    )
-    assert found["first"] == ["data.jsonl:3"] and found["details"] == {"as data.jsonl:1": 1}
+@pytest.mark.parametrize("kind, ends", [("near_duplicate", ("today", "now")), ("exact_duplicate", ("", ""))])
+def test_each_duplicate_shown_is_told_with_the_row_it_repeats(
+    look: Any, kind: str, ends: tuple[str, str]
+) -> None:
+    firsts = [" ".join(f"{letter}{number}" for number in range(40)) for letter in "abc"]
+    rows = [{"text": f"{first} {end}"} for end in ends for first in firsts]
+    found = finding(look(rows), kind)
+    assert found["first"] == [f"data.jsonl:{line + 3} (as data.jsonl:{line})" for line in (1, 2, 3)]
+    assert found["details"] == {}
 
 
 @pytest.mark.parametrize("kind", [kind for kind in KINDS if KINDS[kind].repair])

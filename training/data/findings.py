@@ -100,13 +100,14 @@ class Finding:
     """How often a kind of trouble was met, and where first.
 
     Args:
+        places: of the first rows; as a text, with more to tell.
         exact_repair: the kind's repair with the value that these rows need.
         of_all_rows: no row is left to train on, which makes it an error.
     """
 
     kind: str
     count: int = 0
-    places: list[Place] = field(default_factory=list[Place])
+    places: list[Place | str] = field(default_factory=list[Place | str])
     details: Counter[str] = field(default_factory=Counter[str])
     exact_repair: str | None = None
     of_all_rows: bool = False
@@ -156,7 +157,7 @@ class Findings:
     def __init__(self) -> None:
         self._found: dict[str, Finding] = {}
 
-    def add(self, kind: str, place: Place, detail: str = "") -> None:
+    def add(self, kind: str, place: Place | str, detail: str = "") -> None:
         finding = self._found.setdefault(kind, Finding(kind))
         finding.count += 1
         if len(finding.places) < SHOWN_PLACES:

@@ -210,8 +210,10 @@ class Inspector:
 
     def _add_duplicates(self, kind: str, rows: NDArray[np.int64], first: NDArray[Any]) -> None:
         for row in rows.tolist():
-            detail = f"as {self._place(int(first[row]))}" if self._findings.count(kind) < 3 else ""
-            self._findings.add(kind, self._place(row), detail)
+            place: Place | str = self._place(row)
+            if self._findings.count(kind) < SHOWN_PLACES:
+                place = f"{shown(str(place), 46)} (as {shown(str(self._place(int(first[row]))), 46)})"
+            self._findings.add(kind, place)
 
     def _place(self, row: int) -> Place:
         part = self._parts[row]
