@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 from typing import Any, Literal, NamedTuple
 
 from ..errors import DatasetError, DatasetFormatError, DatasetParseError, DatasetValidationError
+from .decoding import TO_UTF_8
 from .rows import Place
 
 Severity = Literal["error", "warning", "note"]
@@ -38,7 +39,13 @@ BASIC = 'quality="basic"'
 
 KINDS: dict[str, Kind] = {
     "parse": Kind("error", "cannot be parsed", SKIP, DatasetParseError),
-    "encoding": Kind("error", "are not in the file's encoding", SKIP, DatasetParseError),
+    "encoding": Kind(
+        "error",
+        "are not in the file's encoding",
+        SKIP,
+        DatasetParseError,
+        f"save the file as UTF-8 ({TO_UTF_8})",
+    ),
     "too_long": Kind("error", "are too long to be a row", SKIP, DatasetParseError),
     "unrecognised": Kind(
         "error", "have no known row format", 'columns={"prompt": …, "completion": …}', DatasetFormatError

@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import Any, NoReturn
 
 from ..errors import DatasetParseError
-from .decoding import MAX_ROW_BYTES, encoding_of, open_bytes, read_lines
+from .decoding import MAX_ROW_BYTES, TO_UTF_8, encoding_of, open_bytes, read_lines
 from .rows import BadRow, Place, Row
 
 OnRead = Callable[[int], None]
@@ -266,7 +266,8 @@ class JsonText:
             text = self._decoder.decode(data, final=self._done)
         except UnicodeDecodeError as error:
             raise DatasetParseError(
-                f"{self._name}:{self._line}: what follows is not {self._encoding.upper()}: {error.reason}."
+                f"{self._name}:{self._line}: what follows is not {self._encoding.upper()}: {error.reason}.",
+                hint=f"Save the file as UTF-8 ({TO_UTF_8}).",
             ) from None
         self._window, self._at = self._window[self._at :] + text, 0
         return bool(text) or not self._done
