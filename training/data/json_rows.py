@@ -11,6 +11,7 @@ import codecs
 import json
 import re
 from collections.abc import Callable, Iterator
+from contextlib import closing
 from itertools import islice
 from pathlib import Path
 from typing import Any, NoReturn
@@ -99,15 +100,13 @@ def _name_of(value: object) -> str:
 
 def json_file(path: Path, name: str, on_read: OnRead) -> Iterator[Row | BadRow]:
     """The rows of a JSON file, whichever of its forms it has."""
-    text = JsonText(path, name, on_read)
-    first = text.peek()
-    if first == "[":
-        yield from text.elements()
-    elif first == "{" and _is_one_object(path):
-        text.close()
+    with closing(JsonText(path, name, on_read)) as text:
+        first = text.peek()
+        if first == "[":
+            yield from text.elements()
+    if first == "{" and _is_one_object(path):
         yield from _object_rows(path, name, on_read)
-    elif first:
-        text.close()
+    elif first not in ("", "["):
         yield from json_lines(path, name, on_read)
 
 
