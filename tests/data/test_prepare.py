@@ -263,7 +263,7 @@ def test_a_length_that_leaves_no_row_is_told_with_the_reason_and_a_length_that_i
     prepared: Any,
 ) -> None:
     rows = [{"prompt": "What is it? " * 20 + str(number), "completion": "It."} for number in range(12)]
-    with pytest.raises(DatasetError, match=r"None of the 12 rows .* 12 rows have no trained token") as error:
+    with pytest.raises(DatasetError, match=r"None of 12 rows .* 12 rows have no trained token") as error:
         prepared(rows, max_seq_length=30)
     hint = error.value.hint or ""
     length = re.fullmatch(r"Call again with max_seq_length=(\d+)\.", hint)
@@ -278,6 +278,15 @@ def test_a_refusal_for_one_preference_row_suggests_nothing_that_loses_the_others
     repair = 'on_bad_rows="skip"'
     assert error.value.hint == f"Correct the rows, or call again with {repair}."
     assert prepared(rows, on_bad_rows="skip").summary.used == 23
+
+
+@pytest.mark.parametrize(
+    "count, told",
+    [(1, "1 row is empty or has no answer in it ("), (2, "2 rows are empty or have no answer in")],
+)
+def test_one_row_and_several_are_told_in_words_that_fit(prepared: Any, count: int, told: str) -> None:
+    with pytest.raises(DatasetValidationError, match=re.escape(told)):
+        prepared([row(1), *[{"prompt": "?", "completion": ""}] * count])
 
 
 def test_a_skipped_row_is_not_the_reason_when_the_others_are_cut_to_nothing(prepared: Any) -> None:

@@ -10,7 +10,7 @@ from typing import Any
 
 from ..config import DataGroup
 from ..errors import DatasetError
-from .findings import BASIC, KINDS, Finding, Findings, remedy
+from .findings import BASIC, KINDS, Finding, Findings, remedy, rows_of
 from .reading import Progress, Report, ShouldStop, open_data, read_rows
 from .validity import oddities
 
@@ -84,10 +84,10 @@ def refuse_bad_rows(findings: Findings, rows: int, usable: int, on_bad_rows: str
     bad = findings.errors()
     if bad and on_bad_rows == "refuse":
         count = sum(found.count for found in bad)
-        raise _refusal(bad, f"{count:,} of {rows:,} rows cannot be used", usable)
+        raise _refusal(bad, f"{count:,} of {rows_of(rows)} cannot be used", usable)
     if usable == 0:
         left_out = sorted(findings.sorted(), key=lambda found: -found.count)
-        raise _refusal(left_out, f"None of the {rows:,} rows is left to train on", usable)
+        raise _refusal(left_out, f"None of {rows_of(rows)} is left to train on", usable)
 
 
 def _refusal(findings: list[Finding], message: str, usable: int) -> DatasetError:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections import Counter
 from dataclasses import dataclass, field
 from typing import Any, Literal, NamedTuple
@@ -52,7 +53,7 @@ KINDS: dict[str, Kind] = {
     ),
     "preference": Kind(
         "error",
-        "are preference rows, which train cannot learn from yet",
+        "are of a preference format, which train cannot learn from yet",
         'columns={"prompt": "prompt", "completion": "chosen"}',
         DatasetFormatError,
     ),
@@ -97,9 +98,29 @@ LEFT_OUT_ONLY: dict[str, str] = {"not_sampled": "were not drawn (samples)"}
 """Reasons for leaving a row out that are no trouble."""
 
 
-def meaning_of(kind: str) -> str:
-    """What is said of rows of this kind, after their number."""
-    return KINDS[kind].meaning if kind in KINDS else LEFT_OUT_ONLY[kind]
+SINGULAR = {
+    "are": "is",
+    "have": "has",
+    "hold": "holds",
+    "repeat": "repeats",
+    "end": "ends",
+    "were": "was",
+    "them": "it",
+    "their": "its",
+    "themselves": "itself",
+}
+"""The words of meanings that a single row changes."""
+
+
+def meaning_of(kind: str, count: int) -> str:
+    """What is said of so many rows of this kind, after `rows_of`."""
+    meaning = KINDS[kind].meaning if kind in KINDS else LEFT_OUT_ONLY[kind]
+    return meaning if count != 1 else re.sub(r"\w+", lambda word: SINGULAR.get(word[0], word[0]), meaning)
+
+
+def rows_of(count: int) -> str:
+    """`1 row`, `2,000 rows`."""
+    return f"{count:,} {'row' if count == 1 else 'rows'}"
 
 
 @dataclass
@@ -139,12 +160,12 @@ class Finding:
 
     def sentence(self) -> str:
         """`3 rows cannot be parsed (a.jsonl:7, …): Expecting value at column 1`."""
-        noun = "row" if self.count == 1 else "rows"
         where = ", ".join(str(place) for place in self.places) + (
             ", …" if self.count > len(self.places) else ""
         )
         first = next(iter(self.details), "")
-        return f"{self.count:,} {noun} {meaning_of(self.kind)} ({where})" + (f": {first}" if first else "")
+        told = f"{rows_of(self.count)} {meaning_of(self.kind, self.count)} ({where})"
+        return told + (f": {first}" if first else "")
 
     def as_dict(self, usable: int) -> dict[str, Any]:
         """As it is told; `usable` as for `repair`."""
