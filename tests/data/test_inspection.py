@@ -300,6 +300,13 @@ def test_the_size_of_the_held_out_split_is_foretold(look: Any) -> None:
     assert look([chat(f"Number {n}?", "Yes") for n in range(200)]).held_out == held_out_count(200, 0.05) == 10
 
 
+@pytest.mark.parametrize("count, few", [(1, "1 row is"), (20, "20 rows are")])
+def test_an_inspection_says_why_nothing_is_held_out(look: Any, count: int, few: str) -> None:
+    rows = [chat(f"Number {n}?", "Yes") for n in range(count)]
+    note = f"No rows are held out for evaluation: {few} too few for a split."
+    assert look(rows).notes == [note] and look(rows, held_out=0).notes == []
+
+
 @pytest.mark.parametrize(
     "text, kinds",
     [

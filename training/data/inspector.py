@@ -24,7 +24,7 @@ from .reading import Read
 from .rows import Place, RowError, Unit
 from .shown_text import capped, marked, shown
 from .sources import Source
-from .split import held_out_count
+from .split import held_out_count, why_none_is_held_out
 from .token_lengths import TokenLengths
 from .validity import turn_pattern
 
@@ -165,7 +165,10 @@ class Inspector:
             self._measure_longest()
             self._result.tokens = self._lengths.as_dict(self._result.usable, self._data.max_seq_length)
         self._judge_all()
-        self._result.held_out = held_out_count(self._result.usable, self._data.held_out)
+        usable, share = self._result.usable, self._data.held_out
+        self._result.held_out = held_out_count(usable, share)
+        if note := why_none_is_held_out(usable, share):
+            self._result.notes.append(note)
         return self._result
 
     def _judge_all(self) -> None:
