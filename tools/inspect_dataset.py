@@ -56,14 +56,13 @@ class DatasetReport(ToolResult):
     next: str
 
     def text(self) -> str:
-        lines = [
-            f"{self.rows} rows, {self.usable} usable ({_counts(self.formats)}); {self.held_out} held out."
-        ]
+        formats = f" ({_counts(self.formats)})" if self.formats else ""
+        lines = [f"{self.rows} rows, {self.usable} usable{formats}; {self.held_out} held out."]
         if self.turns:
             lines.append(f"Turns: {_counts(self.turns)}.")
         if self.tokens:
             lines.append(f"Tokens: {_counts(self.tokens)}.")
-        lines += [_finding_line(found) for found in self.findings] or ["Nothing is wrong with it."]
+        lines += [_finding_line(found) for found in self.findings] or ["Nothing is wrong with its rows."]
         lines += self.notes
         if self.untrusted_preview:
             lines.append(str(self.untrusted_preview["note"]))
@@ -120,11 +119,9 @@ def dataset_report(run_id: str, result: dict[str, Any]) -> DatasetReport:
 
 
 def _next_step(result: dict[str, Any]) -> str:
-    """From a fixed list: repairs are our own arguments."""
-    errors = [found for found in result.get("findings", []) if found["severity"] == "error"]
-    repairs = list(dict.fromkeys(found["repair"] for found in errors if found["repair"]))
-    if errors:
-        return f"Correct the rows, or pass {' or '.join(repairs[:3])} to train and inspect_dataset."
+    """From a fixed list: remedies are our own words."""
+    if result.get("remedy"):
+        return f"{result['remedy']}. Then call inspect_dataset again, and train with the same arguments."
     if result.get("findings"):
         return "train with the same dataset and model, and the arguments of the findings that you agree with."
     return "train with the same dataset and model."

@@ -20,7 +20,7 @@ def carry_out(work: Work, take_turn: Callable[[], None]) -> None:
     spec = work.run.spec()
     assert spec.kind == "inspect"
     take_turn()
-    tokenizer, note = _tokenizer(work)
+    tokenizer, missing = _tokenizer(work)
     work.journal.phase("preparing", "inspecting the dataset")
     result = inspect(
         spec.data,
@@ -32,18 +32,20 @@ def carry_out(work: Work, take_turn: Callable[[], None]) -> None:
         should_stop=work.should_stop,
     )
     found = result.as_dict()
-    if note:
+    if missing:
+        note = f"Tokens are not counted and nothing is previewed: {missing.message}"
         found["notes"] = [note, *found["notes"]]
+        found["remedy"] = found["remedy"] or (missing.hint or "Give another model").rstrip(".")
     work.journal.completed(found)
 
 
-def _tokenizer(work: Work) -> tuple[Any, str | None]:
+def _tokenizer(work: Work) -> tuple[Any, ModelLoadError | None]:
     """The model's tokenizer; or None and the reason, where it can be done without."""
     use_threads(None)
     try:
         path = work.model_folder(weights=False)
     except ModelLoadError as error:
-        return None, f"Tokens are not counted and nothing is previewed: {error.message}"
+        return None, error
     work.journal.phase("loading", "loading the tokenizer")
     try:
         return TokenizerFiles(path), None

@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any
 from .config import TrainSpec
 from .data import Prepared, prepare, prepared_before
 from .data.check import check
-from .data.findings import meaning_of
+from .data.findings import meaning_of, rows_of
 from .errors import DatasetError, TrainingAbortedError, describe
 from .runs.journal import as_record
 from .work import Work, use_threads
@@ -144,9 +144,11 @@ def _examples(work: Work, spec: TrainSpec, tokenizer: Any) -> Prepared:
 def _tell_about_data(work: Work, data: Prepared) -> None:
     for found in data.summary.left_out:
         first = ", ".join(found["first"])
-        work.journal.warning(f"Left out: {found['count']} rows that {meaning_of(found['kind'])} ({first}).")
+        meaning = meaning_of(found["kind"], found["count"])
+        work.journal.warning(f"Left out: {rows_of(found['count'])} that {meaning} ({first}).")
     if data.summary.truncated:
-        work.journal.warning(f"{data.summary.truncated} rows were longer than max_seq_length and were cut.")
+        count = data.summary.truncated
+        work.journal.warning(f"Cut: {rows_of(count)} that {meaning_of('truncated', count)}.")
 
 
 def _parent_adapter(work: Work, spec: TrainSpec) -> Path | None:

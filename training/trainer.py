@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Unpack
 
 from .arguments import export_spec, train_spec
 from .config import TrainArguments, TrainSpec
-from .data.submission import local_source, resolved_source
+from .data.submission import local_source, named_source, resolved_source
 from .errors import InputError
 from .here import CarryOut, carry_out_here
 from .lanes import needs_of
@@ -118,7 +118,7 @@ class Trainer:
 
     def train(
         self,
-        dataset: str | Path | None = None,
+        dataset: str | Path | Sequence[str | Path] | None = None,
         steps: int | None = None,
         samples: int | None = None,
         callback: Callbacks | None = None,
@@ -128,7 +128,7 @@ class Trainer:
         """Fine-tune on a dataset, and record it as a run.
 
         Args:
-            dataset: a file, a pattern, a folder, or a Hub dataset.
+            dataset: a file, a pattern, a folder, a list of files, or a Hub dataset.
             steps: optimizer steps; None: as set, or by epochs.
             samples: use only so many rows.
             callback: told what happens.
@@ -137,6 +137,7 @@ class Trainer:
                 dataset and settings; `dataset` is not needed then.
 
         Raises:
+            InputError: the dataset or a setting is not what was expected.
             BackpropagateError: the training failed; the run holds the reason too.
             TrainingAbortedError: it was stopped before its first step.
         """
@@ -248,9 +249,12 @@ class Trainer:
         files = published_files(self._last.adapter_path, permit)
         return push(files, Destination(repo, private, overwrite), lambda message, share: None).url
 
-    def _spec(self, dataset: str | Path | None, steps: int | None, samples: int | None) -> TrainSpec:
+    def _spec(
+        self, dataset: str | Path | Sequence[str | Path] | None, steps: int | None, samples: int | None
+    ) -> TrainSpec:
         paths = PathPolicy.for_person(self._defaults.home)
-        arguments = {**self._arguments, "dataset": resolved_source(str(dataset), paths) if dataset else None}
+        source = named_source("" if dataset is None else dataset)
+        arguments = {**self._arguments, "dataset": resolved_source(source, paths) if source else None}
         given = {"steps": steps, "samples": samples}
         arguments |= {name: value for name, value in given.items() if value is not None}
         spec = train_spec(self._defaults, arguments=arguments)

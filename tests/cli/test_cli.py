@@ -117,6 +117,19 @@ def test_bad_input_exits_with_one_and_says_what_to_do(
     assert "Traceback" not in done.stderr
 
 
+def test_inspect_does_not_advise_to_train_what_cannot_be_trained(
+    home: Path, tiny_model: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "blank.jsonl").write_text("\n\n")
+    (tmp_path / "good.jsonl").write_text('{"prompt": "a", "completion": "b"}\n')
+    told = backprop("inspect", "blank.jsonl", "--model", str(tiny_model), cwd=tmp_path).stdout
+    assert "error: 1 x no_rows (blank.jsonl)" in told and "Next: Give a dataset with at least one row" in told
+    monkeypatch.setenv("HF_HUB_OFFLINE", "1")
+    monkeypatch.setenv("HF_HOME", str(tmp_path / "hub"))
+    told = backprop("inspect", "good.jsonl", "--model", "owner/missing", cwd=tmp_path).stdout
+    assert "Tokens are not counted" in told and "Next: Unset HF_HUB_OFFLINE" in told
+
+
 def test_usage_errors_exit_with_one_and_name_the_nearest_option(home: Path) -> None:
     done = backprop("train", "--stepz", "3")
     assert done.returncode == 1 and "--steps" in done.stderr

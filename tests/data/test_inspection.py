@@ -10,6 +10,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from backpropagate.tools.inspect_dataset import dataset_report
 from backpropagate.training.arguments import train_spec
 from backpropagate.training.config import DataGroup
 from backpropagate.training.data.findings import KINDS
@@ -34,6 +35,10 @@ def look(tmp_path: Path, tokenizer_of: Any) -> Any:
         return inspect(DataGroup(source=str(path), **settings), tokenizer, preview=preview)
 
     return run
+
+
+def next_step(result: Any) -> str:
+    return dataset_report("", result.as_dict()).next
 
 
 def finding(result: Any, kind: str) -> dict[str, Any]:
@@ -89,7 +94,7 @@ ROWS: list[tuple[str, list[Any]]] = [
     ("no_assistant", [chat("Hi")]),
     ("swapped_roles", [{"messages": [*reversed(chat("Hi", "Hello")["messages"])]}]),
     ("truncated", [chat("Hi", "It is. " * 100)]),
-    ("nothing_to_learn", [chat("It is. " * 100, "Hi")]),
+    ("nothing_to_learn", [chat("Hi", "Hello"), chat("It is. " * 100, "Hi")]),
     ("exact_duplicate", [chat("Hi", "Hello"), chat("Hi ", "Hello")]),
     ("control_tokens", [chat("Hi<|im_end|>", "Hello")]),
     ("control_tokens", [chat("[INST] Hi [/INST]", "Hello")]),
@@ -110,18 +115,20 @@ def test_each_kind_of_trouble_is_found_with_its_line_and_its_severity(
     look: Any, kind: str, rows: list[Any]
 ) -> None:
     found = finding(look(rows, max_seq_length=64), kind)
-    assert found["count"] == 1 and found["first"] == [f"data.jsonl:{len(rows)}"]
+    (place,) = found["first"]
+    assert found["count"] == 1 and place.removesuffix(" (as data.jsonl:1)") == f"data.jsonl:{len(rows)}"
     assert found["severity"] == KINDS[kind].severity
 
 
-def test_near_duplicates_are_told_with_the_row_they_repeat(look: Any) -> None:
-    text = (
-        "The quick brown fox jumps over the lazy dog and runs home to its little den in the old dark forest"
-    )
-    found = finding(
-        look([{"text": text + " today"}, {"text": "Other"}, {"text": text + " now"}]), "near_duplicate"
-    )
-    assert found["first"] == ["data.jsonl:3"] and found["details"] == {"as data.jsonl:1": 1}
+@pytest.mark.parametrize("kind, ends", [("near_duplicate", ("today", "now")), ("exact_duplicate", ("", ""))])
+def test_each_duplicate_shown_is_told_with_the_row_it_repeats(
+    look: Any, kind: str, ends: tuple[str, str]
+) -> None:
+    firsts = [" ".join(f"{letter}{number}" for number in range(40)) for letter in "abc"]
+    rows = [{"text": f"{first} {end}"} for end in ends for first in firsts]
+    found = finding(look(rows), kind)
+    assert found["first"] == [f"data.jsonl:{line + 3} (as data.jsonl:{line})" for line in (1, 2, 3)]
+    assert found["details"] == {}
 
 
 @pytest.mark.parametrize("kind", [kind for kind in KINDS if KINDS[kind].repair])
@@ -158,6 +165,47 @@ def test_cut_rows_suggest_a_length_that_is_enough(look: Any) -> None:
     assert not any(found["kind"] == "truncated" for found in result.findings)
 
 
+def test_a_file_without_rows_is_an_error_with_what_to_do(look: Any) -> None:
+    result = look(["", "  ", ""])
+    assert (result.rows, result.usable) == (0, 0)
+    found = finding(result, "no_rows")
+    assert found["severity"] == "error" and found["first"] == ["data.jsonl"]
+    assert next_step(result).startswith("Give a dataset with at least one row. Then call inspect_dataset")
+
+
+def test_a_length_that_leaves_no_row_is_an_error_and_the_length_told_is_enough(look: Any) -> None:
+    rows = [chat("What is it? " * 20 + str(number), "A fox.") for number in range(120)]
+    result = look(rows, max_seq_length=30)
+    found = finding(result, "nothing_to_learn")
+    assert found["severity"] == "error" and found["count"] == 120 and result.usable == 0
+    assert next_step(result).startswith(f"Pass {found['repair']}. Then")
+    enough = look(rows, max_seq_length=int(found["repair"].removeprefix("max_seq_length=")))
+    assert enough.findings == [] or all(found["severity"] != "error" for found in enough.findings)
+    assert enough.usable == 120 and next_step(enough).startswith("train with")
+
+
+def test_some_rows_without_a_trained_token_stay_a_warning(look: Any) -> None:
+    result = look([chat("Hi", "Hello"), chat("It is. " * 100, "Hi")], max_seq_length=64)
+    assert finding(result, "nothing_to_learn")["severity"] == "warning" and result.usable == 2
+
+
+def test_rows_are_not_to_be_skipped_where_no_other_would_be_left(look: Any) -> None:
+    result = look(["{", "{"])
+    assert finding(result, "parse")["repair"] is None
+    assert next_step(result).startswith("Correct the rows. Then")
+
+
+PREFERENCE = {"prompt": "Hi", "chosen": "a", "rejected": "b"}
+
+
+@pytest.mark.parametrize("other", [PREFERENCE, {"foo": "Hi", "bar": "b"}])
+def test_columns_are_suggested_only_where_they_lose_hardly_a_usable_row(look: Any, other: Any) -> None:
+    usable = [chat(f"Number {number}?", "Yes") for number in range(23)]
+    few, most = look([*usable, other]), look([usable[0], *[other] * 20])
+    assert few.findings[0]["repair"] == 'on_bad_rows="skip"' and "columns" not in next_step(few)
+    assert most.findings[0]["repair"].startswith("columns=") and "columns=" in next_step(most)
+
+
 def test_a_row_that_the_template_refuses_is_a_finding_with_its_own_words(look: Any) -> None:
     rows = [{"messages": [{"role": "system", "content": "S"}, *chat("Hi", "Hello")["messages"]]}]
     found = finding(look(rows, family="gemma"), "system_refused")
@@ -169,6 +217,7 @@ def test_a_template_without_an_exact_mask_is_told_in_a_note(tmp_path: Path, refu
     path.write_text(json.dumps(chat("Hi", "Hello")))
     result = inspect(DataGroup(source=str(path)), refused_tokenizer("no_end"))
     assert "INPUT_DATASET_TEMPLATE_UNSUPPORTED" in result.notes[0]
+    assert result.usable == 0 and not next_step(result).startswith("train with")
 
 
 def test_without_a_tokenizer_nothing_is_said_of_tokens(look: Any) -> None:
@@ -249,6 +298,13 @@ def test_a_second_look_is_answered_from_the_cache(
 
 def test_the_size_of_the_held_out_split_is_foretold(look: Any) -> None:
     assert look([chat(f"Number {n}?", "Yes") for n in range(200)]).held_out == held_out_count(200, 0.05) == 10
+
+
+@pytest.mark.parametrize("count, few", [(1, "1 row is"), (20, "20 rows are")])
+def test_an_inspection_says_why_nothing_is_held_out(look: Any, count: int, few: str) -> None:
+    rows = [chat(f"Number {n}?", "Yes") for n in range(count)]
+    note = f"No rows are held out for evaluation: {few} too few for a split."
+    assert look(rows).notes == [note] and look(rows, held_out=0).notes == []
 
 
 @pytest.mark.parametrize(

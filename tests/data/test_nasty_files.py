@@ -146,6 +146,26 @@ def checked(source: Path | str, **settings: object) -> Checked:
     return result
 
 
+@pytest.mark.parametrize(
+    "name, content",
+    [
+        ("a.jsonl", lines(GOOD) + b'\n{"text": "caf\xe9"}'),
+        ("a.json", b'[{"text": "caf\xe9"}]'),
+        ("a.csv", b"prompt,completion\nok,ok\ncaf\xe9,b\n"),
+        ("a.txt", b"caf\xe9\n"),
+    ],
+)
+def test_a_file_that_is_not_utf_8_is_first_of_all_to_be_saved_as_such(
+    tmp_path: Path, name: str, content: bytes
+) -> None:
+    (tmp_path / name).write_bytes(content)
+    with pytest.raises(DatasetError) as error:
+        checked(tmp_path / name)
+    hint = error.value.hint or ""
+    assert hint.startswith("Save the file as UTF-8 (iconv -f latin1 -t utf-8)")
+    assert ('on_bad_rows="skip"' in hint) == (name in ("a.jsonl", "a.csv")), "only where a row is left"
+
+
 @pytest.mark.parametrize("name, content, expected", FILES, ids=[name for name, _, _ in FILES])
 def test_a_file_gives_its_rows_or_the_stated_code_and_line(
     tmp_path: Path, name: str, content: bytes, expected: int | tuple[str, list[str]]

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import signal
 import subprocess
 import sys
@@ -256,6 +257,49 @@ def test_a_row_that_is_cut_to_nothing_is_left_out_and_counted(prepared: Any) -> 
     rows = [row(1), {"prompt": "What is it? " * 30, "completion": "It."}]
     summary = prepared(rows, max_seq_length=40).summary
     assert summary.used == 1 and summary.left_out[0]["kind"] == "nothing_to_learn"
+
+
+def test_a_length_that_leaves_no_row_is_told_with_the_reason_and_a_length_that_is_enough(
+    prepared: Any,
+) -> None:
+    rows = [{"prompt": "What is it? " * 20 + str(number), "completion": "It."} for number in range(12)]
+    with pytest.raises(DatasetError, match=r"None of 12 rows .* 12 rows have no trained token") as error:
+        prepared(rows, max_seq_length=30)
+    hint = error.value.hint or ""
+    length = re.fullmatch(r"Call again with max_seq_length=(\d+)\.", hint)
+    assert length, hint
+    assert prepared(rows, max_seq_length=int(length[1])).summary.used == 12
+
+
+def test_a_refusal_for_one_preference_row_suggests_nothing_that_loses_the_others(prepared: Any) -> None:
+    rows = [*(row(number) for number in range(23)), {"prompt": "Hi", "chosen": "a", "rejected": "b"}]
+    with pytest.raises(DatasetFormatError) as error:
+        prepared(rows)
+    repair = 'on_bad_rows="skip"'
+    assert error.value.hint == f"Correct the rows, or call again with {repair}."
+    assert prepared(rows, on_bad_rows="skip").summary.used == 23
+
+
+@pytest.mark.parametrize(
+    "count, told",
+    [(1, "1 row is empty or has no answer in it ("), (2, "2 rows are empty or have no answer in")],
+)
+def test_one_row_and_several_are_told_in_words_that_fit(prepared: Any, count: int, told: str) -> None:
+    with pytest.raises(DatasetValidationError, match=re.escape(told)):
+        prepared([row(1), *[{"prompt": "?", "completion": ""}] * count])
+
+
+def test_a_skipped_row_is_not_the_reason_when_the_others_are_cut_to_nothing(prepared: Any) -> None:
+    rows = [{"prompt": "What is it? " * 20 + str(number), "completion": "It."} for number in range(12)]
+    with pytest.raises(DatasetError, match="12 rows have no trained token") as error:
+        prepared([{"prompt": "?", "completion": ""}, *rows], max_seq_length=30, on_bad_rows="skip")
+    assert "max_seq_length=128" in (error.value.hint or "") and "skip" not in (error.value.hint or "")
+
+
+def test_rows_that_quality_left_out_are_not_had_back_by_quality(prepared: Any) -> None:
+    with pytest.raises(DatasetError, match="1 row") as error:
+        prepared([{"prompt": "Hi", "completion": "!"}], quality="basic")
+    assert 'quality="off"' in (error.value.hint or "")
 
 
 def test_rows_that_are_left_out_are_told_in_the_datas_order_cut_ones_among_them(prepared: Any) -> None:

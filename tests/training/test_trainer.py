@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import os
 from pathlib import Path
+from typing import Any
 
 import pytest
 from waiting import busy_device
 
-from backpropagate import Callbacks, Trainer
+from backpropagate import Callbacks, Trainer, inspect_dataset
 from backpropagate.training.errors import DatasetParseError, InputError
 from backpropagate.training.runs.events import Event
 from backpropagate.training.runs.folder import Status
@@ -36,6 +37,26 @@ def test_it_trains_records_a_run_fires_every_callback_and_saves(
     assert (saved / "adapter_model.safetensors").is_file()
     with pytest.raises(InputError, match="exists already"):
         trainer.save(tmp_path / "mine")
+
+
+def test_it_trains_on_a_list_of_files(service: TrainingService, tiny_model: Path, tmp_path: Path) -> None:
+    files = [tmp_path / "a.jsonl", tmp_path / "b.jsonl"]
+    for number, file in enumerate(files):
+        file.write_text(f'{{"prompt": "Number {number}?", "completion": "Yes"}}\n')
+    run = a_trainer(tiny_model).train([str(files[0]), files[1]], steps=1)
+    result = service.store.observe(service.store.find(run.run_id)).result
+    assert result and result["rows"] == 2
+    assert inspect_dataset(files).files == ["a.jsonl", "b.jsonl"]
+
+
+@pytest.mark.parametrize("rows", [[{"prompt": "Hi " * 200, "completion": "Hello"}], {"text": ["a"]}])
+def test_rows_in_memory_are_not_accepted_and_the_way_out_is_told(
+    home: Path, tiny_model: Path, rows: Any
+) -> None:
+    for call in (a_trainer(tiny_model).train, inspect_dataset):
+        with pytest.raises(InputError, match=r"rows in memory \(dict\)") as error:
+            call(rows)
+        assert ".jsonl file" in (error.value.hint or "")
 
 
 def test_the_same_spec_gives_the_same_losses_bit_for_bit(

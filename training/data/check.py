@@ -10,7 +10,7 @@ from typing import Any
 
 from ..config import DataGroup
 from ..errors import DatasetError
-from .findings import KINDS, Finding, Findings
+from .findings import BASIC, KINDS, Finding, Findings, remedy, rows_of
 from .reading import Progress, Report, ShouldStop, open_data, read_rows
 from .validity import oddities
 
@@ -44,7 +44,7 @@ class Checked:
             "rows": self.rows,
             "usable": self.usable,
             "formats": dict(self.formats),
-            "findings": [found.as_dict() for found in self.findings.sorted()],
+            "findings": [found.as_dict(self.usable) for found in self.findings.sorted()],
             "notes": self.notes,
         }
 
@@ -82,20 +82,18 @@ def refuse_bad_rows(findings: Findings, rows: int, usable: int, on_bad_rows: str
     if rows == 0:
         raise DatasetError("The dataset has no rows.", hint="Give a file with at least one row.")
     bad = findings.errors()
-    if bad and (on_bad_rows == "refuse" or usable == 0):
-        raise _refusal(bad, rows)
+    if bad and on_bad_rows == "refuse":
+        count = sum(found.count for found in bad)
+        raise _refusal(bad, f"{count:,} of {rows_of(rows)} cannot be used", usable)
     if usable == 0:
-        raise DatasetError(f"None of the {rows:,} rows is left to train on.", hint=_hint(findings.sorted()))
+        left_out = sorted(findings.sorted(), key=lambda found: -found.count)
+        raise _refusal(left_out, f"None of {rows_of(rows)} is left to train on", usable)
 
 
-def _refusal(bad: list[Finding], rows: int) -> DatasetError:
-    count = sum(found.count for found in bad)
-    sentences = "; ".join(found.sentence() for found in bad[:3])
-    more = f"; and {len(bad) - 3} more kinds of trouble" if len(bad) > 3 else ""
-    message = f"{count:,} of {rows:,} rows cannot be used: {sentences}{more}."
-    return KINDS[bad[0].kind].error(message, hint=_hint(bad))
-
-
-def _hint(findings: list[Finding]) -> str | None:
-    repairs = list(dict.fromkeys(found.repair for found in findings if found.repair))
-    return f"Correct the rows, or call again with {' or '.join(repairs[:3])}." if repairs else None
+def _refusal(findings: list[Finding], message: str, usable: int) -> DatasetError:
+    sentences = "; ".join(found.sentence() for found in findings[:3])
+    more = f"; and {len(findings) - 3} more kinds of trouble" if len(findings) > 3 else ""
+    error = KINDS[findings[0].kind].error if findings[0].severity == "error" else DatasetError
+    # Rows that `quality` left out are not had back by asking for it.
+    hint = remedy(findings, usable, "call again with").replace(BASIC, 'quality="off"')
+    return error(f"{message}: {sentences}{more}.", hint=f"{hint}.")

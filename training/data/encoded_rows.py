@@ -116,7 +116,8 @@ class EncodedRows:
             if one is None:
                 outcomes.append(_refused(read, rendered))
             elif not one.trained:
-                outcomes.append(Outcome(read.number, read.part, read.place, "nothing_to_learn"))
+                nothing = Outcome(read.number, read.part, read.place, "nothing_to_learn")
+                outcomes.append(nothing._replace(tokens=one.length))
             else:
                 parts += one.parts
                 self.row_of_example.extend([read.number] * len(one.parts))

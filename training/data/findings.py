@@ -2,15 +2,19 @@
 
 from __future__ import annotations
 
+import re
 from collections import Counter
 from dataclasses import dataclass, field
 from typing import Any, Literal, NamedTuple
 
 from ..errors import DatasetError, DatasetFormatError, DatasetParseError, DatasetValidationError
+from .decoding import TO_UTF_8
 from .rows import Place
 
 Severity = Literal["error", "warning", "note"]
 SHOWN_PLACES = 5
+MANY_TIMES = 10
+"""`columns` is worth it where it repairs so many times the rows that it loses."""
 
 
 class Kind(NamedTuple):
@@ -21,12 +25,14 @@ class Kind(NamedTuple):
         meaning: follows a count: "3 rows …".
         repair: the argument that repairs it, as it is typed, or None.
         error: raised for it.
+        correction: what else repairs it, if anything: the beginning of a sentence.
     """
 
     severity: Severity
     meaning: str
     repair: str | None = None
     error: type[DatasetError] = DatasetValidationError
+    correction: str = "correct the rows"
 
 
 SKIP = 'on_bad_rows="skip"'
@@ -34,14 +40,20 @@ BASIC = 'quality="basic"'
 
 KINDS: dict[str, Kind] = {
     "parse": Kind("error", "cannot be parsed", SKIP, DatasetParseError),
-    "encoding": Kind("error", "are not in the file's encoding", SKIP, DatasetParseError),
+    "encoding": Kind(
+        "error",
+        "are not in the file's encoding",
+        SKIP,
+        DatasetParseError,
+        f"save the file as UTF-8 ({TO_UTF_8})",
+    ),
     "too_long": Kind("error", "are too long to be a row", SKIP, DatasetParseError),
     "unrecognised": Kind(
         "error", "have no known row format", 'columns={"prompt": …, "completion": …}', DatasetFormatError
     ),
     "preference": Kind(
         "error",
-        "are preference rows, which train cannot learn from yet",
+        "are of a preference format, which train cannot learn from yet",
         'columns={"prompt": "prompt", "completion": "chosen"}',
         DatasetFormatError,
     ),
@@ -61,7 +73,9 @@ KINDS: dict[str, Kind] = {
     "system_lost": Kind(
         "warning", "have a system message that the chat template does not show", "merge_system=true"
     ),
-    "nothing_to_learn": Kind("warning", "have no trained token within max_seq_length", "max_seq_length=…"),
+    "nothing_to_learn": Kind(
+        "warning", "have no trained token within max_seq_length", "max_seq_length=…", correction=""
+    ),
     "truncated": Kind("warning", "are longer than max_seq_length and are cut", "max_seq_length=…"),
     "exact_duplicate": Kind("warning", "repeat another row", 'dedupe="exact"'),
     "near_duplicate": Kind("warning", "nearly repeat another row", 'dedupe="near"'),
@@ -84,45 +98,84 @@ LEFT_OUT_ONLY: dict[str, str] = {"not_sampled": "were not drawn (samples)"}
 """Reasons for leaving a row out that are no trouble."""
 
 
-def meaning_of(kind: str) -> str:
-    """What is said of rows of this kind, after their number."""
-    return KINDS[kind].meaning if kind in KINDS else LEFT_OUT_ONLY[kind]
+SINGULAR = {
+    "are": "is",
+    "have": "has",
+    "hold": "holds",
+    "repeat": "repeats",
+    "end": "ends",
+    "were": "was",
+    "them": "it",
+    "their": "its",
+    "themselves": "itself",
+}
+"""The words of meanings that a single row changes."""
+
+
+def meaning_of(kind: str, count: int) -> str:
+    """What is said of so many rows of this kind, after `rows_of`."""
+    meaning = KINDS[kind].meaning if kind in KINDS else LEFT_OUT_ONLY[kind]
+    return meaning if count != 1 else re.sub(r"\w+", lambda word: SINGULAR.get(word[0], word[0]), meaning)
+
+
+def rows_of(count: int) -> str:
+    """`1 row`, `2,000 rows`."""
+    return f"{count:,} {'row' if count == 1 else 'rows'}"
 
 
 @dataclass
 class Finding:
-    """How often a kind of trouble was met, and where first."""
+    """How often a kind of trouble was met, and where first.
+
+    Args:
+        places: of the first rows; as a text, with more to tell.
+        exact_repair: the kind's repair with the value that these rows need.
+        of_all_rows: no row is left to train on, which makes it an error.
+    """
 
     kind: str
     count: int = 0
-    places: list[Place] = field(default_factory=list[Place])
+    places: list[Place | str] = field(default_factory=list[Place | str])
     details: Counter[str] = field(default_factory=Counter[str])
+    exact_repair: str | None = None
+    of_all_rows: bool = False
 
     @property
     def severity(self) -> Severity:
+        if self.of_all_rows:
+            return "error"
         return KINDS[self.kind].severity if self.kind in KINDS else "note"
 
-    @property
-    def repair(self) -> str | None:
-        return KINDS[self.kind].repair if self.kind in KINDS else None
+    def repair(self, usable: int) -> str | None:
+        """The argument that repairs it, if one does.
+
+        Args:
+            usable: rows that can be trained on as they are. Without any, skipping the others leaves nothing;
+                with many, `columns` is no repair, since it applies to them too and would lose them.
+        """
+        repair = self.exact_repair or (KINDS[self.kind].repair if self.kind in KINDS else None)
+        if repair and repair.startswith("columns=") and usable * MANY_TIMES > self.count:
+            return SKIP
+        return None if repair == SKIP and not usable else repair
 
     def sentence(self) -> str:
         """`3 rows cannot be parsed (a.jsonl:7, …): Expecting value at column 1`."""
-        noun = "row" if self.count == 1 else "rows"
         where = ", ".join(str(place) for place in self.places) + (
             ", …" if self.count > len(self.places) else ""
         )
         first = next(iter(self.details), "")
-        return f"{self.count:,} {noun} {KINDS[self.kind].meaning} ({where})" + (f": {first}" if first else "")
+        told = f"{rows_of(self.count)} {meaning_of(self.kind, self.count)} ({where})"
+        return told + (f": {first}" if first else "")
 
-    def as_dict(self) -> dict[str, Any]:
+    def as_dict(self, usable: int) -> dict[str, Any]:
+        """As it is told; `usable` as for `repair`."""
         return {
             "severity": self.severity,
             "kind": self.kind,
             "count": self.count,
             "first": [str(place) for place in self.places],
             "details": dict(self.details.most_common(3)),
-            "repair": self.repair,
+            "repair": self.repair(usable),
         }
 
 
@@ -132,13 +185,23 @@ class Findings:
     def __init__(self) -> None:
         self._found: dict[str, Finding] = {}
 
-    def add(self, kind: str, place: Place, detail: str = "") -> None:
+    def add(self, kind: str, place: Place | str, detail: str = "") -> None:
         finding = self._found.setdefault(kind, Finding(kind))
         finding.count += 1
         if len(finding.places) < SHOWN_PLACES:
             finding.places.append(place)
         if detail and (detail in finding.details or len(finding.details) < 20):
             finding.details[detail] += 1
+
+    def suggest(self, kind: str, repair: str) -> None:
+        """Says with which value a kind of trouble is repaired, if it was met."""
+        if kind in self._found:
+            self._found[kind].exact_repair = repair
+
+    def of_all_rows(self, kind: str) -> None:
+        """Says that no row is left to train on because of this kind of trouble, if it was met."""
+        if kind in self._found:
+            self._found[kind].of_all_rows = True
 
     def sorted(self) -> list[Finding]:
         """Errors first, then the most frequent."""
@@ -150,3 +213,19 @@ class Findings:
 
     def errors(self) -> list[Finding]:
         return [found for found in self.sorted() if found.severity == "error"]
+
+
+def remedy(findings: list[Finding], usable: int, call: str) -> str:
+    """What to do about findings: `Correct the rows, or call again with on_bad_rows="skip"`.
+
+    Args:
+        usable: as for `Finding.repair`.
+        call: how an argument is given: "call again with".
+    """
+    corrections = dict.fromkeys(KINDS[found.kind].correction for found in findings if found.kind in KINDS)
+    repairs = dict.fromkeys(repair for found in findings if (repair := found.repair(usable)))
+    ways = [way for way in corrections if way]
+    if repairs:
+        ways.append(f"{call} {' or '.join([*repairs][:3])}")
+    text = ", or ".join(ways) or "correct the rows"
+    return text[0].upper() + text[1:]

@@ -19,7 +19,7 @@ from .near_duplicates import NearDuplicates
 from .reading import Progress, Report, ShouldStop, open_data, read_rows
 from .sources import Source
 
-INSPECTION_VERSION = 2
+INSPECTION_VERSION = 3
 """Raised when what is told, or how it comes about, changes."""
 
 

@@ -13,7 +13,7 @@ from ..config import DataGroup
 from ..errors import ChatTemplateError
 from .control_tokens import control_tokens
 from .encode import Encoder, Rendered
-from .findings import Finding, Findings
+from .findings import SHOWN_PLACES, Finding, Findings, remedy
 from .fingerprints import first_of_each, row_hash
 from .inspection_result import Inspection
 from .messages import Conversation, Recognised, texts_of
@@ -24,7 +24,7 @@ from .reading import Read
 from .rows import Place, RowError, Unit
 from .shown_text import capped, marked, shown
 from .sources import Source
-from .split import held_out_count
+from .split import held_out_count, why_none_is_held_out
 from .token_lengths import TokenLengths
 from .validity import turn_pattern
 
@@ -54,6 +54,8 @@ class Inspector:
         self._hashes, self._numbers, self._parts = array("Q"), array("Q"), array("H")
         self._units: dict[int, Unit] = {}
         self._lengths = TokenLengths()
+        self._trainable = 0
+        self._template_error: ChatTemplateError | None = None
         self._longest: tuple[int, Recognised] | None = None
         self._waiting: list[tuple[Place, Rendered]] = []
 
@@ -117,6 +119,7 @@ class Inspector:
         except RowError as error:
             self._findings.add(error.kind, place, shown(error.reason, 120))
         except ChatTemplateError as error:
+            self._template_error = error
             note = error.sentence()
             if note not in self._result.notes:
                 self._result.notes.append(note)
@@ -128,6 +131,7 @@ class Inspector:
         encoded = self._encoder.tokenise([rendered for _, rendered in self._waiting])
         for (place, rendered), one in zip(self._waiting, encoded, strict=True):
             self._lengths.add(one.length, one.kept, one.trained)
+            self._trainable += bool(one.trained)
             for kind in one.kinds:
                 self._findings.add(kind, place)
             if len(self._result.preview) < self._preview:
@@ -160,9 +164,31 @@ class Inspector:
         if self._encoder is not None:
             self._measure_longest()
             self._result.tokens = self._lengths.as_dict(self._result.usable, self._data.max_seq_length)
-        self._result.held_out = held_out_count(self._result.usable, self._data.held_out)
-        self._result.findings = [self._as_dict(found) for found in self._findings.sorted()]
+        self._judge_all()
+        usable, share = self._result.usable, self._data.held_out
+        self._result.held_out = held_out_count(usable, share)
+        if note := why_none_is_held_out(usable, share):
+            self._result.notes.append(note)
         return self._result
+
+    def _judge_all(self) -> None:
+        """The findings, and what has to be done before it can be trained on."""
+        if self._encoder is not None and not self._trainable:
+            self._result.usable = 0
+        usable = self._result.usable
+        for kind in ("truncated", "nothing_to_learn"):
+            self._findings.suggest(kind, f"max_seq_length={self._lengths.enough()}")
+        if not usable:
+            self._findings.of_all_rows("nothing_to_learn")
+        self._result.findings = [self._as_dict(found, usable) for found in self._findings.sorted()]
+        errors = self._findings.errors()
+        if self._result.rows == 0:
+            self._result.findings = [_no_rows(self._result.files)]
+            self._result.remedy = "Give a dataset with at least one row"
+        elif errors:
+            self._result.remedy = remedy(errors, usable, "pass")
+        elif self._template_error:
+            self._result.remedy = (self._template_error.hint or "Give another model").rstrip(".")
 
     def _measure_longest(self) -> None:
         """The row of most characters, so that the greatest length is told even of a sample."""
@@ -187,21 +213,29 @@ class Inspector:
 
     def _add_duplicates(self, kind: str, rows: NDArray[np.int64], first: NDArray[Any]) -> None:
         for row in rows.tolist():
-            detail = f"as {self._place(int(first[row]))}" if self._findings.count(kind) < 3 else ""
-            self._findings.add(kind, self._place(row), detail)
+            place: Place | str = self._place(row)
+            if self._findings.count(kind) < SHOWN_PLACES:
+                place = f"{shown(str(place), 46)} (as {shown(str(self._place(int(first[row]))), 46)})"
+            self._findings.add(kind, place)
 
     def _place(self, row: int) -> Place:
         part = self._parts[row]
         return Place(self._source.parts[part].name, self._numbers[row], self._units[part])
 
-    def _as_dict(self, found: Finding) -> dict[str, Any]:
-        result = found.as_dict()
+    def _as_dict(self, found: Finding, usable: int) -> dict[str, Any]:
+        result = found.as_dict(usable)
         result["details"] = {shown(detail, 120): count for detail, count in result["details"].items()}
         result["first"] = [shown(place, 100) for place in result["first"]]
-        if found.kind in ("truncated", "nothing_to_learn"):
-            result["repair"] = f"max_seq_length={_next_power(self._lengths.quantile(0.99))}"
         return result
 
 
-def _next_power(length: int) -> int:
-    return 1 << max(5, (length - 1).bit_length())
+def _no_rows(files: list[str]) -> dict[str, Any]:
+    """A finding of files, not of rows, so none of `findings.KINDS`."""
+    return {
+        "severity": "error",
+        "kind": "no_rows",
+        "count": len(files),
+        "first": [shown(name, 100) for name in files[:SHOWN_PLACES]],
+        "details": {},
+        "repair": None,
+    }

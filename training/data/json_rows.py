@@ -11,12 +11,13 @@ import codecs
 import json
 import re
 from collections.abc import Callable, Iterator
+from contextlib import closing
 from itertools import islice
 from pathlib import Path
 from typing import Any, NoReturn
 
 from ..errors import DatasetParseError
-from .decoding import MAX_ROW_BYTES, encoding_of, open_bytes, read_lines
+from .decoding import MAX_ROW_BYTES, TO_UTF_8, encoding_of, open_bytes, read_lines
 from .rows import BadRow, Place, Row
 
 OnRead = Callable[[int], None]
@@ -99,15 +100,13 @@ def _name_of(value: object) -> str:
 
 def json_file(path: Path, name: str, on_read: OnRead) -> Iterator[Row | BadRow]:
     """The rows of a JSON file, whichever of its forms it has."""
-    text = JsonText(path, name, on_read)
-    first = text.peek()
-    if first == "[":
-        yield from text.elements()
-    elif first == "{" and _is_one_object(path):
-        text.close()
+    with closing(JsonText(path, name, on_read)) as text:
+        first = text.peek()
+        if first == "[":
+            yield from text.elements()
+    if first == "{" and _is_one_object(path):
         yield from _object_rows(path, name, on_read)
-    elif first:
-        text.close()
+    elif first not in ("", "["):
         yield from json_lines(path, name, on_read)
 
 
@@ -266,7 +265,8 @@ class JsonText:
             text = self._decoder.decode(data, final=self._done)
         except UnicodeDecodeError as error:
             raise DatasetParseError(
-                f"{self._name}:{self._line}: what follows is not {self._encoding.upper()}: {error.reason}."
+                f"{self._name}:{self._line}: what follows is not {self._encoding.upper()}: {error.reason}.",
+                hint=f"Save the file as UTF-8 ({TO_UTF_8}).",
             ) from None
         self._window, self._at = self._window[self._at :] + text, 0
         return bool(text) or not self._done

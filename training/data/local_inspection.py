@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, Unpack
 
@@ -11,10 +12,11 @@ from ..models.resolve import resolve_model
 from ..settings import load_settings
 from .inspection import inspect
 from .inspection_result import Inspection
+from .submission import named_source
 
 
 def inspect_dataset(
-    dataset: str | Path | list[str],
+    dataset: str | Path | Sequence[str | Path],
     model: str | None = None,
     *,
     preview: int = 3,
@@ -29,12 +31,12 @@ def inspect_dataset(
         settings: data settings by their flat names, e.g. `max_seq_length=1024`.
 
     Raises:
+        InputError: the dataset or a setting is not what was expected.
         DatasetError: the dataset cannot be read at all; bad rows are findings.
         ModelLoadError: the model's tokenizer cannot be had.
     """
     defaults = load_settings()
-    source = dataset if isinstance(dataset, list) else str(dataset)
-    arguments: dict[str, Any] = {**settings, "dataset": source, "model": model}
+    arguments: dict[str, Any] = {**settings, "dataset": named_source(dataset), "model": model}
     spec = inspect_spec(defaults, arguments=arguments, preview=preview)
     tokenizer = None
     if model is not None:

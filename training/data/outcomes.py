@@ -29,7 +29,8 @@ class Outcome(NamedTuple):
         kind, reason: why it cannot be used; None if it has examples.
         warnings: kinds of findings of a row that can be used.
         examples: how many were made of it.
-        tokens, trained: of all its examples, and those that carry loss.
+        tokens, trained: of all its examples, and those that carry loss; of a row with nothing to learn, its
+            whole length.
     """
 
     number: int

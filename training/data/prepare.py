@@ -32,6 +32,7 @@ from .outcomes import Outcome, Outcomes
 from .reading import Progress, Read, Report, ShouldStop, open_data, read_rows, treated
 from .selection import Selection, select
 from .sources import Source
+from .token_lengths import TokenLengths
 from .token_store import Examples, StoreWriter, stored, summary_of
 from .treatment import Treatment
 
@@ -177,6 +178,7 @@ class Preparation:
         self._treatment = Treatment(data, control_tokens(encoder.added_tokens))
         self._summary = Summary(notes=list(source.notes))
         self._left_out, self._warnings = Findings(), Findings()
+        self._without_trained = TokenLengths()
 
     def run(self, store: StoreWriter, provenance: dict[str, Any]) -> Path:
         import numpy as np
@@ -189,11 +191,12 @@ class Preparation:
             self._require_unchanged(stamp)
             self._count(encoded.outcomes, selection)
         self._keep(np.array(encoded.row_of_example, np.int64), selection, store)
+        self._left_out.suggest("nothing_to_learn", f"max_seq_length={self._without_trained.enough()}")
         refuse_bad_rows(self._left_out, self._summary.rows, self._summary.used, self._data.on_bad_rows)
         order = self._order(store)
         self._summary.train = len(order)
-        self._summary.left_out = [found.as_dict() for found in self._left_out.sorted()]
-        self._summary.warnings = [found.as_dict() for found in self._warnings.sorted()]
+        self._summary.left_out = [found.as_dict(self._summary.used) for found in self._left_out.sorted()]
+        self._summary.warnings = [found.as_dict(self._summary.used) for found in self._warnings.sorted()]
         self._summary.provenance = provenance
         if not self._summary.train:
             raise DatasetError("No examples are left to train on.", hint="Give more rows, or held_out=0.")
@@ -240,6 +243,8 @@ class Preparation:
         reason = selection.reason(row.number) or row.kind
         if reason:
             self._left_out.add(reason, row.place, row.reason if reason == row.kind else "")
+            if reason == "nothing_to_learn":
+                self._without_trained.add(row.tokens, 0, 0)
             return
         self._summary.used += 1
         self._summary.tokens += row.tokens

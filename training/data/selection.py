@@ -16,7 +16,7 @@ from .findings import KINDS, LEFT_OUT_ONLY, Findings
 from .fingerprints import keyed, row_hash
 from .near_duplicates import NearDuplicates
 from .reading import Read
-from .split import held_out, held_out_count
+from .split import held_out, why_none_is_held_out
 
 if TYPE_CHECKING:
     import numpy as np
@@ -76,7 +76,8 @@ def select(rows: Iterable[Read], data: DataGroup, seed: int) -> Selection:
     used = reasons == 0
     chosen = np.zeros(len(reasons), bool)
     chosen[used] = held_out(groups[used], parts[used], data.held_out, seed)
-    return Selection(reasons, chosen, hashes, survey.findings, _notes(data, int(used.sum())))
+    note = why_none_is_held_out(int(used.sum()), data.held_out)
+    return Selection(reasons, chosen, hashes, survey.findings, [note] if note else [])
 
 
 class Survey:
@@ -133,9 +134,3 @@ def _sample(count: int | None, reasons: NDArray[np.uint8], hashes: NDArray[np.ui
         return
     order = np.argsort(keyed(hashes[used], seed, "samples"), kind="stable")
     reasons[used[order[count:]]] = REASONS.index("not_sampled")
-
-
-def _notes(data: DataGroup, used: int) -> list[str]:
-    if data.held_out == 0 or held_out_count(used, data.held_out):
-        return []
-    return [f"No rows are held out for evaluation: {used} rows are too few for a split."]

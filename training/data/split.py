@@ -26,6 +26,14 @@ def held_out_count(rows: int, share: float) -> int:
     return min(MOST, max(LEAST, round(share * rows)))
 
 
+def why_none_is_held_out(rows: int, share: float) -> str | None:
+    """A sentence for the user; None where rows are held out, or none are wanted."""
+    if rows == 0 or share == 0 or held_out_count(rows, share):
+        return None
+    few = "1 row is" if rows == 1 else f"{rows} rows are"
+    return f"No rows are held out for evaluation: {few} too few for a split."
+
+
 def held_out(
     groups: NDArray[np.uint64], parts: NDArray[np.uint16], share: float, seed: int
 ) -> NDArray[np.bool_]:

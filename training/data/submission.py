@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import hashlib
+import os
 from collections.abc import Callable
 from glob import has_magic
 from pathlib import Path
+from typing import Any, cast
 
 from ..config import DataGroup
-from ..errors import DatasetError
+from ..errors import DatasetError, InputError
 from ..paths import PathPolicy
 from .reading import open_data
 from .sources import Source, is_hub_name
@@ -36,6 +38,26 @@ def content_of(data: DataGroup, permit: Callable[[Path], object]) -> str:
     if source is not None:
         return source.content_hash()
     return hashlib.sha256(f"{data.source} {data.split} {data.dataset_revision}".encode()).hexdigest()
+
+
+def named_source(given: object) -> str | list[str]:
+    """The names of a dataset that Python code gives: a path or a name, or a list of them.
+
+    Raises:
+        InputError: it is something else, e.g. rows in memory.
+    """
+    if isinstance(given, list | tuple):
+        return [_name(item) for item in cast("list[Any]", given)]
+    return _name(given)
+
+
+def _name(given: object) -> str:
+    if isinstance(given, str | os.PathLike):
+        return str(cast("str | os.PathLike[str]", given))
+    raise InputError(
+        f"dataset: rows in memory ({type(given).__name__}) are not accepted.",
+        hint="Write them to a .jsonl file, one row a line as JSON, and give its path.",
+    )
 
 
 def resolved_source(given: str | list[str], paths: PathPolicy) -> str | list[str]:

@@ -133,7 +133,7 @@ def _data(facts: RunFacts) -> str:
 
 
 def _left_out(reasons: list[dict[str, Any]]) -> str:
-    told = [f"{reason['count']} that {meaning_of(reason['kind'])}" for reason in reasons]
+    told = [f"{reason['count']} that {meaning_of(reason['kind'], reason['count'])}" for reason in reasons]
     return f"Left out: {'; '.join(told) or 'none'}"
 
 
