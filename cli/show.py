@@ -70,6 +70,8 @@ def next_command(view: RunView) -> str:
             return f"ollama run {view.model}"
         case Status.COMPLETED if str(view.path).endswith(".gguf"):
             return f"backprop export {view.path} --ollama --ollama-name NAME"
+        case Status.FAILED | Status.CANCELLED | Status.INTERRUPTED if view.kind == "register":
+            return f"backprop export {view.path} --ollama --ollama-name {view.model}"
         case Status.COMPLETED if view.kind != "train":
             return f"use {view.path or view.model}"
         case Status.COMPLETED:

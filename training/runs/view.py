@@ -6,7 +6,7 @@ from typing import Any
 
 from pydantic import BaseModel, Field
 
-from ..config import DataSpec
+from ..config import DataSpec, RegisterSpec
 from ..errors import ErrorRecord, RunFolderError
 from ..redact import cleaned
 from .events import Event, latest_events
@@ -49,7 +49,9 @@ class RunView(BaseModel):
     run_folder: str
     adapter_path: str | None = None
     output: str | None = None
-    path: str | None = Field(None, description="The file or folder that an export wrote.")
+    path: str | None = Field(
+        None, description="The file or folder that an export wrote, or a registration reads."
+    )
     summary: str | None = Field(None, description="What a run that trains nothing came to.")
     answers: list[Answer] = Field(default_factory=list[Answer])
     warnings: list[str] = Field(default_factory=list[str])
@@ -97,7 +99,7 @@ def view(run: RunFolder, state: RunState) -> RunView:
         run_folder=str(run.path),
         adapter_path=str(run.adapter_path) if run.adapter_path.is_dir() else None,
         output=result.get("output"),
-        path=result.get("path"),
+        path=result.get("path", spec.gguf if isinstance(spec, RegisterSpec) else None),
         summary=result.get("summary"),
         answers=[Answer.model_validate(answer) for answer in result.get("answers", [])],
         warnings=_warnings(events, result),
