@@ -10,6 +10,7 @@ import click
 from ..training.arguments import export_spec, register_spec
 from ..training.errors import InputError
 from ..training.export.ollama.names import model_name
+from ..training.export.quantizations import note_on_default
 from ..training.paths import PathPolicy
 from ..training.runs.folder import Status
 from ..training.runs.view import RunView
@@ -34,9 +35,8 @@ from .train import start_and_follow
     "-q",
     "--quantization",
     metavar="TYPE",
-    default="q4_k_m",
-    show_default=True,
-    help="Type of a GGUF's weights: f32, f16, bf16, q8_0; with the extra `export` also q6_k, q4_k_m, …",
+    help="Type of a GGUF's weights: f32, f16, bf16, q8_0; with the extra `export` also q6_k, q4_k_m, … "
+    "[default: q4_k_m; without the extra, q8_0]",
 )
 @click.option("--imatrix", is_flag=True, help="Weigh a K-quant's errors by the run's held-out rows.")
 @click.option("--output", metavar="PATH", help="The .gguf file, or folder, to write.")
@@ -50,7 +50,7 @@ def export(
     ctx: click.Context,
     source: str,
     format_: ExportFormat,
-    quantization: str,
+    quantization: str | None,
     imatrix: bool,
     output: str | None,
     ollama: bool,
@@ -78,6 +78,9 @@ def export(
             imatrix=imatrix,
             output=paths.resolve(output, "output", write=True) if output else None,
         )
+        note = note_on_default(quantization, spec.quantization)
+        if note:
+            click.echo(note, err=True)
         submit = partial(service.submit, spec, find_equal=True)
         exported = anyio.run(start_and_follow, service, submit, detach)
     view = exported

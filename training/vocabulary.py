@@ -134,7 +134,8 @@ Quantization = Annotated[
     Field(
         min_length=1,
         max_length=20,
-        description="GGUF type: f32, f16, bf16, q8_0; with the extra `export` also q6_k, q4_k_m, …",
+        description="GGUF type: f32, f16, bf16, q8_0; with the extra `export` also q6_k, q4_k_m, … "
+        "By default q4_k_m; without the extra, q8_0.",
     ),
 ]
 ImportanceMatrix = Annotated[

@@ -12,6 +12,7 @@ from ollama_stand_in import Fault, OllamaStandIn
 from backpropagate import Trainer
 from backpropagate.cli.main import run
 from backpropagate.training.errors import InputError
+from backpropagate.training.export import quantizations
 from backpropagate.training.export.gguf_header import read_gguf_header
 from backpropagate.training.runs.folder import RunFolder
 
@@ -82,6 +83,22 @@ def test_an_equal_export_is_found_unless_the_adapter_was_written_anew(
     (training.adapter_path / "adapter_model.safetensors").touch()
     assert run(command) == 0
     assert len(list(home.glob("runs/*/export/*.gguf"))) == 2
+
+
+def test_without_the_extra_an_export_takes_q8_0_and_says_why_but_keeps_to_what_is_named(
+    copied_run: Callable[[str], RunFolder],
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    monkeypatch.setattr(quantizations, "find_spec", lambda name: None)
+    command = ["export", copied_run("").run_id, "--output", str(tmp_path / "tiny.gguf")]
+    assert run([*command, "--quantization", "q4_k_m"]) == 2
+    assert "DEP_EXTRA_MISSING" in capsys.readouterr().err
+    assert run(command) == 0
+    shown = capsys.readouterr()
+    assert "q8_0 GGUF of" in shown.out
+    assert 'q4_k_m (about half the size) needs llama-cpp-python: pip install "' in shown.err
 
 
 def test_a_trainer_exports_what_it_has_trained(tiny_model: Path, home: Path, tmp_path: Path) -> None:

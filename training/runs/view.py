@@ -49,9 +49,7 @@ class RunView(BaseModel):
     run_folder: str
     adapter_path: str | None = None
     output: str | None = None
-    path: str | None = Field(
-        None, description="The file or folder that an export wrote, or a registration reads."
-    )
+    path: str | None = Field(None, description="What an export wrote, or a registration reads.")
     summary: str | None = Field(None, description="What a run that trains nothing came to.")
     answers: list[Answer] = Field(default_factory=list[Answer])
     warnings: list[str] = Field(default_factory=list[str])
