@@ -19,6 +19,8 @@ def print_run(view: RunView) -> None:
     """Status, losses, answers, paths and the next command."""
     click.echo(f"Run {view.run_id}: {view.status}")
     click.echo(f"  model    {view.model}")
+    if view.training:
+        click.echo(f"  of run   {view.training}")
     if view.dataset:
         click.echo(f"  dataset  {view.dataset}")
     if view.summary:

@@ -36,6 +36,7 @@ class RunStatus(ToolResult):
     status: Literal["queued", "running", "completed", "failed", "cancelled", "interrupted"]
     model: str
     dataset: str | list[str] | None = None
+    training: str | None = None
     phase: str | None = None
     step: int
     total_steps: int | None = None
@@ -89,7 +90,9 @@ class RunStatus(ToolResult):
         return f" on {self.host}" if self.host else ""
 
     def _what(self) -> str:
-        return f"{self.model} on {self.dataset}" if self.dataset else f"{self.kind} of {self.model}"
+        if self.dataset:
+            return f"{self.model} on {self.dataset}"
+        return f"{self.kind} of {f'run {self.training}' if self.training else self.model}"
 
     def _progress(self) -> str:
         if self.summary:

@@ -6,7 +6,7 @@ from typing import Any
 
 from pydantic import BaseModel, Field
 
-from ..config import DataSpec, RegisterSpec
+from ..config import DataSpec, ExportSpec, RegisterSpec
 from ..errors import ErrorRecord, RunFolderError
 from ..redact import cleaned
 from .events import Event, latest_events
@@ -30,6 +30,7 @@ class RunView(BaseModel):
     status: Status
     model: str
     dataset: str | list[str] | None
+    training: str | None = Field(None, description="The training whose model is exported.")
     phase: str | None = Field(None, description="What a live run is doing.")
     step: int = 0
     total_steps: int | None = None
@@ -78,6 +79,7 @@ def view(run: RunFolder, state: RunState) -> RunView:
         status=state.status,
         model=spec.subject,
         dataset=spec.data.source if isinstance(spec, DataSpec) else None,
+        training=spec.run if isinstance(spec, ExportSpec) else None,
         phase=_phase(state, step, phase),
         step=step.get("step", 0) if step else 0,
         total_steps=step.get("total_steps") if step else _planned_steps(run),
