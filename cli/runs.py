@@ -37,9 +37,15 @@ def list_runs(status: str | None, limit: int, as_json: bool) -> None:
     if not views:
         click.echo("No runs.")
     for view in views:
-        loss = f"{view.loss:.4f}" if view.loss is not None else "-"
-        steps = f"{view.step}/{view.total_steps or '?'}"
-        click.echo(f"{view.run_id:<52} {view.status.value:<12} {steps:>11}  loss {loss:<8} {view.model}")
+        click.echo(f"{view.run_id:<52} {view.status.value:<12} {_progress(view):<26} {view.model}")
+
+
+def _progress(view: RunView) -> str:
+    if view.kind != "train":
+        return f"{view.kind:>11}"
+    loss = f"{view.loss:.4f}" if view.loss is not None else "-"
+    steps = f"{view.step}/{view.total_steps or '?'}"
+    return f"{steps:>11}  loss {loss}"
 
 
 @click.command("show-run")

@@ -66,7 +66,7 @@ class RunStatus(ToolResult):
         lines = [f"Run {self.run_id}: {self.status}{self._where()}."]
         if self.note:
             lines.append(self.note)
-        lines.append(f"{self._what()}; {self._progress()}")
+        lines.append("; ".join(filter(None, [self._what(), self._progress()])))
         if self.data:
             lines.append(f"Data: {self.data}")
         if self.adapter_path:
@@ -99,6 +99,8 @@ class RunStatus(ToolResult):
             return self.summary
         if self.status in {"queued", "running"} and self.step == 0:
             return f"{self.phase or 'starting'}."
+        if self.kind != "train":
+            return ""
         parts = [f"step {self.step}/{self.total_steps or '?'}"]
         if self.loss is not None:
             fall = f"{self.first_loss:.4g} → " if self.first_loss is not None else ""

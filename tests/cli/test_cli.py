@@ -10,9 +10,15 @@ import sys
 from pathlib import Path
 
 import pytest
+from finished_runs import finished_run
 from waiting import busy_device, wait_for_phase, wait_for_step, wait_until
 
+from backpropagate.cli import main
+from backpropagate.tools.status import run_status
+from backpropagate.training.config import ExportSpec, ModelGroup, PushSpec
+from backpropagate.training.runs.folder import Status
 from backpropagate.training.runs.store import RunStore
+from backpropagate.training.runs.view import view as run_view
 
 
 def command(*arguments: str) -> list[str]:
@@ -115,6 +121,45 @@ def test_bad_input_exits_with_one_and_says_what_to_do(
     assert done.returncode == 1, done.stderr
     assert code in done.stderr + done.stdout and words in done.stderr + done.stdout
     assert "Traceback" not in done.stderr
+
+
+@pytest.mark.parametrize(
+    ("arguments", "code", "words"),
+    [
+        (["inspect", "none.jsonl"], "INPUT_DATASET_NOT_FOUND", "none.jsonl"),
+        (["show-run", "nonsense"], "INPUT_RUN_NOT_FOUND", "nonsense"),
+        (["export", "nonsense"], "INPUT_RUN_NOT_FOUND", "nonsense"),
+        (["train", "--stepz", "3"], "INPUT_VALIDATION_FAILED", "--steps"),
+    ],
+)
+def test_an_error_is_json_on_stdout_where_json_was_asked_for(
+    arguments: list[str], code: str, words: str, home: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert main.run([*arguments, "--json"]) == 1
+    shown = capsys.readouterr()
+    error = json.loads(shown.out)["error"]
+    assert error.keys() == {"code", "message", "hint"} and error["hint"]
+    assert error["code"] == code and words in error["message"]
+    assert f"[{code}] {error['message']}" in shown.err
+
+
+def test_backprop_alone_prints_its_help(home: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main.run([]) == 0
+    shown = capsys.readouterr()
+    assert shown.out.startswith("Usage: backprop") and not shown.err
+
+
+def test_runs_that_train_nothing_show_neither_steps_nor_a_model_that_they_have_not(
+    home: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    store = RunStore(home)
+    export = finished_run(store, ExportSpec(model=ModelGroup(name="smollm2-135m")), {}, Status.FAILED)
+    push = finished_run(store, PushSpec(folder=str(tmp_path), repo="me/mine"), {}, Status.FAILED)
+    assert main.run(["list-runs"]) == 0 and main.run(["show-run", push.run_id]) == 0
+    shown = capsys.readouterr().out
+    assert "export" in shown and "0/?" not in shown and "loss" not in shown
+    assert "  repo     me/mine" in shown and "  model " not in shown
+    assert "step" not in run_status(run_view(export, export.state())).text()
 
 
 def test_usage_errors_exit_with_one_and_name_the_nearest_option(home: Path) -> None:
