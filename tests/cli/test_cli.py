@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import signal
 import subprocess
 import sys
@@ -59,6 +60,7 @@ def test_train_shows_plain_lines_and_the_run_is_there_for_everyone(
     assert refused.returncode == 1 and "exists already" in refused.stderr
     removed = backprop("prune", runs[0]["run_id"], "--yes")
     assert removed.returncode == 0 and RunStore(home).ids() == []
+    assert re.search(r"train +completed +\d+\.\d MB\nRemoved 1 run\(s\), \d+\.\d MB\.", removed.stdout)
 
 
 @pytest.mark.skipif(os.name == "nt", reason="a console's Ctrl-C cannot be sent to a pipe's process")
@@ -180,6 +182,24 @@ def test_info_prints_the_error_codes_and_the_settings(home: Path) -> None:
     assert "BACKPROPAGATE_LORA__R" in facts["settings"] and facts["hardware"]["cpu"]
     assert "INPUT_VALIDATION_FAILED" in backprop("info", "--error-codes").stdout
     assert "BACKPROPAGATE_TRAINING__LEARNING_RATE" in backprop("info").stdout
+
+
+def test_info_shows_the_values_in_force_marks_what_is_not_the_default_and_keeps_secrets(
+    home: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setenv("BACKPROPAGATE_LORA__R", "8")
+    monkeypatch.setenv("BACKPROPAGATE_EVALUATION__SYSTEM", f"use hf_{'x' * 30}")
+    assert main.run(["info"]) == 0
+    shown = capsys.readouterr().out
+    assert "* BACKPROPAGATE_LORA__R = 8 (default: 16)" in shown
+    assert "  BACKPROPAGATE_LORA__DROPOUT = 0" in shown
+    assert re.search(r"  BACKPROPAGATE_TRAINING__STEPS = unset +\w", shown)  # and what it is for
+    assert "* BACKPROPAGATE_EVALUATION__SYSTEM = use [hidden] (default: unset)" in shown
+    monkeypatch.setenv("BACKPROPAGATE_LORA__R", "many")
+    assert main.run(["info", "--json"]) == 0
+    facts = json.loads(capsys.readouterr().out)
+    assert facts["settings"]["BACKPROPAGATE_LORA__R"]["value"] == 16
+    assert "BACKPROPAGATE_LORA__R" in facts["settings_error"]
 
 
 def test_version_and_help_exit_with_zero(home: Path) -> None:
