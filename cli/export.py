@@ -10,10 +10,13 @@ import click
 from ..training.arguments import export_spec, register_spec
 from ..training.errors import InputError
 from ..training.export.ollama.names import model_name
+from ..training.export.quantizations import note_on_default
 from ..training.paths import PathPolicy
+from ..training.runs.folder import Status
+from ..training.runs.view import RunView
 from ..training.service import TrainingService
 from ..training.vocabulary import ExportFormat
-from .follow import run_exit_code
+from .follow import PARTLY, run_exit_code
 from .show import print_json, print_run
 from .train import start_and_follow
 
@@ -29,11 +32,11 @@ from .train import start_and_follow
     help="One GGUF file; safetensors with the LoRA merged in; or the adapter alone.",
 )
 @click.option(
+    "-q",
     "--quantization",
     metavar="TYPE",
-    default="q4_k_m",
-    show_default=True,
-    help="Type of a GGUF's weights: f32, f16, bf16, q8_0; with the extra `export` also q6_k, q4_k_m, …",
+    help="Type of a GGUF's weights: f32, f16, bf16, q8_0; with the extra `export` also q6_k, q4_k_m, … "
+    "[default: q4_k_m; without the extra, q8_0]",
 )
 @click.option("--imatrix", is_flag=True, help="Weigh a K-quant's errors by the run's held-out rows.")
 @click.option("--output", metavar="PATH", help="The .gguf file, or folder, to write.")
@@ -47,7 +50,7 @@ def export(
     ctx: click.Context,
     source: str,
     format_: ExportFormat,
-    quantization: str,
+    quantization: str | None,
     imatrix: bool,
     output: str | None,
     ollama: bool,
@@ -61,10 +64,10 @@ def export(
     With --ollama, SOURCE may also be a .gguf file.
     """
     if ollama or ollama_name:
-        _check_ollama(format_, ollama_name, detach)
+        _check_ollama(format_, ollama_name, overwrite, detach)
     service = TrainingService()
     paths = PathPolicy.for_person(service.settings.home)
-    view = None
+    exported = None
     if not (ollama and source.casefold().endswith(".gguf")):
         spec = export_spec(
             source,
@@ -75,25 +78,41 @@ def export(
             imatrix=imatrix,
             output=paths.resolve(output, "output", write=True) if output else None,
         )
-        view = anyio.run(start_and_follow, service, partial(service.submit, spec), detach)
-    if ollama_name and (view is None or view.path):
-        exported = source if view is None else str(view.path)
-        register = register_spec(exported, ollama_name, service.store, paths, overwrite=overwrite)
+        note = note_on_default(quantization, spec.quantization)
+        if note:
+            click.echo(note, err=True)
+        submit = partial(service.submit, spec, find_equal=True)
+        exported = anyio.run(start_and_follow, service, submit, detach)
+    view = exported
+    if ollama_name and (exported is None or exported.path):
+        gguf = source if exported is None else str(exported.path)
+        register = register_spec(gguf, ollama_name, service.store, paths, overwrite=overwrite)
         view = anyio.run(start_and_follow, service, partial(service.submit, register))
     assert view is not None
     (print_json if as_json else print_run)(view)
-    ctx.exit(0 if detach else run_exit_code(view))
+    ctx.exit(0 if detach else _exit_code(exported, view))
 
 
-def _check_ollama(format_: ExportFormat, name: str | None, detach: bool) -> None:
+def _exit_code(exported: RunView | None, view: RunView) -> int:
+    """Partly done: a file was exported, and is no model of Ollama."""
+    if exported is not None and exported is not view and view.status is not Status.COMPLETED:
+        return PARTLY
+    return run_exit_code(view)
+
+
+def _check_ollama(format_: ExportFormat, name: str | None, overwrite: bool, detach: bool) -> None:
     """What can be known before a long export.
 
     Raises:
         InputError: the options do not go together.
-        OllamaError: the name is not one of Ollama's.
+        OllamaError: the name is not one of Ollama's or is in use, or there is no server.
     """
     if name is None:
         raise InputError("--ollama needs a name.", hint="Give --ollama-name NAME.")
     model_name(name)
     if format_ != "gguf" or detach:
         raise InputError("--ollama goes with --format gguf, and not with --detach.")
+    # Imported when it is needed: reading chat templates and talking HTTP bring much in.
+    from ..training.export.ollama.register import require_room
+
+    require_room(name, overwrite)

@@ -20,6 +20,7 @@ from ..training.runs.view import RunView
 from ..training.service import TrainingService
 
 PLAIN_GAP_S = 2.0  # between two lines of steps where there is no terminal
+PARTLY = 3  # exit code
 
 
 class Display(Protocol):
@@ -51,7 +52,7 @@ def run_exit_code(view: RunView) -> int:
     if view.status is Status.COMPLETED:
         return 0
     if view.status is Status.CANCELLED:
-        return 3 if view.adapter_path else 2
+        return PARTLY if view.adapter_path else 2
     return exit_code(view.error.code) if view.error else 2
 
 

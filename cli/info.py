@@ -6,15 +6,18 @@ import json
 import platform
 import sys
 from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
 from typing import Any
 
 import click
 
 from .. import __version__
 from ..tools.gpu_status import GpuStatus
-from ..training.errors import catalogue
+from ..training.errors import InvalidSettingError, catalogue
 from ..training.hardware.reading import read_hardware
-from ..training.settings import environment_names, home_folder
+from ..training.redact import cleaned, scrub, scrub_all
+from ..training.settings import Settings, environment_names, home_folder, load_settings, values_of
+from .options import description_of
 
 LIBRARIES = ("mcp", "torch", "transformers", "peft", "trl", "datasets", "bitsandbytes")
 
@@ -36,9 +39,21 @@ def info(error_codes: bool, as_json: bool) -> None:
     for name, found in facts["libraries"].items():
         click.echo(f"{name:<10} {found or 'not installed'}")
     click.echo(GpuStatus(hardware=read_hardware()).text())
-    click.echo("Settings (environment variables, or lines in the home's .env):")
-    for name, text in facts["settings"].items():
-        click.echo(f"  {name:<50} {text}")
+    click.echo("Settings (environment variables, or lines in the home's .env; * is not the default):")
+    for name, setting in facts["settings"].items():
+        click.echo(_line(name, **setting))
+    if "settings_error" in facts:
+        error = facts["settings_error"]
+        click.echo(f"The settings cannot be used; these are the defaults. {error}", err=True)
+
+
+def _line(name: str, value: Any, default: Any, description: str) -> str:
+    was = "" if value == default else f" (default: {_shown(default)})"
+    return f"{'*' if was else ' '} {f'{name} = {_shown(value)}{was}':<58} {description}"
+
+
+def _shown(value: Any) -> str:
+    return "unset" if value is None else cleaned(str(value), 100)
 
 
 def _print_codes(as_json: bool) -> None:
@@ -52,7 +67,7 @@ def _print_codes(as_json: bool) -> None:
 
 
 def _facts() -> dict[str, Any]:
-    return {
+    facts: dict[str, Any] = {
         "version": __version__,
         "python": platform.python_version(),
         "interpreter": sys.executable,
@@ -60,8 +75,19 @@ def _facts() -> dict[str, Any]:
         "home": str(home_folder()),
         "libraries": {name: _version(name) for name in LIBRARIES},
         "hardware": read_hardware().model_dump(mode="json"),
-        "settings": {name: field.description or "" for name, field in environment_names().items()},
     }
+    default = Settings.model_construct(home=Path("~/.backpropagate").expanduser().absolute())
+    try:
+        settings = load_settings()
+    except InvalidSettingError as error:  # which is why one may be looking here
+        facts["settings_error"] = scrub(error.sentence())
+        settings = default
+    defaults, values = values_of(default), scrub_all(values_of(settings))
+    facts["settings"] = {
+        name: {"value": values[name], "default": defaults[name], "description": description_of(field)}
+        for name, field in environment_names().items()
+    }
+    return facts
 
 
 def _version(name: str) -> str | None:

@@ -2,9 +2,14 @@
 
 from __future__ import annotations
 
+import json
 from importlib import import_module
+from typing import TYPE_CHECKING
 
 import click
+
+if TYPE_CHECKING:
+    from ..training.errors import BackpropagateError
 
 COMMANDS = {
     "quickstart": (".quickstart", "Fine-tune a small real model on an example, and see what it learnt."),
@@ -42,48 +47,59 @@ class LazyGroup(click.Group):
             formatter.write_dl([(name, text) for name, (_, text) in COMMANDS.items()])
 
 
-@click.group(cls=LazyGroup, context_settings=CONTEXT)
+@click.group(cls=LazyGroup, context_settings=CONTEXT, invoke_without_command=True)
 @click.option("--verbose", is_flag=True, help="Show the stack trace of an unexpected error.")
 @click.version_option(None, "--version", package_name="backpropagate-mcp", prog_name="backprop")
 @click.pass_context
 def backprop(ctx: click.Context, verbose: bool) -> None:
     """Fine-tune language models from an AI client, from Python, or from here."""
     ctx.ensure_object(dict)["verbose"] = verbose
+    if ctx.invoked_subcommand is None:
+        click.echo(ctx.get_help())
 
 
 def run(arguments: list[str], wire: int | None = None) -> int:
     """Run a command line; returns the exit code: 0 done, 1 input, 2 run-time failure, 3 partly done.
+
+    An error is told on stderr and, with --json, on stdout too: `{"error": {"code", "message", "hint"}}`.
 
     Args:
         wire: the real stdout, where `serve` has reserved it.
     """
     try:
         return backprop.main(arguments, prog_name="backprop", standalone_mode=False, obj={"wire": wire}) or 0
-    except click.UsageError as error:
-        hint = f"{error.ctx.command_path} --help" if error.ctx else "backprop --help"
-        click.echo(f"Error: [INPUT_VALIDATION_FAILED] {error.format_message()} — See `{hint}`.", err=True)
-        return 1
     except click.exceptions.Exit as error:
         return error.exit_code
     except (click.Abort, KeyboardInterrupt):
         click.echo("Aborted.", err=True)
         return 1
     except Exception as error:
-        return _failed(error, verbose="--verbose" in arguments)
+        return _failed(error, verbose="--verbose" in arguments, as_json="--json" in arguments)
 
 
-def _failed(error: Exception, *, verbose: bool) -> int:
-    from ..training.errors import BackpropagateError
-    from ..training.redact import scrub
+def _failed(error: Exception, *, verbose: bool, as_json: bool) -> int:
+    from ..training.redact import scrub, scrub_all
 
-    if verbose:
+    if verbose and not isinstance(error, click.UsageError):
         import traceback
 
         click.echo(scrub("".join(traceback.format_exception(error))), err=True)
+    known = _as_ours(error, verbose)
+    click.echo(f"Error: {scrub(known.sentence())}", err=True)
+    if as_json:
+        record = known.record().model_dump(include={"code", "message", "hint"})
+        click.echo(json.dumps({"error": scrub_all(record)}, indent=1))
+    return known.exit_code
+
+
+def _as_ours(error: Exception, verbose: bool) -> BackpropagateError:
+    """The error with a code and the next step."""
+    from ..training.errors import BackpropagateError, InputError, RuntimeFailure
+
     if isinstance(error, BackpropagateError):
-        click.echo(f"Error: {scrub(error.sentence())}", err=True)
-        return error.exit_code
-    click.echo(f"Error: [RUNTIME_ERROR] {type(error).__name__}: {scrub(str(error))}", err=True)
-    if not verbose:
-        click.echo("Run `backprop --verbose …` for the stack trace.", err=True)
-    return 2
+        return error
+    if isinstance(error, click.UsageError):
+        command = error.ctx.command_path if error.ctx else "backprop"
+        return InputError(error.format_message(), hint=f"See `{command} --help`.")
+    hint = None if verbose else "Run `backprop --verbose …` for the stack trace."
+    return RuntimeFailure(f"{type(error).__name__}: {error}", hint=hint)

@@ -54,9 +54,14 @@ def _option(name: str, info: FieldInfo) -> Callable[[Function], Function]:
 
 
 def _help(info: FieldInfo) -> str:
-    text = info.description or _inner_description(info.annotation) or ""
+    text = description_of(info)
     shown = info.default is not None and info.default != [] and info.default is not False
     return f"{text} [default: {info.default}]" if shown else text
+
+
+def description_of(info: FieldInfo) -> str:
+    """What a setting is for."""
+    return info.description or _inner_description(info.annotation) or ""
 
 
 def _inner_description(annotation: Any) -> str | None:

@@ -5,8 +5,8 @@ from __future__ import annotations
 import anyio
 import click
 
-from ..training.errors import InputError
-from ..training.runs.folder import ENDED, Status
+from ..training.errors import InputError, RunFolderError
+from ..training.runs.folder import ENDED, RunFolder, Status
 from ..training.runs.view import RunView
 from ..training.service import TrainingService
 from .follow import follow_to_the_end, run_exit_code
@@ -37,9 +37,15 @@ def list_runs(status: str | None, limit: int, as_json: bool) -> None:
     if not views:
         click.echo("No runs.")
     for view in views:
-        loss = f"{view.loss:.4f}" if view.loss is not None else "-"
-        steps = f"{view.step}/{view.total_steps or '?'}"
-        click.echo(f"{view.run_id:<52} {view.status.value:<12} {steps:>11}  loss {loss:<8} {view.model}")
+        click.echo(f"{view.run_id:<52} {view.status.value:<12} {_progress(view):<26} {view.model}")
+
+
+def _progress(view: RunView) -> str:
+    if view.kind != "train":
+        return f"{view.kind:>11}"
+    loss = f"{view.loss:.4f}" if view.loss is not None else "-"
+    steps = f"{view.step}/{view.total_steps or '?'}"
+    return f"{steps:>11}  loss {loss}"
 
 
 @click.command("show-run")
@@ -112,14 +118,36 @@ def prune(run_ids: tuple[str, ...], all_ended: bool, yes: bool) -> None:
     ids = list(run_ids) or (_ended(service) if all_ended else [])
     if not ids and not all_ended:
         raise InputError("Nothing to remove was named.", hint="Give run ids, or --all-ended.")
-    ids = [service.store.find(run_id).run_id for run_id in ids]
-    for run_id in ids:
-        click.echo(run_id)
-    if not ids or not (yes or click.confirm(f"Remove {len(ids)} run(s) for good?")):
+    runs = [service.store.find(run_id) for run_id in ids]
+    sizes = [_bytes(run) for run in runs]
+    for run, size in zip(runs, sizes, strict=True):
+        click.echo(f"{run.run_id:<52} {_kind_and_status(service, run):<22} {_size(size):>10}")
+    what = f"{len(runs)} run(s), {_size(sum(sizes))}"
+    if not runs or not (yes or click.confirm(f"Remove {what} for good?")):
         return
-    for run_id in ids:
-        anyio.run(service.delete, run_id)
-    click.echo(f"Removed {len(ids)} run(s).")
+    for run in runs:
+        anyio.run(service.delete, run.run_id)
+    click.echo(f"Removed {what}.")
+
+
+def _kind_and_status(service: TrainingService, run: RunFolder) -> str:
+    try:
+        state = service.store.observe(run)
+    except RunFolderError:
+        return "cannot be read"
+    return f"{state.kind:<9} {state.status}"
+
+
+def _bytes(run: RunFolder) -> int:
+    """What removing the run's folder frees."""
+    return sum(path.lstat().st_size for path in run.path.rglob("*") if not path.is_dir())
+
+
+def _size(count: int) -> str:
+    """`145 MB`."""
+    if count >= 1e9:
+        return f"{count / 1e9:.1f} GB"
+    return f"{count / 1e6:.0f} MB" if count >= 1e7 else f"{count / 1e6:.1f} MB"
 
 
 def _ended(service: TrainingService) -> list[str]:

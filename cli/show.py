@@ -10,6 +10,9 @@ from ..training.redact import cleaned
 from ..training.runs.folder import Status
 from ..training.runs.view import RunView
 
+SUBJECTS = {"register": "name", "push": "repo"}
+"""What a run of this kind has in the place of a base model."""
+
 
 def print_json(view: RunView) -> None:
     click.echo(view.model_copy(update={"next": next_command(view)}).model_dump_json(indent=1))
@@ -18,7 +21,9 @@ def print_json(view: RunView) -> None:
 def print_run(view: RunView) -> None:
     """Status, losses, answers, paths and the next command."""
     click.echo(f"Run {view.run_id}: {view.status}")
-    click.echo(f"  model    {view.model}")
+    click.echo(f"  {SUBJECTS.get(view.kind, 'model'):<8} {view.model}")
+    if view.training:
+        click.echo(f"  of run   {view.training}")
     if view.dataset:
         click.echo(f"  dataset  {view.dataset}")
     if view.summary:
@@ -71,6 +76,8 @@ def next_command(view: RunView) -> str:
             return f"ollama run {view.model}"
         case Status.COMPLETED if str(view.path).endswith(".gguf"):
             return f"backprop export {view.path} --ollama --ollama-name NAME"
+        case Status.FAILED | Status.CANCELLED | Status.INTERRUPTED if view.kind == "register":
+            return f"backprop export {view.path} --ollama --ollama-name {view.model}"
         case Status.COMPLETED if view.kind != "train":
             return f"use {view.path or view.model}"
         case Status.COMPLETED:

@@ -75,6 +75,8 @@ async def start_and_follow(
     await service.recover()
     submission = await submit()
     click.echo(f"run_started run_id={submission.run_id}", err=True)
+    if submission.existing:
+        click.echo("It was there already: an equal request had started it.", err=True)
     if detach:
         return await service.get(submission.run_id)
     return await follow_to_the_end(service, submission.run_id)

@@ -7,6 +7,7 @@ from typing import Annotated
 from pydantic import Field
 
 from ..training.arguments import export_spec
+from ..training.export.quantizations import note_on_default
 from ..training.vocabulary import ExportOutput, ImportanceMatrix, Quantization
 from .context import ToolContext
 from .follow import WaitSeconds, follow_or_raise
@@ -25,7 +26,7 @@ ExportSource = Annotated[
 async def export_gguf(
     context: ToolContext,
     source: ExportSource,
-    quantization: Quantization = "q4_k_m",
+    quantization: Quantization | None = None,
     imatrix: ImportanceMatrix = False,
     output: ExportOutput | None = None,
     wait_s: WaitSeconds = 50,
@@ -45,5 +46,7 @@ async def export_gguf(
     )
     submission = await context.service.submit(spec, find_equal=True)
     view = await follow_or_raise(context, submission, wait_s)
-    note = "An equal export had been started already." if submission.existing else None
-    return run_status(view, note=note)
+    notes = [note_on_default(quantization, spec.quantization)]
+    if submission.existing:
+        notes.append("An equal export had been started already.")
+    return run_status(view, note=" ".join(filter(None, notes)) or None)

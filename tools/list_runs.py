@@ -21,6 +21,7 @@ class RunLine(BaseModel):
     """One run in a list."""
 
     run_id: str
+    kind: str
     status: str
     model: str
     created_at: str
@@ -56,6 +57,7 @@ async def list_runs(context: ToolContext, status: StatusName | None = None, limi
 def _run_line(view: RunView) -> RunLine:
     return RunLine(
         run_id=view.run_id,
+        kind=view.kind,
         status=view.status.value,
         model=view.model,
         step=view.step,
@@ -70,4 +72,5 @@ def _run_line(view: RunView) -> RunLine:
 def _line(run: RunLine) -> str:
     loss = f", loss {run.loss:.4g}" if run.loss is not None else ""
     code = f", {run.error_code}" if run.error_code else ""
-    return f"{run.run_id}: {run.status}, {run.model}, step {run.step}/{run.total_steps or '?'}{loss}{code}"
+    steps = f"step {run.step}/{run.total_steps or '?'}{loss}" if run.kind == "train" else run.kind
+    return f"{run.run_id}: {run.status}, {run.model}, {steps}{code}"

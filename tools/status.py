@@ -41,6 +41,7 @@ class RunStatus(ToolResult):
     model: str
     dataset: str | list[str] | None = None
     parent: str | None = None
+    training: str | None = None
     phase: str | None = None
     step: int
     total_steps: int | None = None
@@ -71,7 +72,7 @@ class RunStatus(ToolResult):
         lines = [f"Run {self.run_id}: {self.status}{self._where()}."]
         if self.note:
             lines.append(self.note)
-        lines.append(f"{self._what()}; {self._progress()}")
+        lines.append("; ".join(filter(None, [self._what(), self._progress()])))
         if self.data:
             lines.append(f"Data: {self.data}")
         if self.adapter_path:
@@ -95,15 +96,18 @@ class RunStatus(ToolResult):
         return f" on {self.host}" if self.host else ""
 
     def _what(self) -> str:
-        if self.parent:
-            return f"{self.model} on {self.dataset}, from the adapter of run {self.parent}"
-        return f"{self.model} on {self.dataset}" if self.dataset else f"{self.kind} of {self.model}"
+        if not self.dataset:
+            return f"{self.kind} of {f'run {self.training}' if self.training else self.model}"
+        parent = f", from the adapter of run {self.parent}" if self.parent else ""
+        return f"{self.model} on {self.dataset}{parent}"
 
     def _progress(self) -> str:
         if self.summary:
             return self.summary
         if self.status in {"queued", "running"} and self.step == 0:
             return f"{self.phase or 'starting'}."
+        if self.kind != "train":
+            return ""
         parts = [f"step {self.step}/{self.total_steps or '?'}"]
         if self.loss is not None:
             fall = f"{self.first_loss:.4g} → " if self.first_loss is not None else ""

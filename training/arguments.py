@@ -26,7 +26,7 @@ from .errors import InputError, nearest
 from .export.gguf_subject import gguf_subject
 from .export.ollama.names import model_name
 from .export.ollama.parameters import checked_parameters
-from .export.quantizations import known_quantization, require
+from .export.quantizations import DEFAULT, default_quantization, known_quantization, require
 from .export.subject import export_subject
 from .models.presets import is_hub_id
 from .output import check_output
@@ -108,7 +108,7 @@ def export_spec(
     paths: PathPolicy,
     *,
     format: ExportFormat = "gguf",
-    quantization: str = "q4_k_m",
+    quantization: str | None = None,
     imatrix: bool = False,
     output: str | None = None,
 ) -> ExportSpec:
@@ -118,6 +118,7 @@ def export_spec(
         source: a run's id, the path of an adapter or model folder, or a model's name.
         store: where runs are looked up.
         paths: which folders may be read.
+        quantization: of a GGUF; None: what `default_quantization` says.
         output: absolute path that may be written.
 
     Raises:
@@ -126,7 +127,7 @@ def export_spec(
     """
     subject = export_subject(source, store, paths)
     if format == "gguf":
-        quantization = known_quantization(quantization)
+        quantization = known_quantization(quantization or default_quantization(imatrix))
         require(quantization, imatrix)
     if imatrix and subject.run is None:
         raise InputError(
@@ -139,7 +140,7 @@ def export_spec(
         "adapter": str(subject.adapter) if subject.adapter else None,
         "run": subject.run,
         "format": format,
-        "quantization": quantization,
+        "quantization": quantization or DEFAULT,
         "imatrix": imatrix,
         "output": output,
         "roots": paths.recorded(),

@@ -8,6 +8,7 @@ Most settings have a flat name as well (`lora_r`, `dataset`), which is what peop
 from __future__ import annotations
 
 from collections.abc import Mapping
+from pathlib import Path
 from typing import Annotated, Any, Literal, TypedDict
 
 from pydantic import BaseModel, ConfigDict, Discriminator, TypeAdapter, ValidationError
@@ -218,6 +219,15 @@ class ExportSpec(Spec):
     @property
     def subject(self) -> str:
         return self.model.name
+
+    @property
+    def label(self) -> str:
+        """The name of what is exported, e.g. `smollm2-135m-a7f3`: the base, and what tells the run, or else
+        the adapter, from others."""
+        base = Path(self.model.name).name.lower()
+        if self.run is not None:
+            return f"{base}-{self.run.rpartition('-')[2]}"
+        return f"{base}-{Path(self.adapter).name.lower()}" if self.adapter else base
 
 
 class RegisterSpec(Spec):

@@ -41,7 +41,7 @@ def carry_out(work: Work, take_turn: Callable[[], None]) -> None:
 
 def _export_gguf(work: Work, spec: ExportSpec, take_turn: Callable[[], None]) -> None:
     require(spec.quantization, spec.imatrix)
-    target = _target(work, spec, f"{_label(spec)}-{spec.quantization}.gguf")
+    target = _target(work, spec, f"{spec.label}-{spec.quantization}.gguf")
     check_output(spec.output and str(target))
     take_turn()
     check_output(spec.output and str(target))  # another export may have had its turn before
@@ -75,7 +75,7 @@ def _request(work: Work, spec: ExportSpec, base: Path, target: Path, rows: RunRo
     return GgufRequest(
         base=base,
         adapter=adapter,
-        name=_label(spec),
+        name=spec.label,
         quantization=spec.quantization,
         target=target,
         part=part,
@@ -100,13 +100,9 @@ def _target(work: Work, spec: ExportSpec, name: str) -> Path:
     return output / name if output.is_dir() else output
 
 
-def _label(spec: ExportSpec) -> str:
-    return Path(spec.model.name).name.lower()
-
-
 def _result(spec: ExportSpec, exported: GgufExport, proven: list[str]) -> dict[str, Any]:
     size = f"{exported.bytes / 1e9:.2f} GB" if exported.bytes >= 1e8 else f"{exported.bytes / 1e6:.1f} MB"
-    proof = [exported.tensors.sentence(), *proven]
+    proof = [exported.tensors.sentence("base + adapter" if spec.adapter else "the base"), *proven]
     return {
         "path": str(exported.path),
         "bytes": exported.bytes,

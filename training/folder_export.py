@@ -26,7 +26,7 @@ def export_folder(work: Work, spec: ExportSpec, take_turn: Callable[[], None]) -
         ExportError: it cannot be exported in this format.
         TrainingAbortedError: it was cancelled.
     """
-    target = Path(spec.output) if spec.output else work.run.path / "export" / _name(spec)
+    target = Path(spec.output) if spec.output else work.run.path / "export" / f"{spec.label}-{spec.format}"
     check_output(str(target))
     take_turn()
     base = work.model_folder(weights=spec.format == "merged")
@@ -70,10 +70,6 @@ def has_chat_template(folder: Path) -> bool:
         return True
     config = folder / "tokenizer_config.json"
     return config.is_file() and bool(read_json(config).get("chat_template"))
-
-
-def _name(spec: ExportSpec) -> str:
-    return f"{Path(spec.model.name).name.lower()}-{spec.format}"
 
 
 def _result(spec: ExportSpec, target: Path, size: int) -> dict[str, Any]:

@@ -316,10 +316,15 @@ def _with_absolute_model(spec: AnySpec) -> AnySpec:
 
 
 def _stamp(spec: AnySpec) -> str:
-    """What changes when the file that a run is about is written anew."""
-    if not isinstance(spec, RegisterSpec):
+    """What changes when the file that a run is about is written anew, as an adapter by a resumed training."""
+    file = None
+    if isinstance(spec, RegisterSpec):
+        file = Path(spec.gguf)
+    elif isinstance(spec, ExportSpec) and spec.adapter:
+        file = Path(spec.adapter) / "adapter_model.safetensors"
+    if file is None or not file.is_file():
         return ""
-    found = Path(spec.gguf).stat()
+    found = file.stat()
     return f"{found.st_size} {found.st_mtime_ns}"
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import Annotated, Any, Literal
 
 from pydantic import Field, ValidationError
 from pydantic.fields import FieldInfo
@@ -145,6 +145,17 @@ def _check_names(variables: Mapping[str, str], place: str) -> None:
                 f"{name} in {place} is not a setting.",
                 hint=f"Did you mean {close}?" if close else "See `backprop info` for every setting.",
             )
+
+
+def values_of(settings: Settings) -> dict[str, Any]:
+    """What each environment variable, or its default, has come to: None, a number, or text."""
+    dumped = settings.model_dump(mode="json")
+    values: dict[str, Any] = {}
+    for field, value in dumped.items():
+        inner = value.items() if isinstance(getattr(settings, field), Group) else [("", value)]
+        for name, setting in inner:
+            values[f"{ENV_PREFIX}{field.upper()}{'__' if name else ''}{name.upper()}"] = setting
+    return values
 
 
 def environment_names() -> dict[str, FieldInfo]:

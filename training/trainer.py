@@ -12,9 +12,10 @@ from .arguments import export_spec, train_spec
 from .config import TrainArguments, TrainSpec
 from .data.submission import local_source, named_source, resolved_source
 from .errors import InputError
+from .export.quantizations import note_on_default
 from .here import CarryOut, carry_out_here
 from .lanes import needs_of
-from .logs import configure_logging
+from .logs import configure_logging, logger
 from .models.presets import classify_model
 from .output import check_output
 from .paths import PathPolicy
@@ -161,7 +162,7 @@ class Trainer:
         self,
         format: ExportFormat = "gguf",
         *,
-        quantization: str = "q4_k_m",
+        quantization: str | None = None,
         imatrix: bool = False,
         output: str | Path | None = None,
         should_stop: Callable[[], bool] = lambda: False,
@@ -171,6 +172,7 @@ class Trainer:
         Args:
             format: "gguf", "merged" (safetensors) or "lora" (the adapter alone).
             quantization: of a GGUF: f32, f16, bf16, q8_0; with the extra `export` also q6_k, q4_k_m, ….
+                By default q4_k_m; without the extra, q8_0, and the log says so.
             imatrix: weigh a K-quant's errors by what the run's held-out rows activate.
             output: the .gguf file, or folder, to write; by default inside the run's folder.
             should_stop: asked often; True ends the export, and nothing of it stays.
@@ -194,6 +196,9 @@ class Trainer:
             imatrix=imatrix,
             output=paths.resolve(str(output), "output", write=True) if output else None,
         )
+        note = note_on_default(quantization, spec.quantization)
+        if note:
+            logger().warning(note)
         run = self._store.create(spec)
         state = self._carry_out(carry_out, run, lambda event: None, should_stop)
         result = state.result or {}

@@ -15,7 +15,7 @@ ModelName = Annotated[
     str,
     Field(
         min_length=1,
-        description=f"Preset ({', '.join(PRESETS)}), Hub id, or absolute path of a model folder.",
+        description=f"Preset ({', '.join(PRESETS)}), Hub id, or absolute path of a folder.",
     ),
 ]
 Revision = Annotated[str, Field(description="Branch, tag or commit of a Hub model.")]
@@ -69,7 +69,7 @@ HeldOut = Annotated[
     float,
     Field(ge=0, lt=1, description="Share of rows kept for evaluation, 8 to 500 of them; 0 is off."),
 ]
-Samples = Annotated[int, Field(ge=1, description="Use only this many rows, drawn at random with the seed.")]
+Samples = Annotated[int, Field(ge=1, description="Use only this many rows, drawn with the seed.")]
 MaxSeqLength = Annotated[
     int, Field(ge=16, le=1_048_576, description="Tokens per example; longer ones are cut at the end.")
 ]
@@ -141,7 +141,8 @@ Quantization = Annotated[
     Field(
         min_length=1,
         max_length=20,
-        description="GGUF type: f32, f16, bf16, q8_0; with the extra `export` also q6_k, q4_k_m, …",
+        description="GGUF type: f32, f16, bf16, q8_0; with the extra `export` also q6_k, q4_k_m, … "
+        "By default q4_k_m; without the extra, q8_0.",
     ),
 ]
 ImportanceMatrix = Annotated[

@@ -4,15 +4,22 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import signal
 import subprocess
 import sys
 from pathlib import Path
 
 import pytest
+from finished_runs import finished_run
 from waiting import busy_device, wait_for_phase, wait_for_step, wait_until
 
+from backpropagate.cli import main
+from backpropagate.tools.status import run_status
+from backpropagate.training.config import ExportSpec, ModelGroup, PushSpec
+from backpropagate.training.runs.folder import Status
 from backpropagate.training.runs.store import RunStore
+from backpropagate.training.runs.view import view as run_view
 
 
 def command(*arguments: str) -> list[str]:
@@ -53,6 +60,7 @@ def test_train_shows_plain_lines_and_the_run_is_there_for_everyone(
     assert refused.returncode == 1 and "exists already" in refused.stderr
     removed = backprop("prune", runs[0]["run_id"], "--yes")
     assert removed.returncode == 0 and RunStore(home).ids() == []
+    assert re.search(r"train +completed +\d+\.\d MB\nRemoved 1 run\(s\), \d+\.\d MB\.", removed.stdout)
 
 
 @pytest.mark.skipif(os.name == "nt", reason="a console's Ctrl-C cannot be sent to a pipe's process")
@@ -130,6 +138,45 @@ def test_inspect_does_not_advise_to_train_what_cannot_be_trained(
     assert "Tokens are not counted" in told and "Next: Unset HF_HUB_OFFLINE" in told
 
 
+@pytest.mark.parametrize(
+    ("arguments", "code", "words"),
+    [
+        (["inspect", "none.jsonl"], "INPUT_DATASET_NOT_FOUND", "none.jsonl"),
+        (["show-run", "nonsense"], "INPUT_RUN_NOT_FOUND", "nonsense"),
+        (["export", "nonsense"], "INPUT_RUN_NOT_FOUND", "nonsense"),
+        (["train", "--stepz", "3"], "INPUT_VALIDATION_FAILED", "--steps"),
+    ],
+)
+def test_an_error_is_json_on_stdout_where_json_was_asked_for(
+    arguments: list[str], code: str, words: str, home: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert main.run([*arguments, "--json"]) == 1
+    shown = capsys.readouterr()
+    error = json.loads(shown.out)["error"]
+    assert error.keys() == {"code", "message", "hint"} and error["hint"]
+    assert error["code"] == code and words in error["message"]
+    assert f"[{code}] {error['message']}" in shown.err
+
+
+def test_backprop_alone_prints_its_help(home: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main.run([]) == 0
+    shown = capsys.readouterr()
+    assert shown.out.startswith("Usage: backprop") and not shown.err
+
+
+def test_runs_that_train_nothing_show_neither_steps_nor_a_model_that_they_have_not(
+    home: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    store = RunStore(home)
+    export = finished_run(store, ExportSpec(model=ModelGroup(name="smollm2-135m")), {}, Status.FAILED)
+    push = finished_run(store, PushSpec(folder=str(tmp_path), repo="me/mine"), {}, Status.FAILED)
+    assert main.run(["list-runs"]) == 0 and main.run(["show-run", push.run_id]) == 0
+    shown = capsys.readouterr().out
+    assert "export" in shown and "0/?" not in shown and "loss" not in shown
+    assert "  repo     me/mine" in shown and "  model " not in shown
+    assert "step" not in run_status(run_view(export, export.state())).text()
+
+
 def test_usage_errors_exit_with_one_and_name_the_nearest_option(home: Path) -> None:
     done = backprop("train", "--stepz", "3")
     assert done.returncode == 1 and "--steps" in done.stderr
@@ -148,6 +195,24 @@ def test_info_prints_the_error_codes_and_the_settings(home: Path) -> None:
     assert "BACKPROPAGATE_LORA__R" in facts["settings"] and facts["hardware"]["cpu"]
     assert "INPUT_VALIDATION_FAILED" in backprop("info", "--error-codes").stdout
     assert "BACKPROPAGATE_TRAINING__LEARNING_RATE" in backprop("info").stdout
+
+
+def test_info_shows_the_values_in_force_marks_what_is_not_the_default_and_keeps_secrets(
+    home: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setenv("BACKPROPAGATE_LORA__R", "8")
+    monkeypatch.setenv("BACKPROPAGATE_EVALUATION__SYSTEM", f"use hf_{'x' * 30}")
+    assert main.run(["info"]) == 0
+    shown = capsys.readouterr().out
+    assert "* BACKPROPAGATE_LORA__R = 8 (default: 16)" in shown
+    assert "  BACKPROPAGATE_LORA__DROPOUT = 0" in shown
+    assert re.search(r"  BACKPROPAGATE_TRAINING__STEPS = unset +\w", shown)  # and what it is for
+    assert "* BACKPROPAGATE_EVALUATION__SYSTEM = use [hidden] (default: unset)" in shown
+    monkeypatch.setenv("BACKPROPAGATE_LORA__R", "many")
+    assert main.run(["info", "--json"]) == 0
+    facts = json.loads(capsys.readouterr().out)
+    assert facts["settings"]["BACKPROPAGATE_LORA__R"]["value"] == 16
+    assert "BACKPROPAGATE_LORA__R" in facts["settings_error"]
 
 
 def test_version_and_help_exit_with_zero(home: Path) -> None:

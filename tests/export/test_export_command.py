@@ -7,11 +7,12 @@ from pathlib import Path
 
 import pytest
 from facts import write_dataset
-from ollama_stand_in import OllamaStandIn
+from ollama_stand_in import Fault, OllamaStandIn
 
 from backpropagate import Trainer
 from backpropagate.cli.main import run
 from backpropagate.training.errors import InputError
+from backpropagate.training.export import quantizations
 from backpropagate.training.export.gguf_header import read_gguf_header
 from backpropagate.training.runs.folder import RunFolder
 
@@ -39,7 +40,65 @@ def test_what_cannot_go_to_ollama_is_said_before_anything_is_exported(
     assert run(["export", training.run_id, "--ollama"]) == 1
     assert run(["export", training.run_id, "--ollama-name", "no such name"]) == 2
     assert run(["export", training.run_id, "--format", "lora", "--ollama", "--ollama-name", "mine"]) == 1
-    assert "run_started" not in capsys.readouterr().err
+    assert run(["export", training.run_id, "-q", "q8_0", "--ollama", "--ollama-name", "mine"]) == 2
+    said = capsys.readouterr().err
+    assert "run_started" not in said and "No Ollama server answers" in said
+
+
+def test_a_name_that_ollama_has_already_is_refused_before_anything_is_exported(
+    copied_run: Callable[[str], RunFolder], server: OllamaStandIn, capsys: pytest.CaptureFixture[str]
+) -> None:
+    command = ["export", copied_run("").run_id, "-q", "q8_0", "--ollama", "--ollama-name", "mine"]
+    assert run(command) == 0
+    assert run(command) == 2
+    assert capsys.readouterr().err.count("run_started") == 2
+    assert run([*command, "--overwrite"]) == 0
+
+
+def test_a_registration_that_fails_leaves_the_export_with_its_path_and_the_next_step(
+    copied_run: Callable[[str], RunFolder],
+    server: OllamaStandIn,
+    tmp_path: Path,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    output = tmp_path / "tiny.gguf"
+    server.faults["create"] = Fault("refuse", "no space left on device")
+    options = ["-q", "q8_0", "--output", str(output), "--ollama", "--ollama-name", "mine"]
+    assert run(["export", copied_run("").run_id, *options]) == 3
+    shown = capsys.readouterr().out
+    assert output.is_file() and "disk space" in shown
+    assert f"Next: backprop export {output} --ollama --ollama-name mine" in shown
+
+
+def test_an_equal_export_is_found_unless_the_adapter_was_written_anew(
+    copied_run: Callable[[str], RunFolder], home: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    training = copied_run("")
+    command = ["export", training.run_id, "--quantization", "f16"]
+    assert run(command) == 0
+    assert "was there already" not in capsys.readouterr().err
+    assert run(command) == 0
+    assert "was there already" in capsys.readouterr().err
+    assert len(list(home.glob("runs/*/export/*.gguf"))) == 1
+    (training.adapter_path / "adapter_model.safetensors").touch()
+    assert run(command) == 0
+    assert len(list(home.glob("runs/*/export/*.gguf"))) == 2
+
+
+def test_without_the_extra_an_export_takes_q8_0_and_says_why_but_keeps_to_what_is_named(
+    copied_run: Callable[[str], RunFolder],
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    monkeypatch.setattr(quantizations, "find_spec", lambda name: None)
+    command = ["export", copied_run("").run_id, "--output", str(tmp_path / "tiny.gguf")]
+    assert run([*command, "--quantization", "q4_k_m"]) == 2
+    assert "DEP_EXTRA_MISSING" in capsys.readouterr().err
+    assert run(command) == 0
+    shown = capsys.readouterr()
+    assert "q8_0 GGUF of" in shown.out
+    assert 'q4_k_m (about half the size) needs llama-cpp-python: pip install "' in shown.err
 
 
 def test_a_trainer_exports_what_it_has_trained(tiny_model: Path, home: Path, tmp_path: Path) -> None:

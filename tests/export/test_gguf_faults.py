@@ -312,11 +312,17 @@ def test_a_file_that_appears_while_the_run_waits_is_not_touched(
     assert target.read_bytes() == b"precious"
 
 
-def test_a_folder_gets_a_file_with_the_models_and_the_types_name(
-    base: Path, export: Export, output: Path
+def test_a_folder_gets_a_file_with_the_models_the_adapters_and_the_types_name(
+    base: Path, adapter: Path, export: Export, output: Path
 ) -> None:
-    assert export(base, None, "Q8-0", output=str(output))["path"] == str(output / "base-q8_0.gguf")
+    result = export(base, None, "Q8-0", output=str(output))
+    assert (
+        result["path"] == str(output / "base-q8_0.gguf") and "compared with the base;" in result["proof"][0]
+    )
     assert [path.name for path in output.iterdir()] == ["base-q8_0.gguf"]
+    result = export(base, adapter, "q8_0", output=str(output))
+    assert result["path"] == str(output / "base-adapter-q8_0.gguf")
+    assert "compared with base + adapter;" in result["proof"][0]
 
 
 # --- The disk. ---

@@ -19,6 +19,8 @@ from waiting import wait_for_phase
 
 from backpropagate.server.app import build_server
 from backpropagate.training.arguments import export_spec
+from backpropagate.training.export import quantizations
+from backpropagate.training.export.gguf_header import read_gguf_header
 from backpropagate.training.paths import PathPolicy
 from backpropagate.training.runs.folder import RunFolder, Status
 from backpropagate.training.runs.view import RunView
@@ -134,13 +136,14 @@ def text_of(result: CallToolResult) -> str:
 
 
 async def test_the_tool_names_file_proof_and_next_step_and_writes_nowhere_else(
-    service: TrainingService, copied_run: CopiedRun, tmp_path: Path
+    service: TrainingService, copied_run: CopiedRun, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    monkeypatch.setattr(quantizations, "find_spec", lambda name: None)
     root = tmp_path / "root"
     root.mkdir()
     run_id = copied_run().run_id
     async with Client(build_server(service, [root])) as client:
-        arguments = {"source": run_id[-4:], "quantization": "q8_0"}
+        arguments = {"source": run_id[-4:]}
         outside = {**arguments, "output": str(tmp_path / "elsewhere.gguf")}
         refused = await client.call_tool("export_gguf", outside)
         assert refused.is_error and "[INPUT_PATH_FORBIDDEN]" in text_of(refused)
@@ -149,6 +152,10 @@ async def test_the_tool_names_file_proof_and_next_step_and_writes_nowhere_else(
     path = next(root.glob("*.gguf"))
     assert not done.is_error and f"File: {path}" in said, said
     assert "tensors read back and compared with base + adapter" in said
+    assert "Taken: q8_0, as q4_k_m" in said and f"export of run {run_id}" in said
+    label = f"tiny-llama-{run_id[-4:]}"
+    assert path.name == f"{label}-q8_0.gguf"
+    assert read_gguf_header(path).metadata["general.name"] == label
     assert f'register_ollama(path="{path}"' in said
     assert list(root.iterdir()) == [path] and not (tmp_path / "elsewhere.gguf").exists()
 

@@ -19,6 +19,7 @@ WITH_IMATRIX = ("q2_k_s", "iq3_xs", "iq3_xxs", "iq2_m", "iq2_s", "iq2_xs", "iq2_
 """As WITH_EXTRA, and of no use without an importance matrix."""
 
 SHORT_NAMES = {"q5_k": "q5_k_m", "q4_k": "q4_k_m", "q3_k": "q3_k_m"}
+DEFAULT = "q4_k_m"
 EXTRA = 'pip install "backpropagate-mcp[export]"'
 
 
@@ -38,6 +39,18 @@ def known_quantization(name: str) -> str:
             hint=(f"Did you mean {close}? " if close else "") + f"Known: {', '.join(known)}.",
         )
     return given
+
+
+def default_quantization(imatrix: bool) -> str:
+    """What is taken where none is named: the best that can be written here; only some can use an imatrix."""
+    return DEFAULT if imatrix or find_spec("llama_cpp") is not None else "q8_0"
+
+
+def note_on_default(named: str | None, taken: str) -> str | None:
+    """A sentence for a user who named none, where it is not the usual one that was taken."""
+    if named is not None or taken == DEFAULT:
+        return None
+    return f"Taken: {taken}, as {DEFAULT} (about half the size) needs llama-cpp-python: {EXTRA}."
 
 
 def require(quantization: str, imatrix: bool) -> None:

@@ -44,9 +44,9 @@ class TensorProof:
     worst: str
     worst_rms: float
 
-    def sentence(self) -> str:
+    def sentence(self, compared_with: str) -> str:
         return (
-            f"{self.tensors} of {self.tensors} tensors read back and compared with base + adapter; "
+            f"{self.tensors} of {self.tensors} tensors read back and compared with {compared_with}; "
             f"largest relative error {self.worst_rms:.2g} ({self.worst})."
         )
 

@@ -6,7 +6,7 @@ from typing import Any
 
 from pydantic import BaseModel, Field
 
-from ..config import DataSpec, TrainSpec
+from ..config import DataSpec, ExportSpec, RegisterSpec, TrainSpec
 from ..errors import ErrorRecord, RunFolderError
 from ..redact import cleaned
 from .events import Event, latest_events
@@ -31,6 +31,7 @@ class RunView(BaseModel):
     model: str
     dataset: str | list[str] | None
     parent: str | None = Field(None, description="The run from whose adapter this one went on.")
+    training: str | None = Field(None, description="The training whose model is exported.")
     phase: str | None = Field(None, description="What a live run is doing.")
     step: int = 0
     total_steps: int | None = None
@@ -51,7 +52,7 @@ class RunView(BaseModel):
     run_folder: str
     adapter_path: str | None = None
     output: str | None = None
-    path: str | None = Field(None, description="The file or folder that an export wrote.")
+    path: str | None = Field(None, description="What an export wrote, or a registration reads.")
     summary: str | None = Field(None, description="What a run that trains nothing came to.")
     answers: list[Answer] = Field(default_factory=list[Answer])
     warnings: list[str] = Field(default_factory=list[str])
@@ -81,6 +82,7 @@ def view(run: RunFolder, state: RunState) -> RunView:
         model=spec.subject,
         dataset=spec.data.source if isinstance(spec, DataSpec) else None,
         parent=spec.parent if isinstance(spec, TrainSpec) else None,
+        training=spec.run if isinstance(spec, ExportSpec) else None,
         phase=_phase(state, step, phase),
         step=step.get("step", 0) if step else 0,
         total_steps=step.get("total_steps") if step else _planned_steps(run),
@@ -101,7 +103,7 @@ def view(run: RunFolder, state: RunState) -> RunView:
         run_folder=str(run.path),
         adapter_path=str(run.adapter_path) if run.adapter_path.is_dir() else None,
         output=result.get("output"),
-        path=result.get("path"),
+        path=result.get("path", spec.gguf if isinstance(spec, RegisterSpec) else None),
         summary=result.get("summary"),
         answers=[Answer.model_validate(answer) for answer in result.get("answers", [])],
         warnings=_warnings(events, result),

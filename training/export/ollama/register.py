@@ -59,6 +59,28 @@ def register(
         return _Registering(request, name, model, server, _news_only(report), should_stop).run()
 
 
+def require_room(name: str, overwrite: bool) -> None:
+    """Look, before there is a file, whether the Ollama server takes files and is free to take this name.
+
+    Raises:
+        OllamaError: there is no server, it is too old, or it has a model of this name.
+    """
+    with OllamaServer(ollama_address()) as server:
+        _look(server, model_name(name), overwrite)
+
+
+def _look(server: OllamaServer, name: ModelName, overwrite: bool) -> tuple[str, bool]:
+    """The server's version, and whether it has a model of this name, which may be replaced then."""
+    version = server.version()
+    require_files(version)
+    existed = name.is_among(server.names())
+    if existed and not overwrite:
+        raise OllamaError(
+            f"Ollama has a model {name} already.", hint="Choose another name, or pass overwrite=true."
+        )
+    return version, existed
+
+
 class _Registering:
     """One registration on its way."""
 
@@ -76,14 +98,7 @@ class _Registering:
         self._warnings: list[str] = []
 
     def run(self) -> Registration:
-        version = self._server.version()
-        require_files(version)
-        existed = self._name.is_among(self._server.names())
-        if existed and not self._request.overwrite:
-            raise OllamaError(
-                f"Ollama has a model {self._name} already.",
-                hint="Choose another name, or pass overwrite=true.",
-            )
+        version, existed = _look(self._server, self._name, self._request.overwrite)
         asked = creation(self._request, self._model, version)
         digest, uploaded = self._upload()
         with self._undone_on_failure(existed):
