@@ -7,6 +7,7 @@ from typing import Annotated, Any
 from pydantic import BaseModel, Field
 
 from ..training.arguments import inspect_spec
+from ..training.data.findings import rows_of
 from ..training.errors import from_record
 from ..training.runs.folder import ENDED
 from ..training.vocabulary import (
@@ -57,7 +58,7 @@ class DatasetReport(ToolResult):
 
     def text(self) -> str:
         formats = f" ({_counts(self.formats)})" if self.formats else ""
-        lines = [f"{self.rows} rows, {self.usable} usable{formats}; {self.held_out} held out."]
+        lines = [f"{rows_of(self.rows)}, {self.usable} usable{formats}; {self.held_out} held out."]
         if self.turns:
             lines.append(f"Turns: {_counts(self.turns)}.")
         if self.tokens:

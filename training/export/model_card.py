@@ -11,7 +11,7 @@ import re
 from pathlib import Path, PurePath
 from typing import Any, Literal
 
-from ..data.findings import meaning_of
+from ..data.findings import meaning_of, rows_of
 from ..redact import cleaned, scrub
 from .run_facts import RunFacts
 
@@ -126,7 +126,7 @@ def _data(facts: RunFacts) -> str:
             f"Rows: {result['rows']}, of which {result['rows_used']} used "
             f"and {result['held_out']} of those held out for evaluation",
             _left_out(result["rows_left_out"]),
-            f"Cut to {facts.spec.data.max_seq_length} tokens: {result['rows_truncated']} rows",
+            f"Cut to {facts.spec.data.max_seq_length} tokens: {rows_of(result['rows_truncated'])}",
             f"Loss on {result['trained_token_share']:.0%} of the tokens ({_trained_on(facts)})",
         ]
     return _section("Training data", lines)
