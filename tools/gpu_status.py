@@ -26,7 +26,7 @@ class GpuStatus(ToolResult):
         if found.gpus:
             lines.append(f"Driver {found.driver_version}, CUDA up to {found.cuda_version}.")
         else:
-            lines.append(f"No NVIDIA GPU: {found.no_gpu_reason}.")
+            lines.append(f"No NVIDIA GPU: {str(found.no_gpu_reason).rstrip('.')}.")
         cpu = found.cpu
         lines.append(
             f"CPU: {cpu.name}, {cpu.physical_cores} cores, load {cpu.load_1m:g}, "

@@ -76,7 +76,8 @@ def _look(server: OllamaServer, name: ModelName, overwrite: bool) -> tuple[str, 
     existed = name.is_among(server.names())
     if existed and not overwrite:
         raise OllamaError(
-            f"Ollama has a model {name} already.", hint="Choose another name, or pass overwrite=true."
+            f"Ollama has a model {name} already.",
+            hint="Choose another name, or pass overwrite=true (--overwrite).",
         )
     return version, existed
 
