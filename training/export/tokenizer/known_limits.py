@@ -95,7 +95,7 @@ def _missing_bytes(folder: TokenizerFolder, model: str) -> Limit | None:
 
     return Limit(
         f"llama.cpp drops the {len(missing)} bytes for which there is no token after merging, "
-        "the tokenizer before.",
+        "the tokenizer before",
         covers,
     )
 
