@@ -8,6 +8,7 @@ from pydantic import Field
 
 from ..training.arguments import require_alone, train_spec
 from ..training.output import check_output
+from ..training.service import Submission
 from ..training.vocabulary import (
     BatchSize,
     DatasetSource,
@@ -114,11 +115,16 @@ async def train(
             spec, request_key=request_key, find_equal=request_key is None and not new_run
         )
     view = await follow_or_raise(context, submission, wait_s)
-    return run_status(view, note=_note(submission.existing, request_key))
+    return run_status(view, note=_note(submission, request_key))
 
 
-def _note(existing: bool, request_key: str | None) -> str | None:
-    if not existing:
+def _note(submission: Submission, request_key: str | None) -> str | None:
+    if submission.stopped:
+        return (
+            f"An equal run was stopped before ({submission.stopped}) and has been left as it is: this one "
+            "begins from the start; resume_run would have gone on."
+        )
+    if not submission.existing:
         return None
     if request_key:
         return f"This is the run that request_key {request_key!r} started before; no new one was started."

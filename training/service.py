@@ -45,10 +45,15 @@ STARTING_S = 20.0  # a queued run without a worker for longer than this has lost
 
 @dataclass(frozen=True)
 class Submission:
-    """The run of a request, and whether an earlier equal request had made it."""
+    """The run of a request, and whether an earlier equal request had made it.
+
+    Args:
+        stopped: the run that an equal request had made, if it was stopped and could be resumed instead.
+    """
 
     run_id: str
     existing: bool
+    stopped: str | None = None
 
 
 class TrainingService:
@@ -94,13 +99,14 @@ class TrainingService:
         if find_equal and request_key is None:
             content = content_of(spec.data, permit) if isinstance(spec, DataSpec) else _stamp(spec)
             fingerprint = _fingerprint(spec, content)
-        run, existing = self.store.for_request(spec, request_key, fingerprint)
+        run, existing, before = self.store.for_request(spec, request_key, fingerprint)
+        stopped = before.run_id if before else None
         if not existing:
             self._stand_in_line(run, spec)
         elif not _was_never_started(self.store.observe(run)):
             return Submission(run.run_id, existing)
         self._start(run)
-        return Submission(run.run_id, existing)
+        return Submission(run.run_id, existing, stopped)
 
     def _require_libraries(self, spec: AnySpec) -> None:
         """Say now what a worker would find out after it has waited; another interpreter is not known here."""

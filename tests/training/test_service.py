@@ -214,6 +214,17 @@ async def test_an_equal_request_finds_a_live_run_unless_the_data_has_changed(
     assert (await service.submit(spec, find_equal=True)).run_id != first.run_id
 
 
+async def test_an_equal_request_after_a_cancelled_run_names_that_run(
+    service: TrainingService, dataset: Path, tiny_model: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(service, "_start", lambda run: None)
+    spec = small_spec(dataset, tiny_model)
+    first = await service.submit(spec, find_equal=True)
+    await service.cancel(first.run_id)
+    second = await service.submit(spec, find_equal=True)
+    assert (second.existing, second.stopped, first.stopped) == (False, first.run_id, None)
+
+
 async def test_a_failed_run_never_answers_an_equal_request(
     service: TrainingService, tmp_path: Path, tiny_model: Path
 ) -> None:

@@ -12,6 +12,7 @@ import time
 from collections.abc import Iterator
 from contextlib import suppress
 from pathlib import Path
+from typing import NamedTuple
 
 from ..config import AnySpec
 from ..errors import (
@@ -34,6 +35,19 @@ OLD_S = 30 * 24 * 3600.0  # inspections, which no list shows, are removed at thi
 LEAVING_S = 5.0
 LASTING = frozenset({"inspect"})  # kinds whose result holds as long as what was asked and the data do
 PREPARING = ".new-"
+
+
+class Requested(NamedTuple):
+    """The run of a request.
+
+    Args:
+        existing: an earlier request had made it.
+        stopped: the run that an equal request had made, if it came to no end and could be resumed.
+    """
+
+    run: RunFolder
+    existing: bool
+    stopped: RunFolder | None = None
 
 
 class RunStore:
@@ -77,8 +91,8 @@ class RunStore:
             raise
         return run
 
-    def for_request(self, spec: AnySpec, key: str | None, fingerprint: str | None) -> tuple[RunFolder, bool]:
-        """The run that this request made before, or a new one; and whether it is an old one.
+    def for_request(self, spec: AnySpec, key: str | None, fingerprint: str | None) -> Requested:
+        """The run that this request made before, or a new one.
 
         Args:
             key: the client's own name for the request; finds its run for ever, unless that failed.
@@ -91,7 +105,7 @@ class RunStore:
         self._make_folders()
         name = f"key-{_hash(key)}" if key else f"equal-{fingerprint}" if fingerprint else None
         if name is None:
-            return self.create(spec), False
+            return Requested(self.create(spec), existing=False)
         path = self._requests / f"{name}.json"
         with Lock(self._requests / "lock"):
             known = self._requested(path)
@@ -101,11 +115,12 @@ class RunStore:
                     hint="Use a new request_key for a new request, or the same arguments to find that run.",
                 )
             if known and (self._holds(known[0]) if key else self._answers(known[0])):
-                return known[0], True
+                return Requested(known[0], existing=True)
             # The record comes first: of a run that is not there it says nothing, but no run goes unrecorded.
             run_id = _new_id(spec)
             write_json(path, {"run_id": run_id, "arguments": _hash(spec.model_dump_json())})
-            return self.create(spec, run_id), False
+            stopped = known[0] if known and not key and self._was_stopped(known[0]) else None
+            return Requested(self.create(spec, run_id), existing=False, stopped=stopped)
 
     def _requested(self, path: Path) -> tuple[RunFolder, str] | None:
         if not path.exists():
@@ -117,6 +132,15 @@ class RunStore:
     def _holds(self, run: RunFolder) -> bool:
         """A key finds its run for ever, unless that came to nothing: then the same request may try again."""
         return self.observe(run).status not in {Status.FAILED, Status.INTERRUPTED}
+
+    def _was_stopped(self, run: RunFolder) -> bool:
+        """Whether a run could be resumed that a request made before."""
+        try:
+            status = self.observe(run).status
+            stopping = status not in ENDED and run.cancel_requested()
+            return stopping or status in {Status.CANCELLED, Status.INTERRUPTED}
+        except RunFolderError:
+            return False
 
     def _answers(self, run: RunFolder) -> bool:
         try:
