@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import json
 import os
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -21,6 +23,15 @@ SNAPSHOTS = Path(__file__).parent / "snapshots"
 async def offered(service: TrainingService) -> list[Tool]:
     async with Client(build_server(service)) as client:
         return (await client.list_tools()).tools
+
+
+def test_a_server_starts_without_what_only_runs_need() -> None:
+    heavy = ("torch", "numpy", "structlog", "backpropagate.training.data", "backpropagate.training.engine")
+    program = (
+        f"import sys, backpropagate.server.app; print([name for name in {heavy} if name in sys.modules])"
+    )
+    done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True)
+    assert done.stdout == "[]\n"
 
 
 async def test_every_tools_schema_equals_its_snapshot(service: TrainingService) -> None:
