@@ -9,18 +9,18 @@ from __future__ import annotations
 from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
+from .training.version import __version__
+
 if TYPE_CHECKING:
-    from .training.data.local_inspection import inspect_dataset as inspect_dataset
     from .training.errors import BackpropagateError as BackpropagateError
     from .training.export.ollama.registration import Registration as Registration
-    from .training.register_run import register_with_ollama as register_with_ollama
+    from .training.inspect_dataset import inspect_dataset as inspect_dataset
     from .training.service import TrainingService as TrainingService
     from .training.trainer import Callbacks as Callbacks
     from .training.trainer import Export as Export
     from .training.trainer import Trainer as Trainer
     from .training.trainer import TrainingRun as TrainingRun
-
-__version__ = "0.1.0"
+    from .training.worker.register import register_with_ollama as register_with_ollama
 
 _PUBLIC = {
     "BackpropagateError": ".training.errors",
@@ -30,8 +30,8 @@ _PUBLIC = {
     "Trainer": ".training.trainer",
     "TrainingRun": ".training.trainer",
     "TrainingService": ".training.service",
-    "inspect_dataset": ".training.data.local_inspection",
-    "register_with_ollama": ".training.register_run",
+    "inspect_dataset": ".training.inspect_dataset",
+    "register_with_ollama": ".training.worker.register",
 }
 
 __all__ = [

@@ -64,7 +64,7 @@ class Turns:
 def short_examples(vocab: int, count: int = 400) -> list[Any]:
     """Like short questions and answers: 30 to 90 tokens, labels on the second half."""
     generator = random.Random(0)
-    from backpropagate.training.data.example import Example
+    from backpropagate.training.data.tokens.example import Example
 
     made: list[Any] = []
     for _ in range(count):
@@ -92,7 +92,7 @@ def main() -> None:
     from transformers import AutoModelForCausalLM
     from trl_side import trainer
 
-    from backpropagate.training.engine.packed_step import load_packed_step
+    from backpropagate.training.engine.packed.engine import load_packed_step
     from backpropagate.training.engine.plan import Lora, Plan
 
     plan: Plan = replace(

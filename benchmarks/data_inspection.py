@@ -20,9 +20,9 @@ from pathlib import Path
 WORKER = """
 import resource, sys, time
 from pathlib import Path
-from backpropagate.training.config import DataGroup
-from backpropagate.training.data import inspect
-from backpropagate.training.data.tokenizer_files import TokenizerFiles
+from backpropagate.training.config.specs import DataGroup
+from backpropagate.training.data.report.inspection import inspect
+from backpropagate.training.data.tokens.tokenizer_files import TokenizerFiles
 start = time.perf_counter()
 result = inspect(DataGroup(source=sys.argv[2]), TokenizerFiles(Path(sys.argv[1])))
 seconds = time.perf_counter() - start

@@ -27,7 +27,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from backpropagate.training.config import DataGroup
+from backpropagate.training.config.specs import DataGroup
 from backpropagate.training.data.prepare import prepare
 
 MARKED = """{% for message in messages %}

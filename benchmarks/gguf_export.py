@@ -66,7 +66,7 @@ def ours(base: Path, adapter: Path, target: Path, quantization: str, stages: Pat
     """Writes the CPU-seconds before writing, of writing and of proving into `stages`."""
     os.environ["OPENBLAS_NUM_THREADS"] = "1"  # as the worker does, before NumPy is imported
     make_importable()
-    from backpropagate.training.export import gguf_export
+    from backpropagate.training.export.gguf import export as gguf_export
     from backpropagate.training.hardware.cpu import training_threads
 
     moments = {"start": 0.0}

@@ -23,16 +23,12 @@ from workload import make_importable, qwen_config, table
 
 make_importable()
 
-from backpropagate.training.engine.attention import (  # noqa: E402
-    DifferentiatedAttention,
-    attention_for,
-    segmentwise,
-)
-from backpropagate.training.engine.decoder import PackedDecoder  # noqa: E402
-from backpropagate.training.engine.decoder_shape import decoder_shape  # noqa: E402
-from backpropagate.training.engine.packed_batch import packed_batch  # noqa: E402
+from backpropagate.training.engine.loop.batch import packed_batch  # noqa: E402
+from backpropagate.training.engine.packed.attention import DifferentiatedAttention, attention_for, segmentwise  # noqa: E402
+from backpropagate.training.engine.packed.decoder import PackedDecoder  # noqa: E402
+from backpropagate.training.engine.packed.decoder_config import decoder_shape  # noqa: E402
+from backpropagate.training.engine.packed.load_weights import destinations  # noqa: E402
 from backpropagate.training.engine.plan import Example, Lora  # noqa: E402
-from backpropagate.training.engine.weights import destinations  # noqa: E402
 
 LORA = Lora(r=16, alpha=16)
 LENGTHS = (700, 350, 900, 123, 1500)

@@ -19,12 +19,8 @@ make_importable()
 
 from our_side import plan_of, random_decoder  # noqa: E402
 
-from backpropagate.training.engine.graphed_decoder import (  # noqa: E402
-    ROW_MULTIPLE,
-    GraphedDecoder,
-    graphs_help,
-)
-from backpropagate.training.engine.packed_batch import packed_batch  # noqa: E402
+from backpropagate.training.engine.loop.batch import packed_batch  # noqa: E402
+from backpropagate.training.engine.packed.cuda_graphs import ROW_MULTIPLE, GraphedDecoder, graphs_help  # noqa: E402
 
 BATCHES = 24
 TIMED = 150

@@ -50,7 +50,7 @@ def run_side(side: str, size: str, windows: Windows, device: str) -> dict[str, A
     import torch
 
     make_importable()
-    from backpropagate.training.engine.decoder_shape import decoder_shape
+    from backpropagate.training.engine.packed.decoder_config import decoder_shape
 
     cuda = device == "cuda"
     if cuda:

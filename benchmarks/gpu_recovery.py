@@ -18,10 +18,10 @@ import our_side
 import torch
 from workload import EXAMPLES_PER_STEP, examples, qwen_config, table
 
-from backpropagate.training.engine.checkpoints import Checkpoints
-from backpropagate.training.engine.decoder import PackedDecoder
-from backpropagate.training.engine.fit import fit
-from backpropagate.training.engine.packed_step import PackedStep
+from backpropagate.training.engine.loop.checkpoints import Checkpoints
+from backpropagate.training.engine.loop.fit import fit
+from backpropagate.training.engine.packed.decoder import PackedDecoder
+from backpropagate.training.engine.packed.engine import PackedStep
 from backpropagate.training.engine.plan import Data, Outcome, Plan
 
 STEPS = 8

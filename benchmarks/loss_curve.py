@@ -30,7 +30,7 @@ make_importable()
 
 import torch  # noqa: E402
 
-from backpropagate.training.engine.checkpoints import Checkpoints  # noqa: E402
+from backpropagate.training.engine.loop.checkpoints import Checkpoints  # noqa: E402
 from backpropagate.training.engine.plan import Data, EngineName, Example, Lora, Plan  # noqa: E402
 from backpropagate.training.engine.run import run_engine  # noqa: E402
 

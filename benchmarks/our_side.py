@@ -16,15 +16,15 @@ from workload import make_importable
 
 make_importable()
 
-from backpropagate.training.engine.checkpoints import Checkpoints  # noqa: E402
-from backpropagate.training.engine.decoder import PackedDecoder  # noqa: E402
-from backpropagate.training.engine.decoder_shape import decoder_shape  # noqa: E402
-from backpropagate.training.engine.fit import fit  # noqa: E402
-from backpropagate.training.engine.packed_batch import PackedBatch  # noqa: E402
-from backpropagate.training.engine.packed_step import PackedStep  # noqa: E402
-from backpropagate.training.engine.packing import step_order  # noqa: E402
+from backpropagate.training.engine.loop.batch import PackedBatch  # noqa: E402
+from backpropagate.training.engine.loop.checkpoints import Checkpoints  # noqa: E402
+from backpropagate.training.engine.loop.fit import fit  # noqa: E402
+from backpropagate.training.engine.loop.packing import step_order  # noqa: E402
+from backpropagate.training.engine.packed.decoder import PackedDecoder  # noqa: E402
+from backpropagate.training.engine.packed.decoder_config import decoder_shape  # noqa: E402
+from backpropagate.training.engine.packed.engine import PackedStep  # noqa: E402
+from backpropagate.training.engine.packed.load_weights import destinations  # noqa: E402
 from backpropagate.training.engine.plan import Data, Lora, Plan  # noqa: E402
-from backpropagate.training.engine.weights import destinations  # noqa: E402
 
 
 class TimedStep(PackedStep):

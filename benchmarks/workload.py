@@ -81,7 +81,7 @@ def examples(size: str, count: int = 2000, longest: int = 2048, seed: int = 0) -
     """Random tokens, 16 to `longest`, lognormal (median 350, sigma 0.9); labels on the second half."""
     generator = random.Random(seed)
     vocab = SIZES[size]["vocab_size"]
-    from backpropagate.training.data.example import Example
+    from backpropagate.training.data.tokens.example import Example
 
     made: list[Any] = []
     for _ in range(count):

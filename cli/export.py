@@ -7,15 +7,15 @@ from functools import partial
 import anyio
 import click
 
-from ..training.arguments import export_spec, register_spec
+from ..training.config.fields import ExportFormat
+from ..training.config.ollama_names import model_name
+from ..training.config.quantizations import note_on_default
 from ..training.errors import InputError
-from ..training.export.ollama.names import model_name
-from ..training.export.quantizations import note_on_default
-from ..training.paths import PathPolicy
+from ..training.files.paths import PathPolicy
+from ..training.requests.build import export_spec, register_spec
 from ..training.runs.folder import Status
 from ..training.runs.view import RunView
 from ..training.service import TrainingService
-from ..training.vocabulary import ExportFormat
 from .follow import PARTLY, run_exit_code
 from .show import print_json, print_run
 from .train import start_and_follow

@@ -13,10 +13,10 @@ import click
 
 from .. import __version__
 from ..tools.gpu_status import GpuStatus
+from ..training.config.settings import Settings, environment_names, home_folder, load_settings, values_of
 from ..training.errors import InvalidSettingError, catalogue
 from ..training.hardware.reading import read_hardware
 from ..training.redact import cleaned, scrub, scrub_all
-from ..training.settings import Settings, environment_names, home_folder, load_settings, values_of
 from .options import description_of
 
 LIBRARIES = ("mcp", "torch", "transformers", "peft", "trl", "datasets", "bitsandbytes")

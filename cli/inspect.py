@@ -8,8 +8,8 @@ import anyio
 import click
 
 from ..tools.inspect_dataset import dataset_report
-from ..training.arguments import inspect_spec
 from ..training.errors import from_record
+from ..training.requests.build import inspect_spec
 from ..training.runs.folder import Status
 from ..training.service import TrainingService
 from .follow import follow_to_the_end

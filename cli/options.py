@@ -9,7 +9,7 @@ from typing import Any, TypeVar, get_args, get_origin
 import click
 from pydantic.fields import FieldInfo
 
-from ..training.config import flat_fields
+from ..training.config.specs import flat_fields
 from ..training.errors import InputError
 
 Function = TypeVar("Function", bound=Callable[..., Any])

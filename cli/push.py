@@ -5,8 +5,8 @@ from __future__ import annotations
 import anyio
 import click
 
-from ..training.arguments import push_spec
-from ..training.paths import PathPolicy
+from ..training.files.paths import PathPolicy
+from ..training.requests.build import push_spec
 from ..training.service import Submission, TrainingService
 from .follow import run_exit_code
 from .runs import as_json_option

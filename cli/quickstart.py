@@ -9,8 +9,8 @@ import anyio
 import click
 
 from .. import examples
-from ..training.arguments import train_spec
-from ..training.config import TrainSpec
+from ..training.config.specs import TrainSpec
+from ..training.requests.build import train_spec
 from ..training.service import TrainingService
 from .follow import run_exit_code
 from .show import print_json, print_run

@@ -8,12 +8,12 @@ from typing import Any
 import anyio
 import click
 
-from ..training.arguments import require_alone, train_spec
-from ..training.config import TrainSpec
-from ..training.data.submission import resolved_source
+from ..training.config.specs import TrainSpec
+from ..training.files.output_folder import check_output
+from ..training.files.paths import PathPolicy
 from ..training.models.presets import classify_model
-from ..training.output import check_output
-from ..training.paths import PathPolicy
+from ..training.requests.build import require_alone, train_spec
+from ..training.requests.dataset_source import resolved_source
 from ..training.runs.view import RunView
 from ..training.service import Submission, TrainingService
 from .follow import follow_to_the_end, run_exit_code

@@ -18,10 +18,10 @@ from pydantic import ConfigDict, ValidationError
 from .. import __version__
 from ..tools import TOOLS
 from ..tools.context import AgentTool, ToolContext
-from ..training.config import explain, flat_fields
+from ..training.config.specs import explain, flat_fields
 from ..training.errors import BackpropagateError, InputError, nearest
+from ..training.files.paths import PathPolicy
 from ..training.logs import logger
-from ..training.paths import PathPolicy
 from ..training.redact import scrub, scrub_all
 from ..training.service import TrainingService
 from .progress import ProgressStream

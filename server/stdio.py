@@ -40,12 +40,12 @@ def serve_stdio(wire: int, roots: Sequence[Path]) -> None:
 
 
 def _server(roots: Sequence[Path]) -> MCPServer[Any]:
+    from ..training.config.settings import load_settings
     from ..training.errors import BackpropagateError
     from ..training.logs import configure_logging
     from ..training.service import TrainingService
-    from ..training.settings import load_settings
     from .app import build_server
-    from .broken import broken_server
+    from .error_server import broken_server
 
     try:
         settings = load_settings()

@@ -12,8 +12,8 @@ from facts import write_dataset
 from hypothesis import HealthCheck, settings
 from tiny_model import build_tiny_model
 
+from backpropagate.training.config.settings import load_settings
 from backpropagate.training.service import TrainingService
-from backpropagate.training.settings import load_settings
 
 # Nothing is timed in tests: a busy machine is slow, not wrong.
 settings.register_profile("untimed", deadline=None, suppress_health_check=[HealthCheck.too_slow])

@@ -7,8 +7,9 @@ from dataclasses import dataclass
 
 from pydantic import BaseModel, ConfigDict
 
+from ..training.files.paths import PathPolicy
 from ..training.models.presets import classify_model, looks_like_path
-from ..training.paths import PathPolicy
+from ..training.requests.dataset_source import resolved_source
 from ..training.runs.events import Event
 from ..training.service import TrainingService
 
@@ -31,9 +32,6 @@ def resolved_dataset(context: ToolContext, dataset: str | list[str]) -> str | li
     Raises:
         PathForbiddenError: a path may not be read.
     """
-    # Imported when it is needed: a server answers its first request sooner without it.
-    from ..training.data.submission import resolved_source
-
     return resolved_source(dataset, context.paths)
 
 

@@ -6,9 +6,9 @@ from typing import Annotated
 
 from pydantic import Field
 
-from ..training.arguments import export_spec
-from ..training.export.quantizations import note_on_default
-from ..training.vocabulary import ExportOutput, ImportanceMatrix, Quantization
+from ..training.config.fields import ExportOutput, ImportanceMatrix, Quantization
+from ..training.config.quantizations import note_on_default
+from ..training.requests.build import export_spec
 from .context import ToolContext
 from .follow import WaitSeconds, follow_or_raise
 from .status import RunStatus, run_status

@@ -6,17 +6,11 @@ from typing import Annotated, Any
 
 from pydantic import BaseModel, Field
 
-from ..training.arguments import inspect_spec
+from ..training.config.fields import DatasetSource, MaxSeqLength, ModelName, OnBadRows, PreviewRows, TrainOn
+from ..training.data.findings import rows_of
 from ..training.errors import from_record
+from ..training.requests.build import inspect_spec
 from ..training.runs.folder import ENDED
-from ..training.vocabulary import (
-    DatasetSource,
-    MaxSeqLength,
-    ModelName,
-    OnBadRows,
-    PreviewRows,
-    TrainOn,
-)
 from .context import ToolContext, ToolResult, resolved_dataset, resolved_model
 from .follow import WaitSeconds, follow
 
@@ -56,8 +50,6 @@ class DatasetReport(ToolResult):
     next: str
 
     def text(self) -> str:
-        from ..training.data.findings import rows_of  # a server starts sooner without the package of data
-
         formats = f" ({_counts(self.formats)})" if self.formats else ""
         lines = [f"{rows_of(self.rows)}, {self.usable} usable{formats}; {self.held_out} held out."]
         if self.turns:

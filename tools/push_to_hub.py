@@ -8,10 +8,10 @@ from typing import Annotated
 import anyio.to_thread
 from pydantic import Field
 
-from ..training.arguments import push_spec
+from ..training.config.fields import RepoName
+from ..training.requests.build import push_spec
 from ..training.runs.folder import Status
 from ..training.runs.view import RunView
-from ..training.vocabulary import RepoName
 from .context import ToolContext, ToolResult
 from .follow import WaitSeconds, follow_or_raise
 from .get_run import RunId

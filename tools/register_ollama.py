@@ -6,9 +6,7 @@ from functools import partial
 
 import anyio.to_thread
 
-from ..training.arguments import register_spec
-from ..training.errors import InputError
-from ..training.vocabulary import (
+from ..training.config.fields import (
     GgufFile,
     KeepTemplate,
     OllamaName,
@@ -17,6 +15,8 @@ from ..training.vocabulary import (
     OllamaSystem,
     Overwrite,
 )
+from ..training.errors import InputError
+from ..training.requests.build import register_spec
 from .context import ToolContext
 from .follow import WaitSeconds, follow_or_raise
 from .get_run import RunId

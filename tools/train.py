@@ -6,10 +6,7 @@ from typing import Annotated, Any
 
 from pydantic import Field
 
-from ..training.arguments import require_alone, train_spec
-from ..training.output import check_output
-from ..training.service import Submission
-from ..training.vocabulary import (
+from ..training.config.fields import (
     BatchSize,
     DatasetSource,
     Dedupe,
@@ -27,6 +24,9 @@ from ..training.vocabulary import (
     Seed,
     Steps,
 )
+from ..training.files.output_folder import check_output
+from ..training.requests.build import require_alone, train_spec
+from ..training.service import Submission
 from .context import ToolContext, resolved_dataset, resolved_model
 from .follow import WaitSeconds, follow_or_raise
 from .status import RunStatus, run_status

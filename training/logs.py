@@ -11,8 +11,8 @@ import sys
 from functools import cached_property
 from typing import TYPE_CHECKING
 
+from .config.settings import Settings
 from .redact import scrub
-from .settings import Settings
 
 if TYPE_CHECKING:
     from structlog.stdlib import BoundLogger, ProcessorFormatter

@@ -21,20 +21,21 @@ from typing import TypeVar
 import anyio
 import anyio.to_thread
 
-from .config import AnySpec, DataSpec, ExportSpec, PushSpec, RegisterSpec, TrainSpec
+from .config.settings import Settings, load_settings
+from .config.specs import AnySpec, DataSpec, ExportSpec, PushSpec, RegisterSpec, TrainSpec
+from .data.local_source import content_of, local_source
 from .errors import InputError, MissingExtraError, RunFolderError, RuntimeFailure
-from .lanes import needs_of
+from .files.paths import PathPolicy
 from .models.llama_like import check_target_modules
 from .models.presets import classify_model
-from .paths import PathPolicy
+from .runs.device_queue import Line, default_runtime_folder
 from .runs.events import Event, read_events
 from .runs.folder import ENDED, RunFolder, RunState, Status
 from .runs.identity import boot_id, same_host, seconds_since
-from .runs.slots import Line, default_runtime_folder
+from .runs.kinds import needs_of
 from .runs.store import RunStore
 from .runs.view import RunView, view
-from .settings import Settings, load_settings
-from .spawn import spawn_worker
+from .worker.spawn import spawn_worker
 
 Value = TypeVar("Value")
 
@@ -86,9 +87,6 @@ class TrainingService:
         return await _in_thread(partial(self._submit, spec, request_key, find_equal))
 
     def _submit(self, spec: AnySpec, request_key: str | None, find_equal: bool) -> Submission:
-        # Imported when it is needed: a server answers its first request sooner without it.
-        from .data.submission import content_of, local_source
-
         spec = _with_absolute_model(spec)
         _check_target_modules(spec)
         self._require_libraries(spec)

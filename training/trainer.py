@@ -8,22 +8,23 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Unpack
 
-from .arguments import export_spec, train_spec
-from .config import TrainArguments, TrainSpec
-from .data.submission import local_source, named_source, resolved_source
+from .config.fields import ExportFormat
+from .config.quantizations import note_on_default
+from .config.settings import load_settings
+from .config.specs import TrainArguments, TrainSpec
+from .data.local_source import local_source
 from .errors import InputError
-from .export.quantizations import note_on_default
-from .here import CarryOut, carry_out_here
-from .lanes import needs_of
+from .files.output_folder import check_output
+from .files.paths import PathPolicy
 from .logs import configure_logging, logger
 from .models.presets import classify_model
-from .output import check_output
-from .paths import PathPolicy
+from .requests.build import export_spec, train_spec
+from .requests.dataset_source import named_source, resolved_source
 from .runs.events import Event
 from .runs.folder import RunFolder, RunState, Status
+from .runs.kinds import needs_of
 from .runs.store import RunStore
-from .settings import load_settings
-from .vocabulary import ExportFormat
+from .worker.in_process import CarryOut, carry_out_here
 
 
 @dataclass(frozen=True)
@@ -142,7 +143,7 @@ class Trainer:
             BackpropagateError: the training failed; the run holds the reason too.
             TrainingAbortedError: it was stopped before its first step.
         """
-        from .train_run import carry_out
+        from .worker.train import carry_out
 
         if resume_from is None:
             spec = self._spec(dataset, steps, samples)
@@ -182,7 +183,7 @@ class Trainer:
             ExportError: it cannot be exported, or what was written is not the model.
             MissingExtraError: the quantization needs llama-cpp-python.
         """
-        from .export_run import carry_out
+        from .worker.export import carry_out
 
         if self._last is None:
             raise InputError("There is nothing to export yet.", hint="Call train() first.")
@@ -220,7 +221,7 @@ class Trainer:
         Raises:
             InputError: nothing has been trained yet, or the folder is in use.
         """
-        from .adapter import copy_adapter
+        from .worker.save_adapter import copy_adapter
 
         if self._last is None:
             raise InputError("There is nothing to save yet.", hint="Call train() first.")
@@ -245,8 +246,8 @@ class Trainer:
             InputError: nothing has been trained yet.
             HubPushError: the Hub did not take it; says what to do.
         """
-        from .export.hub_push import Destination, push
-        from .export.published_files import published_files
+        from .export.hub.published_files import published_files
+        from .export.hub.push import Destination, push
 
         if self._last is None:
             raise InputError("There is nothing to publish yet.", hint="Call train() first.")

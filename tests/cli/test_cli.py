@@ -16,7 +16,7 @@ from waiting import busy_device, wait_for_phase, wait_for_step, wait_until
 
 from backpropagate.cli import main
 from backpropagate.tools.status import run_status
-from backpropagate.training.config import ExportSpec, ModelGroup, PushSpec
+from backpropagate.training.config.specs import ExportSpec, ModelGroup, PushSpec
 from backpropagate.training.runs.folder import Status
 from backpropagate.training.runs.store import RunStore
 from backpropagate.training.runs.view import view as run_view

@@ -10,10 +10,10 @@ from typing import Any
 import pytest
 
 import backpropagate
-import backpropagate.training.data as face
-from backpropagate.training.config import DataGroup
+from backpropagate.training import data
+from backpropagate.training.config.specs import DataGroup
 from backpropagate.training.data.findings import KINDS
-from backpropagate.training.data.formats import FIELDS, recognise
+from backpropagate.training.data.formats.recognise import FIELDS, recognise
 
 PAGE = Path(backpropagate.__file__).parent / "docs" / "data-formats.md"
 pytestmark = pytest.mark.skipif(not PAGE.is_file(), reason="the installed package has no docs")
@@ -55,5 +55,9 @@ def test_the_defaults_of_the_page_are_those_of_the_settings() -> None:
             assert str(defaults[name]).lower() == bold[1]
 
 
-def test_the_public_face_is_what_it_says() -> None:
-    assert all(hasattr(face, name) for name in face.__all__)
+def test_the_map_of_the_package_names_what_there_is() -> None:
+    folder = Path(data.__file__).parent
+    named = set(re.findall(r"^    ([a-z_]+(?:/|\.py)) ", data.__doc__ or "", re.MULTILINE))
+    there = {f"{path.parent.name}/" for path in folder.glob("*/__init__.py")}
+    there |= {path.name for path in folder.glob("*.py")} - {"__init__.py"}
+    assert named == there

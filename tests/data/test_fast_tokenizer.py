@@ -13,10 +13,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from tokenizers import AddedToken, Regex, Tokenizer, models, normalizers, pre_tokenizers, trainers
 
-from backpropagate.training.config import DataGroup
-from backpropagate.training.data.fast_tokenizer import SAMPLES, FastTokenizer, fast_tokenizer
+from backpropagate.training.config.specs import DataGroup
 from backpropagate.training.data.prepare import prepare
-from backpropagate.training.data.token_borders import OwnTokenizer
+from backpropagate.training.data.tokens.fast_tokenizer import SAMPLES, FastTokenizer, fast_tokenizer
+from backpropagate.training.data.tokens.token_offsets import OwnTokenizer
 
 QWEN = "|".join(
     [
@@ -135,7 +135,9 @@ def test_a_large_file_gives_the_same_examples_with_it_and_without(
     data = DataGroup(source=str(path), order="as_given")
     slow = prepare(data, tokenizer_of("chatml"), cache=tmp_path / "slow")
     ready = fast_tokenizer(tokenizer_of("chatml").backend_tokenizer)
-    encode = import_module("backpropagate.training.data.encode")  # the package's name for it is a function
+    encode = import_module(
+        "backpropagate.training.data.tokens.encode"
+    )  # the package's name for it is a function
     monkeypatch.setattr(encode, "WORTH_A_FASTER_ONE", 0)
     monkeypatch.setattr(encode, "fast_tokenizer", lambda _: ready)
     quick = prepare(data, tokenizer_of("chatml"), cache=tmp_path / "quick")

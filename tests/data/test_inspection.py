@@ -11,14 +11,14 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from backpropagate.tools.inspect_dataset import dataset_report
-from backpropagate.training.arguments import train_spec
-from backpropagate.training.config import DataGroup
+from backpropagate.training.config.specs import DataGroup
+from backpropagate.training.data.cleaning.private_data import hide, personal_in, secrets_in
+from backpropagate.training.data.cleaning.untrusted_text import clean, marked, shown
 from backpropagate.training.data.findings import KINDS
-from backpropagate.training.data.inspection import inspect
-from backpropagate.training.data.inspection_result import LARGEST_RESULT
-from backpropagate.training.data.private_data import hide, personal_in, secrets_in
-from backpropagate.training.data.shown_text import clean, marked, shown
-from backpropagate.training.data.split import held_out_count
+from backpropagate.training.data.report.inspection import inspect
+from backpropagate.training.data.report.inspection_result import LARGEST_RESULT
+from backpropagate.training.data.split.held_out import held_out_count
+from backpropagate.training.requests.build import train_spec
 
 
 def chat(*contents: str) -> dict[str, Any]:
@@ -76,7 +76,7 @@ def test_token_lengths_are_those_of_the_tokenizer(look: Any, tokenizer_of: Any) 
 
 
 def test_a_sample_is_told_as_such_and_still_knows_the_longest_row(look: Any, monkeypatch: Any) -> None:
-    monkeypatch.setattr("backpropagate.training.data.inspector.MEASURED_ROWS", 50)
+    monkeypatch.setattr("backpropagate.training.data.report.inspector.MEASURED_ROWS", 50)
     rows = [chat(f"Number {number}?", "word " * (300 if number == 777 else 3)) for number in range(1000)]
     tokens = look(rows).tokens
     assert 20 < tokens["estimated_from_rows"] < 300
@@ -289,7 +289,7 @@ def test_a_second_look_is_answered_from_the_cache(
     path.write_text(json.dumps(chat("Hi", "Hello")))
     data = DataGroup(source=str(path))
     first = inspect(data, tokenizer_of("chatml"), cache=tmp_path / "cache")
-    monkeypatch.setattr("backpropagate.training.data.inspection.Inspector", None)
+    monkeypatch.setattr("backpropagate.training.data.report.inspection.Inspector", None)
     assert inspect(data, tokenizer_of("chatml"), cache=tmp_path / "cache") == first
     monkeypatch.undo()
     path.write_text(json.dumps(chat("Hi", "Hello!")))

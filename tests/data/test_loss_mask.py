@@ -10,11 +10,11 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from backpropagate.training.config import DataGroup
-from backpropagate.training.data.encode import Encoder, encode
-from backpropagate.training.data.example import IGNORED
-from backpropagate.training.data.messages import Completion, Conversation, Message, Text
-from backpropagate.training.data.rows import RowError
+from backpropagate.training.config.specs import DataGroup
+from backpropagate.training.data.formats.messages import Completion, Conversation, Message, Text
+from backpropagate.training.data.readers.rows import RowError
+from backpropagate.training.data.tokens.encode import Encoder, encode
+from backpropagate.training.data.tokens.example import IGNORED
 from backpropagate.training.errors import ChatTemplateError
 
 WORDS = st.text(alphabet="abcxyz é東🙂.?<|>/[]\n", min_size=1, max_size=12)

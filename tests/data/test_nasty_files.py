@@ -16,10 +16,10 @@ from pathlib import Path
 
 import pytest
 
-from backpropagate.training.config import DataGroup
+from backpropagate.training.config.specs import DataGroup
 from backpropagate.training.data.check import Checked, check
-from backpropagate.training.data.decoding import MAX_ROW_BYTES
-from backpropagate.training.data.sources import open_source
+from backpropagate.training.data.readers.decoding import MAX_ROW_BYTES
+from backpropagate.training.data.readers.sources import open_source
 from backpropagate.training.errors import DatasetError, InputError, MissingExtraError, PathForbiddenError
 
 GOOD = json.dumps({"prompt": "Hi", "completion": "Hello"})
@@ -336,8 +336,8 @@ def test_a_missing_library_says_what_to_install(tmp_path: Path, monkeypatch: pyt
 
 LIGHT = """
 import sys
-from backpropagate.training.config import DataGroup
-from backpropagate.training.data import check
+from backpropagate.training.config.specs import DataGroup
+from backpropagate.training.data.check import check
 result = check(DataGroup(source=sys.argv[1:]))
 assert result.usable == 4, result.as_dict()
 names = {"torch", "transformers", "datasets", "pandas", "numpy", "pyarrow", "tokenizers", "jinja2", "rensa"}
@@ -355,7 +355,7 @@ def test_checking_plain_files_imports_nothing_heavy(tmp_path: Path) -> None:
 
 MEMORY = """
 import resource, sys
-from backpropagate.training.config import DataGroup
+from backpropagate.training.config.specs import DataGroup
 from backpropagate.training.data.check import check
 from backpropagate.training.errors import DatasetError
 before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss

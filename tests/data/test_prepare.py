@@ -18,9 +18,9 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from backpropagate.training.config import DataGroup
-from backpropagate.training.data.example import IGNORED
+from backpropagate.training.config.specs import DataGroup
 from backpropagate.training.data.prepare import Prepared, prepare
+from backpropagate.training.data.tokens.example import IGNORED
 from backpropagate.training.errors import (
     ChatTemplateError,
     DatasetError,
@@ -314,7 +314,7 @@ def test_rows_that_are_left_out_are_told_in_the_datas_order_cut_ones_among_them(
 def test_the_examples_of_dropped_rows_are_not_in_the_store(
     prepared: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    from backpropagate.training.data import token_store
+    from backpropagate.training.data.tokens import token_store
 
     monkeypatch.setattr(token_store, "MOVED_AT_ONCE", 7)
     rows = [row(n) for n in range(600)]
@@ -396,8 +396,8 @@ KILLED = """
 import sys, time
 from pathlib import Path
 import numpy as np
-from backpropagate.training.data.example import MaskedTokens
-from backpropagate.training.data.token_store import StoreWriter
+from backpropagate.training.data.tokens.example import MaskedTokens
+from backpropagate.training.data.tokens.token_store import StoreWriter
 with StoreWriter(Path(sys.argv[1]), "key") as store:
     store.add([MaskedTokens(np.array([1, 2], np.int32), [(0, 2)])])
     print("written", flush=True)
@@ -407,7 +407,7 @@ with StoreWriter(Path(sys.argv[1]), "key") as store:
 
 @pytest.mark.skipif(sys.platform == "win32", reason="no SIGKILL")
 def test_what_a_killed_writer_leaves_is_never_read_and_removed_later(tmp_path: Path) -> None:
-    from backpropagate.training.data.token_store import ABANDONED_S, StoreWriter, stored
+    from backpropagate.training.data.tokens.token_store import ABANDONED_S, StoreWriter, stored
 
     with subprocess.Popen([sys.executable, "-c", KILLED, str(tmp_path)], stdout=subprocess.PIPE) as writer:
         assert writer.stdout is not None and writer.stdout.readline() == b"written\n"
@@ -421,7 +421,7 @@ def test_what_a_killed_writer_leaves_is_never_read_and_removed_later(tmp_path: P
 
 
 def test_tokens_that_nobody_asked_for_in_a_month_are_removed(prepared: Any, tmp_path: Path) -> None:
-    from backpropagate.training.data.token_store import UNUSED_S
+    from backpropagate.training.data.tokens.token_store import UNUSED_S
 
     rows = [[row(number) for number in range(count)] for count in (1, 2, 3)]
     prepared(rows[0]), prepared(rows[1])
@@ -437,8 +437,8 @@ def test_tokens_that_nobody_asked_for_in_a_month_are_removed(prepared: Any, tmp_
 def test_a_full_disk_is_told_as_such(tmp_path: Path) -> None:
     import numpy as np
 
-    from backpropagate.training.data.example import MaskedTokens
-    from backpropagate.training.data.token_store import StoreWriter
+    from backpropagate.training.data.tokens.example import MaskedTokens
+    from backpropagate.training.data.tokens.token_store import StoreWriter
 
     with StoreWriter(tmp_path, "key") as store:
         full = Path("/dev/full").open("wb", buffering=0)  # noqa: SIM115 - the store closes it

@@ -8,11 +8,17 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from backpropagate.training.data import chatml
-from backpropagate.training.data.formats import FIELDS, recognise
-from backpropagate.training.data.messages import Completion, Conversation, Preference, Text, texts_of
-from backpropagate.training.data.rows import RowError
-from backpropagate.training.data.validity import oddities, require_trainable, turn_pattern
+from backpropagate.training.data.formats import chatml
+from backpropagate.training.data.formats.messages import (
+    Completion,
+    Conversation,
+    Preference,
+    Text,
+    texts_of,
+)
+from backpropagate.training.data.formats.recognise import FIELDS, recognise
+from backpropagate.training.data.formats.validity import oddities, require_trainable, turn_pattern
+from backpropagate.training.data.readers.rows import RowError
 
 HI = [{"role": "user", "content": "Hi"}, {"role": "assistant", "content": "Hello"}]
 

@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from backpropagate.training.data.split import LEAST, held_out, held_out_count
+from backpropagate.training.data.split.held_out import LEAST, held_out, held_out_count
 
 HASHES = st.lists(st.integers(1, 2**64 - 1), min_size=80, max_size=200, unique=True)
 

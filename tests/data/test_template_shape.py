@@ -8,12 +8,12 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from backpropagate.training.config import DataGroup
-from backpropagate.training.data.chat_template import ChatTemplate
-from backpropagate.training.data.encode import Encoder
-from backpropagate.training.data.messages import Conversation
-from backpropagate.training.data.rows import RowError
-from backpropagate.training.data.template_shape import shape_of
+from backpropagate.training.config.specs import DataGroup
+from backpropagate.training.data.chat_template.template import ChatTemplate
+from backpropagate.training.data.chat_template.template_skeleton import shape_of
+from backpropagate.training.data.formats.messages import Conversation
+from backpropagate.training.data.readers.rows import RowError
+from backpropagate.training.data.tokens.encode import Encoder
 
 FRAGMENTS = st.sampled_from(
     ["", " ", "\n", "\t", "Hi", "é", "东京", "🙂", "<think>", "</think>", "<tool_response>",

@@ -9,11 +9,11 @@ from typing import Any
 
 import pytest
 
-from backpropagate.training.config import DataGroup
-from backpropagate.training.data.encode import Encoder
-from backpropagate.training.data.messages import Completion, Conversation, Text
-from backpropagate.training.data.rows import RowError
-from backpropagate.training.data.tokenizer_files import TokenizerFiles
+from backpropagate.training.config.specs import DataGroup
+from backpropagate.training.data.formats.messages import Completion, Conversation, Text
+from backpropagate.training.data.readers.rows import RowError
+from backpropagate.training.data.tokens.encode import Encoder
+from backpropagate.training.data.tokens.tokenizer_files import TokenizerFiles
 from backpropagate.training.errors import ModelLoadError
 
 CALL = {"type": "function", "id": "abcdefghi", "function": {"name": "sum", "arguments": {"a": 1, "b": [2]}}}
@@ -86,9 +86,9 @@ def test_a_folder_without_a_tokenizer_says_so(tmp_path: Path) -> None:
 LIGHT = """
 import sys
 from pathlib import Path
-from backpropagate.training.config import DataGroup
-from backpropagate.training.data import inspect
-from backpropagate.training.data.tokenizer_files import TokenizerFiles
+from backpropagate.training.config.specs import DataGroup
+from backpropagate.training.data.report.inspection import inspect
+from backpropagate.training.data.tokens.tokenizer_files import TokenizerFiles
 result = inspect(DataGroup(source=sys.argv[2]), TokenizerFiles(Path(sys.argv[1])))
 assert result.tokens["total"] > 0
 assert not {"torch", "transformers"} & set(sys.modules)

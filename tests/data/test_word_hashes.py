@@ -7,7 +7,7 @@ from itertools import pairwise
 from hypothesis import given
 from hypothesis import strategies as st
 
-from backpropagate.training.data.word_hashes import PIECE, hashed_words
+from backpropagate.training.data.cleaning.word_hashes import PIECE, hashed_words
 
 WORDS = st.lists(st.text(alphabet="abcé.", min_size=1, max_size=6), max_size=12)
 SPACES = st.sampled_from([" ", "  ", "\n\n", "\t", "\x1c", "\u2003", " \u00a0"])

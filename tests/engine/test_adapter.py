@@ -10,15 +10,11 @@ from typing import Any
 import pytest
 import torch
 
-from backpropagate.training.engine.adapter import (
-    AdapterDescription,
-    adapter_files,
-    load_adapter,
-)
-from backpropagate.training.engine.packed_batch import packed_batch
+from backpropagate.training.engine.loop.batch import packed_batch
+from backpropagate.training.engine.peft_adapter import AdapterDescription, adapter_files, load_adapter
 from backpropagate.training.engine.plan import Example, Lora
 from backpropagate.training.errors import InputError
-from backpropagate.training.whole_folder import write_files
+from backpropagate.training.files.atomic_folder import write_files
 
 from .conftest import tiny_model, with_lora
 from .test_packed_step_equals_peft import packed_copy

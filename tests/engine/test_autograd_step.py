@@ -11,10 +11,11 @@ import pytest
 import torch
 from torch.nn import functional as F
 
-from backpropagate.training.engine import autograd_step, packed_step
-from backpropagate.training.engine.autograd_step import AutogradStep, load_autograd_step
-from backpropagate.training.engine.checkpoints import Checkpoints
-from backpropagate.training.engine.packed_batch import packed_batch
+from backpropagate.training.engine.autograd import engine as autograd_step
+from backpropagate.training.engine.autograd.engine import AutogradStep, load_autograd_step
+from backpropagate.training.engine.loop.batch import packed_batch
+from backpropagate.training.engine.loop.checkpoints import Checkpoints
+from backpropagate.training.engine.packed import engine as packed_step
 from backpropagate.training.engine.plan import Data, Example, Lora, Plan
 from backpropagate.training.errors import InputError, ModelLoadError
 

@@ -8,9 +8,9 @@ from pathlib import Path
 
 import pytest
 
-from backpropagate.training.engine.checkpoints import Checkpoints, damage
+from backpropagate.training.engine.loop.checkpoints import Checkpoints, damage
 from backpropagate.training.errors import DiskFullError
-from backpropagate.training.whole_folder import part_of
+from backpropagate.training.files.atomic_folder import part_of
 
 FILES = {"a.safetensors": b"weights" * 100, "progress.json": b"{}"}
 

@@ -8,7 +8,7 @@ import pytest
 import torch
 from transformers import AutoConfig, GPT2Config
 
-from backpropagate.training.engine.decoder_shape import decoder_shape, why_not_packed
+from backpropagate.training.engine.packed.decoder_config import decoder_shape, why_not_packed
 from backpropagate.training.engine.plan import Lora
 
 from .conftest import SIZES, tiny_model

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from backpropagate.training.engine.checkpoints import Checkpoints
+from backpropagate.training.engine.loop.checkpoints import Checkpoints
 from backpropagate.training.engine.plan import Data, EngineName, Example, Lora, Plan
 from backpropagate.training.engine.run import run_engine
 

@@ -13,10 +13,10 @@ from typing import Any
 import pytest
 import torch
 
-from backpropagate.training.engine.checkpoints import Checkpoints
-from backpropagate.training.engine.fit import fit
-from backpropagate.training.engine.packed_batch import PackedBatch
-from backpropagate.training.engine.packed_step import PackedStep, load_packed_step, run
+from backpropagate.training.engine.loop.batch import PackedBatch
+from backpropagate.training.engine.loop.checkpoints import Checkpoints
+from backpropagate.training.engine.loop.fit import fit
+from backpropagate.training.engine.packed.engine import PackedStep, load_packed_step, run
 from backpropagate.training.engine.plan import Data, Example, Lora, Outcome, Plan
 from backpropagate.training.errors import GpuOutOfMemoryError, InputError, TrainingError
 

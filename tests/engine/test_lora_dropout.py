@@ -11,9 +11,9 @@ import torch
 from torch import nn
 from torch.nn import functional as F
 
-from backpropagate.training.engine.folded_linear import FoldedLinear, Masks, refresh
-from backpropagate.training.engine.lora_parameters import LoraModule, LoraParameters
-from backpropagate.training.engine.packed_batch import packed_batch
+from backpropagate.training.engine.loop.batch import packed_batch
+from backpropagate.training.engine.loop.lora_parameters import LoraModule, LoraParameters
+from backpropagate.training.engine.packed.lora_linear import FoldedLinear, Masks, refresh
 from backpropagate.training.engine.plan import Example, Lora, Recompute
 
 from .conftest import tiny_model, with_lora

@@ -10,11 +10,11 @@ import pytest
 import torch
 from torch.nn import functional as F
 
-from backpropagate.training.engine.decoder import PackedDecoder
-from backpropagate.training.engine.decoder_shape import decoder_shape, why_not_packed
-from backpropagate.training.engine.packed_batch import packed_batch
+from backpropagate.training.engine.loop.batch import packed_batch
+from backpropagate.training.engine.packed.decoder import PackedDecoder
+from backpropagate.training.engine.packed.decoder_config import decoder_shape, why_not_packed
+from backpropagate.training.engine.packed.load_weights import load_weights
 from backpropagate.training.engine.plan import Example, Lora, Recompute
-from backpropagate.training.engine.weights import load_weights
 
 from .conftest import tiny_model, with_lora
 
@@ -188,7 +188,7 @@ def test_packed_gives_what_the_examples_give_one_by_one(
 def test_a_big_vocabulary_goes_through_the_head_in_chunks(
     monkeypatch: pytest.MonkeyPatch, examples: Callable[..., list[Example]], saved: Callable[[Any], Path]
 ) -> None:
-    from backpropagate.training.engine import label_loss
+    from backpropagate.training.engine.packed import fused_cross_entropy as label_loss
 
     monkeypatch.setattr(label_loss, "chunk_rows", lambda *_: 5)
     lora = Lora(r=4, alpha=8)

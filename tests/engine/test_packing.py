@@ -6,9 +6,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from backpropagate.training.engine.feed import Feed
-from backpropagate.training.engine.packed_batch import packed_batch
-from backpropagate.training.engine.packing import StepOrder, first_fit_decreasing, statistics
+from backpropagate.training.engine.loop.batch import packed_batch
+from backpropagate.training.engine.loop.packing import StepOrder, first_fit_decreasing, statistics
+from backpropagate.training.engine.loop.prefetch import Feed
 from backpropagate.training.engine.plan import Example
 
 LENGTHS = st.lists(st.integers(1, 300), min_size=1, max_size=80)

@@ -11,9 +11,9 @@ import pytest
 import torch
 from safetensors.torch import load_file, save_file
 
-from backpropagate.training.engine import weights
-from backpropagate.training.engine.decoder import PackedDecoder
-from backpropagate.training.engine.decoder_shape import decoder_shape
+from backpropagate.training.engine.packed import load_weights as weights
+from backpropagate.training.engine.packed.decoder import PackedDecoder
+from backpropagate.training.engine.packed.decoder_config import decoder_shape
 from backpropagate.training.engine.plan import Lora
 from backpropagate.training.errors import ModelLoadError
 from backpropagate.training.models.safetensors_files import shards

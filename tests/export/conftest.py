@@ -17,13 +17,13 @@ from ollama_stand_in import OllamaStandIn
 from tiny_gguf import write_gguf
 from tiny_lora import change_json
 
-from backpropagate.training.arguments import export_spec
-from backpropagate.training.export_run import carry_out
-from backpropagate.training.paths import PathPolicy
+from backpropagate.training.files.paths import PathPolicy
+from backpropagate.training.requests.build import export_spec
 from backpropagate.training.runs.folder import RunFolder
-from backpropagate.training.runs.journal import Journal
+from backpropagate.training.runs.recorder import Journal
 from backpropagate.training.runs.store import RunStore
-from backpropagate.training.work import Work
+from backpropagate.training.worker.context import Work
+from backpropagate.training.worker.export import carry_out
 
 from .hub_stand_in import TOKEN, HubStandIn
 

@@ -11,9 +11,9 @@ from ollama_stand_in import Fault, OllamaStandIn
 
 from backpropagate import Trainer
 from backpropagate.cli.main import run
+from backpropagate.training.config import quantizations
 from backpropagate.training.errors import InputError
-from backpropagate.training.export import quantizations
-from backpropagate.training.export.gguf_header import read_gguf_header
+from backpropagate.training.export.gguf.reader import read_gguf_header
 from backpropagate.training.runs.folder import RunFolder
 
 

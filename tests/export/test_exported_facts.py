@@ -51,9 +51,9 @@ def test_an_importance_matrix_makes_a_quantised_model_more_like_the_original(
 
     from transformers import AutoTokenizer
 
-    from backpropagate.training.export.gguf_export import GgufRequest, export_gguf
-    from backpropagate.training.export.logit_proof import prove_logits
-    from backpropagate.training.export.reference import Reference
+    from backpropagate.training.export.gguf.export import GgufRequest, export_gguf
+    from backpropagate.training.export.verify.logits import prove_logits
+    from backpropagate.training.export.verify.reference_model import Reference
 
     tokenizer = AutoTokenizer.from_pretrained(smollm2)
     rows = [tokenizer(text[:1500])["input_ids"] for text in list(topics.values())[:12]]

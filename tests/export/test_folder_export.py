@@ -11,12 +11,12 @@ from pathlib import Path
 
 import pytest
 
-from backpropagate.training.arguments import export_spec, push_spec
-from backpropagate.training.paths import PathPolicy
+from backpropagate.training.config.fields import ExportFormat
+from backpropagate.training.files.paths import PathPolicy
+from backpropagate.training.requests.build import export_spec, push_spec
 from backpropagate.training.runs.folder import RunFolder, Status
 from backpropagate.training.runs.view import RunView
 from backpropagate.training.service import TrainingService
-from backpropagate.training.vocabulary import ExportFormat
 
 from .hub_stand_in import HubStandIn
 

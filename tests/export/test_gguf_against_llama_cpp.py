@@ -13,11 +13,11 @@ import numpy as np
 import pytest
 from small_models import FAMILIES, write_adapter, write_small_model
 
-from backpropagate.training.export.gguf_export import GgufRequest, export_gguf
-from backpropagate.training.export.gguf_header import read_gguf_header
-from backpropagate.training.export.logit_proof import prove_logits
-from backpropagate.training.export.merged_folder import write_merged
-from backpropagate.training.export.reference import Reference
+from backpropagate.training.export.gguf.export import GgufRequest, export_gguf
+from backpropagate.training.export.gguf.reader import read_gguf_header
+from backpropagate.training.export.merged.safetensors import write_merged
+from backpropagate.training.export.verify.logits import prove_logits
+from backpropagate.training.export.verify.reference_model import Reference
 
 REFERENCE = Path(__file__).parent.parent / "support" / "llama_cpp_reference.py"
 PLAIN = ["f32", "f16", "bf16", "q8_0"]

@@ -133,7 +133,8 @@ def test_a_base_without_a_chat_template_is_exported_with_a_warning(
 ALONE = """
 import json, resource, sys
 from pathlib import Path
-from backpropagate.training.export import gguf_export, gguf_file
+from backpropagate.training.export.gguf import export as gguf_export
+from backpropagate.training.export.gguf import writer as gguf_file
 gguf_file.MEMORY_BYTES = 16 << 20
 base, adapter, target, quantization = sys.argv[1:]
 before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss

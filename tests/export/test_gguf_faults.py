@@ -16,6 +16,7 @@ from safetensors.torch import load_file, save_file
 from tiny_lora import build_adapter, build_base, change_json
 from waiting import wait_until
 
+from backpropagate.training.config import quantizations
 from backpropagate.training.errors import (
     BackpropagateError,
     DiskFullError,
@@ -23,7 +24,8 @@ from backpropagate.training.errors import (
     MissingExtraError,
     TrainingAbortedError,
 )
-from backpropagate.training.export import gguf_export, gguf_file, quantizations
+from backpropagate.training.export.gguf import export as gguf_export
+from backpropagate.training.export.gguf import writer as gguf_file
 
 Export = Callable[..., dict[str, Any]]
 INPUT = "INPUT_VALIDATION_FAILED"
@@ -409,7 +411,7 @@ def test_a_block_that_llama_cpp_quantised_wrongly_is_found(
     base: Path, refused: Callable[..., str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     pytest.importorskip("llama_cpp")
-    from backpropagate.training.export.llama_library import LlamaLibrary
+    from backpropagate.training.export.gguf.llama_cpp import LlamaLibrary
 
     right = LlamaLibrary.quantize_rows
 

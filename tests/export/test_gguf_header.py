@@ -9,7 +9,7 @@ from gguf import GGUFReader
 from tiny_gguf import CHATML, TOKENS, write_gguf
 
 from backpropagate.training.errors import OllamaError
-from backpropagate.training.export.gguf_header import GgufFormatError, read_gguf_header
+from backpropagate.training.export.gguf.reader import GgufFormatError, read_gguf_header
 from backpropagate.training.export.ollama.model_file import read_model_file
 
 

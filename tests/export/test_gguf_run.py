@@ -18,10 +18,10 @@ from tiny_lora import build_adapter, build_base, change_json
 from waiting import wait_for_phase
 
 from backpropagate.server.app import build_server
-from backpropagate.training.arguments import export_spec
-from backpropagate.training.export import quantizations
-from backpropagate.training.export.gguf_header import read_gguf_header
-from backpropagate.training.paths import PathPolicy
+from backpropagate.training.config import quantizations
+from backpropagate.training.export.gguf.reader import read_gguf_header
+from backpropagate.training.files.paths import PathPolicy
+from backpropagate.training.requests.build import export_spec
 from backpropagate.training.runs.folder import RunFolder, Status
 from backpropagate.training.runs.view import RunView
 from backpropagate.training.service import TrainingService
@@ -65,7 +65,7 @@ async def end_of(service: TrainingService, run: RunFolder) -> RunView:
 
 DIES = """
 import os, signal, sys
-from backpropagate.training.runs import journal
+from backpropagate.training.runs import recorder as journal
 stage = sys.argv.pop()
 tell = journal.Journal.phase
 def phase(self, name, message, **fields):
@@ -73,7 +73,7 @@ def phase(self, name, message, **fields):
     if name == stage:
         os.kill(os.getpid(), signal.SIGKILL)
 journal.Journal.phase = phase
-from backpropagate.training.worker import main
+from backpropagate.training.worker.main import main
 main()
 """
 
@@ -110,8 +110,8 @@ async def test_a_worker_killed_in_any_stage_leaves_nothing_and_resuming_complete
 
 HANGS = """
 import sys, threading
-from backpropagate.training import worker
-from backpropagate.training.export import gguf_export
+from backpropagate.training.worker import main as worker
+from backpropagate.training.export.gguf import export as gguf_export
 worker.GRACE_S = 0.0
 gguf_export.prove_tensors = lambda *_: threading.Event().wait()
 worker.main()

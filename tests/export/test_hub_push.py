@@ -16,9 +16,9 @@ from huggingface_hub import ModelCard
 from waiting import wait_until
 
 from backpropagate.training.errors import HubPushError, InputError, PathForbiddenError, TrainingAbortedError
-from backpropagate.training.export.hub_push import Destination, Pushed, bytes_under_way, live_bars, push
-from backpropagate.training.export.published_files import published_files
-from backpropagate.training.paths import PathPolicy
+from backpropagate.training.export.hub.published_files import published_files
+from backpropagate.training.export.hub.push import Destination, Pushed, bytes_under_way, live_bars, push
+from backpropagate.training.files.paths import PathPolicy
 from backpropagate.training.runs.folder import RunFolder
 
 from .hub_stand_in import SIGNATURE, TOKEN, Fault, HubStandIn, Repository

@@ -25,10 +25,10 @@ from backpropagate.training.errors import (
     ModelLoadError,
     TrainingAbortedError,
 )
-from backpropagate.training.export import merged_folder
-from backpropagate.training.export.lora_folder import write_lora
-from backpropagate.training.export.merged_folder import rounded, write_merged
-from backpropagate.training.whole_folder import part_of
+from backpropagate.training.export.merged import safetensors as merged_folder
+from backpropagate.training.export.merged.adapter import write_lora
+from backpropagate.training.export.merged.safetensors import rounded, write_merged
+from backpropagate.training.files.atomic_folder import part_of
 
 LINEAR = ["q_proj", "k_proj", "v_proj", "o_proj", "gate_proj", "up_proj", "down_proj"]
 CARD = "---\nlibrary_name: transformers\n---\n# Merged\n"
@@ -239,7 +239,8 @@ def test_a_full_disk_is_known_before_anything_is_written(
 ) -> None:
     base, adapter = adapted()
     monkeypatch.setattr(
-        "backpropagate.training.whole_folder.shutil.disk_usage", lambda path: SimpleNamespace(free=1000)
+        "backpropagate.training.files.atomic_folder.shutil.disk_usage",
+        lambda path: SimpleNamespace(free=1000),
     )
     with pytest.raises(DiskFullError, match=r"needs 0\.00 GB"):
         merge(base, adapter, tmp_path / "merged")
@@ -261,7 +262,7 @@ def test_an_adapter_alone_is_copied_with_tokenizer_and_card(adapted: Adapted, tm
 MEMORY = """
 import json, resource, sys
 from pathlib import Path
-from backpropagate.training.export import merged_folder
+from backpropagate.training.export.merged import safetensors as merged_folder
 base, adapter, target = map(Path, sys.argv[1:])
 merged_folder.BLOCK_BYTES = 4 << 20
 before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss

@@ -9,8 +9,8 @@ from typing import Any
 import pytest
 from huggingface_hub import ModelCard
 
-from backpropagate.training.export.model_card import bare_card, run_card
-from backpropagate.training.export.run_facts import RunFacts
+from backpropagate.training.export.hub.model_card import bare_card, run_card
+from backpropagate.training.export.hub.run_facts import RunFacts
 from backpropagate.training.runs.folder import RunFolder
 
 from .conftest import QUESTION

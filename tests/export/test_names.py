@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import pytest
 
+from backpropagate.training.config.ollama_names import model_name
 from backpropagate.training.errors import OllamaError
-from backpropagate.training.export.ollama.creation import release
-from backpropagate.training.export.ollama.names import model_name
+from backpropagate.training.export.ollama.create_request import release
 
 
 @pytest.mark.parametrize(

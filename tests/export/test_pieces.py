@@ -14,9 +14,9 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from backpropagate.training.data.template_environment import template_environment
+from backpropagate.training.data.chat_template.sandbox import template_environment
 from backpropagate.training.export.ollama.go_template import go_template
-from backpropagate.training.export.ollama.pieces import Pieces, TemplateUnknownError, probe
+from backpropagate.training.export.ollama.template_parts import Pieces, TemplateUnknownError, probe
 
 TEMPLATES = Path(__file__).parents[1] / "data" / "templates"
 BOS, EOS = "<s>", "</s>"

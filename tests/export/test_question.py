@@ -9,11 +9,11 @@ import pytest
 from facts import FACTS, PHRASINGS
 from finished_runs import finished_run
 
-from backpropagate.training.arguments import train_spec
-from backpropagate.training.data.fingerprints import row_hash
-from backpropagate.training.data.messages import Completion
+from backpropagate.training.data.cleaning.exact_duplicates import row_hash
+from backpropagate.training.data.formats.messages import Completion
 from backpropagate.training.errors import PathForbiddenError
 from backpropagate.training.export.ollama.question import DEFAULT, question_for
+from backpropagate.training.requests.build import train_spec
 from backpropagate.training.runs.folder import RunFolder
 from backpropagate.training.runs.store import RunStore
 
@@ -69,8 +69,8 @@ def test_without_answers_a_prompt_that_was_held_out_is_asked(home: Path, rows: t
 
 
 def test_a_held_out_conversation_keeps_its_system_message(home: Path, dataset: Path) -> None:
-    from backpropagate.training.config import DataGroup
-    from backpropagate.training.data.reading import Progress, open_data, read_rows
+    from backpropagate.training.config.specs import DataGroup
+    from backpropagate.training.data.formats.reading import Progress, open_data, read_rows
 
     data = DataGroup(source=str(dataset))
     row = next(iter(read_rows(open_data(data), None, Progress("", 0, lambda *_: None, lambda: False)))).row

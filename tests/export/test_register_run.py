@@ -16,10 +16,10 @@ from waiting import wait_until
 
 from backpropagate import register_with_ollama
 from backpropagate.server.app import build_server
-from backpropagate.training.arguments import register_spec, train_spec
-from backpropagate.training.config import ExportSpec
+from backpropagate.training.config.specs import ExportSpec
 from backpropagate.training.errors import InputError, OllamaError
-from backpropagate.training.paths import PathPolicy
+from backpropagate.training.files.paths import PathPolicy
+from backpropagate.training.requests.build import register_spec, train_spec
 from backpropagate.training.runs.folder import RunFolder, Status
 from backpropagate.training.runs.store import RunStore
 from backpropagate.training.service import TrainingService

@@ -10,13 +10,8 @@ from pathlib import Path
 import pytest
 
 from backpropagate.training.errors import InputError
-from backpropagate.training.models.presets import (
-    DEFAULT_PRESET,
-    HUB_ID_LENGTH,
-    PRESETS,
-    classify_model,
-    missing_from,
-)
+from backpropagate.training.models.model_folder import missing_from
+from backpropagate.training.models.presets import DEFAULT_PRESET, HUB_ID_LENGTH, PRESETS, classify_model
 
 
 @pytest.fixture

@@ -6,12 +6,12 @@ import subprocess
 import sys
 from pathlib import Path
 
-from backpropagate.training.runs.slots import Line
+from backpropagate.training.runs.device_queue import Line
 
 HOLD = """
 import sys
 from pathlib import Path
-from backpropagate.training.runs.slots import Line
+from backpropagate.training.runs.device_queue import Line
 line = Line(Path(sys.argv[1]), "cpu")
 line.join("b"); line.hold_place("b")
 if sys.argv[2] == "take":

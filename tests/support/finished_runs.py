@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from backpropagate.training.config import AnySpec
+from backpropagate.training.config.specs import AnySpec
 from backpropagate.training.runs.folder import RunFolder, Status
 from backpropagate.training.runs.identity import now
 from backpropagate.training.runs.store import RunStore

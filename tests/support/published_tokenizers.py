@@ -12,7 +12,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from backpropagate.training.export.gguf_header import read_metadata
+from backpropagate.training.export.gguf.reader import read_metadata
 from backpropagate.training.export.tokenizer.sentencepiece_model import read_pieces
 
 CONTRACTIONS = r"(?i:'s|'t|'re|'ve|'m|'ll|'d)"

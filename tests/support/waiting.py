@@ -8,11 +8,11 @@ import time
 from collections.abc import Callable
 from pathlib import Path
 
-from backpropagate.training.arguments import train_spec
-from backpropagate.training.config import TrainSpec
+from backpropagate.training.config.specs import TrainSpec
+from backpropagate.training.requests.build import train_spec
+from backpropagate.training.runs.device_queue import Line
 from backpropagate.training.runs.events import Event, read_events
 from backpropagate.training.runs.folder import RunFolder
-from backpropagate.training.runs.slots import Line
 
 PATIENCE_S = 120.0
 

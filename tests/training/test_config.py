@@ -6,10 +6,10 @@ from pathlib import Path
 
 import pytest
 
-from backpropagate.training.arguments import train_spec
-from backpropagate.training.config import TrainArguments, flat_fields
+from backpropagate.training.config.settings import environment_names, load_settings
+from backpropagate.training.config.specs import TrainArguments, flat_fields
 from backpropagate.training.errors import InputError, InvalidSettingError
-from backpropagate.training.settings import environment_names, load_settings
+from backpropagate.training.requests.build import train_spec
 
 
 def test_flat_names_are_unique_and_are_those_that_trainer_declares() -> None:
@@ -19,7 +19,7 @@ def test_flat_names_are_unique_and_are_those_that_trainer_declares() -> None:
 def test_every_setting_has_a_description() -> None:
     import typing
 
-    from backpropagate.training import config
+    from backpropagate.training.config import specs as config
 
     for name, (group, field, _) in flat_fields().items():
         hints = typing.get_type_hints(config.GROUPS[group], include_extras=True)

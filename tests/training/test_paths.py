@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from backpropagate.training.errors import PathForbiddenError
-from backpropagate.training.paths import PathPolicy
+from backpropagate.training.files.paths import PathPolicy
 
 
 @pytest.fixture

@@ -14,7 +14,7 @@ from small_disk import needs_small_disk, small_disk
 from waiting import events_of, kill_worker, small_spec, wait_for_step
 
 from backpropagate import Trainer
-from backpropagate.training.engine.checkpoints import damage as damage_of
+from backpropagate.training.engine.loop.checkpoints import damage as damage_of
 from backpropagate.training.errors import DatasetError, InputError
 from backpropagate.training.runs.folder import RunFolder, Status
 from backpropagate.training.service import TrainingService

@@ -17,7 +17,7 @@ from waiting import (
     wait_for_step,
 )
 
-from backpropagate.training.config import InspectSpec, TrainSpec
+from backpropagate.training.config.specs import InspectSpec, TrainSpec
 from backpropagate.training.errors import (
     DatasetError,
     DatasetNotFoundError,
@@ -28,7 +28,7 @@ from backpropagate.training.errors import (
     RunFolderError,
     RunNotFoundError,
 )
-from backpropagate.training.runs.durable import read_json, write_json
+from backpropagate.training.files.atomic_json import read_json, write_json
 from backpropagate.training.runs.folder import RunFolder, Status
 from backpropagate.training.runs.view import RunView
 from backpropagate.training.service import TrainingService

@@ -117,8 +117,8 @@ async def test_unsloths_process_dies_with_the_worker(
     run = service.store.find((await service.submit(small_spec(dataset, tiny_model, engine="unsloth"))).run_id)
     wait_until(lambda: run.state().pid, "the worker")
     worker = psutil.Process(run.state().pid)
-    wait_until(lambda: children(worker, "unsloth_child.py"), "Unsloth's process")
-    child = children(worker, "unsloth_child.py")[0]
+    wait_until(lambda: children(worker, "child.py"), "Unsloth's process")
+    child = children(worker, "child.py")[0]
     kill_worker(run)
     wait_until(lambda: not child.is_running() or child.status() == psutil.STATUS_ZOMBIE, "its end")
     wait_until(lambda: service.store.observe(run).status is Status.INTERRUPTED, "the worker's end")

@@ -8,11 +8,10 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from ..config import DataGroup
-from ..errors import DatasetError
-from .findings import BASIC, KINDS, Finding, Findings, remedy, rows_of
-from .reading import Progress, Report, ShouldStop, open_data, read_rows
-from .validity import oddities
+from ..config.specs import DataGroup
+from .findings import Findings, refuse_bad_rows
+from .formats.reading import Progress, Report, ShouldStop, open_data, read_rows
+from .formats.validity import oddities
 
 
 @dataclass
@@ -75,25 +74,3 @@ def check(
         for kind in oddities(read.row):
             checked.findings.add(kind, read.place)
     return checked
-
-
-def refuse_bad_rows(findings: Findings, rows: int, usable: int, on_bad_rows: str) -> None:
-    """Raises for bad rows that the user has not said to skip, and for a source of which nothing is left."""
-    if rows == 0:
-        raise DatasetError("The dataset has no rows.", hint="Give a file with at least one row.")
-    bad = findings.errors()
-    if bad and on_bad_rows == "refuse":
-        count = sum(found.count for found in bad)
-        raise _refusal(bad, f"{count:,} of {rows_of(rows)} cannot be used", usable)
-    if usable == 0:
-        left_out = sorted(findings.sorted(), key=lambda found: -found.count)
-        raise _refusal(left_out, f"None of {rows_of(rows)} is left to train on", usable)
-
-
-def _refusal(findings: list[Finding], message: str, usable: int) -> DatasetError:
-    sentences = "; ".join(found.sentence() for found in findings[:3])
-    more = f"; and {len(findings) - 3} more kinds of trouble" if len(findings) > 3 else ""
-    error = KINDS[findings[0].kind].error if findings[0].severity == "error" else DatasetError
-    # Rows that `quality` left out are not had back by asking for it.
-    hint = remedy(findings, usable, "call again with").replace(BASIC, 'quality="off"')
-    return error(f"{message}: {sentences}{more}.", hint=f"{hint}.")

@@ -8,8 +8,8 @@ from dataclasses import dataclass, field
 from typing import Any, Literal, NamedTuple
 
 from ..errors import DatasetError, DatasetFormatError, DatasetParseError, DatasetValidationError
-from .decoding import TO_UTF_8
-from .rows import Place
+from .readers.decoding import TO_UTF_8
+from .readers.rows import Place
 
 Severity = Literal["error", "warning", "note"]
 SHOWN_PLACES = 5
@@ -229,3 +229,25 @@ def remedy(findings: list[Finding], usable: int, call: str) -> str:
         ways.append(f"{call} {' or '.join([*repairs][:3])}")
     text = ", or ".join(ways) or "correct the rows"
     return text[0].upper() + text[1:]
+
+
+def refuse_bad_rows(findings: Findings, rows: int, usable: int, on_bad_rows: str) -> None:
+    """Raises for bad rows that the user has not said to skip, and for a source of which nothing is left."""
+    if rows == 0:
+        raise DatasetError("The dataset has no rows.", hint="Give a file with at least one row.")
+    bad = findings.errors()
+    if bad and on_bad_rows == "refuse":
+        count = sum(found.count for found in bad)
+        raise _refusal(bad, f"{count:,} of {rows_of(rows)} cannot be used", usable)
+    if usable == 0:
+        left_out = sorted(findings.sorted(), key=lambda found: -found.count)
+        raise _refusal(left_out, f"None of {rows_of(rows)} is left to train on", usable)
+
+
+def _refusal(findings: list[Finding], message: str, usable: int) -> DatasetError:
+    sentences = "; ".join(found.sentence() for found in findings[:3])
+    more = f"; and {len(findings) - 3} more kinds of trouble" if len(findings) > 3 else ""
+    error = KINDS[findings[0].kind].error if findings[0].severity == "error" else DatasetError
+    # Rows that `quality` left out are not had back by asking for it.
+    hint = remedy(findings, usable, "call again with").replace(BASIC, 'quality="off"')
+    return error(f"{message}: {sentences}{more}.", hint=f"{hint}.")

@@ -19,22 +19,21 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from ..config import DataGroup
+from ..config.specs import DataGroup
 from ..errors import DatasetError
-from .check import refuse_bad_rows
-from .control_tokens import control_tokens
-from .encode import Encoder
-from .encoded_rows import EncodedRows
-from .findings import Findings
-from .garbage import rare_collections
-from .order import training_order
-from .outcomes import Outcome, Outcomes
-from .reading import Progress, Read, Report, ShouldStop, open_data, read_rows, treated
-from .selection import Selection, select
-from .sources import Source
-from .token_lengths import TokenLengths
-from .token_store import Examples, StoreWriter, stored, summary_of
-from .treatment import Treatment
+from .chat_template.control_tokens import control_tokens
+from .cleaning.transforms import Treatment, treated
+from .findings import Findings, refuse_bad_rows
+from .formats.reading import Progress, Read, Report, ShouldStop, open_data, read_rows
+from .readers.sources import Source
+from .split.order import training_order
+from .split.selection import Selection, select
+from .tokens.encode import Encoder
+from .tokens.encoded_rows import EncodedRows
+from .tokens.gc_pause import rare_collections
+from .tokens.row_log import Outcome, Outcomes
+from .tokens.token_lengths import TokenLengths
+from .tokens.token_store import Examples, StoreWriter, stored, summary_of
 
 if TYPE_CHECKING:
     import numpy as np

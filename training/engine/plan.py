@@ -14,7 +14,7 @@ from dataclasses import asdict, dataclass, field, fields
 from pathlib import Path
 from typing import Any, Literal, Protocol
 
-from ..data.example import Example
+from ..data.tokens.example import Example
 
 Precision = Literal["float32", "bfloat16"]
 Recompute = Literal["nothing", "gate_up", "everything"]

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import torch
 
-from .checkpoints import Checkpoints
+from .loop.checkpoints import Checkpoints
 from .plan import Data, Outcome, Plan, Report, ShouldStop
 
 
@@ -25,11 +25,11 @@ def run_engine(
         torch.backends.cuda.enable_cudnn_sdp(False)
     match plan.engine:
         case "packed":
-            from .packed_step import run
+            from .packed.engine import run
         case "autograd":
-            from .autograd_step import run
+            from .autograd.engine import run
         case "trl":
-            from .trl import run
+            from .trl.engine import run
         case "unsloth":
-            from .unsloth import run
+            from .unsloth.engine import run
     return run(plan, data, report, should_stop, checkpoints)

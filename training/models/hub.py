@@ -13,9 +13,9 @@ from pathlib import Path
 from typing import Any
 
 from ..errors import ModelLoadError, TrainingAbortedError
-from ..left_behind import left_behind_on_stop
+from ..files.background_call import left_behind_on_stop
 from ..redact import scrub
-from .presets import missing_from
+from .model_folder import missing_from
 
 Report = Callable[[str, float | None], None]
 ShouldStop = Callable[[], bool]

@@ -9,7 +9,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from ..errors import InputError, ModelLoadError, nearest
-from ..runs.durable import read_json
+from ..files.atomic_json import read_json
 
 FAMILIES = ("llama", "mistral", "qwen2", "qwen3", "smollm3")
 """`model_type`s of these decoders; SmolLM and SmolLM2 are of type llama."""

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import json
 import os
 import re
 from pathlib import Path
 from typing import Literal, NamedTuple
 
 from ..errors import InputError, nearest
+from .model_folder import missing_from
 
 
 class Preset(NamedTuple):
@@ -61,28 +61,6 @@ def classify_model(name: str) -> ModelSource:
         + f"Give a preset ({', '.join(PRESETS)}), a Hub id such as {PRESETS[DEFAULT_PRESET].hub_id}, "
         "or the absolute path of a model folder.",
     )
-
-
-def missing_from(folder: Path) -> str | None:
-    """What a folder lacks to be a model that can be loaded, in words, or None."""
-    if not (folder / "config.json").is_file():
-        if (folder / "adapter_config.json").is_file():
-            return "config.json: it holds a LoRA adapter, not a whole model"
-        return "config.json"
-    if not any(folder.glob("*.safetensors")):
-        return "weights in .safetensors files (pickle files are not loaded)"
-    try:
-        return next((shard for shard in _shards(folder) if not (folder / shard).is_file()), None)
-    except ValueError:
-        return "a readable model.safetensors.index.json"
-
-
-def _shards(folder: Path) -> list[str]:
-    index = folder / "model.safetensors.index.json"
-    if not index.is_file():
-        return []
-    weight_map: dict[str, str] = json.loads(index.read_text(encoding="utf-8")).get("weight_map", {})
-    return sorted(set(weight_map.values()))
 
 
 def looks_like_path(name: str) -> bool:

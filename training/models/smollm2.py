@@ -15,7 +15,7 @@ from typing import Any
 from zipfile import BadZipFile, ZipFile
 
 from ..errors import ModelLoadError, TrainingAbortedError
-from ..left_behind import POLL_S
+from ..files.background_call import POLL_S
 from ..redact import scrub
 from .gguf_llama import convert_gguf
 from .hub import Report, ShouldStop

@@ -11,8 +11,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from ..files.atomic_json import disk_full, is_disk_full
 from ..redact import scrub_all
-from .durable import disk_full, is_disk_full
 from .identity import now
 
 PHASE_SHARES = {

@@ -16,9 +16,9 @@ from typing import Any
 
 from pydantic import BaseModel, ConfigDict, ValidationError
 
-from ..config import AnySpec, read_spec
+from ..config.specs import AnySpec, read_spec
 from ..errors import ErrorRecord, RunFolderError
-from .durable import read_json, write_json
+from ..files.atomic_json import read_json, write_json
 from .locks import Lock
 
 

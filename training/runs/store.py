@@ -14,7 +14,7 @@ from contextlib import suppress
 from pathlib import Path
 from typing import NamedTuple
 
-from ..config import AnySpec
+from ..config.specs import AnySpec
 from ..errors import (
     ErrorRecord,
     InputError,
@@ -23,7 +23,7 @@ from ..errors import (
     RunInterruptedError,
     RunNotFoundError,
 )
-from .durable import disk_full, is_disk_full, read_json, sync_folder, write_json
+from ..files.atomic_json import disk_full, is_disk_full, read_json, sync_folder, write_json
 from .events import EventLog
 from .folder import ENDED, FINISHED, RunFolder, RunState, Status
 from .identity import boot_id, host, new_run_id, now, same_host, seconds_since

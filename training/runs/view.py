@@ -6,7 +6,7 @@ from typing import Any
 
 from pydantic import BaseModel, Field
 
-from ..config import DataSpec, ExportSpec, RegisterSpec, TrainSpec
+from ..config.specs import DataSpec, ExportSpec, RegisterSpec, TrainSpec
 from ..errors import ErrorRecord, RunFolderError
 from ..redact import cleaned
 from .events import Event, latest_events

@@ -12,10 +12,10 @@ import pytest
 from published_tokenizers import BYTES, QWEN_2, split
 
 from backpropagate.training.errors import GgufExportError
-from backpropagate.training.export.gguf_header import read_metadata
-from backpropagate.training.export.tokenizer import agreement
-from backpropagate.training.export.tokenizer.agreement import disagreements
-from backpropagate.training.export.tokenizer.tricky_text import tricky_strings
+from backpropagate.training.export.gguf.reader import read_metadata
+from backpropagate.training.export.tokenizer import tokenizer_parity as agreement
+from backpropagate.training.export.tokenizer.tokenizer_parity import disagreements
+from backpropagate.training.export.tokenizer.tokenizer_probes import tricky_strings
 
 Export = Callable[..., Any]
 

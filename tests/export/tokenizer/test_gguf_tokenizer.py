@@ -13,9 +13,9 @@ import pytest
 from published_tokenizers import ESCAPE, NO_SPACE_LEFT, PREPEND, merges_by_score, write_folder
 
 from backpropagate.training.errors import GgufExportError
-from backpropagate.training.export.gguf_header import read_metadata
-from backpropagate.training.export.tokenizer.agreement import disagreements
+from backpropagate.training.export.gguf.reader import read_metadata
 from backpropagate.training.export.tokenizer.gguf_tokenizer import gguf_tokenizer
+from backpropagate.training.export.tokenizer.tokenizer_parity import disagreements
 
 ADDED = ["<|endoftext|>", "<|im_start|>", "<|im_end|>"]
 
@@ -302,7 +302,7 @@ def test_a_broken_file_is_named(small_tokenizer: SmallTokenizer, content: str) -
 def test_importing_it_needs_neither_torch_nor_transformers() -> None:
     code = (
         "import sys, backpropagate.training.export.tokenizer.gguf_tokenizer, "
-        "backpropagate.training.export.tokenizer.agreement; "
+        "backpropagate.training.export.tokenizer.tokenizer_parity; "
         "print({'torch', 'transformers', 'numpy', 'gguf', 'tokenizers'} & set(sys.modules))"
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)

@@ -22,8 +22,8 @@ from published_tokenizers import (
     split,
 )
 
-from backpropagate.training.export.gguf_header import read_metadata
-from backpropagate.training.export.tokenizer.agreement import disagreements
+from backpropagate.training.export.gguf.reader import read_metadata
+from backpropagate.training.export.tokenizer.tokenizer_parity import disagreements
 
 Export = Callable[..., Any]
 LIMITS = {

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 
-from .pieces import Pieces
+from .template_parts import Pieces
 
 LAYOUT = """\
 {{- $before := OPENING }}{{ $end := "" }}

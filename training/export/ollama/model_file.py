@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from ...errors import OllamaError
-from ..gguf_header import GgufFormatError, read_gguf_header
+from ..gguf.reader import GgufFormatError, read_gguf_header
 
 TOKENS, TOKEN_TYPES = "tokenizer.ggml.tokens", "tokenizer.ggml.token_type"
 CONTROL_TYPES = frozenset({3, 4})  # control, and user-defined

@@ -9,9 +9,9 @@ from itertools import islice
 from pathlib import Path
 from typing import Any
 
-from ...config import DataGroup, TrainSpec
+from ...config.specs import DataGroup, TrainSpec
 from ...errors import BackpropagateError
-from ...runs.durable import read_json
+from ...files.atomic_json import read_json
 from ...runs.folder import RunFolder
 
 ROWS_LOOKED_AT = 20_000
@@ -79,11 +79,11 @@ def _held_out_questions(
 ) -> Iterator[Question]:
     """The first turns of the rows that the run held out."""
     # Imported when they are needed: reading datasets brings much in.
-    from ...data.control_tokens import control_tokens
-    from ...data.fingerprints import row_hash
-    from ...data.reading import Progress, read_rows
-    from ...data.submission import local_source
-    from ...data.treatment import Treatment
+    from ...data.chat_template.control_tokens import control_tokens
+    from ...data.cleaning.exact_duplicates import row_hash
+    from ...data.cleaning.transforms import Treatment
+    from ...data.formats.reading import Progress, read_rows
+    from ...data.local_source import local_source
 
     held_out = set(read_json(run.path / "provenance.json")["dataset"]["held_out_rows"])
     source = local_source(data, permit) if held_out else None
@@ -101,7 +101,7 @@ def _held_out_questions(
 
 
 def _first_turn(row: Any) -> Question | None:
-    from ...data.messages import Completion, Conversation, as_messages
+    from ...data.formats.messages import Completion, Conversation, as_messages
 
     if not isinstance(row, Conversation | Completion):
         return None

@@ -12,14 +12,14 @@ from collections.abc import Callable, Generator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 
+from ...config.ollama_names import ModelName, model_name
 from ...errors import OllamaError, TrainingAbortedError
 from .address import ollama_address
-from .creation import Creation, creation, require_files
+from .create_request import Creation, creation, require_files
+from .effective_template import TemplateInForce, template_in_force
 from .model_file import ModelFile, read_model_file
-from .names import ModelName, model_name
 from .registration import Registration, Request
 from .server import CHUNK, OllamaServer
-from .template_in_force import TemplateInForce, template_in_force
 
 Report = Callable[[str, str, float | None], None]
 """Takes the phase, a message, and the fraction done if that is known."""

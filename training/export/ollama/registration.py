@@ -7,8 +7,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from .effective_template import TemplateInForce
 from .question import DEFAULT, Question
-from .template_in_force import TemplateInForce
 
 
 @dataclass(frozen=True)

@@ -15,7 +15,7 @@ from typing import Any, Self, TypeVar
 
 import httpx2
 
-from ...left_behind import left_behind_on_stop
+from ...files.background_call import left_behind_on_stop
 from ...redact import cleaned
 from .address import Address
 from .failures import ended_early, explained, not_ollama, refusal

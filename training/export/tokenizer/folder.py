@@ -7,7 +7,7 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any
 
-from ...data.libraries import library
+from ...data.readers.libraries import library
 from ...errors import GgufExportError
 
 MAX_BYTES = 128 * 1024**2

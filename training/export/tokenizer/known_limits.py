@@ -10,7 +10,7 @@ import unicodedata
 from collections.abc import Callable, Iterable
 from typing import Any, NamedTuple
 
-from ...data.libraries import library
+from ...data.readers.libraries import library
 from .folder import TokenizerFolder
 from .token_types import TokenType
 

@@ -1,0 +1,1 @@
+"""Every setting, spec and result once. Imports pydantic and the standard library only."""

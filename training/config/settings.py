@@ -1,0 +1,170 @@
+"""The process's settings: from the environment, the home's `.env`, and the defaults of every group."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+from pydantic import Field, ValidationError
+from pydantic.fields import FieldInfo
+from pydantic_settings import BaseSettings, PydanticBaseSettingsSource, SettingsConfigDict
+
+from ..errors import InvalidSettingError, nearest
+from .specs import DataGroup, EvaluationGroup, Group, LoraGroup, ModelGroup, TrainingGroup, explain
+
+ENV_PREFIX = "BACKPROPAGATE_"
+
+
+class UnslothSettings(Group):
+    python: Annotated[
+        str | None,
+        Field(description="Python interpreter of an environment with Unsloth, for engine=unsloth."),
+    ] = None
+
+
+class Settings(BaseSettings):
+    """Defaults of every run and settings of this process, from the environment and the home's `.env`."""
+
+    model_config = SettingsConfigDict(
+        env_prefix=ENV_PREFIX, env_nested_delimiter="__", extra="forbid", frozen=True, env_ignore_empty=True
+    )
+
+    home: Annotated[Path, Field(description="Folder of runs, models and cache.")] = Path("~/.backpropagate")
+    runtime_dir: Annotated[Path | None, Field(description="Folder of the slots' locks.")] = None
+    python: Annotated[str | None, Field(description="Python interpreter of the workers.")] = None
+    log_level: Annotated[
+        Literal["DEBUG", "INFO", "WARNING", "ERROR"], Field(description="Least level that is logged.")
+    ] = "INFO"
+    log_json: Annotated[bool, Field(description="Log JSON lines instead of text.")] = False
+    log_file: Annotated[Path | None, Field(description="Log to this file as well as to stderr.")] = None
+    model: ModelGroup = ModelGroup()
+    data: DataGroup = DataGroup()
+    lora: LoraGroup = LoraGroup()
+    training: TrainingGroup = TrainingGroup()
+    evaluation: EvaluationGroup = EvaluationGroup()
+    unsloth: UnslothSettings = UnslothSettings()
+
+    @classmethod
+    def settings_customise_sources(
+        cls,
+        settings_cls: type[BaseSettings],
+        init_settings: PydanticBaseSettingsSource,
+        env_settings: PydanticBaseSettingsSource,
+        dotenv_settings: PydanticBaseSettingsSource,
+        file_secret_settings: PydanticBaseSettingsSource,
+    ) -> tuple[PydanticBaseSettingsSource, ...]:
+        return init_settings, env_settings, dotenv_settings
+
+
+NOT_IN_DOTENV = ("HOME", "RUNTIME_DIR", "PYTHON", "UNSLOTH__PYTHON", "ROOTS")
+"""What the `.env` file may not set: it could redirect what is run, or where is written."""
+
+
+def home_folder() -> Path:
+    """`BACKPROPAGATE_HOME`, or `~/.backpropagate`."""
+    return Path(os.environ.get(f"{ENV_PREFIX}HOME") or "~/.backpropagate").expanduser().absolute()
+
+
+def load_settings() -> Settings:
+    """The settings of this process: environment first, then `.env` in the home folder, then the defaults.
+
+    Raises:
+        InvalidSettingError: a name is unknown, a value out of bounds, or `.env` sets what it may not.
+    """
+    home = home_folder()
+    _require_folder(home, "HOME")
+    dotenv = home / ".env"
+    _check_dotenv(dotenv)
+    _check_names(os.environ, "the environment")
+    try:
+        # The file's name is an argument of BaseSettings, which pydantic's types do not show.
+        settings = Settings(_env_file=dotenv)  # pyright: ignore[reportCallIssue]
+    except ValidationError as error:
+        raise InvalidSettingError(
+            explain(error, prefix=ENV_PREFIX, separator="__"), hint="See `backprop info` for every setting."
+        ) from None
+    if settings.runtime_dir:
+        _require_folder(settings.runtime_dir.expanduser().absolute(), "RUNTIME_DIR")
+    absolute = {name: _absolute(getattr(settings, name)) for name in ("runtime_dir", "log_file")}
+    return settings.model_copy(update={"home": home, **absolute})
+
+
+def _require_folder(folder: Path, name: str) -> None:
+    """The folder, or the nearest one above it that is there, must be one that can be written to."""
+    there = next(parent for parent in (folder, *folder.parents) if parent.exists())
+    if not there.is_dir() or not os.access(there, os.W_OK) or there == Path("/proc"):
+        raise InvalidSettingError(
+            f"{ENV_PREFIX}{name}: {folder} cannot be a folder of this program ({there} is not writable).",
+            hint="Name a folder of your own, on a local disk.",
+        )
+
+
+def _absolute(path: Path | None) -> Path | None:
+    """Workers have another working folder, so a path must mean the same everywhere."""
+    return None if path is None else path.expanduser().absolute()
+
+
+def _check_dotenv(dotenv: Path) -> None:
+    if not dotenv.is_file():
+        return
+    from dotenv import dotenv_values
+
+    try:
+        values = dotenv_values(dotenv)
+    except UnicodeDecodeError as error:
+        raise InvalidSettingError(f"{dotenv} is not UTF-8.", hint="Save it as UTF-8.", cause=error) from error
+    for name, value in values.items():
+        if value is None:
+            raise InvalidSettingError(
+                f"{dotenv}: {name} has no value.", hint="Write NAME=VALUE on each line."
+            )
+    names = {name: value or "" for name, value in values.items()}
+    for name in names:
+        if name.upper().removeprefix(ENV_PREFIX) in NOT_IN_DOTENV:
+            raise InvalidSettingError(
+                f"{dotenv} sets {name}, which only the real environment may set.",
+                hint=f"Remove the line and set {name} where the server or the command is started.",
+            )
+        if not name.upper().startswith(ENV_PREFIX):
+            raise InvalidSettingError(
+                f"{dotenv} sets {name}, which is not a setting of backpropagate.",
+                hint=f"Names begin with {ENV_PREFIX}; set other variables in the environment itself.",
+            )
+    _check_names(names, str(dotenv))
+
+
+def _check_names(variables: Mapping[str, str], place: str) -> None:
+    known = environment_names()
+    for name in variables:
+        upper = name.upper()
+        if upper.startswith(ENV_PREFIX) and upper not in known:
+            close = nearest(upper, list(known))
+            raise InvalidSettingError(
+                f"{name} in {place} is not a setting.",
+                hint=f"Did you mean {close}?" if close else "See `backprop info` for every setting.",
+            )
+
+
+def values_of(settings: Settings) -> dict[str, Any]:
+    """What each environment variable, or its default, has come to: None, a number, or text."""
+    dumped = settings.model_dump(mode="json")
+    values: dict[str, Any] = {}
+    for field, value in dumped.items():
+        inner = value.items() if isinstance(getattr(settings, field), Group) else [("", value)]
+        for name, setting in inner:
+            values[f"{ENV_PREFIX}{field.upper()}{'__' if name else ''}{name.upper()}"] = setting
+    return values
+
+
+def environment_names() -> dict[str, FieldInfo]:
+    """Every environment variable that is read, with its definition."""
+    names: dict[str, FieldInfo] = {}
+    for field, info in Settings.model_fields.items():
+        if not isinstance(info.default, Group):
+            names[f"{ENV_PREFIX}{field.upper()}"] = info
+            continue
+        for inner, inner_info in type(info.default).model_fields.items():
+            names[f"{ENV_PREFIX}{field.upper()}__{inner.upper()}"] = inner_info
+    return names

@@ -1,0 +1,384 @@
+"""Every setting once, with default, unit and bounds: groups, the spec of a run, and the process's settings.
+
+A tool call, a command line and `Trainer(...)` all become a `TrainSpec` here; tool schemas, command-line
+options, environment variables (`BACKPROPAGATE_LORA__R`) and `.env` are read off the same definitions.
+Most settings have a flat name as well (`lora_r`, `dataset`), which is what people and assistants type.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Annotated, Any, Literal, TypedDict
+
+from pydantic import BaseModel, ConfigDict, Discriminator, TypeAdapter, ValidationError
+from pydantic.fields import FieldInfo
+
+from .fields import (
+    Accumulation,
+    BatchSize,
+    CheckpointSeconds,
+    CheckpointSteps,
+    Columns,
+    ControlTokens,
+    DatasetRevision,
+    DatasetSource,
+    DatasetSplit,
+    Dedupe,
+    Device,
+    EngineName,
+    Epochs,
+    EvalEvery,
+    ExportFormat,
+    ExportOutput,
+    GgufFile,
+    HeldOut,
+    ImportanceMatrix,
+    KeepTemplate,
+    LearningRate,
+    LoadIn4bit,
+    LoraAlpha,
+    LoraDropout,
+    LoraRank,
+    MaxGradNorm,
+    MaxNewTokens,
+    MaxSeqLength,
+    MergeSystem,
+    MicroBatchTokens,
+    ModelName,
+    OllamaName,
+    OllamaParameters,
+    OllamaQuestion,
+    OllamaSystem,
+    OnBadRows,
+    Order,
+    OutputFolder,
+    Overwrite,
+    Patience,
+    PreviewRows,
+    Private,
+    PrivateData,
+    Quality,
+    Quantization,
+    Questions,
+    RankStabilised,
+    Recompute,
+    RepoName,
+    Revision,
+    RunReference,
+    Samples,
+    Schedule,
+    Seed,
+    Separator,
+    Steps,
+    SystemPrompt,
+    TargetModules,
+    Threads,
+    TrainOn,
+    WarmupRatio,
+    WarmupSteps,
+    WeightDecay,
+)
+
+ENV_PREFIX = "BACKPROPAGATE_"
+FORMAT_VERSION = 1
+
+
+class Group(BaseModel):
+    """A group of settings: immutable, and strict about names."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True, validate_default=True)
+
+
+class ModelGroup(Group):
+    name: ModelName = "Qwen/Qwen2.5-7B-Instruct"
+    revision: Revision | None = None
+    load_in_4bit: LoadIn4bit = False
+
+
+class DataGroup(Group):
+    source: DatasetSource | None = None
+    samples: Samples | None = None
+    split: DatasetSplit | None = None
+    dataset_revision: DatasetRevision | None = None
+    columns: Columns | None = None
+    separator: Separator | None = None
+    max_seq_length: MaxSeqLength = 2048
+    train_on: TrainOn = "assistant"
+    on_bad_rows: OnBadRows = "refuse"
+    dedupe: Dedupe = "off"
+    quality: Quality = "off"
+    control_tokens: ControlTokens = "keep"
+    private_data: PrivateData = "keep"
+    merge_system: MergeSystem = False
+    order: Order = "shuffled"
+    held_out: HeldOut = 0.05
+
+
+class LoraGroup(Group):
+    r: LoraRank = 16
+    alpha: LoraAlpha = 32
+    dropout: LoraDropout = 0.0
+    target_modules: TargetModules = "all-linear"
+    rslora: RankStabilised = False
+
+
+class TrainingGroup(Group):
+    steps: Steps | None = None
+    epochs: Epochs = 3.0
+    batch_size: BatchSize = "auto"
+    gradient_accumulation_steps: Accumulation = 1
+    learning_rate: LearningRate = 2e-4
+    lr_scheduler: Schedule = "linear"
+    warmup_steps: WarmupSteps | None = None
+    weight_decay: WeightDecay = 0.0
+    max_grad_norm: MaxGradNorm = 1.0
+    seed: Seed = 42
+    warmup_ratio: WarmupRatio | None = None
+    engine: EngineName = "auto"
+    recompute: Recompute = "auto"
+    micro_batch_tokens: MicroBatchTokens | None = None
+    checkpoint_every_steps: CheckpointSteps | None = None
+    checkpoint_every_s: CheckpointSeconds = 300.0
+    device: Device = "auto"
+    threads: Threads | None = None
+
+
+class EvaluationGroup(Group):
+    eval_every: EvalEvery | None = None
+    patience: Patience | None = None
+    questions: Questions = []
+    max_new_tokens: MaxNewTokens = 64
+    system: SystemPrompt | None = None
+
+
+class Spec(Group):
+    """What a run was asked to do. Written once as spec.json, never changed.
+
+    Args:
+        roots: folders that may be read beside the user's home; None: as a person at the command line may.
+    """
+
+    format_version: Literal[1] = FORMAT_VERSION
+    roots: tuple[str, ...] | None = None
+
+    @property
+    def subject(self) -> str:
+        """The model, file or folder that the run is about, as people name it."""
+        raise NotImplementedError
+
+
+class DataSpec(Spec):
+    """What is asked of a model and a dataset."""
+
+    model: ModelGroup = ModelGroup()
+    data: DataGroup = DataGroup()
+
+    @property
+    def subject(self) -> str:
+        return self.model.name
+
+
+class InspectSpec(DataSpec):
+    """A look at a dataset, as a model would see it."""
+
+    kind: Literal["inspect"] = "inspect"
+    preview: PreviewRows = 3
+    seed: Seed = 42
+
+
+class TrainSpec(DataSpec):
+    """A training."""
+
+    kind: Literal["train"] = "train"
+    lora: LoraGroup = LoraGroup()
+    training: TrainingGroup = TrainingGroup()
+    evaluation: EvaluationGroup = EvaluationGroup()
+    output: OutputFolder | None = None
+    parent: RunReference | None = None
+
+
+class ExportSpec(Spec):
+    """A trained model as a file or folder of its own.
+
+    Args:
+        model: the base, or the whole model that is exported.
+        adapter: folder of the LoRA adapter; None exports the model as it is.
+        run: the training run that the adapter comes from.
+    """
+
+    kind: Literal["export"] = "export"
+    model: ModelGroup = ModelGroup()
+    adapter: str | None = None
+    run: RunReference | None = None
+    format: ExportFormat = "gguf"
+    quantization: Quantization = "q4_k_m"
+    imatrix: ImportanceMatrix = False
+    output: ExportOutput | None = None
+
+    @property
+    def subject(self) -> str:
+        return self.model.name
+
+    @property
+    def label(self) -> str:
+        """The name of what is exported, e.g. `smollm2-135m-a7f3`: the base, and what tells the run, or else
+        the adapter, from others."""
+        base = Path(self.model.name).name.lower()
+        if self.run is not None:
+            return f"{base}-{self.run.rpartition('-')[2]}"
+        return f"{base}-{Path(self.adapter).name.lower()}" if self.adapter else base
+
+
+class RegisterSpec(Spec):
+    """A GGUF as a model of an Ollama server.
+
+    Args:
+        run: the training run whose held-out rows and answers the model is tried with.
+    """
+
+    kind: Literal["register"] = "register"
+    gguf: GgufFile
+    run: RunReference | None = None
+    name: OllamaName
+    system: OllamaSystem | None = None
+    parameters: OllamaParameters = {}
+    keep_template: KeepTemplate = False
+    overwrite: Overwrite = False
+    question: OllamaQuestion | None = None
+
+    @property
+    def subject(self) -> str:
+        return self.name
+
+
+class PushSpec(Spec):
+    """An adapter or a merged model as a repository of the Hub. The access token is never part of it.
+
+    Args:
+        folder: what is uploaded.
+        run: the training run that it comes from.
+    """
+
+    kind: Literal["push"] = "push"
+    folder: str
+    run: RunReference | None = None
+    repo: RepoName
+    private: Private = True
+    overwrite: Overwrite = False
+
+    @property
+    def subject(self) -> str:
+        return self.repo
+
+
+AnySpec = TrainSpec | InspectSpec | ExportSpec | RegisterSpec | PushSpec
+"""The spec of any run."""
+
+GROUPS: dict[str, type[Group]] = {
+    "model": ModelGroup,
+    "data": DataGroup,
+    "lora": LoraGroup,
+    "training": TrainingGroup,
+    "evaluation": EvaluationGroup,
+}
+
+
+class TrainArguments(TypedDict, total=False):
+    """The flat names of a training's settings beside `model` and `dataset`, as `Trainer(...)` takes them."""
+
+    revision: str | None
+    load_in_4bit: bool
+    split: str | None
+    dataset_revision: str | None
+    columns: dict[str, str] | None
+    separator: str | None
+    samples: int | None
+    max_seq_length: int
+    train_on: str
+    on_bad_rows: str
+    dedupe: str
+    quality: str
+    control_tokens: str
+    private_data: str
+    merge_system: bool
+    order: str
+    held_out: float
+    lora_r: int
+    lora_alpha: int
+    lora_dropout: float
+    lora_target_modules: str | list[str]
+    lora_rslora: bool
+    steps: int | None
+    epochs: float
+    batch_size: int | str
+    gradient_accumulation_steps: int
+    learning_rate: float
+    lr_scheduler: str
+    warmup_steps: int | None
+    weight_decay: float
+    max_grad_norm: float
+    seed: int
+    warmup_ratio: float | None
+    engine: str
+    recompute: str
+    micro_batch_tokens: int | None
+    checkpoint_every_steps: int | None
+    checkpoint_every_s: float
+    eval_every: int | None
+    patience: int | None
+    device: str
+    threads: int | None
+    questions: list[str]
+    max_new_tokens: int
+    system: str | None
+    output: str | None
+
+
+def flat_name(group: str, field: str) -> str:
+    """The name under which people type a setting: `lora.r` is `lora_r`, `training.steps` is `steps`."""
+    special = {("model", "name"): "model", ("data", "source"): "dataset"}
+    return special.get((group, field), f"lora_{field}" if group == "lora" else field)
+
+
+def flat_fields() -> dict[str, tuple[str, str, FieldInfo]]:
+    """Flat name → (group, field, definition), in the order of the spec."""
+    return {
+        flat_name(group, field): (group, field, info)
+        for group, model in GROUPS.items()
+        for field, info in model.model_fields.items()
+    }
+
+
+def read_spec(record: Mapping[str, Any]) -> AnySpec:
+    """The spec that spec.json holds; ValidationError if it holds anything else."""
+    kinds = Annotated[AnySpec, Discriminator("kind")]
+    return TypeAdapter[AnySpec](kinds).validate_python(record)
+
+
+def explain(error: ValidationError, *, prefix: str = "", separator: str = ".") -> str:
+    """A pydantic error in one line: each argument, what it was given and what is allowed."""
+    parts: list[str] = []
+    for item in error.errors(include_url=False):
+        location = [str(part) for part in item["loc"]]
+        if prefix:
+            name = prefix + separator.join(location[:2]).upper()
+        elif len(location) > 1 and location[0] in GROUPS:
+            name = flat_name(location[0], location[1])
+        else:
+            name = location[0] if location else "arguments"
+        given = "" if item["type"] == "missing" else f", not {_shown(item['input'])}"
+        sentence = f"{name} is missing" if not given else f"{name}: {_lower(item['msg'])}{given}"
+        if not any(part.startswith(name) for part in parts):
+            parts.append(sentence)
+    return "; ".join(parts) + "."
+
+
+def _lower(text: str) -> str:
+    text = text.removeprefix("Value error, ").removeprefix("Input ")
+    return text[:1].lower() + text[1:]
+
+
+def _shown(value: object) -> str:
+    text = repr(value)
+    return text if len(text) <= 60 else text[:57] + "…"

@@ -1,0 +1,1 @@
+"""From a conversation to text, and which of its characters the assistant wrote."""

@@ -1,0 +1,1 @@
+"""Optional changes and checks of rows: duplicates, quality, private data, control tokens."""

@@ -1,0 +1,176 @@
+"""Rows that nearly repeat one another: MinHash over word triples, and locality-sensitive hashing on the disk.
+
+MinHash (Broder, 1997) estimates the Jaccard similarity of two sets of word triples from 128 numbers each;
+rows that share one of 16 bands of 8 numbers are compared (about half of the pairs of similarity 0.71 are, and
+95 % of those of 0.8). Signatures and bands lie in temporary files, 650 bytes a row. Memory grows by about
+40 MB for a million rows: the keys of one band, their order, and the number and the cluster of each row.
+
+System messages are left out, since rows that share a long one are not alike for that.
+"""
+
+from __future__ import annotations
+
+import tempfile
+from itertools import chain
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from ..formats.messages import Recognised, texts_of
+from ..readers.libraries import library
+from .word_hashes import hashed_words
+
+if TYPE_CHECKING:
+    import numpy as np
+    from numpy.typing import NDArray
+
+PERMUTATIONS, BANDS = 128, 16
+SIMILARITY = 0.8
+BATCH, BATCH_CHARACTERS = 512, 2**19
+"""Rows are sketched together when there are so many of either."""
+
+LEAST_WORDS = 8
+"""Shorter rows say too little to be called alike; only equal ones are duplicates."""
+
+
+class NearDuplicates:
+    """An index of rows by what they say, on the disk. Add all rows, then ask for the clusters."""
+
+    def __init__(self, folder: Path | None = None) -> None:
+        self._minhash = library("rensa", "Finding near duplicates").RMinHash
+        self._folder = tempfile.TemporaryDirectory(prefix="near-duplicates-", dir=folder)
+        names = ["numbers", "signatures", *(f"band-{band}" for band in range(BANDS))]
+        self._files = {name: (Path(self._folder.name) / name).open("w+b") for name in names}
+        self._texts: list[str] = []
+        self._waiting: list[int] = []
+        self._characters = 0
+
+    def __enter__(self) -> NearDuplicates:
+        return self
+
+    def __exit__(self, *error: object) -> None:
+        for file in self._files.values():
+            file.close()
+        self._folder.cleanup()
+
+    def add(self, number: int, row: Recognised) -> None:
+        """Adds a row; `number` is its place in the result of `clusters`."""
+        text = " ".join([text for role, text in texts_of(row) if role != "system"])
+        self._texts.append(text)
+        self._waiting.append(number)
+        self._characters += len(text)
+        if len(self._texts) == BATCH or self._characters > BATCH_CHARACTERS:
+            self._flush()
+
+    def _flush(self) -> None:
+        import numpy as np
+
+        words, edges = hashed_words(self._texts)
+        long = np.flatnonzero(np.diff(edges) >= LEAST_WORDS)
+        if len(long):
+            matrix = self._minhash.digest_matrix_from_flat_token_hashes(
+                *_triples(words, edges[:-1][long], edges[1:][long]), num_perm=PERMUTATIONS, seed=1
+            )
+            flat = chain.from_iterable(matrix.to_rows())
+            signatures = np.fromiter(flat, np.uint32, len(long) * PERMUTATIONS).reshape(-1, PERMUTATIONS)
+            self._files["signatures"].write(signatures.tobytes())
+            for band, keys in enumerate(_band_keys(signatures)):
+                self._files[f"band-{band}"].write(keys.tobytes())
+            self._files["numbers"].write(np.array(self._waiting, np.int32)[long].tobytes())
+        self._texts.clear()
+        self._waiting.clear()
+        self._characters = 0
+
+    def clusters(self, rows: int) -> NDArray[np.int32]:
+        """For each of `rows` rows the first row that it nearly repeats, which may be itself."""
+        import numpy as np
+
+        self._flush()
+        first = np.arange(rows, dtype=np.int32)
+        numbers = self._read("numbers", np.dtype(np.int32))
+        for band in range(BANDS):
+            for members in _groups(self._read(f"band-{band}", np.dtype(np.uint64))):
+                self._join(first, numbers, members)
+        return _roots(first)
+
+    def _join(self, first: NDArray[np.int32], numbers: NDArray[np.int32], members: NDArray[np.int64]) -> None:
+        """Puts those of a band's rows that are like its first row into that one's cluster."""
+        root = _root(first, int(numbers[members[0]]))
+        apart = [member for member in members[1:].tolist() if _root(first, int(numbers[member])) != root]
+        leader = self._signatures(members[:1].tolist())
+        for start in range(0, len(apart), BATCH):
+            block = apart[start : start + BATCH]
+            alike = (self._signatures(block) == leader).mean(axis=1) >= SIMILARITY
+            for member, same in zip(block, alike.tolist(), strict=True):
+                if same:
+                    other = _root(first, int(numbers[member]))
+                    first[max(root, other)] = root = min(root, other)
+
+    def _read(self, name: str, dtype: np.dtype[Any]) -> NDArray[Any]:
+        import numpy as np
+
+        self._files[name].seek(0)
+        return np.fromfile(self._files[name], dtype)
+
+    def _signatures(self, members: list[int]) -> NDArray[np.uint32]:
+        """Some rows' signatures, read from the disk: (members, permutations)."""
+        import numpy as np
+
+        file = self._files["signatures"]
+        result = np.empty((len(members), PERMUTATIONS), np.uint32)
+        for index, member in enumerate(members):
+            file.seek(member * PERMUTATIONS * 4)
+            result[index] = np.frombuffer(file.read(PERMUTATIONS * 4), np.uint32)
+        return result
+
+
+def _triples(
+    words: NDArray[np.uint64], starts: NDArray[np.int64], ends: NDArray[np.int64]
+) -> tuple[NDArray[np.uint64], list[int]]:
+    """A hash of every three words in a row, of some rows in one array, and where each row's begin and end.
+
+    Args:
+        starts, ends: (rows,) where the rows' words begin and end, in ascending order.
+    """
+    import numpy as np
+
+    with np.errstate(over="ignore"):
+        triples = words[:-2] * np.uint64(0x9E3779B1) + words[1:-1] * np.uint64(0x85EBCA77) + words[2:]
+    change = np.zeros(len(words), np.int8)
+    change[starts], change[ends - 2] = 1, -1  # where a row's triples begin, and behind the last of them
+    within = np.cumsum(change[: len(triples)], dtype=np.int8).view(bool)
+    return triples[within], [0, *np.cumsum(ends - starts - 2).tolist()]
+
+
+def _band_keys(signatures: NDArray[np.uint32]) -> NDArray[np.uint64]:
+    """One number for each band of each signature: (bands, rows)."""
+    import numpy as np
+
+    width = PERMUTATIONS // BANDS
+    weights = np.random.RandomState(7).randint(1, 2**63, width).astype(np.uint64) | np.uint64(1)
+    with np.errstate(over="ignore"):
+        keys = signatures.astype(np.uint64).reshape(-1, BANDS, width) @ weights
+    return np.ascontiguousarray(keys.T)
+
+
+def _groups(keys: NDArray[np.uint64]) -> list[NDArray[np.int64]]:
+    """The places of equal keys, for each key that occurs more than once, in the rows' order."""
+    import numpy as np
+
+    order = np.argsort(keys, kind="stable")
+    keys = keys[order]
+    repeats = np.concatenate([[False], keys[1:] == keys[:-1], [False]])
+    runs = np.flatnonzero(repeats[1:] != repeats[:-1]).reshape(-1, 2)
+    return [order[start : end + 1] for start, end in runs.tolist()]
+
+
+def _root(first: NDArray[np.int32], number: int) -> int:
+    while first[number] != number:
+        first[number] = first[first[number]]
+        number = int(first[number])
+    return number
+
+
+def _roots(first: NDArray[np.int32]) -> NDArray[np.int32]:
+    while (first[first] != first).any():
+        first = first[first]
+    return first

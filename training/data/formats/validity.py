@@ -1,0 +1,81 @@
+"""Whether a recognised row can be trained on, and what is odd about it."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from itertools import pairwise
+
+from ..readers.rows import RowError
+from .messages import Completion, Conversation, Message, Preference, Recognised, Text
+
+
+def require_trainable(row: Recognised) -> None:
+    """Raises RowError when there is nothing in the row to learn, or no way yet to learn it."""
+    if isinstance(row, Preference):
+        raise RowError("preference", f"format {row.format}")
+    if isinstance(row, Text):
+        if not row.text.strip():
+            raise RowError("empty", "the text is empty")
+    elif isinstance(row, Completion):
+        if not row.completion.strip():
+            raise RowError("empty", "the completion is empty")
+    else:
+        _require_answers(row)
+
+
+def _require_answers(row: Conversation) -> None:
+    roles = [message["role"] for message in row.messages]
+    answers = [
+        message
+        for index, message in enumerate(row.messages)
+        if message["role"] == "assistant" and index not in row.silent
+    ]
+    if not answers:
+        raise RowError("no_assistant", f"roles: {' '.join(roles[:6])}" if roles else "no turns")
+    if not any(says_something(message) for message in answers):
+        raise RowError("empty", "every assistant turn is empty")
+    asked = [index for index, role in enumerate(roles) if role in ("user", "tool")]
+    if asked and "assistant" not in roles[asked[0] :]:
+        raise RowError("swapped_roles", f"roles: {' '.join(roles[:6])}")
+
+
+def says_something(message: Message) -> bool:
+    """Whether a message has text, a thought or a tool call."""
+    return bool(message["content"].strip() or message.get("tool_calls") or message.get("reasoning_content"))
+
+
+def oddities(row: Recognised) -> Iterator[str]:
+    """The kinds of warnings that the row's turns deserve, each once."""
+    if isinstance(row, Completion) and not row.prompt.strip():
+        yield "empty_turn"
+    if not isinstance(row, Conversation):
+        return
+    messages = row.messages
+    roles = [message["role"] for message in messages]
+    if any(not says_something(message) for message in messages if message["role"] != "system"):
+        yield "empty_turn"
+    if not {"user", "tool"} & set(roles):
+        yield "one_sided"
+    elif roles[-1] in ("user", "tool"):
+        yield "unanswered_end"
+    if any(before == after and before in ("user", "assistant") for before, after in pairwise(roles)):
+        yield "repeated_role"
+    if "system" in roles[1:]:
+        yield "late_system"
+
+
+def turn_pattern(row: Recognised) -> str:
+    """The row's turns in short: `system (user assistant)x3`."""
+    if isinstance(row, Text):
+        return "text"
+    if isinstance(row, Completion):
+        return "prompt completion"
+    if isinstance(row, Preference):
+        return row.format
+    roles = [message["role"] for message in row.messages]
+    head = roles[:1] if roles[:1] == ["system"] else []
+    pairs = roles[len(head) :]
+    count, odd = divmod(len(pairs), 2)
+    if count > 1 and not odd and pairs == ["user", "assistant"] * count:
+        return " ".join([*head, f"(user assistant)x{count}"])
+    return " ".join(roles[:8]) + (" …" if len(roles) > 8 else "")

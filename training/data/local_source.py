@@ -1,0 +1,41 @@
+"""What can be known of a dataset when a run is asked for: without a network, and without its rows."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Callable
+from pathlib import Path
+
+from ..config.specs import DataGroup
+from ..errors import DatasetError
+from .formats.reading import open_data
+from .readers.sources import Source, is_hub_name
+
+
+def local_source(data: DataGroup, permit: Callable[[Path], object]) -> Source | None:
+    """The dataset's files, or None for a dataset of the Hub.
+
+    Raises:
+        DatasetError: there is no such file, its type cannot be read, or there is nothing in it.
+        PathForbiddenError: a file may not be read.
+    """
+    if isinstance(data.source, str) and is_on_hub(data.source):
+        return None
+    source = open_data(data, permit)
+    if source.size() == 0:
+        names = ", ".join(part.name for part in source.parts[:3])
+        raise DatasetError(f"{names} is empty.", hint="Give a file with at least one row.")
+    return source
+
+
+def content_of(data: DataGroup, permit: Callable[[Path], object]) -> str:
+    """A hash that changes with the dataset's content; for a Hub dataset, with its name and revision."""
+    source = local_source(data, permit)
+    if source is not None:
+        return source.content_hash()
+    return hashlib.sha256(f"{data.source} {data.split} {data.dataset_revision}".encode()).hexdigest()
+
+
+def is_on_hub(name: str) -> bool:
+    """Whether a dataset is one of the Hub: it has such a name, and no file of that name exists."""
+    return is_hub_name(name) and not Path(name).expanduser().exists()

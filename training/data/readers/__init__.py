@@ -1,0 +1,1 @@
+"""From a path or a Hub dataset to raw rows, each with its file and line."""

@@ -1,0 +1,268 @@
+"""From a path to lines of text: compression, encodings, and the limits that keep memory constant."""
+
+from __future__ import annotations
+
+import gzip
+import io
+import os
+import stat
+import zlib
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any, BinaryIO, NamedTuple, Protocol
+
+from ...errors import (
+    BackpropagateError,
+    DatasetFormatError,
+    DatasetNotFoundError,
+    DatasetParseError,
+    PathForbiddenError,
+)
+from .libraries import library
+
+MAX_ROW_BYTES = 64 * 2**20
+"""A longer row is refused: it is no training example, and would be held in memory whole."""
+
+BOMB_BYTES = 256 * 2**20
+BOMB_RATIO = 200
+"""Text compresses some ten times. A file that expands to more than `BOMB_BYTES` and `BOMB_RATIO` times its
+size is refused."""
+
+GZIP_MAGIC = b"\x1f\x8b"
+ZSTD_MAGIC = b"\x28\xb5\x2f\xfd"
+ENCODINGS = ((b"\xef\xbb\xbf", "utf-8"), (b"\xff\xfe", "utf-16-le"), (b"\xfe\xff", "utf-16-be"))
+TO_UTF_8 = "iconv -f latin1 -t utf-8"
+"""A command for the encoding that files have most often instead."""
+
+UTF_32 = (b"\xff\xfe\x00\x00", b"\x00\x00\xfe\xff")
+
+
+class Line(NamedTuple):
+    """One physical line without its end, or the reason why it is none."""
+
+    number: int
+    text: str
+    kind: str | None = None
+    reason: str = ""
+
+
+class CountedFile(io.FileIO):
+    """A file that tells how many of its bytes were read, whatever reads it."""
+
+    def __init__(self, path: Path, on_read: Callable[[int], None]) -> None:
+        super().__init__(path, "rb")
+        self._on_read = on_read
+
+    def readinto(self, buffer: memoryview) -> int | None:  # pyright: ignore[reportIncompatibleMethodOverride]
+        count = super().readinto(buffer)
+        self._on_read(count or 0)
+        return count
+
+
+class Readable(Protocol):
+    """What decompresses: gives at most so many bytes, none at the end."""
+
+    def read(self, size: int, /) -> bytes: ...
+
+
+class ExpandingStream(io.RawIOBase):
+    """A decompressed stream that stops a zip bomb and explains damaged data."""
+
+    def __init__(self, raw: BinaryIO, inner: Readable, path: Path, compressed_size: int) -> None:
+        self._raw, self._inner, self._path = raw, inner, path
+        self._expanded, self._limit = 0, max(BOMB_BYTES, BOMB_RATIO * compressed_size)
+
+    def readable(self) -> bool:
+        return True
+
+    def readinto(self, buffer: memoryview) -> int:  # pyright: ignore[reportIncompatibleMethodOverride]
+        try:
+            data = self._inner.read(len(buffer))
+        except (OSError, EOFError, zlib.error, ValueError) as error:
+            raise DatasetParseError(
+                f"{self._path} is damaged after {self._expanded:,} expanded bytes: {error}.",
+                hint="Compress the file again, or give it uncompressed.",
+            ) from None
+        self._expanded += len(data)
+        if self._expanded > self._limit:
+            raise DatasetParseError(
+                f"{self._path} expands to more than {self._limit:,} bytes, over {BOMB_RATIO} times its size.",
+                hint="If that is right, decompress it and give the plain file.",
+            )
+        buffer[: len(data)] = data
+        return len(data)
+
+    def close(self) -> None:
+        self._raw.close()
+        super().close()
+
+
+class ZstdReader:
+    """Decompresses frames of zstd, in steps so small that even a bomb fits into memory."""
+
+    STEP = 1024
+    """Compressed bytes; a block of 4 expands to at most 128 KiB, so these to at most 32 MiB."""
+
+    def __init__(self, raw: BinaryIO) -> None:
+        self._raw = raw
+        self._zstd = library("zstandard", "Reading .zst files")
+        self._frame = self._new_frame()
+        self._ready = memoryview(b"")
+        self._begun = False
+
+    def _new_frame(self) -> Any:
+        return self._zstd.ZstdDecompressor(max_window_size=2**27).decompressobj()
+
+    def read(self, size: int, /) -> bytes:
+        while not self._ready:
+            data = self._raw.read(self.STEP)
+            if not data:
+                if self._begun:
+                    raise EOFError("the last frame has no end")
+                return b""
+            self._ready = memoryview(self._expanded(data))
+        result, self._ready = self._ready[:size], self._ready[size:]
+        return bytes(result)
+
+    def _expanded(self, data: bytes) -> bytes:
+        parts: list[bytes] = []
+        while data:
+            try:
+                parts.append(self._frame.decompress(data))
+            except self._zstd.ZstdError as error:
+                raise ValueError(str(error)) from None
+            self._begun = not self._frame.eof
+            data = self._frame.unused_data if self._frame.eof else b""
+            if self._frame.eof:
+                self._frame = self._new_frame()
+        return b"".join(parts)
+
+
+def regular_file(path: Path) -> os.stat_result:
+    """The file's stat.
+
+    Raises:
+        DatasetNotFoundError: nothing is there.
+        DatasetFormatError: it is a pipe, a socket or a device, which could block for ever.
+        PathForbiddenError: the operating system does not let us read it.
+    """
+    try:
+        found = path.stat()
+    except PermissionError:
+        raise PathForbiddenError(f"{path} may not be read: permission denied.") from None
+    except OSError as error:
+        raise DatasetNotFoundError(f"There is no dataset at {path}: {error.strerror}.") from None
+    if not stat.S_ISREG(found.st_mode):
+        raise DatasetFormatError(
+            f"{path} is not a regular file.",
+            hint="Give a file, a folder, a pattern such as data/*.jsonl, or a Hub name.",
+        )
+    return found
+
+
+def open_bytes(path: Path, on_read: Callable[[int], None] = lambda count: None) -> io.BufferedReader:
+    """The file's bytes, decompressed if it is gzip or zstd (recognised by content, not by name)."""
+    size = regular_file(path).st_size
+    try:
+        raw: io.BufferedReader = io.BufferedReader(CountedFile(path, on_read), 2**18)
+    except PermissionError:
+        raise PathForbiddenError(f"{path} may not be read: permission denied.") from None
+    head = raw.peek(4)[:4]
+    try:
+        if head.startswith(GZIP_MAGIC):
+            inner: Readable = gzip.GzipFile(fileobj=raw)
+        elif head.startswith(ZSTD_MAGIC):
+            inner = ZstdReader(raw)
+        elif path.suffix in (".gz", ".zst") and size > 0:
+            raise DatasetFormatError(
+                f"{path} is named {path.suffix} but is not compressed so.", hint="Rename the file."
+            )
+        else:
+            return raw
+    except BackpropagateError:
+        raw.close()
+        raise
+    return io.BufferedReader(ExpandingStream(raw, inner, path, size), 2**18)
+
+
+def encoding_of(stream: io.BufferedReader, path: Path) -> str:
+    """The text's encoding, with the byte order mark already read.
+
+    Raises:
+        DatasetParseError: it is UTF-32, UTF-16 without a mark, or no text at all.
+    """
+    head = stream.peek(64)[:64]
+    if head.startswith(UTF_32):
+        raise DatasetParseError(f"{path} is UTF-32.", hint="Save it as UTF-8.")
+    for mark, name in ENCODINGS:
+        if head.startswith(mark):
+            stream.read(len(mark))
+            return name
+    if len(head) >= 8 and (head[1::2].count(0) > len(head) // 4 or head[::2].count(0) > len(head) // 4):
+        raise DatasetParseError(
+            f"{path} begins with NUL bytes: UTF-16 without a byte order mark, or a binary file.",
+            hint="Save it as UTF-8.",
+        )
+    return "utf-8"
+
+
+def read_lines(path: Path, on_read: Callable[[int], None] = lambda count: None) -> Iterator[Line]:
+    """The physical lines of a text file; one that cannot be decoded or is too long carries its reason."""
+    with open_bytes(path, on_read) as stream:
+        encoding = encoding_of(stream, path)
+        lines = _byte_lines(stream) if encoding == "utf-8" else _wide_lines(stream, encoding)
+        for number, line in enumerate(lines, start=1):
+            if line is None:
+                yield Line(number, "", "too_long", f"longer than {MAX_ROW_BYTES // 2**20} MiB")
+                continue
+            try:
+                yield Line(number, line.decode(encoding).rstrip("\r\n"))
+            except UnicodeDecodeError as error:
+                yield Line(number, "", "encoding", _undecodable(line, error, encoding))
+
+
+def _undecodable(line: bytes, error: UnicodeDecodeError, encoding: str) -> str:
+    return f"byte 0x{line[error.start]:02x} at byte {error.start + 1} is not {encoding.upper()}"
+
+
+def _byte_lines(stream: BinaryIO) -> Iterator[bytes | None]:
+    while line := stream.readline(MAX_ROW_BYTES + 1):
+        if len(line) <= MAX_ROW_BYTES:
+            yield line
+            continue
+        while line and not line.endswith(b"\n"):
+            line = stream.readline(2**20)
+        yield None
+
+
+def _wide_lines(stream: BinaryIO, encoding: str) -> Iterator[bytes | None]:
+    """Lines of UTF-16, where a newline is two bytes and one of them may be half of another character."""
+    newline = "\n".encode(encoding)
+    rest = b""
+    while block := stream.read(2**16):
+        rest += block
+        start = 0
+        while (end := _aligned(rest, newline, start)) >= 0:
+            yield rest[start : end + 2]
+            start = end + 2
+        rest = rest[start:]
+        if len(rest) > MAX_ROW_BYTES:
+            yield None
+            rest = _skip_line(stream, newline)
+    if rest:
+        yield rest
+
+
+def _aligned(data: bytes, newline: bytes, start: int) -> int:
+    found = data.find(newline, start)
+    while found >= 0 and found % 2:
+        found = data.find(newline, found + 1)
+    return found
+
+
+def _skip_line(stream: BinaryIO, newline: bytes) -> bytes:
+    while block := stream.read(2**16):
+        end = _aligned(block, newline, 0)
+        if end >= 0:
+            return block[end + 2 :]
+    return b""

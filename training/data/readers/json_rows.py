@@ -1,0 +1,298 @@
+"""Rows of JSON Lines and of JSON files, streamed.
+
+A JSON file holds an array of rows, an object of columns, one row, or, misnamed, JSON Lines. Arrays are read
+element by element, so that a file larger than memory can be read, and so that an element that is broken costs
+only itself: its end is found by counting brackets.
+"""
+
+from __future__ import annotations
+
+import codecs
+import json
+import re
+from collections.abc import Callable, Iterator
+from contextlib import closing
+from itertools import islice
+from pathlib import Path
+from typing import Any, NoReturn
+
+from ...errors import DatasetParseError
+from .decoding import MAX_ROW_BYTES, TO_UTF_8, encoding_of, open_bytes, read_lines
+from .rows import BadRow, Place, Row
+
+OnRead = Callable[[int], None]
+CHUNK = 2**20
+MAX_COLUMNS_BYTES = 512 * 2**20
+"""An object of columns cannot be streamed; a larger one is refused."""
+
+BRACKET = re.compile(r'["{}\[\]]')
+QUOTE = re.compile(r'["\\]')
+BARE = re.compile(r"[^,\]]*")
+SPACE = re.compile(r"[ \t\r\n]*")
+
+
+class NotFiniteError(ValueError):
+    """NaN and Infinity are no JSON, and would train as the text "nan"."""
+
+
+def _not_finite(constant: str) -> NoReturn:
+    raise NotFiniteError(f"{constant} is not valid JSON")
+
+
+DECODER = json.JSONDecoder(parse_constant=_not_finite)
+
+
+def json_value(text: str) -> Any:
+    """`text` as JSON.
+
+    Raises:
+        ValueError: it is not strict JSON, is nested too deeply, or holds half of a surrogate pair.
+    """
+    try:
+        value = DECODER.decode(text)
+    except json.JSONDecodeError as error:
+        raise ValueError(f"{error.msg} at column {error.pos + 1}") from None
+    except RecursionError:
+        raise ValueError("nested too deeply") from None
+    if "\\u" in text:
+        _refuse_surrogates(value)
+    return value
+
+
+def _refuse_surrogates(value: object) -> None:
+    try:
+        json.dumps(value, ensure_ascii=False).encode()
+    except UnicodeEncodeError:
+        raise ValueError("an escape such as \\ud83d is half of a character") from None
+
+
+def json_lines(path: Path, name: str, on_read: OnRead) -> Iterator[Row | BadRow]:
+    """The rows of a JSON Lines file; empty lines are no rows."""
+    for line in read_lines(path, on_read):
+        place = Place(name, line.number)
+        if line.kind:
+            yield BadRow(place, line.kind, line.reason)
+        elif line.text and not line.text.isspace():
+            yield row_of(line.text, place)
+
+
+def row_of(text: str, place: Place) -> Row | BadRow:
+    """One JSON text as a row."""
+    try:
+        value = json_value(text)
+    except ValueError as error:
+        reason = "holds NUL bytes" if "\0" in text else str(error)
+        return BadRow(place, "parse", reason)
+    return checked_row(value, place)
+
+
+def checked_row(value: Any, place: Place) -> Row | BadRow:
+    """A JSON value as a row, which must be an object."""
+    if isinstance(value, dict):
+        return Row(place, value)  # pyright: ignore[reportUnknownArgumentType]
+    return BadRow(place, "parse", f"{_name_of(value)} where an object {{…}} is expected")
+
+
+def _name_of(value: object) -> str:
+    names: dict[type, str] = {list: "an array", str: "a string", bool: "true or false", type(None): "null"}
+    return names.get(type(value), "a number")
+
+
+def json_file(path: Path, name: str, on_read: OnRead) -> Iterator[Row | BadRow]:
+    """The rows of a JSON file, whichever of its forms it has."""
+    with closing(JsonText(path, name, on_read)) as text:
+        first = text.peek()
+        if first == "[":
+            yield from text.elements()
+    if first == "{" and _is_one_object(path):
+        yield from _object_rows(path, name, on_read)
+    elif first not in ("", "["):
+        yield from json_lines(path, name, on_read)
+
+
+def _is_one_object(path: Path) -> bool:
+    """False for JSON Lines named .json: there, the first line is already a whole value."""
+    first = next((line for line in read_lines(path) if line.text.strip()), None)
+    if first is None or first.kind:
+        return first is not None and first.kind == "too_long"
+    try:
+        DECODER.decode(first.text)
+    except json.JSONDecodeError as error:
+        return not error.msg.startswith("Extra data")
+    except (ValueError, RecursionError):
+        return False
+    return sum(1 for _ in islice((line for line in read_lines(path) if line.text.strip()), 2)) == 1
+
+
+def _object_rows(path: Path, name: str, on_read: OnRead) -> Iterator[Row | BadRow]:
+    with open_bytes(path, on_read) as stream:
+        encoding = encoding_of(stream, path)
+        data = stream.read(MAX_COLUMNS_BYTES + 1)
+    if len(data) > MAX_COLUMNS_BYTES:
+        raise DatasetParseError(
+            f"{name} is one JSON object of more than {MAX_COLUMNS_BYTES // 2**20} MiB.",
+            hint="Convert it to JSON Lines, one row a line.",
+        )
+    text = ""
+    try:
+        text = data.decode(encoding)
+        value = json_value(text)
+    except UnicodeDecodeError as error:
+        raise DatasetParseError(f"{name} is not {encoding.upper()} at byte {error.start + 1}.") from None
+    except ValueError as error:
+        raise DatasetParseError(f"{name}:{_line_of_error(text)} is not valid JSON: {error}.") from None
+    for number, row in enumerate(_rows_of_object(value, name), start=1):
+        yield checked_row(row, Place(name, number, "row"))
+
+
+def _line_of_error(text: str) -> int:
+    try:
+        DECODER.decode(text)
+    except json.JSONDecodeError as error:
+        return error.lineno
+    except (ValueError, RecursionError):
+        pass
+    return 1
+
+
+def _rows_of_object(value: dict[str, Any], name: str) -> Iterator[Any]:
+    """One row (`{"messages": […]}`), rows under one key (`{"data": […]}`), or columns of one length."""
+    lists: dict[str, list[Any]] = {key: item for key, item in value.items() if isinstance(item, list)}
+    if len(lists) < len(value) or _is_chat(value):
+        yield value
+    elif len(value) == 1 and all(isinstance(item, dict) for items in lists.values() for item in items):
+        yield from next(iter(lists.values()))
+    elif len({len(item) for item in lists.values()}) > 1:
+        lengths = ", ".join(f"{key}: {len(item)}" for key, item in lists.items())
+        raise DatasetParseError(f"The columns of {name} differ in length ({lengths}).")
+    else:
+        for values in zip(*lists.values(), strict=True):
+            yield dict(zip(lists, values, strict=True))
+
+
+def _is_chat(value: dict[str, Any]) -> bool:
+    """Whether this is a single row with turns, and not a column of such rows."""
+    turns: list[Any] = value.get("messages") or value.get("conversations") or []
+    return any(isinstance(turn, dict) for turn in turns)
+
+
+class JsonText:
+    """The decoded text of a JSON file, of which only a window is held."""
+
+    def __init__(self, path: Path, name: str, on_read: OnRead) -> None:
+        self._name = name
+        self._stream = open_bytes(path, on_read)
+        self._encoding = encoding_of(self._stream, path)
+        self._decoder = codecs.getincrementaldecoder(self._encoding)()
+        self._window, self._at, self._line, self._done = "", 0, 1, False
+
+    def close(self) -> None:
+        self._stream.close()
+
+    def peek(self) -> str:
+        """The next character that is not white space, or nothing at the end."""
+        while True:
+            self._skip(SPACE.match(self._window, self._at).end())  # pyright: ignore[reportOptionalMemberAccess]
+            if self._at < len(self._window) or not self._more():
+                return self._window[self._at : self._at + 1]
+
+    def elements(self) -> Iterator[Row | BadRow]:
+        """The elements of the array that begins here."""
+        with self._stream:
+            self._skip(self._at + 1)
+            if self.peek() == "]":
+                self._skip(self._at + 1)
+            else:
+                while True:
+                    yield self._element()
+                    if self._separator() == "]":
+                        break
+            if self.peek():
+                raise DatasetParseError(f"{self._name}:{self._line} has text after the end of the array.")
+
+    def _separator(self) -> str:
+        found = self.peek()
+        if found not in ("]", ",") or not found:
+            what = f"{found!r}" if found else "the end of the file"
+            raise DatasetParseError(f"{self._name}:{self._line}: {what} where , or ] is expected.")
+        self._skip(self._at + 1)
+        return found
+
+    def _element(self) -> Row | BadRow:
+        first = self.peek()
+        place = Place(self._name, self._line)
+        if first in ("]", ",", ""):
+            what = f"{first!r}" if first else "the end of the file"
+            raise DatasetParseError(
+                f"{place}: {what} where a row is expected.", hint="Is there a comma too many?"
+            )
+        end = self._end_of_element(place)
+        text = self._window[self._at : end]
+        self._skip(end)
+        return row_of(text, place)
+
+    def _end_of_element(self, place: Place) -> int:
+        """Where the element ends: by decoding it, or, when it is broken, by counting brackets."""
+        step = CHUNK
+        while True:
+            try:
+                end = DECODER.raw_decode(self._window, self._at)[1]
+                if end < len(self._window) or not self._more(step):
+                    return end
+            except (ValueError, RecursionError):
+                end = _balanced_end(self._window, self._at)
+                if end:
+                    return end
+                if not self._more(step):
+                    raise DatasetParseError(f"{place}: the row that begins here has no end.") from None
+            if len(self._window) - self._at > MAX_ROW_BYTES:
+                raise DatasetParseError(
+                    f"{place}: the row that begins here is longer than {MAX_ROW_BYTES // 2**20} MiB."
+                )
+            step *= 2
+
+    def _skip(self, to: int) -> None:
+        self._line += self._window.count("\n", self._at, to)
+        self._at = to
+
+    def _more(self, size: int = CHUNK) -> bool:
+        """Reads on; False at the end of the file."""
+        if self._done:
+            return False
+        data = self._stream.read(size)
+        self._done = not data
+        try:
+            text = self._decoder.decode(data, final=self._done)
+        except UnicodeDecodeError as error:
+            raise DatasetParseError(
+                f"{self._name}:{self._line}: what follows is not {self._encoding.upper()}: {error.reason}.",
+                hint=f"Save the file as UTF-8 ({TO_UTF_8}).",
+            ) from None
+        self._window, self._at = self._window[self._at :] + text, 0
+        return bool(text) or not self._done
+
+
+def _balanced_end(text: str, start: int) -> int:
+    """The end of the brackets that open at `start` (of the bare word there), or 0 when they do not close."""
+    if text[start] not in "{[":
+        return BARE.match(text, start).end()  # pyright: ignore[reportOptionalMemberAccess]
+    depth, at = 0, start
+    while found := BRACKET.search(text, at):
+        at = found.end()
+        if found[0] == '"':
+            at = _end_of_string(text, at)
+            if not at:
+                return 0
+            continue
+        depth += 1 if found[0] in "{[" else -1
+        if depth <= 0:
+            return at if depth == 0 else found.start()
+    return 0
+
+
+def _end_of_string(text: str, at: int) -> int:
+    while found := QUOTE.search(text, at):
+        if found[0] == '"':
+            return found.end()
+        at = found.end() + 1
+    return 0

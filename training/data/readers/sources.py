@@ -1,0 +1,224 @@
+"""From what a user names (a file, files, a pattern, a folder, a Hub dataset) to a stream of rows.
+
+Nothing heavier than the standard library is imported here; Parquet, .zst and the Hub bring in their libraries
+when they are met.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import os
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from glob import glob, has_magic
+from pathlib import Path
+
+from ...errors import DatasetFormatError, DatasetNotFoundError
+from .decoding import regular_file
+from .hub_rows import HubDataset, hub_dataset, is_hub_name
+from .json_rows import json_file, json_lines
+from .rows import BadRow, Row
+from .table_rows import csv_rows, parquet_rows
+from .text_rows import text_rows
+
+Permit = Callable[[Path], object]
+"""Raises when a file may not be read. Called with each file's real path, links resolved."""
+
+TABLES = (".jsonl", ".ndjson", ".json", ".csv", ".tsv", ".parquet")
+TEXTS = (".txt", ".md")
+COMPRESSIONS = (".gz", ".zst")
+OTHER_SPLITS = ("test", "valid", "validation", "val", "dev", "eval")
+
+
+@dataclass(frozen=True)
+class SourceFile:
+    """One file of a source.
+
+    Args:
+        path: its real path.
+        name: how it is called in findings: as short as it can be told from the others.
+    """
+
+    path: Path
+    name: str
+    separator: str | None = None
+
+    @property
+    def type(self) -> str:
+        return file_type(self.path)
+
+    def rows(self, on_read: Callable[[int], None] = lambda count: None) -> Iterator[Row | BadRow]:
+        match self.type:
+            case ".jsonl" | ".ndjson":
+                return json_lines(self.path, self.name, on_read)
+            case ".json":
+                return json_file(self.path, self.name, on_read)
+            case ".csv" | ".tsv":
+                return csv_rows(self.path, self.name, on_read)
+            case ".parquet":
+                return parquet_rows(self.path, self.name, on_read)
+            case _:
+                return text_rows(self.path, self.name, on_read, self.separator)
+
+    def size(self) -> int:
+        return regular_file(self.path).st_size
+
+    def content_hash(self) -> str:
+        """SHA-256 of the file's bytes as they lie on the disk."""
+        regular_file(self.path)
+        with self.path.open("rb") as stream:
+            return hashlib.file_digest(stream, "sha256").hexdigest()
+
+
+@dataclass(frozen=True)
+class Source:
+    """Rows to train on. Can be read any number of times, each time from the beginning.
+
+    Args:
+        parts: files, or one Hub dataset; the held-out split takes its share of each.
+        notes: what the user should know about how the source was found, e.g. files that were left aside.
+    """
+
+    parts: tuple[SourceFile | HubDataset, ...]
+    notes: tuple[str, ...] = ()
+
+    def __iter__(self) -> Iterator[Row | BadRow]:
+        for part in self.parts:
+            yield from part.rows()
+
+    def size(self) -> int:
+        """Bytes of all files; 0 for a Hub dataset."""
+        return sum(part.size() for part in self.parts)
+
+    def stamp(self) -> list[tuple[int, int]]:
+        """Changes when a file is written to."""
+        found = [regular_file(part.path) for part in self.parts if isinstance(part, SourceFile)]
+        return [(file.st_size, file.st_mtime_ns) for file in found]
+
+    def content_hash(self) -> str:
+        """A hash of what all parts hold, whatever their paths are."""
+        parts = [part.content_hash() for part in self.parts]
+        return parts[0] if len(parts) == 1 else hashlib.sha256("\n".join(parts).encode()).hexdigest()
+
+
+def open_source(
+    source: str | os.PathLike[str] | Sequence[str | os.PathLike[str]],
+    *,
+    split: str | None = None,
+    revision: str | None = None,
+    separator: str | None = None,
+    permit: Permit = lambda path: None,
+) -> Source:
+    """Finds the files (or the Hub dataset) that `source` names, and reads none of their rows yet.
+
+    Args:
+        source: a file, a pattern such as `data/*.jsonl`, a folder, a Hub name such as `owner/name`
+            (`owner/name:config` for one of its configurations), or a list of files and patterns.
+        split: split of a Hub dataset (default "train"), or of a folder that is a copy of one.
+        revision: branch, tag or commit of a Hub dataset.
+        separator: the line between two documents of a .txt or .md file; "" is an empty line.
+        permit: raises for a path that may not be read.
+
+    Raises:
+        DatasetNotFoundError: there is no such file, no match, or no such dataset.
+        DatasetFormatError: a file is of no type that can be read.
+        PathForbiddenError: `permit` or the operating system refuses a path.
+    """
+    if isinstance(source, (str, os.PathLike)):
+        name = os.fspath(source)
+        folder = Path(name).expanduser()
+        if is_hub_name(name) and not folder.exists():
+            return Source((hub_dataset(name, split or "train", revision),))
+        if split is not None and folder.is_dir():
+            _check_tree(folder, permit)
+            return Source((hub_dataset(str(folder.resolve()), split, None),))
+        found, notes = _find(name)
+    else:
+        groups = [_find(os.fspath(item)) for item in source]
+        found, notes = (
+            [path for paths, _ in groups for path in paths],
+            [note for _, more in groups for note in more],
+        )
+    return _source_of(found, notes, separator, permit)
+
+
+def _source_of(found: list[Path], notes: list[str], separator: str | None, permit: Permit) -> Source:
+    base = Path(os.path.commonpath([path.absolute().parent for path in found]))
+    files: list[SourceFile] = []
+    for path in found:
+        real = _real(path)
+        permit(real)
+        regular_file(real)
+        files.append(SourceFile(real, path.absolute().relative_to(base).as_posix(), separator))
+        _known_type(files[-1])
+    return Source(tuple(files), tuple(notes))
+
+
+def _check_tree(folder: Path, permit: Permit) -> None:
+    for path in folder.rglob("*"):
+        permit(_real(path))
+
+
+def _real(path: Path) -> Path:
+    try:
+        return path.resolve()
+    except RuntimeError:
+        raise DatasetNotFoundError(f"{path} is a symbolic link that leads to itself.") from None
+
+
+def _known_type(file: SourceFile) -> None:
+    if file.type in TABLES + TEXTS:
+        return
+    raise DatasetFormatError(
+        f"{file.path} is of type {file.type or '(none)'}, which cannot be read.",
+        hint=f"Types that can: {', '.join(TABLES + TEXTS)}, also compressed as .gz or .zst.",
+    )
+
+
+def file_type(path: Path) -> str:
+    """The file's extension in lower case, below `.gz` and `.zst`."""
+    suffixes = [suffix.lower() for suffix in path.suffixes]
+    if suffixes and suffixes[-1] in COMPRESSIONS:
+        suffixes.pop()
+    return suffixes[-1] if suffixes else ""
+
+
+def _find(name: str) -> tuple[list[Path], list[str]]:
+    path = Path(name).expanduser()
+    try:
+        if path.is_dir():
+            return _in_folder(path)
+        if has_magic(name) and not path.exists():
+            found = sorted(Path(item) for item in glob(str(path), recursive=True) if not Path(item).is_dir())
+            if not found:
+                raise DatasetNotFoundError(f"No file matches {name}.")
+            return found, []
+    except PermissionError:
+        pass  # `regular_file` says which path it is
+    return [path], []
+
+
+def _in_folder(folder: Path) -> tuple[list[Path], list[str]]:
+    """The tables in a folder, or its texts when it has none; of several splits, the train split."""
+    files = sorted(
+        path
+        for path in folder.rglob("*")
+        if path.is_file() and not any(part.startswith(".") for part in path.relative_to(folder).parts)
+    )
+    found = [path for path in files if file_type(path) in TABLES and path.name != "dataset_infos.json"]
+    found = found or [path for path in files if file_type(path) in TEXTS]
+    if not found:
+        raise DatasetNotFoundError(
+            f"The folder {folder} has no file that can be read.",
+            hint=f"Types that can: {', '.join(TABLES + TEXTS)}.",
+        )
+    return _train_split(found)
+
+
+def _train_split(found: list[Path]) -> tuple[list[Path], list[str]]:
+    splits = {path: path.name.lower().split(".")[0].split("-")[0].split("_")[0] for path in found}
+    others = [path for path, split in splits.items() if split in OTHER_SPLITS]
+    if not others or "train" not in splits.values():
+        return found, []
+    names = ", ".join(path.name for path in others[:5])
+    return [path for path in found if path not in others], [f"Left aside as other splits: {names}."]

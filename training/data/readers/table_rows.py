@@ -1,0 +1,129 @@
+"""Rows of CSV, TSV and Parquet files, streamed."""
+
+from __future__ import annotations
+
+import csv
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any, cast
+
+from ...errors import DatasetFormatError, DatasetParseError
+from .decoding import MAX_ROW_BYTES, Line, read_lines, regular_file
+from .json_rows import OnRead, json_value
+from .libraries import library
+from .rows import BadRow, Place, Row
+
+NESTED_COLUMNS = ("messages", "conversations", "tools", "chosen", "rejected", "prompt", "completion")
+"""Columns of a CSV whose cells may hold JSON."""
+
+PARQUET_BATCH = 256
+"""Rows that are decoded at once; a row may hold a whole document."""
+
+
+def csv_rows(path: Path, name: str, on_read: OnRead) -> Iterator[Row | BadRow]:
+    """The rows of a CSV or TSV file with a header line."""
+    csv.field_size_limit(MAX_ROW_BYTES)
+    lines = PhysicalLines(read_lines(path, on_read))
+    reader = csv.reader(lines, delimiter=_delimiter(path), strict=True)
+    header = _header(reader, name)
+    while True:
+        place = Place(name, lines.number + 1)
+        try:
+            cells = next(reader)
+        except StopIteration:
+            return
+        except csv.Error as error:
+            yield BadRow(place, "parse", str(error))
+            continue
+        if trouble := lines.take_trouble():
+            yield BadRow(Place(name, trouble.number), trouble.kind or "parse", trouble.reason)
+        elif cells:
+            yield _csv_row(header, cells, place)
+
+
+class PhysicalLines:
+    """Hands lines to the csv reader and remembers the one that could not be read."""
+
+    def __init__(self, lines: Iterator[Line]) -> None:
+        self._lines = lines
+        self._trouble: Line | None = None
+        self.number = 0
+
+    def __iter__(self) -> PhysicalLines:
+        return self
+
+    def __next__(self) -> str:
+        line = next(self._lines)
+        self.number = line.number
+        if line.kind:
+            self._trouble = line
+        elif "\0" in line.text:
+            self._trouble = Line(line.number, "", "parse", "holds NUL bytes")
+        return line.text + "\n"
+
+    def take_trouble(self) -> Line | None:
+        trouble, self._trouble = self._trouble, None
+        return trouble
+
+
+def _delimiter(path: Path) -> str:
+    if ".tsv" in path.suffixes:
+        return "\t"
+    first = next(read_lines(path), Line(1, ""))
+    return max(",;\t", key=first.text.count)
+
+
+def _header(reader: Iterator[list[str]], name: str) -> list[str]:
+    try:
+        header = [cell.strip() for cell in next(reader, ())]
+    except csv.Error as error:
+        raise DatasetParseError(f"{name}:1 is no CSV header: {error}.") from None
+    if len(set(header)) < len(header) or "" in header:
+        raise DatasetFormatError(
+            f"{name}:1 is no header: it repeats a name or leaves one empty ({', '.join(header)[:200]}).",
+            hint="Give the file a first line with one name for each column.",
+        )
+    return header
+
+
+def _csv_row(header: list[str], cells: list[str], place: Place) -> Row | BadRow:
+    if len(cells) != len(header):
+        return BadRow(place, "parse", f"{len(cells)} cells, but the header has {len(header)} columns")
+    value: dict[str, Any] = dict(zip(header, cells, strict=True))
+    for column in NESTED_COLUMNS:
+        text = value.get(column)
+        if isinstance(text, str) and text.lstrip()[:2] in ("[{", "[]"):
+            try:
+                value[column] = json_value(text)
+            except ValueError as error:
+                return BadRow(place, "parse", f"column {column} is not JSON: {error}")
+    return Row(place, value)
+
+
+def parquet_rows(path: Path, name: str, on_read: OnRead) -> Iterator[Row | BadRow]:
+    """The rows of a Parquet file, batch by batch."""
+    size = regular_file(path).st_size
+    parquet, arrow = library("pyarrow.parquet", "Reading Parquet"), library("pyarrow", "Reading Parquet")
+    number = 0
+    try:
+        with parquet.ParquetFile(path, memory_map=False, pre_buffer=False) as file:
+            total = max(1, file.metadata.num_rows)
+            for batch in file.iter_batches(PARQUET_BATCH):
+                for value in cast("list[dict[str, Any]]", batch.to_pylist()):
+                    number += 1
+                    yield Row(Place(name, number, "row"), without_nulls(value))
+                on_read(size * batch.num_rows // total)
+    except (arrow.ArrowException, OSError) as error:
+        raise DatasetParseError(
+            f"{name} is damaged or no Parquet file, after row {number}: {error}."
+        ) from None
+
+
+def without_nulls(value: Any) -> Any:
+    """`value` without the keys that are null: Parquet gives every struct the keys of all of them."""
+    if isinstance(value, dict):
+        items = cast("dict[str, Any]", value).items()
+        return {key: without_nulls(item) for key, item in items if item is not None}
+    if isinstance(value, list):
+        return [without_nulls(item) for item in cast("list[Any]", value)]
+    return value

@@ -1,0 +1,1 @@
+"""What an inspection reports: findings, statistics, preview."""

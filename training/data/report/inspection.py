@@ -1,0 +1,80 @@
+"""What is in a dataset, what is wrong with it line by line, and what the model will see: without training."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import secrets
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+from ...config.specs import DataGroup
+from ..cleaning.near_duplicates import NearDuplicates
+from ..formats.reading import Progress, Report, ShouldStop, open_data, read_rows
+from ..readers.sources import Source
+from ..tokens.encode import Encoder
+from ..tokens.gc_pause import rare_collections
+from .inspection_result import Inspection, as_json, from_json
+from .inspector import Inspector
+
+INSPECTION_VERSION = 3
+"""Raised when what is told, or how it comes about, changes."""
+
+
+def inspect(
+    data: DataGroup,
+    tokenizer: Any = None,
+    *,
+    preview: int = 3,
+    cache: Path | None = None,
+    permit: Callable[[Path], object] = lambda path: None,
+    report: Report = lambda message, fraction: None,
+    should_stop: ShouldStop = lambda: False,
+) -> Inspection:
+    """Looks at every row; bad rows are findings here, not errors.
+
+    Args:
+        tokenizer: a transformers tokenizer; without one, nothing is said of tokens and nothing previewed.
+        preview: how many rows to show as the model sees them.
+        cache: folder where results are kept; a second look at the same data is answered from there.
+
+    Raises:
+        DatasetError: the source cannot be read at all.
+        TrainingAbortedError: `should_stop` said so.
+    """
+    source = open_data(data, permit)
+    encoder = None if tokenizer is None else Encoder(tokenizer, data)
+    path = None if cache is None else cache / f"{_key(source, encoder, data, preview)}.json"
+    if path is not None and path.is_file():
+        return from_json(path.read_text(encoding="utf-8"))
+    progress = Progress("inspecting the dataset", source.size(), report, should_stop)
+    inspector = Inspector(source, encoder, data, preview)
+    with NearDuplicates() as index, rare_collections():
+        for read in read_rows(source, data.columns, progress):
+            inspector.add(read, index, progress.rows_in_all(read.number + 1))
+        result = inspector.finish(index)
+    if path is not None:
+        _save(path, result)
+    return result
+
+
+def _key(source: Source, encoder: Encoder | None, data: DataGroup, preview: int) -> str:
+    """Everything that a result depends on."""
+    parts = [
+        INSPECTION_VERSION,
+        source.content_hash(),
+        [part.name for part in source.parts],
+        encoder.fingerprint() if encoder else None,
+        data.model_dump(mode="json", exclude={"source"}),
+        preview,
+    ]
+    return hashlib.sha256(json.dumps(parts, sort_keys=True).encode()).hexdigest()
+
+
+def _save(path: Path, result: Inspection) -> None:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    written = path.with_name(f".{path.name}-{secrets.token_hex(4)}")
+    written.write_text(as_json(result), encoding="utf-8")
+    os.replace(written, path)

@@ -1,0 +1,241 @@
+"""Gathers what an inspection tells, row by row.
+
+Memory grows by 22 bytes a row (a content hash, a place, a length), and at the end, while duplicates are
+sought, by some 100 more: 120 MB for a million rows.
+"""
+
+from __future__ import annotations
+
+from array import array
+from typing import TYPE_CHECKING, Any
+
+from ...config.specs import DataGroup
+from ...errors import ChatTemplateError
+from ..chat_template.control_tokens import control_tokens
+from ..cleaning.exact_duplicates import first_of_each, row_hash
+from ..cleaning.near_duplicates import NearDuplicates
+from ..cleaning.private_data import personal_in, secrets_in
+from ..cleaning.quality import shortcomings
+from ..cleaning.untrusted_text import capped, marked, shown
+from ..findings import SHOWN_PLACES, Finding, Findings, remedy
+from ..formats.messages import Conversation, Recognised, texts_of
+from ..formats.reading import Read
+from ..formats.validity import turn_pattern
+from ..readers.rows import Place, RowError, Unit
+from ..readers.sources import Source
+from ..split.held_out import held_out_count, why_none_is_held_out
+from ..tokens.encode import Encoder, Rendered
+from ..tokens.token_lengths import TokenLengths
+from .inspection_result import Inspection
+
+if TYPE_CHECKING:
+    import numpy as np
+    from numpy.typing import NDArray
+
+MEASURED_ROWS = 20_000
+"""Rows whose tokens are counted; of a larger dataset a sample, which is told."""
+
+PREVIEW_CHARACTERS = 1_800
+"""Of all previewed rows together."""
+
+ROWS_AT_ONCE = 256
+
+
+class Inspector:
+    """Gathers what the rows show, one by one."""
+
+    def __init__(self, source: Source, encoder: Encoder | None, data: DataGroup, preview: int) -> None:
+        self._source, self._encoder, self._data, self._preview = source, encoder, data, preview
+        self._control = control_tokens(encoder.added_tokens if encoder else frozenset())
+        self._result = Inspection(
+            files=[part.name for part in source.parts], size_bytes=source.size(), notes=list(source.notes)
+        )
+        self._findings = Findings()
+        self._hashes, self._numbers, self._parts = array("Q"), array("Q"), array("H")
+        self._units: dict[int, Unit] = {}
+        self._lengths = TokenLengths()
+        self._trainable = 0
+        self._template_error: ChatTemplateError | None = None
+        self._longest: tuple[int, Recognised] | None = None
+        self._waiting: list[tuple[Place, Rendered]] = []
+
+    def add(self, read: Read, index: NearDuplicates, expected_rows: int) -> None:
+        """One row.
+
+        Args:
+            expected_rows: how many there will be, as far as can be told.
+        """
+        self._result.rows += 1
+        if read.row is None:
+            self._findings.add(read.kind or "parse", read.place, shown(read.reason, 120))
+            return
+        self._result.usable += 1
+        index.add(len(self._hashes), read.row)
+        self._hashes.append(row_hash(read.row))
+        self._numbers.append(read.place.number)
+        self._parts.append(read.part)
+        self._units[read.part] = read.place.unit
+        self._count(read.row)
+        self._judge(read.row, read.place)
+        if self._encoder is not None:
+            self._measure(read.row, read.place, expected_rows)
+
+    def _count(self, row: Recognised) -> None:
+        self._result.formats[row.format] += 1
+        pattern = turn_pattern(row)
+        if pattern in self._result.turns or len(self._result.turns) < 1000:
+            self._result.turns[pattern] += 1
+        if isinstance(row, Conversation):
+            self._result.roles.update(message["role"] for message in row.messages)
+
+    def _judge(self, row: Recognised, place: Place) -> None:
+        for kind in shortcomings(row):
+            self._findings.add(kind, place)
+        text = "\n".join(text for _, text in texts_of(row))
+        token = self._control.search(text) if "<" in text or "[" in text else None
+        if token:
+            self._findings.add("control_tokens", place, token[0])
+        for kind, found in (("secret", secrets_in(text)), ("personal", personal_in(text))):
+            if found:
+                self._findings.add(kind, place, ", ".join(sorted(found)))
+
+    def _measure(self, row: Recognised, place: Place, expected_rows: int) -> None:
+        size = sum(len(text) for _, text in texts_of(row))
+        if self._longest is None or size > self._longest[0]:
+            self._longest = (size, row)
+        chosen = self._hashes[-1] % 2**32 < 2**32 * min(1.0, MEASURED_ROWS / expected_rows)
+        if not chosen and len(self._hashes) > self._preview:
+            return
+        rendered = self._render(row, place)
+        if rendered is not None:
+            self._waiting.append((place, rendered))
+        if len(self._waiting) == ROWS_AT_ONCE:
+            self._tokenise()
+
+    def _render(self, row: Recognised, place: Place) -> Rendered | None:
+        assert self._encoder is not None
+        try:
+            return self._encoder.render(row)
+        except RowError as error:
+            self._findings.add(error.kind, place, shown(error.reason, 120))
+        except ChatTemplateError as error:
+            self._template_error = error
+            note = error.sentence()
+            if note not in self._result.notes:
+                self._result.notes.append(note)
+        return None
+
+    def _tokenise(self) -> None:
+        if self._encoder is None:
+            return
+        encoded = self._encoder.tokenise([rendered for _, rendered in self._waiting])
+        for (place, rendered), one in zip(self._waiting, encoded, strict=True):
+            self._lengths.add(one.length, one.kept, one.trained)
+            self._trainable += bool(one.trained)
+            for kind in one.kinds:
+                self._findings.add(kind, place)
+            if len(self._result.preview) < self._preview:
+                self._show(place, rendered, one.length, one.trained)
+        self._waiting.clear()
+
+    def _show(self, place: Place, rendered: Rendered, length: int, trained: int) -> None:
+        assert self._encoder is not None
+        limit = self._data.max_seq_length
+        cut = self._encoder.character_of_token(rendered.text, limit) if length > limit else None
+        spans = [(0, len(rendered.text))]
+        if rendered.spans is not None:
+            spans = [(span.start, span.end) for span in rendered.spans]
+        self._result.preview.append(
+            {
+                "place": str(place),
+                "tokens": length,
+                "trained_tokens": trained,
+                "untrusted_text": capped(
+                    marked(rendered.text, spans, None if rendered.document else cut),
+                    PREVIEW_CHARACTERS // max(1, self._preview),
+                ),
+            }
+        )
+
+    def finish(self, index: NearDuplicates) -> Inspection:
+        """The result, once every row has been added."""
+        self._tokenise()
+        self._find_duplicates(index)
+        if self._encoder is not None:
+            self._measure_longest()
+            self._result.tokens = self._lengths.as_dict(self._result.usable, self._data.max_seq_length)
+        self._judge_all()
+        usable, share = self._result.usable, self._data.held_out
+        self._result.held_out = held_out_count(usable, share)
+        if note := why_none_is_held_out(usable, share):
+            self._result.notes.append(note)
+        return self._result
+
+    def _judge_all(self) -> None:
+        """The findings, and what has to be done before it can be trained on."""
+        if self._encoder is not None and not self._trainable:
+            self._result.usable = 0
+        usable = self._result.usable
+        for kind in ("truncated", "nothing_to_learn"):
+            self._findings.suggest(kind, f"max_seq_length={self._lengths.enough()}")
+        if not usable:
+            self._findings.of_all_rows("nothing_to_learn")
+        self._result.findings = [self._as_dict(found, usable) for found in self._findings.sorted()]
+        errors = self._findings.errors()
+        if self._result.rows == 0:
+            self._result.findings = [_no_rows(self._result.files)]
+            self._result.remedy = "Give a dataset with at least one row"
+        elif errors:
+            self._result.remedy = remedy(errors, usable, "pass")
+        elif self._template_error:
+            self._result.remedy = (self._template_error.hint or "Give another model").rstrip(".")
+
+    def _measure_longest(self) -> None:
+        """The row of most characters, so that the greatest length is told even of a sample."""
+        if self._longest is None or self._encoder is None or len(self._lengths) == self._result.usable:
+            return
+        rendered = self._render(self._longest[1], Place("", 0))
+        if rendered is not None:
+            one = self._encoder.tokenise([rendered])[0]
+            self._lengths.add(one.length, one.kept, one.trained)
+
+    def _find_duplicates(self, index: NearDuplicates) -> None:
+        import numpy as np
+
+        if not self._hashes:
+            return
+        first = first_of_each(np.frombuffer(self._hashes, np.uint64))
+        repeats = first != np.arange(len(first), dtype=first.dtype)
+        self._add_duplicates("exact_duplicate", np.flatnonzero(repeats), first)
+        clusters = index.clusters(len(first))
+        near = first[clusters] != np.arange(len(first), dtype=first.dtype)
+        self._add_duplicates("near_duplicate", np.flatnonzero(near & ~repeats), clusters)
+
+    def _add_duplicates(self, kind: str, rows: NDArray[np.int64], first: NDArray[Any]) -> None:
+        for row in rows.tolist():
+            place: Place | str = self._place(row)
+            if self._findings.count(kind) < SHOWN_PLACES:
+                place = f"{shown(str(place), 46)} (as {shown(str(self._place(int(first[row]))), 46)})"
+            self._findings.add(kind, place)
+
+    def _place(self, row: int) -> Place:
+        part = self._parts[row]
+        return Place(self._source.parts[part].name, self._numbers[row], self._units[part])
+
+    def _as_dict(self, found: Finding, usable: int) -> dict[str, Any]:
+        result = found.as_dict(usable)
+        result["details"] = {shown(detail, 120): count for detail, count in result["details"].items()}
+        result["first"] = [shown(place, 100) for place in result["first"]]
+        return result
+
+
+def _no_rows(files: list[str]) -> dict[str, Any]:
+    """A finding of files, not of rows, so none of `findings.KINDS`."""
+    return {
+        "severity": "error",
+        "kind": "no_rows",
+        "count": len(files),
+        "first": [shown(name, 100) for name in files[:SHOWN_PLACES]],
+        "details": {},
+        "repair": None,
+    }

@@ -1,0 +1,1 @@
+"""Which rows are used, which are held out, and in which order."""

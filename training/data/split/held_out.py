@@ -1,0 +1,87 @@
+"""Which rows are held out: those with the smallest keyed hash of seed and content.
+
+So the choice needs no second look at the data, puts equal (and nearly equal) rows on one side, and stays
+nearly the same when rows are appended.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from ..cleaning.exact_duplicates import keyed
+
+if TYPE_CHECKING:
+    import numpy as np
+    from numpy.typing import NDArray
+
+LEAST, MOST = 8, 500
+LARGEST_SHARE = 0.1
+"""Holding out `LEAST` rows may cost no more than this share of a small dataset."""
+
+
+def held_out_count(rows: int, share: float) -> int:
+    """How many of `rows` rows are held out; 0 when that is off or the data is too small."""
+    if share == 0 or max(share, LARGEST_SHARE) * rows < LEAST:
+        return 0
+    return min(MOST, max(LEAST, round(share * rows)))
+
+
+def why_none_is_held_out(rows: int, share: float) -> str | None:
+    """A sentence for the user; None where rows are held out, or none are wanted."""
+    if rows == 0 or share == 0 or held_out_count(rows, share):
+        return None
+    few = "1 row is" if rows == 1 else f"{rows} rows are"
+    return f"No rows are held out for evaluation: {few} too few for a split."
+
+
+def held_out(
+    groups: NDArray[np.uint64], parts: NDArray[np.uint16], share: float, seed: int
+) -> NDArray[np.bool_]:
+    """A mask of the held-out rows.
+
+    Args:
+        groups: (rows,) content hash of each row, the same for all rows of a cluster of duplicates.
+        parts: (rows,) which file each row is from; every file gives its share.
+        share: of the rows, from 0 to 1.
+
+    A cluster that is larger than the room left stays in training, so slightly fewer rows may be held out.
+    """
+    import numpy as np
+
+    chosen = np.zeros(len(groups), bool)
+    count = held_out_count(len(groups), share)
+    if count == 0:
+        return chosen
+    order = keyed(groups, seed, "held out")
+    for part, quota in _quotas(parts, count).items():
+        room = quota - int((chosen & (parts == part)).sum())
+        for group in _smallest(order[(parts == part) & ~chosen]):
+            if room <= 0:
+                break
+            members = order == group
+            size = int(members.sum())
+            if size <= room:
+                chosen |= members
+                room -= size
+    return chosen
+
+
+def _smallest(order: NDArray[np.uint64]) -> list[int]:
+    """The smallest different keys; many more than can be needed."""
+    import numpy as np
+
+    if len(order) > 4 * MOST:
+        order = np.partition(order, 4 * MOST)[: 4 * MOST]
+    return np.unique(order).tolist()
+
+
+def _quotas(parts: NDArray[np.uint16], count: int) -> dict[int, int]:
+    """`count` divided among the files in proportion to their rows, by largest remainders."""
+    import numpy as np
+
+    names, sizes = np.unique(parts, return_counts=True)
+    exact = sizes * count / len(parts)
+    quotas = np.floor(exact).astype(int)
+    for index in np.argsort(quotas - exact, kind="stable")[: count - int(quotas.sum())]:
+        quotas[index] += 1
+    return dict(zip(names.tolist(), quotas.tolist(), strict=True))

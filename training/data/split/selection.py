@@ -1,0 +1,135 @@
+"""Which rows are trained on, which are held out, and why others are not; told after reading each row once.
+
+Memory: 26 bytes a row (a content hash, a file's number, a reason, a cluster).
+"""
+
+from __future__ import annotations
+
+from array import array
+from collections.abc import Iterable
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from ...config.specs import DataGroup
+from ..cleaning.exact_duplicates import keyed, row_hash
+from ..cleaning.near_duplicates import NearDuplicates
+from ..findings import KINDS, LEFT_OUT_ONLY, Findings, refuse_bad_rows
+from ..formats.reading import Read
+from .held_out import held_out, why_none_is_held_out
+
+if TYPE_CHECKING:
+    import numpy as np
+    from numpy.typing import NDArray
+
+REASONS = ("used", *KINDS, *LEFT_OUT_ONLY)
+"""A row's reason is an index into this; 0 is none."""
+
+
+@dataclass
+class Selection:
+    """What becomes of each row.
+
+    Args:
+        reasons: (rows,) index into `REASONS` of why a row is left out; 0 for the rows that are used.
+        held_out: (rows,) whether a used row is held out.
+        hashes: (rows,) content hash; 0 for rows that cannot be used.
+        findings: what was found, errors and left-out rows.
+        notes: e.g. why nothing is held out.
+    """
+
+    reasons: NDArray[np.uint8]
+    held_out: NDArray[np.bool_]
+    hashes: NDArray[np.uint64]
+    findings: Findings
+    notes: list[str]
+
+    def reason(self, number: int) -> str | None:
+        """Why a row is left out; None if it is used."""
+        index = int(self.reasons[number]) if number < len(self.reasons) else REASONS.index("parse")
+        return REASONS[index] if index else None
+
+
+def select(rows: Iterable[Read], data: DataGroup, seed: int) -> Selection:
+    """Reads every row once and decides.
+
+    Args:
+        rows: as they are trained on.
+
+    Raises:
+        DatasetError: rows are bad and the settings do not say to skip them, or none is left.
+    """
+    import numpy as np
+
+    survey = Survey()
+    with NearDuplicates() as index:
+        survey.read(rows, index)
+        bad = len(survey.reasons) - survey.reasons.count(0)
+        errors = sum(found.count for found in survey.findings.errors())
+        refuse_bad_rows(survey.findings, len(survey.reasons), len(survey.reasons) - errors, data.on_bad_rows)
+        reasons = np.frombuffer(survey.reasons, np.uint8).copy()
+        hashes, parts = np.array(survey.hashes, np.uint64), np.array(survey.parts, np.uint16)
+        clusters = index.clusters(len(reasons)) if bad < len(reasons) else np.arange(len(reasons))
+    groups = hashes[clusters]
+    _leave_out_duplicates(data.dedupe, reasons, hashes, groups)
+    _sample(data.samples, reasons, hashes, seed)
+    used = reasons == 0
+    chosen = np.zeros(len(reasons), bool)
+    chosen[used] = held_out(groups[used], parts[used], data.held_out, seed)
+    note = why_none_is_held_out(int(used.sum()), data.held_out)
+    return Selection(reasons, chosen, hashes, survey.findings, [note] if note else [])
+
+
+class Survey:
+    """What is written down of each row."""
+
+    def __init__(self) -> None:
+        self.reasons = bytearray()
+        self.hashes = array("Q")
+        self.parts = array("H")
+        self.findings = Findings()
+
+    def read(self, rows: Iterable[Read], index: NearDuplicates) -> None:
+        for read in rows:
+            self.parts.append(read.part)
+            if read.row is None:
+                self._leave_out(read, read.kind or "parse")
+                continue
+            self.reasons.append(0)
+            self.hashes.append(row_hash(read.row))
+            index.add(read.number, read.row)
+
+    def _leave_out(self, read: Read, kind: str) -> None:
+        self.reasons.append(REASONS.index(kind))
+        self.hashes.append(0)
+        self.findings.add(kind, read.place, read.reason)
+
+
+def _leave_out_duplicates(
+    dedupe: str, reasons: NDArray[np.uint8], hashes: NDArray[np.uint64], groups: NDArray[np.uint64]
+) -> None:
+    """Keeps the first row of each content, and with "near" the first of each cluster."""
+    if dedupe == "off":
+        return
+    _keep_first(reasons, hashes, "exact_duplicate")
+    if dedupe == "near":
+        _keep_first(reasons, groups, "near_duplicate")
+
+
+def _keep_first(reasons: NDArray[np.uint8], keys: NDArray[np.uint64], kind: str) -> None:
+    import numpy as np
+
+    used = np.flatnonzero(reasons == 0)
+    _, first = np.unique(keys[used], return_index=True)
+    repeated = np.ones(len(used), bool)
+    repeated[first] = False
+    reasons[used[repeated]] = REASONS.index(kind)
+
+
+def _sample(count: int | None, reasons: NDArray[np.uint8], hashes: NDArray[np.uint64], seed: int) -> None:
+    import numpy as np
+
+    used = np.flatnonzero(reasons == 0)
+    if count is None or count >= len(used):
+        return
+    order = np.argsort(keyed(hashes[used], seed, "samples"), kind="stable")
+    reasons[used[order[count:]]] = REASONS.index("not_sampled")

@@ -1,0 +1,1 @@
+"""From text to `input_ids` and `labels`, stored on disk."""

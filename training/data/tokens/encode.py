@@ -1,0 +1,267 @@
+"""From a row to `input_ids` and `labels`.
+
+Which characters are trained is decided in `turn_spans`; here it is carried to tokens by their offsets. The
+rule at the borders: a token carries loss only if all its characters lie in a trained span. A token that
+straddles the beginning of a turn (its first characters belong to the prompt) is not trained, since the model,
+given that prompt, can never write it. The end of a turn is a control token, which no other token can
+straddle; white space that it swallows behind it does not count.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
+from functools import cached_property
+from typing import Any, NamedTuple
+
+from ...config.specs import DataGroup
+from ...errors import ChatTemplateError
+from ..chat_template.template import ANOTHER_TEMPLATE, ChatTemplate
+from ..chat_template.turn_spans import Span, TurnFinder
+from ..formats.messages import Completion, Conversation, Message, Preference, Recognised, Text, as_messages
+from ..readers.rows import RowError
+from .example import Example, MaskedTokens
+from .fast_tokenizer import FastTokenizer, fast_tokenizer
+from .token_offsets import OwnTokenizer, Tokenised
+
+WORTH_A_FASTER_ONE = 2**22
+"""Characters to tokenise from which on a faster tokenizer, which takes half a second to make, is worth it."""
+
+
+class Rendered(NamedTuple):
+    """A row as text, before it is tokenised.
+
+    Args:
+        spans: the trained characters; None for all.
+        kinds: findings met while rendering.
+        document: plain text, which may become several examples, and begins and ends as the tokenizer says.
+    """
+
+    text: str
+    spans: list[Span] | None
+    kinds: tuple[str, ...] = ()
+    document: bool = False
+
+
+class Encoded(NamedTuple):
+    """A row's examples and what was met on the way.
+
+    Args:
+        parts: its examples; a long document gives several, so that nothing of it is lost.
+        length: tokens of the whole row, before any cut.
+        trained: tokens that carry loss, in all examples.
+    """
+
+    parts: list[MaskedTokens]
+    length: int
+    trained: int
+    kinds: tuple[str, ...] = ()
+
+    @property
+    def kept(self) -> int:
+        """Tokens of all examples together."""
+        return sum(len(part.input_ids) for part in self.parts)
+
+    @property
+    def examples(self) -> list[Example]:
+        return [part.example() for part in self.parts]
+
+
+class Encoder:
+    """Turns rows into examples with one tokenizer and one set of settings.
+
+    Args:
+        tokenizer: a transformers tokenizer with offsets (a "fast" one).
+
+    Raises:
+        ChatTemplateError: the tokenizer has no offsets.
+    """
+
+    def __init__(self, tokenizer: Any, data: DataGroup) -> None:
+        if getattr(tokenizer, "backend_tokenizer", None) is None:
+            raise ChatTemplateError(
+                f"{type(tokenizer).__name__} gives no character offsets, so the loss mask cannot be exact.",
+                hint="Use a model that comes with a tokenizer.json.",
+            )
+        self._data = data
+        self._tokenizer = tokenizer
+        self._template = ChatTemplate(tokenizer) if tokenizer.chat_template else None
+        self._added = set(tokenizer.added_tokens_decoder)
+        self._fast: Future[FastTokenizer | None] | None = None
+        self._characters = 0
+
+    @cached_property
+    def _own(self) -> OwnTokenizer:
+        return OwnTokenizer(self._tokenizer.backend_tokenizer)
+
+    @cached_property
+    def _prefix(self) -> list[int]:
+        """The tokens that the tokenizer puts before every plain text, e.g. a beginning-of-text token."""
+        plain: list[int] = self._tokenizer("a", add_special_tokens=False)["input_ids"]
+        full: list[int] = self._tokenizer("a", add_special_tokens=True)["input_ids"]
+        at = next((index for index in range(len(full)) if full[index : index + len(plain)] == plain), 0)
+        return full[:at]
+
+    @property
+    def template(self) -> ChatTemplate:
+        """The chat template.
+
+        Raises:
+            ChatTemplateError: the model has none.
+        """
+        return self._template or ChatTemplate(self._tokenizer)
+
+    @cached_property
+    def finder(self) -> TurnFinder:
+        """Finds the assistant's turns.
+
+        Raises:
+            ChatTemplateError: the model has no chat template, or one that allows no exact mask.
+        """
+        return TurnFinder(self.template)
+
+    @property
+    def added_tokens(self) -> frozenset[str]:
+        """The tokens that stand in the tokenizer beside its vocabulary, control tokens among them."""
+        return frozenset(token.content for token in self._tokenizer.added_tokens_decoder.values())
+
+    @property
+    def template_source(self) -> str:
+        return str(self._tokenizer.chat_template or "")
+
+    def fingerprint(self) -> str:
+        """A hash of all of the tokenizer that its examples depend on."""
+        parts = (
+            self._tokenizer.backend_tokenizer.to_str(),
+            self.template_source,
+            str(self._tokenizer.special_tokens_map),
+        )
+        return hashlib.sha256("\0".join(parts).encode()).hexdigest()
+
+    def render(self, row: Recognised) -> Rendered:
+        """The row as text, with its trained characters.
+
+        Raises:
+            RowError: the chat template refuses the row, or does not let its turns be told exactly.
+            ChatTemplateError: the template allows no exact mask for any row.
+        """
+        if isinstance(row, Preference):
+            raise RowError("preference", f"format {row.format}")
+        if isinstance(row, Text):
+            return Rendered(row.text, None, document=True)
+        if isinstance(row, Completion) and self._template is None:
+            start, end = len(row.prompt), len(row.prompt) + len(row.completion)
+            spans = None if self._data.train_on == "all" else [Span(1, start, end)]
+            return Rendered(row.prompt + row.completion, spans, document=True)
+        return self._render_chat(row)
+
+    def _render_chat(self, row: Conversation | Completion) -> Rendered:
+        messages, tools, silent = as_messages(row), None, frozenset[int]()
+        if isinstance(row, Conversation):
+            tools, silent = row.tools, row.silent
+        if self._data.merge_system:
+            messages, silent = merge_system(messages, silent)
+        if self._data.train_on == "all":
+            text, spans = self.template.render(messages, tools), None
+        else:
+            text, spans = self.finder.spans(messages, tools, self._turns(messages, silent))
+        return Rendered(text, spans, ("system_lost",) if _loses_system(messages, text) else ())
+
+    def _turns(self, messages: Sequence[Message], silent: frozenset[int]) -> list[int]:
+        turns = [
+            index
+            for index, message in enumerate(messages)
+            if message["role"] == "assistant" and index not in silent
+        ]
+        return turns[-1:] if self._data.train_on == "last" else turns
+
+    def expect(self, characters: int) -> None:
+        """Tells how much will be tokenised: for much text, a faster tokenizer is made beside other work."""
+        if characters >= WORTH_A_FASTER_ONE and self._fast is None:
+            thread = ThreadPoolExecutor(1, "fast-tokenizer")
+            self._fast = thread.submit(fast_tokenizer, self._tokenizer.backend_tokenizer)
+            thread.shutdown(wait=False)
+
+    def tokenise(self, rows: Sequence[Rendered]) -> list[Encoded]:
+        """The rows as examples.
+
+        Raises:
+            ChatTemplateError: an end-of-turn token is not where the template put it.
+        """
+        texts = [row.text for row in rows]
+        borders = [[border for span in row.spans or () for border in (span.start, span.end)] for row in rows]
+        found = self._tokenised(texts, borders)
+        return [self._encoded(row, one) for row, one in zip(rows, found, strict=True)]
+
+    def _tokenised(self, texts: Sequence[str], borders: Sequence[Sequence[int]]) -> list[Tokenised]:
+        self._characters += sum(map(len, texts))
+        self.expect(self._characters // 4)  # where so much has come, as much may follow
+        fast = self._fast.result() if self._fast else None
+        found: list[Tokenised | None] = [None] * len(texts)
+        if fast:
+            found = fast.tokenise(texts, borders)
+        left = [number for number, one in enumerate(found) if one is None]
+        if left:
+            own = self._own.tokenise([texts[number] for number in left], [borders[number] for number in left])
+            for number, one in zip(left, own, strict=True):
+                found[number] = one
+        return [one for one in found if one is not None]
+
+    def character_of_token(self, text: str, number: int) -> int:
+        """Where a text's token number `number`, counted from 0, begins."""
+        return self._own.character_of_token(text, number)
+
+    def _encoded(self, row: Rendered, found: Tokenised) -> Encoded:
+        whole = MaskedTokens(found.ids, self._trained(row, found))
+        length, size = len(found.ids), self._data.max_seq_length
+        if row.document:
+            whole = self._as_document(whole)
+            length = len(whole.input_ids)
+        ends = length if row.document and row.spans is None else size
+        parts = [whole.part(start, start + size) for start in range(0, max(1, ends), size)]
+        trained = sum(part.trained_tokens for part in parts)
+        kinds = row.kinds + (("truncated",) if sum(len(part.input_ids) for part in parts) < length else ())
+        return Encoded(parts, length, trained, kinds if trained else (*row.kinds, "nothing_to_learn"))
+
+    def _trained(self, row: Rendered, found: Tokenised) -> list[tuple[int, int]]:
+        """The tokens that lie in each trained span."""
+        if row.spans is None:
+            return [(0, len(found.ids))]
+        ranges = [*zip(found.borders[::2], found.borders[1::2], strict=True)]
+        if not row.document and any(int(found.ids[end - 1]) not in self._added for _, end in ranges):
+            raise ChatTemplateError(
+                "The tokenizer does not keep the end of a turn as one token: the loss mask cannot be exact.",
+                hint=ANOTHER_TEMPLATE,
+            )
+        return ranges
+
+    def _as_document(self, tokens: MaskedTokens) -> MaskedTokens:
+        """With the tokens that stand before and behind every plain text; the last one is learnt."""
+        import numpy as np
+
+        end: list[int] = [] if self._tokenizer.eos_token_id is None else [self._tokenizer.eos_token_id]
+        ids = np.concatenate([self._prefix, tokens.input_ids, end]).astype(np.int32)
+        shift = len(self._prefix)
+        trained = [(start + shift, stop + shift) for start, stop in tokens.trained]
+        return MaskedTokens(ids, [*trained, (len(ids) - len(end), len(ids))])
+
+
+def encode(row: Recognised, tokenizer: Any, data: DataGroup | None = None) -> Encoded:
+    """One row as examples; see `Encoder` for many."""
+    encoder = Encoder(tokenizer, data or DataGroup())
+    return encoder.tokenise([encoder.render(row)])[0]
+
+
+def merge_system(messages: list[Message], silent: frozenset[int]) -> tuple[list[Message], frozenset[int]]:
+    """The messages with a leading system message put before the first user's text."""
+    if len(messages) < 2 or messages[0]["role"] != "system" or messages[1]["role"] != "user":
+        return messages, silent
+    system, first, *rest = messages
+    merged = f"{system['content']}\n\n{first['content']}" if system["content"].strip() else first["content"]
+    return [{**first, "content": merged}, *rest], frozenset(index - 1 for index in silent)
+
+
+def _loses_system(messages: Sequence[Message], text: str) -> bool:
+    system = messages[0]["content"].strip() if messages[0]["role"] == "system" else ""
+    return system not in text

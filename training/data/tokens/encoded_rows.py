@@ -1,0 +1,137 @@
+"""Rows become examples while they are read, before it is known which of them will be used.
+
+Which rows repeat others and which are held out is known only after the last of them. To read and recognise
+every row once and not twice, each is rendered and tokenised at its turn: the tokens go to the store, and what
+became of the row is told again once all is known. Tokenisers work without
+Python's lock, so that rows are read and rendered meanwhile.
+"""
+
+from __future__ import annotations
+
+from array import array
+from collections import deque
+from collections.abc import Iterable, Iterator
+from concurrent.futures import Future, ThreadPoolExecutor
+
+from ...errors import ChatTemplateError
+from ..formats.reading import Read
+from ..readers.rows import RowError
+from .encode import Encoded, Encoder, Rendered
+from .example import MaskedTokens
+from .row_log import Outcome, Outcomes
+from .token_store import StoreWriter
+
+ROWS_AT_ONCE, CHARACTERS_AT_ONCE = 256, 2**19
+"""A batch is tokenised when it has either."""
+
+BATCHES_AHEAD = 24
+"""Batches that wait to be tokenised, 12 million characters at most: a faster tokenizer is made meanwhile."""
+
+
+Batch = list[tuple[Read, Rendered | RowError | None]]
+"""Rows with their texts, or with what the chat template has against them."""
+
+
+class EncodedRows:
+    """Encodes rows into a store. Use as a context; `through` or `add`, then `finish`; then see `outcomes`.
+
+    Memory: the batches that wait, and 8 bytes an example.
+    """
+
+    def __init__(self, encoder: Encoder, store: StoreWriter) -> None:
+        self._encoder, self._store = encoder, store
+        self.row_of_example = array("q")
+        self.outcomes = Outcomes()
+        self._thread = ThreadPoolExecutor(1, "tokenise")
+        self._rows: Batch = []
+        self._texts: list[Rendered] = []
+        self._characters = 0
+        self._running: deque[tuple[Batch, Future[list[Encoded]]]] = deque()
+        self._failure: ChatTemplateError | None = None
+
+    def __enter__(self) -> EncodedRows:
+        return self
+
+    def __exit__(self, *error: object) -> None:
+        self._thread.shutdown(cancel_futures=True)
+        self.outcomes.__exit__()
+
+    def through(self, reads: Iterable[Read]) -> Iterator[Read]:
+        """The rows, each encoded as it passes."""
+        for read in reads:
+            self.add(read)
+            yield read
+
+    def add(self, read: Read) -> None:
+        """Encodes a row, or remembers why it cannot be used."""
+        rendered = self._rendered(read)
+        self._rows.append((read, rendered))
+        if isinstance(rendered, Rendered):
+            self._texts.append(rendered)
+            self._characters += len(rendered.text)
+        if len(self._rows) == ROWS_AT_ONCE or self._characters > CHARACTERS_AT_ONCE:
+            self._send()
+
+    def finish(self) -> None:
+        """Waits for the rows that are still being tokenised.
+
+        Raises:
+            ChatTemplateError: the chat template allows no exact loss mask. Not raised earlier, so that bad
+                rows, which come to light until the end of the data, are told first.
+        """
+        self._send()
+        while self._running:
+            self._take()
+        if self._failure:
+            raise self._failure
+
+    def _rendered(self, read: Read) -> Rendered | RowError | None:
+        if read.row is None or self._failure:
+            return None
+        try:
+            return self._encoder.render(read.row)
+        except RowError as error:
+            return error
+        except ChatTemplateError as error:
+            self._failure = error
+            return None
+
+    def _send(self) -> None:
+        self._running.append((self._rows, self._thread.submit(self._encoder.tokenise, self._texts)))
+        self._rows, self._texts, self._characters = [], [], 0
+        while self._running and (self._running[0][1].done() or len(self._running) > BATCHES_AHEAD):
+            self._take()
+
+    def _take(self) -> None:
+        rows, future = self._running.popleft()
+        try:
+            encoded = iter(future.result())
+        except ChatTemplateError as error:
+            self._failure = self._failure or error
+            return
+        outcomes: list[Outcome] = []
+        parts: list[MaskedTokens] = []
+        for read, rendered in rows:
+            one = next(encoded) if isinstance(rendered, Rendered) else None
+            if one is None:
+                outcomes.append(_refused(read, rendered))
+            elif not one.trained:
+                nothing = Outcome(read.number, read.part, read.place, "nothing_to_learn")
+                outcomes.append(nothing._replace(tokens=one.length))
+            else:
+                parts += one.parts
+                self.row_of_example.extend([read.number] * len(one.parts))
+                outcomes.append(_used(read, one))
+        self._store.add(parts)
+        self.outcomes.add(outcomes)
+
+
+def _used(read: Read, one: Encoded) -> Outcome:
+    counts = len(one.parts), one.kept, one.trained
+    return Outcome(read.number, read.part, read.place, None, "", one.kinds, *counts)
+
+
+def _refused(read: Read, error: Rendered | RowError | None) -> Outcome:
+    if isinstance(error, RowError):
+        return Outcome(read.number, read.part, read.place, error.kind, error.reason)
+    return Outcome(read.number, read.part, read.place, read.kind or "parse", read.reason)

@@ -1,0 +1,165 @@
+"""The same tokens several times as fast, by `fastokens`, where that can be shown.
+
+It tells no offsets. In a byte-level vocabulary they are not needed: every token stands for certain bytes, so
+a token begins where the bytes of those before it end. This is not assumed: the bytes of a text's tokens, one
+after the other, are compared with the text. Where they are not the same (a normaliser has changed the text,
+a token swallowed white space, the vocabulary is not of bytes), the text is left to the model's own tokenizer.
+So are texts with the characters of `DOUBTFUL`, and everything, if the two differ in one of the `SAMPLES`.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Sequence
+from importlib.util import find_spec
+from itertools import accumulate
+from typing import TYPE_CHECKING, Any
+
+from .token_offsets import Tokenised
+
+if TYPE_CHECKING:
+    import numpy as np
+    from numpy.typing import NDArray
+
+DOUBTFUL = re.compile("[\u017f\u180e]")
+"""The long s, a letter s wherever case is ignored, and a space of Mongolian that lately is none: regular
+expression engines differ about them."""
+
+SAMPLES = (
+    "The quick brown fox isn't THERE'S, we'll see: 1234567 + 89.5 = x_1;  two  spaces,\ttabs\r\n\nlines. ",
+    "naïve café, e\u0301, Straße, Ελληνικά, привет, שלום, العربية, हिन्दी, 东京は日本語, 한국어 ½ ² Ⅷ ١٢٣ №5",
+    "🙂 👩\u200d👧 🇩🇪 \u00a0\u2003\u3000x \u200b\ufeff\x00\x1c\x85\u2028 don\u2019t \u201cso\u201d \u2026",
+    "def f(x):\n    return {'a': [x**2, 0xFF]}  # ?!\n\t\tif a!=b and c<=d: pass\n<b>&amp;</b> http://a.b/?d=e",
+    "'s 'S 'll 'LL\t's \t'll .\t.a 's123",
+    "aaaaaaaaaaaaaaaaaaaaaaaaaaaa ================",
+    "  \n \n  a",
+    " ",
+    "\n",
+)
+"""On which other tokenizers were seen to differ, or easily might."""
+
+NO_BYTE, NO_LETTER = 0xFF, "\uffff"
+"""A byte that no text holds, and a letter that stands for none."""
+
+
+class FastTokenizer:
+    """See above; made by `fast_tokenizer`.
+
+    Args:
+        fast: a `fastokens.Tokenizer`.
+        spelt: the bytes of all tokens, one after the other: (bytes,)
+        lengths: how many each has: (tokens,)
+    """
+
+    def __init__(self, fast: Any, spelt: NDArray[np.uint8], lengths: NDArray[np.int32]) -> None:
+        import numpy as np
+
+        self._fast = fast
+        self._bytes, self._lengths = spelt, lengths
+        self._places = np.cumsum(lengths, dtype=np.int32) - lengths
+
+    def tokenise(self, texts: Sequence[str], borders: Sequence[Sequence[int]]) -> list[Tokenised | None]:
+        """The texts' tokens, as `OwnTokenizer.tokenise` gives them; None for a text that is left to it."""
+        import numpy as np
+
+        chosen = [n for n, text in enumerate(texts) if text and (text.isascii() or not DOUBTFUL.search(text))]
+        result: list[Tokenised | None] = [None] * len(texts)
+        if not chosen:
+            return result
+        try:
+            ids, edges = self._ids([texts[number] for number in chosen])
+        except ValueError:  # a run of millions of spaces is too much for its regular expressions
+            return result
+        data = [texts[number].encode() for number in chosen]
+        starts, shown = self._spelt(ids)
+        first = np.append(starts, len(shown))[edges].tolist()  # (chosen + 1,) bytes before each text
+        same = _same(data, shown, first)
+        asked = [
+            first[n] + _bytes_before(texts[number], len(data[n]), border)
+            for n, number in enumerate(chosen)
+            for border in borders[number]
+        ]
+        found = iter(np.searchsorted(starts, np.array(asked, np.int32)).tolist())
+        ends: list[int] = edges.tolist()
+        for n, number in enumerate(chosen):
+            at = [next(found) - ends[n] for _ in borders[number]]
+            if same[n]:
+                result[number] = Tokenised(ids[ends[n] : ends[n + 1]], at)
+        return result
+
+    def _ids(self, texts: list[str]) -> tuple[NDArray[np.int32], NDArray[np.int64]]:
+        """All tokens, text after text, and where each text's begin and end: (tokens,) and (texts + 1,)."""
+        import numpy as np
+
+        ids, edges = self._fast.encode_batch_flat(texts, add_special_tokens=False)
+        return np.frombuffer(ids, np.int32), np.frombuffer(edges, np.int64)
+
+    def _spelt(self, ids: NDArray[np.int32]) -> tuple[NDArray[np.int32], bytes]:
+        """Where each token's bytes begin, and all bytes."""
+        import numpy as np
+
+        lengths = self._lengths[ids]
+        ends = np.cumsum(lengths, dtype=np.int32)
+        starts = ends - lengths
+        index = np.repeat(self._places[ids] - starts, lengths)
+        index += np.arange(len(index), dtype=np.int32)
+        return starts, self._bytes[index].tobytes()
+
+
+def _same(data: list[bytes], shown: bytes, first: list[int]) -> list[bool]:
+    """Which texts are what their tokens spell."""
+    if b"".join(data) == shown and first[1:-1] == [*accumulate(map(len, data))][:-1]:
+        return [True] * len(data)
+    return [shown[start:end] == text for text, start, end in zip(data, first, first[1:], strict=False)]
+
+
+def _bytes_before(text: str, size: int, character: int) -> int:
+    """The bytes of a text of `size` bytes before one of its characters."""
+    return min(character, size) if len(text) == size else len(text[:character].encode())
+
+
+def fast_tokenizer(backend: Any) -> FastTokenizer | None:
+    """The fast one of a `tokenizers.Tokenizer`; None if it is not seen to give the same tokens."""
+    if find_spec("fastokens") is None:
+        return None
+    import fastokens
+
+    try:
+        fast = fastokens.Tokenizer.from_json_str(backend.to_str())
+    except ValueError:  # of a kind that it does not know
+        return None
+    fast.no_truncation()
+    fast.no_padding()
+    made = FastTokenizer(fast, *_bytes_of_tokens(backend))
+    own = [found.ids for found in backend.encode_batch_fast([*SAMPLES], add_special_tokens=False)]
+    found = made.tokenise(SAMPLES, [()] * len(SAMPLES))
+    same = [one is None or one.ids.tolist() == ids for one, ids in zip(found, own, strict=True)]
+    return made if found[0] is not None and all(same) else None
+
+
+def _bytes_of_tokens(backend: Any) -> tuple[NDArray[np.uint8], NDArray[np.int32]]:
+    """The bytes that each token is said to stand for, token after token, and how many each has.
+
+    Vocabularies write bytes as letters: visible ones as themselves, the others as those from U+0100 on, as
+    GPT-2's does (Radford et al., 2019). Added tokens are written as they are.
+    """
+    import numpy as np
+
+    visible = [*range(33, 127), *range(161, 173), *range(174, 256)]
+    hidden = [byte for byte in range(256) if byte not in visible]
+    letters = {byte: 256 + number for number, byte in enumerate(hidden)}
+    byte_of = np.full(2**16, NO_BYTE, np.uint8)
+    byte_of[visible] = visible
+    byte_of[[*letters.values()]] = [*letters]
+
+    vocabulary: dict[str, int] = backend.get_vocab(with_added_tokens=True)
+    added: dict[int, Any] = backend.get_added_tokens_decoder()
+    tokens = [""] * (1 + max([*vocabulary.values(), *added]))
+    for token, number in vocabulary.items():
+        tokens[number] = token
+    for number, token in added.items():
+        tokens[number] = token.content.encode().decode("latin-1").translate(letters)
+    tokens = [token or NO_LETTER for token in tokens]
+    codes = np.frombuffer("".join(tokens).encode("utf-32-le", "replace"), np.uint32)
+    lengths = np.fromiter(map(len, tokens), np.int32, len(tokens))
+    return byte_of[np.minimum(codes, 2**16 - 1)], lengths

@@ -1,0 +1,114 @@
+"""A model folder's tokenizer and chat template without transformers, which would bring in torch.
+
+For looking at data: it starts in a fraction of a second and takes 300 MB less. It has what `Encoder` and
+`ChatTemplate` use of a transformers tokenizer. What is trained on is tokenised by transformers' own, which
+adapts some older models' files as it loads them.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+from ...errors import ModelLoadError
+from ..chat_template.sandbox import template_environment
+from ..readers.libraries import library
+
+SPECIAL = ("bos_token", "eos_token", "unk_token", "sep_token", "pad_token", "cls_token", "mask_token")
+
+
+class TokenizerFiles:
+    """The tokenizer in a model folder.
+
+    Raises:
+        ModelLoadError: the folder has no tokenizer.json, or one that cannot be read.
+    """
+
+    def __init__(self, folder: Path) -> None:
+        path = folder / "tokenizer.json"
+        if not path.is_file():
+            raise ModelLoadError(f"There is no tokenizer at {path}.", hint="Give the folder of a model.")
+        load = library("tokenizers", "Tokenising").Tokenizer.from_file
+        try:
+            self.backend_tokenizer: Any = load(str(path))
+        except Exception as error:  # what tokenizers raises has no class of its own
+            raise ModelLoadError(f"{path} cannot be read: {error}.", cause=error) from None
+        config = _json(folder / "tokenizer_config.json")
+        named = {**_json(folder / "special_tokens_map.json"), **config}
+        self.special_tokens_map: dict[str, str] = {
+            name: token if isinstance(token, str) else token["content"]
+            for name in SPECIAL
+            if (token := named.get(name)) is not None
+        }
+        self.chat_template: Any = _chat_template(folder, config)
+
+    @cached_property
+    def added_tokens_decoder(self) -> dict[int, Any]:
+        return self.backend_tokenizer.get_added_tokens_decoder()
+
+    @property
+    def eos_token_id(self) -> int | None:
+        return self.backend_tokenizer.token_to_id(self.special_tokens_map.get("eos_token", ""))
+
+    def __call__(self, text: str, *, add_special_tokens: bool = True) -> dict[str, list[int]]:
+        return {"input_ids": self.backend_tokenizer.encode(text, add_special_tokens=add_special_tokens).ids}
+
+    def apply_chat_template(
+        self,
+        messages: Sequence[dict[str, Any]],
+        *,
+        tools: Any = None,
+        tokenize: bool = False,
+        add_generation_prompt: bool = False,
+    ) -> str:
+        """The conversation as text; see `ChatTemplate.render`, which calls this."""
+        if tokenize or not messages:
+            raise ValueError("only conversations with a message are rendered, and only to text")
+        return self._compiled(bool(tools)).render(
+            messages=[_with_reasoning(message) for message in messages],
+            tools=tools,
+            documents=None,
+            add_generation_prompt=add_generation_prompt,
+            **self.special_tokens_map,
+        )
+
+    def _compiled(self, with_tools: bool) -> Any:
+        if isinstance(self.chat_template, str):
+            return self._environment(self.chat_template)
+        name = "tool_use" if with_tools and "tool_use" in self.chat_template else "default"
+        return self._environment(self.chat_template[name])
+
+    @cached_property
+    def _environment(self) -> Any:
+        from functools import lru_cache
+
+        return lru_cache(template_environment().from_string)
+
+
+def _with_reasoning(message: dict[str, Any]) -> dict[str, Any]:
+    """The message without nulls, its reasoning also under the name that some templates read."""
+    message = {key: value for key, value in message.items() if value is not None}
+    return (
+        {"thinking": message["reasoning_content"], **message} if "reasoning_content" in message else message
+    )
+
+
+def _chat_template(folder: Path, config: dict[str, Any]) -> Any:
+    """A template, or several by name."""
+    path = folder / "chat_template.jinja"
+    if path.is_file():
+        return path.read_text(encoding="utf-8")
+    template = config.get("chat_template")
+    return {item["name"]: item["template"] for item in template} if isinstance(template, list) else template  # pyright: ignore[reportUnknownVariableType]
+
+
+def _json(path: Path) -> dict[str, Any]:
+    if not path.is_file():
+        return {}
+    try:
+        return json.loads(path.read_text(encoding="utf-8"))
+    except ValueError as error:
+        raise ModelLoadError(f"{path} is not valid JSON: {error}.") from None

@@ -1,0 +1,107 @@
+"""A frozen base loaded by transformers, and which of its linear modules get a LoRA."""
+
+from __future__ import annotations
+
+from importlib.util import find_spec
+from typing import Any, cast
+
+import torch
+from torch import nn
+
+from ...errors import MissingExtraError
+from ...models.llama_like import unknown_module
+from ...models.tokenizer import not_loaded
+from ..plan import Lora, Plan
+
+
+def load_base(plan: Plan) -> Any:
+    """The causal language model of `plan`, in 4 bits (NF4, Dettmers et al. 2023, arXiv:2305.14314) if asked.
+
+    Raises:
+        ModelLoadError: transformers cannot load it without running code of its folder.
+        MissingExtraError: 4 bits are asked for and bitsandbytes is not installed.
+    """
+    from transformers import AutoModelForCausalLM
+
+    dtype = getattr(torch, plan.precision)
+    options: dict[str, Any] = {"quantization_config": _nf4(dtype)} if plan.load_in_4bit else {}
+    try:
+        model = cast(
+            "Any",
+            AutoModelForCausalLM.from_pretrained(  # pyright: ignore[reportUnknownMemberType]
+                plan.model,
+                dtype=dtype,
+                device_map={"": plan.device},
+                use_safetensors=True,
+                local_files_only=True,
+                trust_remote_code=False,
+                **options,
+            ),
+        )
+    except torch.OutOfMemoryError:
+        raise
+    except Exception as error:  # transformers raises what its parsers raise
+        raise not_loaded(plan.model, "model", error) from error
+    model.requires_grad_(False)
+    if plan.recompute != "nothing":
+        # Renamed in transformers 5.2x; the old name warns there.
+        enable = (
+            getattr(model, "activation_checkpointing_enable", None) or model.gradient_checkpointing_enable
+        )
+        enable({"use_reentrant": False})
+    return model
+
+
+def _nf4(dtype: torch.dtype) -> Any:
+    if find_spec("bitsandbytes") is None:
+        raise MissingExtraError(
+            "load_in_4bit needs bitsandbytes, which is not installed.",
+            hint='pip install "backpropagate-mcp[quantized]"',
+        )
+    from transformers import BitsAndBytesConfig
+
+    return BitsAndBytesConfig(
+        load_in_4bit=True,
+        bnb_4bit_quant_type="nf4",
+        bnb_4bit_use_double_quant=True,
+        bnb_4bit_compute_dtype=dtype,
+    )
+
+
+def linear_modules(model: Any) -> dict[str, nn.Module]:
+    """Every linear module by its full name; Conv1D is GPT-2's, with its weight transposed."""
+    from transformers.pytorch_utils import Conv1D
+
+    named: dict[str, nn.Module] = dict(model.named_modules())
+    return {name: module for name, module in named.items() if isinstance(module, nn.Linear | Conv1D)}
+
+
+def lora_targets(model: Any, lora: Lora) -> list[str]:
+    """The full names of the modules that get a LoRA. "all-linear" leaves the head out, as PEFT does.
+
+    Raises:
+        InputError: a name in the list is no linear module.
+    """
+    linear = linear_modules(model)
+    head = model.get_output_embeddings()
+    body = [name for name, module in linear.items() if module is not head]
+    if lora.target_modules == "all-linear":
+        return body
+    if lora.target_modules == "attention":
+        return [name for name in body if any("att" in part for part in name.split(".")[:-1])]
+    wanted = (lora.target_modules,) if isinstance(lora.target_modules, str) else lora.target_modules
+    for target in wanted:
+        if not any(_matches(name, target) for name in linear):
+            raise unknown_module(target, sorted({name.rpartition(".")[2] for name in linear}))
+    return [name for name in linear if any(_matches(name, target) for target in wanted)]
+
+
+def shortest_names(model: Any, targets: list[str]) -> tuple[str, ...]:
+    """`targets` by their last part, where that means no other linear module as well."""
+    last = {name.rpartition(".")[2] for name in targets}
+    meant = {name for name in linear_modules(model) if any(_matches(name, part) for part in last)}
+    return tuple(sorted(last if meant == set(targets) else targets))
+
+
+def _matches(name: str, target: str) -> bool:
+    return name == target or name.endswith(f".{target}")

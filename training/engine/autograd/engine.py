@@ -1,0 +1,126 @@
+"""The autograd engine: any Hugging Face causal model with PEFT's LoRA, in our own loop.
+
+Slower than the packed engine, but for every architecture, and for bases in 4 bits. Its LoRA matrices lie in
+the same flat buffer, so optimizer, checkpoints and adapters are the packed engine's. Examples are laid end to
+end where the model's attention keeps them apart by their positions, which is tried when the model is loaded,
+and padded where it does not.
+"""
+
+from __future__ import annotations
+
+import inspect
+
+import torch
+from torch import Tensor
+from torch.nn import functional as F
+from torch.nn.utils.rnn import pad_sequence
+
+from ..loop.batch import PackedBatch
+from ..loop.checkpoints import Checkpoints
+from ..loop.fit import fit
+from ..plan import Data, Outcome, Plan, Report, ShouldStop
+from .peft_lora import Adapted, load_adapted
+
+
+class AutogradStep:
+    """A PEFT model as a step of the loop."""
+
+    name = "autograd"
+    row_multiple = 1
+
+    def __init__(self, adapted: Adapted, plan: Plan) -> None:
+        self.model, self.lora, self.adapter = adapted
+        self.device = torch.device(plan.device)
+        forward = inspect.signature(self.model.get_base_model().forward).parameters
+        self._keeps_rows = "logits_to_keep" in forward
+        self.packs = "position_ids" in forward and self._keeps_examples_apart()
+        """Whether examples go end to end; else padded."""
+
+    def forward_backward(self, batch: PackedBatch, weight: Tensor, *, seed: int) -> Tensor:
+        torch.manual_seed(seed)  # pyright: ignore[reportUnknownMemberType]
+        self.model.train()
+        loss = self._loss_sum(batch) * weight
+        loss.backward()  # pyright: ignore[reportUnknownMemberType]
+        return loss.detach()
+
+    @torch.no_grad()
+    def loss(self, batch: PackedBatch) -> Tensor:
+        self._evaluating()
+        return self._loss_sum(batch)
+
+    def _evaluating(self) -> None:
+        """No dropout. bitsandbytes must not repack its weights for inference: then none can be trained."""
+        self.model.eval()
+        for module in self.model.modules():
+            if type(module).__name__ == "Linear4bit":
+                module.training = True
+
+    def refresh(self) -> None:
+        """Nothing to do: the model's parameters are views into the flat buffer."""
+
+    def _loss_sum(self, batch: PackedBatch) -> Tensor:
+        logits = self._packed_logits(batch) if self.packs else self._padded_logits(batch)
+        return F.cross_entropy(logits.float(), batch.targets, reduction="sum")
+
+    def _packed_logits(self, batch: PackedBatch) -> Tensor:
+        """(label_tokens, vocab_size), of all examples end to end in one row."""
+        kept = {"logits_to_keep": batch.rows} if self._keeps_rows else {}
+        logits = self.model(
+            input_ids=batch.input_ids[None], position_ids=batch.position_ids[None], use_cache=False, **kept
+        ).logits[0]
+        return logits if kept else logits[batch.rows]
+
+    def _padded_logits(self, batch: PackedBatch) -> Tensor:
+        """(label_tokens, vocab_size), of one row per example, filled up on the right."""
+        lengths = torch.tensor(batch.segments.lengths, device=batch.input_ids.device)
+        rows = list(torch.split(batch.input_ids, list(batch.segments.lengths)))
+        input_ids = pad_sequence(rows, batch_first=True)  # (examples, longest)
+        columns = torch.arange(input_ids.shape[1], device=lengths.device)
+        mask = columns < lengths[:, None]  # (examples, longest)
+        example = torch.bucketize(batch.rows, batch.segments.bounds[1:], right=True)
+        column = batch.rows - batch.segments.bounds[example]
+        kept: dict[str, Tensor] = {}
+        if self._keeps_rows:
+            wanted = torch.unique(column)  # pyright: ignore[reportUnknownMemberType, reportUnknownVariableType]
+            column = torch.searchsorted(wanted, column)  # pyright: ignore[reportUnknownArgumentType]
+            kept = {"logits_to_keep": wanted}
+        out = self.model(input_ids=input_ids, attention_mask=mask.long(), use_cache=False, **kept)
+        return out.logits[example, column]
+
+    @torch.no_grad()
+    def _keeps_examples_apart(self) -> bool:
+        """Whether two examples end to end get the logits that each gets alone.
+
+        Measured against what the second one's logits change if the positions run on, that is, if the two are
+        one example.
+        """
+        self._evaluating()
+        size = min(self.model.config.get_text_config().vocab_size, 1000)
+        generator = torch.Generator().manual_seed(0)
+        ids = torch.randint(size // 2, size, (1, 16), generator=generator).to(self.device)
+        alone = self._logits(ids[:, 8:], torch.arange(8))
+        apart = self._logits(ids, torch.arange(8).repeat(2))[8:]
+        joined = self._logits(ids, torch.arange(16))[8:]
+        return bool((apart - alone).square().mean() <= 0.05**2 * (joined - alone).square().mean())
+
+    def _logits(self, ids: Tensor, positions: Tensor) -> Tensor:
+        positions = positions[None].to(self.device)
+        return self.model(input_ids=ids, position_ids=positions, use_cache=False).logits[0].float()
+
+
+def load_autograd_step(plan: Plan) -> AutogradStep:
+    """The model of `plan` with a new LoRA, or the one that it continues from.
+
+    Raises:
+        ModelLoadError: the model cannot be loaded.
+        InputError: the adapter to continue from does not fit, or a target module does not exist.
+    """
+    return AutogradStep(load_adapted(plan), plan)
+
+
+def run(plan: Plan, data: Data, report: Report, should_stop: ShouldStop, checkpoints: Checkpoints) -> Outcome:
+    """Train with the autograd step."""
+    report("phase", phase="loading", message=f"loading {plan.model.name}")
+    step = load_autograd_step(plan)
+    report("phase", phase="training", message="training")
+    return fit(step, plan, data, report, should_stop, checkpoints)

@@ -1,0 +1,1 @@
+"""Our training loop: batches, optimizer, schedule, evaluation, checkpoints, resume."""

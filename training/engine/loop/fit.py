@@ -1,0 +1,337 @@
+"""The training loop: steps, evaluation, early stopping, checkpoints, cancelling, resuming, out of memory.
+
+How loss and gradients are computed comes in as `step`; everything else that a run needs is here, once for
+all models. A run is a function of plan and data: the order of the examples, the dropout masks and the
+learning rate follow from seed and step number, so a checkpoint holds no random states and a resumed run goes
+on exactly as if it had not stopped (bit for bit on one CPU thread).
+"""
+
+from __future__ import annotations
+
+import gc
+import json
+import math
+import time
+from hashlib import blake2b
+
+import torch
+from torch import Tensor
+
+from ...errors import GpuOutOfMemoryError, InputError
+from ...files.atomic_folder import write_files
+from ..peft_adapter import adapter_files
+from ..plan import Data, Outcome, Plan, Recovery, Report, ShouldStop, Status
+from .checkpoints import Checkpoints, damage
+from .lora_parameters import seed_of
+from .lr_schedule import learning_rate
+from .metrics import StepReports
+from .optimizer import FlatAdamW
+from .packing import is_worth_evaluating_before, statistics, step_order, total_steps
+from .prefetch import Feed, StepBatch, in_parts
+from .step import Step
+from .training_state import Progress, read_adapter, read_optimizer, read_progress, snapshot_files
+
+MOST_HALVINGS = 3
+"""How often a run may halve its micro-batches before it gives up."""
+
+
+def fit(
+    step: Step, plan: Plan, data: Data, report: Report, should_stop: ShouldStop, checkpoints: Checkpoints
+) -> Outcome:
+    """Train the LoRA of `step` as `plan` says, and write the adapter.
+
+    Args:
+        report: gets `step`, `eval`, `checkpoint` and `warning` events.
+        should_stop: asked before each step and during evaluations; True saves a checkpoint and ends.
+
+    Raises:
+        InputError: there are no examples, or the checkpoint is of other data.
+        GpuOutOfMemoryError: a step does not fit, even in small parts.
+        TrainingError: a loss or a gradient is not finite.
+        DiskFullError: a checkpoint or the adapter cannot be written.
+    """
+    if not data.train:
+        raise InputError("There are no examples to train on.")
+    return _Fit(step, plan, data, report, should_stop, checkpoints).run()
+
+
+class _Fit:
+    """One call of `fit`."""
+
+    def __init__(
+        self,
+        step: Step,
+        plan: Plan,
+        data: Data,
+        report: Report,
+        should_stop: ShouldStop,
+        checkpoints: Checkpoints,
+    ) -> None:
+        self.model = step
+        self.on_cuda = step.device.type == "cuda"
+        self.plan = plan
+        self.data = data
+        self.report = report
+        self.should_stop = should_stop
+        self.checkpoints = checkpoints
+        lengths = [len(example.input_ids) for example in data.train]
+        self.order = step_order(plan, lengths)
+        self.progress = Progress(
+            total_steps=total_steps(plan, self.order),
+            micro_batch_tokens=plan.micro_batch_tokens,
+            examples=blake2b(json.dumps(lengths).encode(), digest_size=8).hexdigest(),
+            seed=plan.seed,
+        )
+        self.optimizer = FlatAdamW(step.lora, plan.weight_decay)
+        self.warnings: list[str] = []
+        self.resumed_from = self._resume() if plan.resume else None
+        self.feed = Feed(
+            data.train,
+            self.order,
+            budget=self.progress.micro_batch_tokens,
+            multiple=step.row_multiple,
+            pinned=self.on_cuda,
+            ahead=self.on_cuda,
+        )
+        self.reports = StepReports(report, plan, self.progress.total_steps, step.device)
+        self.saved_step = self.progress.step
+        self.saved_time = time.monotonic()
+
+    def run(self) -> Outcome:
+        self.model.refresh()
+        try:
+            self._evaluate_before()
+            self.reports.restart_clock()
+            status = self._loop()
+        finally:
+            self.feed.close()
+        self.reports.flush()
+        return self._finish(status)
+
+    def _loop(self) -> Status:
+        while True:
+            if self._evaluation_due() and not self._evaluate():
+                return self._stopped("cancelled")
+            if self._out_of_patience():
+                return self._stopped("early_stopped")
+            if self.progress.step >= self.progress.total_steps:
+                return self._stopped("completed")
+            if self.should_stop():
+                return self._stopped("cancelled")
+            if self._checkpoint_due():
+                self._checkpoint()
+            self._train_step()
+
+    # --- One optimizer step.
+
+    def _train_step(self) -> None:
+        index = self.progress.step
+        batch, loss = self._gradients(index)
+        rate = learning_rate(self.plan, index, self.progress.total_steps)
+        norm = self.optimizer.step(rate, self.plan.max_grad_norm)
+        self.model.refresh()
+        self.progress.step += 1
+        self.reports.add(self.progress.step, rate, loss, norm, batch.tokens)
+        epoch, rest = divmod(self.progress.step, self.order.steps_per_epoch)
+        if not rest:
+            self.report("epoch", epoch=epoch, step=self.progress.step)
+
+    def _gradients(self, index: int) -> tuple[StepBatch, Tensor]:
+        """The step's batch and loss, its gradients in the buffer; in smaller parts if memory runs out."""
+        while True:
+            batch = self.feed.step(index)
+            shortage = self._try_gradients(index, batch)
+            if isinstance(shortage, Tensor):
+                return batch, shortage
+            self._halve(index, batch, shortage)
+
+    def _try_gradients(self, index: int, batch: StepBatch) -> Tensor | str:
+        """The loss, or what was said when memory ran out."""
+        try:
+            return self._accumulate(index, batch)
+        except (RuntimeError, MemoryError) as error:
+            if not ran_out_of_memory(error):
+                raise
+            return str(error).splitlines()[0] if str(error) else "out of memory"
+
+    def _accumulate(self, index: int, batch: StepBatch) -> Tensor:
+        device = self.model.device
+        weight = torch.full((), 1 / max(1, batch.label_tokens), device=device)
+        loss = torch.zeros((), device=device)
+        for number, part in enumerate(batch.parts):
+            if part.label_tokens:
+                seed = seed_of("dropout", self.plan.seed, index, number)
+                loss += self.model.forward_backward(part.to(device), weight, seed=seed)
+        return loss
+
+    def _halve(self, index: int, batch: StepBatch, shortage: str) -> None:
+        """Back to the beginning of the step, with parts of half the tokens from here on."""
+        # Called outside the except clause: the error's traceback would hold the step's tensors.
+        self.model.lora.gradients.zero_()
+        gc.collect()
+        if self.on_cuda:
+            torch.cuda.empty_cache()
+        largest = batch.largest_part
+        hint = "Set a smaller max_seq_length, recompute more, load in 4 bits, or take a smaller model."
+        if len(self.progress.recoveries) >= MOST_HALVINGS:
+            raise GpuOutOfMemoryError(
+                f"Step {index + 1} does not fit into memory, not even {largest.useful_tokens} tokens at once:"
+                f" {shortage}",
+                hint=hint,
+            )
+        if largest.examples == 1:
+            raise GpuOutOfMemoryError(
+                f"An example of {largest.useful_tokens} tokens does not fit into memory: {shortage}",
+                hint=hint,
+            )
+        budget = largest.useful_tokens // 2
+        self.feed.budget = self.progress.micro_batch_tokens = budget
+        self.progress.recoveries.append(Recovery(index + 1, budget))
+        self._warn(
+            f"Step {index + 1} ran out of memory and is done again with at most {budget} tokens at once; the"
+            f" batch stays the same. Next time set micro_batch_tokens={budget}."
+        )
+
+    # --- Evaluation and early stopping.
+
+    def _evaluation_due(self) -> bool:
+        step, every = self.progress.step, self.plan.eval_every
+        if not self.data.held_out or step == self.progress.evaluated:
+            return False
+        return step == self.progress.total_steps or bool(every and step % every == 0)
+
+    def _evaluate(self) -> bool:
+        """Evaluate on the held-out examples; False if told to stop meanwhile."""
+        self.reports.flush()
+        loss = self._held_out_loss()
+        if loss is None:
+            return False
+        progress = self.progress
+        progress.evaluated, progress.eval_loss = progress.step, loss
+        self.report("eval", step=progress.step, loss=loss, perplexity=math.exp(min(loss, 700.0)))
+        if progress.best_loss is None or loss < progress.best_loss:
+            progress.best_loss, progress.best_step, progress.worse_evaluations = loss, progress.step, 0
+            if self.plan.patience is not None:
+                self._checkpoint()
+        else:
+            progress.worse_evaluations += 1
+        self.reports.restart_clock()
+        return True
+
+    def _evaluate_before(self) -> None:
+        """Evaluate the model as it comes, so that the last evaluation shows what the training did."""
+        progress = self.progress
+        if progress.step or not is_worth_evaluating_before(self.data, self.order, progress.total_steps):
+            return
+        self.report("phase", phase="training", message="evaluating the model as it is")
+        progress.eval_loss_before = loss = self._held_out_loss()
+        if loss is not None:
+            self.report("eval", step=0, loss=loss, perplexity=math.exp(min(loss, 700.0)))
+            self.report("phase", phase="training", message="training")
+
+    def _held_out_loss(self) -> float | None:
+        """Mean cross-entropy per label token, or None if told to stop."""
+        model = self.model
+        total = torch.zeros((), device=model.device)
+        batch = in_parts(self.data.held_out, self.feed.budget, model.row_multiple, self.on_cuda)
+        for part in batch.parts:
+            if self.should_stop():
+                return None
+            if part.label_tokens:
+                total += model.loss(part.to(model.device))
+        return float(total) / max(1, batch.label_tokens)
+
+    def _out_of_patience(self) -> bool:
+        patience = self.plan.patience
+        return patience is not None and self.progress.worse_evaluations >= patience
+
+    # --- Checkpoints.
+
+    def _checkpoint_due(self) -> bool:
+        if self.progress.step == self.saved_step:
+            return False
+        steps, seconds = self.plan.checkpoint_every_steps, self.plan.checkpoint_every_s
+        by_steps = bool(steps) and self.progress.step % steps == 0
+        return by_steps or (seconds is not None and time.monotonic() - self.saved_time >= seconds)
+
+    def _checkpoint(self) -> None:
+        """Save now; the best step's checkpoint is kept as long as it is the best."""
+        self.reports.flush()
+        step = self.progress.step
+        files = snapshot_files(self.progress, self.model.lora, self.model.adapter, self.optimizer)
+        kept = self.progress.best_step if self.plan.patience is not None else None
+        path = self.checkpoints.save(step, files, best_step=kept)
+        self.saved_step, self.saved_time = step, time.monotonic()
+        self.report("checkpoint", step=step, path=str(path))
+        self.reports.restart_clock()
+
+    def _resume(self) -> int | None:
+        """Take over the newest good checkpoint and return its step, or None if there is none."""
+        step, damaged = self.checkpoints.newest_good()
+        for sentence in damaged:
+            self._warn(sentence)
+        if step is None:
+            return None
+        self.progress = read_progress(self.checkpoints, step, self.progress)
+        read_adapter(self.checkpoints, step, self.model.lora)
+        read_optimizer(self.checkpoints, step, self.optimizer)
+        return step
+
+    # --- The end.
+
+    def _stopped(self, status: Status) -> Status:
+        self.reports.flush()
+        if self.progress.step != self.saved_step:
+            self._checkpoint()
+        return status
+
+    def _finish(self, status: Status) -> Outcome:
+        progress, reports = self.progress, self.reports
+        eval_loss = progress.eval_loss
+        if status != "cancelled" and self._keep_best():
+            eval_loss = progress.best_loss
+        write_files(self.plan.adapter, adapter_files(self.model.lora, self.model.adapter))
+        return Outcome(
+            status=status,
+            engine=self.model.name,
+            reason=self.plan.reason,
+            adapter=self.plan.adapter,
+            steps=progress.step,
+            total_steps=progress.total_steps,
+            train_loss=reports.last_loss,
+            eval_loss=eval_loss,
+            eval_loss_before=progress.eval_loss_before,
+            best_step=progress.best_step,
+            resumed_from=self.resumed_from,
+            tokens=reports.tokens,
+            seconds=reports.seconds,
+            tokens_per_s=reports.tokens / reports.seconds if reports.seconds else 0.0,
+            packing=statistics(self.order, progress.micro_batch_tokens),
+            recoveries=list(progress.recoveries),
+            warnings=self.warnings,
+        )
+
+    def _keep_best(self) -> bool:
+        """With early stopping, go back to the best adapter; False if the last one is kept."""
+        best = self.progress.best_step
+        if self.plan.patience is None or best is None or best == self.progress.step:
+            return False
+        reason = damage(self.checkpoints.path(best))
+        if reason is not None:
+            self._warn(f"The best adapter, of step {best}, is lost ({reason}); the last one is kept.")
+            return False
+        read_adapter(self.checkpoints, best, self.model.lora)
+        self.model.refresh()
+        return True
+
+    def _warn(self, message: str) -> None:
+        self.warnings.append(message)
+        self.report("warning", message=message)
+
+
+def ran_out_of_memory(error: BaseException) -> bool:
+    """Whether an error of torch or Python says that memory ran out."""
+    if isinstance(error, torch.OutOfMemoryError | MemoryError):
+        return True
+    phrases = ("out of memory", "can't allocate memory", "CUBLAS_STATUS_ALLOC_FAILED")
+    return any(phrase in str(error) for phrase in phrases)

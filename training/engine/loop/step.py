@@ -1,0 +1,42 @@
+"""What the loop needs of a way to compute loss and gradients."""
+
+from __future__ import annotations
+
+from typing import Protocol
+
+import torch
+from torch import Tensor
+
+from ..peft_adapter import AdapterDescription
+from .batch import PackedBatch
+from .lora_parameters import LoraParameters
+
+
+class Step(Protocol):
+    """A model with LoRA. The loop owns the optimizer; the step only ever adds to `lora.gradients`."""
+
+    name: str
+    device: torch.device
+    lora: LoraParameters
+    row_multiple: int
+    """Rows are filled up to a multiple of this many tokens."""
+    adapter: AdapterDescription
+    """What the adapter's config says."""
+
+    def forward_backward(self, batch: PackedBatch, weight: Tensor, *, seed: int) -> Tensor:
+        """Add the gradients of weight · Σ cross-entropy, and return that loss, a scalar on the device.
+
+        Args:
+            batch: on the device, with at least one label.
+            weight: scalar on the device.
+            seed: of all randomness in this micro-batch.
+        """
+        ...
+
+    def loss(self, batch: PackedBatch) -> Tensor:
+        """Σ cross-entropy of a batch on the device, without dropout or gradients."""
+        ...
+
+    def refresh(self) -> None:
+        """Take over changed LoRA values."""
+        ...

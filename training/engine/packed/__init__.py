@@ -1,0 +1,1 @@
+"""Our own forward and backward for Llama-like decoders."""

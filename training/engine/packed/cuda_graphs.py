@@ -1,0 +1,143 @@
+"""A decoder's forward and backward as CUDA graphs: all kernels of all layers are launched by two calls.
+
+A step of a small model has thousands of short kernels, and launching them one by one takes longer than they
+run. A graph is made for a shape of batch when that comes for the second time (Gray 2019, "Getting started
+with CUDA graphs"). The loss stays outside, since the number of label rows is different each time.
+
+All graphs share one memory pool: what one saves for its backward is used up before another one runs.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any, NamedTuple
+
+import torch
+from torch import Tensor
+
+from ..loop.batch import PackedBatch, Segments
+from ..plan import Recompute
+from .attention import FlashOperator
+from .decoder import PackedDecoder
+
+LARGEST_MODEL = 3_000_000_000
+"""Weights; above, kernels run longer than it takes to launch them."""
+
+ROW_MULTIPLE = 256
+"""Tokens; few different lengths mean few graphs, and the fill costs less than launching."""
+
+MOST_GRAPHS = 96
+LEAST_SEGMENTS = 8
+
+
+class Shape(NamedTuple):
+    """What all batches of one graph have in common. `segments` and `longest` are rounded up."""
+
+    tokens: int
+    segments: int
+    longest: int
+
+
+def graphs_help(decoder: PackedDecoder) -> bool:
+    """Whether this decoder can be graphed, and is small enough to gain by it."""
+    return (
+        isinstance(decoder.attention, FlashOperator)
+        and not decoder.has_dropout
+        and decoder.shape.parameters < LARGEST_MODEL
+    )
+
+
+class GraphedDecoder:
+    """`forward_backward` of a decoder for which `graphs_help`."""
+
+    def __init__(self, decoder: PackedDecoder) -> None:
+        self.decoder = decoder
+        self._seen: set[Shape] = set()
+        self._graphs: dict[Shape, _Graphs] = {}
+        self._pool: Any = torch.cuda.graph_pool_handle()
+        self._full = False
+
+    def forward_backward(
+        self, batch: PackedBatch, weight: Tensor, *, seed: int, recompute: Recompute
+    ) -> Tensor:
+        """As `PackedDecoder.forward_backward`."""
+        graphs = self._graphs_for(batch, recompute)
+        if graphs is None:
+            return self.decoder.forward_backward(batch, weight, seed=seed, recompute=recompute)
+        with torch.no_grad():
+            graphs.take(batch)
+            graphs.forward.replay()
+            loss, d_hidden = self.decoder.loss_and_gradient(graphs.hidden, batch, weight)
+            graphs.d_hidden.copy_(d_hidden)
+            graphs.backward.replay()
+        return loss
+
+    def _graphs_for(self, batch: PackedBatch, recompute: Recompute) -> _Graphs | None:
+        shape = _shape_of(batch)
+        found = self._graphs.get(shape)
+        if found is not None or self._full:
+            return found
+        if shape not in self._seen:  # once as usual: kernels are compiled, and rare shapes cost nothing
+            self._seen.add(shape)
+            return None
+        try:
+            self._graphs[shape] = _Graphs(self.decoder, shape, recompute, self._pool)
+        except torch.OutOfMemoryError:
+            self._full = True
+            return None
+        self._full = len(self._graphs) >= MOST_GRAPHS
+        return self._graphs[shape]
+
+
+class _Graphs:
+    """The two graphs of one shape, and the tensors that they read and write."""
+
+    def __init__(self, decoder: PackedDecoder, shape: Shape, recompute: Recompute, pool: Any) -> None:
+        self._batch = _StaticBatch.of(shape, decoder.device)
+        self.forward, self.backward = torch.cuda.CUDAGraph(), torch.cuda.CUDAGraph()
+        torch.cuda.synchronize()
+        with torch.no_grad():
+            # The feed's thread pins memory meanwhile, which only concerns itself.
+            with torch.cuda.graph(self.forward, pool=pool, capture_error_mode="thread_local"):
+                self.hidden, saved, row = decoder.forward_keeping(self._batch, recompute)
+            self.d_hidden = torch.zeros_like(self.hidden)
+            with torch.cuda.graph(self.backward, pool=pool, capture_error_mode="thread_local"):
+                decoder.backward_through(saved, self.d_hidden, row)
+
+    def take(self, batch: PackedBatch) -> None:
+        """Put a batch of this shape where the graphs read it."""
+        self._batch.input_ids.copy_(batch.input_ids)
+        self._batch.position_ids.copy_(batch.position_ids)
+        bounds, used = self._batch.segments.bounds, batch.segments.bounds
+        bounds.fill_(len(batch.input_ids))  # segments that are not used have no tokens
+        bounds[: len(used)].copy_(used)
+
+
+@dataclass(frozen=True)
+class _StaticBatch:
+    """The inputs of a forward pass, always at the same place."""
+
+    input_ids: Tensor  # (tokens,)
+    position_ids: Tensor  # (tokens,)
+    segments: Segments
+
+    @classmethod
+    def of(cls, shape: Shape, device: torch.device) -> _StaticBatch:
+        bounds = torch.full((shape.segments + 1,), shape.tokens, dtype=torch.int32, device=device)
+        bounds[0] = 0
+        ids = torch.zeros(shape.tokens, dtype=torch.int64, device=device)
+        return cls(ids, ids.clone(), Segments((shape.tokens,), bounds, shape.longest))
+
+
+def _shape_of(batch: PackedBatch) -> Shape:
+    segments = batch.segments
+    return Shape(
+        len(batch.input_ids),
+        max(LEAST_SEGMENTS, _power_of_two(len(segments.lengths))),
+        _power_of_two(segments.longest),
+    )
+
+
+def _power_of_two(number: int) -> int:
+    """The smallest one that is not below `number`."""
+    return 1 << (number - 1).bit_length()

@@ -1,0 +1,156 @@
+"""The shape of a Llama-like decoder, read off a Hugging Face config, and what the packed step cannot train.
+
+Each layer is RMSNorm → attention with rotary positions and grouped heads → RMSNorm → SwiGLU, both added to
+the residual stream. The families differ in a few switches only, which `DecoderShape` names.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from ...models.llama_like import ATTENTION_MODULES, FAMILIES, MLP_MODULES
+from ..plan import Lora
+
+ROPE_TYPES = ("default", "linear", "dynamic", "llama3", "yarn")
+
+
+@dataclass(frozen=True)
+class DecoderShape:
+    """Sizes and switches of a decoder. `windows` and `rotated` have one entry per layer."""
+
+    vocab_size: int
+    hidden_size: int
+    intermediate_size: int
+    heads: int
+    key_value_heads: int
+    head_dim: int
+    rms_norm_eps: float
+    tied_head: bool
+    qkv_bias: bool
+    output_bias: bool
+    mlp_bias: bool
+    qk_norm: bool
+    windows: tuple[int | None, ...]
+    """Positions that a token attends to, itself included; None is all before it."""
+    rotated: tuple[bool, ...]
+    """Whether the layer's queries and keys are rotated (SmolLM3 leaves some out)."""
+    inverse_frequencies: Tensor  # (head_dim / 2,) fp32
+    rotary_scale: float
+    """Factor on cos and sin (YaRN's attention factor)."""
+
+    @property
+    def layers(self) -> int:
+        return len(self.windows)
+
+    @property
+    def parameters(self) -> int:
+        """Weights of all matrices, the head counted even if it is tied; a step costs about 4 FLOP each."""
+        heads = 2 * self.heads + 2 * self.key_value_heads
+        layer = self.hidden_size * (heads * self.head_dim + 3 * self.intermediate_size)
+        return self.layers * layer + self.vocab_size * self.hidden_size
+
+
+def decoder_shape(config: Any) -> DecoderShape:
+    """The shape that a config of one of `FAMILIES` describes. Ask `why_not_packed` first."""
+    family = config.model_type
+    inverse_frequencies, rotary_scale = rope_frequencies(config)
+    attention_bias = bool(getattr(config, "attention_bias", False))
+    mlp_bias = bool(getattr(config, "mlp_bias", False))
+    layers = config.num_hidden_layers
+    rotated = getattr(config, "no_rope_layers", None) or [1] * layers
+    return DecoderShape(
+        vocab_size=config.vocab_size,
+        hidden_size=config.hidden_size,
+        intermediate_size=config.intermediate_size,
+        heads=config.num_attention_heads,
+        key_value_heads=config.num_key_value_heads,
+        head_dim=head_dim(config),
+        rms_norm_eps=config.rms_norm_eps,
+        tied_head=bool(config.tie_word_embeddings),
+        qkv_bias=family == "qwen2" or attention_bias,
+        output_bias=family != "qwen2" and attention_bias,
+        mlp_bias=family in ("llama", "smollm3") and mlp_bias,
+        qk_norm=family == "qwen3",
+        windows=_windows(config),
+        rotated=tuple(bool(use) for use in rotated[:layers]),
+        inverse_frequencies=inverse_frequencies,
+        rotary_scale=rotary_scale,
+    )
+
+
+def head_dim(config: Any) -> int:
+    return getattr(config, "head_dim", None) or config.hidden_size // config.num_attention_heads
+
+
+def _windows(config: Any) -> tuple[int | None, ...]:
+    window = getattr(config, "sliding_window", None)
+    if config.model_type == "mistral":
+        return (window,) * config.num_hidden_layers
+    types = getattr(config, "layer_types", None) or ["full_attention"] * config.num_hidden_layers
+    return tuple(window if kind == "sliding_attention" else None for kind in types)
+
+
+def rope_frequencies(config: Any) -> tuple[Tensor, float]:
+    """Angle per position of each pair of dimensions, θ^(-2i/d), scaled as the config says, and YaRN's factor.
+
+    Su et al. 2021, arXiv:2104.09864; the scalings are transformers' own. "dynamic" begins to scale beyond
+    the trained length only, which the packed step does not reach.
+    """
+    from transformers.modeling_rope_utils import ROPE_INIT_FUNCTIONS
+
+    kind = config.rope_parameters["rope_type"]
+    if kind == "default":
+        dimensions = torch.arange(0, head_dim(config), 2, dtype=torch.float32)
+        return 1.0 / config.rope_parameters["rope_theta"] ** (dimensions / head_dim(config)), 1.0
+    frequencies, scale = ROPE_INIT_FUNCTIONS[kind](config)
+    return frequencies.float(), float(scale)
+
+
+def targeted_modules(lora: Lora) -> tuple[str, ...]:
+    """The names of the linear modules that get a LoRA, as far as a decoder of this shape has them."""
+    if lora.target_modules == "all-linear":
+        return ATTENTION_MODULES + MLP_MODULES
+    if lora.target_modules == "attention":
+        return ATTENTION_MODULES
+    names = (lora.target_modules,) if isinstance(lora.target_modules, str) else lora.target_modules
+    return tuple(name for name in ATTENTION_MODULES + MLP_MODULES if name in names)
+
+
+def why_not_packed(config: Any, *, lora: Lora | None = None, max_seq_length: int = 0) -> str | None:
+    """The reason why the packed step cannot train this model, in one sentence, or None if it can."""
+    if config.model_type not in FAMILIES:
+        return f"The packed step has no {config.model_type} layers."
+    if getattr(config, "quantization_config", None) is not None:
+        return "The base is quantised, and the packed step computes with whole weights."
+    if config.hidden_act not in ("silu", "swish"):
+        return f"The packed step has no {config.hidden_act} activation."
+    if getattr(config, "attention_dropout", 0.0):
+        return f"The model is trained with attention dropout {config.attention_dropout}."
+    architecture = (getattr(config, "architectures", None) or ["ForCausalLM"])[0]
+    if not architecture.endswith("ForCausalLM"):
+        return f"{architecture} is not a causal language model."
+    return _why_not_rotated(config.rope_parameters, config, max_seq_length) or _why_not_adapted(lora)
+
+
+def _why_not_rotated(rope: Mapping[str, Any], config: Any, max_seq_length: int) -> str | None:
+    kind = rope.get("rope_type")
+    if kind not in ROPE_TYPES:
+        return f"The packed step has no {kind} rotary scaling."
+    if rope.get("partial_rotary_factor", 1.0) not in (None, 1.0):
+        return f"Only {rope['partial_rotary_factor']} of each head is rotated."
+    if kind == "dynamic" and max_seq_length > config.max_position_embeddings:
+        return f"Dynamic rotary scaling changes beyond {config.max_position_embeddings} tokens."
+    return None
+
+
+def _why_not_adapted(lora: Lora | None) -> str | None:
+    if lora is None or lora.target_modules in ("all-linear", "attention"):
+        return None
+    names = (lora.target_modules,) if isinstance(lora.target_modules, str) else lora.target_modules
+    unknown = [name for name in names if name not in ATTENTION_MODULES + MLP_MODULES]
+    return f"The packed step has no LoRA on {', '.join(unknown)}." if unknown else None

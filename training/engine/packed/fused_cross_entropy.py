@@ -1,0 +1,67 @@
+"""Cross-entropy of the label rows only, in chunks, with the gradient taken in the forward pass.
+
+The full logits never exist: a chunk of rows goes through the head, becomes its own gradient and goes back
+(as Wijmans et al. 2024, arXiv:2411.09009, and Liger, arXiv:2410.10989, do).
+"""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+from .fused_ops import fused_on_cuda
+
+
+def chunk_rows(vocab_size: int, device: torch.device) -> int:
+    """Rows whose logits are 2^28 (CUDA) or 2^23 (CPU) numbers, at least 16."""
+    return max(16, (1 << 28 if device.type == "cuda" else 1 << 23) // vocab_size)
+
+
+@fused_on_cuda
+def _loss_and_gradient(logits: Tensor, targets: Tensor, weight: Tensor) -> tuple[Tensor, Tensor]:
+    """Σ weight·(logsumexp(z) - z_target), and (softmax(z) - onehot)·weight in the logits' dtype."""
+    z = logits.float()  # (rows, vocab_size)
+    logsumexp = torch.logsumexp(z, -1, keepdim=True)
+    columns = torch.arange(z.shape[-1], device=z.device)
+    hit = columns[None] == targets[:, None]
+    loss = (logsumexp[:, 0] - torch.where(hit, z, 0).sum(-1)).sum() * weight
+    return loss, ((torch.exp(z - logsumexp) - hit.float()) * weight).to(logits.dtype)
+
+
+@fused_on_cuda
+def _loss(logits: Tensor, targets: Tensor) -> Tensor:
+    z = logits.float()
+    return (torch.logsumexp(z, -1) - z.gather(-1, targets[:, None])[:, 0]).sum()
+
+
+def loss_and_gradient(hidden: Tensor, head: Tensor, targets: Tensor, weight: Tensor) -> tuple[Tensor, Tensor]:
+    """Weighted sum of the cross-entropies, and its gradient.
+
+    Args:
+        hidden: (label_tokens, hidden_size), after the last norm.
+        head: (vocab_size, hidden_size).
+        targets: (label_tokens,).
+        weight: scalar tensor on the device, usually 1 / label tokens of the step.
+
+    Returns:
+        The loss, a scalar, and the gradient of `hidden`.
+    """
+    loss = torch.zeros((), device=hidden.device)
+    d_hidden = torch.empty_like(hidden)
+    size = chunk_rows(head.shape[0], hidden.device)
+    for rows, target, d_rows in zip(
+        torch.split(hidden, size), torch.split(targets, size), torch.split(d_hidden, size), strict=True
+    ):
+        part, d_logits = _loss_and_gradient(rows @ head.t(), target, weight)
+        loss += part
+        torch.mm(d_logits, head, out=d_rows)
+    return loss, d_hidden
+
+
+def loss_sum(hidden: Tensor, head: Tensor, targets: Tensor) -> Tensor:
+    """Sum of the cross-entropies, without a gradient."""
+    size = chunk_rows(head.shape[0], hidden.device)
+    total = torch.zeros((), device=hidden.device)
+    for rows, target in zip(torch.split(hidden, size), torch.split(targets, size), strict=True):
+        total += _loss(rows @ head.t(), target)
+    return total

@@ -1,0 +1,112 @@
+"""A plain PEFT adapter, written from and read into the flat LoRA buffer."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, cast
+
+from safetensors import SafetensorError
+from safetensors.torch import load, save
+from torch import Tensor
+
+from ..errors import InputError
+from .loop.lora_parameters import LoraParameters
+from .plan import Lora
+
+WEIGHTS = "adapter_model.safetensors"
+CONFIG = "adapter_config.json"
+PREFIX = "base_model.model."
+NOT_PLAIN = ("use_dora", "rank_pattern", "alpha_pattern", "modules_to_save", "trainable_token_indices")
+"""Entries of PEFT's config that make more of an adapter than matrices A and B of one scale."""
+
+
+@dataclass(frozen=True)
+class AdapterDescription:
+    """What adapter_config.json says besides the matrices."""
+
+    lora: Lora
+    base_model: str
+    target_modules: tuple[str, ...]
+    fan_in_fan_out: bool = False
+    """Whether the base stores its weights transposed, as GPT-2 does."""
+
+
+def adapter_files(lora: LoraParameters, description: AdapterDescription) -> dict[str, bytes]:
+    """The two files of a PEFT adapter."""
+    tensors = {
+        f"{PREFIX}{name}.weight": matrix.detach().cpu().contiguous()
+        for name, matrix in lora.matrices(lora.values).items()
+    }
+    config = json.dumps(_config(description), indent=2, sort_keys=True)
+    return {WEIGHTS: save(tensors, {"format": "pt"}), CONFIG: config.encode()}
+
+
+def _config(description: AdapterDescription) -> dict[str, Any]:
+    settings = description.lora
+    return {
+        "base_model_name_or_path": description.base_model,
+        "bias": "none",
+        "fan_in_fan_out": description.fan_in_fan_out,
+        "inference_mode": True,
+        "lora_alpha": settings.alpha,
+        "lora_dropout": settings.dropout,
+        "peft_type": "LORA",
+        "r": settings.r,
+        "target_modules": list(description.target_modules),
+        "task_type": "CAUSAL_LM",
+        "use_rslora": settings.rslora,
+    }
+
+
+def load_adapter(folder: Path, lora: LoraParameters, settings: Lora) -> None:
+    """Take over the matrices of a PEFT adapter, to go on training them.
+
+    Raises:
+        InputError: the folder holds no LoRA adapter, or one of another rank, scale or set of modules.
+    """
+    try:
+        config = cast("dict[str, Any]", json.loads((folder / CONFIG).read_text("utf-8")))
+        theirs = Lora(r=config["r"], alpha=config["lora_alpha"], rslora=bool(config.get("use_rslora")))
+        tensors = load((folder / WEIGHTS).read_bytes())
+    except (OSError, ValueError, KeyError, SafetensorError) as error:
+        raise InputError(f"{folder} holds no LoRA adapter that can be read: {error}.", cause=error) from error
+    if config.get("bias", "none") != "none" or any(config.get(name) for name in NOT_PLAIN):
+        raise InputError(f"{folder} holds an adapter that is not plain LoRA.")
+    _check_scale(folder, theirs, settings)
+    copy_adapter(folder, tensors, lora)
+
+
+def _check_scale(folder: Path, theirs: Lora, ours: Lora) -> None:
+    if theirs.r != ours.r:
+        raise InputError(
+            f"The adapter in {folder} has rank {theirs.r}, not {ours.r}.", hint=f"Set lora_r={theirs.r}."
+        )
+    if theirs.scale != ours.scale:
+        raise InputError(
+            f"The adapter in {folder} is scaled by {theirs.scale:g}, not {ours.scale:g}.",
+            hint=f"Set lora_alpha={theirs.alpha}{' and use rank stabilisation' if theirs.rslora else ''}.",
+        )
+
+
+def copy_adapter(folder: Path, tensors: dict[str, Tensor], lora: LoraParameters) -> None:
+    """Copy the tensors of an adapter's file into the flat buffer.
+
+    Raises:
+        InputError: they are of other modules or shapes than the buffer's.
+    """
+    places = {f"{PREFIX}{name}.weight": matrix for name, matrix in lora.matrices(lora.values).items()}
+    different = sorted(places.keys() ^ tensors.keys())
+    if different:
+        side = "lacks" if different[0] in places else "also has"
+        raise InputError(
+            f"The adapter in {folder} is of other modules: it {side} {different[0]}.",
+            hint="Set target_modules as the adapter has them.",
+        )
+    for name, place in places.items():
+        if tensors[name].shape != place.shape:
+            raise InputError(
+                f"{name} in {folder} has shape {tuple(tensors[name].shape)}, not {tuple(place.shape)}."
+            )
+        place.copy_(tensors[name])

@@ -1,0 +1,144 @@
+"""Every default and "auto" of a spec, resolved for one model, one dataset and one device, with reasons."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Literal
+
+from ..config.specs import TrainSpec
+from .plan import EngineName, Lora, Plan, Recompute
+from .select_engine import own_engine
+
+GIB = 2**30
+STEP_EXAMPLES = {"cpu": 4, "cuda": 8}
+MICRO_BATCH_TOKENS = 8192
+# Bytes that activations take per token, hidden unit and layer; measured at 7B: 3.0, 0.9 and 0.47 MB a token.
+ACTIVATION_BYTES: dict[Recompute, float] = {"nothing": 30.0, "gate_up": 9.0, "everything": 4.7}
+RESERVE_BYTES = 3 * GIB  # CUDA's own, the head's chunk, the LoRA and its optimizer
+
+
+@dataclass(frozen=True)
+class Machine:
+    """What a plan depends on beside the spec.
+
+    Args:
+        free_gpu_bytes: 0 on a CPU.
+        threads: CPU threads to use when the spec does not say.
+    """
+
+    device: Literal["cpu", "cuda"]
+    free_gpu_bytes: int
+    threads: int
+
+
+def choose_plan(
+    spec: TrainSpec,
+    machine: Machine,
+    *,
+    model: Path,
+    adapter: Path,
+    base_model_name: str,
+    continue_from: Path | None,
+) -> tuple[Plan, dict[str, str]]:
+    """The plan, and why each choice was made.
+
+    Args:
+        adapter: folder that the engine writes.
+        base_model_name: what the adapter says it belongs to.
+    """
+    training, evaluation = spec.training, spec.evaluation
+    lora = _lora(spec)
+    engine, why = _engine(spec, model, lora)
+    recompute, why_recompute = _recompute(spec, machine, model)
+    batch_size, why_batch = _batch_size(spec, machine)
+    reasons = {"engine": why, "batch_size": why_batch, "recompute": why_recompute}
+    reasons["precision"] = (
+        "bf16 on a GPU" if machine.device == "cuda" else "fp32 is faster than bf16 on a CPU"
+    )
+    plan = Plan(
+        model=model,
+        adapter=adapter,
+        base_model_name=base_model_name,
+        reason=why,
+        lora=lora,
+        load_in_4bit=spec.model.load_in_4bit,
+        continue_from=continue_from,
+        device=machine.device,
+        precision="bfloat16" if machine.device == "cuda" else "float32",
+        recompute=recompute,
+        max_seq_length=spec.data.max_seq_length,
+        steps=training.steps,
+        epochs=training.epochs,
+        batch_size=batch_size,
+        gradient_accumulation_steps=training.gradient_accumulation_steps,
+        micro_batch_tokens=training.micro_batch_tokens or MICRO_BATCH_TOKENS,
+        learning_rate=training.learning_rate,
+        lr_scheduler=training.lr_scheduler,
+        warmup_steps=training.warmup_steps,
+        warmup_ratio=training.warmup_ratio,
+        weight_decay=training.weight_decay,
+        max_grad_norm=training.max_grad_norm,
+        seed=training.seed,
+        shuffle=spec.data.order == "shuffled",
+        eval_every=evaluation.eval_every,
+        patience=evaluation.patience,
+        checkpoint_every_steps=training.checkpoint_every_steps,
+        checkpoint_every_s=training.checkpoint_every_s,
+        engine=engine,
+        threads=training.threads or machine.threads,
+    )
+    return plan, reasons
+
+
+def _lora(spec: TrainSpec) -> Lora:
+    asked = spec.lora
+    targets = asked.target_modules
+    return Lora(
+        r=asked.r,
+        alpha=asked.alpha,
+        dropout=asked.dropout,
+        target_modules=tuple(targets) if isinstance(targets, list) else targets,
+        rslora=asked.rslora,
+    )
+
+
+def _engine(spec: TrainSpec, model: Path, lora: Lora) -> tuple[EngineName, str]:
+    asked = spec.training.engine
+    if asked in ("autograd", "trl", "unsloth"):
+        return asked, "asked for"
+    engine, why = own_engine(
+        model, lora, load_in_4bit=spec.model.load_in_4bit, max_seq_length=spec.data.max_seq_length
+    )
+    wish = "packed was asked for, but: " if asked == "packed" and engine != "packed" else ""
+    return engine, f"{wish}{why}"
+
+
+def _batch_size(spec: TrainSpec, machine: Machine) -> tuple[int, str]:
+    asked = spec.training.batch_size
+    if isinstance(asked, int):
+        return asked, "as asked"
+    return STEP_EXAMPLES[machine.device], f"the usual on a {machine.device}"
+
+
+def _recompute(spec: TrainSpec, machine: Machine, model: Path) -> tuple[Recompute, str]:
+    """As little as the free memory allows; recomputing costs up to a third of the speed."""
+    asked = spec.training.recompute
+    if asked != "auto":
+        return asked, "as asked"
+    if machine.device == "cpu":
+        return "nothing", "main memory holds the activations of a CPU's batches"
+    left = machine.free_gpu_bytes - _weight_bytes(spec, model) - RESERVE_BYTES
+    tokens = spec.training.micro_batch_tokens or MICRO_BATCH_TOKENS
+    config = json.loads((model / "config.json").read_text(encoding="utf-8"))
+    size = tokens * config.get("hidden_size", 4096) * config.get("num_hidden_layers", 32)
+    for mode in ("nothing", "gate_up", "everything"):
+        if size * ACTIVATION_BYTES[mode] <= left:
+            return mode, f"{left / GIB:.0f} GiB of GPU memory are left for the activations of {tokens} tokens"
+    return "everything", f"only {left / GIB:.0f} GiB of GPU memory are left for activations"
+
+
+def _weight_bytes(spec: TrainSpec, model: Path) -> float:
+    stored = sum(file.stat().st_size for file in model.glob("*.safetensors"))
+    return stored * 0.3 if spec.model.load_in_4bit else stored

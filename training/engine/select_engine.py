@@ -1,0 +1,34 @@
+"""Which of our own two steps trains a model, and why."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any, Literal
+
+from .packed.decoder_config import why_not_packed
+from .plan import Lora
+
+
+def own_engine(
+    model: Path, lora: Lora, *, load_in_4bit: bool, max_seq_length: int
+) -> tuple[Literal["packed", "autograd"], str]:
+    """packed where the model allows it, else autograd; with the reason in one sentence.
+
+    Args:
+        model: folder with config.json.
+        max_seq_length: in tokens.
+    """
+    obstacle = _obstacle(model, lora, load_in_4bit, max_seq_length)
+    if obstacle is None:
+        return "packed", "our own step: no padding, and the LoRA inside the base's matrix products"
+    return "autograd", obstacle
+
+
+def _obstacle(model: Path, lora: Lora, load_in_4bit: bool, max_seq_length: int) -> str | None:
+    from transformers import AutoConfig
+
+    if load_in_4bit:
+        return "The packed step computes with whole weights, not in 4 bits."
+    auto: Any = AutoConfig  # untyped in transformers
+    config = auto.from_pretrained(model, local_files_only=True, trust_remote_code=False)
+    return why_not_packed(config, lora=lora, max_seq_length=max_seq_length)

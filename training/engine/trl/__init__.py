@@ -1,0 +1,1 @@
+"""TRL's trainer in its own loop."""

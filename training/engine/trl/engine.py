@@ -1,0 +1,233 @@
+"""The TRL engine: `SFTTrainer`, fed with our own `input_ids` and `labels`, reporting our own events.
+
+It has no checkpoints of ours: a run that was interrupted begins again.
+"""
+
+from __future__ import annotations
+
+import math
+import tempfile
+import time
+from collections.abc import Sequence
+from pathlib import Path
+from types import MethodType
+from typing import Any
+
+from datasets import Dataset
+from torch.utils.data import SequentialSampler
+from transformers import TrainerCallback, TrainerControl, TrainerState, TrainingArguments
+from transformers.trainer_callback import PrinterCallback, ProgressCallback
+from trl.trainer.sft_config import SFTConfig
+from trl.trainer.sft_trainer import SFTTrainer
+
+from ...data.tokens.example import Example
+from ...errors import BackpropagateError, GpuOutOfMemoryError, TrainingError
+from ...files.atomic_folder import write_files
+from ...models.tokenizer import load_tokenizer
+from ...runs.recorder import StepClock
+from ..autograd.peft_lora import load_adapted
+from ..loop.checkpoints import Checkpoints
+from ..loop.fit import ran_out_of_memory
+from ..loop.lr_schedule import warmup_steps
+from ..loop.packing import is_worth_evaluating_before, step_order, total_steps
+from ..peft_adapter import adapter_files
+from ..plan import Data, Outcome, Plan, Report, ShouldStop
+
+
+def run(plan: Plan, data: Data, report: Report, should_stop: ShouldStop, checkpoints: Checkpoints) -> Outcome:
+    """Train with TRL's loop."""
+    report("phase", phase="loading", message=f"loading {plan.model.name}")
+    if plan.resume:
+        report("warning", message="TRL's engine keeps no checkpoints: the run begins again.")
+    if plan.patience is not None:
+        report("warning", message="TRL's engine does not stop early: patience is not used.")
+    started = time.monotonic()
+    try:
+        adapted = load_adapted(plan)
+        adapted.model.config.use_cache = False
+        with tempfile.TemporaryDirectory(prefix="backpropagate-") as scratch:
+            order = step_order(plan, [len(e.input_ids) for e in data.train])
+            steps = total_steps(plan, order)
+            observer = _Observer(steps, report, should_stop)
+            trainer = _trainer(plan, steps, adapted.model, data, observer, Path(scratch))
+            if is_worth_evaluating_before(data, order, steps):
+                report("phase", phase="training", message="evaluating the model as it is")
+                trainer.evaluate()
+            report("phase", phase="training", message="training")
+            trainer.train()  # pyright: ignore[reportUnknownMemberType]
+            eval_loss = _held_out_loss(trainer, data, observer)
+    except (RuntimeError, MemoryError) as error:
+        if isinstance(error, BackpropagateError) or not ran_out_of_memory(error):
+            raise
+        raise _out_of_memory(plan, error) from error
+    write_files(plan.adapter, adapter_files(adapted.lora, adapted.adapter))
+    seconds = time.monotonic() - started
+    return Outcome(
+        status="cancelled" if observer.stopped else "completed",
+        engine="trl",
+        reason=plan.reason,
+        adapter=plan.adapter,
+        steps=observer.step,
+        total_steps=steps,
+        train_loss=observer.loss,
+        eval_loss=eval_loss,
+        eval_loss_before=observer.eval_loss_before,
+        tokens=observer.tokens,
+        seconds=seconds,
+        tokens_per_s=observer.tokens / seconds,
+    )
+
+
+def _batch(plan: Plan, examples: int) -> int:
+    return min(plan.batch_size, examples)
+
+
+def _accumulation(plan: Plan) -> int:
+    return plan.gradient_accumulation_steps
+
+
+def _trainer(
+    plan: Plan, steps: int, model: Any, data: Data, observer: _Observer, scratch: Path
+) -> SFTTrainer:
+    trainer = SFTTrainer(
+        model=model,
+        args=_arguments(plan, steps, data, scratch),
+        train_dataset=_dataset(data.train),
+        eval_dataset=_dataset(data.held_out) if len(data.held_out) else None,
+        processing_class=load_tokenizer(plan.model),
+        callbacks=[observer],
+    )
+    if not plan.shuffle:
+        sampler: Any = SequentialSampler(data.train)
+        trainer._get_train_sampler = MethodType(lambda *_: sampler, trainer)  # pyright: ignore[reportPrivateUsage, reportUnknownLambdaType]
+    # Both print to stdout.
+    trainer.remove_callback(PrinterCallback)
+    trainer.remove_callback(ProgressCallback)
+    return trainer
+
+
+def _dataset(examples: Sequence[Example]) -> Dataset:
+    columns = {"input_ids": [e.input_ids for e in examples], "labels": [e.labels for e in examples]}
+    return Dataset.from_dict(columns)  # pyright: ignore[reportUnknownMemberType]
+
+
+def _arguments(plan: Plan, steps: int, data: Data, scratch: Path) -> SFTConfig:
+    on_gpu, examples = plan.device == "cuda", len(data.train)
+    return SFTConfig(
+        output_dir=str(scratch),
+        max_steps=steps,
+        per_device_train_batch_size=_batch(plan, examples),
+        per_device_eval_batch_size=_batch(plan, examples),
+        gradient_accumulation_steps=_accumulation(plan),
+        learning_rate=plan.learning_rate,
+        lr_scheduler_type="constant_with_warmup" if plan.lr_scheduler == "constant" else plan.lr_scheduler,
+        warmup_steps=min(warmup_steps(plan, steps), steps - 1),
+        weight_decay=plan.weight_decay,
+        max_grad_norm=plan.max_grad_norm,
+        optim="adamw_torch_fused",
+        seed=plan.seed,
+        data_seed=plan.seed,
+        # SFTConfig turns both on, also where they only cost time.
+        bf16=on_gpu,
+        gradient_checkpointing=on_gpu and plan.recompute != "nothing",
+        use_cpu=not on_gpu,
+        dataloader_pin_memory=on_gpu,
+        dataset_kwargs={"skip_prepare_dataset": True},
+        max_length=None,
+        logging_steps=1,
+        logging_nan_inf_filter=False,  # it would show a diverged loss as 0
+        save_strategy="no",
+        eval_strategy="steps" if plan.eval_every and len(data.held_out) else "no",
+        eval_steps=plan.eval_every,
+        report_to="none",
+        disable_tqdm=True,
+    )
+
+
+def _held_out_loss(trainer: SFTTrainer, data: Data, observer: _Observer) -> float | None:
+    if not len(data.held_out) or observer.stopped:
+        return None
+    if observer.evaluated != observer.step:
+        trainer.evaluate()
+    return observer.eval_loss
+
+
+class _Observer(TrainerCallback):
+    """Reports each step, and stops within one."""
+
+    def __init__(self, total: int, report: Report, should_stop: ShouldStop) -> None:
+        self._report = report
+        self._should_stop = should_stop
+        self._total = total
+        self._clock = StepClock(total)
+        self.step = 0
+        self.tokens = 0
+        self.stopped = False
+        self.loss: float | None = None
+        self.eval_loss: float | None = None
+        self.eval_loss_before: float | None = None
+        self.evaluated = 0
+
+    def on_step_end(
+        self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any
+    ) -> None:
+        self.step = state.global_step
+        if self._should_stop() and self.step < self._total:
+            self.stopped = True
+            control.should_training_stop = True
+
+    def on_epoch_end(
+        self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any
+    ) -> None:
+        self._report("epoch", epoch=round(state.epoch or 0), step=state.global_step)
+
+    def on_evaluate(
+        self,
+        args: TrainingArguments,
+        state: TrainerState,
+        control: TrainerControl,
+        metrics: dict[str, float] | None = None,
+        **kwargs: Any,
+    ) -> None:
+        if metrics and "eval_loss" in metrics:
+            self.evaluated, self.eval_loss = state.global_step, float(metrics["eval_loss"])
+            if not self.evaluated:
+                self.eval_loss_before = self.eval_loss
+            perplexity = math.exp(min(self.eval_loss, 700.0))
+            self._report("eval", step=self.evaluated, loss=self.eval_loss, perplexity=perplexity)
+
+    def on_log(
+        self,
+        args: TrainingArguments,
+        state: TrainerState,
+        control: TrainerControl,
+        logs: dict[str, Any] | None = None,
+        **kwargs: Any,
+    ) -> None:
+        if not logs or "loss" not in logs:
+            return
+        self.loss = round(float(logs["loss"]), 6)
+        if not math.isfinite(self.loss):
+            raise TrainingError(
+                f"The loss of step {state.global_step} is {self.loss}.",
+                hint="Use a lower learning_rate, more warmup_steps, or max_grad_norm=1.",
+            )
+        self.tokens = int(logs.get("num_tokens", 0))
+        self._report(
+            "step",
+            step=state.global_step,
+            total_steps=self._total,
+            loss=self.loss,
+            learning_rate=logs.get("learning_rate"),
+            grad_norm=logs.get("grad_norm"),
+            **self._clock.tick(state.global_step, self.tokens),
+        )
+
+
+def _out_of_memory(plan: Plan, error: BaseException) -> GpuOutOfMemoryError:
+    return GpuOutOfMemoryError(
+        f"The {plan.device} ran out of memory with batch_size {plan.batch_size}.",
+        hint=f"Try batch_size={max(1, plan.batch_size // 2)}, a smaller max_seq_length, "
+        'or engine="auto", which halves its batches by itself.',
+        cause=error,
+    )

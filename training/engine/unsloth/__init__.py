@@ -1,0 +1,1 @@
+"""Unsloth's trainer, in another Python environment."""

@@ -1,0 +1,227 @@
+"""Trains with Unsloth, in the Python of an environment that has it: `python -I child.py JOB`.
+
+Imports nothing of this package, which need not be installed there. What to do stands in the job's file, the
+examples lie beside it. What happens is told in JSON lines on what was stdout; libraries print to stderr.
+After each step the other side answers `go` or `stop`. This process ends as soon as its stdin does, so it
+never outlives the worker that started it.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import queue
+import sys
+import threading
+import traceback
+from collections.abc import Iterator
+from importlib import import_module
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any
+
+
+class Talk:
+    """The line to the worker."""
+
+    def __init__(self) -> None:
+        self._out = os.fdopen(os.dup(1), "w", encoding="utf-8")
+        os.dup2(2, 1)
+        self._answers: queue.Queue[str] = queue.Queue()
+        threading.Thread(target=self._listen, daemon=True).start()
+
+    def say(self, kind: str, **fields: Any) -> None:
+        self._out.write(json.dumps({"kind": kind, **fields}) + "\n")
+        self._out.flush()
+
+    def may_go_on(self) -> bool:
+        """Wait for the answer to the step that was told last."""
+        return self._answers.get() == "go"
+
+    def _listen(self) -> None:
+        for line in sys.stdin:
+            self._answers.put(line.strip())
+        os._exit(1)  # the worker is gone
+
+
+def main() -> int:
+    """Carry out the job whose file is the first argument."""
+    talk = Talk()
+    path = Path(sys.argv[1])
+    job: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
+    try:
+        model, tokenizer = load(job)
+    except BaseException as error:
+        traceback.print_exc()
+        talk.say("unavailable", reason=in_one_line(error))
+        return 1
+    talk.say("ready", version=version("unsloth"))
+    try:
+        train(job, path.parent, model, tokenizer, talk)
+    except BaseException as error:
+        traceback.print_exc()
+        talk.say("failed", reason=in_one_line(error), out_of_memory=ran_out_of_memory(error))
+        return 1
+    talk.say("done", peak_memory_mib=peak_memory_mib())
+    return 0
+
+
+def load(job: dict[str, Any]) -> tuple[Any, Any]:
+    """The base with a LoRA, and its tokenizer. Unsloth must come before every library that it patches."""
+    fast: Any = import_module("unsloth").FastLanguageModel
+    import torch
+
+    if job["threads"]:
+        torch.set_num_threads(job["threads"])
+    model, tokenizer = fast.from_pretrained(
+        job["model"],
+        max_seq_length=job["max_seq_length"],
+        dtype=getattr(torch, job["precision"]),
+        load_in_4bit=job["load_in_4bit"],
+        use_exact_model_name=True,
+        local_files_only=True,
+        trust_remote_code=False,
+    )
+    lora = job["lora"]
+    model = fast.get_peft_model(
+        model,
+        r=lora["r"],
+        lora_alpha=lora["alpha"],
+        lora_dropout=lora["dropout"],
+        use_rslora=lora["rslora"],
+        target_modules=job["target_modules"],
+        use_gradient_checkpointing=False if job["recompute"] == "nothing" else "unsloth",
+        random_state=job["seed"],
+    )
+    if job["continue_from"]:
+        take_over(Path(job["continue_from"]), model)
+    return model, tokenizer
+
+
+def take_over(adapter: Path, model: Any) -> None:
+    """Start from the matrices of an adapter."""
+    tensors = import_module("safetensors.torch").load_file(adapter / "adapter_model.safetensors")
+    report = import_module("peft").set_peft_model_state_dict(model, tensors)
+    if report.unexpected_keys:
+        raise ValueError(f"the adapter to go on from is of other modules: {report.unexpected_keys[0]}")
+
+
+def train(job: dict[str, Any], folder: Path, model: Any, tokenizer: Any, talk: Talk) -> None:
+    """All steps, the held-out loss, and the adapter; told as it happens."""
+    from torch.utils.data import SequentialSampler
+
+    examples = dataset(folder, "train").select(job["order"])
+    held_out = dataset(folder, "held_out") if job["held_out"] else None
+    trl = import_module("trl")  # as Unsloth has patched it
+    trainer = trl.SFTTrainer(
+        model=model,
+        args=trl.SFTConfig(**arguments(job, folder)),
+        train_dataset=examples,
+        eval_dataset=held_out,
+        processing_class=tokenizer,
+        callbacks=[observer(talk)],
+    )
+    in_order = SequentialSampler(examples)
+
+    def sampler(*_: Any) -> SequentialSampler:
+        return in_order
+
+    trainer._get_train_sampler = sampler
+    if job["evaluate_before"]:
+        trainer.evaluate()
+    trainer.train()
+    told = trainer.state.log_history[-2:]
+    if held_out is not None and trainer.state.global_step == job["steps"] and "eval_loss" not in str(told):
+        trainer.evaluate()
+    model.save_pretrained(job["adapter"], safe_serialization=True)
+
+
+def arguments(job: dict[str, Any], folder: Path) -> dict[str, Any]:
+    """Of SFTConfig."""
+    on_gpu = job["device"] == "cuda"
+    constant = job["lr_scheduler"] == "constant"
+    return dict(
+        output_dir=str(folder / "output"),
+        max_steps=job["steps"],
+        per_device_train_batch_size=job["batch_size"],
+        per_device_eval_batch_size=job["batch_size"],
+        gradient_accumulation_steps=job["gradient_accumulation_steps"],
+        learning_rate=job["learning_rate"],
+        lr_scheduler_type="constant_with_warmup" if constant else job["lr_scheduler"],
+        warmup_steps=job["warmup_steps"],
+        weight_decay=job["weight_decay"],
+        max_grad_norm=job["max_grad_norm"],
+        optim="adamw_torch_fused",
+        seed=job["seed"],
+        bf16=on_gpu,
+        use_cpu=not on_gpu,
+        eval_strategy="steps" if job["eval_every"] and job["held_out"] else "no",
+        eval_steps=job["eval_every"],
+        dataset_kwargs={"skip_prepare_dataset": True},
+        max_length=None,
+        logging_steps=1,
+        logging_nan_inf_filter=False,
+        save_strategy="no",
+        report_to="none",
+        disable_tqdm=True,
+    )
+
+
+def observer(talk: Talk) -> Any:
+    """A callback that tells each step and each evaluation, and stops the training when it is told to."""
+    from transformers import TrainerCallback
+
+    class Observer(TrainerCallback):
+        def on_log(self, args: Any, state: Any, control: Any, logs: Any = None, **_: Any) -> None:
+            if "eval_loss" in logs:
+                talk.say("eval", step=state.global_step, loss=logs["eval_loss"])
+            if "loss" not in logs:
+                return
+            told = {name: logs.get(name) for name in ("loss", "grad_norm", "learning_rate")}
+            talk.say("step", step=state.global_step, **told)
+            if not talk.may_go_on():
+                control.should_training_stop = True
+
+    return Observer()
+
+
+def dataset(folder: Path, name: str) -> Any:
+    """The examples that the worker wrote down, as columns `input_ids` and `labels`."""
+    options = {"gen_kwargs": {"path": str(folder / name)}, "cache_dir": str(folder / "rows")}
+    return import_module("datasets").Dataset.from_generator(rows, **options)
+
+
+def rows(path: str) -> Iterator[dict[str, list[int]]]:
+    """Each example: int32 tokens and labels end to end, and an int64 number for where each example ends."""
+    import numpy as np
+
+    tokens = np.fromfile(f"{path}.input_ids", np.int32)
+    labels = np.fromfile(f"{path}.labels", np.int32)
+    start = 0
+    for end in np.fromfile(f"{path}.ends", np.int64).tolist():
+        yield {"input_ids": tokens[start:end].tolist(), "labels": labels[start:end].tolist()}
+        start = end
+
+
+def ran_out_of_memory(error: BaseException) -> bool:
+    return isinstance(error, MemoryError) or "out of memory" in str(error)
+
+
+def peak_memory_mib() -> int:
+    """The most memory held at a time: of the GPU where there is one, else of this process."""
+    import torch
+
+    if torch.cuda.is_available():
+        return torch.cuda.max_memory_allocated() // 2**20
+    import psutil
+
+    return psutil.Process().memory_info().rss // 2**20
+
+
+def in_one_line(error: BaseException) -> str:
+    lines = str(error).strip().splitlines() or [""]
+    return f"{type(error).__name__}: {lines[0][:300]}"
+
+
+if __name__ == "__main__":
+    sys.exit(main())

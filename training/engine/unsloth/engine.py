@@ -1,0 +1,188 @@
+"""The Unsloth engine: Unsloth trains in the Python of another environment, and this process passes it on.
+
+Unsloth wants other versions of our libraries and patches them for a whole process, so it gets a process and
+an environment of its own (BACKPROPAGATE_UNSLOTH__PYTHON). It is given the same `input_ids` and `labels` as
+every engine, in the same order. Where it cannot train, our own engine does, and the run says why. It has no
+checkpoints of ours: a run that was interrupted begins again.
+"""
+
+from __future__ import annotations
+
+import math
+import shutil
+import time
+from collections.abc import Generator
+from contextlib import contextmanager
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import Any
+
+from ...errors import GpuOutOfMemoryError, InputError, TrainingError
+from ...runs.recorder import StepClock
+from ..loop.checkpoints import Checkpoints
+from ..loop.packing import StepOrder, step_order, total_steps
+from ..plan import Data, Outcome, Plan, Report, ShouldStop
+from ..select_engine import own_engine
+from .process import UnavailableError, UnslothProcess, interpreter, write_job
+
+
+def run(plan: Plan, data: Data, report: Report, should_stop: ShouldStop, checkpoints: Checkpoints) -> Outcome:
+    """Train with Unsloth, or with our own engine where Unsloth cannot.
+
+    Raises:
+        InputError: there are no examples.
+        TrainingError: a loss is not finite, or Unsloth failed after it had begun.
+        GpuOutOfMemoryError: a step does not fit into memory.
+    """
+    if not data.train:
+        raise InputError("There are no examples to train on.")
+    try:
+        if plan.resume and checkpoints.steps():
+            raise UnavailableError("this run's checkpoints are our own engine's")
+        return _train(plan, data, report, should_stop)
+    except UnavailableError as obstacle:
+        report("warning", message=f"Our own engine trains instead of Unsloth: {obstacle}.")
+        plan = _with_own_engine(plan, f"unsloth was asked for, but {obstacle}")
+    from ..run import run_engine
+
+    return run_engine(plan, data, report, should_stop, checkpoints)
+
+
+def _with_own_engine(plan: Plan, reason: str) -> Plan:
+    engine, _ = own_engine(
+        plan.model, plan.lora, load_in_4bit=plan.load_in_4bit, max_seq_length=plan.max_seq_length
+    )
+    return replace(plan, engine=engine, reason=reason)
+
+
+def _train(plan: Plan, data: Data, report: Report, should_stop: ShouldStop) -> Outcome:
+    report("phase", phase="loading", message=f"loading {plan.model.name} with Unsloth")
+    if plan.resume:
+        report("warning", message="Unsloth's engine keeps no checkpoints: the run begins again.")
+    if plan.patience is not None:
+        report("warning", message="Unsloth's trainer does not stop early: patience is not used.")
+    python = interpreter()
+    shutil.rmtree(plan.adapter, ignore_errors=True)
+    order = step_order(plan, [len(example.input_ids) for example in data.train])
+    follower = _Follower(plan, order, report)
+    with _scratch(plan) as folder, UnslothProcess(python, write_job(folder, plan, data, order)) as process:
+        for message in process.messages():
+            follower.take(message)
+            if message["kind"] == "step":
+                process.answer(not should_stop())
+        follower.require_done(process)
+    return follower.outcome()
+
+
+@contextmanager
+def _scratch(plan: Plan) -> Generator[Path]:
+    """A folder for the job beside the adapter: examples may be larger than the folder for temporary files."""
+    folder = plan.adapter.with_name(".unsloth")
+    shutil.rmtree(folder, ignore_errors=True)
+    folder.mkdir(parents=True)
+    try:
+        yield folder
+    finally:
+        shutil.rmtree(folder, ignore_errors=True)
+
+
+@dataclass
+class _Follower:
+    """Turns what the process tells into events, and into the outcome at the end."""
+
+    plan: Plan
+    order: StepOrder
+    report: Report
+    version: str | None = None
+    done: dict[str, Any] | None = None
+    step: int = 0
+    tokens: int = 0
+    loss: float | None = None
+    eval_loss: float | None = None
+    eval_loss_before: float | None = None
+    started: float = field(default_factory=time.monotonic)
+
+    def __post_init__(self) -> None:
+        self.total_steps = total_steps(self.plan, self.order)
+        self.clock = StepClock(self.total_steps)
+
+    def take(self, message: dict[str, Any]) -> None:
+        """Raises UnavailableError, TrainingError or GpuOutOfMemoryError if that is what is told."""
+        match message["kind"]:
+            case "unavailable":
+                raise UnavailableError(f"in its environment it said: {message['reason']}")
+            case "ready":
+                self._ready(message)
+            case "step":
+                self._step(message)
+            case "eval":
+                self.eval_loss = message["loss"]
+                if not message["step"]:
+                    self.eval_loss_before = self.eval_loss
+                perplexity = math.exp(min(message["loss"], 700.0))
+                self.report("eval", step=message["step"], loss=message["loss"], perplexity=perplexity)
+            case "failed":
+                raise _failure(self.plan, message)
+            case _:
+                self.done = message
+
+    def _ready(self, message: dict[str, Any]) -> None:
+        self.version = message["version"]
+        self.clock = StepClock(self.total_steps)
+        self.started = time.monotonic()
+        self.report("phase", phase="training", message=f"training with Unsloth {self.version}")
+
+    def _step(self, message: dict[str, Any]) -> None:
+        self.step, self.loss = message["step"], float(message["loss"])
+        self.tokens += sum(self.order.lengths[row] for row in self.order.examples(self.step - 1))
+        if not math.isfinite(self.loss):
+            raise TrainingError(f"The loss of step {self.step} is {self.loss}.", hint="Lower learning_rate.")
+        self.report(
+            "step",
+            step=self.step,
+            total_steps=self.total_steps,
+            loss=self.loss,
+            learning_rate=message["learning_rate"],
+            grad_norm=message["grad_norm"],
+            **self.clock.tick(self.step, self.tokens),
+        )
+        epoch, rest = divmod(self.step, self.order.steps_per_epoch)
+        if not rest:
+            self.report("epoch", epoch=epoch, step=self.step)
+
+    def require_done(self, process: UnslothProcess) -> None:
+        """Raises if the process ended without a word."""
+        if self.done is not None:
+            return
+        end = f"its process ended with exit code {process.exit_code()}; the log of the run says more"
+        if self.version is None:
+            raise UnavailableError(end)
+        raise TrainingError(f"Unsloth failed after step {self.step}: {end}.", hint='Try engine="auto".')
+
+    def outcome(self) -> Outcome:
+        assert self.done is not None
+        seconds = time.monotonic() - self.started
+        return Outcome(
+            status="completed" if self.step >= self.total_steps else "cancelled",
+            engine="unsloth",
+            reason=f"{self.plan.reason}; Unsloth {self.version}",
+            adapter=self.plan.adapter,
+            steps=self.step,
+            total_steps=self.total_steps,
+            train_loss=self.loss,
+            eval_loss=self.eval_loss,
+            eval_loss_before=self.eval_loss_before,
+            tokens=self.tokens,
+            seconds=seconds,
+            tokens_per_s=self.tokens / seconds,
+            peak_memory_mib=self.done["peak_memory_mib"],
+        )
+
+
+def _failure(plan: Plan, message: dict[str, Any]) -> TrainingError | GpuOutOfMemoryError:
+    if message["out_of_memory"]:
+        return GpuOutOfMemoryError(
+            f"Unsloth ran out of memory with batch_size {plan.batch_size}.",
+            hint=f'Try batch_size={max(1, plan.batch_size // 2)}, or engine="auto", which halves by itself.',
+        )
+    return TrainingError(f"Unsloth failed: {message['reason']}.", hint='Try engine="auto".')

@@ -1,0 +1,213 @@
+"""How each family of models is laid down in GGUF: its name there, its metadata, and how weights change.
+
+Metadata keys and changes are those that llama.cpp reads; a config that it would compute otherwise than
+Transformers does is refused rather than exported wrongly.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from ...errors import GgufExportError
+from .rope import Rope, llama3_factors, long_factors, rope_of, write_rope
+
+if TYPE_CHECKING:
+    import gguf
+
+    from ..merged.merge import Floats
+
+Config = Mapping[str, Any]
+
+
+@dataclass(frozen=True)
+class Architecture:
+    """A family as llama.cpp knows it."""
+
+    name: str
+    write: Callable[[gguf.GGUFWriter, Config, Rope], None]
+    """Adds the family's metadata."""
+    extra: Callable[[Config, Rope], dict[str, Floats]] = lambda config, rope: {}
+    """Tensors that no checkpoint holds, by their GGUF names."""
+    permuted: bool = False
+    """Rotary pairs lie beside each other in llama.cpp, and half a head apart in Transformers."""
+    norm_shift: float = 0.0
+    """What Transformers adds to the weight of a norm when it runs."""
+    tied_by_default: bool = False
+    """Whether the head is the embedding where the config says nothing."""
+
+
+def architecture_of(config: Config) -> Architecture:
+    """The architecture of a model's config.json.
+
+    Raises:
+        GgufExportError: llama.cpp would not compute what the config says, or the family is not known here.
+    """
+    family = config.get("model_type")
+    known = ARCHITECTURES.get(str(family))
+    if known is None:
+        raise GgufExportError(
+            f"Models of type {family!r} cannot be exported to GGUF; known are {', '.join(ARCHITECTURES)}.",
+            hint='Export with format="merged", and convert that with llama.cpp.',
+        )
+    if config.get("quantization_config"):
+        raise GgufExportError("The base is quantised already.", hint="Export from its unquantised original.")
+    reason = _difference(config)
+    if reason:
+        raise GgufExportError(
+            f"llama.cpp has no {family} model with {reason}.", hint='Export with format="merged".'
+        )
+    return known
+
+
+def is_tied(config: Config, architecture: Architecture) -> bool:
+    """Whether the head is the embedding, so that only one of them is stored."""
+    return bool(config.get("tie_word_embeddings", architecture.tied_by_default))
+
+
+def _difference(config: Config) -> str | None:
+    """What the config has and llama.cpp has not."""
+    family = config["model_type"]
+    if config.get("use_sliding_window") and family in {"qwen2", "qwen3"}:
+        return "a sliding window"
+    if family == "smollm3" and not _rotates_as_smollm3(config):
+        return "another layer without rotary positions than each fourth"
+    if family == "gemma3_text" and config.get("attn_logit_softcapping"):
+        return "capped attention logits"
+    if family == "phi3" and rope_of(config).fields.get("partial_rotary_factor", 1.0) != 1.0:
+        return "positions on a part of each head"
+    activation = config.get("hidden_act") or config.get("hidden_activation") or "silu"
+    expected = {"gelu_pytorch_tanh"} if family.startswith("gemma") else {"silu"}
+    return None if activation in expected else f"the activation {activation!r}"
+
+
+def unheeded_window(config: Config) -> str | None:
+    """A sentence about a sliding window that the model has and llama.cpp does not keep to."""
+    window, context = config.get("sliding_window"), config["max_position_embeddings"]
+    if config["model_type"] not in {"mistral", "phi3"} or not window or window >= context:
+        return None
+    return (
+        f"The model looks back {window} tokens at most, and llama.cpp lets it look back further: "
+        "in longer conversations its answers may be others than before the export."
+    )
+
+
+def _rotates_as_smollm3(config: Config) -> bool:
+    """Each fourth layer has no rotary positions; a list of 0 (none) and 1 goes before the interval."""
+    listed = config.get("no_rope_layers")
+    if listed is None:
+        return config.get("no_rope_layer_interval", 4) == 4
+    return [bool(rotates) for rotates in listed] == [layer % 4 != 3 for layer in range(len(listed))]
+
+
+def key_value_heads(config: Config) -> int:
+    return config.get("num_key_value_heads") or config["num_attention_heads"]
+
+
+def head_size(config: Config) -> int:
+    return config.get("head_dim") or config["hidden_size"] // config["num_attention_heads"]
+
+
+# --- The families. ---
+def _write_sizes(writer: gguf.GGUFWriter, config: Config) -> None:
+    writer.add_block_count(config["num_hidden_layers"])
+    writer.add_context_length(config["max_position_embeddings"])
+    writer.add_embedding_length(config["hidden_size"])
+    writer.add_feed_forward_length(config["intermediate_size"])
+    writer.add_head_count(config["num_attention_heads"])
+    writer.add_head_count_kv(key_value_heads(config))
+    writer.add_layer_norm_rms_eps(config["rms_norm_eps"])
+
+
+def _write_plain(writer: gguf.GGUFWriter, config: Config, rope: Rope) -> None:
+    _write_sizes(writer, config)
+    write_rope(writer, rope)
+    if config.get("head_dim"):
+        writer.add_key_length(config["head_dim"])
+        writer.add_value_length(config["head_dim"])
+
+
+def _write_llama(writer: gguf.GGUFWriter, config: Config, rope: Rope) -> None:
+    _write_plain(writer, config, rope)
+    writer.add_vocab_size(config["vocab_size"])
+    writer.add_rope_dimension_count(head_size(config))
+
+
+def _write_gemma2(writer: gguf.GGUFWriter, config: Config, rope: Rope) -> None:
+    _write_plain(writer, config, rope)
+    writer.add_attn_logit_softcapping(config["attn_logit_softcapping"])
+    writer.add_final_logit_softcapping(config["final_logit_softcapping"])
+    writer.add_sliding_window(config["sliding_window"])
+
+
+def _write_gemma3(writer: gguf.GGUFWriter, config: Config, rope: Rope) -> None:
+    _write_plain(writer, config, rope)
+    if config.get("final_logit_softcapping"):
+        writer.add_final_logit_softcapping(config["final_logit_softcapping"])
+    writer.add_sliding_window(config["sliding_window"])
+
+
+def _write_phi3(writer: gguf.GGUFWriter, config: Config, rope: Rope) -> None:
+    _write_sizes(writer, config)
+    writer.add_rope_dimension_count(head_size(config))
+    writer.add_rope_freq_base(rope.theta)
+    original = rope.fields.get("original_max_position_embeddings") or config["max_position_embeddings"]
+    writer.add_rope_scaling_orig_ctx_len(original)
+    if rope.kind == "longrope":
+        writer.add_rope_scaling_attn_factors(rope.long_attention_factor(config))
+    writer.add_sliding_window(config.get("sliding_window") or 0)
+
+
+ARCHITECTURES: Mapping[str, Architecture] = {
+    "llama": Architecture("llama", _write_llama, llama3_factors, permuted=True),
+    "mistral": Architecture("llama", _write_llama, llama3_factors, permuted=True),
+    "smollm3": Architecture("smollm3", _write_llama, llama3_factors, permuted=True, tied_by_default=True),
+    "qwen2": Architecture("qwen2", _write_plain),
+    "qwen3": Architecture("qwen3", _write_plain),
+    "gemma2": Architecture("gemma2", _write_gemma2, norm_shift=1.0, tied_by_default=True),
+    "gemma3_text": Architecture("gemma3", _write_gemma3, norm_shift=1.0, tied_by_default=True),
+    "phi3": Architecture("phi3", _write_phi3, long_factors),
+}
+"""By Transformers' `model_type`; SmolLM and SmolLM2 are of type llama."""
+
+
+# --- How weights change. ---
+@dataclass(frozen=True)
+class Change:
+    """How a weight's rows are laid down: heads of rows that are permuted, and what is added to them."""
+
+    heads: int | None = None
+    shift: float = 0.0
+
+    def rows_at_once(self, rows: int) -> int:
+        """Only whole heads can be permuted: blocks have to be multiples of this many rows."""
+        return rows // self.heads if self.heads else 1
+
+    def apply(self, values: Floats, total_rows: int) -> Floats:
+        """The rows as GGUF holds them.
+
+        Args:
+            values: (rows, …), a multiple of `rows_at_once`.
+            total_rows: rows of the whole weight.
+        """
+        if self.shift:
+            return values + np.float32(self.shift)
+        if not self.heads:
+            return values
+        head = total_rows // self.heads
+        pairs = values.reshape(-1, 2, head // 2, *values.shape[1:])
+        return pairs.swapaxes(1, 2).reshape(values.shape)
+
+
+def change_of(name: str, config: Config, architecture: Architecture) -> Change:
+    """How the weight of this Transformers name is laid down."""
+    if architecture.norm_shift and name.endswith("norm.weight"):
+        return Change(shift=architecture.norm_shift)
+    if architecture.permuted and name.endswith(("q_proj.weight", "q_proj.bias")):
+        return Change(heads=config["num_attention_heads"])
+    if architecture.permuted and name.endswith(("k_proj.weight", "k_proj.bias")):
+        return Change(heads=key_value_heads(config))
+    return Change()

@@ -1,0 +1,182 @@
+"""From a base and an adapter to one GGUF file that has been proven to be the trained model."""
+
+from __future__ import annotations
+
+import os
+import shutil
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+
+import gguf
+from gguf import GGMLQuantizationType as Kind
+
+from ...config.quantizations import PLAIN
+from ...errors import DiskFullError
+from ...files.atomic_json import disk_full, is_disk_full, read_json, sync_folder
+from ..merged.check_weights import EMBEDDING, require_whole
+from ..merged.merge import Floats, MergedWeights
+from ..stage_progress import Pace
+from ..tokenizer.gguf_tokenizer import GgufTokenizer, gguf_tokenizer
+from ..verify.tensors import TensorProof, prove_tensors
+from .architectures import Architecture, Config, architecture_of
+from .rope import rope_of
+from .tensors import PlannedTensor, plan_tensors, with_kinds, write_header
+from .writer import Quantize, quantize_plainly, write_data
+
+SPARE_BYTES = 64 << 20  # what is left free on the disk
+
+Phase = Callable[[str], Callable[[str, float | None], None]]
+"""A report for each phase of a run."""
+
+
+@dataclass(frozen=True)
+class GgufRequest:
+    """What is exported, and where to.
+
+    Args:
+        base: folder of the base model, unquantised.
+        adapter: folder of the LoRA adapter, or None.
+        name: the model's name in the file.
+        quantization: a known one, in lower case.
+        target: the file to write; its folder exists.
+        part: where it is written until it is whole, on the same disk.
+        importance: by the names of the base's weights, how much each column counts, (columns,), for K-quants.
+        threads: cores to use.
+    """
+
+    base: Path
+    adapter: Path | None
+    name: str
+    quantization: str
+    target: Path
+    part: Path
+    importance: Mapping[str, Floats]
+    threads: int
+
+    @property
+    def tokenizer_folder(self) -> Path:
+        """The adapter's own tokenizer goes first: it has the template that was trained with."""
+        own = self.adapter is not None and (self.adapter / "tokenizer.json").is_file()
+        return self.adapter if own and self.adapter else self.base
+
+
+@dataclass(frozen=True)
+class GgufExport:
+    """What was written."""
+
+    path: Path
+    bytes: int
+    tokenizer: GgufTokenizer
+    tensors: TensorProof
+
+
+def export_gguf(
+    request: GgufRequest, phase: Phase, should_stop: Callable[[], bool], prove: Callable[[Path], None]
+) -> GgufExport:
+    """Write the file aside, prove it, and only then give it its name.
+
+    Args:
+        prove: further proofs of the finished file, before it gets its name.
+
+    Raises:
+        GgufExportError: the model cannot be a GGUF, or the file is not the model.
+        DiskFullError: there is no space.
+        TrainingAbortedError: `should_stop` said so. In each case nothing of the file stays.
+    """
+    config = read_json(request.base / "config.json")
+    architecture = architecture_of(config)
+    weights = MergedWeights(request.base, request.adapter)
+    require_whole(weights, config, architecture)
+    rows = weights.tensors[EMBEDDING].shape[0]
+    tokenizer = gguf_tokenizer(request.tokenizer_folder, rows, request.base)
+    try:
+        planned, quantize = _plan(request, weights, config, architecture, tokenizer)
+        _require_space(request.target, planned)
+        starts = write_header(
+            request.part,
+            architecture.name,
+            planned,
+            partial(_metadata, request, config, architecture, tokenizer, _file_type(request.quantization)),
+        )
+        total = sum(tensor.rows * tensor.columns * 4 for tensor in planned)
+        pace = Pace(f"writing {request.quantization}", len(planned), total, phase("writing"), should_stop)
+        write_data(request.part, planned, starts, weights, quantize, pace.step, request.threads)
+        pace = Pace("reading back", len(planned), total, phase("proving"), should_stop)
+        proof = prove_tensors(request.part, planned, weights, pace.step, request.threads)
+        prove(request.part)
+        size = request.part.stat().st_size
+        request.part.replace(request.target)
+        sync_folder(request.target.parent)
+    except OSError as error:
+        if is_disk_full(error):
+            raise disk_full(request.target, error) from error
+        raise
+    finally:
+        for leftover in parts(request.part):
+            leftover.unlink(missing_ok=True)
+    return GgufExport(request.target, size, tokenizer, proof)
+
+
+def parts(part: Path) -> list[Path]:
+    """The files that a killed export may have left behind."""
+    return [part, _types_file(part)]
+
+
+def _types_file(part: Path) -> Path:
+    return part.with_name(f"{part.name}.types")
+
+
+def _plan(
+    request: GgufRequest,
+    weights: MergedWeights,
+    config: Config,
+    architecture: Architecture,
+    tokenizer: GgufTokenizer,
+) -> tuple[list[PlannedTensor], Quantize]:
+    if request.quantization in PLAIN:
+        planned = plan_tensors(weights, config, architecture, Kind[request.quantization.upper()])
+        return planned, quantize_plainly
+    from .llama_cpp import LlamaLibrary
+
+    library = LlamaLibrary()
+    planned = plan_tensors(weights, config, architecture, Kind.F16)
+    header = _types_file(request.part)
+    metadata = partial(_metadata, request, config, architecture, tokenizer, _file_type("f16"))
+    os.truncate(header, write_header(header, architecture.name, planned, metadata)[-1])
+    planned = with_kinds(planned, library.types(header, request.quantization))
+    header.unlink()
+    return planned, partial(library.quantize_rows, importance=request.importance)
+
+
+def _metadata(
+    request: GgufRequest,
+    config: Config,
+    architecture: Architecture,
+    tokenizer: GgufTokenizer,
+    file_type: gguf.LlamaFileType,
+    writer: gguf.GGUFWriter,
+) -> None:
+    writer.add_type(gguf.GGUFType.MODEL)
+    named = tokenizer.name_part is None or tokenizer.name_part in request.name
+    writer.add_name(request.name if named else f"{request.name} {tokenizer.name_part}")
+    writer.add_file_type(file_type)
+    writer.add_quantization_version(gguf.GGML_QUANT_VERSION)
+    architecture.write(writer, config, rope_of(config))
+    tokenizer.write(writer)
+
+
+def _file_type(quantization: str) -> gguf.LlamaFileType:
+    return gguf.LlamaFileType["ALL_F32" if quantization == "f32" else f"MOSTLY_{quantization.upper()}"]
+
+
+def _require_space(target: Path, planned: list[PlannedTensor]) -> None:
+    needed = sum(tensor.nbytes for tensor in planned) + SPARE_BYTES
+    free = shutil.disk_usage(target.parent).free
+    if free < needed:
+        raise DiskFullError(
+            f"{target.name} needs {needed / 1e9:.1f} GB on the disk of {target.parent}; {free / 1e9:.1f} GB "
+            "are free.",
+            hint="Free some space, take a smaller quantization, or pass output on another disk.",
+        )

@@ -1,0 +1,128 @@
+"""llama.cpp's own quantiser, from llama-cpp-python: which type a tensor gets, and its bytes.
+
+Nothing is logged to stdout or stderr: llama.cpp's messages are collected, since they are its only answer to
+the question which type it would choose.
+"""
+
+from __future__ import annotations
+
+import ctypes
+import re
+from collections import deque
+from collections.abc import Mapping, Sequence
+from functools import cache
+from importlib import import_module
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from gguf import GGMLQuantizationType, quant_shape_to_byte_shape
+from numpy.typing import NDArray
+
+from ...config.quantizations import EXTRA
+from ...errors import GgufExportError, MissingExtraError
+from ..merged.merge import Floats
+from .tensors import PlannedTensor
+from .writer import quantize_plainly
+
+NEEDED = ("dry_run", "imatrix", "ftype")
+TYPE_LINE = re.compile(r"\]\s+(\S+)\s+- \[.*?\], type =\s+(\S+),\s+size =[^(\n]*(?:\((\S+)\))?")
+TAIL = 300
+MOST_MESSAGES = 100_000
+_KEPT: list[Any] = []
+
+llama_cpp: Any = import_module("llama_cpp")  # of an extra: its types are not there to be checked
+
+
+class LlamaLibrary:
+    """The loaded libraries.
+
+    Raises:
+        MissingExtraError: their version is not one that this was written for.
+    """
+
+    def __init__(self) -> None:
+        fields = {name for name, *_ in llama_cpp.llama_model_quantize_params._fields_}
+        missing = [name for name in NEEDED if name not in fields]
+        if missing:
+            raise MissingExtraError(
+                f"llama-cpp-python {llama_cpp.__version__} has no {missing[0]}.", hint=f"Update it: {EXTRA}."
+            )
+        loader: Any = import_module("llama_cpp._ctypes_extensions")
+        self._ggml = loader.load_shared_library("ggml-base", Path(llama_cpp.__file__).parent / "lib")
+        self._ggml.ggml_quantize_chunk.restype = ctypes.c_size_t
+        self._ggml.ggml_quantize_chunk.argtypes = [
+            *(ctypes.c_int, ctypes.c_void_p, ctypes.c_void_p),
+            *(ctypes.c_int64, ctypes.c_int64, ctypes.c_int64, ctypes.c_void_p),
+        ]
+
+    def types(self, header: Path, quantization: str) -> dict[str, GGMLQuantizationType]:
+        """The type that llama.cpp gives each tensor.
+
+        Args:
+            header: a GGUF whose tensors are f16 and f32; their data is not looked at.
+
+        Raises:
+            GgufExportError: llama.cpp does not accept the file, or its answer is not understood.
+        """
+        parameters = llama_cpp.llama_model_quantize_default_params()
+        parameters.ftype = getattr(llama_cpp, f"LLAMA_FTYPE_MOSTLY_{quantization.upper()}")
+        parameters.dry_run = True
+        messages = _listened()
+        messages.clear()
+        target = header.with_suffix(".none")
+        failed = llama_cpp.llama_model_quantize(
+            str(header).encode(), str(target).encode(), ctypes.byref(parameters)
+        )
+        said = "".join(messages)
+        if failed:
+            raise GgufExportError(f"llama.cpp refuses the model: {said[-TAIL:].strip()}")
+        return {name: _type(new or old) for name, old, new in TYPE_LINE.findall(said)}
+
+    def quantize_rows(self, values: Floats, tensor: PlannedTensor, importance: Mapping[str, Floats]) -> bytes:
+        """Rows of a tensor, (rows, columns), as its type's bytes; rounded to f16 first, as llama.cpp reads
+        them from its own files.
+
+        Args:
+            importance: by the names of the model's weights, how much each column's error counts, (columns,).
+        """
+        if tensor.kind in (GGMLQuantizationType.F32, GGMLQuantizationType.F16):
+            return quantize_plainly(values, tensor)
+        rounded = values.astype(np.float16).astype(np.float32)
+        return self._quantize(rounded, tensor.kind, importance.get(tensor.source or "")).tobytes()
+
+    def _quantize(
+        self, values: Floats, kind: GGMLQuantizationType, importance: Floats | None
+    ) -> NDArray[np.uint8]:
+        """Releases the GIL."""
+        values = np.ascontiguousarray(values)
+        rows, columns = values.shape
+        stored = np.empty(quant_shape_to_byte_shape((rows, columns), kind), np.uint8)
+        self._ggml.ggml_quantize_init(int(kind))
+        weights = None if importance is None else importance.ctypes.data
+        written = self._ggml.ggml_quantize_chunk(
+            int(kind), values.ctypes.data, stored.ctypes.data, 0, rows, columns, weights
+        )
+        if written != stored.nbytes:
+            raise GgufExportError(f"llama.cpp wrote {written} bytes of {kind.name}, not {stored.nbytes}.")
+        return stored
+
+
+@cache
+def _listened() -> deque[str]:
+    """What llama.cpp says from now on. The library holds the function's address, so it stays for good."""
+    messages: deque[str] = deque(maxlen=MOST_MESSAGES)
+
+    @llama_cpp.llama_log_callback
+    def hear(level: int, text: bytes, user_data: Any) -> None:
+        messages.append(text.decode("utf-8", "replace"))
+
+    llama_cpp.llama_log_set(hear, ctypes.c_void_p(0))
+    _KEPT.append(hear)
+    return messages
+
+
+def _type(name: str) -> GGMLQuantizationType:
+    """The type that llama.cpp calls `q4_K`, `f16`, …"""
+    members: Sequence[GGMLQuantizationType] = list(GGMLQuantizationType)
+    return next(kind for kind in members if kind.name.lower() == name.lower())

@@ -1,0 +1,186 @@
+"""Which tensors a GGUF has, of what type, and where each lies: decided before anything is written."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Iterator
+from contextlib import closing
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+import gguf
+import numpy as np
+from gguf import GGMLQuantizationType as Kind
+
+from ...errors import GgufExportError
+from ..merged.check_weights import IGNORED
+from ..merged.merge import HEAD, Floats, MergedWeights
+from .architectures import Architecture, Change, Config, change_of, is_tied
+from .rope import rope_of
+
+ALIGNMENT = 32  # bytes between the beginnings of two tensors, GGUF's default
+UNCHANGED = Change()
+
+
+@dataclass(frozen=True)
+class PlannedTensor:
+    """One tensor of the file. `source` names a weight of the model; otherwise `constant` holds the values."""
+
+    name: str
+    shape: tuple[int, ...]
+    kind: Kind
+    source: str | None = None
+    constant: Floats | None = None
+    change: Change = UNCHANGED
+
+    @property
+    def rows(self) -> int:
+        """Vectors have one row."""
+        return self.shape[0] if len(self.shape) > 1 else 1
+
+    @property
+    def columns(self) -> int:
+        return math.prod(self.shape) // self.rows
+
+    @property
+    def row_bytes(self) -> int:
+        return (
+            gguf.quant_shape_to_byte_shape((1, self.columns), self.kind)[1]
+            if self.is_packed
+            else (self.columns * gguf.GGML_QUANT_SIZES[self.kind][1])
+        )
+
+    @property
+    def is_packed(self) -> bool:
+        return self.kind not in (Kind.F32, Kind.F16)
+
+    @property
+    def nbytes(self) -> int:
+        return self.rows * self.row_bytes
+
+    def blocks(self, values_at_once: int) -> Iterator[tuple[int, int]]:
+        """Ranges of rows that hold about so many values, and whole heads."""
+        whole = self.change.rows_at_once(self.rows) if len(self.shape) > 1 else 1
+        step = max(whole, values_at_once // self.columns // whole * whole)
+        for start in range(0, self.rows, step):
+            yield start, min(start + step, self.rows)
+
+    def values(self, weights: MergedWeights, start: int, stop: int) -> Floats:
+        """Rows as the file is to hold them, in fp32, (stop - start, columns)."""
+        if self.source is None:
+            assert self.constant is not None
+            return self.constant.reshape(self.rows, self.columns)[start:stop]
+        if len(self.shape) == 1:
+            whole = weights.rows(self.source, 0, self.shape[0])
+            return self.change.apply(whole, self.shape[0]).reshape(1, -1)
+        values = weights.rows(self.source, start, stop).reshape(stop - start, self.columns)
+        return self.change.apply(values, self.rows)
+
+
+def plan_tensors(
+    weights: MergedWeights, config: Config, architecture: Architecture, kind: Kind
+) -> list[PlannedTensor]:
+    """The file's tensors, matrices as `kind` where it can hold them.
+
+    Raises:
+        GgufExportError: a weight has no place in llama.cpp's architecture, or the adapter changes a weight
+            that the file leaves out.
+    """
+    names = _gguf_names(architecture, config["num_hidden_layers"])
+    planned = [
+        PlannedTensor(name, values.shape, Kind.F32, constant=values)
+        for name, values in architecture.extra(config, rope_of(config)).items()
+    ]
+    tied = is_tied(config, architecture)
+    for source, stored in weights.tensors.items():
+        if source.endswith(IGNORED) or (tied and source == HEAD):
+            _refuse_update(weights, source)
+            continue
+        name = names(source)
+        planned.append(
+            PlannedTensor(
+                name,
+                stored.shape,
+                plain_kind(name, stored.shape, kind),
+                source=source,
+                change=change_of(source, config, architecture),
+            )
+        )
+    return planned
+
+
+def plain_kind(name: str, shape: tuple[int, ...], kind: Kind) -> Kind:
+    """The type of a tensor in a file of `kind`: norms and vectors stay exact, and rows that cannot be
+    split into blocks are f16."""
+    if len(shape) <= 1 or name.endswith("_norm.weight") or not name.endswith(".weight"):
+        return Kind.F32
+    return kind if shape[-1] % gguf.GGML_QUANT_SIZES[kind][0] == 0 else Kind.F16
+
+
+def with_kinds(planned: list[PlannedTensor], kinds: dict[str, Kind]) -> list[PlannedTensor]:
+    """The same tensors in the types that llama.cpp chose.
+
+    Raises:
+        GgufExportError: it said nothing of one of them.
+    """
+    missing = [tensor.name for tensor in planned if tensor.name not in kinds]
+    if missing:
+        raise GgufExportError(
+            f"llama.cpp did not say how it would quantise {missing[0]} ({len(missing)} tensors).",
+            hint="Install the version of llama-cpp-python that constraints.txt names, or take q8_0.",
+        )
+    return [replace(tensor, kind=kinds[tensor.name]) for tensor in planned]
+
+
+def write_header(
+    path: Path, architecture: str, planned: list[PlannedTensor], metadata: Callable[[gguf.GGUFWriter], None]
+) -> list[int]:
+    """Write all that comes before the data; returns where each tensor's data begins, and where the last ends.
+
+    Args:
+        metadata: adds the keys to the writer.
+    """
+    writer = gguf.GGUFWriter(path, architecture, use_temp_file=False)
+    metadata(writer)
+    for tensor in planned:
+        writer.add_tensor_info(
+            tensor.name, tensor.shape, np.dtype(np.float32), tensor.nbytes, raw_dtype=tensor.kind
+        )
+    with closing(writer):
+        writer.write_header_to_file(path)
+        writer.write_kv_data_to_file()
+        writer.write_ti_data_to_file()
+    position = _padded(path.stat().st_size)
+    starts: list[int] = []
+    for tensor in planned:
+        starts.append(position)
+        position = _padded(position + tensor.nbytes)
+    return [*starts, position]
+
+
+def _padded(position: int) -> int:
+    return -(-position // ALIGNMENT) * ALIGNMENT
+
+
+def _gguf_names(architecture: Architecture, layers: int) -> Callable[[str], str]:
+    kinds = {name: kind for kind, name in gguf.MODEL_ARCH_NAMES.items()}
+    known = gguf.get_tensor_name_map(kinds[architecture.name], layers)
+
+    def name_of(source: str) -> str:
+        name = known.get_name(source, try_suffixes=(".weight", ".bias"))
+        if name is None:
+            raise GgufExportError(
+                f"{source} has no place in llama.cpp's {architecture.name} architecture.",
+                hint='Export with format="merged".',
+            )
+        return name
+
+    return name_of
+
+
+def _refuse_update(weights: MergedWeights, source: str) -> None:
+    if source in weights.updates:
+        raise GgufExportError(
+            f"The adapter changes {source}, which is tied to the embedding and is not stored by itself.",
+            hint='Export with format="merged", or train without lm_head among the target modules.',
+        )

@@ -1,0 +1,271 @@
+"""README.md of an adapter or a merged model: the Hub's metadata block, and what a reader should know.
+
+All of it comes from the run's folder. Paths are private: of the base's folder the last part is told, of a
+local dataset only the hash of its content.
+"""
+
+from __future__ import annotations
+
+import json
+import re
+from pathlib import Path, PurePath
+from typing import Any
+
+from ...data.findings import meaning_of, rows_of
+from ...models.model_folder import FolderForm
+from ...redact import cleaned, scrub
+from .run_facts import RunFacts
+
+RELATION = {"adapter": "adapter", "merged": "finetune"}
+"""What the Hub calls the model's relation to its base; "merge" there means several models in one."""
+
+QUESTIONS_SHOWN = 10
+TEXT_LENGTH = 300  # characters of a question or an answer
+FEW_ROWS = 1000
+UNKNOWN = "unknown base"
+MARKDOWN = re.compile(r"([\\`*_{}\[\]()<>#+!|~&$-])")
+
+
+def run_card(facts: RunFacts, form: FolderForm, *, chat: bool = True) -> str:
+    """The card of what a run trained.
+
+    Args:
+        chat: whether the tokenizer has a chat template, which the code to use it then goes through.
+    """
+    parts = [_head(facts.base, form), _data(facts), _settings(facts), _verdict(facts), _limits(facts)]
+    licence = _licence(facts.base_folder)
+    return _card(facts.base, form, chat, parts, {**licence, "datasets": _datasets(facts)})
+
+
+def bare_card(base: str | None, form: FolderForm, *, chat: bool = True) -> str:
+    """The card of a folder of which no run is known, and perhaps no base; `chat` as in `run_card`."""
+    unknown = "How it was trained, on what, and how well it does is not recorded."
+    return _card(base or UNKNOWN, form, chat, [_head(base or UNKNOWN, form), unknown], {})
+
+
+def is_local(base: str) -> bool:
+    """Whether a base model is a folder of somebody's machine, not a name on the Hub."""
+    return base == UNKNOWN or PurePath(base).is_absolute() or base.startswith(("~", ".")) or "\\" in base
+
+
+def shown_base(base: str) -> str:
+    """The base model's name, without the path to it."""
+    return re.split(r"[\\/]", base.rstrip("\\/"))[-1] if is_local(base) else base
+
+
+def _card(base: str, form: FolderForm, chat: bool, parts: list[str], more: dict[str, Any]) -> str:
+    block = _metadata(base, form, more)
+    return scrub("\n\n".join([f"---\n{block}\n---", *parts, _use(base, form, chat)]) + "\n")
+
+
+def _metadata(base: str, form: FolderForm, more: dict[str, Any]) -> str:
+    """The block that the Hub reads."""
+    from huggingface_hub import ModelCardData
+
+    known = {} if is_local(base) else {"base_model": base, "base_model_relation": RELATION[form]}
+    library: Any = ModelCardData  # its further fields are untyped
+    card = library(
+        **known,
+        **more,
+        library_name="peft" if form == "adapter" else "transformers",
+        pipeline_tag="text-generation",
+        tags=["backpropagate", "lora"],
+    )
+    return card.to_yaml()
+
+
+def _licence(base_folder: Path | None) -> dict[str, str]:
+    """What the base's own card says of its licence; nothing is guessed."""
+    from huggingface_hub import ModelCard
+
+    card = base_folder / "README.md" if base_folder else None
+    if card is None or not card.is_file():
+        return {}
+    try:
+        told: dict[str, Any] = ModelCard.load(card, ignore_metadata_errors=True).data.to_dict()
+    except Exception:  # YAML that others wrote; a card that cannot be read says nothing
+        return {}
+    fields = ("license", "license_name", "license_link")
+    return {name: str(told[name]) for name in fields if told.get(name)}
+
+
+def _datasets(facts: RunFacts) -> list[str] | None:
+    return [facts.hub_dataset] if facts.hub_dataset else None
+
+
+# --- What a reader should know. ---
+def _head(base: str, form: FolderForm) -> str:
+    name = shown_base(base)
+    if form == "adapter":
+        title, is_what = f"LoRA adapter for {name}", f"A LoRA adapter for {_linked(base)}"
+    elif base == UNKNOWN:
+        title, is_what = "Language model", "A causal language model; from which it was made is not known"
+    else:
+        title, is_what = f"{name}, fine-tuned", f"{_linked(base)} with a LoRA adapter merged into its weights"
+    return f"# {title}\n\n{is_what}."
+
+
+def _linked(base: str) -> str:
+    if base == UNKNOWN:
+        return "a base that is not known"
+    if is_local(base):
+        return f"{shown_base(base)} (a local model, not on the Hub)"
+    return f"[{base}](https://huggingface.co/{base})"
+
+
+def _data(facts: RunFacts) -> str:
+    result = facts.result
+    name = facts.hub_dataset
+    dataset = f"[{name}](https://huggingface.co/datasets/{name})" if name else "local, not published"
+    told = facts.provenance.get("dataset", {})
+    content = told.get("provenance", {}).get("content_hash")
+    lines = [f"Dataset: {dataset}", f"Content: sha256 `{content}`" if content else None]
+    if "rows_used" in result:
+        lines += [
+            f"Rows: {result['rows']}, of which {result['rows_used']} used "
+            f"and {result['held_out']} of those held out for evaluation",
+            _left_out(result["rows_left_out"]),
+            f"Cut to {facts.spec.data.max_seq_length} tokens: {rows_of(result['rows_truncated'])}",
+            f"Loss on {result['trained_token_share']:.0%} of the tokens ({_trained_on(facts)})",
+        ]
+    return _section("Training data", lines)
+
+
+def _left_out(reasons: list[dict[str, Any]]) -> str:
+    told = [f"{reason['count']} that {meaning_of(reason['kind'], reason['count'])}" for reason in reasons]
+    return f"Left out: {'; '.join(told) or 'none'}"
+
+
+def _trained_on(facts: RunFacts) -> str:
+    parts = {"assistant": "the assistant's turns", "last": "the last answer", "all": "all of the text"}
+    return parts[facts.spec.data.train_on]
+
+
+def _settings(facts: RunFacts) -> str:
+    plan, lora = facts.plan, facts.plan["lora"]
+    versions = facts.provenance.get("libraries", {})
+    targets = lora["target_modules"]
+    rows = {
+        "LoRA rank, alpha, dropout": f"{lora['r']}, {lora['alpha']}, {lora['dropout']:g}"
+        + (" (rank-stabilised)" if lora["rslora"] else ""),
+        "modules": targets if isinstance(targets, str) else ", ".join(targets),
+        "learning rate": f"{plan['learning_rate']:g}, {plan['lr_scheduler']}",
+        "steps": f"{facts.result.get('steps', 0)} of {facts.result.get('total_steps', plan['steps'])}",
+        **({"begun from": f"the adapter of run {facts.spec.parent}"} if facts.spec.parent else {}),
+        "batch": f"{plan['batch_size']} examples x {plan['gradient_accumulation_steps']}",
+        "longest example": f"{plan['max_seq_length']} tokens",
+        "base held in": "4 bits (NF4)" if plan["load_in_4bit"] else plan["precision"],
+        "engine": f"{plan['engine']}, on {plan['device']}",
+        "seed": str(plan["seed"]),
+        "versions": ", ".join(
+            [f"backpropagate {facts.provenance.get('backpropagate', '?')}"]
+            + [f"{name} {versions[name]}" for name in ("torch", "transformers", "peft") if name in versions]
+        ),
+    }
+    table = [f"| {name} | {value} |" for name, value in rows.items()]
+    return "\n".join(["## Settings", "", "| setting | value |", "|---|---|", *table])
+
+
+def _verdict(facts: RunFacts) -> str:
+    result = facts.result
+    return "\n\n".join(
+        [
+            _section(
+                "What came of it",
+                [
+                    f"Training loss: {_from_to(result.get('first_loss'), result.get('final_loss'))}",
+                    f"Loss on the {result.get('held_out', 0)} held-out rows: {_held_out_loss(result)}",
+                ],
+            ),
+            *_answers(result.get("answers", [])),
+        ]
+    )
+
+
+def _held_out_loss(result: dict[str, Any]) -> str:
+    return _from_to(result.get("eval_loss_before"), result.get("eval_loss"))
+
+
+def _from_to(before: float | None, after: float | None) -> str:
+    if after is None:
+        return "not measured"
+    return f"{before:.4f} → {after:.4f}" if before is not None else f"{after:.4f}"
+
+
+def _answers(answers: list[dict[str, Any]]) -> list[str]:
+    """Questions with both answers. They are a model's text: shown as text, never as Markdown."""
+    if not answers:
+        return []
+    shown = [
+        f"> **Question:** {_as_text(answer['question'])}\n>\n> before: {_as_text(answer.get('before'))}\n>\n"
+        f"> after: {_as_text(answer.get('after'))}"
+        for answer in answers[:QUESTIONS_SHOWN]
+    ]
+    more = len(answers) - len(shown)
+    return ["Questions asked before and after:", *shown, *([f"… and {more} more."] if more else [])]
+
+
+def _as_text(text: str | None) -> str:
+    return MARKDOWN.sub(r"\\\1", cleaned(scrub(text or "(no answer)"), TEXT_LENGTH))
+
+
+def _limits(facts: RunFacts) -> str:
+    result = facts.result
+    used = result.get("rows_used", 0) - result.get("held_out", 0)
+    few = f"It was trained on {used} rows only: expect it to have learnt their wording as well."
+    unfinished = f"The training was {result.get('outcome')} before its planned end."
+    quantised = "It was trained on the base in 4 bits; on the unquantised base its answers differ slightly."
+    return _section(
+        "Limits",
+        [
+            few if used < FEW_ROWS else None,
+            None
+            if result.get("held_out")
+            else "No rows were held out: the loss on unseen data is not known.",
+            unfinished if result.get("outcome") == "cancelled" else None,
+            quantised if facts.plan["load_in_4bit"] else None,
+            "Fine-tuning makes a model forget; what it forgot of the base's abilities was not measured.",
+            "No benchmark was run, and neither safety nor bias was evaluated.",
+        ],
+    )
+
+
+def _section(title: str, lines: list[str | None]) -> str:
+    return "\n".join([f"## {title}", "", *(f"- {line}" for line in lines if line)])
+
+
+# --- How to use it. ---
+def _use(base: str, form: FolderForm, chat: bool) -> str:
+    code = _load_adapter(base) if form == "adapter" else LOAD_MERGED
+    return f"## Use\n\n```python\n{code}\n\n{ASK if chat else CONTINUE}\n{ANSWER}\n```"
+
+
+def _load_adapter(base: str) -> str:
+    place = f"path/to/{shown_base(base)}" if is_local(base) else base
+    return f"""\
+from peft import PeftModel
+from transformers import AutoModelForCausalLM, AutoTokenizer
+
+folder = "."  # where these files lie, or the name of this repository
+model = PeftModel.from_pretrained(AutoModelForCausalLM.from_pretrained({json.dumps(place)}), folder)
+tokenizer = AutoTokenizer.from_pretrained(folder)"""
+
+
+LOAD_MERGED = """\
+from transformers import AutoModelForCausalLM, AutoTokenizer
+
+folder = "."  # where these files lie, or the name of this repository
+model = AutoModelForCausalLM.from_pretrained(folder)
+tokenizer = AutoTokenizer.from_pretrained(folder)"""
+
+ASK = """\
+messages = [{"role": "user", "content": "Hello!"}]
+inputs = tokenizer.apply_chat_template(
+    messages, add_generation_prompt=True, return_tensors="pt", return_dict=True
+)"""
+
+CONTINUE = """inputs = tokenizer("Once upon a time", return_tensors="pt")"""
+
+ANSWER = """\
+output = model.generate(**inputs, max_new_tokens=64)
+print(tokenizer.decode(output[0, inputs["input_ids"].shape[1] :], skip_special_tokens=True))"""

@@ -1,0 +1,112 @@
+"""Which files of an adapter's or a merged model's folder are published, and what is taken out of them before.
+
+Only names that are known go: no checkpoint, log or record of a run ever leaves the machine. Configurations
+lose the paths that they hold; a file that looks as if it held an access token is refused.
+"""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from ...errors import HubPushError
+from ...files.atomic_json import read_json
+from ...models.model_folder import ADAPTER_FILES, FolderForm, form_of
+from ...redact import looks_secret
+from .model_card import bare_card, is_local, shown_base
+
+CARD = "README.md"
+NAMES = frozenset(
+    {
+        *ADAPTER_FILES,
+        *("config.json", "generation_config.json", "model.safetensors", "model.safetensors.index.json"),
+        *("tokenizer.json", "tokenizer_config.json", "special_tokens_map.json", "added_tokens.json"),
+        *("vocab.json", "vocab.txt", "merges.txt", "tokenizer.model", "spiece.model"),
+        *("chat_template.jinja", CARD, "LICENSE", "NOTICE"),
+    }
+)
+SHARD = re.compile(r"model-\d{5}-of-\d{5}\.safetensors")
+WEIGHTS = re.compile(r".*\.(safetensors|bin|gguf|pt|pth|ckpt|h5|msgpack|onnx)(\.index\.json)?")
+PATH_KEYS = frozenset({"base_model_name_or_path", "_name_or_path", "name_or_path"})
+OF_THIS_MACHINE = frozenset({"is_local", "local_files_only"})
+"""What transformers notes of how a tokenizer was loaded here; elsewhere it would be wrong."""
+READABLE_BYTES = 1 << 20
+"""Smaller files that are not weights are looked through for secrets; a tokenizer's vocabulary is larger."""
+
+
+@dataclass(frozen=True)
+class PublishedFile:
+    """One file under the name that it gets, and its content: of this machine's file, or other bytes."""
+
+    name: str
+    content: Path | bytes
+
+    @property
+    def size(self) -> int:
+        return len(self.content) if isinstance(self.content, bytes) else self.content.stat().st_size
+
+    @property
+    def is_weights(self) -> bool:
+        return self.name.endswith(".safetensors")
+
+
+def published_files(folder: Path, permit: Callable[[Path], object]) -> list[PublishedFile]:
+    """The files of a folder that are published, with a card where the folder has none.
+
+    Args:
+        permit: raises PathForbiddenError for a file that may not be read; links are followed first.
+
+    Raises:
+        InputError: the folder holds neither an adapter nor a merged model.
+        HubPushError: a file looks as if it held an access token.
+    """
+    form = form_of(folder)
+    files = [_published(path, permit) for path in sorted(folder.iterdir()) if _is_known(path, form)]
+    if not (folder / CARD).is_file():
+        files.append(PublishedFile(CARD, bare_card(_base(folder, form), form).encode()))
+    for file in files:
+        _refuse_secrets(file)
+    return files
+
+
+def _is_known(path: Path, form: FolderForm) -> bool:
+    """An adapter's folder may hold a model too, and the other way round; one of them is published."""
+    of_the_other = path.name.startswith("model") if form == "adapter" else path.name in ADAPTER_FILES
+    known = path.name in NAMES or SHARD.fullmatch(path.name)
+    return bool(known) and not of_the_other and path.is_file()
+
+
+def _published(path: Path, permit: Callable[[Path], object]) -> PublishedFile:
+    permit(path)
+    if path.suffix != ".json" or path.stat().st_size > READABLE_BYTES:
+        return PublishedFile(path.name, path)
+    config = read_json(path)
+    kept = {key: value for key, value in config.items() if key not in OF_THIS_MACHINE}
+    shown = {key: _without_path(key, value) for key, value in kept.items()}
+    return PublishedFile(path.name, path if shown == config else json.dumps(shown, indent=1).encode())
+
+
+def _without_path(key: str, value: Any) -> Any:
+    if key in PATH_KEYS and isinstance(value, str) and is_local(value):
+        return shown_base(value)
+    return value
+
+
+def _base(folder: Path, form: FolderForm) -> str | None:
+    """The base's name, if the folder tells it."""
+    return read_json(folder / ADAPTER_FILES[0]).get("base_model_name_or_path") if form == "adapter" else None
+
+
+def _refuse_secrets(file: PublishedFile) -> None:
+    if file.is_weights or file.size > READABLE_BYTES:
+        return
+    text = file.content if isinstance(file.content, bytes) else file.content.read_bytes()
+    if looks_secret(text.decode("utf-8", "replace")):
+        raise HubPushError(
+            f"{file.name} looks as if it held an access token or a key; nothing was uploaded.",
+            hint=f"Take it out of {file.name}.",
+        )

@@ -1,0 +1,235 @@
+"""Files into a model repository of the Hub, in one commit that is there whole or not at all.
+
+The token is huggingface_hub's own: HF_TOKEN, or `hf auth login`. Weights are uploaded first, one file at a
+time; what the Hub has already is not sent again, so a push that was interrupted goes on where it was.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Generator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import Any, TypeVar
+
+from ...errors import BackpropagateError, HubPushError
+from ...files.background_call import left_behind_on_stop
+from ...version import __version__
+from .errors import explained
+from .published_files import CARD, WEIGHTS, PublishedFile
+
+Report = Callable[[str, float | None], None]
+T = TypeVar("T")
+
+STOPPED = "Cancelled; the repository is as it was. What was uploaded is not sent again by the next push."
+
+
+@dataclass(frozen=True)
+class Destination:
+    """Where to.
+
+    Args:
+        repo: `owner/name`.
+        private: whether a repository that has to be created is private.
+        overwrite: whether other weights in the repository may be replaced.
+    """
+
+    repo: str
+    private: bool = True
+    overwrite: bool = False
+
+
+@dataclass(frozen=True)
+class Pushed:
+    """What came of it. `commit` is the repository's newest one; `bytes` is what all files hold."""
+
+    repo: str
+    url: str
+    commit: str
+    private: bool
+    created: bool
+    files: tuple[str, ...]
+    bytes: int
+
+
+def push(
+    files: Sequence[PublishedFile],
+    to: Destination,
+    report: Report,
+    should_stop: Callable[[], bool] = lambda: False,
+) -> Pushed:
+    """Publish `files`; the repository is created if there is none.
+
+    Args:
+        report: called with what is going on, and the share of the weights that is uploaded or None.
+        should_stop: asked some times a second.
+
+    Raises:
+        HubPushError: no token, no right, other content in the repository, no network; says what to do.
+        TrainingAbortedError: `should_stop` said so.
+    """
+    with _quiet():
+        return _Push(files, to, report, should_stop).carry_out()
+
+
+@contextmanager
+def _quiet() -> Generator[None]:
+    """huggingface_hub warns of each retry with the address that it asked, signature included."""
+    from huggingface_hub import logging
+
+    before = logging.get_verbosity()
+    logging.set_verbosity_error()
+    try:
+        yield
+    finally:
+        logging.set_verbosity(before)
+
+
+class _Push:
+    def __init__(
+        self,
+        files: Sequence[PublishedFile],
+        to: Destination,
+        report: Report,
+        should_stop: Callable[[], bool],
+    ) -> None:
+        self._files, self._to, self._report, self._should_stop = files, to, report, should_stop
+        self._token = _token()
+        from huggingface_hub import HfApi
+
+        self._api: Any = HfApi(token=self._token)  # its signatures are only half typed
+        self._done = 0  # bytes of weights; the other files are small, and go with the commit
+        self._total = sum(file.size for file in files if file.is_weights)
+
+    def carry_out(self) -> Pushed:
+        self._report(f"looking at {self._to.repo} on the Hub", None)
+        found, created = self._call(self._repository)
+        replaced = _replaced(found, self._files, self._to)
+        _check_visibility(found, self._to)
+        operations = [_addition(file) for file in self._files]
+        for file, operation in zip(self._files, operations, strict=True):
+            if file.is_weights:
+                self._upload(file, operation)
+        self._report(f"committing {len(operations)} files to {self._to.repo}", None)
+        commit = self._call(lambda: self._commit([*operations, *replaced], found.sha))
+        return Pushed(
+            repo=self._to.repo,
+            url=f"{self._api.endpoint}/{self._to.repo}",
+            commit=commit.oid,
+            private=bool(found.private),
+            created=created,
+            files=tuple(file.name for file in self._files),
+            bytes=sum(file.size for file in self._files),
+        )
+
+    def _repository(self) -> tuple[Any, bool]:
+        """What the Hub says of the repository, and whether it had to be made."""
+        from huggingface_hub.errors import RepositoryNotFoundError
+
+        try:
+            return self._api.model_info(self._to.repo), False
+        except RepositoryNotFoundError:
+            self._api.create_repo(self._to.repo, private=self._to.private, exist_ok=True)
+            return self._api.model_info(self._to.repo), True
+
+    def _upload(self, file: PublishedFile, operation: Any) -> None:
+        earlier = live_bars()  # of uploads that failed
+
+        def tell() -> None:
+            sent = self._done + min(bytes_under_way(earlier), file.size)
+            self._report(f"uploading {file.name}: {_megabytes(sent, self._total)}", sent / self._total)
+
+        tell()
+        self._call(lambda: self._api.preupload_lfs_files(self._to.repo, additions=[operation]), tell)
+        self._done += file.size
+        self._report(f"uploaded {file.name}: {_megabytes(self._done, self._total)}", self._done / self._total)
+
+    def _commit(self, operations: list[Any], parent: str | None) -> Any:
+        message = f"Upload with backpropagate {__version__}"
+        # The parent makes the Hub refuse the commit if somebody else has pushed meanwhile.
+        return self._api.create_commit(
+            self._to.repo, operations, commit_message=message, parent_commit=parent
+        )
+
+    def _call(self, work: Callable[[], T], while_waiting: Callable[[], None] = lambda: None) -> T:
+        try:
+            return left_behind_on_stop(work, self._should_stop, STOPPED, while_waiting=while_waiting)
+        except BackpropagateError:
+            raise
+        except Exception as error:  # the library raises what lies beneath it, too
+            # Without its cause: what the library tells may hold signed addresses, and logs are kept.
+            raise explained(error, self._to.repo, self._token) from None
+
+
+def _token() -> str:
+    from huggingface_hub import get_token
+
+    token = get_token()
+    if not token:
+        raise HubPushError("There is no access token for the Hub.")
+    return token
+
+
+def _addition(file: PublishedFile) -> Any:
+    from huggingface_hub import CommitOperationAdd
+
+    return CommitOperationAdd(file.name, file.content)
+
+
+def live_bars() -> list[Any]:
+    """The progress bars that are being drawn. huggingface_hub tells to no other how much has gone."""
+    from huggingface_hub.utils import tqdm
+
+    bars: Any = tqdm
+    with bars.get_lock():
+        return list(bars._instances)
+
+
+def bytes_under_way(earlier: Sequence[Any]) -> int:
+    """How much of the current file has gone, as told to bars that were not there `earlier`."""
+    new = [bar for bar in live_bars() if not any(bar is other for other in earlier)]
+    return max((int(bar.n) for bar in new if bar.unit == "B"), default=0)
+
+
+def _megabytes(done: int, total: int) -> str:
+    return f"{done / 1e6:,.1f} of {total / 1e6:,.1f} MB"
+
+
+# --- What may be replaced. ---
+def _check_visibility(found: Any, to: Destination) -> None:
+    """An existing repository stays as visible as it is, and nothing private becomes public by it."""
+    if to.private and not found.private:
+        raise HubPushError(
+            f"{to.repo} is public, and this push asked for a private repository; nothing was uploaded.",
+            hint="Push with private=false (--public), or to another repository.",
+        )
+
+
+def _replaced(found: Any, files: Sequence[PublishedFile], to: Destination) -> list[Any]:
+    """Deletions of the weights that the repository holds beside these files.
+
+    Raises:
+        HubPushError: it holds others, or a model of another base, and they are not to be replaced.
+    """
+    from huggingface_hub import CommitOperationDelete
+
+    siblings: list[Any] = found.siblings or []
+    held: list[str] = [sibling.rfilename for sibling in siblings]
+    weights = [name for name in held if WEIGHTS.fullmatch(name)]
+    others = sorted(set(weights) - {file.name for file in files})
+    theirs = found.card_data.get("base_model") if found.card_data else None
+    if not to.overwrite and (others or (weights and theirs != _base_model(files))):
+        what = f"{others[0]}" if others else f"a model made from {theirs or 'an unknown base'}"
+        raise HubPushError(
+            f"{to.repo} holds something else: {what}. Nothing was uploaded.",
+            hint="Push to another repository, or with overwrite=true (--overwrite) to replace that.",
+        )
+    return [CommitOperationDelete(name) for name in others]
+
+
+def _base_model(files: Sequence[PublishedFile]) -> object:
+    """The base that the card names."""
+    from huggingface_hub import ModelCard
+
+    content = next(file.content for file in files if file.name == CARD)
+    text = content if isinstance(content, bytes) else content.read_bytes()
+    return ModelCard(text.decode("utf-8", "replace"), ignore_metadata_errors=True).data.get("base_model")

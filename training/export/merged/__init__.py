@@ -1,0 +1,1 @@
+"""The adapter merged into its base as safetensors, or the adapter alone."""

@@ -1,0 +1,43 @@
+"""The adapter alone, as plain PEFT loads it: its two files, tokenizer, chat template and card."""
+
+from __future__ import annotations
+
+import shutil
+from pathlib import Path
+
+from ...errors import LoraExportError
+from ...files.atomic_folder import require_space, write_whole
+from ...models.safetensors_files import read_header
+from .safetensors import copy_tokenizer
+
+FILES = ("adapter_config.json", "adapter_model.safetensors")
+
+
+def write_lora(base: Path, adapter: Path, target: Path, card: str, *, writer: str = "") -> int:
+    """Copy an adapter to the folder `target`, whole or not at all; returns the bytes of its weights.
+
+    Args:
+        base: where the tokenizer comes from if the adapter has none.
+        card: what README.md says.
+        writer: see `part_of`.
+
+    Raises:
+        LoraExportError: a file of the adapter is missing.
+        ModelLoadError: its weights are no safetensors file, or shorter than it says.
+        DiskFullError: there is no space.
+    """
+    for name in FILES:
+        if not (adapter / name).is_file():
+            raise LoraExportError(f"{adapter} lacks {name}.", hint="Give the folder of a finished adapter.")
+    read_header(adapter / FILES[1])
+    size = (adapter / FILES[1]).stat().st_size
+    require_space(target, size)
+
+    def fill(folder: Path) -> None:
+        for name in FILES:
+            shutil.copyfile(adapter / name, folder / name)
+        copy_tokenizer(base, adapter, folder)
+        (folder / "README.md").write_text(card, encoding="utf-8")
+
+    write_whole(target, fill, writer)
+    return size

@@ -1,0 +1,168 @@
+"""The weights of a base with an adapter added, a block of rows at a time: numpy only, in fp32.
+
+W + s·B·A (Hu et al. 2021, LoRA), where s is alpha / r, or alpha / sqrt(r) for rank-stabilised adapters
+(Kalajdzievski 2023). Nothing is kept between two calls, so memory is what the caller's block takes.
+"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from ...errors import ExportError
+from ...files.atomic_json import read_json
+from ...models.safetensors_files import StoredTensor, read_header, stored_tensors
+
+Floats = NDArray[np.float32]
+
+PREFIX = "base_model.model."
+HEAD = "lm_head.weight"
+REFUSED = {
+    "use_dora": "DoRA",
+    "rank_pattern": "ranks that differ by module",
+    "alpha_pattern": "scales that differ by module",
+    "modules_to_save": "whole modules that were trained",
+    "trainable_token_indices": "trained tokens",
+    "target_parameters": "trained parameters outside of linear layers",
+    "fan_in_fan_out": "transposed weights",
+}
+"""Entries of adapter_config.json that make more of an adapter than W + s·B·A, in words."""
+
+
+@dataclass(frozen=True)
+class LowRank:
+    """An adapter's update of one weight: `up` is scale · B (out, r), `down` is A (r, in)."""
+
+    up: Floats
+    down: Floats
+
+
+class MergedWeights:
+    """The weights of a base, with an adapter added in fp32 where there is one.
+
+    Args:
+        base: a model folder with safetensors files.
+        adapter: a PEFT LoRA folder; None leaves the weights as they are.
+
+    Raises:
+        ModelLoadError: the base's files cannot be read.
+        ExportError: the adapter is no plain LoRA, or not one of this base.
+    """
+
+    def __init__(self, base: Path, adapter: Path | None) -> None:
+        self.tensors = stored_tensors(base)
+        self.updates = _updates(adapter) if adapter else {}
+        for name, tensor in self.tensors.items():
+            if not tensor.is_float:
+                raise ExportError(
+                    f"{name} in {tensor.path} holds {tensor.dtype}, no floating-point numbers.",
+                    hint="Export from the unquantised base: name it in adapter_config.json.",
+                )
+        for name, update in self.updates.items():
+            self._check(name, update, adapter)
+
+    def rows(self, name: str, start: int, stop: int) -> Floats:
+        """Rows `start` to `stop` of a weight, (stop - start, columns), or of a vector, (stop - start,)."""
+        tensor = self.tensors[name]
+        values = read_rows(tensor, start, stop)
+        update = self.updates.get(name)
+        if update is not None:
+            values += update.up[start:stop] @ update.down
+        return values
+
+    def _check(self, name: str, update: LowRank, adapter: Path | None) -> None:
+        shape = (update.up.shape[0], update.down.shape[1])
+        if name == HEAD and name not in self.tensors:
+            raise ExportError(
+                f"The adapter in {adapter} changes {name}, which is tied to the embedding and is not stored "
+                "by itself.",
+                hint="Train without lm_head among the target modules.",
+            )
+        if name not in self.tensors:
+            raise ExportError(
+                f"The adapter in {adapter} changes {name}, which the base does not have.",
+                hint="Export it with the base that it was trained on.",
+            )
+        if self.tensors[name].shape != shape:
+            raise ExportError(
+                f"The adapter in {adapter} is of another base: {name} has shape {self.tensors[name].shape}, "
+                f"and the adapter fits {shape}.",
+                hint="Export it with the base that it was trained on.",
+            )
+
+
+def read_rows(tensor: StoredTensor, start: int, stop: int) -> Floats:
+    """Rows of a stored float tensor as fp32."""
+    count = (stop - start) * math.prod(tensor.shape[1:])
+    with tensor.path.open("rb") as file:
+        file.seek(tensor.start + start * tensor.row_bytes)
+        data = file.read((stop - start) * tensor.row_bytes)
+    return as_float32(data, tensor.dtype, count).reshape(stop - start, *tensor.shape[1:])
+
+
+def as_float32(data: bytes, dtype: str, count: int) -> Floats:
+    """The numbers of a safetensors dtype as a new fp32 array. bf16 is the upper half of fp32."""
+    if dtype == "BF16":
+        halves = np.frombuffer(data, np.uint16, count)
+        return (halves.astype(np.uint32) << 16).view(np.float32)
+    kind = {"F64": np.float64, "F32": np.float32, "F16": np.float16}[dtype]
+    return np.frombuffer(data, kind, count).astype(np.float32)
+
+
+def _updates(adapter: Path) -> dict[str, LowRank]:
+    """The adapter's updates by the names of the base's weights."""
+    config = _config(adapter)
+    matrices = {name: read_rows(t, 0, t.shape[0]) for name, t in _stored(adapter).items()}
+    updates: dict[str, LowRank] = {}
+    for name in [name for name in matrices if name.endswith(".lora_A.weight")]:
+        module = name.removesuffix(".lora_A.weight")
+        down = matrices.pop(name)
+        up = matrices.pop(f"{module}.lora_B.weight", None)
+        if up is None or up.shape[1:] != down.shape[:1]:
+            raise ExportError(f"{adapter} holds {name} without a lora_B of its rank.")
+        scale = np.float32(_scale(config, down.shape[0]))
+        updates[f"{module.removeprefix(PREFIX)}.weight"] = LowRank(up * scale, down)
+    if matrices or not updates:
+        raise ExportError(
+            f"{adapter} holds {min(matrices, default='no LoRA matrices')}, which cannot be merged.",
+            hint="Only plain LoRA on linear layers can be exported.",
+        )
+    return updates
+
+
+def _scale(config: dict[str, Any], rank: int) -> float:
+    return config["lora_alpha"] / (math.sqrt(rank) if config.get("use_rslora") else rank)
+
+
+def _config(adapter: Path) -> dict[str, Any]:
+    try:
+        config = read_json(adapter / "adapter_config.json")
+        if not isinstance(config["lora_alpha"], int | float) or config.get("peft_type") != "LORA":
+            raise ValueError(f"peft_type {config.get('peft_type')!r}")
+    except (OSError, ValueError, KeyError) as error:
+        raise ExportError(f"{adapter} holds no LoRA adapter that can be read: {error}.") from error
+    meaning = next((words for name, words in REFUSED.items() if config.get(name)), None)
+    if config.get("bias", "none") != "none":
+        meaning = "trained biases"
+    if meaning:
+        raise ExportError(
+            f"The adapter in {adapter} has {meaning}, which would be lost.",
+            hint="Merge it with PEFT's merge_and_unload, and export the merged model's folder.",
+        )
+    return config
+
+
+def _stored(adapter: Path) -> dict[str, StoredTensor]:
+    path = adapter / "adapter_model.safetensors"
+    if not path.is_file():
+        raise ExportError(f"{path} does not exist.", hint="Give the folder of an adapter.")
+    stored = read_header(path)
+    unknown = next((name for name, tensor in stored.items() if not tensor.is_float), None)
+    if unknown:
+        raise ExportError(f"{unknown} in {path} holds no floating-point numbers.")
+    return stored

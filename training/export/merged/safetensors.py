@@ -1,0 +1,217 @@
+"""A model folder with the adapter merged into its weights, for whatever reads safetensors.
+
+The weights are streamed: each is read, merged in fp32 and rounded once to the base's own type, a block of
+rows at a time, so memory does not grow with the model. What the adapter leaves alone is copied byte for byte.
+"""
+
+from __future__ import annotations
+
+import json
+import shutil
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, BinaryIO
+
+import numpy as np
+
+from ...errors import MergeExportError
+from ...files.atomic_folder import require_space, write_whole
+from ...files.atomic_json import read_json
+from ...models.safetensors_files import StoredTensor
+from ..gguf.architectures import ARCHITECTURES
+from ..stage_progress import Pace
+from .merge import Floats, MergedWeights
+
+SHARD_BYTES = 5_000_000_000
+BLOCK_BYTES = 64 << 20  # of a block's values in fp32; its update takes as much again
+TOO_LARGE = {"F16": 65520.0, "BF16": 255.5 / 128 * 2.0**127}
+"""The least value that would be rounded to infinity."""
+CONFIGS = ("config.json", "generation_config.json")
+TOKENIZER = (
+    *("tokenizer.json", "tokenizer_config.json", "special_tokens_map.json", "added_tokens.json"),
+    *("vocab.json", "vocab.txt", "merges.txt", "tokenizer.model", "spiece.model", "chat_template.jinja"),
+)
+
+
+@dataclass
+class Shard:
+    """One file of weights."""
+
+    tensors: dict[str, StoredTensor] = field(default_factory=dict[str, StoredTensor])
+
+    @property
+    def nbytes(self) -> int:
+        return sum(_size(tensor) for tensor in self.tensors.values())
+
+
+def write_merged(
+    base: Path,
+    adapter: Path | None,
+    target: Path,
+    card: str,
+    report: Callable[[str, float | None], None],
+    should_stop: Callable[[], bool] = lambda: False,
+    *,
+    writer: str = "",
+) -> int:
+    """Write the folder `target`, whole or not at all.
+
+    Args:
+        base: folder of the unquantised model; its weights' types are kept.
+        adapter: a PEFT LoRA folder; None copies the model as it is.
+        card: what README.md says.
+        report: takes a sentence and the share that is done.
+        should_stop: asked after each block.
+        writer: see `part_of`.
+
+    Returns:
+        The bytes of its weights.
+
+    Raises:
+        ExportError: the adapter is no plain LoRA, not one of this base, or would not be merged wholly.
+        ModelLoadError: the base's files cannot be read.
+        DiskFullError: it does not fit; known before anything is written, as far as can be.
+        TrainingAbortedError: it was stopped.
+    """
+    config = _config(base)
+    weights = MergedWeights(base, adapter)
+    _refuse_tied(weights, config)
+    shards = list(split_into_shards(weights.tensors, SHARD_BYTES))
+    total = sum(shard.nbytes for shard in shards)
+    require_space(target, total)
+
+    def fill(folder: Path) -> None:
+        pace = Pace("merging", len(weights.tensors), total, report, should_stop)
+        _write_shards(folder, shards, weights, pace)
+        (folder / "config.json").write_text(json.dumps(config, indent=2) + "\n", encoding="utf-8")
+        copy_beside(base, CONFIGS[1:], folder)
+        copy_tokenizer(base, adapter, folder)
+        (folder / "README.md").write_text(card, encoding="utf-8")
+
+    write_whole(target, fill, writer)
+    return total
+
+
+def copy_tokenizer(base: Path, adapter: Path | None, folder: Path) -> None:
+    """The tokenizer and chat template that the adapter was trained with; the base's if it has none."""
+    trained_with = adapter is not None and (adapter / "tokenizer_config.json").is_file()
+    copy_beside(adapter if adapter is not None and trained_with else base, TOKENIZER, folder)
+
+
+def copy_beside(source: Path, names: tuple[str, ...], folder: Path) -> None:
+    """Those of the named files that there are."""
+    for name in names:
+        if (source / name).is_file():
+            shutil.copyfile(source / name, folder / name)
+
+
+def _config(base: Path) -> dict[str, Any]:
+    config = read_json(base / "config.json")
+    if config.get("quantization_config"):
+        raise MergeExportError(
+            f"The base in {base} is quantised, so nothing can be added to its weights.",
+            hint="Merge into its unquantised original: name that in adapter_config.json.",
+        )
+    return {name: value for name, value in config.items() if name != "_name_or_path"}
+
+
+def _refuse_tied(weights: MergedWeights, config: dict[str, Any]) -> None:
+    """A head that is the embedding too cannot change without it, nor be stored apart from it."""
+    family = ARCHITECTURES.get(str(config.get("model_type")))
+    tied = config.get("tie_word_embeddings", family.tied_by_default if family else False)
+    name = next((name for name in weights.updates if name.endswith("lm_head.weight")), None)
+    if tied and name:
+        raise MergeExportError(
+            f"The adapter changes {name}, which is the model's embedding as well (tie_word_embeddings).",
+            hint="Train without lm_head among the target modules, or use the adapter with PEFT.",
+        )
+
+
+# --- The files of weights. ---
+def split_into_shards(tensors: dict[str, StoredTensor], most: int) -> Iterator[Shard]:
+    """All tensors in their order, in files of at most so many bytes (or of one tensor)."""
+    shard = Shard()
+    for name, tensor in tensors.items():
+        if shard.tensors and shard.nbytes + _size(tensor) > most:
+            yield shard
+            shard = Shard()
+        shard.tensors[name] = tensor
+    yield shard
+
+
+def _write_shards(folder: Path, shards: list[Shard], weights: MergedWeights, pace: Pace) -> None:
+    count, done, number = len(shards), 0, 0
+    weight_map: dict[str, str] = {}
+    for index, shard in enumerate(shards, start=1):
+        file_name = "model.safetensors" if count == 1 else f"model-{index:05}-of-{count:05}.safetensors"
+        with (folder / file_name).open("wb") as file:
+            file.write(_header(shard))
+            for name, tensor in shard.tensors.items():
+                for data in _data(name, tensor, weights):
+                    file.write(data)
+                    done += len(data)
+                    pace.step(number, name, done)
+                number += 1
+        weight_map |= dict.fromkeys(shard.tensors, file_name)
+    if count > 1:
+        index_file = {"metadata": {"total_size": done}, "weight_map": dict(sorted(weight_map.items()))}
+        (folder / "model.safetensors.index.json").write_text(json.dumps(index_file, indent=2) + "\n")
+
+
+def _header(shard: Shard) -> bytes:
+    """8 bytes of length, then JSON of that length, padded so that the data is aligned."""
+    header: dict[str, Any] = {"__metadata__": {"format": "pt"}}
+    start = 0
+    for name, tensor in shard.tensors.items():
+        end = start + _size(tensor)
+        header[name] = {"dtype": tensor.dtype, "shape": tensor.shape, "data_offsets": [start, end]}
+        start = end
+    text = json.dumps(header, separators=(",", ":")).encode()
+    text += b" " * (-len(text) % 8)
+    return len(text).to_bytes(8, "little") + text
+
+
+def _data(name: str, tensor: StoredTensor, weights: MergedWeights) -> Iterator[bytes]:
+    if name not in weights.updates:
+        with tensor.path.open("rb") as file:
+            yield from _copied(file, tensor)
+        return
+    rows, columns = tensor.shape
+    step = max(1, BLOCK_BYTES // 4 // columns)
+    for start in range(0, rows, step):
+        yield rounded(weights.rows(name, start, min(start + step, rows)), tensor.dtype, name)
+
+
+def _copied(file: BinaryIO, tensor: StoredTensor) -> Iterator[bytes]:
+    file.seek(tensor.start)
+    left = _size(tensor)
+    while left:
+        data = file.read(min(left, BLOCK_BYTES))
+        if not data:
+            raise MergeExportError(f"{tensor.path} ended while it was read.", hint="Is it being changed?")
+        left -= len(data)
+        yield data
+
+
+def rounded(values: Floats, dtype: str, name: str) -> bytes:
+    """fp32 values as a safetensors type, rounded to nearest, ties to even.
+
+    Raises:
+        MergeExportError: a value is not finite, or too large for the type.
+    """
+    largest = float(np.max(np.abs(values), initial=0.0))
+    if not largest < TOO_LARGE.get(dtype, np.inf):
+        raise MergeExportError(
+            f"{name} holds {largest:g} after the merge, which {dtype} cannot hold.",
+            hint="The training has diverged: train again with a lower learning rate.",
+        )
+    if dtype == "BF16":  # the upper half of fp32
+        bits = values.view(np.uint32)
+        return ((bits + 0x7FFF + ((bits >> 16) & 1)) >> 16).astype(np.uint16).tobytes()
+    kind = {"F64": np.float64, "F32": np.float32, "F16": np.float16}[dtype]
+    return values.astype(kind, copy=False).tobytes()
+
+
+def _size(tensor: StoredTensor) -> int:
+    return tensor.end - tensor.start

@@ -1,0 +1,1 @@
+"""Paths that may be touched, and files that are whole or absent."""

@@ -1,0 +1,115 @@
+"""Which files may be read and written on somebody's behalf."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from ..errors import PathForbiddenError
+
+CREDENTIALS = frozenset(
+    {
+        ".ssh",
+        ".aws",
+        ".azure",
+        ".gnupg",
+        ".kube",
+        ".docker",
+        ".netrc",
+        ".password-store",
+        "gcloud",
+        "Keychains",
+    }
+)
+POSIX_SYSTEM = ("/bin", "/boot", "/dev", "/etc", "/lib", "/lib64", "/proc", "/sbin", "/sys", "/usr")
+WINDOWS_SYSTEM = ("SystemRoot", "ProgramFiles", "ProgramFiles(x86)", "ProgramData")
+
+
+@dataclass(frozen=True)
+class PathPolicy:
+    """Resolves a path, links included, and refuses what lies outside.
+
+    Args:
+        roots: folders that may be touched, as an assistant asks; None for a person at the command line,
+            who may touch anything but system and credential folders.
+        home: the home folder of runs and models, which may be read though it is hidden.
+    """
+
+    roots: tuple[Path, ...] | None
+    home: Path
+
+    @classmethod
+    def for_assistant(cls, roots: Sequence[Path], home: Path) -> PathPolicy:
+        """The user's home without its hidden folders, and each root."""
+        return cls(tuple(root.expanduser().resolve() for root in roots), home.resolve())
+
+    @classmethod
+    def for_person(cls, home: Path) -> PathPolicy:
+        return cls(None, home.resolve())
+
+    def resolve(self, given: str, argument: str, *, write: bool = False) -> str:
+        """The absolute path, with every link followed.
+
+        Args:
+            write: whether something is to be written there.
+
+        Raises:
+            PathForbiddenError: it is relative where that is refused, or outside of what may be touched.
+        """
+        if "://" in given:
+            raise PathForbiddenError(
+                f"{argument}: {given[:200]!r} is a URL.", hint="Download it first, and give the file's path."
+            )
+        path = Path(given).expanduser()
+        if self.roots is not None and not path.is_absolute():
+            raise PathForbiddenError(
+                f"{argument}: {given[:200]!r} is a relative path.",
+                hint="Give the absolute path: the server does not know the client's working folder.",
+            )
+        resolved = path.resolve()
+        reason = self._reason_against(resolved, write)
+        if reason:
+            raise PathForbiddenError(f"{argument}: {resolved} {reason}.", hint=self._hint())
+        return str(resolved)
+
+    def permit(self, path: Path) -> None:
+        """Raises PathForbiddenError for a file that may not be read; links are followed."""
+        self.resolve(str(path.absolute()), "dataset")
+
+    def recorded(self) -> list[str] | None:
+        """The roots as a spec holds them, so that the run's worker is bound by them as well."""
+        return None if self.roots is None else [str(root) for root in self.roots]
+
+    @classmethod
+    def from_record(cls, roots: Sequence[str] | None, home: Path) -> PathPolicy:
+        return cls.for_person(home) if roots is None else cls.for_assistant([Path(r) for r in roots], home)
+
+    def _reason_against(self, path: Path, write: bool) -> str | None:
+        if CREDENTIALS.intersection(part.casefold() for part in path.parts):
+            return "lies in a folder of credentials"
+        if self.roots is None:
+            return "lies in a system folder" if _in_system_folder(path) else None
+        if path.is_relative_to(self.home):
+            return "lies in the home folder of runs and models" if write else None
+        if any(path.is_relative_to(root) for root in self.roots):
+            return None
+        user = Path.home().resolve()
+        if not path.is_relative_to(user):
+            return "lies outside the folders that this server may touch"
+        hidden = [part for part in path.relative_to(user).parts if part.startswith(".") or part == "AppData"]
+        return f"lies in the hidden folder {hidden[0]}" if hidden else None
+
+    def _hint(self) -> str:
+        if self.roots is None:
+            return "Use a folder of your own."
+        return "Use a file in the user's home, or start the server with --root FOLDER for that folder."
+
+
+def _in_system_folder(path: Path) -> bool:
+    if os.name == "nt":
+        folders = [Path(os.environ[name]) for name in WINDOWS_SYSTEM if name in os.environ]
+    else:
+        folders = [folder for name in POSIX_SYSTEM for folder in (Path(name), Path(name).resolve())]
+    return any(path.is_relative_to(folder) for folder in folders)

@@ -1,0 +1,54 @@
+"""What a folder holds: a whole model, a LoRA adapter, or neither. Looks at names only."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Literal
+
+from ..errors import InputError
+
+FolderForm = Literal["adapter", "merged"]
+ADAPTER_FILES = ("adapter_config.json", "adapter_model.safetensors")
+
+
+def form_of(folder: Path) -> FolderForm:
+    """What the folder holds.
+
+    Raises:
+        InputError: neither an adapter nor a merged model, or one that is not whole.
+    """
+    if (folder / ADAPTER_FILES[0]).is_file():
+        if not (folder / ADAPTER_FILES[1]).is_file():
+            raise InputError(
+                f"{folder} lacks {ADAPTER_FILES[1]}.", hint="Give the folder of a finished adapter."
+            )
+        return "adapter"
+    missing = missing_from(folder) if folder.is_dir() else "everything: it is no folder"
+    if missing:
+        raise InputError(
+            f"{folder} lacks {missing}.", hint="Give a run's id, or the folder of an adapter or a model."
+        )
+    return "merged"
+
+
+def missing_from(folder: Path) -> str | None:
+    """What a folder lacks to be a model that can be loaded, in words, or None."""
+    if not (folder / "config.json").is_file():
+        if (folder / "adapter_config.json").is_file():
+            return "config.json: it holds a LoRA adapter, not a whole model"
+        return "config.json"
+    if not any(folder.glob("*.safetensors")):
+        return "weights in .safetensors files (pickle files are not loaded)"
+    try:
+        return next((shard for shard in _shards(folder) if not (folder / shard).is_file()), None)
+    except ValueError:
+        return "a readable model.safetensors.index.json"
+
+
+def _shards(folder: Path) -> list[str]:
+    index = folder / "model.safetensors.index.json"
+    if not index.is_file():
+        return []
+    weight_map: dict[str, str] = json.loads(index.read_text(encoding="utf-8")).get("weight_map", {})
+    return sorted(set(weight_map.values()))

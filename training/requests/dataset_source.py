@@ -1,0 +1,52 @@
+"""Which dataset is meant by a path, a pattern, a list or a Hub name."""
+
+from __future__ import annotations
+
+import os
+from glob import has_magic
+from pathlib import Path
+from typing import Any, cast
+
+from ..data.local_source import is_on_hub
+from ..errors import InputError
+from ..files.paths import PathPolicy
+
+
+def named_source(given: object) -> str | list[str]:
+    """The names of a dataset that Python code gives: a path or a name, or a list of them.
+
+    Raises:
+        InputError: it is something else, e.g. rows in memory.
+    """
+    if isinstance(given, list | tuple):
+        return [_name(item) for item in cast("list[Any]", given)]
+    return _name(given)
+
+
+def _name(given: object) -> str:
+    if isinstance(given, str | os.PathLike):
+        return str(cast("str | os.PathLike[str]", given))
+    raise InputError(
+        f"dataset: rows in memory ({type(given).__name__}) are not accepted.",
+        hint="Write them to a .jsonl file, one row a line as JSON, and give its path.",
+    )
+
+
+def resolved_source(given: str | list[str], paths: PathPolicy) -> str | list[str]:
+    """The dataset as a spec holds it: absolute paths that may be read, patterns, or a Hub name.
+
+    Raises:
+        PathForbiddenError: a path is outside of what may be touched.
+    """
+    if isinstance(given, list):
+        return [_resolved(item, paths) for item in given]
+    return given if is_on_hub(given) else _resolved(given, paths)
+
+
+def _resolved(given: str, paths: PathPolicy) -> str:
+    if not has_magic(given) or Path(given).expanduser().exists():
+        return paths.resolve(given, "dataset")
+    parts = Path(given).parts
+    fixed = next(index for index, part in enumerate(parts) if has_magic(part))
+    folder = paths.resolve(str(Path(*parts[:fixed])), "dataset")  # each file is checked when it is opened
+    return str(Path(folder, *parts[fixed:]))

@@ -1,0 +1,58 @@
+"""What is to be published: the adapter of a training, the folder of an export, or a folder by its path."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+
+from ..config.specs import ExportSpec, TrainSpec
+from ..errors import InputError
+from ..files.paths import PathPolicy
+from ..models.model_folder import form_of
+from ..runs.folder import RunFolder
+from ..runs.store import RunStore
+
+
+@dataclass(frozen=True)
+class PushSource:
+    """A folder, and the training run that it comes from."""
+
+    folder: Path
+    run: str | None = None
+
+
+def push_source(name: str, store: RunStore, paths: PathPolicy) -> PushSource:
+    """What a run's id (any unique part of it) or a path stands for.
+
+    Raises:
+        InputError: it holds nothing that can be published.
+        RunNotFoundError: there is no such run, or several fit.
+        PathForbiddenError: the folder may not be read.
+    """
+    found = _folder(name, paths) if _is_path(name) else _of_run(store.find(name))
+    form_of(found.folder)
+    return found
+
+
+def _is_path(name: str) -> bool:
+    return name.startswith((".", "~")) or "/" in name or "\\" in name or Path(name).is_dir()
+
+
+def _folder(name: str, paths: PathPolicy) -> PushSource:
+    folder = Path(paths.resolve(name, "source"))
+    inside_a_run = folder.name == "adapter" and (folder.parent / "spec.json").is_file()
+    return PushSource(folder, folder.parent.name if inside_a_run else None)
+
+
+def _of_run(run: RunFolder) -> PushSource:
+    spec = run.spec()
+    if isinstance(spec, TrainSpec) and run.adapter_path.is_dir():
+        return PushSource(run.adapter_path, run.run_id)
+    if isinstance(spec, ExportSpec):
+        path = (run.state().result or {}).get("path")
+        if path and Path(path).is_dir():
+            return PushSource(Path(path), spec.run)
+    raise InputError(
+        f"Run {run.run_id} ({spec.kind}) holds neither an adapter nor a merged model.",
+        hint="Push a training that has completed, or an export with format merged or lora.",
+    )

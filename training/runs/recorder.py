@@ -1,0 +1,186 @@
+"""What the process that carries a run out writes down: its phases, its steps, its end."""
+
+from __future__ import annotations
+
+import os
+import threading
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+from ..errors import BackpropagateError, DiskFullError, ErrorRecord, MissingExtraError, RuntimeFailure
+from ..files.atomic_json import is_disk_full
+from ..logs import logger
+from ..redact import cleaned, scrub
+from .events import Event, EventLog, read_events
+from .folder import FINISHED, RunFolder, RunState, Status
+from .identity import boot_id, host, now
+from .store import RunStore
+
+TRAIN_MODULES = frozenset({"torch", "transformers", "peft", "trl", "datasets", "accelerate", "numpy"})
+BALLAST_BYTES = 64 * 1024  # given back when the disk is full, so that the end can still be written
+
+
+class Journal:
+    """The one writer of a run. Made by the holder of the run's lock.
+
+    Every method may be called from any thread; nothing is written after the end.
+
+    Args:
+        listener: called with each event after it has been written.
+    """
+
+    def __init__(
+        self, store: RunStore, run: RunFolder, listener: Callable[[Event], None] | None = None
+    ) -> None:
+        self.run = run
+        self._store = store
+        self._listener = listener
+        self._events = EventLog(run.events_path)
+        self._ballast = run.path / ".ballast"
+        self._lock = threading.Lock()
+        self._state = run.state()
+        self.phase_name = "starting"
+        self._warnings: list[str] = []
+        self.first_loss = _first_loss(run)
+        self.log = logger().bind(run_id=run.run_id)
+
+    def begin(self, *, survives_client: bool = True) -> None:
+        """Say that a process has taken the run up: it lives as long as the client, or longer."""
+        self._ballast.write_bytes(os.urandom(BALLAST_BYTES))
+        self._change(pid=os.getpid(), boot_id=boot_id(), host=host(), survives_client=survives_client)
+        self.log.info("run_started", attempt=self._state.attempt)
+        self.phase("starting", "starting the worker")
+
+    def running(self) -> None:
+        """Say that the run's turn has come."""
+        self._change(status=Status.RUNNING, started_at=now())
+
+    def phase(self, name: str, message: str, **fields: Any) -> None:
+        self.event("phase", phase=name, message=message, **fields)
+
+    def event(self, kind: str, **fields: Any) -> None:
+        if kind == "phase":
+            self.phase_name = fields["phase"]
+        if kind == "warning":
+            self._warnings.append(cleaned(fields["message"]))
+        if kind == "step" and self.first_loss is None:
+            self.first_loss = fields["loss"]
+        self._append(kind, **fields)
+
+    def warning(self, message: str, **fields: Any) -> None:
+        self.log.warning("run_warning", message=message)
+        self.event("warning", message=message, **fields)
+
+    def keep(self, result: dict[str, Any]) -> None:
+        """Write the result down early: if the worker dies from here on, the run has not failed."""
+        self._change(result=result)
+
+    def completed(self, result: dict[str, Any]) -> None:
+        self._finish(Status.COMPLETED, result, None)
+
+    def cancelled(self, result: dict[str, Any] | None) -> None:
+        self._finish(Status.CANCELLED, result, None)
+
+    def failed(self, error: BaseException) -> None:
+        record = as_record(error, self.run.log_path)
+        self.log.error("run_failed", code=record.code, message=record.message)
+        self._finish(Status.FAILED, None, record)
+
+    @property
+    def finished(self) -> bool:
+        return self._state.status in FINISHED
+
+    def _append(self, kind: str, **fields: Any) -> None:
+        with self._lock:
+            if self.finished:
+                return
+            event = self._events.append(kind, **fields)
+        if self._listener:
+            self._listener(event)
+
+    def _change(self, **fields: Any) -> None:
+        with self._lock:
+            self._state = self._state.model_copy(update=fields)
+            self.run.write_state(self._state)
+
+    def _finish(self, status: Status, result: dict[str, Any] | None, error: ErrorRecord | None) -> None:
+        with self._lock:
+            if self.finished:
+                return
+            result = {**(result or self._state.result or {}), "warnings": self._warnings}
+            end = self._state.model_copy(
+                update={"status": status, "result": result, "error": error, "ended_at": now()}
+            )
+            try:
+                self._write_end(end)
+            except OSError as cause:
+                if not is_disk_full(cause) and not isinstance(cause, DiskFullError):
+                    raise
+                self._ballast.unlink(missing_ok=True)
+                self._write_end(end)
+            self._ballast.unlink(missing_ok=True)
+            self.log.info("run_ended", status=status.value)
+        if self._listener:
+            self._listener(Event(0, now(), "error" if error else "done", {"status": status.value}))
+
+    def _write_end(self, end: RunState) -> None:
+        """The event first: whoever sees the new state then finds the whole story."""
+        kind = "error" if end.error else "done"
+        fields: dict[str, Any] = {"status": end.status.value}
+        if end.error:
+            fields["error"] = end.error.model_dump()
+        self._events.append(kind, **fields)
+        self._state = self._store.conclude(self.run, end)
+
+
+def _first_loss(run: RunFolder) -> float | None:
+    """Of an earlier attempt."""
+    events, _ = read_events(run.events_path)
+    return next((event.get("loss") for event in events if event.kind == "step"), None)
+
+
+class StepClock:
+    """Speed and time left, from the steps so far; the first step (warm-up) does not count if others do."""
+
+    def __init__(self, total_steps: int) -> None:
+        self._total = total_steps
+        self._start = time.monotonic()
+        self._first: tuple[float, int, int] | None = None
+
+    def tick(self, step: int, tokens: int) -> dict[str, float | None]:
+        """`tokens_per_s` and `eta_s` after `step`, when `tokens` have been trained on in all."""
+        elapsed = time.monotonic() - self._start
+        first_elapsed, first_step, first_tokens = self._first or (0.0, 0, 0)
+        if self._first is None:
+            self._first = (elapsed, step, tokens)
+        span = max(elapsed - first_elapsed, 1e-9)
+        per_step = span / max(step - first_step, 1)
+        return {
+            "tokens_per_s": round((tokens - first_tokens) / span, 1),
+            "eta_s": round(per_step * (self._total - step), 1),
+        }
+
+
+def as_record(error: BaseException, log_path: Path) -> ErrorRecord:
+    """Any exception as an error for the user; what was not foreseen points to the log.
+
+    Its text may come from a file or from a model's folder: it is cleaned, and kept short.
+    """
+    if isinstance(error, BackpropagateError):
+        record = error.record()
+        return record.model_copy(update={"message": cleaned(scrub(record.message))})
+    if is_disk_full(error):
+        return DiskFullError(
+            f"No space left on the disk ({error}).", hint="Free some space, then go on with the run."
+        ).record()
+    if isinstance(error, ModuleNotFoundError) and error.name in TRAIN_MODULES:
+        return MissingExtraError(
+            f"Training needs {error.name}, which is not installed.",
+            hint='pip install "backpropagate-mcp[train]"',
+        ).record()
+    return RuntimeFailure(
+        f"{type(error).__name__}: {cleaned(scrub(str(error)), 300) or 'no message'}",
+        hint=f"Details are in {log_path}.",
+    ).record()

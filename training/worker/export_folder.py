@@ -1,0 +1,79 @@
+"""An export to a folder, of the merged model or of the adapter alone, from its spec to what it came to."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+from ..config.specs import ExportSpec
+from ..errors import LoraExportError
+from ..export.hub.model_card import bare_card, run_card
+from ..export.hub.run_facts import RunFacts
+from ..files.atomic_folder import part_of
+from ..files.atomic_json import read_json
+from ..files.output_folder import check_output
+from ..models.model_folder import FolderForm
+from ..models.presets import classify_model
+from ..models.resolve import paced
+from ..runs.folder import RunFolder
+from .context import Work
+
+
+def export_folder(work: Work, spec: ExportSpec, take_turn: Callable[[], None]) -> None:
+    """Write the folder, whole or not at all, and the run's result.
+
+    Raises:
+        ExportError: it cannot be exported in this format.
+        TrainingAbortedError: it was cancelled.
+    """
+    target = Path(spec.output) if spec.output else work.run.path / "export" / f"{spec.label}-{spec.format}"
+    check_output(str(target))
+    take_turn()
+    base = work.model_folder(weights=spec.format == "merged")
+    target.parent.mkdir(parents=True, exist_ok=True)
+    work.run.write_plan({"parts": [str(part_of(target, work.run.run_id))]})
+    size = _write(work, spec, base, target)
+    work.journal.completed(_result(spec, target, size))
+
+
+def _write(work: Work, spec: ExportSpec, base: Path, target: Path) -> int:
+    adapter = Path(spec.adapter) if spec.adapter else None
+    work.journal.phase("writing", f"writing {target.name}")
+    if spec.format == "merged":
+        from ..export.merged.safetensors import write_merged
+
+        card = _card(spec, base, "merged")
+        report = paced(work.phase("writing"))
+        return write_merged(base, adapter, target, card, report, work.should_stop, writer=work.run.run_id)
+    if adapter is None:
+        raise LoraExportError(
+            f"{spec.model.name} has no adapter.", hint="Give a run, or an adapter's folder."
+        )
+    from ..export.merged.adapter import write_lora
+
+    return write_lora(base, adapter, target, _card(spec, base, "adapter"), writer=work.run.run_id)
+
+
+def _card(spec: ExportSpec, base: Path, form: FolderForm) -> str:
+    """Of the run, where the adapter still lies in it."""
+    adapter = Path(spec.adapter) if spec.adapter else base
+    chat = has_chat_template(adapter) or has_chat_template(base)
+    run = RunFolder(adapter.parent)
+    if spec.run is None or run.run_id != spec.run:
+        return bare_card(classify_model(spec.model.name).location, form, chat=chat)
+    return run_card(RunFacts.of(run), form, chat=chat)
+
+
+def has_chat_template(folder: Path) -> bool:
+    """Whether the tokenizer in a folder can lay a conversation out."""
+    if (folder / "chat_template.jinja").is_file():
+        return True
+    config = folder / "tokenizer_config.json"
+    return config.is_file() and bool(read_json(config).get("chat_template"))
+
+
+def _result(spec: ExportSpec, target: Path, size: int) -> dict[str, Any]:
+    shown = f"{size / 1e9:.2f} GB" if size >= 1e8 else f"{size / 1e6:.1f} MB"
+    what = "Merged model" if spec.format == "merged" else "LoRA adapter"
+    return {"path": str(target), "bytes": size, "summary": f"{what} of {shown}, as safetensors."}

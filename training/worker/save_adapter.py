@@ -1,0 +1,64 @@
+"""The adapter folder: what plain PEFT loads, written whole or not at all."""
+
+from __future__ import annotations
+
+import shutil
+from pathlib import Path
+from typing import Any
+
+from ..config.specs import TrainSpec
+from ..engine.plan import Plan
+from ..files.atomic_folder import write_whole
+from ..files.atomic_json import read_json, write_json
+from ..files.output_folder import check_output
+from ..models.presets import classify_model
+
+CARD = "README.md"
+
+
+def finish_adapter(written: Path, target: Path, tokenizer: Any, plan: Plan, card: str) -> None:
+    """Move what an engine wrote to `target`, with tokenizer, chat template and card; replaces an older one.
+
+    Args:
+        written: folder with adapter_model.safetensors and adapter_config.json; gone afterwards.
+        card: what README.md says.
+
+    Raises:
+        DiskFullError: there is no space; `target` is what it was before.
+    """
+
+    def fill(folder: Path) -> None:
+        shutil.copytree(written, folder, dirs_exist_ok=True)
+        tokenizer.save_pretrained(folder)
+        config = read_json(folder / "adapter_config.json")
+        write_json(folder / "adapter_config.json", config | {"base_model_name_or_path": plan.base_model_name})
+        (folder / CARD).write_text(card, encoding="utf-8")
+
+    write_whole(target, fill)
+    shutil.rmtree(written)
+
+
+def replace_card(adapter: Path, card: str) -> None:
+    """Describe an adapter anew; the old card stays if there is no space."""
+    part = adapter / f".{CARD}.part"
+    part.write_text(card, encoding="utf-8")
+    part.replace(adapter / CARD)
+
+
+def base_model_name(spec: TrainSpec, model: Path) -> str:
+    """The name under which plain PEFT finds the base: its Hub id, or the folder it was loaded from."""
+    source = classify_model(spec.model.name)
+    return str(model) if source.kind == "folder" else source.location
+
+
+def copy_adapter(adapter: Path, output: str | None) -> str | None:
+    """Copy the adapter to where the user wants it as well; returns where that is."""
+    if output is None:
+        return None
+    target = Path(output)
+    check_output(output)  # hours may have passed since it was asked for
+    target.parent.mkdir(parents=True, exist_ok=True)
+    if target.exists():
+        target.rmdir()
+    write_whole(target, lambda folder: shutil.copytree(adapter, folder, dirs_exist_ok=True))
+    return str(target)

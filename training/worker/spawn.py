@@ -1,0 +1,64 @@
+"""Starting a worker so that it outlives the process that starts it."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+from ..config.settings import ENV_PREFIX, Settings
+from ..runs.folder import RunFolder
+
+# Not in the subprocess module of every platform.
+WINDOWS_DETACHED = 0x00000008 | 0x00000200  # DETACHED_PROCESS | CREATE_NEW_PROCESS_GROUP
+WINDOWS_BREAKAWAY = 0x01000000  # CREATE_BREAKAWAY_FROM_JOB
+
+
+def spawn_worker(run: RunFolder, settings: Settings, runtime_folder: Path) -> subprocess.Popen[bytes]:
+    """Start the worker of a run: detached, with nothing of the user's folder on its import path.
+
+    `-P` and the run folder as working directory keep a `torch.py` beside the user's data from being
+    imported. What the worker and its libraries print goes to worker.log.
+    """
+    command = [settings.python or sys.executable, "-P", "-m", f"{__package__}.main", str(run.path)]
+    environment = os.environ | {
+        f"{ENV_PREFIX}HOME": str(settings.home),
+        f"{ENV_PREFIX}RUNTIME_DIR": str(runtime_folder),
+        "PYTHONUNBUFFERED": "1",
+        "PYTHONUTF8": "1",
+    }
+    with run.log_path.open("ab") as log:
+        if sys.platform == "win32":
+            return _spawn_on_windows(command, environment, run.path, log.fileno())
+        return subprocess.Popen(
+            command,
+            cwd=run.path,
+            env=environment,
+            stdin=subprocess.DEVNULL,
+            stdout=log,
+            stderr=log,
+            start_new_session=True,
+        )
+
+
+def _spawn_on_windows(
+    command: list[str], environment: dict[str, str], folder: Path, log: int
+) -> subprocess.Popen[bytes]:
+    """Leave the client's job, which kills its children; where that is forbidden, stay and say so."""
+
+    def spawn(flags: int, survives: str) -> subprocess.Popen[bytes]:
+        return subprocess.Popen(
+            [*command, survives],
+            cwd=folder,
+            env=environment,
+            stdin=subprocess.DEVNULL,
+            stdout=log,
+            stderr=log,
+            creationflags=flags,
+        )
+
+    try:
+        return spawn(WINDOWS_DETACHED | WINDOWS_BREAKAWAY, "survives-client")
+    except PermissionError:
+        return spawn(WINDOWS_DETACHED, "dies-with-client")
