@@ -42,11 +42,16 @@ Each class carries its `code` and, where it refines a standard error, inherits t
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from difflib import get_close_matches
 from typing import Any, ClassVar
 
 from pydantic import BaseModel
+
+from .next_step import Next, then
+
+Words = Callable[[Next], str]
+"""Words a next step in a surface's dialect."""
 
 
 class ErrorRecord(BaseModel):
@@ -55,6 +60,7 @@ class ErrorRecord(BaseModel):
     code: str
     message: str
     hint: str | None = None
+    next: Next | None = None
     retryable: bool = False
 
 
@@ -63,7 +69,8 @@ class BackpropagateError(Exception):
 
     Args:
         message: what was wrong, with the number, path or line that was wrong.
-        hint: the next step for the user.
+        hint: what helps, in words that fit every surface: no names of tools, commands or flags.
+        next: the call that helps; each surface words it in its own dialect.
         cause: the error underneath, if any.
         retryable: whether the same request may succeed later, unchanged.
     """
@@ -71,33 +78,38 @@ class BackpropagateError(Exception):
     code: ClassVar[str] = "RUNTIME_ERROR"
     retryable_by_default: ClassVar[bool] = False
     default_hint: ClassVar[str | None] = None
+    default_next: ClassVar[Next | None] = None
 
     def __init__(
         self,
         message: str,
         *,
         hint: str | None = None,
+        next: Next | None = None,
         cause: BaseException | None = None,
         retryable: bool | None = None,
     ) -> None:
         super().__init__(message)
         self.message = message
-        self.hint = hint or self.default_hint
+        self.hint = hint or (None if next else self.default_hint)
+        self.next = next or (None if hint else self.default_next)
         self.cause = cause
         self.retryable = self.retryable_by_default if retryable is None else retryable
         if cause is not None:
             self.__cause__ = cause
-        self.add_note(f"[{self.code}] {self.hint}" if self.hint else f"[{self.code}]")  # in stack traces
+        self.add_note(f"[{self.code}] {help_of(self.record(), Next.plainly)}".rstrip())  # in stack traces
 
     def __str__(self) -> str:
         return self.message
 
-    def sentence(self) -> str:
-        """The whole error in one line: `[CODE] message — hint`."""
-        return describe(self.record())
+    def sentence(self, words: Words = Next.plainly) -> str:
+        """The whole error in one line; see `describe`."""
+        return describe(self.record(), words)
 
     def record(self) -> ErrorRecord:
-        return ErrorRecord(code=self.code, message=self.message, hint=self.hint, retryable=self.retryable)
+        return ErrorRecord(
+            code=self.code, message=self.message, hint=self.hint, next=self.next, retryable=self.retryable
+        )
 
     @property
     def exit_code(self) -> int:
@@ -114,7 +126,7 @@ class DatasetError(InputError):
     """The dataset cannot be used for training."""
 
     code = "INPUT_DATASET_INVALID"
-    default_hint = "inspect_dataset (or `backprop inspect`) says what is in it, line by line."
+    default_next = then("inspect", dataset=...)
 
 
 class DatasetNotFoundError(DatasetError, FileNotFoundError):
@@ -323,10 +335,20 @@ def exit_code(code: str) -> int:
     return EXIT_CODES.get(code.split("_", 1)[0], 2)
 
 
-def describe(record: ErrorRecord) -> str:
-    """`[CODE] message — hint`, the form in which every surface shows an error."""
-    tail = f" — {record.hint}" if record.hint else ""
-    return f"[{record.code}] {record.message}{tail}"
+def describe(record: ErrorRecord, words: Words = Next.plainly) -> str:
+    """`[CODE] message — help`, the form in which every surface shows an error.
+
+    Args:
+        words: how the surface words a next step.
+    """
+    helps = help_of(record, words)
+    return f"[{record.code}] {record.message}" + (f" — {helps}" if helps else "")
+
+
+def help_of(record: ErrorRecord, words: Words) -> str:
+    """Hint and next step of an error in one line; empty if it has neither."""
+    step = words(record.next) if record.next else ""
+    return " ".join(filter(None, [record.hint, f"Next: {step}" if step else ""]))
 
 
 def error_classes() -> Iterator[type[BackpropagateError]]:
@@ -358,7 +380,7 @@ def from_record(record: ErrorRecord) -> BackpropagateError:
     """The error that another process wrote down, as an exception of the same class."""
     classes = {error.code: error for error in reversed(list(error_classes()))}
     error = classes.get(record.code, RuntimeFailure)
-    return error(record.message, hint=record.hint, retryable=record.retryable)
+    return error(record.message, hint=record.hint, next=record.next, retryable=record.retryable)
 
 
 def nearest(name: str, known: list[str]) -> str | None:

@@ -1,0 +1,179 @@
+"""What happens in a run: every kind of event once, typed.
+
+The work reports events (`Report`); the run's recorder numbers them, dates them and appends them to
+events.jsonl; progress messages, command line, callbacks and views read them.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+from pydantic import BaseModel, ConfigDict
+
+from .errors import ErrorRecord
+
+
+class Event(BaseModel):
+    """What all events share.
+
+    Args:
+        seq: number in the run, from 1; 0 before it is written down.
+        t: UTC time at which it was written down.
+        kind: names the class; the same as its key in `EVENTS`.
+    """
+
+    model_config = ConfigDict(frozen=True, extra="ignore")
+
+    seq: int = 0
+    t: str = ""
+    kind: str
+
+
+class Queued(Event):
+    """The run waits for its first worker, or for that of another attempt."""
+
+    kind: str = "queued"
+    run_id: str | None = None
+    attempt: int = 1
+
+
+class Phase(Event):
+    """What the run is doing.
+
+    Args:
+        phase: a key of `PHASES`.
+        message: one line for people.
+        fraction: share of the phase that is done, 0 to 1, where that is known.
+        ahead: runs that are served first, while the run waits.
+    """
+
+    kind: str = "phase"
+    phase: str
+    message: str
+    fraction: float | None = None
+    ahead: int | None = None
+
+
+class Step(Event):
+    """One optimizer step. `loss` is the mean per label token, in nats; `eta_s` the estimated seconds left."""
+
+    kind: str = "step"
+    step: int
+    total_steps: int
+    loss: float
+    learning_rate: float | None = None
+    grad_norm: float | None = None
+    tokens_per_s: float | None = None
+    eta_s: float | None = None
+
+
+class Epoch(Event):
+    """A pass over the training data has ended, with optimizer step `step`."""
+
+    kind: str = "epoch"
+    epoch: int
+    step: int
+
+
+class Evaluated(Event):
+    """Loss (mean per label token, in nats) and perplexity on the held-out rows; step 0 is the base model."""
+
+    kind: str = "eval"
+    step: int
+    loss: float
+    perplexity: float | None = None
+
+
+class CheckpointSaved(Event):
+    """A checkpoint is on the disk."""
+
+    kind: str = "checkpoint"
+    step: int
+    path: str
+
+
+class AdapterSaved(Event):
+    """The finished adapter is on the disk: from here on the run is not lost any more."""
+
+    kind: str = "saved"
+    path: str
+
+
+class Warned(Event):
+    """Something that the user should know."""
+
+    kind: str = "warning"
+    message: str
+
+
+class Done(Event):
+    """The run has ended: completed or cancelled."""
+
+    kind: str = "done"
+    status: str
+
+
+class Failed(Event):
+    """The run has failed."""
+
+    kind: str = "error"
+    status: str = "failed"
+    error: ErrorRecord | None = None
+
+
+EVENTS: dict[str, type[Event]] = {
+    "queued": Queued,
+    "phase": Phase,
+    "step": Step,
+    "epoch": Epoch,
+    "eval": Evaluated,
+    "checkpoint": CheckpointSaved,
+    "saved": AdapterSaved,
+    "warning": Warned,
+    "done": Done,
+    "error": Failed,
+}
+
+PHASES = {
+    "starting": (0.02, 0.05),
+    "checking": (0.05, 0.10),
+    "waiting": (0.10, 0.15),
+    "downloading": (0.15, 0.50),
+    "loading": (0.50, 0.70),
+    "preparing": (0.70, 0.90),
+    "training": (0.90, 1.00),
+    "saving": (1.00, 1.00),
+    "answering": (1.00, 1.00),
+    "writing": (0.15, 0.60),
+    "proving": (0.60, 0.90),
+    "uploading": (0.15, 0.80),
+    "creating": (0.80, 0.90),
+    "trying": (0.90, 0.99),
+}
+"""The phases of a run, each with the share of the way that it takes before the first step, or where there
+are no steps."""
+
+Report = Callable[[Event], None]
+"""Takes an event of the work that is being done. The one way to report progress."""
+
+ShouldStop = Callable[[], bool]
+"""Whether the user has asked to stop; looked at between rows, steps, blocks and questions."""
+
+
+def no_report(event: Event) -> None:
+    """For callers who want no progress."""
+
+
+def never_stop() -> bool:
+    """For callers who cannot stop."""
+    return False
+
+
+def event_from(record: dict[str, Any]) -> Event:
+    """The event that a line of events.jsonl holds; a kind that is not known here is a plain `Event`.
+
+    Raises:
+        ValueError: it lacks a field of its kind.
+    """
+    return EVENTS.get(str(record.get("kind")), Event).model_validate(record)
