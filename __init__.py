@@ -15,12 +15,12 @@ if TYPE_CHECKING:
     from .training.errors import BackpropagateError as BackpropagateError
     from .training.export.ollama.registration import Registration as Registration
     from .training.inspect_dataset import inspect_dataset as inspect_dataset
+    from .training.register_with_ollama import register_with_ollama as register_with_ollama
     from .training.service import TrainingService as TrainingService
     from .training.trainer import Callbacks as Callbacks
     from .training.trainer import Export as Export
     from .training.trainer import Trainer as Trainer
     from .training.trainer import TrainingRun as TrainingRun
-    from .training.worker.register import register_with_ollama as register_with_ollama
 
 _PUBLIC = {
     "BackpropagateError": ".training.errors",
@@ -31,7 +31,7 @@ _PUBLIC = {
     "TrainingRun": ".training.trainer",
     "TrainingService": ".training.service",
     "inspect_dataset": ".training.inspect_dataset",
-    "register_with_ollama": ".training.worker.register",
+    "register_with_ollama": ".training.register_with_ollama",
 }
 
 __all__ = [

@@ -9,7 +9,7 @@ from rich.console import Console
 from rich.progress import BarColumn, Progress, SpinnerColumn, TaskID, TextColumn, TimeElapsedColumn
 
 from ..tools.status import step_message
-from ..training.runs.events import Event
+from ..training.events import Event, Phase, Step, Warned
 
 
 class BarDisplay:
@@ -21,17 +21,17 @@ class BarDisplay:
 
     def show(self, events: Sequence[Event]) -> None:
         for event in events:
-            match event.kind:
-                case "phase":
-                    self._progress.update(self._task, description=str(event.get("message")))
-                case "warning":
-                    self._progress.console.print(f"[yellow]warning:[/] {event.get('message')}")
-                case "step":
+            match event:
+                case Phase():
+                    self._progress.update(self._task, description=event.message)
+                case Warned():
+                    self._progress.console.print(f"[yellow]warning:[/] {event.message}")
+                case Step():
                     self._progress.update(
                         self._task,
                         description=step_message(event),
-                        completed=event.get("step"),
-                        total=event.get("total_steps"),
+                        completed=event.step,
+                        total=event.total_steps,
                     )
                 case _:
                     pass

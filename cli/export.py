@@ -10,6 +10,7 @@ import click
 from ..training.config.fields import ExportFormat
 from ..training.config.ollama_names import model_name
 from ..training.config.quantizations import note_on_default
+from ..training.config.results import ExportResult
 from ..training.errors import InputError
 from ..training.files.paths import PathPolicy
 from ..training.requests.build import export_spec, register_spec
@@ -84,8 +85,9 @@ def export(
         submit = partial(service.submit, spec, find_equal=True)
         exported = anyio.run(start_and_follow, service, submit, detach)
     view = exported
-    if ollama_name and (exported is None or exported.path):
-        gguf = source if exported is None else str(exported.path)
+    written = exported.result if exported else None
+    if ollama_name and (exported is None or isinstance(written, ExportResult)):
+        gguf = written.path if isinstance(written, ExportResult) else source
         register = register_spec(gguf, ollama_name, service.store, paths, overwrite=overwrite)
         view = anyio.run(start_and_follow, service, partial(service.submit, register))
     assert view is not None

@@ -14,7 +14,7 @@ import click
 
 from ..tools.status import step_message
 from ..training.errors import exit_code
-from ..training.runs.events import Event
+from ..training.events import Event, Phase, Step, Warned
 from ..training.runs.folder import Status
 from ..training.runs.view import RunView
 from ..training.service import TrainingService
@@ -94,18 +94,18 @@ class PlainDisplay:
 
     def show(self, events: Sequence[Event]) -> None:
         for event in events:
-            match event.kind:
-                case "phase":
-                    click.echo(f"  {event.get('message')}", err=True)
-                case "warning":
-                    click.echo(f"  warning: {event.get('message')}", err=True)
-                case "step":
+            match event:
+                case Phase():
+                    click.echo(f"  {event.message}", err=True)
+                case Warned():
+                    click.echo(f"  warning: {event.message}", err=True)
+                case Step():
                     self._step(event)
                 case _:
                     pass
 
-    def _step(self, event: Event) -> None:
-        last = event.get("step") == event.get("total_steps")
+    def _step(self, step: Step) -> None:
+        last = step.step == step.total_steps
         if last or time.monotonic() - self._shown_at >= PLAIN_GAP_S:
             self._shown_at = time.monotonic()
-            click.echo(f"  {step_message(event)}", err=True)
+            click.echo(f"  {step_message(step)}", err=True)

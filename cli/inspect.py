@@ -8,6 +8,7 @@ import anyio
 import click
 
 from ..tools.inspect_dataset import dataset_report
+from ..training.config.results import InspectResult
 from ..training.errors import from_record
 from ..training.requests.build import inspect_spec
 from ..training.runs.folder import Status
@@ -38,5 +39,6 @@ def inspect(ctx: click.Context, dataset: str, preview: int, as_json: bool, **val
         raise from_record(view.error)
     if view.status is not Status.COMPLETED:
         ctx.exit(2)
+    assert isinstance(view.result, InspectResult)
     report = dataset_report(view.run_id, view.result)
     click.echo(report.model_dump_json(indent=1, exclude_none=True) if as_json else report.text())

@@ -2,60 +2,78 @@
 
 from __future__ import annotations
 
+import json
+from collections.abc import Iterator
+
 import click
 
 from ..tools.status import answers_of, duration
+from ..training.config.results import ExportResult, RegisterResult, Result, TrainResult
 from ..training.errors import describe
 from ..training.redact import cleaned
 from ..training.runs.folder import Status
+from ..training.runs.kinds import kind_of
+from ..training.runs.next_steps import USERS_FAULT
 from ..training.runs.view import RunView
-
-SUBJECTS = {"register": "name", "push": "repo"}
-"""What a run of this kind has in the place of a base model."""
+from .wording import words
 
 
 def print_json(view: RunView) -> None:
-    click.echo(view.model_copy(update={"next": next_command(view)}).model_dump_json(indent=1))
+    record = view.model_dump(mode="json") | {"next": next_command(view)}
+    click.echo(json.dumps(record, indent=1, ensure_ascii=False))
 
 
 def print_run(view: RunView) -> None:
     """Status, losses, answers, paths and the next command."""
     click.echo(f"Run {view.run_id}: {view.status}")
-    click.echo(f"  {SUBJECTS.get(view.kind, 'model'):<8} {view.model}")
-    if view.training:
-        click.echo(f"  of run   {view.training}")
-    if view.dataset:
-        click.echo(f"  dataset  {view.dataset}")
-    if view.summary:
-        click.echo(f"  result   {view.summary}")
-    if view.path:
-        click.echo(f"  file     {view.path}")
-    if view.data:
-        click.echo(f"  data     {view.data}")
-    if view.step:
-        click.echo(f"  steps    {view.step}/{view.total_steps}")
-    if view.loss is not None:
-        before = f"{view.first_loss:.4f} → " if view.first_loss is not None else ""
-        click.echo(f"  loss     {before}{view.loss:.4f}")
-    if view.eval_loss is not None:
-        before = f"{view.eval_loss_before:.4f} → " if view.eval_loss_before is not None else ""
-        click.echo(f"  held out {before}{view.eval_loss:.4f}")
-    if view.engine:
-        click.echo(f"  engine   {view.engine}")
-    if view.eta_s is not None:
-        click.echo(f"  left     about {duration(view.eta_s)}")
-    if view.phase and view.status in {Status.QUEUED, Status.RUNNING}:
-        click.echo(f"  doing    {view.phase}")
-    if view.adapter_path:
-        click.echo(f"  adapter  {view.adapter_path}")
-    if view.output:
-        click.echo(f"  copy     {view.output}")
+    for name, value in _lines(view):
+        click.echo(f"  {name:<8} {value}")
     for warning in view.warnings:
         click.echo(f"  warning  {warning}")
     print_answers(view)
     if view.error:
-        click.echo(f"  error    {describe(view.error)}")
+        click.echo(f"  error    {describe(view.error, words)}")
     click.echo(f"Next: {next_command(view)}")
+
+
+def _lines(view: RunView) -> Iterator[tuple[str, object]]:
+    yield kind_of(view.kind).subject, view.model
+    if view.training:
+        yield "of run", view.training
+    if view.dataset:
+        yield "dataset", view.dataset
+    yield from _result_lines(view.result)
+    if view.step:
+        yield "steps", f"{view.step}/{view.total_steps}"
+    if view.loss is not None:
+        yield "loss", _from_to(view.first_loss, view.loss)
+    if view.eval_loss is not None:
+        yield "held out", _from_to(view.eval_loss_before, view.eval_loss)
+    if view.eta_s is not None:
+        yield "left", f"about {duration(view.eta_s)}"
+    if view.phase and view.status in {Status.QUEUED, Status.RUNNING}:
+        yield "doing", view.phase
+    if view.adapter_path:
+        yield "adapter", view.adapter_path
+
+
+def _result_lines(result: Result | None) -> Iterator[tuple[str, object]]:
+    if result is not None and result.summary:
+        yield "result", result.summary
+    match result:
+        case ExportResult() | RegisterResult():
+            yield "file", result.path
+        case TrainResult():
+            yield "data", result.data_sentence
+            yield "engine", result.engine_sentence
+            if result.output:
+                yield "copy", result.output
+        case _:
+            pass
+
+
+def _from_to(before: float | None, after: float) -> str:
+    return f"{before:.4f} → {after:.4f}" if before is not None else f"{after:.4f}"
 
 
 def print_answers(view: RunView) -> None:
@@ -69,23 +87,12 @@ def print_answers(view: RunView) -> None:
 
 
 def next_command(view: RunView) -> str:
-    match view.status:
-        case Status.QUEUED | Status.RUNNING:
-            return f"backprop show-run {view.run_id} --follow"
-        case Status.COMPLETED if view.kind == "register":
-            return f"ollama run {view.model}"
-        case Status.COMPLETED if str(view.path).endswith(".gguf"):
-            return f"backprop export {view.path} --ollama --ollama-name NAME"
-        case Status.FAILED | Status.CANCELLED | Status.INTERRUPTED if view.kind == "register":
-            return f"backprop export {view.path} --ollama --ollama-name {view.model}"
-        case Status.COMPLETED if view.kind != "train":
-            return f"use {view.path or view.model}"
-        case Status.COMPLETED:
-            return f"backprop export {view.run_id}  (a GGUF file; --ollama makes it answer in Ollama)"
-        case Status.FAILED if view.error and view.error.code.split("_")[0] in {"INPUT", "CONFIG", "DEP"}:
-            return "do what the error says, and start it again"
-        case Status.CANCELLED | Status.FAILED | Status.INTERRUPTED:
-            return f"backprop resume {view.run_id}"
+    command = words(view.next) if view.next else "nothing is left to do"
+    if view.status is Status.FAILED and view.error and view.error.code.split("_")[0] in USERS_FAULT:
+        return "do what the error says, and start it again" + (f": {command}" if view.kind != "train" else "")
+    if view.status is Status.COMPLETED and view.kind == "train":
+        return f"{command}  (a GGUF file; --ollama makes it answer in Ollama)"
+    return command
 
 
 def _line(text: str | None) -> str:

@@ -37,7 +37,9 @@ def train(ctx: click.Context, resume: str | None, detach: bool, as_json: bool, *
         if resume is None:
             return await service.submit(spec_of(service, arguments))
         require_alone(name for name in arguments if name != "steps")
-        return await service.go_on(resume, int(arguments["steps"]) if "steps" in arguments else None)
+        return await service.resume_or_extend(
+            resume, int(arguments["steps"]) if "steps" in arguments else None
+        )
 
     view = anyio.run(start_and_follow, service, submit, detach)
     if as_json:

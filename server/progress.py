@@ -6,7 +6,7 @@ import time
 from collections.abc import Awaitable, Callable, Sequence
 
 from ..tools.status import step_message
-from ..training.runs.events import PHASE_SHARES, Event
+from ..training.events import PHASES, Done, Event, Failed, Phase, Step, Warned
 
 SendProgress = Callable[[float, float | None, str], Awaitable[None]]
 
@@ -46,18 +46,18 @@ class ProgressStream:
 
     def _take(self, event: Event) -> None:
         self._fresh = True
-        match event.kind:
-            case "phase":
-                self._message = str(event.get("message"))
+        match event:
+            case Phase():
+                self._message = event.message
                 self._reach(_phase_fraction(event))
-            case "step":
-                self._total = float(event.get("total_steps"))
+            case Step():
+                self._total = float(event.total_steps)
                 self._message = step_message(event)
-                self._reach(min(event.get("step"), self._total - END_RESERVE))
-            case "warning":
-                self._message = f"warning: {event.get('message')}"
-            case "done" | "error":
-                self._message = str(event.get("status"))
+                self._reach(min(event.step, self._total - END_RESERVE))
+            case Warned():
+                self._message = f"warning: {event.message}"
+            case Done() | Failed():
+                self._message = event.status
                 self._done = True
             case _:
                 self._fresh = False
@@ -84,6 +84,6 @@ class ProgressStream:
         return ceiling - (ceiling - self._value) * (1 - 1 / (self._beats + 100))
 
 
-def _phase_fraction(event: Event) -> float:
-    start, end = PHASE_SHARES.get(str(event.get("phase")), (0.0, 0.0))
-    return start + (end - start) * float(event.get("fraction") or 0.0)
+def _phase_fraction(event: Phase) -> float:
+    start, end = PHASES.get(event.phase, (0.0, 0.0))
+    return start + (end - start) * (event.fraction or 0.0)

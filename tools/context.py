@@ -7,10 +7,10 @@ from dataclasses import dataclass
 
 from pydantic import BaseModel, ConfigDict
 
+from ..training.events import Event
 from ..training.files.paths import PathPolicy
 from ..training.models.presets import classify_model, looks_like_path
 from ..training.requests.dataset_source import resolved_source
-from ..training.runs.events import Event
 from ..training.service import TrainingService
 
 Show = Callable[[Sequence[Event]], Awaitable[None]]

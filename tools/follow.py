@@ -9,7 +9,7 @@ import anyio
 from pydantic import Field
 
 from ..training.errors import from_record
-from ..training.runs.events import Event
+from ..training.events import Evaluated, Event, Step, Warned
 from ..training.runs.folder import Status
 from ..training.runs.view import RunView
 from ..training.service import Submission
@@ -17,9 +17,8 @@ from .context import ToolContext
 
 WaitSeconds = Annotated[
     float,
-    Field(ge=0, le=3600, description="Wait this long for the run; it goes on after the call in any case."),
+    Field(ge=0, le=3600, description="Seconds to wait. The run continues after that."),
 ]
-NEWS = frozenset({"eval", "warning"})
 TICK_S = 0.25
 
 
@@ -53,4 +52,7 @@ async def follow_or_raise(context: ToolContext, submission: Submission, wait_s: 
 
 
 def _is_news(events: Sequence[Event]) -> bool:
-    return any(event.kind in NEWS or (event.kind == "step" and event.get("step") == 1) for event in events)
+    return any(
+        isinstance(event, Evaluated | Warned) or (isinstance(event, Step) and event.step == 1)
+        for event in events
+    )

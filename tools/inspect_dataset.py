@@ -7,6 +7,7 @@ from typing import Annotated, Any
 from pydantic import BaseModel, Field
 
 from ..training.config.fields import DatasetSource, MaxSeqLength, ModelName, OnBadRows, PreviewRows, TrainOn
+from ..training.config.results import InspectResult
 from ..training.data.findings import rows_of
 from ..training.errors import from_record
 from ..training.requests.build import inspect_spec
@@ -101,22 +102,27 @@ async def inspect_dataset(
         return DatasetReport(
             run_id=view.run_id, next="Still reading: call inspect_dataset again, the same way."
         )
+    assert isinstance(view.result, InspectResult)
     return dataset_report(view.run_id, view.result)
 
 
-def dataset_report(run_id: str, result: dict[str, Any]) -> DatasetReport:
-    """The report that an inspection's result makes."""
-    known = {name: result[name] for name in DatasetReport.model_fields.keys() & result.keys()}
+def dataset_report(run_id: str, result: InspectResult) -> DatasetReport:
+    """The report of an inspection's result."""
+    shared = DatasetReport.model_fields.keys() & InspectResult.model_fields.keys() - {"findings"}
     return DatasetReport(
-        **known, run_id=run_id, untrusted_preview=result.get("preview"), next=_next_step(result)
+        **{name: getattr(result, name) for name in shared},
+        run_id=run_id,
+        findings=[Finding.model_validate(found.model_dump()) for found in result.findings],
+        untrusted_preview=result.preview.model_dump() if result.preview else None,
+        next=_next_step(result),
     )
 
 
-def _next_step(result: dict[str, Any]) -> str:
+def _next_step(result: InspectResult) -> str:
     """From a fixed list: remedies are our own words."""
-    if result.get("remedy"):
-        return f"{result['remedy']}. Then call inspect_dataset again, and train with the same arguments."
-    if result.get("findings"):
+    if result.remedy:
+        return f"{result.remedy}. Then call inspect_dataset again, and train with the same arguments."
+    if result.findings:
         return "train with the same dataset and model, and the arguments of the findings that you agree with."
     return "train with the same dataset and model."
 

@@ -9,6 +9,7 @@ import anyio.to_thread
 from pydantic import Field
 
 from ..training.config.fields import RepoName
+from ..training.config.results import PushResult
 from ..training.requests.build import push_spec
 from ..training.runs.folder import Status
 from ..training.runs.view import RunView
@@ -57,10 +58,13 @@ async def push_to_hub(
 
 
 def _publication(view: RunView) -> Publication:
-    told = {name: view.result[name] for name in ("url", "private", "files") if name in view.result}
-    return Publication(
-        run_id=view.run_id, status=view.status.value, phase=view.phase, next=_next_step(view), **told
+    status = Publication(
+        run_id=view.run_id, status=view.status.value, phase=view.phase, next=_next_step(view)
     )
+    if not isinstance(view.result, PushResult):
+        return status
+    pushed = view.result.model_dump(include={"url", "private", "files"})
+    return status.model_copy(update=pushed)
 
 
 def _next_step(view: RunView) -> str:

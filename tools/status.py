@@ -3,24 +3,26 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Literal
+from typing import Any, Literal
 
 from pydantic import BaseModel, Field
 
-from ..training.errors import ErrorRecord, describe
+from ..training.config.results import Answer, ExportResult, RegisterResult, Result, TrainResult
+from ..training.errors import ErrorRecord, describe, help_of
+from ..training.events import Step
 from ..training.redact import cleaned
-from ..training.runs.events import Event
 from ..training.runs.folder import Status
 from ..training.runs.identity import same_host
-from ..training.runs.view import Answer, RunView
+from ..training.runs.next_steps import USERS_FAULT
+from ..training.runs.view import RunView
 from .context import ToolResult
+from .wording import TOOLS_OF_ACTIONS, words
 
 ANSWERS_SHOWN = 20
 ROOM, ROOM_IN_TEXT = 20_000, 5_600
 """Characters that all answers together take; the text is what assistants read, and their context is small."""
 
 LONGEST_ANSWER, QUESTION_LENGTH = 2_000, 140
-TOOL_OF_KIND = {"export": "export_gguf", "register": "register_ollama", "push": "push_to_hub"}
 
 
 class UntrustedAnswer(BaseModel):
@@ -30,6 +32,15 @@ class UntrustedAnswer(BaseModel):
     before: str | None = None
     after: str | None = None
     in_ollama: str | None = None
+
+
+class RunError(BaseModel):
+    """Why a run failed, and what helps."""
+
+    code: str
+    message: str
+    hint: str | None = None
+    retryable: bool = False
 
 
 class RunStatus(ToolResult):
@@ -64,7 +75,7 @@ class RunStatus(ToolResult):
     summary: str | None = None
     untrusted_answers: list[UntrustedAnswer] = Field(default_factory=list[UntrustedAnswer])
     warnings: list[str] = Field(default_factory=list[str])
-    error: ErrorRecord | None = None
+    error: RunError | None = None
     note: str | None = None
     next: str
 
@@ -82,7 +93,7 @@ class RunStatus(ToolResult):
         if self.output:
             lines.append(f"Copy: {self.output}")
         if self.error:
-            lines.append(describe(self.error))
+            lines.append(describe(ErrorRecord(**self.error.model_dump())))
         lines += [f"Warning: {warning}" for warning in self.warnings]
         if not self.survives_client:
             lines.append(
@@ -139,7 +150,7 @@ def run_status(view: RunView, note: str | None = None) -> RunStatus:
     """The run as tools return it, with text made by models capped and cleaned."""
     answers = view.answers[:ANSWERS_SHOWN]
     length = _length(answers, ROOM)
-    shared = RunStatus.model_fields.keys() & RunView.model_fields.keys() - {"next", "host", "status"}
+    shared = RunStatus.model_fields.keys() & RunView.model_fields.keys() - {"next", "host", "status", "error"}
     return RunStatus(
         **{name: getattr(view, name) for name in shared},
         status=view.status.value,
@@ -153,9 +164,33 @@ def run_status(view: RunView, note: str | None = None) -> RunStatus:
             )
             for answer in answers
         ],
+        **_of_result(view.result),
+        error=_error(view.error),
         note=note,
         next=next_step(view),
     )
+
+
+def _of_result(result: Result | None) -> dict[str, Any]:
+    """The fields that only some kinds of run have."""
+    match result:
+        case TrainResult():
+            data, engine = result.data_sentence, result.engine_sentence
+            return {"data": data, "engine": engine, "output": result.output}
+        case ExportResult() | RegisterResult():
+            return {"path": result.path, "summary": result.summary}
+        case None:
+            return {}
+        case _:
+            return {"summary": result.summary or None}
+
+
+def _error(error: ErrorRecord | None) -> RunError | None:
+    """With the next step, in tool calls, as part of the hint."""
+    if error is None:
+        return None
+    hint = help_of(error, words) or None
+    return RunError(code=error.code, message=error.message, hint=hint, retryable=error.retryable)
 
 
 def _length(answers: Sequence[Answer | UntrustedAnswer], room: int) -> int:
@@ -171,57 +206,39 @@ def answers_of(answer: Answer | UntrustedAnswer) -> list[tuple[str, str]]:
 
 def next_step(view: RunView) -> str:
     """What to do next, from a fixed list: never from anything that a file or a model says."""
+    call = words(view.next) if view.next else ""
     match view.status:
         case Status.QUEUED | Status.RUNNING:
             return f'get_run(run_id="{view.run_id}", wait_s=50) to follow it; cancel_run to stop it.'
-        case Status.COMPLETED if view.kind == "export":
-            return _after_export(view)
+        case Status.COMPLETED if view.kind == "train":
+            return (
+                f"Tell the user the losses and the answers. For Ollama and llama.cpp: {call} "
+                f'The adapter loads in PEFT: PeftModel.from_pretrained(base, "{view.adapter_path}").'
+            )
         case Status.COMPLETED if view.kind == "register":
-            return f"Tell the user, and compare the answers: `ollama run {view.model}` talks to it."
-        case Status.COMPLETED if view.kind != "train":
-            return "Tell the user."
+            return f"Tell the user, and compare the answers: {call}"
         case Status.COMPLETED:
-            return (
-                f'Tell the user the losses and the answers; export_gguf(source="{view.run_id}") makes a file '
-                "for Ollama and llama.cpp of it. The adapter loads in PEFT: "
-                f'PeftModel.from_pretrained(base, "{view.adapter_path}").'
-            )
+            return f"Tell the user; {call}" if call else "Tell the user."
         case Status.CANCELLED if view.adapter_path:
-            return (
-                f"The adapter holds what was learnt in {view.step} steps; "
-                f'resume_run(run_id="{view.run_id}") goes on.'
-            )
-        case Status.CANCELLED | Status.INTERRUPTED if view.kind != "train":
-            return f'resume_run(run_id="{view.run_id}") starts it again.'
+            return f"The adapter holds what was learnt in {view.step} steps. To continue: {call}"
         case Status.CANCELLED | Status.INTERRUPTED if not view.step:
-            return f'resume_run(run_id="{view.run_id}") starts it again.'
+            return f"To start it again: {call}"
         case Status.CANCELLED | Status.INTERRUPTED:
-            return f'resume_run(run_id="{view.run_id}") goes on from the last checkpoint.'
-        case Status.FAILED if view.error and view.error.code.split("_")[0] in {"INPUT", "CONFIG", "DEP"}:
-            tool = TOOL_OF_KIND.get(view.kind, "train")
-            return f"Do what the error says, and call {tool} again with what it asks for."
+            return f"To continue from the last checkpoint: {call}"
+        case Status.FAILED if view.error and view.error.code.split("_")[0] in USERS_FAULT:
+            tool = TOOLS_OF_ACTIONS[view.kind]
+            return f"Do what the error says, then call {tool} again with what it asks for."
         case Status.FAILED:
-            return (
-                f'Do what the error says; then resume_run(run_id="{view.run_id}") goes on from the last '
-                "checkpoint, or train(…, new_run=true) starts anew."
-            )
+            return f"Do what the error says. Then, to continue from the last checkpoint: {call}"
 
 
-def _after_export(view: RunView) -> str:
-    if str(view.path).endswith(".gguf"):
-        return f'Tell the user; register_ollama(path="{view.path}", name=…) makes it answer in Ollama.'
-    return f'Tell the user; it loads with AutoModelForCausalLM.from_pretrained("{view.path}").'
-
-
-def step_message(event: Event) -> str:
+def step_message(step: Step) -> str:
     """`step 12/40 · loss 0.5320 · 310 tokens/s · 34s left`."""
-    parts = [f"step {event.get('step')}/{event.get('total_steps')}"]
-    if event.get("loss") is not None:
-        parts.append(f"loss {event.get('loss'):.4f}")
-    if event.get("tokens_per_s"):
-        parts.append(f"{event.get('tokens_per_s'):.0f} tokens/s")
-    if event.get("eta_s") is not None:
-        parts.append(f"{duration(event.get('eta_s'))} left")
+    parts = [f"step {step.step}/{step.total_steps}", f"loss {step.loss:.4f}"]
+    if step.tokens_per_s:
+        parts.append(f"{step.tokens_per_s:.0f} tokens/s")
+    if step.eta_s is not None:
+        parts.append(f"{duration(step.eta_s)} left")
     return " · ".join(parts)
 
 

@@ -87,7 +87,7 @@ async def train(
             output=output, settings=settings, request_key=request_key,
         )  # fmt: skip
         require_alone(name for name, value in given.items() if value is not None)
-        submission = await context.service.go_on(resume, steps)
+        submission = await context.service.resume_or_extend(resume, steps)
     else:
         arguments = {
             "dataset": resolved_dataset(context, dataset) if dataset else None,

@@ -22,24 +22,25 @@ import anyio
 import anyio.to_thread
 
 from .config.settings import Settings, load_settings
-from .config.specs import AnySpec, DataSpec, ExportSpec, PushSpec, RegisterSpec, TrainSpec
+from .config.specs import AnySpec, DataSpec, ExportSpec, RegisterSpec, TrainSpec
 from .data.local_source import content_of, local_source
 from .errors import InputError, MissingExtraError, RunFolderError, RuntimeFailure
+from .events import Event
 from .files.paths import PathPolicy
 from .models.llama_like import check_target_modules
 from .models.presets import classify_model
-from .runs.device_queue import Line, default_runtime_folder
-from .runs.events import Event, read_events
+from .next_step import then
+from .runs.device_queue import DeviceQueue, default_runtime_folder
+from .runs.event_log import read_events
 from .runs.folder import ENDED, RunFolder, RunState, Status
 from .runs.identity import boot_id, same_host, seconds_since
-from .runs.kinds import needs_of
+from .runs.kinds import EXTRAS, device_request, kind_of, libraries_of
 from .runs.store import RunStore
 from .runs.view import RunView, view
 from .worker.spawn import spawn_worker
 
 Value = TypeVar("Value")
 
-HIDDEN_KINDS = frozenset({"inspect", "register", "push"})  # not what a user means by "run"
 POLL_S = 0.05
 STARTING_S = 20.0  # a queued run without a worker for longer than this has lost its starter
 
@@ -100,7 +101,7 @@ class TrainingService:
         run, existing, before = self.store.for_request(spec, request_key, fingerprint)
         stopped = before.run_id if before else None
         if not existing:
-            self._stand_in_line(run, spec)
+            self._queue(run, spec)
         elif not _was_never_started(self.store.observe(run)):
             return Submission(run.run_id, existing)
         self._start(run)
@@ -110,20 +111,15 @@ class TrainingService:
         """Say now what a worker would find out after it has waited; another interpreter is not known here."""
         if self.settings.python is not None:
             return
-        needed = {"torch": "train"}
-        if isinstance(spec, PushSpec | RegisterSpec):
-            needed = {"huggingface_hub": "train"} if isinstance(spec, PushSpec) else {}
-        if isinstance(spec, DataSpec) and spec.model.load_in_4bit:
-            needed["bitsandbytes"] = "quantized"
-        for module, extra in needed.items():
-            if find_spec(module) is None:
+        for library in libraries_of(spec):
+            if find_spec(library) is None:
                 raise MissingExtraError(
-                    f"{module} is not installed.", hint=f'pip install "backpropagate-mcp[{extra}]"'
+                    f"{library} is not installed.", hint=f'pip install "backpropagate-mcp[{EXTRAS[library]}]"'
                 )
 
-    def _stand_in_line(self, run: RunFolder, spec: AnySpec) -> None:
+    def _queue(self, run: RunFolder, spec: AnySpec) -> None:
         try:
-            Line(self.runtime_folder, needs_of(spec).lane).join(run.run_id)
+            DeviceQueue(self.runtime_folder, device_request(spec).queue).join(run.run_id)
         except Exception:
             self.store.delete_unstarted(run)
             raise
@@ -144,10 +140,11 @@ class TrainingService:
             self._could_not_start(run, attempt, f"exit code {code}; {run.log_path} says more")
 
     def _could_not_start(self, run: RunFolder, attempt: int, reason: str) -> None:
-        """Fail a run whose worker came to its end before it took this attempt up."""
+        """Fail a run whose worker exited before it took up this attempt."""
         error = RuntimeFailure(
             f"The run's worker could not start ({reason}).",
-            hint="Check the installation with `backprop info`; BACKPROPAGATE_PYTHON names the interpreter.",
+            hint="Check the installation; BACKPROPAGATE_PYTHON names the interpreter.",
+            next=then("show_settings"),
         )
         self.store.fail_unstarted(run, attempt, error.record())
 
@@ -185,27 +182,27 @@ class TrainingService:
         state = self.store.observe(run)
         if state.status in ENDED:
             before = state
-            state = self.store.reopen(run)
+            state = self.store.requeue(run)
             try:
-                Line(self.runtime_folder, needs_of(run.spec()).lane).join(run.run_id)
+                DeviceQueue(self.runtime_folder, device_request(run.spec()).queue).join(run.run_id)
             except Exception:
-                self.store.conclude(run, before)
+                self.store.finish(run, before)
                 raise
             self._start(run)
         return view(run, state)
 
-    async def go_on(self, run_id: str, steps: int | None = None) -> Submission:
+    async def resume_or_extend(self, run_id: str, steps: int | None = None) -> Submission:
         """Resume a run; or, to take more steps than it had planned, start a new one from its adapter.
 
         Args:
             steps: steps in all, those that the run has taken included; None: as it had planned.
 
         Raises:
-            InputError: there is nothing to go on to.
+            InputError: there is nothing to continue from.
         """
-        return await _in_thread(partial(self._go_on, run_id, steps))
+        return await _in_thread(partial(self._resume_or_extend, run_id, steps))
 
-    def _go_on(self, run_id: str, steps: int | None) -> Submission:
+    def _resume_or_extend(self, run_id: str, steps: int | None) -> Submission:
         before = self._get(run_id)
         spec = self.store.find(before.run_id).spec()
         longer = steps is not None and steps > (before.total_steps or 0)
@@ -213,7 +210,7 @@ class TrainingService:
             return Submission(self._resume(before.run_id).run_id, existing=False)
         if before.status not in ENDED or before.adapter_path is None:
             raise InputError(
-                f"Run {before.run_id} is {before.status} and has no adapter to go on from.",
+                f"Run {before.run_id} is {before.status} and has no adapter to continue from.",
                 hint="Resume it without steps first.",
             )
         training = spec.training.model_copy(update={"steps": steps - before.step})
@@ -242,7 +239,7 @@ class TrainingService:
         views: list[RunView] = []
         unreadable: list[str] = []
         for run, state in self.store.newest(status):
-            if isinstance(state, RunState) and state.kind in HIDDEN_KINDS:
+            if isinstance(state, RunState) and not kind_of(state.kind).listed:
                 continue
             try:
                 if isinstance(state, RunFolderError):
@@ -290,7 +287,7 @@ class TrainingService:
             return view(run, state)
         if not same_host(state.host):
             raise InputError(
-                f"Run {run.run_id} is at work on {state.host}, not on this machine.",
+                f"Run {run.run_id} is running on {state.host}, not on this machine.",
                 hint=f"Cancel it on {state.host}.",
             )
         run.request_cancel(reason)

@@ -10,21 +10,22 @@ from typing import Any, Unpack
 
 from .config.fields import ExportFormat
 from .config.quantizations import note_on_default
+from .config.results import ExportResult, PushResult, TrainResult
 from .config.settings import load_settings
 from .config.specs import TrainArguments, TrainSpec
 from .data.local_source import local_source
 from .errors import InputError
+from .events import Event, Report, ShouldStop, Step, never_stop, no_report
 from .files.output_folder import check_output
 from .files.paths import PathPolicy
 from .logs import configure_logging, logger
 from .models.presets import classify_model
-from .requests.build import export_spec, train_spec
+from .requests.build import export_spec, push_spec, train_spec
 from .requests.dataset_source import named_source, resolved_source
-from .runs.events import Event
 from .runs.folder import RunFolder, RunState, Status
-from .runs.kinds import needs_of
+from .runs.kinds import device_request
 from .runs.store import RunStore
-from .worker.in_process import CarryOut, carry_out_here
+from .worker.in_process import CarryOut, run_in_process
 
 
 @dataclass(frozen=True)
@@ -54,7 +55,7 @@ class Callbacks:
 
 @dataclass(frozen=True)
 class TrainingRun:
-    """What a training came to."""
+    """A training that has ended."""
 
     run_id: str
     status: Status
@@ -124,7 +125,7 @@ class Trainer:
         steps: int | None = None,
         samples: int | None = None,
         callback: Callbacks | None = None,
-        should_stop: Callable[[], bool] = lambda: False,
+        should_stop: ShouldStop = never_stop,
         resume_from: str | None = None,
     ) -> TrainingRun:
         """Fine-tune on a dataset, and record it as a run.
@@ -143,19 +144,19 @@ class Trainer:
             BackpropagateError: the training failed; the run holds the reason too.
             TrainingAbortedError: it was stopped before its first step.
         """
-        from .worker.train import carry_out
+        from .worker import train
 
         if resume_from is None:
             spec = self._spec(dataset, steps, samples)
-            needs_of(spec)  # before there is a run: a GPU may be wanted and not be there
+            device_request(spec)  # before there is a run: a GPU may be wanted and not be there
             run = self._store.create(spec)
         else:
             run = self._store.find(resume_from)
             self._store.observe(run)
-            self._store.reopen(run)
+            self._store.requeue(run)
         recorder = _Recorder(callback or Callbacks())
         started = time.monotonic()
-        state = self._carry_out(carry_out, run, recorder, should_stop)
+        state = self._carry_out(train.run, run, recorder, should_stop)
         self._last = recorder.summary(run, state, time.monotonic() - started)
         return self._last
 
@@ -166,7 +167,7 @@ class Trainer:
         quantization: str | None = None,
         imatrix: bool = False,
         output: str | Path | None = None,
-        should_stop: Callable[[], bool] = lambda: False,
+        should_stop: ShouldStop = never_stop,
     ) -> Export:
         """Export what was trained last, and record that as a run. A GGUF is proven before it gets its name.
 
@@ -183,7 +184,7 @@ class Trainer:
             ExportError: it cannot be exported, or what was written is not the model.
             MissingExtraError: the quantization needs llama-cpp-python.
         """
-        from .worker.export import carry_out
+        from .worker import export
 
         if self._last is None:
             raise InputError("There is nothing to export yet.", hint="Call train() first.")
@@ -201,19 +202,19 @@ class Trainer:
         if note:
             logger().warning(note)
         run = self._store.create(spec)
-        state = self._carry_out(carry_out, run, lambda event: None, should_stop)
-        result = state.result or {}
-        return Export(run.run_id, Path(result["path"]), result["bytes"], result.get("proof", []))
+        state = self._carry_out(export.run, run, no_report, should_stop)
+        assert isinstance(state.result, ExportResult)
+        return Export(run.run_id, Path(state.result.path), state.result.bytes, state.result.proof)
 
     def _carry_out(
         self,
         carry_out: CarryOut,
         run: RunFolder,
-        listener: Callable[[Event], None],
-        should_stop: Callable[[], bool],
+        listener: Report,
+        should_stop: ShouldStop,
     ) -> RunState:
         runtime = self._defaults.runtime_dir
-        return carry_out_here(carry_out, run, self._store, runtime, listener, should_stop)
+        return run_in_process(carry_out, run, self._store, runtime, listener, should_stop)
 
     def save(self, path: str | Path) -> Path:
         """Copy the adapter of the last training to a folder that does not exist yet, or is empty.
@@ -221,7 +222,7 @@ class Trainer:
         Raises:
             InputError: nothing has been trained yet, or the folder is in use.
         """
-        from .worker.save_adapter import copy_adapter
+        from .worker.save_adapter import copy_adapter_folder
 
         if self._last is None:
             raise InputError("There is nothing to save yet.", hint="Call train() first.")
@@ -229,11 +230,11 @@ class Trainer:
         check_output(str(target))
         if target.exists():
             target.rmdir()
-        copy_adapter(self._last.adapter_path, str(target))
+        copy_adapter_folder(self._last.adapter_path, str(target))
         return target
 
     def push_to_hub(self, repo: str, private: bool = True, *, overwrite: bool = False) -> str:
-        """Publish the adapter of the last training on the Hub, with its card; returns its address.
+        """Publish the adapter of the last training on the Hub, with its card, and record that as a run.
 
         The access token comes from HF_TOKEN or `hf auth login`.
 
@@ -246,14 +247,15 @@ class Trainer:
             InputError: nothing has been trained yet.
             HubPushError: the Hub did not take it; says what to do.
         """
-        from .export.hub.published_files import published_files
-        from .export.hub.push import Destination, push
+        from .worker import push
 
         if self._last is None:
             raise InputError("There is nothing to publish yet.", hint="Call train() first.")
-        permit = PathPolicy.for_person(self._defaults.home).permit
-        files = published_files(self._last.adapter_path, permit)
-        return push(files, Destination(repo, private, overwrite), lambda message, share: None).url
+        paths = PathPolicy.for_person(self._defaults.home)
+        spec = push_spec(self._last.run_id, repo, self._store, paths, private=private, overwrite=overwrite)
+        state = self._carry_out(push.run, self._store.create(spec), no_report, never_stop)
+        assert isinstance(state.result, PushResult)
+        return state.result.url
 
     def _spec(
         self, dataset: str | Path | Sequence[str | Path] | None, steps: int | None, samples: int | None
@@ -277,20 +279,21 @@ class _Recorder:
         self._losses: list[float] = []
 
     def __call__(self, event: Event) -> None:
-        if event.kind == "step":
-            self._losses.append(event.get("loss"))
+        if isinstance(event, Step):
+            self._losses.append(event.loss)
         self._callbacks(event)
 
     def summary(self, run: RunFolder, state: RunState, duration_s: float) -> TrainingRun:
-        result = state.result or {}
+        result = state.result
+        assert isinstance(result, TrainResult)
         return TrainingRun(
             run_id=run.run_id,
             status=state.status,
-            steps=result["steps"],
-            total_steps=result["total_steps"],
+            steps=result.steps,
+            total_steps=result.total_steps,
             losses=self._losses,
             adapter_path=run.adapter_path,
             run_folder=run.path,
             duration_s=round(duration_s, 2),
-            answers=result["answers"],
+            answers=[answer.model_dump(exclude_none=True) for answer in result.answers],
         )

@@ -20,10 +20,10 @@ from tiny_lora import change_json
 from backpropagate.training.files.paths import PathPolicy
 from backpropagate.training.requests.build import export_spec
 from backpropagate.training.runs.folder import RunFolder
-from backpropagate.training.runs.recorder import Journal
+from backpropagate.training.runs.recorder import RunRecorder
 from backpropagate.training.runs.store import RunStore
-from backpropagate.training.worker.context import Work
-from backpropagate.training.worker.export import carry_out
+from backpropagate.training.worker import export as export_worker
+from backpropagate.training.worker.context import RunContext
 
 from .hub_stand_in import TOKEN, HubStandIn
 
@@ -164,13 +164,15 @@ def export(home: Path) -> Callable[..., dict[str, Any]]:
             quantization=quantization,
             **arguments,
         )
-        journal = Journal(store, store.create(spec))
+        recorder = RunRecorder(store, store.create(spec))
 
-        def take_turn() -> None:
+        def wait_for_device() -> None:
             meanwhile()
-            journal.running()
+            recorder.running()
 
-        carry_out(Work(journal.run, journal, lambda: journal.phase_name == stop_in, home), take_turn)
-        return journal.run.state().result or {}
+        context = RunContext(recorder.run, recorder, lambda: recorder.phase_name == stop_in, home)
+        export_worker.run(context, wait_for_device)
+        state = recorder.run.state()
+        return {**(state.result.model_dump() if state.result else {}), "warnings": state.warnings}
 
     return carry

@@ -65,14 +65,14 @@ async def end_of(service: TrainingService, run: RunFolder) -> RunView:
 
 DIES = """
 import os, signal, sys
-from backpropagate.training.runs import recorder as journal
+from backpropagate.training.runs.recorder import RunRecorder
 stage = sys.argv.pop()
-tell = journal.Journal.phase
-def phase(self, name, message, **fields):
-    tell(self, name, message, **fields)
-    if name == stage:
+tell = RunRecorder.report
+def report(self, event):
+    tell(self, event)
+    if getattr(event, "phase", None) == stage:
         os.kill(os.getpid(), signal.SIGKILL)
-journal.Journal.phase = phase
+RunRecorder.report = report
 from backpropagate.training.worker.main import main
 main()
 """

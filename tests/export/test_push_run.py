@@ -63,8 +63,8 @@ async def test_a_push_is_a_run_that_shows_its_bytes_and_writes_no_token_down(
     view = await end_of(service, run)
     assert view.status is Status.COMPLETED, view.error
     assert view.kind == "push" and view.summary and f"{hub.endpoint}/{REPO} (private)" in view.summary
-    assert view.result["commit"] == hub.repositories[REPO].head
-    told = [str(event.get("message")) for event in events_of(run)]
+    assert view.result.commit == hub.repositories[REPO].head
+    told = [str(getattr(event, "message", None)) for event in events_of(run)]
     assert any("uploaded adapter_model.safetensors: 0.0 of 0.0 MB" in message for message in told)
     written = [path for path in home.rglob("*") if path.is_file()]
     assert len(written) > 10

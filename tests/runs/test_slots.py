@@ -6,13 +6,13 @@ import subprocess
 import sys
 from pathlib import Path
 
-from backpropagate.training.runs.device_queue import Line
+from backpropagate.training.runs.device_queue import DeviceQueue
 
 HOLD = """
 import sys
 from pathlib import Path
-from backpropagate.training.runs.device_queue import Line
-line = Line(Path(sys.argv[1]), "cpu")
+from backpropagate.training.runs.device_queue import DeviceQueue
+line = DeviceQueue(Path(sys.argv[1]), "cpu")
 line.join("b"); line.hold_place("b")
 if sys.argv[2] == "take":
     line.leave("b"); assert line.take_unless_busy(["cpu"])
@@ -41,8 +41,8 @@ def end(process: subprocess.Popen[str]) -> None:
     process.communicate()
 
 
-def in_line(folder: Path, run_id: str, lane: str = "cpu") -> Line:
-    line = Line(folder, lane)
+def in_line(folder: Path, run_id: str, lane: str = "cpu") -> DeviceQueue:
+    line = DeviceQueue(folder, lane)
     line.join(run_id)
     line.hold_place(run_id)
     return line

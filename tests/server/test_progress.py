@@ -10,7 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from backpropagate.server.progress import ProgressStream
-from backpropagate.training.runs.events import Event
+from backpropagate.training.events import EVENTS, Event
 
 pytestmark = pytest.mark.anyio
 
@@ -32,7 +32,7 @@ class Client:
 
 
 def event(kind: str, **fields: Any) -> Event:
-    return Event(1, "2026-01-01T00:00:00.000Z", kind, fields)
+    return EVENTS[kind](seq=1, t="2026-01-01T00:00:00.000Z", **fields)
 
 
 def step(number: int, total: int = 1000) -> Event:

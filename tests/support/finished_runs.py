@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
+from backpropagate.training.config.results import read_result
 from backpropagate.training.config.specs import AnySpec
 from backpropagate.training.runs.folder import RunFolder, Status
 from backpropagate.training.runs.identity import now
@@ -15,6 +16,7 @@ def finished_run(
 ) -> RunFolder:
     """A run of this spec with this result."""
     run = store.create(spec)
-    ended = {"status": status, "result": result, "started_at": now(), "ended_at": now()}
-    store.conclude(run, run.state().model_copy(update=ended))
+    told = read_result(spec.kind, result) if result else None
+    ended = {"status": status, "result": told, "started_at": now(), "ended_at": now()}
+    store.finish(run, run.state().model_copy(update=ended))
     return run

@@ -9,9 +9,10 @@ from collections.abc import Callable
 from pathlib import Path
 
 from backpropagate.training.config.specs import TrainSpec
+from backpropagate.training.events import Event, Phase, Step
 from backpropagate.training.requests.build import train_spec
-from backpropagate.training.runs.device_queue import Line
-from backpropagate.training.runs.events import Event, read_events
+from backpropagate.training.runs.device_queue import DeviceQueue
+from backpropagate.training.runs.event_log import read_events
 from backpropagate.training.runs.folder import RunFolder
 
 PATIENCE_S = 120.0
@@ -29,14 +30,20 @@ def events_of(run: RunFolder) -> list[Event]:
     return read_events(run.events_path)[0]
 
 
+def phases_of(run: RunFolder) -> list[str]:
+    return [event.phase for event in events_of(run) if isinstance(event, Phase)]
+
+
+def steps_of(run: RunFolder) -> list[Step]:
+    return [event for event in events_of(run) if isinstance(event, Step)]
+
+
 def wait_for_phase(run: RunFolder, phase: str) -> None:
-    wait_until(lambda: any(event.get("phase") == phase for event in events_of(run)), f"phase {phase}")
+    wait_until(lambda: phase in phases_of(run), f"phase {phase}")
 
 
 def wait_for_step(run: RunFolder, step: int) -> None:
-    wait_until(
-        lambda: any(e.kind == "step" and e.get("step") >= step for e in events_of(run)), f"step {step}"
-    )
+    wait_until(lambda: any(event.step >= step for event in steps_of(run)), f"step {step}")
 
 
 def kill_worker(run: RunFolder) -> None:
@@ -46,9 +53,9 @@ def kill_worker(run: RunFolder) -> None:
     os.kill(pid, signal.SIGKILL if os.name != "nt" else signal.SIGTERM)
 
 
-def busy_device(runtime: Path) -> Line:
+def busy_device(runtime: Path) -> DeviceQueue:
     """Takes the CPU's slot, as a long run of somebody else's would; `release()` gives it back."""
-    line = Line(runtime, "cpu")
+    line = DeviceQueue(runtime, "cpu")
     assert line.take_unless_busy(["cpu"]) == "cpu"
     return line
 

@@ -11,9 +11,10 @@ from pathlib import Path
 import pytest
 from safetensors.numpy import load_file
 from small_disk import needs_small_disk, small_disk
-from waiting import events_of, kill_worker, small_spec, wait_for_step
+from waiting import events_of, kill_worker, small_spec, steps_of, wait_for_step
 
 from backpropagate import Trainer
+from backpropagate.training.config.results import TrainResult
 from backpropagate.training.engine.loop.checkpoints import damage as damage_of
 from backpropagate.training.errors import DatasetError, InputError
 from backpropagate.training.runs.folder import RunFolder, Status
@@ -31,7 +32,11 @@ async def end_of(service: TrainingService, run_id: str) -> Status:
 
 def losses(run: RunFolder) -> dict[int, float]:
     """Of each step; a step that was done again counts as it was done last."""
-    return {event.get("step"): event.get("loss") for event in events_of(run) if event.kind == "step"}
+    return {
+        getattr(event, "step", None): getattr(event, "loss", None)
+        for event in events_of(run)
+        if event.kind == "step"
+    }
 
 
 def weights(run: RunFolder) -> dict[str, list[float]]:
@@ -86,7 +91,7 @@ def test_a_cancelled_run_goes_on_as_a_new_attempt_though_the_data_has_changed_me
     resumed = trainer.train(resume_from=run.run_id)
     assert resumed.run_id == run.run_id and resumed.status is Status.COMPLETED
     assert run.state().attempt == 2
-    steps = [event.get("step") for event in events_of(run) if event.kind == "step"]
+    steps = [event.step for event in steps_of(run)]
     assert steps == list(range(1, 41)), "no step is left out, and none done twice"
 
 
@@ -119,9 +124,10 @@ async def test_a_damaged_checkpoint_is_noticed_and_the_one_before_it_used(
     file.write_bytes(content)
     await service.resume(run.run_id)
     assert await end_of(service, run.run_id) is Status.COMPLETED
-    result = run.state().result or {}
-    assert result["resumed_from"] == step_of(before)
-    assert any(f"step {step_of(newest)} is damaged" in warning for warning in result["warnings"]), result
+    state = run.state()
+    assert isinstance(state.result, TrainResult)
+    assert state.result.resumed_from == step_of(before)
+    assert any(f"step {step_of(newest)} is damaged" in warning for warning in state.warnings), state
     assert losses(run) == losses(calm) and weights(run) == weights(calm)
 
 
@@ -148,7 +154,7 @@ async def test_a_disk_that_is_full_at_a_checkpoint_fails_the_run_which_goes_on_w
         resize("8m")
         await service.resume(run.run_id)
         assert await end_of(service, run.run_id) is Status.COMPLETED
-        assert (run.state().result or {})["resumed_from"] == 10
+        assert run.state().result.resumed_from == 10
         assert losses(run) == losses(calm) and weights(run) == weights(calm)
 
 
@@ -158,7 +164,7 @@ async def test_more_steps_than_planned_make_a_new_run_from_the_adapter(
     first = a_trainer(tiny_model).train(dataset, steps=4)
     with pytest.raises(InputError, match="has completed"):
         await service.resume(first.run_id)
-    longer = await service.go_on(first.run_id, steps=6)
+    longer = await service.resume_or_extend(first.run_id, steps=6)
     assert longer.run_id != first.run_id
     assert await end_of(service, longer.run_id) is Status.COMPLETED
     run = service.store.find(longer.run_id)
@@ -171,8 +177,8 @@ def test_the_engine_can_be_chosen_and_the_result_says_why(
 ) -> None:
     for engine, name in (("auto", "packed"), ("autograd", "autograd"), ("trl", "trl")):
         run = a_trainer(tiny_model, engine=engine).train(dataset, steps=2)
-        result = service.store.find(run.run_id).state().result or {}
-        assert result["engine"] == name and result["engine_reason"] and result["eval_loss"] > 0
+        result = service.store.find(run.run_id).state().result
+        assert result.engine == name and result.engine_reason and result.eval_loss > 0
 
 
 def test_early_stopping_keeps_the_best_adapter_and_the_run_completes(
@@ -180,6 +186,6 @@ def test_early_stopping_keeps_the_best_adapter_and_the_run_completes(
 ) -> None:
     trainer = a_trainer(tiny_model, eval_every=2, patience=2, learning_rate=0.5, max_grad_norm=0.0)
     run = trainer.train(dataset, steps=60)
-    result = service.store.find(run.run_id).state().result or {}
+    result = service.store.find(run.run_id).state().result
     assert run.status is Status.COMPLETED and run.steps < 60
-    assert result["outcome"] == "early_stopped" and result["best_step"] <= run.steps - 4
+    assert result.outcome == "early_stopped" and result.best_step <= run.steps - 4

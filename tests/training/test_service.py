@@ -10,8 +10,8 @@ import pytest
 from small_disk import needs_small_disk, small_disk
 from waiting import (
     busy_device,
-    events_of,
     kill_worker,
+    phases_of,
     small_spec,
     wait_for_phase,
     wait_for_step,
@@ -237,7 +237,7 @@ async def test_a_failed_run_never_answers_an_equal_request(
     assert (
         view.error and view.error.code == "INPUT_DATASET_PARSE_FAILED" and "bad.jsonl:3" in view.error.message
     )
-    assert not any(e.get("phase") == "loading" for e in events_of(folder_of(service, first.run_id)))
+    assert "loading" not in phases_of(folder_of(service, first.run_id))
     second = await service.submit(spec, find_equal=True)
     assert second.run_id != first.run_id
     await end_of(service, second.run_id)
@@ -372,7 +372,7 @@ async def test_any_unique_part_of_an_id_finds_a_run(
     monkeypatch.setattr(service, "_start", lambda run: None)
     ids = [(await service.submit(small_spec(dataset, tiny_model, seed=seed))).run_id for seed in range(2)]
     assert (await service.get(ids[0][-4:])).run_id == ids[0]
-    with pytest.raises(RunNotFoundError, match="fits 2 runs"):
+    with pytest.raises(RunNotFoundError, match="matches 2 runs"):
         await service.get("tiny-llama")
     with pytest.raises(RunNotFoundError, match="nonsense"):
         await service.get("nonsense")

@@ -10,8 +10,9 @@ import pytest
 from waiting import busy_device
 
 from backpropagate import Callbacks, Trainer, inspect_dataset
+from backpropagate.training.config.results import TrainResult
 from backpropagate.training.errors import DatasetParseError, InputError
-from backpropagate.training.runs.events import Event
+from backpropagate.training.events import Event
 from backpropagate.training.runs.folder import Status
 from backpropagate.training.service import TrainingService
 
@@ -45,7 +46,7 @@ def test_it_trains_on_a_list_of_files(service: TrainingService, tiny_model: Path
         file.write_text(f'{{"prompt": "Number {number}?", "completion": "Yes"}}\n')
     run = a_trainer(tiny_model).train([str(files[0]), files[1]], steps=1)
     result = service.store.observe(service.store.find(run.run_id)).result
-    assert result and result["rows"] == 2
+    assert isinstance(result, TrainResult) and result.rows == 2
     assert inspect_dataset(files).files == ["a.jsonl", "b.jsonl"]
 
 

@@ -14,7 +14,7 @@ import pytest
 from waiting import events_of, kill_worker, small_spec, wait_until
 
 from backpropagate import Callbacks, Trainer
-from backpropagate.training.runs.events import Event
+from backpropagate.training.events import Event
 from backpropagate.training.runs.folder import RunFolder, Status
 from backpropagate.training.service import TrainingService
 
@@ -70,7 +70,8 @@ def a_trainer(model: Path, **settings: object) -> Trainer:
 
 
 def result_of(run: RunFolder) -> dict[str, object]:
-    return run.state().result or {}
+    result = run.state().result
+    return result.model_dump() if result else {}
 
 
 def test_unsloth_trains_on_the_same_examples_and_leaves_a_plain_adapter(
@@ -85,7 +86,7 @@ def test_unsloth_trains_on_the_same_examples_and_leaves_a_plain_adapter(
     # B is zero at first, so the first loss depends on the examples alone; the second already on a step.
     assert run.losses == pytest.approx(own.losses, rel=1e-2)
     assert run.losses[0] == pytest.approx(own.losses[0], rel=1e-4)
-    assert [event.get("step") for event in events_of(folder) if event.kind == "eval"] == [2, 4]
+    assert [getattr(event, "step", None) for event in events_of(folder) if event.kind == "eval"] == [2, 4]
 
     from peft import PeftModel
     from transformers import AutoModelForCausalLM
@@ -160,7 +161,7 @@ def test_without_unsloth_our_own_engine_trains_and_the_run_says_why(
     result = result_of(folder)
     assert run.status is Status.COMPLETED and len(run.losses) == 2
     assert result["engine"] == "packed" and reason in str(result["engine_reason"])
-    warnings = [event.get("message") for event in events_of(folder) if event.kind == "warning"]
+    warnings = [getattr(event, "message", None) for event in events_of(folder) if event.kind == "warning"]
     assert any("instead of Unsloth" in warning and reason in warning for warning in warnings), warnings
 
 

@@ -275,6 +275,9 @@ class PushSpec(Spec):
 AnySpec = TrainSpec | InspectSpec | ExportSpec | RegisterSpec | PushSpec
 """The spec of any run."""
 
+KindName = Literal["train", "inspect", "export", "register", "push"]
+"""The kinds of run; `runs.kinds` has a row for each."""
+
 GROUPS: dict[str, type[Group]] = {
     "model": ModelGroup,
     "data": DataGroup,

@@ -7,9 +7,11 @@ from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 
+from ..config.results import ExportResult
 from ..config.specs import ExportSpec, TrainSpec
 from ..errors import InputError, RunFolderError
 from ..files.paths import PathPolicy
+from ..next_step import then
 from ..runs.folder import RunFolder, RunState, Status
 from ..runs.store import RunStore
 
@@ -53,7 +55,7 @@ def gguf_subject(source: str, store: RunStore, paths: PathPolicy) -> GgufSubject
 def _file(source: str, store: RunStore, paths: PathPolicy) -> GgufSubject:
     path = Path(paths.resolve(source, "path"))
     if not path.is_file():
-        raise InputError(f"path: there is no file {path}.", hint="Give the path that export_gguf has told.")
+        raise InputError(f"path: there is no file {path}.", hint="Give the path that the export returned.")
     return GgufSubject(path, next((spec.run for spec, written in _exports(store) if written == path), None))
 
 
@@ -62,7 +64,8 @@ def _export_of(run: RunFolder, state: RunState) -> Path:
     if path is None:
         raise InputError(
             f"Run {run.run_id} has written no GGUF file ({state.status}).",
-            hint="Give a GGUF export that has completed, or call export_gguf.",
+            hint="Give a GGUF export that has completed, or export the model.",
+            next=then("export", source=...),
         )
     return path
 
@@ -73,7 +76,8 @@ def _newest_export_of(training: RunFolder, store: RunStore) -> Path:
             return path
     raise InputError(
         f"Run {training.run_id} has not been exported to a GGUF file yet.",
-        hint="Call export_gguf for it first, then register_ollama again.",
+        hint="Export it first, then register it again.",
+        next=then("export", source=training.run_id),
     )
 
 
@@ -90,6 +94,6 @@ def _exports(store: RunStore) -> Iterator[tuple[ExportSpec, Path]]:
 
 def _written_by(state: RunState) -> Path | None:
     """The GGUF file that an export has written, if it is still there."""
-    path = Path(str((state.result or {}).get("path", "")))
+    path = Path(state.result.path if isinstance(state.result, ExportResult) else "")
     written = state.status is Status.COMPLETED and path.suffix == SUFFIX and path.is_file()
     return path.resolve() if written else None

@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from pathlib import Path
 
+from ..config.results import ExportResult
 from ..config.specs import ExportSpec, TrainSpec
 from ..errors import InputError
 from ..files.paths import PathPolicy
@@ -49,9 +50,9 @@ def _of_run(run: RunFolder) -> PushSource:
     if isinstance(spec, TrainSpec) and run.adapter_path.is_dir():
         return PushSource(run.adapter_path, run.run_id)
     if isinstance(spec, ExportSpec):
-        path = (run.state().result or {}).get("path")
-        if path and Path(path).is_dir():
-            return PushSource(Path(path), spec.run)
+        result = run.state().result
+        if isinstance(result, ExportResult) and Path(result.path).is_dir():
+            return PushSource(Path(result.path), spec.run)
     raise InputError(
         f"Run {run.run_id} ({spec.kind}) holds neither an adapter nor a merged model.",
         hint="Push a training that has completed, or an export with format merged or lora.",

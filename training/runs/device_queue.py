@@ -12,6 +12,7 @@ import os
 import time
 from collections.abc import Sequence
 from pathlib import Path
+from typing import NamedTuple
 
 from platformdirs import user_state_path
 
@@ -29,19 +30,35 @@ def default_runtime_folder() -> Path:
     return user_state_path("backpropagate", appauthor=False) / "slots"
 
 
-class Line:
-    """The line of runs that wait for a device of one kind, and these devices' slots.
+class DeviceRequest(NamedTuple):
+    """What a run waits for.
+
+    Args:
+        queue: `cuda` or `cpu` for work on a device, `short` for what does not wait behind it.
+        slots: of which it needs one: GPU UUIDs, `cpu`, or the numbered places of the short queue.
+    """
+
+    queue: str
+    slots: list[str]
+
+    @property
+    def needs_device(self) -> bool:
+        return self.queue != "short"
+
+
+class DeviceQueue:
+    """The runs that wait for a device of one kind, and these devices' slots.
 
     Args:
         folder: where the locks lie; see `default_runtime_folder`.
-        lane: the kind of device, `cpu` or `cuda`: one line for each.
+        queue: the kind of device, `cpu` or `cuda`: one queue for each.
     """
 
-    def __init__(self, folder: Path, lane: str) -> None:
+    def __init__(self, folder: Path, queue: str) -> None:
         self._folder = folder / machine()
-        self._tickets = self._folder / f"{lane}-tickets"
+        self._tickets = self._folder / f"{queue}-tickets"
         self._tickets.mkdir(parents=True, exist_ok=True, mode=0o700)
-        self._gate = Lock(self._folder / f"{lane}-gate.lock")
+        self._gate = Lock(self._folder / f"{queue}-gate.lock")
         self._held: list[Lock] = []
         self._place: Lock | None = None
 

@@ -1,7 +1,7 @@
 """One run's folder and its state.
 
 spec.json    what was asked; never changes          state.json   status, times, result or error
-plan.json    what that came to, with reasons        events.jsonl what happened
+plan.json    every choice made, with reasons       events.jsonl what happened
 adapter/     the result                             worker.lock  held while a worker lives
 control.json what others ask of the worker          worker.log   what libraries printed
 """
@@ -12,13 +12,15 @@ import shutil
 from contextlib import suppress
 from enum import StrEnum
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any
 
-from pydantic import BaseModel, ConfigDict, ValidationError
+from pydantic import BaseModel, ConfigDict, Discriminator, ValidationError, model_validator
 
-from ..config.specs import AnySpec, read_spec
+from ..config.results import AnyResult
+from ..config.specs import AnySpec, KindName, read_spec
 from ..errors import ErrorRecord, RunFolderError
 from ..files.atomic_json import read_json, write_json
+from ..next_step import then
 from .locks import Lock
 
 
@@ -38,12 +40,17 @@ ENDED = FINISHED | {Status.INTERRUPTED}
 
 
 class RunState(BaseModel):
-    """state.json. `pid` is for people: nothing is ever done to a process by its number."""
+    """state.json. `pid` is for people: nothing is ever done to a process by its number.
+
+    Args:
+        result: of the run's kind; None until there is one.
+        warnings: what the run has warned of, once it has ended.
+    """
 
     model_config = ConfigDict(frozen=True, extra="ignore")
 
     format_version: int = 1
-    kind: str = "train"
+    kind: KindName = "train"
     status: Status
     attempt: int = 1
     host: str
@@ -54,8 +61,21 @@ class RunState(BaseModel):
     queued_at: str | None = None
     started_at: str | None = None
     ended_at: str | None = None
-    result: dict[str, Any] | None = None
+    result: Annotated[AnyResult, Discriminator("kind")] | None = None
+    warnings: list[str] = []
     error: ErrorRecord | None = None
+
+    @model_validator(mode="before")
+    @classmethod
+    def _read_older_form(cls, record: Any) -> Any:
+        """Version 0.1 had no `kind` in the result, and the warnings in it."""
+        if not isinstance(record, dict) or not isinstance(record.get("result"), dict):  # pyright: ignore[reportUnknownMemberType]
+            return record  # pyright: ignore[reportUnknownVariableType]
+        values: dict[str, Any] = {"warnings": [], **record}  # pyright: ignore[reportUnknownArgumentType]
+        result: dict[str, Any] = dict(values["result"])
+        values["warnings"] = values["warnings"] or result.pop("warnings", [])
+        values["result"] = {"kind": values.get("kind", "train"), **result} if result else None
+        return values
 
 
 class RunFolder:
@@ -159,10 +179,11 @@ class RunFolder:
 
     def _unreadable(self, name: str, error: Exception) -> RunFolderError:
         if not self.path.is_dir():
-            return RunFolderError(f"Run {self.run_id} has been removed.", hint="list_runs shows the others.")
+            return RunFolderError(f"Run {self.run_id} has been removed.", next=then("list_runs"))
         return RunFolderError(
             f"{self.path / name} cannot be read ({_first_line(error)}).",
-            hint=f"Restore the file, or remove the folder with `backprop prune {self.run_id}`.",
+            hint="Restore the file, or remove the run.",
+            next=then("delete", run_id=self.run_id),
             cause=error,
         )
 

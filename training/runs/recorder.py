@@ -1,4 +1,4 @@
-"""What the process that carries a run out writes down: its phases, its steps, its end."""
+"""What the process that carries a run out records: events, state, result."""
 
 from __future__ import annotations
 
@@ -9,11 +9,13 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+from ..config.results import AnyResult
 from ..errors import BackpropagateError, DiskFullError, ErrorRecord, MissingExtraError, RuntimeFailure
+from ..events import Done, Event, Failed, Phase, Step, Warned
 from ..files.atomic_json import is_disk_full
 from ..logs import logger
 from ..redact import cleaned, scrub
-from .events import Event, EventLog, read_events
+from .event_log import EventLog, read_events
 from .folder import FINISHED, RunFolder, RunState, Status
 from .identity import boot_id, host, now
 from .store import RunStore
@@ -22,7 +24,7 @@ TRAIN_MODULES = frozenset({"torch", "transformers", "peft", "trl", "datasets", "
 BALLAST_BYTES = 64 * 1024  # given back when the disk is full, so that the end can still be written
 
 
-class Journal:
+class RunRecorder:
     """The one writer of a run. Made by the holder of the run's lock.
 
     Every method may be called from any thread; nothing is written after the end.
@@ -57,30 +59,39 @@ class Journal:
         """Say that the run's turn has come."""
         self._change(status=Status.RUNNING, started_at=now())
 
-    def phase(self, name: str, message: str, **fields: Any) -> None:
-        self.event("phase", phase=name, message=message, **fields)
+    def report(self, event: Event) -> None:
+        """Record an event of the work."""
+        match event:
+            case Phase(phase=phase):
+                self.phase_name = phase
+            case Warned(message=message):
+                self.log.warning("run_warning", message=message)
+                self._warnings.append(cleaned(message))
+            case Step(loss=loss) if self.first_loss is None:
+                self.first_loss = loss
+            case _:
+                pass
+        with self._lock:
+            if self.finished:
+                return
+            event = self._events.append(event)
+        if self._listener:
+            self._listener(event)
 
-    def event(self, kind: str, **fields: Any) -> None:
-        if kind == "phase":
-            self.phase_name = fields["phase"]
-        if kind == "warning":
-            self._warnings.append(cleaned(fields["message"]))
-        if kind == "step" and self.first_loss is None:
-            self.first_loss = fields["loss"]
-        self._append(kind, **fields)
+    def phase(self, phase: str, message: str) -> None:
+        self.report(Phase(phase=phase, message=message))
 
-    def warning(self, message: str, **fields: Any) -> None:
-        self.log.warning("run_warning", message=message)
-        self.event("warning", message=message, **fields)
+    def warn(self, message: str) -> None:
+        self.report(Warned(message=message))
 
-    def keep(self, result: dict[str, Any]) -> None:
-        """Write the result down early: if the worker dies from here on, the run has not failed."""
+    def keep(self, result: AnyResult) -> None:
+        """Record the result early: if the worker dies from here on, the run has not failed."""
         self._change(result=result)
 
-    def completed(self, result: dict[str, Any]) -> None:
+    def completed(self, result: AnyResult) -> None:
         self._finish(Status.COMPLETED, result, None)
 
-    def cancelled(self, result: dict[str, Any] | None) -> None:
+    def cancelled(self, result: AnyResult | None) -> None:
         self._finish(Status.CANCELLED, result, None)
 
     def failed(self, error: BaseException) -> None:
@@ -92,53 +103,48 @@ class Journal:
     def finished(self) -> bool:
         return self._state.status in FINISHED
 
-    def _append(self, kind: str, **fields: Any) -> None:
-        with self._lock:
-            if self.finished:
-                return
-            event = self._events.append(kind, **fields)
-        if self._listener:
-            self._listener(event)
-
     def _change(self, **fields: Any) -> None:
         with self._lock:
             self._state = self._state.model_copy(update=fields)
             self.run.write_state(self._state)
 
-    def _finish(self, status: Status, result: dict[str, Any] | None, error: ErrorRecord | None) -> None:
+    def _finish(self, status: Status, result: AnyResult | None, error: ErrorRecord | None) -> None:
         with self._lock:
             if self.finished:
                 return
-            result = {**(result or self._state.result or {}), "warnings": self._warnings}
             end = self._state.model_copy(
-                update={"status": status, "result": result, "error": error, "ended_at": now()}
+                update={
+                    "status": status,
+                    "result": result or self._state.result,
+                    "warnings": self._warnings,
+                    "error": error,
+                    "ended_at": now(),
+                }
             )
             try:
-                self._write_end(end)
+                last = self._write_end(end)
             except OSError as cause:
                 if not is_disk_full(cause) and not isinstance(cause, DiskFullError):
                     raise
                 self._ballast.unlink(missing_ok=True)
-                self._write_end(end)
+                last = self._write_end(end)
             self._ballast.unlink(missing_ok=True)
             self.log.info("run_ended", status=status.value)
         if self._listener:
-            self._listener(Event(0, now(), "error" if error else "done", {"status": status.value}))
+            self._listener(last)
 
-    def _write_end(self, end: RunState) -> None:
-        """The event first: whoever sees the new state then finds the whole story."""
-        kind = "error" if end.error else "done"
-        fields: dict[str, Any] = {"status": end.status.value}
-        if end.error:
-            fields["error"] = end.error.model_dump()
-        self._events.append(kind, **fields)
-        self._state = self._store.conclude(self.run, end)
+    def _write_end(self, end: RunState) -> Event:
+        """The event first: whoever sees the new state then finds all events."""
+        ended = Failed(error=end.error) if end.error else Done(status=end.status.value)
+        event = self._events.append(ended)
+        self._state = self._store.finish(self.run, end)
+        return event
 
 
 def _first_loss(run: RunFolder) -> float | None:
     """Of an earlier attempt."""
     events, _ = read_events(run.events_path)
-    return next((event.get("loss") for event in events if event.kind == "step"), None)
+    return next((event.loss for event in events if isinstance(event, Step)), None)
 
 
 class StepClock:

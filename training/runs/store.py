@@ -14,6 +14,7 @@ from contextlib import suppress
 from pathlib import Path
 from typing import NamedTuple
 
+from ..config.results import TrainResult
 from ..config.specs import AnySpec
 from ..errors import (
     ErrorRecord,
@@ -22,18 +23,22 @@ from ..errors import (
     RunFolderError,
     RunInterruptedError,
     RunNotFoundError,
+    StateError,
 )
+from ..events import Queued
 from ..files.atomic_json import disk_full, is_disk_full, read_json, sync_folder, write_json
-from .events import EventLog
+from ..next_step import then
+from .event_log import EventLog
 from .folder import ENDED, FINISHED, RunFolder, RunState, Status
 from .identity import boot_id, host, new_run_id, now, same_host, seconds_since
+from .kinds import KINDS, kind_of
 from .locks import Lock, is_free
 
 EQUAL_WINDOW_S = 120.0  # a completed run answers the same request for this long
 ABANDONED_S = 3600.0
-OLD_S = 30 * 24 * 3600.0  # inspections, which no list shows, are removed at this age
+OLD_S = 30 * 24 * 3600.0  # runs of a lasting kind, which no list shows, are removed at this age
 LEAVING_S = 5.0
-LASTING = frozenset({"inspect"})  # kinds whose result holds as long as what was asked and the data do
+LASTING = [kind.name for kind in KINDS.values() if kind.lasting]
 PREPARING = ".new-"
 
 
@@ -78,7 +83,7 @@ class RunStore:
                     kind=spec.kind, status=Status.QUEUED, host=host(), boot_id=boot_id(), created_at=now()
                 )
             )
-            EventLog(part.events_path).append("queued", run_id=run.run_id)
+            EventLog(part.events_path).append(Queued(run_id=run.run_id))
             marker.touch()
             sync_folder(self._active)
             part.path.rename(run.path)
@@ -151,7 +156,7 @@ class RunStore:
             return not run.cancel_requested()
         if state.status is not Status.COMPLETED or state.ended_at is None or not _still_there(state):
             return False
-        return state.kind in LASTING or seconds_since(state.ended_at) < EQUAL_WINDOW_S
+        return kind_of(state.kind).lasting or seconds_since(state.ended_at) < EQUAL_WINDOW_S
 
     # --- find and list ------------------------------------------------------------------------------
     def find(self, part: str) -> RunFolder:
@@ -167,9 +172,9 @@ class RunStore:
         if len(found) == 1:
             return RunFolder(self.runs / found[0])
         if not found:
-            raise RunNotFoundError(f"There is no run {part!r}.", hint="list_runs shows the runs there are.")
+            raise RunNotFoundError(f"There is no run {part!r}.", next=then("list_runs"))
         raise RunNotFoundError(
-            f"{part!r} fits {len(found)} runs: {', '.join(found[:5])}{' …' if len(found) > 5 else ''}.",
+            f"{part!r} matches {len(found)} runs: {', '.join(found[:5])}{' …' if len(found) > 5 else ''}.",
             hint="Give more of the id.",
         )
 
@@ -201,7 +206,7 @@ class RunStore:
             state = run.state()
             if state.attempt == attempt and state.status is Status.QUEUED and state.pid is None:
                 failed = {"status": Status.FAILED, "error": error, "ended_at": now()}
-                self.conclude(run, state.model_copy(update=failed))
+                self.finish(run, state.model_copy(update=failed))
         finally:
             lock.release()
 
@@ -213,15 +218,17 @@ class RunStore:
             age = time.time() - entry.stat().st_mtime
             if entry.name.startswith(PREPARING) and age > ABANDONED_S:
                 shutil.rmtree(entry, ignore_errors=True)
-            elif "-inspect-" in entry.name and age > OLD_S:
-                self._remove_old_inspection(RunFolder(entry))
+            elif age > OLD_S and any(
+                f"-{kind.name}-" in entry.name for kind in KINDS.values() if kind.lasting
+            ):
+                self._remove_if_lasting(RunFolder(entry))
         for marker in self._active.iterdir() if self._active.is_dir() else ():
             if not (self.runs / marker.name).exists() and time.time() - marker.stat().st_mtime > ABANDONED_S:
                 marker.unlink(missing_ok=True)
 
-    def _remove_old_inspection(self, run: RunFolder) -> None:
-        with suppress(RunFolderError, InputError, OSError):
-            if run.state().kind == "inspect":
+    def _remove_if_lasting(self, run: RunFolder) -> None:
+        with suppress(StateError, InputError, OSError):
+            if kind_of(run.state().kind).lasting:
                 self.delete(run)
 
     def unfinished(self) -> list[RunFolder]:
@@ -235,7 +242,7 @@ class RunStore:
             return []
         return sorted((e.name for e in self._active.iterdir() if (self.runs / e.name).is_dir()), reverse=True)
 
-    # --- tell the truth -----------------------------------------------------------------------------
+    # --- observe and end -----------------------------------------------------------------------------
     def observe(self, run: RunFolder) -> RunState:
         """The run's state as it is, not as it was last written: a dead worker's run is interrupted.
 
@@ -252,18 +259,18 @@ class RunStore:
             if state.status in ENDED:
                 return state
             run.discard_parts()
-            return self.conclude(run, _interrupted(state))
+            return self.finish(run, _interrupted(run.run_id, state))
         finally:
             lock.release()
 
-    def conclude(self, run: RunFolder, state: RunState) -> RunState:
+    def finish(self, run: RunFolder, state: RunState) -> RunState:
         """Write how a run ended. Only the holder of the run's lock may."""
         run.write_state(state)
         if state.status in FINISHED:
             (self._active / run.run_id).unlink(missing_ok=True)
         return state
 
-    def reopen(self, run: RunFolder) -> RunState:
+    def requeue(self, run: RunFolder) -> RunState:
         """Queue an ended run again, as its next attempt.
 
         Raises:
@@ -271,12 +278,12 @@ class RunStore:
         """
         lock = run.lock()
         if not lock.try_acquire(LEAVING_S):  # a worker that has written its end may still be leaving
-            raise InputError(f"Run {run.run_id} is at work.", hint="Follow it, or cancel it first.")
+            raise InputError(f"Run {run.run_id} is running.", next=then("cancel", run_id=run.run_id))
         try:
             state = run.state()
             _require_resumable(run, state)
             run.forget_cancel()
-            EventLog(run.events_path).append("queued", attempt=state.attempt + 1)
+            EventLog(run.events_path).append(Queued(attempt=state.attempt + 1))
             (self._active / run.run_id).touch()
             state = state.model_copy(
                 update={
@@ -307,10 +314,11 @@ class RunStore:
             state = self.observe(run)
             if state.status not in ENDED:
                 name = state.host.partition("~")[0]
+                where = "first" if same_host(state.host) else f"on {name} first"
                 raise InputError(
                     f"Run {run.run_id} is {state.status} on {name}.",
-                    hint=f"Cancel it first: `backprop cancel {run.run_id}`"
-                    + ("." if same_host(state.host) else f" on {name}."),
+                    hint=f"Cancel it {where}.",
+                    next=then("cancel", run_id=run.run_id),
                 )
         if lock is not None and not lock.try_acquire():
             raise InputError(f"Run {run.run_id} has a live worker.", hint="Cancel it first.")
@@ -339,10 +347,11 @@ def _require_resumable(run: RunFolder, state: RunState) -> None:
     if state.status is Status.COMPLETED:
         raise InputError(
             f"Run {run.run_id} has completed; there is nothing to resume.",
-            hint="To train on, give more steps: train(resume=…, steps=…).",
+            hint="To continue training, start a run from its adapter with more steps.",
+            next=then("train", resume=run.run_id, steps=...),
         )
     if state.status not in ENDED and state.pid is not None and state.status is Status.QUEUED:
-        raise InputError(f"Run {run.run_id} is queued already.", hint="Follow it with get_run.")
+        raise InputError(f"Run {run.run_id} is queued.", next=then("get_run", run_id=run.run_id))
 
 
 def _worker_is_gone(run: RunFolder, state: RunState) -> bool:
@@ -355,37 +364,40 @@ def _worker_is_gone(run: RunFolder, state: RunState) -> bool:
     return is_free(run.lock_path)
 
 
-def _interrupted(state: RunState) -> RunState:
-    if state.result is not None:  # the adapter had been saved; only what comes after it is missing
-        warning = "The worker ended after the adapter was saved: a copy or answers may be missing."
-        result = {**state.result, "warnings": [*state.result.get("warnings", []), warning]}
-        cancelled = state.result.get("outcome") == "cancelled"
+def _interrupted(run_id: str, state: RunState) -> RunState:
+    if state.result is not None:  # the adapter is saved; only what comes after it is missing
+        warning = "The worker exited after the adapter was saved: a copy or answers may be missing."
+        cancelled = isinstance(state.result, TrainResult) and state.result.outcome == "cancelled"
         status = Status.CANCELLED if cancelled else Status.COMPLETED
-        return state.model_copy(update={"status": status, "ended_at": now(), "result": result})
+        update = {"status": status, "ended_at": now(), "warnings": [*state.warnings, warning]}
+        return state.model_copy(update=update)
     if state.boot_id != boot_id():
-        message = "The machine was restarted while the run was at work."
+        message = "The machine was restarted during the run."
     else:
         message = (
-            f"The run's worker process (pid {state.pid}) ended without a word: it was killed, "
+            f"The run's worker process (pid {state.pid}) exited unexpectedly: it was killed, "
             "or the machine ran out of memory."
         )
-    error = RunInterruptedError(message, hint=f"Look at worker.log in the run folder. {_way_on(state.kind)}")
+    error = RunInterruptedError(
+        message,
+        hint=f"worker.log in the run folder has details. {_how_to_continue(state.kind)}",
+        next=then("resume", run_id=run_id),
+    )
     return state.model_copy(update={"status": Status.INTERRUPTED, "ended_at": now(), "error": error.record()})
 
 
-def _way_on(kind: str) -> str:
-    if kind != "train":
-        return "Free memory if that ran out, then resume it: it begins again; nothing half-written is left."
+def _how_to_continue(kind: str) -> str:
+    if not kind_of(kind).checkpoints:
+        return "If memory ran out, free some. Resuming starts it again; nothing half-written is left."
     return (
         "If memory ran out, use a smaller batch_size or max_seq_length. "
-        "It can be resumed from its last checkpoint."
+        "Resuming continues from the last checkpoint."
     )
 
 
 def _still_there(state: RunState) -> bool:
     """Whether nobody has removed what a run wrote."""
-    result = state.result or {}
-    return all(Path(result[name]).exists() for name in ("path", "output") if result.get(name))
+    return all(Path(path).exists() for path in (state.result.written if state.result else []))
 
 
 def _new_id(spec: AnySpec) -> str:

@@ -1,49 +1,46 @@
-"""A run as it is shown: one flat record, the same in tools, command line and Python."""
+"""A run as it is shown: what all runs share, and the result of its kind; the same on every surface."""
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Annotated, TypeVar
 
-from pydantic import BaseModel, Field
+from pydantic import BaseModel, Discriminator, Field
 
-from ..config.specs import DataSpec, ExportSpec, RegisterSpec, TrainSpec
+from ..config.results import Answer, AnyResult, TrainResult
+from ..config.specs import AnySpec, DataSpec, ExportSpec, KindName, TrainSpec
 from ..errors import ErrorRecord, RunFolderError
+from ..events import Evaluated, Event, Phase, Step, Warned
+from ..next_step import Next
 from ..redact import cleaned
-from .events import Event, latest_events
+from .event_log import latest_events
 from .folder import RunFolder, RunState, Status
+from .next_steps import next_step_of
 
+EventType = TypeVar("EventType", bound=Event)
 
-class Answer(BaseModel):
-    """One question with its answers: before and after the training, and in Ollama. A model's text: data."""
-
-    question: str
-    before: str | None = None
-    after: str | None = None
-    in_ollama: str | None = None
+WARNINGS_SHOWN = 10
 
 
 class RunView(BaseModel):
     """One run."""
 
     run_id: str
-    kind: str
+    kind: KindName
     status: Status
-    model: str
-    dataset: str | list[str] | None
-    parent: str | None = Field(None, description="The run from whose adapter this one went on.")
-    training: str | None = Field(None, description="The training whose model is exported.")
+    model: str = Field(description="The model that the run is about, or the name or repository it writes.")
+    dataset: str | list[str] | None = None
+    parent: str | None = Field(None, description="The run whose adapter this one started from.")
+    training: str | None = Field(None, description="The training run whose model is exported.")
     phase: str | None = Field(None, description="What a live run is doing.")
     step: int = 0
     total_steps: int | None = None
     loss: float | None = Field(None, description="Training loss of the last step.")
-    tokens_per_s: float | None = None
-    eta_s: float | None = Field(None, description="Estimated seconds left.")
     first_loss: float | None = None
     eval_loss: float | None = Field(None, description="Loss on the held-out rows.")
-    eval_loss_before: float | None = Field(None, description="The same, of the model as it came.")
-    engine: str | None = Field(None, description="The engine that trained, and why that one.")
+    eval_loss_before: float | None = Field(None, description="The same, of the base model.")
+    tokens_per_s: float | None = None
+    eta_s: float | None = Field(None, description="Estimated seconds left.")
     attempt: int = 1
-    data: str | None = Field(None, description="What became of the dataset's rows.")
     created_at: str
     started_at: str | None = None
     ended_at: str | None = None
@@ -51,18 +48,19 @@ class RunView(BaseModel):
     survives_client: bool = True
     run_folder: str
     adapter_path: str | None = None
-    output: str | None = None
-    path: str | None = Field(None, description="What an export wrote, or a registration reads.")
-    summary: str | None = Field(None, description="What a run that trains nothing came to.")
-    answers: list[Answer] = Field(default_factory=list[Answer])
     warnings: list[str] = Field(default_factory=list[str])
+    result: Annotated[AnyResult, Discriminator("kind")] | None = None
     error: ErrorRecord | None = None
-    result: dict[str, Any] = Field(default_factory=dict[str, Any], exclude=True)
-    next: str | None = None
+    next: Next | None = None
+
+    @property
+    def answers(self) -> list[Answer]:
+        """Questions with a model's answers, if the run asked any."""
+        return self.result.answered if self.result else []
 
 
 def view(run: RunFolder, state: RunState) -> RunView:
-    """The run as its folder tells it; `state` is what `RunStore.observe` found.
+    """The run as its folder describes it; `state` is what `RunStore.observe` found.
 
     Raises:
         RunFolderError: the folder cannot be read.
@@ -72,9 +70,10 @@ def view(run: RunFolder, state: RunState) -> RunView:
         events = latest_events(run.events_path)
     except OSError as error:
         raise RunFolderError(f"{run.events_path} cannot be read ({error}).", cause=error) from error
-    result = state.result or {}
-    step = _last(events, "step")
-    phase = _last(events, "phase")
+    result = state.result
+    trained = result if isinstance(result, TrainResult) else None
+    step, phase = _last(events, Step), _last(events, Phase)
+    has_adapter = run.adapter_path.is_dir()
     return RunView(
         run_id=run.run_id,
         kind=state.kind,
@@ -84,76 +83,53 @@ def view(run: RunFolder, state: RunState) -> RunView:
         parent=spec.parent if isinstance(spec, TrainSpec) else None,
         training=spec.run if isinstance(spec, ExportSpec) else None,
         phase=_phase(state, step, phase),
-        step=step.get("step", 0) if step else 0,
-        total_steps=step.get("total_steps") if step else _planned_steps(run),
-        loss=step.get("loss") if step else None,
-        tokens_per_s=step.get("tokens_per_s") if step else None,
-        eta_s=step.get("eta_s") if step and _is_stepping(state, step, phase) else None,
-        first_loss=result.get("first_loss"),
-        eval_loss=_eval_loss(events, result),
-        eval_loss_before=result.get("eval_loss_before"),
-        engine=_engine(result),
+        step=step.step if step else 0,
+        total_steps=step.total_steps if step else _planned_steps(run, spec),
+        loss=step.loss if step else None,
+        first_loss=trained.first_loss if trained else None,
+        eval_loss=trained.eval_loss if trained else _eval_loss(events),
+        eval_loss_before=trained.eval_loss_before if trained else None,
+        tokens_per_s=step.tokens_per_s if step else None,
+        eta_s=step.eta_s if step and _is_stepping(state, step, phase) else None,
         attempt=state.attempt,
-        data=_data(result),
         created_at=state.created_at,
         started_at=state.started_at,
         ended_at=state.ended_at,
         host=state.host,
         survives_client=state.survives_client,
         run_folder=str(run.path),
-        adapter_path=str(run.adapter_path) if run.adapter_path.is_dir() else None,
-        output=result.get("output"),
-        path=result.get("path", spec.gguf if isinstance(spec, RegisterSpec) else None),
-        summary=result.get("summary"),
-        answers=[Answer.model_validate(answer) for answer in result.get("answers", [])],
-        warnings=_warnings(events, result),
-        error=state.error,
+        adapter_path=str(run.adapter_path) if has_adapter else None,
+        warnings=_warnings(state, events),
         result=result,
+        error=state.error,
+        next=next_step_of(run.run_id, spec, state),
     )
 
 
-def _warnings(events: list[Event], result: dict[str, Any]) -> list[str]:
-    told = [cleaned(str(event.get("message"))) for event in events if event.kind == "warning"]
-    return result.get("warnings", told)[:10]
+def _warnings(state: RunState, events: list[Event]) -> list[str]:
+    seen = [cleaned(event.message) for event in events if isinstance(event, Warned)]
+    return (state.warnings or seen)[:WARNINGS_SHOWN]
 
 
-def _last(events: list[Event], kind: str) -> Event | None:
-    return next((event for event in reversed(events) if event.kind == kind), None)
+def _last(events: list[Event], kind: type[EventType]) -> EventType | None:
+    return next((event for event in reversed(events) if isinstance(event, kind)), None)
 
 
-def _is_stepping(state: RunState, step: Event, phase: Event | None) -> bool:
-    """Whether the last step is of now: not of an attempt before, and not followed by other work."""
+def _is_stepping(state: RunState, step: Step, phase: Phase | None) -> bool:
+    """Whether the last step is current: not of an earlier attempt, and not followed by other work."""
     return state.status is Status.RUNNING and (phase is None or step.seq > phase.seq)
 
 
-def _phase(state: RunState, step: Event | None, phase: Event | None) -> str | None:
+def _phase(state: RunState, step: Step | None, phase: Phase | None) -> str | None:
     if state.status not in {Status.QUEUED, Status.RUNNING} or phase is None:
         return None
-    if step is not None and step.seq > phase.seq:
-        return "training"
-    return str(phase.get("message"))
+    return "training" if step is not None and step.seq > phase.seq else phase.message
 
 
-def _eval_loss(events: list[Event], result: dict[str, Any]) -> float | None:
-    latest = _last(events, "eval")
-    return result.get("eval_loss", latest.get("loss") if latest and latest.get("step") else None)
+def _eval_loss(events: list[Event]) -> float | None:
+    latest = _last(events, Evaluated)
+    return latest.loss if latest and latest.step else None
 
 
-def _engine(result: dict[str, Any]) -> str | None:
-    return f"{result['engine']} engine ({result['engine_reason']})" if "engine" in result else None
-
-
-def _data(result: dict[str, Any]) -> str | None:
-    if "rows_used" not in result:
-        return None
-    told = [
-        f"{result['rows_used']} of {result['rows']} rows used",
-        f"{result['held_out']} held out",
-        f"{result['trained_token_share']:.0%} of the tokens trained",
-    ]
-    return "; ".join([", ".join(told), *result.get("notes", [])])
-
-
-def _planned_steps(run: RunFolder) -> int | None:
-    plan: dict[str, Any] = run.plan() or {}
-    return plan.get("steps")
+def _planned_steps(run: RunFolder, spec: AnySpec) -> int | None:
+    return spec.training.steps if isinstance(spec, TrainSpec) and run.plan() else None

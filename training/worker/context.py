@@ -1,4 +1,4 @@
-"""One run at work: where it is written down, what it may read, and how it sees that it should stop."""
+"""What every kind of run is given while it is carried out."""
 
 from __future__ import annotations
 
@@ -9,28 +9,38 @@ from pathlib import Path
 
 from ..config.specs import DataSpec, ExportSpec
 from ..errors import TrainingAbortedError
+from ..events import Event, Phase, ShouldStop
 from ..files.paths import PathPolicy
 from ..hardware.cpu import training_threads
 from ..models.resolve import resolve_model
 from ..runs.folder import RunFolder
-from ..runs.recorder import Journal
+from ..runs.recorder import RunRecorder
+
+WaitForDevice = Callable[[], None]
+"""Returns when a device is free and taken. Called after cheap checks, before anything heavy is imported."""
 
 
 @dataclass(frozen=True)
-class Work:
-    """What every kind of run is given.
+class RunContext:
+    """One run while it is carried out.
 
     Args:
+        recorder: where its events, state and result are recorded.
         should_stop: looked at between rows, steps and questions.
         home: where models and caches lie.
     """
 
     run: RunFolder
-    journal: Journal
-    should_stop: Callable[[], bool]
+    recorder: RunRecorder
+    should_stop: ShouldStop
     home: Path
 
-    def stop_here_if_asked(self) -> None:
+    def report(self, event: Event) -> None:
+        """Record an event of the work."""
+        self.recorder.report(event)
+
+    def stop_if_asked(self) -> None:
+        """Raises TrainingAbortedError if the user wants the run to stop."""
         if self.should_stop():
             raise TrainingAbortedError("Cancelled before there was anything to keep.")
 
@@ -40,7 +50,7 @@ class Work:
 
     def phase(self, name: str) -> Callable[[str, float | None], None]:
         """A report that writes its messages as this phase of the run."""
-        return lambda message, fraction: self.journal.phase(name, message, fraction=fraction)
+        return lambda message, fraction: self.report(Phase(phase=name, message=message, fraction=fraction))
 
     def model_folder(self, *, weights: bool = True) -> Path:
         """The folder of the run's model, downloaded if need be.
@@ -49,12 +59,12 @@ class Work:
             weights: False where the tokenizer is enough.
 
         Raises:
-            ModelLoadError: the model cannot be had.
+            ModelLoadError: the model cannot be found or downloaded.
         """
         spec = self.run.spec()
         assert isinstance(spec, DataSpec | ExportSpec)
         model = spec.model
-        self.journal.phase("downloading", f"looking for {model.name}")
+        self.recorder.phase("downloading", f"looking for {model.name}")
         path = resolve_model(
             model.name,
             model.revision,
@@ -63,12 +73,12 @@ class Work:
             self.should_stop,
             weights=weights,
         )
-        self.stop_here_if_asked()
+        self.stop_if_asked()
         return path
 
 
 def use_threads(wanted: int | None) -> int:
-    """Set the thread counts that libraries read when they are imported; more than cores would cost."""
+    """Set the thread counts that libraries read when they are imported; more than cores would be slower."""
     cores = wanted or training_threads()
     for name in ("OMP_NUM_THREADS", "MKL_NUM_THREADS"):
         os.environ[name] = str(cores)

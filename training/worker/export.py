@@ -1,19 +1,19 @@
-"""An export run from its spec to a file or folder that has been proven."""
+"""An export: from its spec to a verified file or folder."""
 
 from __future__ import annotations
 
 import os
-from collections.abc import Callable
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from ..config.quantizations import require
+from ..config.results import ExportResult
 from ..config.specs import ExportSpec
 from ..files.atomic_json import read_json
 from ..files.output_folder import check_output
 from ..hardware.cpu import training_threads
 from ..runs.folder import RunFolder
-from .context import Work, use_threads
+from .context import RunContext, WaitForDevice, use_threads
 from .export_folder import export_folder
 
 if TYPE_CHECKING:
@@ -24,54 +24,56 @@ IMPORTANCE_ROWS = 64
 NO_TEMPLATE = "The file has no chat template, as the model has none; Ollama registration would refuse it."
 
 
-def carry_out(work: Work, take_turn: Callable[[], None]) -> None:
+def run(context: RunContext, wait_for_device: WaitForDevice) -> None:
     """Export what the run's spec names; nothing half-written stays, whatever happens.
 
     Raises:
         ExportError: it cannot be exported, or what was written is not the model.
         TrainingAbortedError: it was cancelled.
     """
-    spec = work.run.spec()
+    spec = context.run.spec()
     assert isinstance(spec, ExportSpec)
     if spec.format == "gguf":
-        _export_gguf(work, spec, take_turn)
+        _export_gguf(context, spec, wait_for_device)
     else:
-        export_folder(work, spec, take_turn)
+        export_folder(context, spec, wait_for_device)
 
 
-def _export_gguf(work: Work, spec: ExportSpec, take_turn: Callable[[], None]) -> None:
+def _export_gguf(context: RunContext, spec: ExportSpec, wait_for_device: WaitForDevice) -> None:
     require(spec.quantization, spec.imatrix)
-    target = _target(work, spec, f"{spec.label}-{spec.quantization}.gguf")
+    target = _target(context, spec, f"{spec.label}-{spec.quantization}.gguf")
     check_output(spec.output and str(target))
-    take_turn()
+    wait_for_device()
     check_output(spec.output and str(target))  # another export may have had its turn before
-    base = work.model_folder()
+    base = context.model_folder()
     use_threads(None)
     os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")  # blocks are worked on by threads of our own
     from ..export.gguf.architectures import unheeded_window
     from ..export.gguf.export import export_gguf
     from ..export.verify.verify import Proofs
 
-    rows = _rows(work, spec)
-    request = _request(work, spec, base, target, rows)
-    proofs = Proofs(request, rows, work.phase, work.should_stop)
-    exported = export_gguf(request, work.phase, work.should_stop, proofs)
+    rows = _rows(context, spec)
+    request = _request(context, spec, base, target, rows)
+    proofs = Proofs(request, rows, context.phase, context.should_stop)
+    exported = export_gguf(request, context.phase, context.should_stop, proofs)
     if exported.tokenizer.chat_template is None:
-        work.journal.warning(NO_TEMPLATE)
+        context.recorder.warn(NO_TEMPLATE)
     window = unheeded_window(read_json(base / "config.json"))
     if window is not None:
-        work.journal.warning(window)
-    work.journal.completed(_result(spec, exported, proofs.sentences))
+        context.recorder.warn(window)
+    context.recorder.completed(_result(spec, exported, proofs.sentences))
 
 
-def _request(work: Work, spec: ExportSpec, base: Path, target: Path, rows: RunRows | None) -> GgufRequest:
+def _request(
+    context: RunContext, spec: ExportSpec, base: Path, target: Path, rows: RunRows | None
+) -> GgufRequest:
     from ..export.gguf.export import GgufRequest, parts
     from ..export.gguf.imatrix import importance_of
 
     adapter = Path(spec.adapter) if spec.adapter else None
     target.parent.mkdir(parents=True, exist_ok=True)
-    part = target.with_name(f".{target.name}.{work.run.run_id}.part")
-    work.run.write_plan({"parts": [str(path) for path in parts(part)]})
+    part = target.with_name(f".{target.name}.{context.run.run_id}.part")
+    context.run.write_plan({"parts": [str(path) for path in parts(part)]})
     return GgufRequest(
         base=base,
         adapter=adapter,
@@ -79,35 +81,37 @@ def _request(work: Work, spec: ExportSpec, base: Path, target: Path, rows: RunRo
         quantization=spec.quantization,
         target=target,
         part=part,
-        importance=importance_of(base, adapter, rows, work.phase, work.should_stop) if spec.imatrix else {},
+        importance=importance_of(base, adapter, rows, context.phase, context.should_stop)
+        if spec.imatrix
+        else {},
         threads=training_threads(),
     )
 
 
-def _rows(work: Work, spec: ExportSpec) -> RunRows | None:
+def _rows(context: RunContext, spec: ExportSpec) -> RunRows | None:
     if spec.run is None:
         return None
     from ..export.held_out_rows import rows_of
 
-    return rows_of(RunFolder(work.run.path.parent / spec.run), work.home, IMPORTANCE_ROWS)
+    return rows_of(RunFolder(context.run.path.parent / spec.run), context.home, IMPORTANCE_ROWS)
 
 
-def _target(work: Work, spec: ExportSpec, name: str) -> Path:
+def _target(context: RunContext, spec: ExportSpec, name: str) -> Path:
     """The file or folder to write: a folder that is there already gets `name` inside."""
     if spec.output is None:
-        return work.run.path / "export" / name
+        return context.run.path / "export" / name
     output = Path(spec.output)
     return output / name if output.is_dir() else output
 
 
-def _result(spec: ExportSpec, exported: GgufExport, proven: list[str]) -> dict[str, Any]:
+def _result(spec: ExportSpec, exported: GgufExport, proven: list[str]) -> ExportResult:
     size = f"{exported.bytes / 1e9:.2f} GB" if exported.bytes >= 1e8 else f"{exported.bytes / 1e6:.1f} MB"
     proof = [exported.tensors.sentence("base + adapter" if spec.adapter else "the base"), *proven]
-    return {
-        "path": str(exported.path),
-        "bytes": exported.bytes,
-        "quantization": spec.quantization,
-        "proof": proof,
-        "stop_tokens": list(exported.tokenizer.stop_tokens),
-        "summary": f"{spec.quantization} GGUF of {size}. {' '.join(proof)}",
-    }
+    return ExportResult(
+        path=str(exported.path),
+        bytes=exported.bytes,
+        quantization=spec.quantization,
+        proof=proof,
+        stop_tokens=list(exported.tokenizer.stop_tokens),
+        summary=f"{spec.quantization} GGUF of {size}. {' '.join(proof)}",
+    )

@@ -1,11 +1,10 @@
-"""An export to a folder, of the merged model or of the adapter alone, from its spec to what it came to."""
+"""An export to a folder: the merged model, or the adapter alone."""
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from pathlib import Path
-from typing import Any
 
+from ..config.results import ExportResult
 from ..config.specs import ExportSpec
 from ..errors import LoraExportError
 from ..export.hub.model_card import bare_card, run_card
@@ -17,42 +16,44 @@ from ..models.model_folder import FolderForm
 from ..models.presets import classify_model
 from ..models.resolve import paced
 from ..runs.folder import RunFolder
-from .context import Work
+from .context import RunContext, WaitForDevice
 
 
-def export_folder(work: Work, spec: ExportSpec, take_turn: Callable[[], None]) -> None:
+def export_folder(context: RunContext, spec: ExportSpec, wait_for_device: WaitForDevice) -> None:
     """Write the folder, whole or not at all, and the run's result.
 
     Raises:
         ExportError: it cannot be exported in this format.
         TrainingAbortedError: it was cancelled.
     """
-    target = Path(spec.output) if spec.output else work.run.path / "export" / f"{spec.label}-{spec.format}"
+    target = Path(spec.output) if spec.output else context.run.path / "export" / f"{spec.label}-{spec.format}"
     check_output(str(target))
-    take_turn()
-    base = work.model_folder(weights=spec.format == "merged")
+    wait_for_device()
+    base = context.model_folder(weights=spec.format == "merged")
     target.parent.mkdir(parents=True, exist_ok=True)
-    work.run.write_plan({"parts": [str(part_of(target, work.run.run_id))]})
-    size = _write(work, spec, base, target)
-    work.journal.completed(_result(spec, target, size))
+    context.run.write_plan({"parts": [str(part_of(target, context.run.run_id))]})
+    size = _write(context, spec, base, target)
+    context.recorder.completed(_result(spec, target, size))
 
 
-def _write(work: Work, spec: ExportSpec, base: Path, target: Path) -> int:
+def _write(context: RunContext, spec: ExportSpec, base: Path, target: Path) -> int:
     adapter = Path(spec.adapter) if spec.adapter else None
-    work.journal.phase("writing", f"writing {target.name}")
+    context.recorder.phase("writing", f"writing {target.name}")
     if spec.format == "merged":
         from ..export.merged.safetensors import write_merged
 
         card = _card(spec, base, "merged")
-        report = paced(work.phase("writing"))
-        return write_merged(base, adapter, target, card, report, work.should_stop, writer=work.run.run_id)
+        report = paced(context.phase("writing"))
+        return write_merged(
+            base, adapter, target, card, report, context.should_stop, writer=context.run.run_id
+        )
     if adapter is None:
         raise LoraExportError(
             f"{spec.model.name} has no adapter.", hint="Give a run, or an adapter's folder."
         )
     from ..export.merged.adapter import write_lora
 
-    return write_lora(base, adapter, target, _card(spec, base, "adapter"), writer=work.run.run_id)
+    return write_lora(base, adapter, target, _card(spec, base, "adapter"), writer=context.run.run_id)
 
 
 def _card(spec: ExportSpec, base: Path, form: FolderForm) -> str:
@@ -73,7 +74,7 @@ def has_chat_template(folder: Path) -> bool:
     return config.is_file() and bool(read_json(config).get("chat_template"))
 
 
-def _result(spec: ExportSpec, target: Path, size: int) -> dict[str, Any]:
+def _result(spec: ExportSpec, target: Path, size: int) -> ExportResult:
     shown = f"{size / 1e9:.2f} GB" if size >= 1e8 else f"{size / 1e6:.1f} MB"
     what = "Merged model" if spec.format == "merged" else "LoRA adapter"
-    return {"path": str(target), "bytes": size, "summary": f"{what} of {shown}, as safetensors."}
+    return ExportResult(path=str(target), bytes=size, summary=f"{what} of {shown}, as safetensors.")

@@ -1,85 +1,105 @@
-"""A run's work in the caller's own process, recorded as a run all the same."""
+"""A run carried out in the caller's own process, recorded as a run all the same."""
 
 from __future__ import annotations
 
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Generator
+from contextlib import contextmanager
 from pathlib import Path
 
-from ..errors import TrainingAbortedError, from_record
+from ..errors import InputError, TrainingAbortedError, from_record
+from ..events import Report, ShouldStop, never_stop, no_report
 from ..hardware.devices import use_device
-from ..runs.device_queue import Line, default_runtime_folder
-from ..runs.events import Event
+from ..next_step import then
+from ..runs.device_queue import DeviceQueue, default_runtime_folder
 from ..runs.folder import RunFolder, RunState
-from ..runs.kinds import needs_of
-from ..runs.recorder import Journal
-from ..runs.store import RunStore
-from .context import Work
+from ..runs.kinds import device_request
+from ..runs.recorder import RunRecorder
+from ..runs.store import LEAVING_S, RunStore
+from .context import RunContext, WaitForDevice
 
-CarryOut = Callable[[Work, Callable[[], None]], None]
+CarryOut = Callable[[RunContext, WaitForDevice], object]
+"""The `run` of a kind's module."""
 
 
-def carry_out_here(
+def run_in_process(
     carry_out: CarryOut,
     run: RunFolder,
     store: RunStore,
     runtime_folder: Path | None,
-    listener: Callable[[Event], None],
-    should_stop: Callable[[], bool],
+    listener: Report = no_report,
+    should_stop: ShouldStop = never_stop,
 ) -> RunState:
-    """Do a run's work now, and return how it ended.
+    """Carry a run out now, and return how it ended.
 
     Args:
-        carry_out: what does the work of this kind of run.
+        carry_out: the `run` of its kind's module.
         runtime_folder: where slots lie; None is the user's own.
         listener: called with each event.
 
     Raises:
         BackpropagateError: it failed; the run holds the reason too.
         TrainingAbortedError: it was stopped before there was anything to keep.
+        InputError: another process carries it out.
     """
-    needs = needs_of(run.spec())
-    line = Line(runtime_folder or default_runtime_folder(), needs.lane)
-    visible = os.environ.get("CUDA_VISIBLE_DEVICES")
-    lock = run.lock()
-    lock.try_acquire()
-    try:
-        journal = Journal(store, run, listener)
-        journal.begin(survives_client=False)
+    request = device_request(run.spec())
+    queue = DeviceQueue(runtime_folder or default_runtime_folder(), request.queue)
+    with _locked(run), _environment_kept("CUDA_VISIBLE_DEVICES"):
+        recorder = RunRecorder(store, run, listener)
+        recorder.begin(survives_client=False)
 
-        def take_turn() -> None:
-            device = line.take_unless_busy(needs.slots)
+        def wait_for_device() -> None:
+            device = queue.take_unless_busy(request.slots)
             if device is None:
-                journal.warning("Another run uses the device; this one shares it and will be slower.")
-            elif needs.device:
+                recorder.warn("Another run uses the device; this one shares it and will be slower.")
+            elif request.needs_device:
                 use_device(device)
-            journal.running()
+            recorder.running()
 
-        work = Work(run, journal, lambda: should_stop() or run.cancel_requested(), store.home)
-        _journalled(carry_out, work, take_turn)
-    finally:
-        _restore("CUDA_VISIBLE_DEVICES", visible)
-        line.release()
-        lock.release()
+        context = RunContext(run, recorder, lambda: should_stop() or run.cancel_requested(), store.home)
+        try:
+            _recorded(carry_out, context, wait_for_device)
+        finally:
+            queue.release()
     state = run.state()
     if state.error:
         raise from_record(state.error)
     return state
 
 
-def _journalled(carry_out: CarryOut, work: Work, take_turn: Callable[[], None]) -> None:
+def _recorded(carry_out: CarryOut, context: RunContext, wait_for_device: WaitForDevice) -> None:
+    """Carry out, and record an end that the work itself does not."""
     try:
-        carry_out(work, take_turn)
+        carry_out(context, wait_for_device)
     except (TrainingAbortedError, KeyboardInterrupt):
-        work.journal.cancelled(None)
+        context.recorder.cancelled(None)
         raise
     except BaseException as error:
-        work.journal.failed(error)
+        context.recorder.failed(error)
         raise
 
 
-def _restore(name: str, value: str | None) -> None:
-    if value is None:
-        os.environ.pop(name, None)
-    else:
-        os.environ[name] = value
+@contextmanager
+def _locked(run: RunFolder) -> Generator[None]:
+    """Hold the run's lock: whoever has it is the run's one writer."""
+    lock = run.lock()
+    if not lock.try_acquire(LEAVING_S):  # the process of an earlier attempt may still be leaving
+        raise InputError(
+            f"Run {run.run_id} is carried out by another process.", next=then("get_run", run_id=run.run_id)
+        )
+    try:
+        yield
+    finally:
+        lock.release()
+
+
+@contextmanager
+def _environment_kept(name: str) -> Generator[None]:
+    value = os.environ.get(name)
+    try:
+        yield
+    finally:
+        if value is None:
+            os.environ.pop(name, None)
+        else:
+            os.environ[name] = value

@@ -1,52 +1,52 @@
-"""A look at a dataset, carried out by a worker of the short lane: it needs the model's tokenizer."""
+"""An inspection of a dataset, in the short queue: it needs no more of a model than its tokenizer."""
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from typing import Any
 
+from ..config.results import InspectResult
 from ..data.report.inspection import inspect
 from ..data.tokens.tokenizer_files import TokenizerFiles
 from ..errors import ModelLoadError
-from .context import Work, use_threads
+from .context import RunContext, WaitForDevice, use_threads
 
 
-def carry_out(work: Work, take_turn: Callable[[], None]) -> None:
+def run(context: RunContext, wait_for_device: WaitForDevice) -> None:
     """Inspect the run's dataset; the result is what `Inspection.as_dict` gives.
 
     Raises:
         DatasetError: the dataset cannot be read at all. Bad rows are findings.
     """
-    spec = work.run.spec()
+    spec = context.run.spec()
     assert spec.kind == "inspect"
-    take_turn()
-    tokenizer, missing = _tokenizer(work)
-    work.journal.phase("preparing", "inspecting the dataset")
+    wait_for_device()
+    tokenizer, missing = _tokenizer(context)
+    context.recorder.phase("preparing", "inspecting the dataset")
     result = inspect(
         spec.data,
         tokenizer,
         preview=spec.preview,
-        cache=work.home / "cache" / "inspections",
-        permit=work.permit,
-        report=work.phase("preparing"),
-        should_stop=work.should_stop,
+        cache=context.home / "cache" / "inspections",
+        permit=context.permit,
+        report=context.phase("preparing"),
+        should_stop=context.should_stop,
     )
-    found = result.as_dict()
+    found = InspectResult.model_validate(result.as_dict())
     if missing:
         note = f"Tokens are not counted and nothing is previewed: {missing.message}"
-        found["notes"] = [note, *found["notes"]]
-        found["remedy"] = found["remedy"] or (missing.hint or "Give another model").rstrip(".")
-    work.journal.completed(found)
+        remedy = found.remedy or (missing.hint or "Give another model").rstrip(".")
+        found = found.model_copy(update={"notes": [note, *found.notes], "remedy": remedy})
+    context.recorder.completed(found)
 
 
-def _tokenizer(work: Work) -> tuple[Any, ModelLoadError | None]:
+def _tokenizer(context: RunContext) -> tuple[Any, ModelLoadError | None]:
     """The model's tokenizer; or None and the reason, where it can be done without."""
     use_threads(None)
     try:
-        path = work.model_folder(weights=False)
+        path = context.model_folder(weights=False)
     except ModelLoadError as error:
         return None, error
-    work.journal.phase("loading", "loading the tokenizer")
+    context.recorder.phase("loading", "loading the tokenizer")
     try:
         return TokenizerFiles(path), None
     except ModelLoadError:  # no tokenizer.json: an older form, which transformers converts

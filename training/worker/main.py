@@ -9,22 +9,23 @@ import os
 import sys
 import threading
 import time
-from collections.abc import Callable
+from importlib import import_module
 from pathlib import Path
 from typing import NoReturn
 
 from ..config.settings import Settings, load_settings
 from ..errors import TrainingAbortedError
+from ..events import Phase
 from ..hardware.devices import use_device
 from ..logs import configure_logging
-from ..runs.device_queue import Line, default_runtime_folder
+from ..runs.device_queue import DeviceQueue, DeviceRequest, default_runtime_folder
 from ..runs.folder import ENDED, RunFolder
-from ..runs.kinds import needs_of
-from ..runs.recorder import Journal
+from ..runs.kinds import device_request, kind_of
+from ..runs.recorder import RunRecorder
 from ..runs.store import LEAVING_S, RunStore
-from .context import Work
+from .context import RunContext
 
-LOOK_S = 0.2  # how often the worker looks whether it should stop, and whether its turn has come
+LOOK_S = 0.2  # how often the worker looks whether it should stop, and whether a device is free
 GRACE_S = 3.0  # for work that cannot be stopped: imports, downloads, loading, compiling
 STEP_GRACE_S = 300.0  # for a step to end and the adapter to be saved
 STEPPING = frozenset({"training", "saving", "answering"})
@@ -35,50 +36,36 @@ def main() -> int:
     run = RunFolder(Path(sys.argv[1]))
     lock = run.lock()
     if not lock.try_acquire(LEAVING_S):  # the attempt before may still be leaving
-        return 0  # another worker has taken it up
+        return 0  # another worker carries it out
     if run.state().status in ENDED:
         return 0
     settings = load_settings()
     configure_logging(settings)
     _step_back()
-    journal = Journal(RunStore(run.path.parent.parent), run)
+    recorder = RunRecorder(RunStore(run.path.parent.parent), run)
     try:
-        journal.begin(survives_client="dies-with-client" not in sys.argv)
-        _carry_out(run, journal, settings)
+        recorder.begin(survives_client="dies-with-client" not in sys.argv)
+        _carry_out(run, recorder, settings)
     except TrainingAbortedError:
-        journal.cancelled(None)
-    except BaseException as error:  # the run must not end without a word
-        journal.log.exception("run_failed")
-        journal.failed(error)
+        recorder.cancelled(None)
+    except BaseException as error:  # the run must not end without a record
+        recorder.log.exception("run_failed")
+        recorder.failed(error)
     return 0
 
 
-def _carry_out(run: RunFolder, journal: Journal, settings: Settings) -> None:
-    spec = run.spec()
-    line = Line(settings.runtime_dir or default_runtime_folder(), needs_of(spec).lane)
-    watcher = Watcher(run, journal)
+def _carry_out(run: RunFolder, recorder: RunRecorder, settings: Settings) -> None:
+    kind = kind_of(run.spec().kind)
+    request = device_request(run.spec())
+    queue = DeviceQueue(settings.runtime_dir or default_runtime_folder(), request.queue)
+    watcher = CancelWatcher(run, recorder)
     try:
-        line.hold_place(run.run_id)
-        work = Work(run, journal, watcher.should_stop, settings.home)
-        _work_of(spec.kind)(work, lambda: _wait_for_turn(run, journal, line, watcher))
+        queue.hold_place(run.run_id)
+        context = RunContext(run, recorder, watcher.should_stop, settings.home)
+        module = import_module(f".{kind.name}", __package__)  # here, since it may be heavy
+        module.run(context, lambda: _wait_for_device(context, queue, request))
     finally:
-        line.leave(run.run_id)
-
-
-def _work_of(kind: str) -> Callable[[Work, Callable[[], None]], None]:
-    """What carries out a run of this kind; imported only here, since it may be heavy."""
-    match kind:
-        case "inspect":
-            from .inspect import carry_out
-        case "export":
-            from .export import carry_out
-        case "register":
-            from .register import carry_out
-        case "push":
-            from .push import carry_out
-        case _:
-            from .train import carry_out
-    return carry_out
+        queue.leave(run.run_id)
 
 
 def _step_back() -> None:
@@ -91,25 +78,24 @@ def _step_back() -> None:
         os.nice(10)
 
 
-def _wait_for_turn(run: RunFolder, journal: Journal, line: Line, watcher: Watcher) -> None:
+def _wait_for_device(context: RunContext, queue: DeviceQueue, request: DeviceRequest) -> None:
     """Wait for a device, first come first served, and make it the only one that torch will see.
 
     Raises:
         TrainingAbortedError: the run was cancelled while it waited.
     """
-    needs = needs_of(run.spec())
-    shown = -1
-    while (device := line.try_take(run.run_id, needs.slots)) is None:
-        ahead = line.ahead(run.run_id)
+    run_id, shown = context.run.run_id, -1
+    while (device := queue.try_take(run_id, request.slots)) is None:
+        ahead = queue.ahead(run_id)
         if ahead != shown:
             shown = ahead
-            journal.phase("waiting", _waiting_message(ahead), ahead=ahead)
-        if watcher.should_stop():
+            context.report(Phase(phase="waiting", message=_waiting_message(ahead), ahead=ahead))
+        if context.should_stop():
             raise TrainingAbortedError("Cancelled while waiting.")
         time.sleep(LOOK_S)
-    if needs.device:
+    if request.needs_device:
         use_device(device)
-    journal.running()
+    context.recorder.running()
 
 
 def _waiting_message(ahead: int) -> str:
@@ -118,16 +104,16 @@ def _waiting_message(ahead: int) -> str:
     return f"waiting for the device: {ahead} run{'s' if ahead > 1 else ''} ahead"
 
 
-class Watcher:
+class CancelWatcher:
     """Sees a request to stop, and ends the process where the work itself cannot.
 
     A step, a wait and a row of data look at `should_stop`. A download, an import or a compilation does
     not: then the watcher writes that the run is cancelled and leaves.
     """
 
-    def __init__(self, run: RunFolder, journal: Journal) -> None:
+    def __init__(self, run: RunFolder, recorder: RunRecorder) -> None:
         self._run = run
-        self._journal = journal
+        self._recorder = recorder
         self._asked = threading.Event()
         threading.Thread(target=self._watch, daemon=True, name="cancel-watcher").start()
 
@@ -139,13 +125,13 @@ class Watcher:
             time.sleep(LOOK_S)
         self._asked.set()
         asked = time.monotonic()
-        while time.monotonic() - asked < (STEP_GRACE_S if self._journal.phase_name in STEPPING else GRACE_S):
+        while time.monotonic() - asked < (STEP_GRACE_S if self._recorder.phase_name in STEPPING else GRACE_S):
             time.sleep(LOOK_S)
         self._leave()
 
     def _leave(self) -> NoReturn:
         self._run.discard_parts()  # the work that would tidy up is not waited for
-        self._journal.cancelled(None)
+        self._recorder.cancelled(None)
         os._exit(0)
 
 

@@ -1,33 +1,33 @@
-"""A push to the Hub, carried out by a worker of the short lane: it needs neither a device nor torch."""
+"""A push to the Hub, in the short queue: it needs neither a device nor torch."""
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from dataclasses import asdict
 from pathlib import Path
 
+from ..config.results import PushResult
 from ..export.hub.published_files import published_files
 from ..export.hub.push import Destination, Pushed, push
 from ..models.resolve import paced
-from .context import Work
+from .context import RunContext, WaitForDevice
 
 
-def carry_out(work: Work, take_turn: Callable[[], None]) -> None:
-    """Publish the run's folder; the result is what `Pushed` tells.
+def run(context: RunContext, wait_for_device: WaitForDevice) -> None:
+    """Publish the run's folder.
 
     Raises:
         InputError: the folder holds nothing that can be published.
-        HubPushError: the Hub did not take it.
-        TrainingAbortedError: it was cancelled; the repository is as it was.
+        HubPushError: the Hub refused it.
+        TrainingAbortedError: it was cancelled; the repository is unchanged.
     """
-    spec = work.run.spec()
+    spec = context.run.spec()
     assert spec.kind == "push"
-    take_turn()
-    work.journal.phase("checking", "looking at what is to be published")
-    files = published_files(Path(spec.folder), work.permit)
+    wait_for_device()
+    context.recorder.phase("checking", "looking at what is to be published")
+    files = published_files(Path(spec.folder), context.permit)
     to = Destination(spec.repo, spec.private, spec.overwrite)
-    pushed = push(files, to, paced(work.phase("uploading")), work.should_stop)
-    work.journal.completed({**asdict(pushed), "summary": _summary(pushed)})
+    pushed = push(files, to, paced(context.phase("uploading")), context.should_stop)
+    context.recorder.completed(PushResult.model_validate({**asdict(pushed), "summary": _summary(pushed)}))
 
 
 def _summary(pushed: Pushed) -> str:

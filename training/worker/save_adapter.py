@@ -51,7 +51,7 @@ def base_model_name(spec: TrainSpec, model: Path) -> str:
     return str(model) if source.kind == "folder" else source.location
 
 
-def copy_adapter(adapter: Path, output: str | None) -> str | None:
+def copy_adapter_folder(adapter: Path, output: str | None) -> str | None:
     """Copy the adapter to where the user wants it as well; returns where that is."""
     if output is None:
         return None

@@ -1,24 +1,25 @@
 """A training run from its spec to its adapter: check, wait, load, train, save, ask.
 
-The worker and the Trainer both carry runs out with this, so they do the same work. A later attempt takes the
-plan and the examples of the first, and goes on from the last checkpoint.
+Workers and the Trainer both use this. A later attempt takes the plan and the examples of the first, and
+continues from the last checkpoint.
 """
 
 from __future__ import annotations
 
 import gc
-from collections.abc import Callable
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from ..config.results import Answer, FindingRecord, PackingStatistics, Recovery, TrainResult
 from ..config.specs import TrainSpec
 from ..data.check import check
 from ..data.findings import meaning_of, rows_of
 from ..data.prepare import Prepared, prepare, prepared_before
 from ..errors import DatasetError, TrainingAbortedError, describe
+from ..events import EVENTS, AdapterSaved
 from ..runs.recorder import as_record
-from .context import Work, use_threads
+from .context import RunContext, WaitForDevice, use_threads
 
 if TYPE_CHECKING:
     from ..engine.plan import Outcome, Plan
@@ -38,47 +39,45 @@ class Ready:
     plan: Plan
 
 
-def carry_out(work: Work, take_turn: Callable[[], None]) -> None:
-    """Do all that the run's spec asks for, and write down how it ended.
-
-    Args:
-        take_turn: returns when a device is free and taken; called after the data has been checked, and
-            before anything heavy is imported.
+def run(context: RunContext, wait_for_device: WaitForDevice) -> None:
+    """Do all that the run's spec asks for, and record how it ended.
 
     Raises:
         BackpropagateError: the run failed for a foreseen reason; anything else is a fault.
         TrainingAbortedError: it was cancelled before there was anything to keep.
     """
-    spec = work.run.spec()
+    spec = context.run.spec()
     assert spec.kind == "train"
-    planned = work.run.plan()
+    planned = context.run.plan()
     if planned is None:
-        _check_data(work, spec)
-    take_turn()
-    model = work.model_folder()
-    ready = _prepare(work, spec, model) if planned is None else _prepare_again(work, spec, model, planned)
-    outcome = _train(work, ready)
-    result = _keep(work, ready, outcome)
+        _check_data(context, spec)
+    wait_for_device()
+    model = context.model_folder()
+    ready = (
+        _prepare(context, spec, model) if planned is None else _prepare_again(context, spec, model, planned)
+    )
+    outcome = _train(context, ready)
+    result = _keep(context, ready, outcome)
     if outcome.status == "cancelled":
-        work.journal.cancelled(result)
+        context.recorder.cancelled(result)
     else:
-        work.journal.completed(result)
+        context.recorder.completed(result)
 
 
 # --- Before the first step. ---
-def _check_data(work: Work, spec: TrainSpec) -> None:
+def _check_data(context: RunContext, spec: TrainSpec) -> None:
     """Refuse bad rows before anything is waited for, downloaded or loaded."""
-    work.journal.phase("checking", "checking the data")
+    context.recorder.phase("checking", "checking the data")
     checked = check(
-        spec.data, permit=work.permit, report=work.phase("checking"), should_stop=work.should_stop
+        spec.data, permit=context.permit, report=context.phase("checking"), should_stop=context.should_stop
     )
     checked.raise_if_unusable(spec.data.on_bad_rows)
 
 
-def _prepare(work: Work, spec: TrainSpec, model: Path) -> Ready:
-    tokenizer, threads = _load_tokenizer(work, spec, model)
-    data = _examples(work, spec, tokenizer)
-    _tell_about_data(work, data)
+def _prepare(context: RunContext, spec: TrainSpec, model: Path) -> Ready:
+    tokenizer, threads = _load_tokenizer(context, spec, model)
+    data = _examples(context, spec, tokenizer)
+    _warn_about_data(context, data)
 
     from ..engine.device import free_gpu_bytes, torch_device
     from ..engine.planner import Machine, choose_plan
@@ -89,17 +88,17 @@ def _prepare(work: Work, spec: TrainSpec, model: Path) -> Ready:
         spec,
         Machine(torch_device(), free_gpu_bytes(), threads),
         model=model,
-        adapter=work.run.path / ".adapter-of-the-engine",
+        adapter=context.run.path / ".adapter-of-the-engine",
         base_model_name=base_model_name(spec, model),
-        continue_from=_parent_adapter(work, spec),
+        continue_from=_parent_adapter(context, spec),
     )
     plan = replace(plan, tokens_key=data.key)
-    work.run.write_provenance(provenance(spec, plan, data))
-    work.run.write_plan({**plan.record(), "reasons": reasons})
+    context.run.write_provenance(provenance(spec, plan, data))
+    context.run.write_plan({**plan.record(), "reasons": reasons})
     return Ready(spec, tokenizer, data, plan)
 
 
-def _prepare_again(work: Work, spec: TrainSpec, model: Path, planned: dict[str, Any]) -> Ready:
+def _prepare_again(context: RunContext, spec: TrainSpec, model: Path, planned: dict[str, Any]) -> Ready:
     """The examples and the plan of the attempt before.
 
     Raises:
@@ -107,10 +106,10 @@ def _prepare_again(work: Work, spec: TrainSpec, model: Path, planned: dict[str, 
     """
     from ..engine.plan import Plan
 
-    tokenizer, _ = _load_tokenizer(work, spec, model)
+    tokenizer, _ = _load_tokenizer(context, spec, model)
     plan = replace(Plan.from_record(planned), model=model, resume=True)
-    data = prepared_before(work.home / "cache" / "tokens", plan.tokens_key)
-    data = data or _examples(work, spec, tokenizer)
+    data = prepared_before(context.home / "cache" / "tokens", plan.tokens_key)
+    data = data or _examples(context, spec, tokenizer)
     if data.key != plan.tokens_key:
         raise DatasetError(
             f"The dataset {spec.data.source} is no longer what this run began with.",
@@ -119,155 +118,156 @@ def _prepare_again(work: Work, spec: TrainSpec, model: Path, planned: dict[str, 
     return Ready(spec, tokenizer, data, plan)
 
 
-def _load_tokenizer(work: Work, spec: TrainSpec, model: Path) -> tuple[Any, int]:
-    work.journal.phase("loading", "importing torch and transformers")
+def _load_tokenizer(context: RunContext, spec: TrainSpec, model: Path) -> tuple[Any, int]:
+    context.recorder.phase("loading", "importing torch and transformers")
     threads = use_threads(spec.training.threads)
     from ..models.tokenizer import load_tokenizer
 
-    work.stop_here_if_asked()
+    context.stop_if_asked()
     return load_tokenizer(model), threads
 
 
-def _examples(work: Work, spec: TrainSpec, tokenizer: Any) -> Prepared:
-    work.journal.phase("preparing", "preparing the data")
+def _examples(context: RunContext, spec: TrainSpec, tokenizer: Any) -> Prepared:
+    context.recorder.phase("preparing", "preparing the data")
     return prepare(
         spec.data,
         tokenizer,
         seed=spec.training.seed,
-        cache=work.home / "cache" / "tokens",
-        permit=work.permit,
-        report=work.phase("preparing"),
-        should_stop=work.should_stop,
+        cache=context.home / "cache" / "tokens",
+        permit=context.permit,
+        report=context.phase("preparing"),
+        should_stop=context.should_stop,
     )
 
 
-def _tell_about_data(work: Work, data: Prepared) -> None:
+def _warn_about_data(context: RunContext, data: Prepared) -> None:
     for found in data.summary.left_out:
         first = ", ".join(found["first"])
         meaning = meaning_of(found["kind"], found["count"])
-        work.journal.warning(f"Left out: {rows_of(found['count'])} that {meaning} ({first}).")
+        context.recorder.warn(f"Left out: {rows_of(found['count'])} that {meaning} ({first}).")
     if data.summary.truncated:
         count = data.summary.truncated
-        work.journal.warning(f"Cut: {rows_of(count)} that {meaning_of('truncated', count)}.")
+        context.recorder.warn(f"Cut: {rows_of(count)} that {meaning_of('truncated', count)}.")
 
 
-def _parent_adapter(work: Work, spec: TrainSpec) -> Path | None:
-    return None if spec.parent is None else work.run.path.parent / spec.parent / "adapter"
+def _parent_adapter(context: RunContext, spec: TrainSpec) -> Path | None:
+    return None if spec.parent is None else context.run.path.parent / spec.parent / "adapter"
 
 
 # --- The training, and what is kept of it. ---
-def _train(work: Work, ready: Ready) -> Outcome:
+def _train(context: RunContext, ready: Ready) -> Outcome:
     from ..engine.loop.checkpoints import Checkpoints
     from ..engine.plan import Data
     from ..engine.run import run_engine
 
-    work.stop_here_if_asked()
+    context.stop_if_asked()
     outcome = run_engine(
         ready.plan,
         Data(ready.data.train, ready.data.held_out),
-        work.journal.event,
-        work.should_stop,
-        Checkpoints(work.run.checkpoints_path),
+        lambda kind, **fields: context.report(EVENTS[kind].model_validate(fields)),
+        context.should_stop,
+        Checkpoints(context.run.checkpoints_path),
     )
     if outcome.steps == 0:
         raise TrainingAbortedError("Cancelled before the first step.")
     return outcome
 
 
-def _keep(work: Work, ready: Ready, outcome: Outcome) -> dict[str, Any]:
-    """Save the adapter, ask the questions, copy the adapter, and sum the run up.
+def _keep(context: RunContext, ready: Ready, outcome: Outcome) -> TrainResult:
+    """Save the adapter, ask the questions, copy the adapter.
 
-    Once the adapter is saved the run is not lost any more: what fails after that is a warning.
+    Once the adapter is saved the run cannot be lost: what fails after that is a warning.
     """
-    from .save_adapter import copy_adapter, finish_adapter, replace_card
+    from .save_adapter import copy_adapter_folder, finish_adapter, replace_card
 
-    _tell_if_worse(work, outcome)
-    work.journal.phase("saving", "saving the adapter")
-    adapter = work.run.adapter_path
-    result = _summary(work, ready, outcome)
-    finish_adapter(outcome.adapter, adapter, ready.tokenizer, ready.plan, _card(work, ready, result))
-    work.journal.event("saved", path=str(adapter))
-    work.journal.keep(result)
+    _warn_if_worse(context, outcome)
+    context.recorder.phase("saving", "saving the adapter")
+    adapter = context.run.adapter_path
+    result = _result(context, ready, outcome)
+    finish_adapter(outcome.adapter, adapter, ready.tokenizer, ready.plan, _card(context, ready, result))
+    context.report(AdapterSaved(path=str(adapter)))
+    context.recorder.keep(result)
 
-    def answer() -> None:
-        if outcome.status != "cancelled" and ready.spec.evaluation.questions:
-            result["answers"] = _ask(work, ready)
-            replace_card(adapter, _card(work, ready, result))
+    def answer(result: TrainResult) -> TrainResult:
+        if outcome.status == "cancelled" or not ready.spec.evaluation.questions:
+            return result
+        result = result.model_copy(update={"answers": _ask(context, ready)})
+        replace_card(adapter, _card(context, ready, result))
+        return result
 
-    def copy() -> None:
-        result["output"] = copy_adapter(adapter, ready.spec.output)
+    def copy(result: TrainResult) -> TrainResult:
+        return result.model_copy(update={"output": copy_adapter_folder(adapter, ready.spec.output)})
 
     for later in (answer, copy):
         try:
-            later()
+            result = later(result)
         except Exception as error:
-            record = as_record(error, work.run.log_path)
-            work.journal.warning(f"The adapter is saved; what came after it failed: {describe(record)}")
+            record = as_record(error, context.run.log_path)
+            context.recorder.warn(f"The adapter is saved; a later step failed: {describe(record)}")
     return result
 
 
-def _tell_if_worse(work: Work, outcome: Outcome) -> None:
+def _warn_if_worse(context: RunContext, outcome: Outcome) -> None:
     what, first, bound, last = "held-out", outcome.eval_loss_before, 1.0, outcome.eval_loss
     if first is None:  # not measured: the losses of two single steps say less
-        what, first, bound, last = "training", work.journal.first_loss, MUCH_WORSE, outcome.train_loss
+        what, first, bound, last = "training", context.recorder.first_loss, MUCH_WORSE, outcome.train_loss
     if first is not None and last is not None and last > first * bound:
-        work.journal.warning(
+        context.recorder.warn(
             f"The {what} loss rose from {first:.4g} to {last:.4g}: the model got worse. "
             "A lower learning_rate or fewer steps may help."
         )
 
 
-def _card(work: Work, ready: Ready, result: dict[str, Any]) -> str:
+def _card(context: RunContext, ready: Ready, result: TrainResult) -> str:
     from ..export.hub.model_card import run_card
     from ..export.hub.run_facts import RunFacts
 
-    return run_card(RunFacts.of(work.run, result), "adapter", chat=bool(ready.tokenizer.chat_template))
+    return run_card(RunFacts.of(context.run, result), "adapter", chat=bool(ready.tokenizer.chat_template))
 
 
-def _summary(work: Work, ready: Ready, outcome: Outcome) -> dict[str, Any]:
+def _result(context: RunContext, ready: Ready, outcome: Outcome) -> TrainResult:
     from ..engine.device import peak_memory_mib
 
     summary = ready.data.summary
-    return {
-        "outcome": outcome.status,
-        "steps": outcome.steps,
-        "total_steps": outcome.total_steps,
-        "first_loss": work.journal.first_loss,
-        "final_loss": outcome.train_loss,
-        "eval_loss": outcome.eval_loss,
-        "eval_loss_before": outcome.eval_loss_before,
-        "best_step": outcome.best_step,
-        "resumed_from": outcome.resumed_from,
-        "engine": outcome.engine,
-        "engine_reason": outcome.reason,
-        "device": ready.plan.device,
-        "tokens_per_s": round(outcome.tokens_per_s, 1),
-        "peak_memory_mib": outcome.peak_memory_mib or peak_memory_mib(),
-        "packing": asdict(outcome.packing) if outcome.packing else None,
-        "recoveries": [asdict(recovery) for recovery in outcome.recoveries],
-        "rows": summary.rows,
-        "rows_used": summary.used,
-        "rows_truncated": summary.truncated,
-        "rows_left_out": summary.left_out,
-        "held_out": summary.held_out,
-        "trained_token_share": round(summary.trained_share, 4),
-        "notes": summary.notes,
-        "output": None,
-        "answers": [],
-    }
+    return TrainResult(
+        outcome=outcome.status,
+        steps=outcome.steps,
+        total_steps=outcome.total_steps,
+        first_loss=context.recorder.first_loss,
+        final_loss=outcome.train_loss,
+        eval_loss=outcome.eval_loss,
+        eval_loss_before=outcome.eval_loss_before,
+        best_step=outcome.best_step,
+        resumed_from=outcome.resumed_from,
+        engine=outcome.engine,
+        engine_reason=outcome.reason,
+        device=ready.plan.device,
+        tokens_per_s=round(outcome.tokens_per_s, 1),
+        peak_memory_mib=outcome.peak_memory_mib or peak_memory_mib(),
+        packing=PackingStatistics(**asdict(outcome.packing)) if outcome.packing else None,
+        recoveries=[Recovery(**asdict(recovery)) for recovery in outcome.recoveries],
+        rows=summary.rows,
+        rows_used=summary.used,
+        rows_truncated=summary.truncated,
+        rows_left_out=[FindingRecord.model_validate(found) for found in summary.left_out],
+        held_out=summary.held_out,
+        trained_token_share=round(summary.trained_share, 4),
+        notes=summary.notes,
+    )
 
 
-def _ask(work: Work, ready: Ready) -> list[dict[str, str]]:
+def _ask(context: RunContext, ready: Ready) -> list[Answer]:
     from ..engine.generate import ask_before_and_after
 
     evaluation = ready.spec.evaluation
-    work.journal.phase("answering", f"asking {len(evaluation.questions)} questions before and after")
+    context.recorder.phase("answering", f"asking {len(evaluation.questions)} questions before and after")
     gc.collect()  # the engine's model goes before another one comes
     total = len(evaluation.questions)
 
     def report(done: int) -> None:
-        work.journal.phase("answering", f"{done} of {total} questions answered before and after")
+        context.recorder.phase("answering", f"{done} of {total} questions answered before and after")
 
-    return ask_before_and_after(
-        ready.plan, work.run.adapter_path, ready.tokenizer, evaluation, work.should_stop, report
+    answers = ask_before_and_after(
+        ready.plan, context.run.adapter_path, ready.tokenizer, evaluation, context.should_stop, report
     )
+    return [Answer.model_validate(answer) for answer in answers]

@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from ...config.results import TrainResult
 from ...config.specs import TrainSpec
 from ...data.readers.hub_rows import is_hub_name
 from ...errors import InputError
@@ -22,11 +23,11 @@ class RunFacts:
     result: dict[str, Any]
 
     @classmethod
-    def of(cls, run: RunFolder, result: dict[str, Any] | None = None) -> RunFacts:
+    def of(cls, run: RunFolder, result: TrainResult | None = None) -> RunFacts:
         """Read them.
 
         Args:
-            result: what the training came to, where state.json does not say so yet.
+            result: of the training, where state.json does not have it yet.
 
         Raises:
             InputError: the run is no training.
@@ -35,8 +36,9 @@ class RunFacts:
         spec = run.spec()
         if not isinstance(spec, TrainSpec):
             raise InputError(f"Run {run.run_id} is of kind {spec.kind}, not a training.")
-        result = result or run.state().result or {}
-        return cls(spec, run.plan() or {}, run.provenance() or {}, result)
+        found = result or run.state().result
+        told = found.model_dump(mode="json") if found else {}
+        return cls(spec, run.plan() or {}, run.provenance() or {}, told)
 
     @property
     def base(self) -> str:

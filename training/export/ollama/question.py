@@ -71,7 +71,8 @@ def question_for(
 
 
 def _recorded_answers(run: RunFolder) -> list[dict[str, Any]]:
-    return (run.state().result or {}).get("answers", [])
+    result = run.state().result
+    return [answer.model_dump() for answer in result.answered] if result else []
 
 
 def _held_out_questions(

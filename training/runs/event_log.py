@@ -7,44 +7,14 @@ from __future__ import annotations
 
 import json
 import os
-from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
 
+from ..events import Event, event_from
 from ..files.atomic_json import disk_full, is_disk_full
 from ..redact import scrub_all
 from .identity import now
 
-PHASE_SHARES = {
-    "starting": (0.02, 0.05),
-    "checking": (0.05, 0.10),
-    "waiting": (0.10, 0.15),
-    "downloading": (0.15, 0.50),
-    "loading": (0.50, 0.70),
-    "preparing": (0.70, 0.90),
-    "training": (0.90, 1.00),
-    "writing": (0.15, 0.60),
-    "proving": (0.60, 0.90),
-    "uploading": (0.15, 0.80),
-    "creating": (0.80, 0.90),
-    "trying": (0.90, 0.99),
-}
-"""The phases of a run before its first step, or of one without steps, each with its share of the way."""
-
 TAIL = 64 * 1024  # bytes; holds hundreds of the latest events
-
-
-@dataclass(frozen=True)
-class Event:
-    """One event: its number in the run, its time, its kind, and the rest."""
-
-    seq: int
-    t: str
-    kind: str
-    fields: dict[str, Any] = field(default_factory=dict[str, Any])
-
-    def get(self, name: str, default: Any = None) -> Any:
-        return self.fields.get(name, default)
 
 
 class EventLog:
@@ -54,18 +24,17 @@ class EventLog:
         self.path = path
         self._seq = _mend(path)
 
-    def append(self, kind: str, **fields: Any) -> Event:
-        """Add an event and flush it.
+    def append(self, event: Event) -> Event:
+        """Number an event, date it, add it and flush it; returns it as it was written.
 
         Raises:
             DiskFullError: there is no space; the file ends at the event before.
         """
-        event = Event(self._seq + 1, now(), kind, fields)
-        record = scrub_all({"seq": event.seq, "t": event.t, "kind": kind, **fields})
-        line = json.dumps(record, ensure_ascii=False)
-        self._write(line.encode() + b"\n")
-        self._seq = event.seq
-        return event
+        written = event.model_copy(update={"seq": self._seq + 1, "t": now()})
+        record = scrub_all(written.model_dump(mode="json", exclude_none=True))
+        self._write(json.dumps(record, ensure_ascii=False).encode() + b"\n")
+        self._seq = written.seq
+        return written
 
     def _write(self, line: bytes) -> None:
         size = self.path.stat().st_size if self.path.exists() else 0
@@ -116,9 +85,8 @@ def _line_start(path: Path, size: int) -> int:
 
 def _parse(line: bytes) -> Event | None:
     try:
-        data = json.loads(line)
-        return Event(data.pop("seq"), data.pop("t"), data.pop("kind"), data)
-    except (ValueError, KeyError, AttributeError):
+        return event_from(json.loads(line))
+    except (ValueError, AttributeError):
         return None
 
 

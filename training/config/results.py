@@ -1,0 +1,282 @@
+"""What each kind of run results in: one model a kind, told apart by `kind`, as state.json holds it."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Annotated, Any, Literal
+
+from pydantic import BaseModel, ConfigDict, Discriminator, TypeAdapter
+
+
+class Record(BaseModel):
+    """A part of a result. Fields that a newer version may have added are ignored."""
+
+    model_config = ConfigDict(frozen=True, extra="ignore")
+
+
+class Answer(Record):
+    """A question with its answers: before and after training, and in Ollama. A model's text: data."""
+
+    question: str
+    before: str | None = None
+    after: str | None = None
+    in_ollama: str | None = None
+
+
+class FindingRecord(Record):
+    """Rows of a dataset that share a problem or a reason to be left out.
+
+    Args:
+        first: places of the first of them, `file:line`.
+        details: messages with their counts.
+        repair: the argument that repairs it.
+    """
+
+    severity: str = "note"
+    kind: str
+    count: int
+    first: list[str] = []
+    details: dict[str, int] = {}
+    repair: str | None = None
+
+
+class PackingStatistics(Record):
+    """How well the examples of a run's first epoch fill its micro-batches.
+
+    Args:
+        fill: tokens / (micro-batches · micro_batch_tokens).
+        padding_avoided: share of a step's positions that padding to its longest example would have wasted.
+    """
+
+    examples: int
+    tokens: int
+    longest: int
+    steps_per_epoch: int
+    micro_batches_per_epoch: int
+    fill: float
+    padding_avoided: float
+
+
+class Recovery(Record):
+    """A step that ran out of memory and was repeated in smaller parts.
+
+    Args:
+        micro_batch_tokens: the budget from this step on.
+    """
+
+    step: int
+    micro_batch_tokens: int
+
+
+class Result(Record):
+    """What all results share.
+
+    Args:
+        summary: one sentence for people; empty where the fields say it all.
+    """
+
+    summary: str = ""
+
+    @property
+    def written(self) -> list[str]:
+        """Files and folders that the run wrote outside its record; the result holds while they exist."""
+        return []
+
+    @property
+    def answered(self) -> list[Answer]:
+        """Questions with a model's answers, if the run asked any."""
+        return []
+
+
+class TrainResult(Result):
+    """A training. Losses are means per label token, in nats.
+
+    Args:
+        final_loss: training loss of the last step.
+        eval_loss: of the adapter that was kept, on the held-out rows.
+        eval_loss_before: of the base model, on the same rows; None where it was not measured.
+        rows: of the dataset; each is used or left out.
+        held_out: examples kept for evaluation.
+        trained_token_share: share of the tokens that carry loss.
+        output: where a copy of the adapter lies.
+    """
+
+    kind: Literal["train"] = "train"
+    outcome: Literal["completed", "cancelled", "early_stopped"] = "completed"
+    steps: int = 0
+    total_steps: int = 0
+    first_loss: float | None = None
+    final_loss: float | None = None
+    eval_loss: float | None = None
+    eval_loss_before: float | None = None
+    best_step: int | None = None
+    resumed_from: int | None = None
+    engine: str = ""
+    engine_reason: str = ""
+    device: str = ""
+    tokens_per_s: float = 0.0
+    peak_memory_mib: int | None = None
+    packing: PackingStatistics | None = None
+    recoveries: list[Recovery] = []
+    rows: int = 0
+    rows_used: int = 0
+    rows_truncated: int = 0
+    rows_left_out: list[FindingRecord] = []
+    held_out: int = 0
+    trained_token_share: float = 0.0
+    notes: list[str] = []
+    output: str | None = None
+    answers: list[Answer] = []
+
+    @property
+    def written(self) -> list[str]:
+        return [self.output] if self.output else []
+
+    @property
+    def answered(self) -> list[Answer]:
+        return self.answers
+
+    @property
+    def engine_sentence(self) -> str:
+        """`packed engine (why)`."""
+        return f"{self.engine} engine ({self.engine_reason})"
+
+    @property
+    def data_sentence(self) -> str:
+        """What became of the dataset's rows."""
+        counts = (
+            f"{self.rows_used} of {self.rows} rows used, {self.held_out} held out, "
+            f"{self.trained_token_share:.0%} of the tokens trained"
+        )
+        return "; ".join([counts, *self.notes])
+
+
+class ExportResult(Result):
+    """A file or folder that was written.
+
+    Args:
+        bytes: its size.
+        quantization: of a GGUF.
+        proof: one sentence for each check of a GGUF.
+        stop_tokens: of a GGUF, the tokens that end a turn.
+    """
+
+    kind: Literal["export"] = "export"
+    path: str
+    bytes: int = 0
+    quantization: str | None = None
+    proof: list[str] = []
+    stop_tokens: list[str] = []
+
+    @property
+    def written(self) -> list[str]:
+        return [self.path]
+
+
+class RegisterResult(Result):
+    """A model of an Ollama server.
+
+    Args:
+        path: the GGUF file.
+        bytes: its size.
+        uploaded: False if the server had the file.
+        template: which chat template the server uses.
+        question_from: where the question that it was asked comes from.
+    """
+
+    kind: Literal["register"] = "register"
+    outcome: str = "registered"
+    path: str
+    name: str
+    server: str
+    server_version: str
+    bytes: int
+    uploaded: bool
+    replaced: bool
+    template: str
+    stop: list[str] = []
+    system: str | None = None
+    question_from: str = ""
+    answers: list[Answer] = []
+
+    @property
+    def written(self) -> list[str]:
+        return [self.path]
+
+    @property
+    def answered(self) -> list[Answer]:
+        return self.answers
+
+
+class PushResult(Result):
+    """A commit of a Hub repository.
+
+    Args:
+        created: the repository was made for it.
+        bytes: of all files.
+    """
+
+    kind: Literal["push"] = "push"
+    repo: str
+    url: str
+    commit: str
+    private: bool
+    created: bool = False
+    files: list[str]
+    bytes: int
+
+
+class PreviewRow(Record):
+    """A row as the model sees it.
+
+    Args:
+        untrusted_text: with the trained parts marked; text from the dataset.
+    """
+
+    place: str
+    tokens: int
+    trained_tokens: int
+    untrusted_text: str
+
+
+class Preview(Record):
+    """Rows as the model sees them, and a sentence that says that they are data."""
+
+    note: str
+    rows: list[PreviewRow]
+
+
+class InspectResult(Result):
+    """What is in a dataset.
+
+    Args:
+        usable: rows that can be trained on.
+        turns: most frequent sequences of roles.
+        tokens: lengths in the model's tokens.
+        remedy: what has to be done before it can be trained on.
+    """
+
+    kind: Literal["inspect"] = "inspect"
+    rows: int = 0
+    usable: int = 0
+    files: list[str] = []
+    size_bytes: int = 0
+    formats: dict[str, int] = {}
+    roles: dict[str, int] = {}
+    turns: dict[str, int] = {}
+    tokens: dict[str, Any] | None = None
+    held_out: int = 0
+    findings: list[FindingRecord] = []
+    notes: list[str] = []
+    remedy: str | None = None
+    preview: Preview | None = None
+
+
+AnyResult = TrainResult | ExportResult | RegisterResult | PushResult | InspectResult
+"""The result of any run."""
+
+
+def read_result(kind: str, record: Mapping[str, Any]) -> AnyResult:
+    """The result of a run of this kind; ValidationError if `record` holds anything else."""
+    results = Annotated[AnyResult, Discriminator("kind")]
+    return TypeAdapter[AnyResult](results).validate_python({**record, "kind": kind})

@@ -1,0 +1,65 @@
+"""A GGUF registered with Ollama from the caller's own process."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from .config.settings import load_settings
+from .export.ollama.registration import Registration
+from .files.paths import PathPolicy
+from .requests.build import register_spec
+from .runs.store import RunStore
+from .worker import register
+from .worker.context import RunContext, WaitForDevice
+from .worker.in_process import run_in_process
+
+
+def register_with_ollama(
+    path: str | Path,
+    name: str,
+    *,
+    system: str | None = None,
+    parameters: Mapping[str, Any] | None = None,
+    keep_template: bool = False,
+    overwrite: bool = False,
+    question: str | None = None,
+) -> Registration:
+    """Make a GGUF file a model of the Ollama server that OLLAMA_HOST names, and ask it something.
+
+    Works in the calling process, and is recorded as a run.
+
+    Args:
+        path: a .gguf file, or the id of a run that has one.
+        name: of the model in Ollama: `[host/][namespace/]model[:tag]`.
+        system: system message; None: the one that the model's chat template puts in by itself.
+        parameters: e.g. `{"temperature": 0.2, "num_ctx": 8192}`.
+        keep_template: leave the chat template to the server.
+        overwrite: replace a model of this name.
+        question: asked of the model; by default one that its run has an answer to, or held out.
+
+    Raises:
+        InputError: there is no such file or run.
+        OllamaError: it did not work; says why, and what to do.
+    """
+    settings = load_settings()
+    store = RunStore(settings.home)
+    spec = register_spec(
+        str(path),
+        name,
+        store,
+        PathPolicy.for_person(settings.home),
+        system=system,
+        parameters=parameters,
+        keep_template=keep_template,
+        overwrite=overwrite,
+        question=question,
+    )
+    registrations: list[Registration] = []
+
+    def carry_out(context: RunContext, wait_for_device: WaitForDevice) -> None:
+        registrations.append(register.run(context, wait_for_device))
+
+    run_in_process(carry_out, store.create(spec), store, settings.runtime_dir)
+    return registrations[0]

@@ -1,0 +1,38 @@
+"""The next step for whoever looks at a run: decided here once, worded by each surface."""
+
+from __future__ import annotations
+
+from ..config.specs import AnySpec, ExportSpec, PushSpec, RegisterSpec, TrainSpec
+from ..next_step import Next, then
+from .folder import RunState, Status
+from .kinds import next_after
+
+USERS_FAULT = frozenset({"INPUT", "CONFIG", "DEP"})
+"""First words of the codes of errors that an unchanged attempt would meet again."""
+
+
+def next_step_of(run_id: str, spec: AnySpec, state: RunState) -> Next | None:
+    """What to do next; None if there is nothing to do but to tell the user."""
+    match state.status:
+        case Status.QUEUED | Status.RUNNING:
+            return then("get_run", run_id=run_id)
+        case Status.COMPLETED:
+            return next_after(run_id, spec, state.result)
+        case Status.FAILED if state.error and state.error.code.split("_")[0] in USERS_FAULT:
+            return state.error.next or _start_again(spec)
+        case Status.FAILED | Status.CANCELLED | Status.INTERRUPTED:
+            return then("resume", run_id=run_id)
+
+
+def _start_again(spec: AnySpec) -> Next:
+    match spec:
+        case TrainSpec():
+            return then("train", dataset=..., model=spec.model.name)
+        case ExportSpec():
+            return then("export", source=spec.run or spec.adapter or spec.model.name)
+        case RegisterSpec():
+            return then("register", path=spec.gguf, name=spec.name)
+        case PushSpec():
+            return then("push", source=spec.run or spec.folder, repo=spec.repo)
+        case _:
+            return then("inspect", dataset=spec.data.source)
