@@ -40,7 +40,7 @@ def floor_s(model: str) -> float:
 
 async def first_step_s(model: str, folder: Path) -> float:
     from backpropagate import TrainingService
-    from backpropagate.training.requests.build import train_spec
+    from backpropagate.training.requests.train import train_spec
 
     data = folder / "rows.jsonl"
     data.write_text((json.dumps(ROW) + "\n") * 16)

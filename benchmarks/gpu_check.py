@@ -47,7 +47,7 @@ async def train(model: Path, data: Path, four_bits: bool, steps: int) -> None:
     from backpropagate import TrainingService
     from backpropagate.tools.gpu_status import GpuStatus
     from backpropagate.training.hardware.reading import read_hardware
-    from backpropagate.training.requests.build import train_spec
+    from backpropagate.training.requests.train import train_spec
 
     service = TrainingService()
     arguments = {

@@ -64,7 +64,7 @@ def write_rows(path: Path, rows: int, mixed: bool) -> Path:
 
 async def train(engine: str, model: Path, data: Path, steps: int) -> dict[str, Any]:
     from backpropagate import TrainingService
-    from backpropagate.training.requests.build import train_spec
+    from backpropagate.training.requests.train import train_spec
 
     service = TrainingService()
     arguments = {

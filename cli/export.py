@@ -13,7 +13,8 @@ from ..training.config.quantizations import note_on_default
 from ..training.config.results import ExportResult
 from ..training.errors import InputError
 from ..training.files.paths import PathPolicy
-from ..training.requests.build import export_spec, register_spec
+from ..training.requests.export import export_spec
+from ..training.requests.register import register_spec
 from ..training.runs.folder import Status
 from ..training.runs.view import RunView
 from ..training.service import TrainingService

@@ -10,7 +10,8 @@ import click
 from ..tools.inspect_dataset import dataset_report
 from ..training.config.results import InspectResult
 from ..training.errors import from_record
-from ..training.requests.build import inspect_spec
+from ..training.requests.inspect import inspect_spec
+from ..training.requests.settings import alias_notes
 from ..training.runs.folder import Status
 from ..training.service import TrainingService
 from .follow import follow_to_the_end
@@ -29,6 +30,8 @@ def inspect(ctx: click.Context, dataset: str, preview: int, as_json: bool, **val
     service = TrainingService()
     arguments = resolved_paths(service, {**given(values), "dataset": dataset})
     spec = inspect_spec(service.settings, arguments=arguments, preview=preview)
+    for note in alias_notes(arguments):
+        click.echo(note, err=True)
 
     async def look() -> Any:
         submission = await service.submit(spec, find_equal=True)

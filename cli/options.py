@@ -9,7 +9,7 @@ from typing import Any, TypeVar, get_args, get_origin
 import click
 from pydantic.fields import FieldInfo
 
-from ..training.config.specs import flat_fields
+from ..training.config.arguments import ALIASES, Alias, flat_fields
 from ..training.errors import InputError
 
 Function = TypeVar("Function", bound=Callable[..., Any])
@@ -29,9 +29,17 @@ def setting_options(*groups: str) -> Callable[[Function], Function]:
     """
 
     def decorate(function: Function) -> Function:
-        for name, (group, _, info) in reversed(flat_fields().items()):
-            if not groups or (group in groups and name != "dataset"):
-                function = _option(name, info)(function)
+        fields = flat_fields()
+        shown = {
+            name: info
+            for name, (group, _, info) in fields.items()
+            if not groups or (group in groups and name != "dataset")
+        }
+        for name, alias in ALIASES.items():
+            if alias.name in shown:
+                function = _alias_option(name, shown[alias.name], alias)(function)
+        for name, info in reversed(shown.items()):
+            function = _option(name, info)(function)
         return function
 
     return decorate
@@ -51,6 +59,14 @@ def _option(name: str, info: FieldInfo) -> Callable[[Function], Function]:
         metavar=_metavar(info.annotation),
         help=_help(info) + (" May be repeated." if many else ""),
     )
+
+
+def _alias_option(name: str, info: FieldInfo, alias: Alias) -> Callable[[Function], Function]:
+    """Another tool's name of a setting: accepted, not shown."""
+    plain = name.replace("_", "-")
+    if "true" in alias.values:
+        return click.option(f"--{plain}/--no-{plain}", name, default=None, hidden=True)
+    return click.option(f"--{plain}", name, default=None, hidden=True, metavar=_metavar(info.annotation))
 
 
 def _help(info: FieldInfo) -> str:

@@ -6,7 +6,7 @@ import anyio
 import click
 
 from ..training.files.paths import PathPolicy
-from ..training.requests.build import push_spec
+from ..training.requests.push import push_spec
 from ..training.service import Submission, TrainingService
 from .follow import run_exit_code
 from .runs import as_json_option

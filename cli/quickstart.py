@@ -10,7 +10,7 @@ import click
 
 from .. import examples
 from ..training.config.specs import TrainSpec
-from ..training.requests.build import train_spec
+from ..training.requests.train import train_spec
 from ..training.service import TrainingService
 from .follow import run_exit_code
 from .show import print_json, print_run

@@ -12,8 +12,9 @@ from ..training.config.specs import TrainSpec
 from ..training.files.output_folder import check_output
 from ..training.files.paths import PathPolicy
 from ..training.models.presets import classify_model
-from ..training.requests.build import require_alone, train_spec
 from ..training.requests.dataset_source import resolved_source
+from ..training.requests.settings import alias_notes
+from ..training.requests.train import require_alone, train_spec
 from ..training.runs.view import RunView
 from ..training.service import Submission, TrainingService
 from .follow import follow_to_the_end, run_exit_code
@@ -52,6 +53,8 @@ def train(ctx: click.Context, resume: str | None, detach: bool, as_json: bool, *
 def spec_of(service: TrainingService, arguments: dict[str, Any]) -> TrainSpec:
     """The spec of what was typed, with absolute paths that may be touched."""
     spec = train_spec(service.settings, arguments=resolved_paths(service, arguments))
+    for note in alias_notes(arguments):
+        click.echo(note, err=True)
     check_output(spec.output)
     return spec
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import AsyncGenerator, Sequence
 from contextlib import asynccontextmanager
+from inspect import cleandoc
 from pathlib import Path
 from typing import Any
 
@@ -13,13 +14,13 @@ from mcp.server.mcpserver import Context
 from mcp.server.mcpserver.exceptions import ToolError
 from mcp.server.mcpserver.tools import Tool
 from mcp.types import CallToolResult, TextContent, ToolAnnotations
-from pydantic import ConfigDict, ValidationError
+from pydantic import PrivateAttr, ValidationError
 
 from .. import __version__
 from ..tools import TOOLS
 from ..tools.context import AgentTool, ToolContext
 from ..tools.wording import words
-from ..training.config.specs import explain, flat_fields
+from ..training.config.arguments import ALIASES, explain, flat_fields
 from ..training.errors import BackpropagateError, InputError, nearest
 from ..training.files.paths import PathPolicy
 from ..training.logs import logger
@@ -75,17 +76,16 @@ class ServerTool(Tool):
     The SDK ignores unknown arguments and shows pydantic's dumps; here both become one clear sentence.
     """
 
-    agent_tool: AgentTool
-    service: TrainingService
-    paths: PathPolicy
-
-    model_config = ConfigDict(arbitrary_types_allowed=True)
+    _agent_tool: AgentTool = PrivateAttr()
+    _service: TrainingService = PrivateAttr()
+    _paths: PathPolicy = PrivateAttr()
 
     @classmethod
     def of(cls, agent_tool: AgentTool, service: TrainingService, paths: PathPolicy) -> ServerTool:
-        plain = Tool.from_function(
+        tool = cls.from_function(
             agent_tool.function,
             title=agent_tool.title,
+            description=cleandoc(agent_tool.function.__doc__ or ""),
             context_kwarg="context",
             annotations=ToolAnnotations(
                 title=agent_tool.title,
@@ -95,10 +95,11 @@ class ServerTool(Tool):
                 open_world_hint=agent_tool.open_world,
             ),
         )
-        fields = {name: getattr(plain, name) for name in Tool.model_fields}
-        fields["parameters"] = with_defaults(compact(plain.parameters), service.settings)
-        fields["fn_metadata"].output_schema = compact(plain.fn_metadata.output_schema or {})
-        return cls(**fields, agent_tool=agent_tool, service=service, paths=paths)
+        assert isinstance(tool, cls)  # as a class method of Tool should say
+        tool._agent_tool, tool._service, tool._paths = agent_tool, service, paths
+        tool.parameters = with_defaults(compact(tool.parameters), service.settings)
+        tool.fn_metadata.output_schema = compact(tool.fn_metadata.output_schema or {})
+        return tool
 
     async def run(
         self, arguments: dict[str, Any], context: Context[Any, Any], convert_result: bool = False
@@ -109,10 +110,10 @@ class ServerTool(Tool):
             ToolError: with `[CODE] message — hint` as its text.
         """
         progress = ProgressStream(context.report_progress)
-        tool_context = ToolContext(self.service, self.paths, progress.show)
+        tool_context = ToolContext(self._service, self._paths, progress.show)
         try:
             validated = self._validated(arguments)
-            result = await self.agent_tool.function(tool_context, **validated)
+            result = await self._agent_tool.function(tool_context, **validated)
         except BackpropagateError as error:
             raise ToolError(scrub(error.sentence(words))) from error
         except Exception as error:
@@ -131,9 +132,8 @@ class ServerTool(Tool):
         settings: Any = arguments.get("settings") or {}
         if "settings" not in known or not isinstance(settings, dict):
             return arguments
-        hidden = {
-            name: value for name, value in arguments.items() if name in flat_fields() and name not in known
-        }
+        settable = flat_fields().keys() | ALIASES.keys()
+        hidden = {name: value for name, value in arguments.items() if name in settable and name not in known}
         shown = {name: value for name, value in arguments.items() if name not in hidden}
         return {**shown, "settings": {**settings, **hidden}} if hidden else arguments
 

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from typing import Any
 
+from ..training.config.arguments import flat_fields
 from ..training.config.settings import Settings
-from ..training.config.specs import flat_fields
 
 
 def compact(schema: dict[str, Any]) -> dict[str, Any]:

@@ -8,7 +8,7 @@ from pydantic import Field
 
 from ..training.config.fields import ExportOutput, ImportanceMatrix, Quantization
 from ..training.config.quantizations import note_on_default
-from ..training.requests.build import export_spec
+from ..training.requests.export import export_spec
 from .context import ToolContext
 from .follow import WaitSeconds, follow_or_raise
 from .status import RunStatus, run_status

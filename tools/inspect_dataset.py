@@ -10,7 +10,8 @@ from ..training.config.fields import DatasetSource, MaxSeqLength, ModelName, OnB
 from ..training.config.results import InspectResult
 from ..training.data.findings import rows_of
 from ..training.errors import from_record
-from ..training.requests.build import inspect_spec
+from ..training.requests.inspect import inspect_spec
+from ..training.requests.settings import alias_notes
 from ..training.runs.folder import ENDED
 from .context import ToolContext, ToolResult, resolved_dataset, resolved_model
 from .follow import WaitSeconds, follow
@@ -103,7 +104,8 @@ async def inspect_dataset(
             run_id=view.run_id, next="Still reading: call inspect_dataset again, the same way."
         )
     assert isinstance(view.result, InspectResult)
-    return dataset_report(view.run_id, view.result)
+    report = dataset_report(view.run_id, view.result)
+    return report.model_copy(update={"notes": [*alias_notes(settings), *report.notes]})
 
 
 def dataset_report(run_id: str, result: InspectResult) -> DatasetReport:

@@ -10,7 +10,7 @@ from pydantic import Field
 
 from ..training.config.fields import RepoName
 from ..training.config.results import PushResult
-from ..training.requests.build import push_spec
+from ..training.requests.push import push_spec
 from ..training.runs.folder import Status
 from ..training.runs.view import RunView
 from .context import ToolContext, ToolResult

@@ -16,7 +16,7 @@ from ..training.config.fields import (
     Overwrite,
 )
 from ..training.errors import InputError
-from ..training.requests.build import register_spec
+from ..training.requests.register import register_spec
 from .context import ToolContext
 from .follow import WaitSeconds, follow_or_raise
 from .get_run import RunId

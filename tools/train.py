@@ -25,7 +25,8 @@ from ..training.config.fields import (
     Steps,
 )
 from ..training.files.output_folder import check_output
-from ..training.requests.build import require_alone, train_spec
+from ..training.requests.settings import alias_notes
+from ..training.requests.train import require_alone, train_spec
 from ..training.service import Submission
 from .context import ToolContext, resolved_dataset, resolved_model
 from .follow import WaitSeconds, follow_or_raise
@@ -115,7 +116,8 @@ async def train(
             spec, request_key=request_key, find_equal=request_key is None and not new_run
         )
     view = await follow_or_raise(context, submission, wait_s)
-    return run_status(view, note=_note(submission, request_key))
+    notes = [_note(submission, request_key), *alias_notes(settings)]
+    return run_status(view, note=" ".join(filter(None, notes)) or None)
 
 
 def _note(submission: Submission, request_key: str | None) -> str | None:

@@ -6,13 +6,13 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, Unpack
 
+from .config.arguments import TrainArguments
 from .config.settings import load_settings
-from .config.specs import TrainArguments
 from .data.report.inspection import inspect
 from .data.report.inspection_result import Inspection
 from .models.resolve import resolve_model
-from .requests.build import inspect_spec
 from .requests.dataset_source import named_source
+from .requests.inspect import inspect_spec
 
 
 def inspect_dataset(

@@ -9,7 +9,7 @@ from typing import Any
 from .config.settings import load_settings
 from .export.ollama.registration import Registration
 from .files.paths import PathPolicy
-from .requests.build import register_spec
+from .requests.register import register_spec
 from .runs.store import RunStore
 from .worker import register
 from .worker.context import RunContext, WaitForDevice

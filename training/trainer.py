@@ -8,11 +8,12 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Unpack
 
+from .config.arguments import TrainArguments
 from .config.fields import ExportFormat
 from .config.quantizations import note_on_default
 from .config.results import ExportResult, PushResult, TrainResult
 from .config.settings import load_settings
-from .config.specs import TrainArguments, TrainSpec
+from .config.specs import TrainSpec
 from .data.local_source import local_source
 from .errors import InputError
 from .events import Event, Report, ShouldStop, Step, never_stop, no_report
@@ -20,8 +21,11 @@ from .files.output_folder import check_output
 from .files.paths import PathPolicy
 from .logs import configure_logging, logger
 from .models.presets import classify_model
-from .requests.build import export_spec, push_spec, train_spec
 from .requests.dataset_source import named_source, resolved_source
+from .requests.export import export_spec
+from .requests.push import push_spec
+from .requests.settings import alias_notes
+from .requests.train import train_spec
 from .runs.folder import RunFolder, RunState, Status
 from .runs.kinds import device_request
 from .runs.store import RunStore
@@ -118,6 +122,8 @@ class Trainer:
         self._last: TrainingRun | None = None
         # Settings that are wrong are told here, not when the training starts.
         train_spec(self._defaults, arguments={"dataset": "any", **self._arguments})
+        for note in alias_notes(self._arguments):
+            logger().warning(note)
 
     def train(
         self,

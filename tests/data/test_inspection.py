@@ -18,7 +18,7 @@ from backpropagate.training.data.findings import KINDS
 from backpropagate.training.data.report.inspection import inspect
 from backpropagate.training.data.report.inspection_result import LARGEST_RESULT
 from backpropagate.training.data.split.held_out import held_out_count
-from backpropagate.training.requests.build import train_spec
+from backpropagate.training.requests.train import train_spec
 
 
 def chat(*contents: str) -> dict[str, Any]:

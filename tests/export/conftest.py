@@ -18,7 +18,7 @@ from tiny_gguf import write_gguf
 from tiny_lora import change_json
 
 from backpropagate.training.files.paths import PathPolicy
-from backpropagate.training.requests.build import export_spec
+from backpropagate.training.requests.export import export_spec
 from backpropagate.training.runs.folder import RunFolder
 from backpropagate.training.runs.recorder import RunRecorder
 from backpropagate.training.runs.store import RunStore

@@ -13,7 +13,8 @@ import pytest
 
 from backpropagate.training.config.fields import ExportFormat
 from backpropagate.training.files.paths import PathPolicy
-from backpropagate.training.requests.build import export_spec, push_spec
+from backpropagate.training.requests.export import export_spec
+from backpropagate.training.requests.push import push_spec
 from backpropagate.training.runs.folder import RunFolder, Status
 from backpropagate.training.runs.view import RunView
 from backpropagate.training.service import TrainingService

@@ -21,7 +21,7 @@ from backpropagate.server.app import build_server
 from backpropagate.training.config import quantizations
 from backpropagate.training.export.gguf.reader import read_gguf_header
 from backpropagate.training.files.paths import PathPolicy
-from backpropagate.training.requests.build import export_spec
+from backpropagate.training.requests.export import export_spec
 from backpropagate.training.runs.folder import RunFolder, Status
 from backpropagate.training.runs.view import RunView
 from backpropagate.training.service import TrainingService

@@ -11,8 +11,8 @@ from tiny_gguf import write_gguf
 from backpropagate.training.config.specs import ExportSpec, InspectSpec
 from backpropagate.training.errors import InputError, PathForbiddenError, RunNotFoundError
 from backpropagate.training.files.paths import PathPolicy
-from backpropagate.training.requests.build import train_spec
 from backpropagate.training.requests.gguf_source import GgufSubject, gguf_subject
+from backpropagate.training.requests.train import train_spec
 from backpropagate.training.runs.folder import RunFolder, Status
 from backpropagate.training.runs.store import RunStore
 

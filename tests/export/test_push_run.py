@@ -18,7 +18,7 @@ from backpropagate import Trainer
 from backpropagate.server.app import build_server
 from backpropagate.training.errors import InputError, PathForbiddenError, RunNotFoundError
 from backpropagate.training.files.paths import PathPolicy
-from backpropagate.training.requests.build import push_spec
+from backpropagate.training.requests.push import push_spec
 from backpropagate.training.runs.folder import RunFolder, Status
 from backpropagate.training.runs.store import RunStore
 from backpropagate.training.runs.view import RunView

@@ -13,7 +13,7 @@ from backpropagate.training.data.cleaning.exact_duplicates import row_hash
 from backpropagate.training.data.formats.messages import Completion
 from backpropagate.training.errors import PathForbiddenError
 from backpropagate.training.export.ollama.question import DEFAULT, question_for
-from backpropagate.training.requests.build import train_spec
+from backpropagate.training.requests.train import train_spec
 from backpropagate.training.runs.folder import RunFolder
 from backpropagate.training.runs.store import RunStore
 

@@ -19,7 +19,8 @@ from backpropagate.server.app import build_server
 from backpropagate.training.config.specs import ExportSpec
 from backpropagate.training.errors import InputError, OllamaError
 from backpropagate.training.files.paths import PathPolicy
-from backpropagate.training.requests.build import register_spec, train_spec
+from backpropagate.training.requests.register import register_spec
+from backpropagate.training.requests.train import train_spec
 from backpropagate.training.runs.folder import RunFolder, Status
 from backpropagate.training.runs.store import RunStore
 from backpropagate.training.service import TrainingService

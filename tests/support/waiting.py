@@ -10,7 +10,7 @@ from pathlib import Path
 
 from backpropagate.training.config.specs import TrainSpec
 from backpropagate.training.events import Event, Phase, Step
-from backpropagate.training.requests.build import train_spec
+from backpropagate.training.requests.train import train_spec
 from backpropagate.training.runs.device_queue import DeviceQueue
 from backpropagate.training.runs.event_log import read_events
 from backpropagate.training.runs.folder import RunFolder

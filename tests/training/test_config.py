@@ -6,10 +6,10 @@ from pathlib import Path
 
 import pytest
 
+from backpropagate.training.config.arguments import TrainArguments, flat_fields
 from backpropagate.training.config.settings import environment_names, load_settings
-from backpropagate.training.config.specs import TrainArguments, flat_fields
 from backpropagate.training.errors import InputError, InvalidSettingError
-from backpropagate.training.requests.build import train_spec
+from backpropagate.training.requests.train import train_spec
 
 
 def test_flat_names_are_unique_and_are_those_that_trainer_declares() -> None:

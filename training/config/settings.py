@@ -12,7 +12,8 @@ from pydantic.fields import FieldInfo
 from pydantic_settings import BaseSettings, PydanticBaseSettingsSource, SettingsConfigDict
 
 from ..errors import InvalidSettingError, nearest
-from .specs import DataGroup, EvaluationGroup, Group, LoraGroup, ModelGroup, TrainingGroup, explain
+from .arguments import explain
+from .specs import DataGroup, EvaluationGroup, Group, LoraGroup, ModelGroup, TrainingGroup
 
 ENV_PREFIX = "BACKPROPAGATE_"
 

@@ -1,0 +1,143 @@
+"""The flat names under which settings are typed (`lora_r`, `dataset`), and other tools' names for them."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from types import MappingProxyType
+from typing import Any, NamedTuple, TypedDict
+
+from pydantic import ValidationError
+from pydantic.fields import FieldInfo
+
+from .specs import GROUPS
+
+
+class TrainArguments(TypedDict, total=False):
+    """The flat names of a training's settings beside `model` and `dataset`, as `Trainer(...)` takes them."""
+
+    revision: str | None
+    load_in_4bit: bool
+    split: str | None
+    dataset_revision: str | None
+    columns: dict[str, str] | None
+    separator: str | None
+    samples: int | None
+    max_seq_length: int
+    train_on: str
+    on_bad_rows: str
+    dedupe: str
+    quality: str
+    control_tokens: str
+    private_data: str
+    merge_system: bool
+    order: str
+    held_out: float
+    lora_r: int
+    lora_alpha: int
+    lora_dropout: float
+    lora_target_modules: str | list[str]
+    lora_rslora: bool
+    steps: int | None
+    epochs: float
+    batch_size: int | str
+    gradient_accumulation_steps: int
+    learning_rate: float
+    lr_scheduler: str
+    warmup_steps: int | None
+    weight_decay: float
+    max_grad_norm: float
+    seed: int
+    warmup_ratio: float | None
+    engine: str
+    recompute: str
+    micro_batch_tokens: int | None
+    checkpoint_every_steps: int | None
+    checkpoint_every_s: float
+    eval_every: int | None
+    patience: int | None
+    device: str
+    threads: int | None
+    questions: list[str]
+    max_new_tokens: int
+    system: str | None
+    output: str | None
+
+
+def flat_name(group: str, field: str) -> str:
+    """The name under which people type a setting: `lora.r` is `lora_r`, `training.steps` is `steps`."""
+    special = {("model", "name"): "model", ("data", "source"): "dataset"}
+    return special.get((group, field), f"lora_{field}" if group == "lora" else field)
+
+
+def flat_fields() -> dict[str, tuple[str, str, FieldInfo]]:
+    """Flat name → (group, field, definition), in the order of the spec."""
+    return {
+        flat_name(group, field): (group, field, info)
+        for group, model in GROUPS.items()
+        for field, info in model.model_fields.items()
+    }
+
+
+class Alias(NamedTuple):
+    """Another tool's name of a setting.
+
+    Args:
+        name: the flat name here.
+        values: values that have another name here, by their text in lower case; None means "not given".
+    """
+
+    name: str
+    values: Mapping[str, Any] = MappingProxyType({})
+
+    def value(self, given: Any) -> Any:
+        return self.values.get(str(given).lower(), given)
+
+
+ALIASES = {
+    # Hugging Face transformers, PEFT and TRL
+    "max_steps": Alias("steps", {"-1": None}),
+    "num_train_epochs": Alias("epochs"),
+    "per_device_train_batch_size": Alias("batch_size"),
+    "gradient_checkpointing": Alias("recompute", {"true": "everything", "false": "nothing"}),
+    "lr_scheduler_type": Alias("lr_scheduler", {"constant_with_warmup": "constant"}),
+    "lora_rank": Alias("lora_r"),
+    "save_steps": Alias("checkpoint_every_steps"),
+    "eval_steps": Alias("eval_every"),
+    "early_stopping_patience": Alias("patience"),
+    # axolotl
+    "val_set_size": Alias("held_out"),
+    "sequence_len": Alias("max_seq_length"),
+    # earlier versions
+    "use_unsloth": Alias("engine", {"true": "unsloth", "false": None}),
+    "train_on_responses": Alias("train_on", {"true": "assistant", "false": "all"}),
+    "gradient_accumulation": Alias("gradient_accumulation_steps"),
+}
+"""Names that are accepted for a setting beside its own."""
+
+
+def explain(error: ValidationError, *, prefix: str = "", separator: str = ".") -> str:
+    """A pydantic error in one line: each argument, what it was given and what is allowed."""
+    parts: list[str] = []
+    for item in error.errors(include_url=False):
+        location = [str(part) for part in item["loc"]]
+        if prefix:
+            name = prefix + separator.join(location[:2]).upper()
+        elif len(location) > 1 and location[0] in GROUPS:
+            name = flat_name(location[0], location[1])
+        else:
+            name = location[0] if location else "arguments"
+        given = "" if item["type"] == "missing" else f", not {_shown(item['input'])}"
+        sentence = f"{name} is missing" if not given else f"{name}: {_lower(item['msg'])}{given}"
+        if not any(part.startswith(name) for part in parts):
+            parts.append(sentence)
+    return "; ".join(parts) + "."
+
+
+def _lower(text: str) -> str:
+    text = text.removeprefix("Value error, ").removeprefix("Input ")
+    return text[:1].lower() + text[1:]
+
+
+def _shown(value: object) -> str:
+    text = repr(value)
+    return text if len(text) <= 60 else text[:57] + "…"

@@ -1,0 +1,61 @@
+"""The request to export."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from ..config.fields import ExportFormat
+from ..config.quantizations import DEFAULT, default_quantization, known_quantization, require
+from ..config.specs import ExportSpec
+from ..errors import InputError
+from ..files.output_folder import check_output
+from ..files.paths import PathPolicy
+from ..runs.store import RunStore
+from .model_source import export_subject
+from .validated import validated
+
+
+def export_spec(
+    source: str,
+    store: RunStore,
+    paths: PathPolicy,
+    *,
+    format: ExportFormat = "gguf",
+    quantization: str | None = None,
+    imatrix: bool = False,
+    output: str | None = None,
+) -> ExportSpec:
+    """The spec of an export.
+
+    Args:
+        source: a run's id, the path of an adapter or model folder, or a model's name.
+        store: where runs are looked up.
+        paths: which folders may be read.
+        quantization: of a GGUF; None: what `default_quantization` says.
+        output: absolute path that may be written.
+
+    Raises:
+        InputError: there is no such source, run or quantization, or the output is in use.
+        MissingExtraError: the quantization needs llama-cpp-python.
+    """
+    subject = export_subject(source, store, paths)
+    if format == "gguf":
+        quantization = known_quantization(quantization or default_quantization(imatrix))
+        require(quantization, imatrix)
+    if imatrix and subject.run is None:
+        raise InputError(
+            "imatrix needs the rows of a training run.", hint="Give a run's id, or leave imatrix out."
+        )
+    if format != "gguf" or output is None or not Path(output).is_dir():
+        check_output(output)
+    values = {
+        "model": subject.model,
+        "adapter": str(subject.adapter) if subject.adapter else None,
+        "run": subject.run,
+        "format": format,
+        "quantization": quantization or DEFAULT,
+        "imatrix": imatrix,
+        "output": output,
+        "roots": paths.recorded(),
+    }
+    return validated(ExportSpec, values)

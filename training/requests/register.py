@@ -1,0 +1,52 @@
+"""The request to register a GGUF with Ollama."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+from ..config.ollama_names import model_name
+from ..config.ollama_parameters import checked_parameters
+from ..config.specs import RegisterSpec
+from ..files.paths import PathPolicy
+from ..runs.store import RunStore
+from .gguf_source import gguf_subject
+from .validated import validated
+
+
+def register_spec(
+    source: str,
+    name: str,
+    store: RunStore,
+    paths: PathPolicy,
+    *,
+    system: str | None = None,
+    parameters: Mapping[str, Any] | None = None,
+    keep_template: bool = False,
+    overwrite: bool = False,
+    question: str | None = None,
+) -> RegisterSpec:
+    """The spec of a registration with Ollama.
+
+    Args:
+        source: path of a .gguf file, the id of a GGUF export, or of a training that has one.
+        store: where runs are looked up.
+        paths: which folders may be read.
+
+    Raises:
+        InputError: there is no such file or run, or the run has no GGUF.
+        OllamaError: the name or a parameter is not one of Ollama's.
+    """
+    subject = gguf_subject(source, store, paths)
+    values = {
+        "gguf": str(subject.path),
+        "run": subject.run,
+        "name": str(model_name(name)),
+        "system": system,
+        "parameters": checked_parameters(parameters or {}),
+        "keep_template": keep_template,
+        "overwrite": overwrite,
+        "question": question,
+        "roots": paths.recorded(),
+    }
+    return validated(RegisterSpec, values)

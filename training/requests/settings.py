@@ -1,0 +1,109 @@
+"""Settings as they are typed, by the groups of a spec: defaults, then `settings`, then arguments."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from typing import Any
+
+from ..config.arguments import ALIASES, flat_fields, flat_name
+from ..config.settings import Settings
+from ..config.specs import GROUPS
+from ..errors import InputError, nearest
+
+
+def by_group(defaults: Settings, settings: Mapping[str, Any], arguments: Mapping[str, Any]) -> dict[str, Any]:
+    """Values by group, and `output`.
+
+    Args:
+        defaults: where values that are not given come from.
+        settings: by group (`{"lora": {"dropout": 0.1}}`) or by flat name.
+        arguments: by flat name; None means not given. They win over `settings`.
+
+    Raises:
+        InputError: a name is unknown (with the nearest known one) or given twice.
+    """
+    values: dict[str, Any] = {name: getattr(defaults, name).model_dump(exclude_unset=True) for name in GROUPS}
+    flat: dict[str, Any] = {}
+    for name, value in settings.items():
+        if name not in GROUPS:
+            flat[name] = value
+        elif isinstance(value, Mapping):
+            _take_group(values[name], name, value)  # pyright: ignore[reportUnknownArgumentType]
+        else:
+            raise InputError(f"settings.{name} must be an object, not {value!r}.")
+    typed = {name: value for name, value in arguments.items() if value is not None}
+    twice = sorted(flat.keys() & typed.keys())
+    if twice:
+        raise InputError(f"{twice[0]} is given twice: as an argument and in settings.", hint="Give it once.")
+    fields = flat_fields()
+    for name, value in _own_names(flat | typed).items():
+        if name == "output":
+            values["output"] = value
+        else:
+            group, field, _ = fields[name]
+            values[group][field] = value
+    return values
+
+
+def alias_notes(*given: Mapping[str, Any] | None) -> list[str]:
+    """A sentence for each setting that was given by another tool's name.
+
+    Args:
+        given: arguments and settings as `by_group` takes them.
+    """
+    names = dict.fromkeys(name for values in given for name in _names(values or {}) if name in ALIASES)
+    return [f"{name} is called {ALIASES[name].name} here." for name in names]
+
+
+def _names(values: Mapping[str, Any]) -> Iterator[str]:
+    """The names that were given, those inside groups too."""
+    for name, value in values.items():
+        if name in GROUPS and isinstance(value, Mapping):
+            yield from value  # pyright: ignore[reportUnknownVariableType]
+        elif value is not None:
+            yield name
+
+
+def _own_names(given: Mapping[str, Any]) -> dict[str, Any]:
+    """The same by our own names.
+
+    Raises:
+        InputError: a name is unknown, or a setting is given under two names.
+    """
+    known = [*flat_fields(), *ALIASES, *GROUPS, "output"]
+    own: dict[str, Any] = {}
+    for name, value in given.items():
+        require_known(name, known, "argument")
+        alias = ALIASES.get(name)
+        target = alias.name if alias else name
+        if target in own or (alias and target in given):
+            raise InputError(f"{target} is given twice: {name} is the same setting.", hint="Give it once.")
+        value = alias.value(value) if alias else value
+        if value is not None:
+            own[target] = value
+    return own
+
+
+def _take_group(into: dict[str, Any], group: str, values: Mapping[str, Any]) -> None:
+    fields = flat_fields()
+    for field, value in values.items():
+        alias = ALIASES.get(field)
+        if alias and fields[alias.name][0] == group:
+            field, value = fields[alias.name][1], alias.value(value)
+        require_known(field, list(GROUPS[group].model_fields), f"settings.{group}")
+        argument = flat_name(group, field)
+        if argument in {"model", "dataset"}:
+            raise InputError(
+                f"settings.{group}.{field} has an argument of its own.", hint=f"Use {argument}=…."
+            )
+        if value is not None or alias is None:
+            into[field] = value
+
+
+def require_known(name: str, known: list[str], place: str) -> None:
+    """Raises InputError, with the nearest known name, for a name that is not known."""
+    if name in known:
+        return
+    close = nearest(name, known)
+    hint = f"Did you mean {close}?" if close else f"Known: {', '.join(known)}."
+    raise InputError(f"Unknown {place} {name!r}.", hint=hint)
