@@ -16,6 +16,7 @@ from typing import Annotated, Any
 
 from pydantic import BaseModel, ConfigDict, Discriminator, ValidationError, model_validator
 
+from ..config.arguments import explain
 from ..config.results import AnyResult
 from ..config.specs import AnySpec, KindName, read_spec
 from ..errors import ErrorRecord, RunFolderError
@@ -189,5 +190,7 @@ class RunFolder:
 
 
 def _first_line(error: Exception) -> str:
+    if isinstance(error, ValidationError):
+        return explain(error).rstrip(".")
     lines = str(error).splitlines()
     return f"{type(error).__name__}: {lines[0]}" if lines else type(error).__name__
