@@ -11,6 +11,7 @@ from .config.specs import TrainArguments
 from .data.report.inspection import inspect
 from .data.report.inspection_result import Inspection
 from .models.resolve import resolve_model
+from .models.tokenizer import load_tokenizer
 from .requests.build import inspect_spec
 from .requests.dataset_source import named_source
 
@@ -40,8 +41,6 @@ def inspect_dataset(
     spec = inspect_spec(defaults, arguments=arguments, preview=preview)
     tokenizer = None
     if model is not None:
-        from .models.tokenizer import load_tokenizer
-
         models = defaults.home / "models"
         folder = resolve_model(
             spec.model.name,

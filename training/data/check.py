@@ -10,8 +10,8 @@ from typing import Any
 
 from ..config.specs import DataGroup
 from .findings import Findings, refuse_bad_rows
-from .formats.reading import Progress, Report, ShouldStop, open_data, read_rows
-from .formats.validity import oddities
+from .formats.reading import ReadProgress, Report, ShouldStop, open_data, read_rows
+from .formats.validity import turn_findings
 
 
 @dataclass
@@ -62,7 +62,7 @@ def check(
         TrainingAbortedError: `should_stop` said so.
     """
     source = open_data(data, permit)
-    progress = Progress("checking the dataset", source.size(), report, should_stop)
+    progress = ReadProgress("checking the dataset", source.size(), report, should_stop)
     checked = Checked(notes=list(source.notes))
     for read in read_rows(source, data.columns, progress):
         checked.rows += 1
@@ -71,6 +71,6 @@ def check(
             continue
         checked.usable += 1
         checked.formats[read.row.format] += 1
-        for kind in oddities(read.row):
+        for kind in turn_findings(read.row):
             checked.findings.add(kind, read.place)
     return checked

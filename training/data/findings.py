@@ -17,7 +17,7 @@ MANY_TIMES = 10
 """`columns` is worth it where it repairs so many times the rows that it loses."""
 
 
-class Kind(NamedTuple):
+class FindingKind(NamedTuple):
     """A kind of trouble.
 
     Args:
@@ -38,60 +38,62 @@ class Kind(NamedTuple):
 SKIP = 'on_bad_rows="skip"'
 BASIC = 'quality="basic"'
 
-KINDS: dict[str, Kind] = {
-    "parse": Kind("error", "cannot be parsed", SKIP, DatasetParseError),
-    "encoding": Kind(
+KINDS: dict[str, FindingKind] = {
+    "parse": FindingKind("error", "cannot be parsed", SKIP, DatasetParseError),
+    "encoding": FindingKind(
         "error",
         "are not in the file's encoding",
         SKIP,
         DatasetParseError,
         f"save the file as UTF-8 ({TO_UTF_8})",
     ),
-    "too_long": Kind("error", "are too long to be a row", SKIP, DatasetParseError),
-    "unrecognised": Kind(
+    "too_long": FindingKind("error", "are too long to be a row", SKIP, DatasetParseError),
+    "unrecognised": FindingKind(
         "error", "have no known row format", 'columns={"prompt": …, "completion": …}', DatasetFormatError
     ),
-    "preference": Kind(
+    "preference": FindingKind(
         "error",
         "are of a preference format, which train cannot learn from yet",
         'columns={"prompt": "prompt", "completion": "chosen"}',
         DatasetFormatError,
     ),
-    "wrong_type": Kind("error", "have a field of the wrong type", SKIP),
-    "unknown_role": Kind("error", "have a turn without a known role", SKIP),
-    "unsupported_content": Kind("error", "hold an image, audio or file", SKIP),
-    "empty": Kind("error", "are empty or have no answer in them", SKIP),
-    "no_assistant": Kind("error", "have no assistant turn", SKIP),
-    "swapped_roles": Kind(
+    "wrong_type": FindingKind("error", "have a field of the wrong type", SKIP),
+    "unknown_role": FindingKind("error", "have a turn without a known role", SKIP),
+    "unsupported_content": FindingKind("error", "hold an image, audio or file", SKIP),
+    "empty": FindingKind("error", "are empty or have no answer in them", SKIP),
+    "no_assistant": FindingKind("error", "have no assistant turn", SKIP),
+    "swapped_roles": FindingKind(
         "error", "have no assistant turn that answers a user: the roles may be swapped", SKIP
     ),
-    "template_refused": Kind("error", "are refused by the model's chat template", SKIP),
-    "system_refused": Kind(
+    "template_refused": FindingKind("error", "are refused by the model's chat template", SKIP),
+    "system_refused": FindingKind(
         "error", "have a system message, which the chat template refuses", "merge_system=true"
     ),
-    "mask_inexact": Kind("error", "have a turn whose tokens the chat template does not let be told", SKIP),
-    "system_lost": Kind(
+    "mask_inexact": FindingKind(
+        "error", "have a turn whose tokens the chat template does not let be told", SKIP
+    ),
+    "system_lost": FindingKind(
         "warning", "have a system message that the chat template does not show", "merge_system=true"
     ),
-    "nothing_to_learn": Kind(
+    "nothing_to_learn": FindingKind(
         "warning", "have no trained token within max_seq_length", "max_seq_length=…", correction=""
     ),
-    "truncated": Kind("warning", "are longer than max_seq_length and are cut", "max_seq_length=…"),
-    "exact_duplicate": Kind("warning", "repeat another row", 'dedupe="exact"'),
-    "near_duplicate": Kind("warning", "nearly repeat another row", 'dedupe="near"'),
-    "control_tokens": Kind(
+    "truncated": FindingKind("warning", "are longer than max_seq_length and are cut", "max_seq_length=…"),
+    "exact_duplicate": FindingKind("warning", "repeat another row", 'dedupe="exact"'),
+    "near_duplicate": FindingKind("warning", "nearly repeat another row", 'dedupe="near"'),
+    "control_tokens": FindingKind(
         "warning", "hold control tokens of a chat template in their text", 'control_tokens="remove"'
     ),
-    "secret": Kind("warning", "hold what is probably a secret", 'private_data="hide"'),
-    "personal": Kind("warning", "hold what is probably personal data", 'private_data="hide"'),
-    "broken_text": Kind("warning", "hold characters that a wrong encoding left behind", BASIC),
-    "empty_turn": Kind("warning", "have an empty turn", BASIC),
-    "one_sided": Kind("warning", "have only the assistant's side", BASIC),
-    "repeated_role": Kind("warning", "have two turns of one role in a row", BASIC),
-    "unanswered_end": Kind("warning", "end with a turn that is not answered", BASIC),
-    "late_system": Kind("warning", "have a system message after the first turn", BASIC),
-    "repetitive": Kind("warning", "repeat themselves", BASIC),
-    "too_short": Kind("warning", "have an answer of one character or none", BASIC),
+    "secret": FindingKind("warning", "hold what is probably a secret", 'private_data="hide"'),
+    "personal": FindingKind("warning", "hold what is probably personal data", 'private_data="hide"'),
+    "broken_text": FindingKind("warning", "hold characters that a wrong encoding left behind", BASIC),
+    "empty_turn": FindingKind("warning", "have an empty turn", BASIC),
+    "one_sided": FindingKind("warning", "have only the assistant's side", BASIC),
+    "repeated_role": FindingKind("warning", "have two turns of one role in a row", BASIC),
+    "unanswered_end": FindingKind("warning", "end with a turn that is not answered", BASIC),
+    "late_system": FindingKind("warning", "have a system message after the first turn", BASIC),
+    "repetitive": FindingKind("warning", "repeat themselves", BASIC),
+    "too_short": FindingKind("warning", "have an answer of one character or none", BASIC),
 }
 
 LEFT_OUT_ONLY: dict[str, str] = {"not_sampled": "were not drawn (samples)"}

@@ -22,16 +22,16 @@ from typing import TYPE_CHECKING, Any
 from ..config.specs import DataGroup
 from ..errors import DatasetError
 from .chat_template.control_tokens import control_tokens
-from .cleaning.transforms import Treatment, treated
+from .cleaning.transforms import Transforms, transformed
 from .findings import Findings, refuse_bad_rows
-from .formats.reading import Progress, Read, Report, ShouldStop, open_data, read_rows
+from .formats.reading import Read, ReadProgress, Report, ShouldStop, open_data, read_rows
 from .readers.sources import Source
 from .split.order import training_order
 from .split.selection import Selection, select
 from .tokens.encode import Encoder
 from .tokens.encoded_rows import EncodedRows
-from .tokens.gc_pause import rare_collections
-from .tokens.row_log import Outcome, Outcomes
+from .tokens.gc_pause import gc_pause
+from .tokens.row_log import LoggedRow, RowLog
 from .tokens.token_lengths import TokenLengths
 from .tokens.token_store import Examples, StoreWriter, stored, summary_of
 
@@ -140,7 +140,7 @@ def prepare(
     found = folder is not None
     if folder is None:
         work = Preparation(source, encoder, data, seed, report, should_stop)
-        with StoreWriter(cache, key) as store, rare_collections():
+        with StoreWriter(cache, key) as store, gc_pause():
             folder = work.run(store, provenance)
     return _prepared(folder, key, from_cache=found)
 
@@ -174,7 +174,7 @@ class Preparation:
     ) -> None:
         self._source, self._encoder, self._data, self._seed = source, encoder, data, seed
         self._report, self._should_stop = report, should_stop
-        self._treatment = Treatment(data, control_tokens(encoder.added_tokens))
+        self._transforms = Transforms(data, control_tokens(encoder.added_tokens))
         self._summary = Summary(notes=list(source.notes))
         self._left_out, self._warnings = Findings(), Findings()
         self._without_trained = TokenLengths()
@@ -188,9 +188,11 @@ class Preparation:
             selection = self._encode(encoded)
             self._summary.notes += selection.notes
             self._require_unchanged(stamp)
-            self._count(encoded.outcomes, selection)
+            self._count(encoded.row_log, selection)
         self._keep(np.array(encoded.row_of_example, np.int64), selection, store)
-        self._left_out.suggest("nothing_to_learn", f"max_seq_length={self._without_trained.enough()}")
+        self._left_out.suggest(
+            "nothing_to_learn", f"max_seq_length={self._without_trained.sufficient_length()}"
+        )
         refuse_bad_rows(self._left_out, self._summary.rows, self._summary.used, self._data.on_bad_rows)
         order = self._order(store)
         self._summary.train = len(order)
@@ -206,8 +208,8 @@ class Preparation:
             raise DatasetError("The dataset was changed while it was read.", hint="Call again.")
 
     def _rows(self, message: str) -> Iterator[Read]:
-        progress = Progress(message, self._source.size(), self._report, self._should_stop)
-        return treated(read_rows(self._source, self._data.columns, progress), self._treatment)
+        progress = ReadProgress(message, self._source.size(), self._report, self._should_stop)
+        return transformed(read_rows(self._source, self._data.columns, progress), self._transforms)
 
     def _encode(self, encoded: EncodedRows) -> Selection:
         """Encodes the rows that may be used, and decides which are."""
@@ -221,9 +223,9 @@ class Preparation:
         encoded.finish()
         return selection
 
-    def _count(self, outcomes: Outcomes, selection: Selection) -> None:
+    def _count(self, row_log: RowLog, selection: Selection) -> None:
         self._summary.rows = len(selection.reasons)
-        for rows in outcomes.ordinary():
+        for rows in row_log.clean():
             used = selection.reasons[rows.numbers] == 0
             self._summary.used += int(used.sum())
             self._summary.tokens += int(rows.tokens[used].sum())
@@ -231,13 +233,13 @@ class Preparation:
             self._summary.held_out += int(rows.examples[used & selection.held_out[rows.numbers]].sum())
         left_out = (
             row
-            for rows in outcomes.ordinary()
-            for row in outcomes.of(rows, selection.reasons[rows.numbers] != 0)
+            for rows in row_log.clean()
+            for row in row_log.selected(rows, selection.reasons[rows.numbers] != 0)
         )
-        for row in heapq.merge(outcomes.others(), left_out, key=lambda row: row.number):
+        for row in heapq.merge(row_log.flagged(), left_out, key=lambda row: row.number):
             self._count_one(row, selection)
 
-    def _count_one(self, row: Outcome, selection: Selection) -> None:
+    def _count_one(self, row: LoggedRow, selection: Selection) -> None:
         """A row that is left out or deserves a warning."""
         reason = selection.reason(row.number) or row.kind
         if reason:

@@ -28,7 +28,7 @@ SIMILARITY = 0.8
 BATCH, BATCH_CHARACTERS = 512, 2**19
 """Rows are sketched together when there are so many of either."""
 
-LEAST_WORDS = 8
+MIN_WORDS = 8
 """Shorter rows say too little to be called alike; only equal ones are duplicates."""
 
 
@@ -65,7 +65,7 @@ class NearDuplicates:
         import numpy as np
 
         words, edges = hashed_words(self._texts)
-        long = np.flatnonzero(np.diff(edges) >= LEAST_WORDS)
+        long = np.flatnonzero(np.diff(edges) >= MIN_WORDS)
         if len(long):
             matrix = self._minhash.digest_matrix_from_flat_token_hashes(
                 *_triples(words, edges[:-1][long], edges[1:][long]), num_perm=PERMUTATIONS, seed=1

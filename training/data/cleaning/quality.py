@@ -7,7 +7,7 @@ import zlib
 from collections.abc import Iterator
 
 from ..formats.messages import Recognised, texts_of
-from ..formats.validity import oddities
+from ..formats.validity import turn_findings
 
 MOJIBAKE = re.compile(
     "\u00c3[\u0080-\u00bf]|\u00c2[\u00a0-\u00bf]"
@@ -40,27 +40,27 @@ QUALITY_KINDS = frozenset(
 """What `quality="basic"` leaves out."""
 
 
-def shortcomings(row: Recognised) -> Iterator[str]:
+def quality_findings(row: Recognised) -> Iterator[str]:
     """The kinds of findings that the row deserves, each once."""
-    yield from oddities(row)
+    yield from turn_findings(row)
     texts = texts_of(row)
-    if any(is_broken(text) for _, text in texts):
+    if any(has_broken_text(text) for _, text in texts):
         yield "broken_text"
     learnt = [text for role, text in texts if role in ("assistant", "text")]
-    if any(repeats_itself(text) for text in learnt):
+    if any(is_repetitive(text) for text in learnt):
         yield "repetitive"
     if learnt and all(len(text.strip()) < 2 for text in learnt) and not _is_choice(learnt):
         yield "too_short"
 
 
-def is_broken(text: str) -> bool:
+def has_broken_text(text: str) -> bool:
     """Whether the text holds characters that a wrong encoding or a binary file left behind."""
     if text.isascii():
         return bool(text.encode().translate(None, ORDINARY))
     return bool(MOJIBAKE.search(text) or CONTROL.search(text))
 
 
-def repeats_itself(text: str) -> bool:
+def is_repetitive(text: str) -> bool:
     """Whether the text is one phrase over and over, or one character."""
     data = text[:20_000].encode("utf-8", "replace")
     return len(data) >= LONG_ENOUGH and len(data) > REPEATED_RATIO * len(zlib.compress(data, 1))

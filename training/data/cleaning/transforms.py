@@ -11,12 +11,12 @@ from ...config.specs import DataGroup
 from ..formats.messages import Completion, Conversation, Message, Preference, Recognised, Text, texts_of
 from ..formats.reading import Read
 from .private_data import hide, personal_in, secrets_in
-from .quality import QUALITY_KINDS, shortcomings
+from .quality import QUALITY_KINDS, quality_findings
 
 Change = Callable[[str], str]
 
 
-class Treatment:
+class Transforms:
     """Applies the settings to rows, one by one; a row comes back changed or with the reason to leave it out.
 
     Args:
@@ -44,7 +44,7 @@ class Treatment:
     def reason_against(self, row: Recognised) -> str | None:
         """Why the settings leave the row out, or None."""
         if self._data.quality == "basic":
-            for kind in shortcomings(row):
+            for kind in quality_findings(row):
                 if kind in QUALITY_KINDS:
                     return kind
         texts = [text for _, text in texts_of(row)]
@@ -89,14 +89,14 @@ def _changed_values(value: Any, change: Change) -> Any:
     return value
 
 
-def treated(reads: Iterable[Read], treatment: Treatment) -> Iterator[Read]:
-    """The rows as they are trained on; those that the treatment leaves out have its reason."""
+def transformed(reads: Iterable[Read], transforms: Transforms) -> Iterator[Read]:
+    """The rows as they are trained on; those that the transforms leaves out have its reason."""
     for read in reads:
-        reason = read.row and treatment.reason_against(read.row)
+        reason = read.row and transforms.reason_against(read.row)
         if read.row is None:
             yield read
         elif reason:
             yield read.left_out(reason)
         else:
-            row = treatment.apply(read.row)
+            row = transforms.apply(read.row)
             yield read if row is read.row else read._replace(row=row)

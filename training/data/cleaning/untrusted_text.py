@@ -9,7 +9,7 @@ import re
 
 from .private_data import hide
 
-UNSHOWN = re.compile(
+HIDDEN_CHARACTERS = re.compile(
     "[\x00-\x08\x0b-\x1f\x7f-\x9f\u00ad\u061c\u200b-\u200f\u2028-\u202e\u2060-\u206f\ufeff\ufff0-\uffff"
     "\ud800-\udfff\U000e0000-\U000e007f]"
 )
@@ -19,17 +19,17 @@ TRAINED, END, CUT = "\u27e6", "\u27e7", "\u2702"
 """Marks in a preview: what carries loss stands between the first two; the third is where the row is cut."""
 
 
-def shown(text: str, limit: int) -> str:
+def safe_line(text: str, limit: int) -> str:
     """One line of at most `limit` characters."""
-    return capped(" ".join(clean(text).split()), limit)
+    return shortened(" ".join(sanitized(text).split()), limit)
 
 
-def clean(text: str) -> str:
+def sanitized(text: str) -> str:
     """Without control characters, marks of ours, and secrets."""
-    return hide(UNSHOWN.sub("", text))
+    return hide(HIDDEN_CHARACTERS.sub("", text))
 
 
-def capped(text: str, limit: int) -> str:
+def shortened(text: str, limit: int) -> str:
     """At most `limit` characters, with what was left out in the middle."""
     if len(text) <= limit:
         return text
@@ -37,7 +37,7 @@ def capped(text: str, limit: int) -> str:
     return f"{text[: limit - tail - 1]}…{text[len(text) - tail :]}"
 
 
-def marked(text: str, spans: list[tuple[int, int]], cut: int | None) -> str:
+def with_loss_marks(text: str, spans: list[tuple[int, int]], cut: int | None) -> str:
     """The text with its trained spans between marks, up to where it is cut."""
     end = len(text) if cut is None else cut
     parts: list[str] = []
@@ -48,7 +48,7 @@ def marked(text: str, spans: list[tuple[int, int]], cut: int | None) -> str:
         parts += [_plain(text[at:start]), TRAINED, _plain(text[start : min(stop, end)]), END]
         at = min(stop, end)
     parts.append(_plain(text[at:end]))
-    return clean("".join(parts)) + ("" if cut is None else CUT)
+    return sanitized("".join(parts)) + ("" if cut is None else CUT)
 
 
 def _plain(text: str) -> str:

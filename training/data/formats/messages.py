@@ -28,13 +28,13 @@ class Conversation:
     """Turns between a user and an assistant.
 
     Args:
-        silent: indices of assistant messages that carry no loss (`"weight": 0` in the row).
+        untrained: indices of assistant messages that carry no loss (`"weight": 0` in the row).
     """
 
     format: FormatName
     messages: list[Message]
     tools: list[dict[str, Any]] | None = None
-    silent: frozenset[int] = frozenset()
+    untrained: frozenset[int] = frozenset()
 
 
 @dataclass(frozen=True, slots=True)

@@ -8,7 +8,7 @@ from typing import NamedTuple
 
 from ...config.specs import DataGroup
 from ...errors import InputError, TrainingAbortedError, nearest
-from ..readers.rows import BadRow, Place, Row, RowError
+from ..readers.rows import BadRow, Place, RawRow, RowError
 from ..readers.sources import Source, open_source
 from .messages import Recognised
 from .recognise import FIELDS, recognise
@@ -59,7 +59,7 @@ def open_data(data: DataGroup, permit: Callable[[Path], object] = lambda path: N
     )
 
 
-class Progress:
+class ReadProgress:
     """Tells how far the reading of a source has come, and stops it when asked to."""
 
     def __init__(self, message: str, total: int, report: Report, should_stop: ShouldStop) -> None:
@@ -82,7 +82,7 @@ class Progress:
         self._report(self._message, min(1.0, self._bytes / self._total) if self._total else None)
 
 
-def read_rows(source: Source, columns: Mapping[str, str] | None, progress: Progress) -> Iterator[Read]:
+def read_rows(source: Source, columns: Mapping[str, str] | None, progress: ReadProgress) -> Iterator[Read]:
     """Every row of the source with its outcome."""
     number = 0
     for part, file in enumerate(source.parts):
@@ -92,7 +92,7 @@ def read_rows(source: Source, columns: Mapping[str, str] | None, progress: Progr
             number += 1
 
 
-def _read(number: int, part: int, item: Row | BadRow, columns: Mapping[str, str] | None) -> Read:
+def _read(number: int, part: int, item: RawRow | BadRow, columns: Mapping[str, str] | None) -> Read:
     if isinstance(item, BadRow):
         return Read(number, part, item.place, None, item.kind, item.reason)
     try:

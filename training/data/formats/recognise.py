@@ -93,10 +93,10 @@ def _conversation(value: Mapping[str, Any], key: str, name: FormatName) -> Conve
     turns = _turns(value[key], key)
     messages = [message_of(turn, number) for number, turn in enumerate(turns, start=1)]
     system = _system(value, messages)
-    silent = frozenset(
+    untrained = frozenset(
         index for index, turn in enumerate(turns, start=len(system)) if turn.get("weight") == 0
     )
-    return Conversation(name, system + messages, tools_of(value.get("tools")), silent)
+    return Conversation(name, system + messages, tools_of(value.get("tools")), untrained)
 
 
 def _turns(turns: object, key: str) -> list[Any]:
@@ -131,8 +131,8 @@ def _pair(
 def _pair_of_chats(value: Mapping[str, Any], question: str, answer: str, name: FormatName) -> Conversation:
     """Lists of messages on both sides; the assistant's turns of the prompt carry no loss."""
     prompt, completion = _side(value, question, "user"), _side(value, answer, "assistant")
-    silent = frozenset(index for index, message in enumerate(prompt) if message["role"] == "assistant")
-    return Conversation(name, [*prompt, *completion], tools_of(value.get("tools")), silent)
+    untrained = frozenset(index for index, message in enumerate(prompt) if message["role"] == "assistant")
+    return Conversation(name, [*prompt, *completion], tools_of(value.get("tools")), untrained)
 
 
 def _side(value: Mapping[str, Any], key: str, role: str) -> list[Message]:

@@ -37,7 +37,7 @@ TO_UTF_8 = "iconv -f latin1 -t utf-8"
 UTF_32 = (b"\xff\xfe\x00\x00", b"\x00\x00\xfe\xff")
 
 
-class Line(NamedTuple):
+class TextLine(NamedTuple):
     """One physical line without its end, or the reason why it is none."""
 
     number: int
@@ -206,19 +206,19 @@ def encoding_of(stream: io.BufferedReader, path: Path) -> str:
     return "utf-8"
 
 
-def read_lines(path: Path, on_read: Callable[[int], None] = lambda count: None) -> Iterator[Line]:
+def read_lines(path: Path, on_read: Callable[[int], None] = lambda count: None) -> Iterator[TextLine]:
     """The physical lines of a text file; one that cannot be decoded or is too long carries its reason."""
     with open_bytes(path, on_read) as stream:
         encoding = encoding_of(stream, path)
         lines = _byte_lines(stream) if encoding == "utf-8" else _wide_lines(stream, encoding)
         for number, line in enumerate(lines, start=1):
             if line is None:
-                yield Line(number, "", "too_long", f"longer than {MAX_ROW_BYTES // 2**20} MiB")
+                yield TextLine(number, "", "too_long", f"longer than {MAX_ROW_BYTES // 2**20} MiB")
                 continue
             try:
-                yield Line(number, line.decode(encoding).rstrip("\r\n"))
+                yield TextLine(number, line.decode(encoding).rstrip("\r\n"))
             except UnicodeDecodeError as error:
-                yield Line(number, "", "encoding", _undecodable(line, error, encoding))
+                yield TextLine(number, "", "encoding", _undecodable(line, error, encoding))
 
 
 def _undecodable(line: bytes, error: UnicodeDecodeError, encoding: str) -> str:

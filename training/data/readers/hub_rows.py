@@ -11,7 +11,7 @@ from typing import Any
 
 from ...errors import DatasetError, DatasetNotFoundError, DatasetParseError
 from .libraries import library
-from .rows import BadRow, Place, Row
+from .rows import BadRow, Place, RawRow
 from .table_rows import without_nulls
 
 PURPOSE = "Reading a Hub dataset"
@@ -40,10 +40,10 @@ class HubDataset:
     split: str
     revision: str | None
 
-    def rows(self, on_read: Callable[[int], None] = lambda count: None) -> Iterator[Row | BadRow]:
+    def rows(self, on_read: Callable[[int], None] = lambda count: None) -> Iterator[RawRow | BadRow]:
         label = f"{self.name}[{self.split}]"
         for number, value in enumerate(self._stream(), start=1):
-            yield Row(Place(label, number, "row"), without_nulls(value))
+            yield RawRow(Place(label, number, "row"), without_nulls(value))
 
     def size(self) -> int:
         return 0

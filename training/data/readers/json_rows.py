@@ -18,7 +18,7 @@ from typing import Any, NoReturn
 
 from ...errors import DatasetParseError
 from .decoding import MAX_ROW_BYTES, TO_UTF_8, encoding_of, open_bytes, read_lines
-from .rows import BadRow, Place, Row
+from .rows import BadRow, Place, RawRow
 
 OnRead = Callable[[int], None]
 CHUNK = 2**20
@@ -66,7 +66,7 @@ def _refuse_surrogates(value: object) -> None:
         raise ValueError("an escape such as \\ud83d is half of a character") from None
 
 
-def json_lines(path: Path, name: str, on_read: OnRead) -> Iterator[Row | BadRow]:
+def json_lines(path: Path, name: str, on_read: OnRead) -> Iterator[RawRow | BadRow]:
     """The rows of a JSON Lines file; empty lines are no rows."""
     for line in read_lines(path, on_read):
         place = Place(name, line.number)
@@ -76,7 +76,7 @@ def json_lines(path: Path, name: str, on_read: OnRead) -> Iterator[Row | BadRow]
             yield row_of(line.text, place)
 
 
-def row_of(text: str, place: Place) -> Row | BadRow:
+def row_of(text: str, place: Place) -> RawRow | BadRow:
     """One JSON text as a row."""
     try:
         value = json_value(text)
@@ -86,10 +86,10 @@ def row_of(text: str, place: Place) -> Row | BadRow:
     return checked_row(value, place)
 
 
-def checked_row(value: Any, place: Place) -> Row | BadRow:
+def checked_row(value: Any, place: Place) -> RawRow | BadRow:
     """A JSON value as a row, which must be an object."""
     if isinstance(value, dict):
-        return Row(place, value)  # pyright: ignore[reportUnknownArgumentType]
+        return RawRow(place, value)  # pyright: ignore[reportUnknownArgumentType]
     return BadRow(place, "parse", f"{_name_of(value)} where an object {{…}} is expected")
 
 
@@ -98,7 +98,7 @@ def _name_of(value: object) -> str:
     return names.get(type(value), "a number")
 
 
-def json_file(path: Path, name: str, on_read: OnRead) -> Iterator[Row | BadRow]:
+def json_file(path: Path, name: str, on_read: OnRead) -> Iterator[RawRow | BadRow]:
     """The rows of a JSON file, whichever of its forms it has."""
     with closing(JsonText(path, name, on_read)) as text:
         first = text.peek()
@@ -124,7 +124,7 @@ def _is_one_object(path: Path) -> bool:
     return sum(1 for _ in islice((line for line in read_lines(path) if line.text.strip()), 2)) == 1
 
 
-def _object_rows(path: Path, name: str, on_read: OnRead) -> Iterator[Row | BadRow]:
+def _object_rows(path: Path, name: str, on_read: OnRead) -> Iterator[RawRow | BadRow]:
     with open_bytes(path, on_read) as stream:
         encoding = encoding_of(stream, path)
         data = stream.read(MAX_COLUMNS_BYTES + 1)
@@ -196,7 +196,7 @@ class JsonText:
             if self._at < len(self._window) or not self._more():
                 return self._window[self._at : self._at + 1]
 
-    def elements(self) -> Iterator[Row | BadRow]:
+    def elements(self) -> Iterator[RawRow | BadRow]:
         """The elements of the array that begins here."""
         with self._stream:
             self._skip(self._at + 1)
@@ -218,7 +218,7 @@ class JsonText:
         self._skip(self._at + 1)
         return found
 
-    def _element(self) -> Row | BadRow:
+    def _element(self) -> RawRow | BadRow:
         first = self.peek()
         place = Place(self._name, self._line)
         if first in ("]", ",", ""):

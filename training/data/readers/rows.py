@@ -20,7 +20,7 @@ class Place(NamedTuple):
         )
 
 
-class Row(NamedTuple):
+class RawRow(NamedTuple):
     """A row as it was read, before its format is recognised."""
 
     place: Place

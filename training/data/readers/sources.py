@@ -17,7 +17,7 @@ from ...errors import DatasetFormatError, DatasetNotFoundError
 from .decoding import regular_file
 from .hub_rows import HubDataset, hub_dataset, is_hub_name
 from .json_rows import json_file, json_lines
-from .rows import BadRow, Row
+from .rows import BadRow, RawRow
 from .table_rows import csv_rows, parquet_rows
 from .text_rows import text_rows
 
@@ -47,7 +47,7 @@ class SourceFile:
     def type(self) -> str:
         return file_type(self.path)
 
-    def rows(self, on_read: Callable[[int], None] = lambda count: None) -> Iterator[Row | BadRow]:
+    def rows(self, on_read: Callable[[int], None] = lambda count: None) -> Iterator[RawRow | BadRow]:
         match self.type:
             case ".jsonl" | ".ndjson":
                 return json_lines(self.path, self.name, on_read)
@@ -82,7 +82,7 @@ class Source:
     parts: tuple[SourceFile | HubDataset, ...]
     notes: tuple[str, ...] = ()
 
-    def __iter__(self) -> Iterator[Row | BadRow]:
+    def __iter__(self) -> Iterator[RawRow | BadRow]:
         for part in self.parts:
             yield from part.rows()
 

@@ -8,10 +8,10 @@ from pathlib import Path
 from typing import Any, cast
 
 from ...errors import DatasetFormatError, DatasetParseError
-from .decoding import MAX_ROW_BYTES, Line, read_lines, regular_file
+from .decoding import MAX_ROW_BYTES, TextLine, read_lines, regular_file
 from .json_rows import OnRead, json_value
 from .libraries import library
-from .rows import BadRow, Place, Row
+from .rows import BadRow, Place, RawRow
 
 NESTED_COLUMNS = ("messages", "conversations", "tools", "chosen", "rejected", "prompt", "completion")
 """Columns of a CSV whose cells may hold JSON."""
@@ -20,7 +20,7 @@ PARQUET_BATCH = 256
 """Rows that are decoded at once; a row may hold a whole document."""
 
 
-def csv_rows(path: Path, name: str, on_read: OnRead) -> Iterator[Row | BadRow]:
+def csv_rows(path: Path, name: str, on_read: OnRead) -> Iterator[RawRow | BadRow]:
     """The rows of a CSV or TSV file with a header line."""
     csv.field_size_limit(MAX_ROW_BYTES)
     lines = PhysicalLines(read_lines(path, on_read))
@@ -44,9 +44,9 @@ def csv_rows(path: Path, name: str, on_read: OnRead) -> Iterator[Row | BadRow]:
 class PhysicalLines:
     """Hands lines to the csv reader and remembers the one that could not be read."""
 
-    def __init__(self, lines: Iterator[Line]) -> None:
+    def __init__(self, lines: Iterator[TextLine]) -> None:
         self._lines = lines
-        self._trouble: Line | None = None
+        self._trouble: TextLine | None = None
         self.number = 0
 
     def __iter__(self) -> PhysicalLines:
@@ -58,10 +58,10 @@ class PhysicalLines:
         if line.kind:
             self._trouble = line
         elif "\0" in line.text:
-            self._trouble = Line(line.number, "", "parse", "holds NUL bytes")
+            self._trouble = TextLine(line.number, "", "parse", "holds NUL bytes")
         return line.text + "\n"
 
-    def take_trouble(self) -> Line | None:
+    def take_trouble(self) -> TextLine | None:
         trouble, self._trouble = self._trouble, None
         return trouble
 
@@ -69,7 +69,7 @@ class PhysicalLines:
 def _delimiter(path: Path) -> str:
     if ".tsv" in path.suffixes:
         return "\t"
-    first = next(read_lines(path), Line(1, ""))
+    first = next(read_lines(path), TextLine(1, ""))
     return max(",;\t", key=first.text.count)
 
 
@@ -86,7 +86,7 @@ def _header(reader: Iterator[list[str]], name: str) -> list[str]:
     return header
 
 
-def _csv_row(header: list[str], cells: list[str], place: Place) -> Row | BadRow:
+def _csv_row(header: list[str], cells: list[str], place: Place) -> RawRow | BadRow:
     if len(cells) != len(header):
         return BadRow(place, "parse", f"{len(cells)} cells, but the header has {len(header)} columns")
     value: dict[str, Any] = dict(zip(header, cells, strict=True))
@@ -97,10 +97,10 @@ def _csv_row(header: list[str], cells: list[str], place: Place) -> Row | BadRow:
                 value[column] = json_value(text)
             except ValueError as error:
                 return BadRow(place, "parse", f"column {column} is not JSON: {error}")
-    return Row(place, value)
+    return RawRow(place, value)
 
 
-def parquet_rows(path: Path, name: str, on_read: OnRead) -> Iterator[Row | BadRow]:
+def parquet_rows(path: Path, name: str, on_read: OnRead) -> Iterator[RawRow | BadRow]:
     """The rows of a Parquet file, batch by batch."""
     size = regular_file(path).st_size
     parquet, arrow = library("pyarrow.parquet", "Reading Parquet"), library("pyarrow", "Reading Parquet")
@@ -111,7 +111,7 @@ def parquet_rows(path: Path, name: str, on_read: OnRead) -> Iterator[Row | BadRo
             for batch in file.iter_batches(PARQUET_BATCH):
                 for value in cast("list[dict[str, Any]]", batch.to_pylist()):
                     number += 1
-                    yield Row(Place(name, number, "row"), without_nulls(value))
+                    yield RawRow(Place(name, number, "row"), without_nulls(value))
                 on_read(size * batch.num_rows // total)
     except (arrow.ArrowException, OSError) as error:
         raise DatasetParseError(

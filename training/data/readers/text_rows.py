@@ -7,10 +7,10 @@ from pathlib import Path
 
 from .decoding import MAX_ROW_BYTES, read_lines
 from .json_rows import OnRead
-from .rows import BadRow, Place, Row
+from .rows import BadRow, Place, RawRow
 
 
-def text_rows(path: Path, name: str, on_read: OnRead, separator: str | None) -> Iterator[Row | BadRow]:
+def text_rows(path: Path, name: str, on_read: OnRead, separator: str | None) -> Iterator[RawRow | BadRow]:
     """Each document as a `{"text": …}` row; its place is its first line.
 
     Args:
@@ -57,11 +57,11 @@ class Document:
         self._bad = self._bad or BadRow(Place(self._name, number), kind, reason)
         self._lines.clear()
 
-    def take(self) -> Iterator[Row | BadRow]:
+    def take(self) -> Iterator[RawRow | BadRow]:
         """The row gathered so far, if there is one."""
         text = "\n".join(self._lines).strip("\n")
         if self._bad:
             yield self._bad
         elif text.strip():
-            yield Row(Place(self._name, self._first), {"text": text})
+            yield RawRow(Place(self._name, self._first), {"text": text})
         self._clear()

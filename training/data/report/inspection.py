@@ -12,10 +12,10 @@ from typing import Any
 
 from ...config.specs import DataGroup
 from ..cleaning.near_duplicates import NearDuplicates
-from ..formats.reading import Progress, Report, ShouldStop, open_data, read_rows
+from ..formats.reading import ReadProgress, Report, ShouldStop, open_data, read_rows
 from ..readers.sources import Source
 from ..tokens.encode import Encoder
-from ..tokens.gc_pause import rare_collections
+from ..tokens.gc_pause import gc_pause
 from .inspection_result import Inspection, as_json, from_json
 from .inspector import Inspector
 
@@ -49,9 +49,9 @@ def inspect(
     path = None if cache is None else cache / f"{_key(source, encoder, data, preview)}.json"
     if path is not None and path.is_file():
         return from_json(path.read_text(encoding="utf-8"))
-    progress = Progress("inspecting the dataset", source.size(), report, should_stop)
+    progress = ReadProgress("inspecting the dataset", source.size(), report, should_stop)
     inspector = Inspector(source, encoder, data, preview)
-    with NearDuplicates() as index, rare_collections():
+    with NearDuplicates() as index, gc_pause():
         for read in read_rows(source, data.columns, progress):
             inspector.add(read, index, progress.rows_in_all(read.number + 1))
         result = inspector.finish(index)

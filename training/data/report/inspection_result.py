@@ -7,7 +7,7 @@ from collections import Counter
 from dataclasses import dataclass, field
 from typing import Any
 
-from ..cleaning.untrusted_text import shown
+from ..cleaning.untrusted_text import safe_line
 
 LARGEST_RESULT = 5_500
 """Characters of a result without its preview: with it, some 2,000 tokens."""
@@ -42,7 +42,8 @@ class Inspection:
         result: dict[str, Any] = {
             "rows": self.rows,
             "usable": self.usable,
-            "files": [shown(name, 80) for name in self.files[:5]] + (["…"] if len(self.files) > 5 else []),
+            "files": [safe_line(name, 80) for name in self.files[:5]]
+            + (["…"] if len(self.files) > 5 else []),
             "size_bytes": self.size_bytes,
             "formats": dict(self.formats),
             "roles": dict(self.roles),
@@ -50,7 +51,7 @@ class Inspection:
             "tokens": self.tokens,
             "held_out": self.held_out,
             "findings": self.findings,
-            "notes": [shown(note, 300) for note in self.notes[:5]],
+            "notes": [safe_line(note, 300) for note in self.notes[:5]],
             "remedy": self.remedy,
         }
         for key in ("details", "first"):

@@ -15,8 +15,8 @@ from ..chat_template.control_tokens import control_tokens
 from ..cleaning.exact_duplicates import first_of_each, row_hash
 from ..cleaning.near_duplicates import NearDuplicates
 from ..cleaning.private_data import personal_in, secrets_in
-from ..cleaning.quality import shortcomings
-from ..cleaning.untrusted_text import capped, marked, shown
+from ..cleaning.quality import quality_findings
+from ..cleaning.untrusted_text import safe_line, shortened, with_loss_marks
 from ..findings import SHOWN_PLACES, Finding, Findings, remedy
 from ..formats.messages import Conversation, Recognised, texts_of
 from ..formats.reading import Read
@@ -67,7 +67,7 @@ class Inspector:
         """
         self._result.rows += 1
         if read.row is None:
-            self._findings.add(read.kind or "parse", read.place, shown(read.reason, 120))
+            self._findings.add(read.kind or "parse", read.place, safe_line(read.reason, 120))
             return
         self._result.usable += 1
         index.add(len(self._hashes), read.row)
@@ -89,7 +89,7 @@ class Inspector:
             self._result.roles.update(message["role"] for message in row.messages)
 
     def _judge(self, row: Recognised, place: Place) -> None:
-        for kind in shortcomings(row):
+        for kind in quality_findings(row):
             self._findings.add(kind, place)
         text = "\n".join(text for _, text in texts_of(row))
         token = self._control.search(text) if "<" in text or "[" in text else None
@@ -117,7 +117,7 @@ class Inspector:
         try:
             return self._encoder.render(row)
         except RowError as error:
-            self._findings.add(error.kind, place, shown(error.reason, 120))
+            self._findings.add(error.kind, place, safe_line(error.reason, 120))
         except ChatTemplateError as error:
             self._template_error = error
             note = error.sentence()
@@ -150,8 +150,8 @@ class Inspector:
                 "place": str(place),
                 "tokens": length,
                 "trained_tokens": trained,
-                "untrusted_text": capped(
-                    marked(rendered.text, spans, None if rendered.document else cut),
+                "untrusted_text": shortened(
+                    with_loss_marks(rendered.text, spans, None if rendered.document else cut),
                     PREVIEW_CHARACTERS // max(1, self._preview),
                 ),
             }
@@ -177,7 +177,7 @@ class Inspector:
             self._result.usable = 0
         usable = self._result.usable
         for kind in ("truncated", "nothing_to_learn"):
-            self._findings.suggest(kind, f"max_seq_length={self._lengths.enough()}")
+            self._findings.suggest(kind, f"max_seq_length={self._lengths.sufficient_length()}")
         if not usable:
             self._findings.of_all_rows("nothing_to_learn")
         self._result.findings = [self._as_dict(found, usable) for found in self._findings.sorted()]
@@ -215,7 +215,7 @@ class Inspector:
         for row in rows.tolist():
             place: Place | str = self._place(row)
             if self._findings.count(kind) < SHOWN_PLACES:
-                place = f"{shown(str(place), 46)} (as {shown(str(self._place(int(first[row]))), 46)})"
+                place = f"{safe_line(str(place), 46)} (as {safe_line(str(self._place(int(first[row]))), 46)})"
             self._findings.add(kind, place)
 
     def _place(self, row: int) -> Place:
@@ -224,8 +224,8 @@ class Inspector:
 
     def _as_dict(self, found: Finding, usable: int) -> dict[str, Any]:
         result = found.as_dict(usable)
-        result["details"] = {shown(detail, 120): count for detail, count in result["details"].items()}
-        result["first"] = [shown(place, 100) for place in result["first"]]
+        result["details"] = {safe_line(detail, 120): count for detail, count in result["details"].items()}
+        result["first"] = [safe_line(place, 100) for place in result["first"]]
         return result
 
 
@@ -235,7 +235,7 @@ def _no_rows(files: list[str]) -> dict[str, Any]:
         "severity": "error",
         "kind": "no_rows",
         "count": len(files),
-        "first": [shown(name, 100) for name in files[:SHOWN_PLACES]],
+        "first": [safe_line(name, 100) for name in files[:SHOWN_PLACES]],
         "details": {},
         "repair": None,
     }

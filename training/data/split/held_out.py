@@ -14,16 +14,16 @@ if TYPE_CHECKING:
     import numpy as np
     from numpy.typing import NDArray
 
-LEAST, MOST = 8, 500
+MIN_HELD_OUT, MAX_HELD_OUT = 8, 500
 LARGEST_SHARE = 0.1
-"""Holding out `LEAST` rows may cost no more than this share of a small dataset."""
+"""Holding out `MIN_HELD_OUT` rows may cost no more than this share of a small dataset."""
 
 
 def held_out_count(rows: int, share: float) -> int:
     """How many of `rows` rows are held out; 0 when that is off or the data is too small."""
-    if share == 0 or max(share, LARGEST_SHARE) * rows < LEAST:
+    if share == 0 or max(share, LARGEST_SHARE) * rows < MIN_HELD_OUT:
         return 0
-    return min(MOST, max(LEAST, round(share * rows)))
+    return min(MAX_HELD_OUT, max(MIN_HELD_OUT, round(share * rows)))
 
 
 def why_none_is_held_out(rows: int, share: float) -> str | None:
@@ -70,8 +70,8 @@ def _smallest(order: NDArray[np.uint64]) -> list[int]:
     """The smallest different keys; many more than can be needed."""
     import numpy as np
 
-    if len(order) > 4 * MOST:
-        order = np.partition(order, 4 * MOST)[: 4 * MOST]
+    if len(order) > 4 * MAX_HELD_OUT:
+        order = np.partition(order, 4 * MAX_HELD_OUT)[: 4 * MAX_HELD_OUT]
     return np.unique(order).tolist()
 
 

@@ -1,7 +1,7 @@
 """From a row to `input_ids` and `labels`.
 
 Which characters are trained is decided in `turn_spans`; here it is carried to tokens by their offsets. The
-rule at the borders: a token carries loss only if all its characters lie in a trained span. A token that
+rule at the char_offsets: a token carries loss only if all its characters lie in a trained span. A token that
 straddles the beginning of a turn (its first characters belong to the prompt) is not trained, since the model,
 given that prompt, can never write it. The end of a turn is a control token, which no other token can
 straddle; white space that it swallows behind it does not count.
@@ -23,9 +23,9 @@ from ..formats.messages import Completion, Conversation, Message, Preference, Re
 from ..readers.rows import RowError
 from .example import Example, MaskedTokens
 from .fast_tokenizer import FastTokenizer, fast_tokenizer
-from .token_offsets import OwnTokenizer, Tokenised
+from .token_offsets import ModelTokenizer, Tokenised
 
-WORTH_A_FASTER_ONE = 2**22
+FAST_FROM_CHARACTERS = 2**22
 """Characters to tokenise from which on a faster tokenizer, which takes half a second to make, is worth it."""
 
 
@@ -92,8 +92,8 @@ class Encoder:
         self._characters = 0
 
     @cached_property
-    def _own(self) -> OwnTokenizer:
-        return OwnTokenizer(self._tokenizer.backend_tokenizer)
+    def _model_tokenizer(self) -> ModelTokenizer:
+        return ModelTokenizer(self._tokenizer.backend_tokenizer)
 
     @cached_property
     def _prefix(self) -> list[int]:
@@ -157,28 +157,28 @@ class Encoder:
         return self._render_chat(row)
 
     def _render_chat(self, row: Conversation | Completion) -> Rendered:
-        messages, tools, silent = as_messages(row), None, frozenset[int]()
+        messages, tools, untrained = as_messages(row), None, frozenset[int]()
         if isinstance(row, Conversation):
-            tools, silent = row.tools, row.silent
+            tools, untrained = row.tools, row.untrained
         if self._data.merge_system:
-            messages, silent = merge_system(messages, silent)
+            messages, untrained = merge_system(messages, untrained)
         if self._data.train_on == "all":
             text, spans = self.template.render(messages, tools), None
         else:
-            text, spans = self.finder.spans(messages, tools, self._turns(messages, silent))
+            text, spans = self.finder.spans(messages, tools, self._turns(messages, untrained))
         return Rendered(text, spans, ("system_lost",) if _loses_system(messages, text) else ())
 
-    def _turns(self, messages: Sequence[Message], silent: frozenset[int]) -> list[int]:
+    def _turns(self, messages: Sequence[Message], untrained: frozenset[int]) -> list[int]:
         turns = [
             index
             for index, message in enumerate(messages)
-            if message["role"] == "assistant" and index not in silent
+            if message["role"] == "assistant" and index not in untrained
         ]
         return turns[-1:] if self._data.train_on == "last" else turns
 
     def expect(self, characters: int) -> None:
         """Tells how much will be tokenised: for much text, a faster tokenizer is made beside other work."""
-        if characters >= WORTH_A_FASTER_ONE and self._fast is None:
+        if characters >= FAST_FROM_CHARACTERS and self._fast is None:
             thread = ThreadPoolExecutor(1, "fast-tokenizer")
             self._fast = thread.submit(fast_tokenizer, self._tokenizer.backend_tokenizer)
             thread.shutdown(wait=False)
@@ -190,27 +190,31 @@ class Encoder:
             ChatTemplateError: an end-of-turn token is not where the template put it.
         """
         texts = [row.text for row in rows]
-        borders = [[border for span in row.spans or () for border in (span.start, span.end)] for row in rows]
-        found = self._tokenised(texts, borders)
+        char_offsets = [
+            [offset for span in row.spans or () for offset in (span.start, span.end)] for row in rows
+        ]
+        found = self._tokenised(texts, char_offsets)
         return [self._encoded(row, one) for row, one in zip(rows, found, strict=True)]
 
-    def _tokenised(self, texts: Sequence[str], borders: Sequence[Sequence[int]]) -> list[Tokenised]:
+    def _tokenised(self, texts: Sequence[str], char_offsets: Sequence[Sequence[int]]) -> list[Tokenised]:
         self._characters += sum(map(len, texts))
         self.expect(self._characters // 4)  # where so much has come, as much may follow
         fast = self._fast.result() if self._fast else None
         found: list[Tokenised | None] = [None] * len(texts)
         if fast:
-            found = fast.tokenise(texts, borders)
+            found = fast.tokenise(texts, char_offsets)
         left = [number for number, one in enumerate(found) if one is None]
         if left:
-            own = self._own.tokenise([texts[number] for number in left], [borders[number] for number in left])
+            own = self._model_tokenizer.tokenise(
+                [texts[number] for number in left], [char_offsets[number] for number in left]
+            )
             for number, one in zip(left, own, strict=True):
                 found[number] = one
         return [one for one in found if one is not None]
 
     def character_of_token(self, text: str, number: int) -> int:
         """Where a text's token number `number`, counted from 0, begins."""
-        return self._own.character_of_token(text, number)
+        return self._model_tokenizer.character_of_token(text, number)
 
     def _encoded(self, row: Rendered, found: Tokenised) -> Encoded:
         whole = MaskedTokens(found.ids, self._trained(row, found))
@@ -228,7 +232,7 @@ class Encoder:
         """The tokens that lie in each trained span."""
         if row.spans is None:
             return [(0, len(found.ids))]
-        ranges = [*zip(found.borders[::2], found.borders[1::2], strict=True)]
+        ranges = [*zip(found.token_offsets[::2], found.token_offsets[1::2], strict=True)]
         if not row.document and any(int(found.ids[end - 1]) not in self._added for _, end in ranges):
             raise ChatTemplateError(
                 "The tokenizer does not keep the end of a turn as one token: the loss mask cannot be exact.",
@@ -253,13 +257,13 @@ def encode(row: Recognised, tokenizer: Any, data: DataGroup | None = None) -> En
     return encoder.tokenise([encoder.render(row)])[0]
 
 
-def merge_system(messages: list[Message], silent: frozenset[int]) -> tuple[list[Message], frozenset[int]]:
+def merge_system(messages: list[Message], untrained: frozenset[int]) -> tuple[list[Message], frozenset[int]]:
     """The messages with a leading system message put before the first user's text."""
     if len(messages) < 2 or messages[0]["role"] != "system" or messages[1]["role"] != "user":
-        return messages, silent
+        return messages, untrained
     system, first, *rest = messages
     merged = f"{system['content']}\n\n{first['content']}" if system["content"].strip() else first["content"]
-    return [{**first, "content": merged}, *rest], frozenset(index - 1 for index in silent)
+    return [{**first, "content": merged}, *rest], frozenset(index - 1 for index in untrained)
 
 
 def _loses_system(messages: Sequence[Message], text: str) -> bool:

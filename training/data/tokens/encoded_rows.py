@@ -18,7 +18,7 @@ from ..formats.reading import Read
 from ..readers.rows import RowError
 from .encode import Encoded, Encoder, Rendered
 from .example import MaskedTokens
-from .row_log import Outcome, Outcomes
+from .row_log import LoggedRow, RowLog
 from .token_store import StoreWriter
 
 ROWS_AT_ONCE, CHARACTERS_AT_ONCE = 256, 2**19
@@ -33,7 +33,7 @@ Batch = list[tuple[Read, Rendered | RowError | None]]
 
 
 class EncodedRows:
-    """Encodes rows into a store. Use as a context; `through` or `add`, then `finish`; then see `outcomes`.
+    """Encodes rows into a store. Use as a context; `through` or `add`, then `finish`; then see `row_log`.
 
     Memory: the batches that wait, and 8 bytes an example.
     """
@@ -41,7 +41,7 @@ class EncodedRows:
     def __init__(self, encoder: Encoder, store: StoreWriter) -> None:
         self._encoder, self._store = encoder, store
         self.row_of_example = array("q")
-        self.outcomes = Outcomes()
+        self.row_log = RowLog()
         self._thread = ThreadPoolExecutor(1, "tokenise")
         self._rows: Batch = []
         self._texts: list[Rendered] = []
@@ -54,7 +54,7 @@ class EncodedRows:
 
     def __exit__(self, *error: object) -> None:
         self._thread.shutdown(cancel_futures=True)
-        self.outcomes.__exit__()
+        self.row_log.__exit__()
 
     def through(self, reads: Iterable[Read]) -> Iterator[Read]:
         """The rows, each encoded as it passes."""
@@ -109,29 +109,29 @@ class EncodedRows:
         except ChatTemplateError as error:
             self._failure = self._failure or error
             return
-        outcomes: list[Outcome] = []
+        logged: list[LoggedRow] = []
         parts: list[MaskedTokens] = []
         for read, rendered in rows:
             one = next(encoded) if isinstance(rendered, Rendered) else None
             if one is None:
-                outcomes.append(_refused(read, rendered))
+                logged.append(_refused(read, rendered))
             elif not one.trained:
-                nothing = Outcome(read.number, read.part, read.place, "nothing_to_learn")
-                outcomes.append(nothing._replace(tokens=one.length))
+                nothing = LoggedRow(read.number, read.part, read.place, "nothing_to_learn")
+                logged.append(nothing._replace(tokens=one.length))
             else:
                 parts += one.parts
                 self.row_of_example.extend([read.number] * len(one.parts))
-                outcomes.append(_used(read, one))
+                logged.append(_used(read, one))
         self._store.add(parts)
-        self.outcomes.add(outcomes)
+        self.row_log.add(logged)
 
 
-def _used(read: Read, one: Encoded) -> Outcome:
+def _used(read: Read, one: Encoded) -> LoggedRow:
     counts = len(one.parts), one.kept, one.trained
-    return Outcome(read.number, read.part, read.place, None, "", one.kinds, *counts)
+    return LoggedRow(read.number, read.part, read.place, None, "", one.kinds, *counts)
 
 
-def _refused(read: Read, error: Rendered | RowError | None) -> Outcome:
+def _refused(read: Read, error: Rendered | RowError | None) -> LoggedRow:
     if isinstance(error, RowError):
-        return Outcome(read.number, read.part, read.place, error.kind, error.reason)
-    return Outcome(read.number, read.part, read.place, read.kind or "parse", read.reason)
+        return LoggedRow(read.number, read.part, read.place, error.kind, error.reason)
+    return LoggedRow(read.number, read.part, read.place, read.kind or "parse", read.reason)

@@ -4,7 +4,7 @@ It tells no offsets. In a byte-level vocabulary they are not needed: every token
 a token begins where the bytes of those before it end. This is not assumed: the bytes of a text's tokens, one
 after the other, are compared with the text. Where they are not the same (a normaliser has changed the text,
 a token swallowed white space, the vocabulary is not of bytes), the text is left to the model's own tokenizer.
-So are texts with the characters of `DOUBTFUL`, and everything, if the two differ in one of the `SAMPLES`.
+So are texts with the characters of `AMBIGUOUS`, and everything, if the two differ in one of the `SAMPLES`.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     import numpy as np
     from numpy.typing import NDArray
 
-DOUBTFUL = re.compile("[\u017f\u180e]")
+AMBIGUOUS = re.compile("[\u017f\u180e]")
 """The long s, a letter s wherever case is ignored, and a space of Mongolian that lately is none: regular
 expression engines differ about them."""
 
@@ -58,11 +58,13 @@ class FastTokenizer:
         self._bytes, self._lengths = spelt, lengths
         self._places = np.cumsum(lengths, dtype=np.int32) - lengths
 
-    def tokenise(self, texts: Sequence[str], borders: Sequence[Sequence[int]]) -> list[Tokenised | None]:
-        """The texts' tokens, as `OwnTokenizer.tokenise` gives them; None for a text that is left to it."""
+    def tokenise(self, texts: Sequence[str], char_offsets: Sequence[Sequence[int]]) -> list[Tokenised | None]:
+        """The texts' tokens, as `ModelTokenizer.tokenise` gives them; None for a text that is left to it."""
         import numpy as np
 
-        chosen = [n for n, text in enumerate(texts) if text and (text.isascii() or not DOUBTFUL.search(text))]
+        chosen = [
+            n for n, text in enumerate(texts) if text and (text.isascii() or not AMBIGUOUS.search(text))
+        ]
         result: list[Tokenised | None] = [None] * len(texts)
         if not chosen:
             return result
@@ -75,14 +77,14 @@ class FastTokenizer:
         first = np.append(starts, len(shown))[edges].tolist()  # (chosen + 1,) bytes before each text
         same = _same(data, shown, first)
         asked = [
-            first[n] + _bytes_before(texts[number], len(data[n]), border)
+            first[n] + _bytes_before(texts[number], len(data[n]), offset)
             for n, number in enumerate(chosen)
-            for border in borders[number]
+            for offset in char_offsets[number]
         ]
         found = iter(np.searchsorted(starts, np.array(asked, np.int32)).tolist())
         ends: list[int] = edges.tolist()
         for n, number in enumerate(chosen):
-            at = [next(found) - ends[n] for _ in borders[number]]
+            at = [next(found) - ends[n] for _ in char_offsets[number]]
             if same[n]:
                 result[number] = Tokenised(ids[ends[n] : ends[n + 1]], at)
         return result

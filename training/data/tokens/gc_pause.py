@@ -11,7 +11,7 @@ OBJECTS = 50_000
 
 
 @contextmanager
-def rare_collections() -> Generator[None]:
+def gc_pause() -> Generator[None]:
     """In here, what already lives is not looked at, and what is new less often.
 
     Rows are many small objects that live for a moment, without cycles. Each full collection looks at all that

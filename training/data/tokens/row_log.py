@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 NUMBERS_AT_ONCE = 2**16
 
 
-class Outcome(NamedTuple):
+class LoggedRow(NamedTuple):
     """What became of a row.
 
     Args:
@@ -44,7 +44,7 @@ class Outcome(NamedTuple):
     trained: int = 0
 
 
-class Ordinary(NamedTuple):
+class CleanRows(NamedTuple):
     """Rows with examples and without warnings: (rows,) each."""
 
     numbers: NDArray[np.int64]
@@ -55,53 +55,53 @@ class Ordinary(NamedTuple):
     trained: NDArray[np.int64]
 
 
-class Outcomes:
+class RowLog:
     """The outcomes of all rows, added in the data's order. Use as a context."""
 
     def __init__(self) -> None:
-        self._ordinary = tempfile.TemporaryFile("w+b")  # noqa: SIM115 - closed by `__exit__`
-        self._others = tempfile.TemporaryFile("w+", encoding="ascii")  # noqa: SIM115
+        self._clean = tempfile.TemporaryFile("w+b")  # noqa: SIM115 - closed by `__exit__`
+        self._flagged = tempfile.TemporaryFile("w+", encoding="ascii")  # noqa: SIM115
         self._files: dict[int, tuple[str, Unit]] = {}
 
-    def __enter__(self) -> Outcomes:
+    def __enter__(self) -> RowLog:
         return self
 
     def __exit__(self, *error: object) -> None:
-        self._ordinary.close()
-        self._others.close()
+        self._clean.close()
+        self._flagged.close()
 
-    def add(self, outcomes: Sequence[Outcome]) -> None:
+    def add(self, rows: Sequence[LoggedRow]) -> None:
         import numpy as np
 
         numbers: list[tuple[int, ...]] = []
-        for one in outcomes:
+        for one in rows:
             if one.kind or one.warnings:
-                self._others.write(json.dumps(one) + "\n")
+                self._flagged.write(json.dumps(one) + "\n")
             else:
                 if one.part not in self._files:
                     self._files[one.part] = one.place.file, one.place.unit
                 row = one.number, one.part, one.place.number, one.examples, one.tokens, one.trained
                 numbers.append(row)
-        self._ordinary.write(np.array(numbers, np.int64).tobytes())
+        self._clean.write(np.array(numbers, np.int64).tobytes())
 
-    def ordinary(self) -> Iterator[Ordinary]:
+    def clean(self) -> Iterator[CleanRows]:
         """The rows of which there are only numbers to tell, many at a time."""
         import numpy as np
 
-        width = len(Ordinary._fields)
-        self._ordinary.seek(0)
-        while data := self._ordinary.read(NUMBERS_AT_ONCE * width * 8):
-            yield Ordinary(*np.frombuffer(data, np.int64).reshape(-1, width).T)
+        width = len(CleanRows._fields)
+        self._clean.seek(0)
+        while data := self._clean.read(NUMBERS_AT_ONCE * width * 8):
+            yield CleanRows(*np.frombuffer(data, np.int64).reshape(-1, width).T)
 
-    def of(self, rows: Ordinary, chosen: NDArray[np.bool_]) -> Iterator[Outcome]:
+    def selected(self, rows: CleanRows, chosen: NDArray[np.bool_]) -> Iterator[LoggedRow]:
         """Some of them, row by row."""
         for number, part, place, *counts in zip(*(column[chosen].tolist() for column in rows), strict=True):
             file, unit = self._files[part]
-            yield Outcome(number, part, Place(file, place, unit), None, "", (), *counts)
+            yield LoggedRow(number, part, Place(file, place, unit), None, "", (), *counts)
 
-    def others(self) -> Iterator[Outcome]:
+    def flagged(self) -> Iterator[LoggedRow]:
         """The rows that cannot be used or that deserve a warning."""
-        self._others.seek(0)
-        for line in self._others:
+        self._flagged.seek(0)
+        for line in self._flagged:
             number, part, place, *values = json.loads(line)
-            yield Outcome(number, part, Place(*place), *values)
+            yield LoggedRow(number, part, Place(*place), *values)

@@ -32,7 +32,7 @@ class TokenLengths:
         ordered = sorted(self._lengths)
         return ordered[max(0, -int(-share * len(ordered) // 1) - 1)] if ordered else 0
 
-    def enough(self) -> int:
+    def sufficient_length(self) -> int:
         """A power of two that 99 % of the rows do not exceed: a max_seq_length that cuts hardly any."""
         return 1 << max(5, (self.quantile(0.99) - 1).bit_length())
 

@@ -17,14 +17,14 @@ class Tokenised(NamedTuple):
 
     Args:
         ids: (tokens,)
-        borders: for each character that was asked for, the first token that begins there or later.
+        token_offsets: for each character that was asked for, the first token that begins there or later.
     """
 
     ids: NDArray[np.int32]
-    borders: list[int]
+    token_offsets: list[int]
 
 
-class OwnTokenizer:
+class ModelTokenizer:
     """The model's own tokenizer, which knows where in a text each token lies.
 
     Args:
@@ -34,18 +34,18 @@ class OwnTokenizer:
     def __init__(self, backend: Any) -> None:
         self._backend = _with_full_offsets(backend)
 
-    def tokenise(self, texts: Sequence[str], borders: Sequence[Sequence[int]]) -> list[Tokenised]:
+    def tokenise(self, texts: Sequence[str], char_offsets: Sequence[Sequence[int]]) -> list[Tokenised]:
         """The texts' tokens, without any that the tokenizer puts around a text.
 
         Args:
-            borders: (texts,) characters at which it matters what token begins.
+            char_offsets: (texts,) characters at which it matters what token begins.
         """
         import numpy as np
 
         found = self._backend.encode_batch(texts, add_special_tokens=False)
         return [
-            Tokenised(np.array(one.ids, np.int32), [_token_from(one, border) for border in asked])
-            for one, asked in zip(found, borders, strict=True)
+            Tokenised(np.array(one.ids, np.int32), [_first_token_at(one, offset) for offset in asked])
+            for one, asked in zip(found, char_offsets, strict=True)
         ]
 
     def character_of_token(self, text: str, number: int) -> int:
@@ -53,7 +53,7 @@ class OwnTokenizer:
         return self._backend.encode(text, add_special_tokens=False).offsets[number][0]
 
 
-def _token_from(encoding: Any, character: int) -> int:
+def _first_token_at(encoding: Any, character: int) -> int:
     token = encoding.char_to_token(character)
     if token is None:  # no token holds the character: the text ends, or a normaliser dropped it
         return bisect_left([start for start, _ in encoding.offsets], character)
