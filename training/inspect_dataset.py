@@ -10,6 +10,7 @@ from .config.settings import load_settings
 from .config.specs import TrainArguments
 from .data.report.inspection import inspect
 from .data.report.inspection_result import Inspection
+from .events import never_stop
 from .models.resolve import resolve_model
 from .models.tokenizer import load_tokenizer
 from .requests.build import inspect_spec
@@ -46,9 +47,13 @@ def inspect_dataset(
             spec.model.name,
             spec.model.revision,
             models,
-            lambda _message, _fraction: None,
-            lambda: False,
+            _no_report,
+            never_stop,
             weights=False,
         )
         tokenizer = load_tokenizer(folder)
     return inspect(spec.data, tokenizer, preview=preview)
+
+
+def _no_report(*_: object) -> None:
+    """The download of a tokenizer is short: no progress is reported."""

@@ -3,15 +3,15 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Callable
 from dataclasses import dataclass, field
-from pathlib import Path
 from typing import Any
 
 from ..config.specs import DataGroup
+from ..events import Report, ShouldStop, never_stop, no_report
 from .findings import Findings, refuse_bad_rows
-from .formats.reading import ReadProgress, Report, ShouldStop, open_data, read_rows
+from .formats.reading import ReadProgress, open_data, read_rows
 from .formats.validity import turn_findings
+from .readers.sources import Permit, permit_all
 
 
 @dataclass
@@ -51,9 +51,9 @@ class Checked:
 def check(
     data: DataGroup,
     *,
-    permit: Callable[[Path], object] = lambda path: None,
-    report: Report = lambda message, fraction: None,
-    should_stop: ShouldStop = lambda: False,
+    permit: Permit = permit_all,
+    report: Report = no_report,
+    should_stop: ShouldStop = never_stop,
 ) -> Checked:
     """Reads the whole source once and collects what is wrong with it.
 
@@ -62,7 +62,7 @@ def check(
         TrainingAbortedError: `should_stop` said so.
     """
     source = open_data(data, permit)
-    progress = ReadProgress("checking the dataset", source.size(), report, should_stop)
+    progress = ReadProgress("checking", "checking the dataset", source.size(), report, should_stop)
     checked = Checked(notes=list(source.notes))
     for read in read_rows(source, data.columns, progress):
         checked.rows += 1

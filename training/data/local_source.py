@@ -3,16 +3,15 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Callable
 from pathlib import Path
 
 from ..config.specs import DataGroup
 from ..errors import DatasetError
 from .formats.reading import open_data
-from .readers.sources import Source, is_hub_name
+from .readers.sources import Permit, Source, is_hub_name
 
 
-def local_source(data: DataGroup, permit: Callable[[Path], object]) -> Source | None:
+def local_source(data: DataGroup, permit: Permit) -> Source | None:
     """The dataset's files, or None for a dataset of the Hub.
 
     Raises:
@@ -28,7 +27,7 @@ def local_source(data: DataGroup, permit: Callable[[Path], object]) -> Source | 
     return source
 
 
-def content_of(data: DataGroup, permit: Callable[[Path], object]) -> str:
+def content_of(data: DataGroup, permit: Permit) -> str:
     """A hash that changes with the dataset's content; for a Hub dataset, with its name and revision."""
     source = local_source(data, permit)
     if source is not None:

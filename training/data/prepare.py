@@ -14,18 +14,19 @@ import heapq
 import json
 import tempfile
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from ..config.specs import DataGroup
 from ..errors import DatasetError
+from ..events import Phase, Report, ShouldStop, never_stop, no_report
 from .chat_template.control_tokens import control_tokens
 from .cleaning.transforms import Transforms, transformed
 from .findings import Findings, refuse_bad_rows
-from .formats.reading import Read, ReadProgress, Report, ShouldStop, open_data, read_rows
-from .readers.sources import Source
+from .formats.reading import Read, ReadProgress, open_data, read_rows
+from .readers.sources import Permit, Source, permit_all
 from .split.order import training_order
 from .split.selection import Selection, select
 from .tokens.encode import Encoder
@@ -112,9 +113,9 @@ def prepare(
     *,
     seed: int = 42,
     cache: Path | None = None,
-    permit: Callable[[Path], object] = lambda path: None,
-    report: Report = lambda message, fraction: None,
-    should_stop: ShouldStop = lambda: False,
+    permit: Permit = permit_all,
+    report: Report = no_report,
+    should_stop: ShouldStop = never_stop,
 ) -> Prepared:
     """Examples of everything that the settings leave in.
 
@@ -133,7 +134,7 @@ def prepare(
     source = open_data(data, permit)
     encoder = Encoder(tokenizer, data)
     cache = cache or Path(tempfile.mkdtemp(prefix="backpropagate-tokens-"))
-    report("hashing the dataset", None)
+    report(Phase(phase="preparing", message="hashing the dataset"))
     provenance = _provenance(source, encoder, data, seed)
     key = hashlib.sha256(json.dumps(provenance, sort_keys=True).encode()).hexdigest()
     folder = stored(cache, key)
@@ -208,7 +209,7 @@ class Preparation:
             raise DatasetError("The dataset was changed while it was read.", hint="Call again.")
 
     def _rows(self, message: str) -> Iterator[Read]:
-        progress = ReadProgress(message, self._source.size(), self._report, self._should_stop)
+        progress = ReadProgress("preparing", message, self._source.size(), self._report, self._should_stop)
         return transformed(read_rows(self._source, self._data.columns, progress), self._transforms)
 
     def _encode(self, encoded: EncodedRows) -> Selection:

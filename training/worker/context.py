@@ -9,6 +9,7 @@ from pathlib import Path
 
 from ..config.specs import DataSpec, ExportSpec
 from ..errors import TrainingAbortedError
+from ..events import Event
 from ..files.paths import PathPolicy
 from ..hardware.cpu import training_threads
 from ..models.resolve import resolve_model
@@ -37,6 +38,10 @@ class Work:
     def permit(self, path: Path) -> None:
         """Raises PathForbiddenError for a file that this run may not read."""
         PathPolicy.from_record(self.run.spec().roots, self.home).permit(path)
+
+    def report(self, event: Event) -> None:
+        """Write an event of the work down."""
+        self.journal.event(event.kind, **event.model_dump(exclude={"seq", "t", "kind"}, exclude_none=True))
 
     def phase(self, name: str) -> Callable[[str, float | None], None]:
         """A report that writes its messages as this phase of the run."""

@@ -28,7 +28,7 @@ def carry_out(work: Work, take_turn: Callable[[], None]) -> None:
         preview=spec.preview,
         cache=work.home / "cache" / "inspections",
         permit=work.permit,
-        report=work.phase("preparing"),
+        report=work.report,
         should_stop=work.should_stop,
     )
     found = result.as_dict()

@@ -69,9 +69,7 @@ def carry_out(work: Work, take_turn: Callable[[], None]) -> None:
 def _check_data(work: Work, spec: TrainSpec) -> None:
     """Refuse bad rows before anything is waited for, downloaded or loaded."""
     work.journal.phase("checking", "checking the data")
-    checked = check(
-        spec.data, permit=work.permit, report=work.phase("checking"), should_stop=work.should_stop
-    )
+    checked = check(spec.data, permit=work.permit, report=work.report, should_stop=work.should_stop)
     checked.raise_if_unusable(spec.data.on_bad_rows)
 
 
@@ -136,7 +134,7 @@ def _examples(work: Work, spec: TrainSpec, tokenizer: Any) -> Prepared:
         seed=spec.training.seed,
         cache=work.home / "cache" / "tokens",
         permit=work.permit,
-        report=work.phase("preparing"),
+        report=work.report,
         should_stop=work.should_stop,
     )
 

@@ -33,7 +33,7 @@ class TurnMarkers(NamedTuple):
     end: str
 
     def start_in(self, before: str) -> int | None:
-        """Index at which the turn starts in `before`, the text before its content; None without the header."""
+        """Where the turn starts in `before`, the text before its content; None if the header is missing."""
         for prefix in self.prefixes:
             if before.endswith(self.header + prefix):
                 return len(before) - len(prefix)

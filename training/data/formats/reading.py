@@ -2,25 +2,20 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping
-from pathlib import Path
+from collections.abc import Iterator, Mapping
 from typing import NamedTuple
 
 from ...config.specs import DataGroup
 from ...errors import InputError, TrainingAbortedError, nearest
+from ...events import Phase, Report, ShouldStop, never_stop, no_report
 from ..readers.rows import BadRow, Place, RawRow, RowError
-from ..readers.sources import Source, open_source
+from ..readers.sources import Permit, Source, open_source, permit_all
 from .messages import Recognised
 from .recognise import FIELDS, recognise
 from .validity import require_trainable
 
-Report = Callable[[str, float | None], None]
-"""Takes a message and the fraction done, if that is known."""
-
-ShouldStop = Callable[[], bool]
-
 EVERY_ROWS = 512
-"""Rows between two looks at whether to report or to stop."""
+"""Rows between two progress events, and between two calls of `should_stop`."""
 
 
 class Read(NamedTuple):
@@ -45,7 +40,7 @@ class Read(NamedTuple):
         return self._replace(row=None, kind=kind)
 
 
-def open_data(data: DataGroup, permit: Callable[[Path], object] = lambda path: None) -> Source:
+def open_data(data: DataGroup, permit: Permit = permit_all) -> Source:
     """The source that the settings name."""
     if data.source is None:
         raise InputError("dataset is missing.", hint="Give the path of a file, a folder or a Hub dataset.")
@@ -60,10 +55,22 @@ def open_data(data: DataGroup, permit: Callable[[Path], object] = lambda path: N
 
 
 class ReadProgress:
-    """Tells how far the reading of a source has come, and stops it when asked to."""
+    """Reports the progress of reading a source, and stops the reading on request.
 
-    def __init__(self, message: str, total: int, report: Report, should_stop: ShouldStop) -> None:
-        self._message, self._total = message, total
+    Args:
+        phase, message: of the events that are reported.
+        total: bytes of the source; 0 if unknown.
+    """
+
+    def __init__(
+        self,
+        phase: str,
+        message: str,
+        total: int = 0,
+        report: Report = no_report,
+        should_stop: ShouldStop = never_stop,
+    ) -> None:
+        self._phase, self._message, self._total = phase, message, total
         self._report, self._should_stop = report, should_stop
         self._bytes = 0
 
@@ -71,15 +78,21 @@ class ReadProgress:
         self._bytes += count
 
     def rows_in_all(self, rows: int) -> int:
-        """How many rows there will be, judged by the bytes that `rows` rows have taken."""
+        """Estimated number of rows of the source, from the bytes of the first `rows` rows."""
         return rows if self._bytes == 0 else round(rows * max(1.0, self._total / self._bytes))
 
     def tick(self, number: int) -> None:
+        """To be called for each row.
+
+        Raises:
+            TrainingAbortedError: `should_stop` returned True.
+        """
         if number % EVERY_ROWS:
             return
         if self._should_stop():
             raise TrainingAbortedError(f"Stopped after {number:,} rows: {self._message}.")
-        self._report(self._message, min(1.0, self._bytes / self._total) if self._total else None)
+        fraction = min(1.0, self._bytes / self._total) if self._total else None
+        self._report(Phase(phase=self._phase, message=self._message, fraction=fraction))
 
 
 def read_rows(source: Source, columns: Mapping[str, str] | None, progress: ReadProgress) -> Iterator[Read]:

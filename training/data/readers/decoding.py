@@ -20,6 +20,14 @@ from ...errors import (
 )
 from .libraries import library
 
+OnRead = Callable[[int], None]
+"""Called with the number of bytes after each read of a file."""
+
+
+def ignore_count(count: int) -> None:
+    """For callers who need no progress."""
+
+
 MAX_ROW_BYTES = 64 * 2**20
 """A longer row is refused: it is no training example, and would be held in memory whole."""
 
@@ -49,7 +57,7 @@ class TextLine(NamedTuple):
 class CountedFile(io.FileIO):
     """A file that tells how many of its bytes were read, whatever reads it."""
 
-    def __init__(self, path: Path, on_read: Callable[[int], None]) -> None:
+    def __init__(self, path: Path, on_read: OnRead) -> None:
         super().__init__(path, "rb")
         self._on_read = on_read
 
@@ -160,7 +168,7 @@ def regular_file(path: Path) -> os.stat_result:
     return found
 
 
-def open_bytes(path: Path, on_read: Callable[[int], None] = lambda count: None) -> io.BufferedReader:
+def open_bytes(path: Path, on_read: OnRead = ignore_count) -> io.BufferedReader:
     """The file's bytes, decompressed if it is gzip or zstd (recognised by content, not by name)."""
     size = regular_file(path).st_size
     try:
@@ -206,7 +214,7 @@ def encoding_of(stream: io.BufferedReader, path: Path) -> str:
     return "utf-8"
 
 
-def read_lines(path: Path, on_read: Callable[[int], None] = lambda count: None) -> Iterator[TextLine]:
+def read_lines(path: Path, on_read: OnRead = ignore_count) -> Iterator[TextLine]:
     """The physical lines of a text file; one that cannot be decoded or is too long carries its reason."""
     with open_bytes(path, on_read) as stream:
         encoding = encoding_of(stream, path)

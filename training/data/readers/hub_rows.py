@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import hashlib
 import re
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from ...errors import DatasetError, DatasetNotFoundError, DatasetParseError
+from .decoding import OnRead, ignore_count
 from .libraries import library
 from .rows import BadRow, Place, RawRow
 from .table_rows import without_nulls
@@ -40,7 +41,7 @@ class HubDataset:
     split: str
     revision: str | None
 
-    def rows(self, on_read: Callable[[int], None] = lambda count: None) -> Iterator[RawRow | BadRow]:
+    def rows(self, on_read: OnRead = ignore_count) -> Iterator[RawRow | BadRow]:
         label = f"{self.name}[{self.split}]"
         for number, value in enumerate(self._stream(), start=1):
             yield RawRow(Place(label, number, "row"), without_nulls(value))

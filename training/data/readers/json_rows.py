@@ -10,17 +10,16 @@ from __future__ import annotations
 import codecs
 import json
 import re
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import closing
 from itertools import islice
 from pathlib import Path
 from typing import Any, NoReturn
 
 from ...errors import DatasetParseError
-from .decoding import MAX_ROW_BYTES, TO_UTF_8, encoding_of, open_bytes, read_lines
+from .decoding import MAX_ROW_BYTES, TO_UTF_8, OnRead, encoding_of, open_bytes, read_lines
 from .rows import BadRow, Place, RawRow
 
-OnRead = Callable[[int], None]
 CHUNK = 2**20
 MAX_COLUMNS_BYTES = 512 * 2**20
 """An object of columns cannot be streamed; a larger one is refused."""

@@ -14,7 +14,7 @@ from glob import glob, has_magic
 from pathlib import Path
 
 from ...errors import DatasetFormatError, DatasetNotFoundError
-from .decoding import regular_file
+from .decoding import OnRead, ignore_count, regular_file
 from .hub_rows import HubDataset, hub_dataset, is_hub_name
 from .json_rows import json_file, json_lines
 from .rows import BadRow, RawRow
@@ -22,7 +22,12 @@ from .table_rows import csv_rows, parquet_rows
 from .text_rows import text_rows
 
 Permit = Callable[[Path], object]
-"""Raises when a file may not be read. Called with each file's real path, links resolved."""
+"""Raises PathForbiddenError if a file may not be read. Called with each file's real path, links resolved."""
+
+
+def permit_all(path: Path) -> None:
+    """For callers who may read every file."""
+
 
 TABLES = (".jsonl", ".ndjson", ".json", ".csv", ".tsv", ".parquet")
 TEXTS = (".txt", ".md")
@@ -47,7 +52,7 @@ class SourceFile:
     def type(self) -> str:
         return file_type(self.path)
 
-    def rows(self, on_read: Callable[[int], None] = lambda count: None) -> Iterator[RawRow | BadRow]:
+    def rows(self, on_read: OnRead = ignore_count) -> Iterator[RawRow | BadRow]:
         match self.type:
             case ".jsonl" | ".ndjson":
                 return json_lines(self.path, self.name, on_read)
@@ -107,7 +112,7 @@ def open_source(
     split: str | None = None,
     revision: str | None = None,
     separator: str | None = None,
-    permit: Permit = lambda path: None,
+    permit: Permit = permit_all,
 ) -> Source:
     """Finds the files (or the Hub dataset) that `source` names, and reads none of their rows yet.
 

@@ -8,8 +8,8 @@ from pathlib import Path
 from typing import Any, cast
 
 from ...errors import DatasetFormatError, DatasetParseError
-from .decoding import MAX_ROW_BYTES, TextLine, read_lines, regular_file
-from .json_rows import OnRead, json_value
+from .decoding import MAX_ROW_BYTES, OnRead, TextLine, read_lines, regular_file
+from .json_rows import json_value
 from .libraries import library
 from .rows import BadRow, Place, RawRow
 

@@ -5,8 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from pathlib import Path
 
-from .decoding import MAX_ROW_BYTES, read_lines
-from .json_rows import OnRead
+from .decoding import MAX_ROW_BYTES, OnRead, read_lines
 from .rows import BadRow, Place, RawRow
 
 

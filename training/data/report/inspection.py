@@ -6,14 +6,14 @@ import hashlib
 import json
 import os
 import secrets
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 from ...config.specs import DataGroup
+from ...events import Report, ShouldStop, never_stop, no_report
 from ..cleaning.near_duplicates import NearDuplicates
-from ..formats.reading import ReadProgress, Report, ShouldStop, open_data, read_rows
-from ..readers.sources import Source
+from ..formats.reading import ReadProgress, open_data, read_rows
+from ..readers.sources import Permit, Source, permit_all
 from ..tokens.encode import Encoder
 from ..tokens.gc_pause import gc_pause
 from .inspection_result import Inspection, as_json, from_json
@@ -29,9 +29,9 @@ def inspect(
     *,
     preview: int = 3,
     cache: Path | None = None,
-    permit: Callable[[Path], object] = lambda path: None,
-    report: Report = lambda message, fraction: None,
-    should_stop: ShouldStop = lambda: False,
+    permit: Permit = permit_all,
+    report: Report = no_report,
+    should_stop: ShouldStop = never_stop,
 ) -> Inspection:
     """Looks at every row; bad rows are findings here, not errors.
 
@@ -49,7 +49,7 @@ def inspect(
     path = None if cache is None else cache / f"{_key(source, encoder, data, preview)}.json"
     if path is not None and path.is_file():
         return from_json(path.read_text(encoding="utf-8"))
-    progress = ReadProgress("inspecting the dataset", source.size(), report, should_stop)
+    progress = ReadProgress("preparing", "inspecting the dataset", source.size(), report, should_stop)
     inspector = Inspector(source, encoder, data, preview)
     with NearDuplicates() as index, gc_pause():
         for read in read_rows(source, data.columns, progress):

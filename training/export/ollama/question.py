@@ -90,7 +90,7 @@ def _held_out_questions(
     if source is None:  # nothing is held out, or the rows would have to be downloaded
         return
     transforms = Transforms(data, control_tokens())
-    progress = ReadProgress("looking for a held-out row", 0, lambda message, done: None, lambda: False)
+    progress = ReadProgress("creating", "looking for a held-out row")
     for read in islice(read_rows(source, data.columns, progress), ROWS_LOOKED_AT):
         if read.row is None:
             continue
