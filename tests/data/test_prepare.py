@@ -285,7 +285,7 @@ def test_a_refusal_for_one_preference_row_suggests_nothing_that_loses_the_others
 
 @pytest.mark.parametrize(
     "count, told",
-    [(1, "1 row is empty or has no answer in it ("), (2, "2 rows are empty or have no answer in")],
+    [(1, "1 row is empty or has no answer ("), (2, "2 rows are empty or have no answer (")],
 )
 def test_one_row_and_several_are_told_in_words_that_fit(prepared: Any, count: int, told: str) -> None:
     with pytest.raises(DatasetValidationError, match=re.escape(told)):
@@ -303,6 +303,11 @@ def test_rows_that_quality_left_out_are_not_had_back_by_quality(prepared: Any) -
     with pytest.raises(DatasetError, match="1 row") as error:
         prepared([{"prompt": "Hi", "completion": "!"}], quality="basic")
     assert 'quality="off"' in (error.value.hint or "")
+
+
+def test_quality_and_dedupe_together_may_leave_no_row(prepared: Any) -> None:
+    with pytest.raises(DatasetError, match="None of 2 rows"):
+        prepared([{"prompt": "Hi", "completion": "!"}] * 2, quality="basic", dedupe="near")
 
 
 def test_rows_that_are_left_out_are_told_in_the_datas_order_cut_ones_among_them(prepared: Any) -> None:

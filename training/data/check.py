@@ -1,4 +1,4 @@
-"""Looks at every row without a tokenizer, before anything heavy is imported or any model is loaded."""
+"""Checks every row without a tokenizer: before heavy libraries are imported and a model is loaded."""
 
 from __future__ import annotations
 
@@ -16,12 +16,13 @@ from .readers.sources import Permit, permit_all
 
 @dataclass
 class Checked:
-    """What a source holds.
+    """The result of `check`.
 
     Args:
-        rows: all rows, good or not.
-        usable: the rows that can be trained on.
+        rows: number of all rows.
+        usable: number of rows that can be trained on.
         formats: usable rows by format.
+        notes: for the user.
     """
 
     rows: int = 0
@@ -31,7 +32,7 @@ class Checked:
     notes: list[str] = field(default_factory=list[str])
 
     def raise_if_unusable(self, on_bad_rows: str = "refuse") -> None:
-        """Raises the error of the most frequent trouble.
+        """Raises the error of the most frequent problem.
 
         Raises:
             DatasetError: a row is bad and `on_bad_rows` is "refuse", or no row is usable.
@@ -55,11 +56,11 @@ def check(
     report: Report = no_report,
     should_stop: ShouldStop = never_stop,
 ) -> Checked:
-    """Reads the whole source once and collects what is wrong with it.
+    """Reads the whole source once and collects its findings.
 
     Raises:
-        DatasetError: the source cannot be read at all; bad rows do not raise here (`raise_if_unusable`).
-        TrainingAbortedError: `should_stop` said so.
+        DatasetError: the source cannot be read. Bad rows are findings (see `raise_if_unusable`).
+        TrainingAbortedError: `should_stop` returned True.
     """
     source = open_data(data, permit)
     progress = ReadProgress("checking", "checking the dataset", source.size(), report, should_stop)

@@ -1,4 +1,4 @@
-"""What is done to a row's text before it is trained on: control tokens removed, private data hidden."""
+"""Transforms of a row's text before training: removes control tokens, hides private data, drops rows."""
 
 from __future__ import annotations
 
@@ -14,13 +14,14 @@ from .private_data import hide, personal_in, secrets_in
 from .quality import QUALITY_KINDS, quality_findings
 
 Change = Callable[[str], str]
+"""Changes one text of a row."""
 
 
 class Transforms:
-    """Applies the settings to rows, one by one; a row comes back changed or with the reason to leave it out.
+    """Applies the settings to single rows: changes a row, or gives the reason to drop it.
 
     Args:
-        control_tokens: the pattern of what counts as a control token.
+        control_tokens: pattern that matches control tokens.
     """
 
     def __init__(self, data: DataGroup, control_tokens: re.Pattern[str]) -> None:
@@ -33,7 +34,7 @@ class Transforms:
             self._changes.append(hide)
 
     def apply(self, row: Recognised) -> Recognised:
-        """The row as it is trained on."""
+        """The row with all changes of the settings."""
         return changed(row, self._change) if self._changes else row
 
     def _change(self, text: str) -> str:
@@ -42,7 +43,7 @@ class Transforms:
         return text
 
     def reason_against(self, row: Recognised) -> str | None:
-        """Why the settings leave the row out, or None."""
+        """The kind of finding for which the settings drop the row, or None."""
         if self._data.quality == "basic":
             for kind in quality_findings(row):
                 if kind in QUALITY_KINDS:
@@ -59,7 +60,7 @@ class Transforms:
 
 
 def changed(row: Recognised, change: Change) -> Recognised:
-    """The row with every text changed."""
+    """The row with `change` applied to every text."""
     if isinstance(row, Text):
         return replace(row, text=change(row.text))
     if isinstance(row, Completion):
@@ -90,8 +91,9 @@ def _changed_values(value: Any, change: Change) -> Any:
 
 
 def transformed(reads: Iterable[Read], transforms: Transforms) -> Iterator[Read]:
-    """The rows as they are trained on; those that the transforms leaves out have its reason."""
+    """The rows as they are trained on; dropped rows have their reason."""
     for read in reads:
+        # Tested before the changes: "skip" and `quality` judge the text of the file.
         reason = read.row and transforms.reason_against(read.row)
         if read.row is None:
             yield read

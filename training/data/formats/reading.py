@@ -1,4 +1,4 @@
-"""A source's rows, read and recognised; nothing is dropped, each row has its outcome."""
+"""Reads the rows of a source and recognises their formats. No row is dropped: a bad row has its reason."""
 
 from __future__ import annotations
 
@@ -19,13 +19,13 @@ EVERY_ROWS = 512
 
 
 class Read(NamedTuple):
-    """One row of the source.
+    """One row of the source, as read.
 
     Args:
-        number: its place among all rows, counted from 0.
-        part: the index of its file in the source.
-        row: what it says, or None when it cannot be used.
-        kind, reason: why it cannot be used.
+        number: index among all rows, from 0.
+        part: index of its file in the source.
+        row: the recognised row; None if it is unusable.
+        kind, reason: why it is unusable.
     """
 
     number: int
@@ -36,19 +36,24 @@ class Read(NamedTuple):
     reason: str = ""
 
     def left_out(self, kind: str) -> Read:
-        """The same row, which shall not be used."""
+        """The same row, marked as unusable for this reason."""
         return self._replace(row=None, kind=kind)
 
 
 def open_data(data: DataGroup, permit: Permit = permit_all) -> Source:
-    """The source that the settings name."""
+    """Opens the source that the settings name.
+
+    Raises:
+        InputError: no dataset is given, or `columns` has an unknown field.
+        DatasetError: as for `open_source`.
+    """
     if data.source is None:
-        raise InputError("dataset is missing.", hint="Give the path of a file, a folder or a Hub dataset.")
+        raise InputError("dataset is missing.", hint="Give the path of a file or a folder, or a Hub dataset.")
     for field in data.columns or {}:
         if field not in FIELDS:
             close = nearest(field, list(FIELDS))
-            hint = f"Did you mean {close}?" if close else f"Known: {', '.join(FIELDS)}."
-            raise InputError(f"columns maps to {field!r}, which is no field of a row.", hint=hint)
+            hint = f"Did you mean {close}?" if close else f"Known fields: {', '.join(FIELDS)}."
+            raise InputError(f"columns has the unknown field {field!r}.", hint=hint)
     return open_source(
         data.source, split=data.split, revision=data.dataset_revision, separator=data.separator, permit=permit
     )
@@ -96,7 +101,7 @@ class ReadProgress:
 
 
 def read_rows(source: Source, columns: Mapping[str, str] | None, progress: ReadProgress) -> Iterator[Read]:
-    """Every row of the source with its outcome."""
+    """Every row of the source, recognised or with the reason why it is unusable."""
     number = 0
     for part, file in enumerate(source.parts):
         for item in file.rows(progress.on_read):

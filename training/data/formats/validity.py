@@ -1,4 +1,4 @@
-"""Whether a recognised row can be trained on, and what is odd about it."""
+"""Whether a recognised row can be trained on, and findings about its turns."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from .messages import Completion, Conversation, Message, Preference, Recognised,
 
 
 def require_trainable(row: Recognised) -> None:
-    """Raises RowError when there is nothing in the row to learn, or no way yet to learn it."""
+    """Raises RowError if the row has no trainable text, or its format is not trained on yet."""
     if isinstance(row, Preference):
         raise RowError("preference", f"format {row.format}")
     if isinstance(row, Text):
@@ -40,12 +40,12 @@ def _require_answers(row: Conversation) -> None:
 
 
 def has_content(message: Message) -> bool:
-    """Whether a message has text, a thought or a tool call."""
+    """Whether a message has text, reasoning or a tool call."""
     return bool(message["content"].strip() or message.get("tool_calls") or message.get("reasoning_content"))
 
 
 def turn_findings(row: Recognised) -> Iterator[str]:
-    """The kinds of warnings that the row's turns deserve, each once."""
+    """The kinds of warnings for the row's turns, each once."""
     if isinstance(row, Completion) and not row.prompt.strip():
         yield "empty_turn"
     if not isinstance(row, Conversation):
@@ -65,7 +65,7 @@ def turn_findings(row: Recognised) -> Iterator[str]:
 
 
 def turn_pattern(row: Recognised) -> str:
-    """The row's turns in short: `system (user assistant)x3`."""
+    """A short description of the row's turns, e.g. `system (user assistant)x3`."""
     if isinstance(row, Text):
         return "text"
     if isinstance(row, Completion):

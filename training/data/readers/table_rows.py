@@ -11,13 +11,13 @@ from ...errors import DatasetFormatError, DatasetParseError
 from .decoding import MAX_ROW_BYTES, OnRead, TextLine, read_lines, regular_file
 from .json_rows import json_value
 from .libraries import library
-from .rows import BadRow, Place, RawRow
+from .rows import NUL_BYTES, BadRow, Place, RawRow
 
 NESTED_COLUMNS = ("messages", "conversations", "tools", "chosen", "rejected", "prompt", "completion")
-"""Columns of a CSV whose cells may hold JSON."""
+"""CSV columns whose cells may contain JSON."""
 
 PARQUET_BATCH = 256
-"""Rows that are decoded at once; a row may hold a whole document."""
+"""Rows that are decoded together. Small, because a row may contain a whole document."""
 
 
 def csv_rows(path: Path, name: str, on_read: OnRead) -> Iterator[RawRow | BadRow]:
@@ -35,18 +35,18 @@ def csv_rows(path: Path, name: str, on_read: OnRead) -> Iterator[RawRow | BadRow
         except csv.Error as error:
             yield BadRow(place, "parse", str(error))
             continue
-        if trouble := lines.take_trouble():
-            yield BadRow(Place(name, trouble.number), trouble.kind or "parse", trouble.reason)
+        if bad_line := lines.take_bad_line():
+            yield BadRow(Place(name, bad_line.number), bad_line.kind or "parse", bad_line.reason)
         elif cells:
             yield _csv_row(header, cells, place)
 
 
 class PhysicalLines:
-    """Hands lines to the csv reader and remembers the one that could not be read."""
+    """Passes lines to the csv reader and keeps the last one that cannot be read."""
 
     def __init__(self, lines: Iterator[TextLine]) -> None:
         self._lines = lines
-        self._trouble: TextLine | None = None
+        self._bad_line: TextLine | None = None
         self.number = 0
 
     def __iter__(self) -> PhysicalLines:
@@ -56,14 +56,14 @@ class PhysicalLines:
         line = next(self._lines)
         self.number = line.number
         if line.kind:
-            self._trouble = line
+            self._bad_line = line
         elif "\0" in line.text:
-            self._trouble = TextLine(line.number, "", "parse", "holds NUL bytes")
+            self._bad_line = TextLine(line.number, "", "parse", NUL_BYTES)
         return line.text + "\n"
 
-    def take_trouble(self) -> TextLine | None:
-        trouble, self._trouble = self._trouble, None
-        return trouble
+    def take_bad_line(self) -> TextLine | None:
+        bad_line, self._bad_line = self._bad_line, None
+        return bad_line
 
 
 def _delimiter(path: Path) -> str:
@@ -77,11 +77,11 @@ def _header(reader: Iterator[list[str]], name: str) -> list[str]:
     try:
         header = [cell.strip() for cell in next(reader, ())]
     except csv.Error as error:
-        raise DatasetParseError(f"{name}:1 is no CSV header: {error}.") from None
+        raise DatasetParseError(f"{name}:1 is not a valid CSV header: {error}.") from None
     if len(set(header)) < len(header) or "" in header:
         raise DatasetFormatError(
-            f"{name}:1 is no header: it repeats a name or leaves one empty ({', '.join(header)[:200]}).",
-            hint="Give the file a first line with one name for each column.",
+            f"{name}:1 is not a valid header: a name is repeated or empty ({', '.join(header)[:200]}).",
+            hint="Add a first line with one unique name for each column.",
         )
     return header
 
@@ -115,12 +115,12 @@ def parquet_rows(path: Path, name: str, on_read: OnRead) -> Iterator[RawRow | Ba
                 on_read(size * batch.num_rows // total)
     except (arrow.ArrowException, OSError) as error:
         raise DatasetParseError(
-            f"{name} is damaged or no Parquet file, after row {number}: {error}."
+            f"{name} is damaged or not a Parquet file, after row {number}: {error}."
         ) from None
 
 
 def without_nulls(value: Any) -> Any:
-    """`value` without the keys that are null: Parquet gives every struct the keys of all of them."""
+    """`value` without null keys: in Parquet every struct has the keys of all of them."""
     if isinstance(value, dict):
         items = cast("dict[str, Any]", value).items()
         return {key: without_nulls(item) for key, item in items if item is not None}

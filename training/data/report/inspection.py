@@ -1,4 +1,4 @@
-"""What is in a dataset, what is wrong with it line by line, and what the model will see: without training."""
+"""Inspects a dataset without training: its content, its problems by line, and what the model will see."""
 
 from __future__ import annotations
 
@@ -19,8 +19,8 @@ from ..tokens.gc_pause import gc_pause
 from .inspection_result import Inspection, as_json, from_json
 from .inspector import Inspector
 
-INSPECTION_VERSION = 3
-"""Raised when what is told, or how it comes about, changes."""
+INSPECTION_VERSION = 4
+"""Part of the cache key. To be increased when a result for the same data changes, words included."""
 
 
 def inspect(
@@ -33,16 +33,16 @@ def inspect(
     report: Report = no_report,
     should_stop: ShouldStop = never_stop,
 ) -> Inspection:
-    """Looks at every row; bad rows are findings here, not errors.
+    """Reads every row and collects findings. Bad rows are findings, not errors.
 
     Args:
-        tokenizer: a transformers tokenizer; without one, nothing is said of tokens and nothing previewed.
-        preview: how many rows to show as the model sees them.
-        cache: folder where results are kept; a second look at the same data is answered from there.
+        tokenizer: a transformers tokenizer, or `TokenizerFiles`; None: no token statistics and no preview.
+        preview: number of rows to show as the model sees them.
+        cache: folder of results; a second inspection of the same data is answered from it.
 
     Raises:
-        DatasetError: the source cannot be read at all.
-        TrainingAbortedError: `should_stop` said so.
+        DatasetError: the source cannot be read.
+        TrainingAbortedError: `should_stop` returned True.
     """
     source = open_data(data, permit)
     encoder = None if tokenizer is None else Encoder(tokenizer, data)
@@ -61,7 +61,7 @@ def inspect(
 
 
 def _key(source: Source, encoder: Encoder | None, data: DataGroup, preview: int) -> str:
-    """Everything that a result depends on."""
+    """A hash of everything that a result depends on."""
     parts = [
         INSPECTION_VERSION,
         source.content_hash(),

@@ -1,7 +1,7 @@
-"""Gathers what an inspection tells, row by row.
+"""Collects the result of an inspection row by row.
 
-Memory grows by 22 bytes a row (a content hash, a place, a length), and at the end, while duplicates are
-sought, by some 100 more: 120 MB for a million rows.
+Memory: 22 bytes per row (content hash, place, length), and about 100 more at the end, while duplicates are
+searched: 120 MB for a million rows.
 """
 
 from __future__ import annotations
@@ -33,16 +33,17 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
 MEASURED_ROWS = 20_000
-"""Rows whose tokens are counted; of a larger dataset a sample, which is told."""
+"""Limit of rows whose tokens are counted. For a larger dataset they are a sample, and the result says so."""
 
 PREVIEW_CHARACTERS = 1_800
-"""Of all previewed rows together."""
+"""Limit for all rows of the preview together."""
 
 ROWS_AT_ONCE = 256
+"""Rows that are tokenised together."""
 
 
 class Inspector:
-    """Gathers what the rows show, one by one."""
+    """Collects counts, findings, lengths and the preview. Call `add` for each row, then `finish`."""
 
     def __init__(self, source: Source, encoder: Encoder | None, data: DataGroup, preview: int) -> None:
         self._source, self._encoder, self._data, self._preview = source, encoder, data, preview
@@ -60,10 +61,10 @@ class Inspector:
         self._waiting: list[tuple[Place, Rendered]] = []
 
     def add(self, read: Read, index: NearDuplicates, expected_rows: int) -> None:
-        """One row.
+        """Adds a row.
 
         Args:
-            expected_rows: how many there will be, as far as can be told.
+            expected_rows: estimated number of rows of the source.
         """
         self._result.rows += 1
         if read.row is None:
@@ -103,6 +104,7 @@ class Inspector:
         size = sum(len(text) for _, text in texts_of(row))
         if self._longest is None or size > self._longest[0]:
             self._longest = (size, row)
+        # Chosen by content, so that the sample does not depend on the order of the rows.
         chosen = self._hashes[-1] % 2**32 < 2**32 * min(1.0, MEASURED_ROWS / expected_rows)
         if not chosen and len(self._hashes) > self._preview:
             return
@@ -159,6 +161,7 @@ class Inspector:
 
     def finish(self, index: NearDuplicates) -> Inspection:
         """The result, once every row has been added."""
+        # The rest of the batch first: it adds findings and lengths, which all that follows uses.
         self._tokenise()
         self._find_duplicates(index)
         if self._encoder is not None:
@@ -172,7 +175,7 @@ class Inspector:
         return self._result
 
     def _judge_all(self) -> None:
-        """The findings, and what has to be done before it can be trained on."""
+        """Sets the findings, and what must be done before training."""
         if self._encoder is not None and not self._trainable:
             self._result.usable = 0
         usable = self._result.usable
@@ -191,7 +194,7 @@ class Inspector:
             self._result.remedy = (self._template_error.hint or "Give another model").rstrip(".")
 
     def _measure_longest(self) -> None:
-        """The row of most characters, so that the greatest length is told even of a sample."""
+        """Measures the row with the most characters, so that the maximum is right even for a sample."""
         if self._longest is None or self._encoder is None or len(self._lengths) == self._result.usable:
             return
         rendered = self._render(self._longest[1], Place("", 0))
@@ -230,7 +233,7 @@ class Inspector:
 
 
 def _no_rows(files: list[str]) -> dict[str, Any]:
-    """A finding of files, not of rows, so none of `findings.KINDS`."""
+    """A finding about files, not rows, and so not one of `findings.KINDS`."""
     return {
         "severity": "error",
         "kind": "no_rows",

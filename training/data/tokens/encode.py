@@ -1,10 +1,10 @@
 """From a row to `input_ids` and `labels`.
 
-Which characters are trained is decided in `turn_spans`; here it is carried to tokens by their offsets. The
-rule at the char_offsets: a token carries loss only if all its characters lie in a trained span. A token that
-straddles the beginning of a turn (its first characters belong to the prompt) is not trained, since the model,
-given that prompt, can never write it. The end of a turn is a control token, which no other token can
-straddle; white space that it swallows behind it does not count.
+`turn_spans` decides which characters are trained; this module maps them to tokens by their offsets. A token
+carries loss only if all its characters are in a trained span. A token across the start of a turn (its first
+characters belong to the prompt) is not trained: after that prompt the model can never generate it. A turn
+ends with a control token, which is always a token of its own; white space after it that the tokenizer counts
+as part of it is ignored.
 """
 
 from __future__ import annotations
@@ -26,16 +26,16 @@ from .fast_tokenizer import FastTokenizer, fast_tokenizer
 from .token_offsets import ModelTokenizer, Tokenised
 
 FAST_FROM_CHARACTERS = 2**22
-"""Characters to tokenise from which on a faster tokenizer, which takes half a second to make, is worth it."""
+"""Characters of text from which the fast tokenizer is used. It takes half a second to build."""
 
 
 class Rendered(NamedTuple):
     """A row as text, before it is tokenised.
 
     Args:
-        spans: the trained characters; None for all.
-        kinds: findings met while rendering.
-        document: plain text, which may become several examples, and begins and ends as the tokenizer says.
+        spans: the trained characters; None: all.
+        kinds: kinds of findings from rendering.
+        document: plain text. It may become several examples, and gets the tokenizer's start and end tokens.
     """
 
     text: str
@@ -45,11 +45,11 @@ class Rendered(NamedTuple):
 
 
 class Encoded(NamedTuple):
-    """A row's examples and what was met on the way.
+    """A row's examples and the findings from encoding it.
 
     Args:
-        parts: its examples; a long document gives several, so that nothing of it is lost.
-        length: tokens of the whole row, before any cut.
+        parts: its examples. A long document gives several, so that no token is lost.
+        length: tokens of the whole row, before truncation.
         trained: tokens that carry loss, in all examples.
     """
 
@@ -65,11 +65,12 @@ class Encoded(NamedTuple):
 
     @property
     def examples(self) -> list[Example]:
+        """The examples with labels."""
         return [part.example() for part in self.parts]
 
 
 class Encoder:
-    """Turns rows into examples with one tokenizer and one set of settings.
+    """Encodes rows as examples, with one tokenizer and one set of settings.
 
     Args:
         tokenizer: a transformers tokenizer with offsets (a "fast" one).
@@ -97,7 +98,7 @@ class Encoder:
 
     @cached_property
     def _prefix(self) -> list[int]:
-        """The tokens that the tokenizer puts before every plain text, e.g. a beginning-of-text token."""
+        """The tokens that the tokenizer adds before every plain text, e.g. a beginning-of-text token."""
         plain: list[int] = self._tokenizer("a", add_special_tokens=False)["input_ids"]
         full: list[int] = self._tokenizer("a", add_special_tokens=True)["input_ids"]
         at = next((index for index in range(len(full)) if full[index : index + len(plain)] == plain), 0)
@@ -114,7 +115,7 @@ class Encoder:
 
     @cached_property
     def finder(self) -> TurnFinder:
-        """Finds the assistant's turns.
+        """Finds the assistant turns.
 
         Raises:
             ChatTemplateError: the model has no chat template, or one that allows no exact mask.
@@ -123,7 +124,7 @@ class Encoder:
 
     @property
     def added_tokens(self) -> frozenset[str]:
-        """The tokens that stand in the tokenizer beside its vocabulary, control tokens among them."""
+        """The tokens added to the tokenizer's vocabulary, control tokens included."""
         return frozenset(token.content for token in self._tokenizer.added_tokens_decoder.values())
 
     @property
@@ -131,7 +132,7 @@ class Encoder:
         return str(self._tokenizer.chat_template or "")
 
     def fingerprint(self) -> str:
-        """A hash of all of the tokenizer that its examples depend on."""
+        """A hash of everything in the tokenizer that affects examples."""
         parts = (
             self._tokenizer.backend_tokenizer.to_str(),
             self.template_source,
@@ -140,10 +141,10 @@ class Encoder:
         return hashlib.sha256("\0".join(parts).encode()).hexdigest()
 
     def render(self, row: Recognised) -> Rendered:
-        """The row as text, with its trained characters.
+        """Renders a row as text, with its trained characters.
 
         Raises:
-            RowError: the chat template refuses the row, or does not let its turns be told exactly.
+            RowError: the chat template refuses the row, or the exact characters of its turns are unknown.
             ChatTemplateError: the template allows no exact mask for any row.
         """
         if isinstance(row, Preference):
@@ -177,17 +178,17 @@ class Encoder:
         return turns[-1:] if self._data.train_on == "last" else turns
 
     def expect(self, characters: int) -> None:
-        """Tells how much will be tokenised: for much text, a faster tokenizer is made beside other work."""
+        """Announces how many characters follow; for many, starts to build the fast tokenizer in a thread."""
         if characters >= FAST_FROM_CHARACTERS and self._fast is None:
             thread = ThreadPoolExecutor(1, "fast-tokenizer")
             self._fast = thread.submit(fast_tokenizer, self._tokenizer.backend_tokenizer)
             thread.shutdown(wait=False)
 
     def tokenise(self, rows: Sequence[Rendered]) -> list[Encoded]:
-        """The rows as examples.
+        """Tokenises rendered rows.
 
         Raises:
-            ChatTemplateError: an end-of-turn token is not where the template put it.
+            ChatTemplateError: the end of a turn is not tokenised as a control token.
         """
         texts = [row.text for row in rows]
         char_offsets = [
@@ -198,7 +199,9 @@ class Encoder:
 
     def _tokenised(self, texts: Sequence[str], char_offsets: Sequence[Sequence[int]]) -> list[Tokenised]:
         self._characters += sum(map(len, texts))
-        self.expect(self._characters // 4)  # where so much has come, as much may follow
+        self.expect(
+            self._characters // 4
+        )  # a stream of unknown size: much text so far means that more is likely
         fast = self._fast.result() if self._fast else None
         found: list[Tokenised | None] = [None] * len(texts)
         if fast:
@@ -213,7 +216,7 @@ class Encoder:
         return [one for one in found if one is not None]
 
     def character_of_token(self, text: str, number: int) -> int:
-        """Where a text's token number `number`, counted from 0, begins."""
+        """The first character of token `number` of a text, counted from 0."""
         return self._model_tokenizer.character_of_token(text, number)
 
     def _encoded(self, row: Rendered, found: Tokenised) -> Encoded:
@@ -229,19 +232,19 @@ class Encoder:
         return Encoded(parts, length, trained, kinds if trained else (*row.kinds, "nothing_to_learn"))
 
     def _trained(self, row: Rendered, found: Tokenised) -> list[tuple[int, int]]:
-        """The tokens that lie in each trained span."""
+        """The range of tokens in each trained span."""
         if row.spans is None:
             return [(0, len(found.ids))]
         ranges = [*zip(found.token_offsets[::2], found.token_offsets[1::2], strict=True)]
         if not row.document and any(int(found.ids[end - 1]) not in self._added for _, end in ranges):
             raise ChatTemplateError(
-                "The tokenizer does not keep the end of a turn as one token: the loss mask cannot be exact.",
+                "The tokenizer splits the end-of-turn token, so the loss mask cannot be exact.",
                 hint=ANOTHER_TEMPLATE,
             )
         return ranges
 
     def _as_document(self, tokens: MaskedTokens) -> MaskedTokens:
-        """With the tokens that stand before and behind every plain text; the last one is learnt."""
+        """The tokens with the tokenizer's start and end tokens. The end token is trained."""
         import numpy as np
 
         end: list[int] = [] if self._tokenizer.eos_token_id is None else [self._tokenizer.eos_token_id]
@@ -252,13 +255,13 @@ class Encoder:
 
 
 def encode(row: Recognised, tokenizer: Any, data: DataGroup | None = None) -> Encoded:
-    """One row as examples; see `Encoder` for many."""
+    """Encodes one row; use `Encoder` for many."""
     encoder = Encoder(tokenizer, data or DataGroup())
     return encoder.tokenise([encoder.render(row)])[0]
 
 
 def merge_system(messages: list[Message], untrained: frozenset[int]) -> tuple[list[Message], frozenset[int]]:
-    """The messages with a leading system message put before the first user's text."""
+    """The messages with a leading system message merged into the first user message."""
     if len(messages) < 2 or messages[0]["role"] != "system" or messages[1]["role"] != "user":
         return messages, untrained
     system, first, *rest = messages

@@ -1,7 +1,7 @@
-"""What became of each row, kept in temporary files until it is known which rows are used.
+"""A log with one entry per row, in temporary files, for use once the selection of rows is known.
 
-Of most rows there are only numbers to tell, so that all of them can be counted at once; of the others (they
-cannot be used, or deserve a warning) there is more.
+Clean rows (with examples, without warnings) are most of them. Only numbers are stored for these, so they can
+be counted as arrays. Flagged rows (unusable or with a warning) are stored whole.
 """
 
 from __future__ import annotations
@@ -21,16 +21,16 @@ NUMBERS_AT_ONCE = 2**16
 
 
 class LoggedRow(NamedTuple):
-    """What became of a row.
+    """The result of encoding a row.
 
     Args:
-        number: its place among all rows, counted from 0.
-        part: the index of its file in the source.
-        kind, reason: why it cannot be used; None if it has examples.
-        warnings: kinds of findings of a row that can be used.
-        examples: how many were made of it.
-        tokens, trained: of all its examples, and those that carry loss; of a row with nothing to learn, its
-            whole length.
+        number: index among all rows, from 0.
+        part: index of its file in the source.
+        kind, reason: why the row is unusable; None if it has examples.
+        warnings: kinds of findings of a usable row.
+        examples: number of its examples.
+        tokens, trained: tokens of all its examples, and those of them that carry loss. For a row without
+            trained tokens, `tokens` is the length of the whole row.
     """
 
     number: int
@@ -45,7 +45,7 @@ class LoggedRow(NamedTuple):
 
 
 class CleanRows(NamedTuple):
-    """Rows with examples and without warnings: (rows,) each."""
+    """Rows with examples and without warnings, as columns: (rows,) each. `places` are line or row numbers."""
 
     numbers: NDArray[np.int64]
     parts: NDArray[np.int64]
@@ -56,7 +56,7 @@ class CleanRows(NamedTuple):
 
 
 class RowLog:
-    """The outcomes of all rows, added in the data's order. Use as a context."""
+    """The entries of all rows, added in the order of the data. Use as a context."""
 
     def __init__(self) -> None:
         self._clean = tempfile.TemporaryFile("w+b")  # noqa: SIM115 - closed by `__exit__`
@@ -85,7 +85,7 @@ class RowLog:
         self._clean.write(np.array(numbers, np.int64).tobytes())
 
     def clean(self) -> Iterator[CleanRows]:
-        """The rows of which there are only numbers to tell, many at a time."""
+        """The clean rows, in blocks."""
         import numpy as np
 
         width = len(CleanRows._fields)
@@ -94,13 +94,13 @@ class RowLog:
             yield CleanRows(*np.frombuffer(data, np.int64).reshape(-1, width).T)
 
     def selected(self, rows: CleanRows, chosen: NDArray[np.bool_]) -> Iterator[LoggedRow]:
-        """Some of them, row by row."""
+        """The entries of some clean rows: those where `chosen`, (rows,), is True."""
         for number, part, place, *counts in zip(*(column[chosen].tolist() for column in rows), strict=True):
             file, unit = self._files[part]
             yield LoggedRow(number, part, Place(file, place, unit), None, "", (), *counts)
 
     def flagged(self) -> Iterator[LoggedRow]:
-        """The rows that cannot be used or that deserve a warning."""
+        """The entries of the rows that are unusable or have a warning."""
         self._flagged.seek(0)
         for line in self._flagged:
             number, part, place, *values = json.loads(line)
