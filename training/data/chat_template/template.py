@@ -70,16 +70,20 @@ class ChatTemplate:
                 self._skeletons.clear()
             self._skeletons[roles] = self._skeleton(roles)
         skeleton = self._skeletons[roles]
-        shown = skeleton.contents(messages) if skeleton else None
-        return (skeleton, shown) if skeleton and shown is not None else None
+        rendered = skeleton.contents(messages) if skeleton else None
+        return (skeleton, rendered) if skeleton and rendered is not None else None
 
     def _skeleton(self, roles: Sequence[str]) -> Skeleton | None:
         """The skeleton of conversations with these roles, if the tokenizer renders a sample the same way."""
         skeleton = skeleton_of(self._without_tools(), dict(self._tokenizer.special_tokens_map), roles)
         sample = [{"role": role, "content": f" \n{index} é\n "} for index, role in enumerate(roles)]
-        shown = skeleton.contents(sample) if skeleton else None
+        rendered = skeleton.contents(sample) if skeleton else None
         try:
-            same = skeleton and shown is not None and skeleton.text(shown) == self._run(sample, None, False)
+            same = (
+                skeleton
+                and rendered is not None
+                and skeleton.text(rendered) == self._run(sample, None, False)
+            )
         except RowError:
             same = False
         return skeleton if same else None

@@ -46,10 +46,10 @@ class Skeleton(NamedTuple):
                 return None
         return [slot.filled(message["content"]) for slot, message in zip(self.slots, messages, strict=True)]
 
-    def text(self, shown: Sequence[str]) -> str:
+    def text(self, contents: Sequence[str]) -> str:
         """The rendered conversation."""
-        texts = [""] * (2 * len(shown) + 1)
-        texts[::2], texts[1::2] = self.pieces, shown
+        texts = [""] * (2 * len(contents) + 1)
+        texts[::2], texts[1::2] = self.pieces, contents
         return "".join(texts)
 
 

@@ -97,10 +97,10 @@ class NearDuplicates:
         """Union-find: of rows with equal band keys, merges those similar to the first into its cluster."""
         root = _root(first, int(numbers[members[0]]))
         # Rows that another band has merged already are not compared again.
-        apart = [member for member in members[1:].tolist() if _root(first, int(numbers[member])) != root]
+        unmerged = [member for member in members[1:].tolist() if _root(first, int(numbers[member])) != root]
         leader = self._signatures(members[:1].tolist())
-        for start in range(0, len(apart), BATCH):
-            block = apart[start : start + BATCH]
+        for start in range(0, len(unmerged), BATCH):
+            block = unmerged[start : start + BATCH]
             alike = (self._signatures(block) == leader).mean(axis=1) >= SIMILARITY
             for member, same in zip(block, alike.tolist(), strict=True):
                 if same:

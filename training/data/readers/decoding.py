@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import gzip
+import hashlib
 import io
 import os
 import stat
@@ -166,6 +167,12 @@ def regular_file(path: Path) -> os.stat_result:
             hint="Use a file, a folder, a pattern such as data/*.jsonl, or a Hub name.",
         )
     return found
+
+
+def file_hash(path: Path) -> str:
+    """SHA-256 of a file's bytes, before decompression."""
+    with path.open("rb") as stream:
+        return hashlib.file_digest(stream, "sha256").hexdigest()
 
 
 def open_bytes(path: Path, on_read: OnRead = ignore_count) -> io.BufferedReader:

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from ...errors import DatasetError, DatasetNotFoundError, DatasetParseError
-from .decoding import OnRead, ignore_count
+from .decoding import OnRead, file_hash, ignore_count
 from .libraries import library
 from .rows import BadRow, Place, RawRow
 from .table_rows import without_nulls
@@ -101,7 +101,5 @@ def _tree_hash(folder: Path) -> str:
     digest = hashlib.sha256()
     for path in sorted(folder.rglob("*")):
         if path.is_file():
-            with path.open("rb") as stream:
-                content = hashlib.file_digest(stream, "sha256").hexdigest()
-            digest.update(f"{path.relative_to(folder)} {content}\n".encode())
+            digest.update(f"{path.relative_to(folder)} {file_hash(path)}\n".encode())
     return digest.hexdigest()

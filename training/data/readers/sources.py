@@ -17,7 +17,7 @@ from glob import glob, has_magic
 from pathlib import Path
 
 from ...errors import DatasetFormatError, DatasetNotFoundError
-from .decoding import OnRead, ignore_count, regular_file
+from .decoding import OnRead, file_hash, ignore_count, regular_file
 from .hub_rows import HubDataset, hub_dataset, is_hub_name
 from .json_rows import json_file, json_lines
 from .rows import BadRow, RawRow
@@ -76,8 +76,7 @@ class SourceFile:
     def content_hash(self) -> str:
         """SHA-256 of the file's bytes, before decompression."""
         regular_file(self.path)
-        with self.path.open("rb") as stream:
-            return hashlib.file_digest(stream, "sha256").hexdigest()
+        return file_hash(self.path)
 
 
 @dataclass(frozen=True)

@@ -4,19 +4,18 @@ from __future__ import annotations
 
 import hashlib
 import json
-import os
-import secrets
 from pathlib import Path
 from typing import Any
 
 from ...config.specs import DataGroup
 from ...events import Report, ShouldStop, never_stop, no_report
+from ...files.atomic_json import read_json, write_json
 from ..cleaning.near_duplicates import NearDuplicates
 from ..formats.reading import ReadProgress, open_data, read_rows
 from ..readers.sources import Permit, Source, permit_all
 from ..tokens.encode import Encoder
 from ..tokens.gc_pause import gc_pause
-from .inspection_result import Inspection, as_json, from_json
+from .inspection_result import Inspection, from_record
 from .inspector import Inspector
 
 INSPECTION_VERSION = 4
@@ -48,7 +47,7 @@ def inspect(
     encoder = None if tokenizer is None else Encoder(tokenizer, data)
     path = None if cache is None else cache / f"{_key(source, encoder, data, preview)}.json"
     if path is not None and path.is_file():
-        return from_json(path.read_text(encoding="utf-8"))
+        return from_record(read_json(path))
     progress = ReadProgress("preparing", "inspecting the dataset", source.size(), report, should_stop)
     inspector = Inspector(source, encoder, data, preview)
     with NearDuplicates() as index, gc_pause():
@@ -56,7 +55,8 @@ def inspect(
             inspector.add(read, index, progress.rows_in_all(read.number + 1))
         result = inspector.finish(index)
     if path is not None:
-        _save(path, result)
+        path.parent.mkdir(parents=True, exist_ok=True)
+        write_json(path, vars(result))
     return result
 
 
@@ -71,10 +71,3 @@ def _key(source: Source, encoder: Encoder | None, data: DataGroup, preview: int)
         preview,
     ]
     return hashlib.sha256(json.dumps(parts, sort_keys=True).encode()).hexdigest()
-
-
-def _save(path: Path, result: Inspection) -> None:
-    path.parent.mkdir(parents=True, exist_ok=True)
-    written = path.with_name(f".{path.name}-{secrets.token_hex(4)}")
-    written.write_text(as_json(result), encoding="utf-8")
-    os.replace(written, path)

@@ -67,14 +67,7 @@ def _shorter(found: dict[str, Any], key: str) -> dict[str, Any]:
     return {**found, "details": {}, "first": found["first"][: 2 if key == "first" else None]}
 
 
-def as_json(result: Inspection) -> str:
-    """All fields as JSON, for the cache."""
-    return json.dumps(vars(result), ensure_ascii=False)
-
-
-def from_json(text: str) -> Inspection:
-    """The inverse of `as_json`."""
-    values = json.loads(text)
-    for name in ("formats", "roles", "turns"):
-        values[name] = Counter(values[name])
-    return Inspection(**values)
+def from_record(values: dict[str, Any]) -> Inspection:
+    """An inspection from its fields, as read from JSON."""
+    counters: dict[str, Any] = {name: Counter(values[name]) for name in ("formats", "roles", "turns")}
+    return Inspection(**{**values, **counters})

@@ -15,7 +15,6 @@ folders of killed writers and those that were not used for 30 days.
 
 from __future__ import annotations
 
-import errno
 import json
 import os
 import secrets
@@ -27,6 +26,7 @@ from pathlib import Path
 from typing import IO, TYPE_CHECKING, Any, NamedTuple
 
 from ...errors import DiskFullError
+from ...files.atomic_json import is_disk_full, read_json
 from ...next_step import then
 from .example import IGNORED, Example, MaskedTokens
 
@@ -147,9 +147,10 @@ class StoreWriter:
 
     def finish(self, order: NDArray[np.int64], summary: dict[str, Any]) -> Path:
         """Publishes the folder under its key: flushed to disk, then renamed."""
+        text = json.dumps(summary, ensure_ascii=False)
         try:
             (self._folder / "order.bin").write_bytes(order.tobytes())
-            (self._folder / "summary.json").write_text(json.dumps(summary, ensure_ascii=False))
+            (self._folder / "summary.json").write_text(text, encoding="utf-8")
             for file in self._files.values():
                 file.flush()
                 os.fsync(file.fileno())
@@ -174,7 +175,7 @@ def stored(cache: Path, key: str) -> Path | None:
 
 def summary_of(folder: Path) -> dict[str, Any]:
     """The summary that `finish` wrote."""
-    return json.loads((folder / "summary.json").read_text())
+    return read_json(folder / "summary.json")
 
 
 class Lengths(NamedTuple):
@@ -254,6 +255,6 @@ def _remove_unneeded(cache: Path) -> None:
 
 
 def _disk_error(error: OSError, folder: Path) -> OSError:
-    if error.errno not in (errno.ENOSPC, errno.EDQUOT):
+    if not is_disk_full(error):
         return error
     return DiskFullError(f"No space is left for tokenised data in {folder.parent}.", next=then("free_disk"))
