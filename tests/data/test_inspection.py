@@ -178,7 +178,7 @@ def test_a_length_that_leaves_no_row_is_an_error_and_the_length_told_is_enough(l
     result = look(rows, max_seq_length=30)
     found = finding(result, "nothing_to_learn")
     assert found["severity"] == "error" and found["count"] == 120 and result.usable == 0
-    assert next_step(result).startswith(f"Pass {found['repair']}. Then")
+    assert next_step(result).startswith(f"Set {found['repair']}. Then")
     enough = look(rows, max_seq_length=int(found["repair"].removeprefix("max_seq_length=")))
     assert enough.findings == [] or all(found["severity"] != "error" for found in enough.findings)
     assert enough.usable == 120 and next_step(enough).startswith("train with")

@@ -269,7 +269,7 @@ def test_a_length_that_leaves_no_row_is_told_with_the_reason_and_a_length_that_i
     with pytest.raises(DatasetError, match=r"None of 12 rows .* 12 rows have no trained token") as error:
         prepared(rows, max_seq_length=30)
     hint = error.value.hint or ""
-    length = re.fullmatch(r"Call again with max_seq_length=(\d+)\.", hint)
+    length = re.fullmatch(r"Set max_seq_length=(\d+)\.", hint)
     assert length, hint
     assert prepared(rows, max_seq_length=int(length[1])).summary.used == 12
 
@@ -279,7 +279,7 @@ def test_a_refusal_for_one_preference_row_suggests_nothing_that_loses_the_others
     with pytest.raises(DatasetFormatError) as error:
         prepared(rows)
     repair = 'on_bad_rows="skip"'
-    assert error.value.hint == f"Correct the rows, or call again with {repair}."
+    assert error.value.hint == f"Correct the rows, or set {repair}."
     assert prepared(rows, on_bad_rows="skip").summary.used == 23
 
 

@@ -217,18 +217,17 @@ class Findings:
         return [found for found in self.sorted() if found.severity == "error"]
 
 
-def remedy(findings: list[Finding], usable: int, call: str) -> str:
-    """How to repair findings: `Correct the rows, or call again with on_bad_rows="skip"`.
+def remedy(findings: list[Finding], usable: int) -> str:
+    """How to repair findings: `Correct the rows, or set on_bad_rows="skip"`.
 
     Args:
         usable: as for `Finding.repair`.
-        call: the words before a setting: "call again with".
     """
     corrections = dict.fromkeys(KINDS[found.kind].correction for found in findings if found.kind in KINDS)
     repairs = dict.fromkeys(repair for found in findings if (repair := found.repair(usable)))
     ways = [way for way in corrections if way]
     if repairs:
-        ways.append(f"{call} {' or '.join([*repairs][:3])}")
+        ways.append(f"set {' or '.join([*repairs][:3])}")
     text = ", or ".join(ways) or "correct the rows"
     return text[0].upper() + text[1:]
 
@@ -255,5 +254,5 @@ def _refusal(findings: list[Finding], message: str, usable: int) -> DatasetError
     more = f"; and {len(findings) - 3} more kinds of problems" if len(findings) > 3 else ""
     error = KINDS[findings[0].kind].error if findings[0].severity == "error" else DatasetError
     # For rows that `quality="basic"` dropped, the repair is to switch it off.
-    hint = remedy(findings, usable, "call again with").replace(BASIC, 'quality="off"')
+    hint = remedy(findings, usable).replace(BASIC, 'quality="off"')
     return error(f"{message}: {sentences}{more}.", hint=f"{hint}.")

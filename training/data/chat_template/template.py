@@ -13,7 +13,7 @@ from ..readers.rows import RowError
 from .sandbox import template_errors
 from .template_skeleton import Skeleton, skeleton_of
 
-ANOTHER_TEMPLATE = 'Call again with train_on="all", or use a model with another template.'
+ANOTHER_TEMPLATE = 'Set train_on="all", or use a model with another template.'
 PLAIN = {"role", "content"}
 MAX_SKELETONS = 1000
 """Skeletons kept in memory, one per sequence of roles."""

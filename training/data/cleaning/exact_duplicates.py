@@ -16,7 +16,7 @@ GOLDEN = 0x9E3779B97F4A7C15
 
 
 def row_hash(row: Recognised) -> int:
-    """A 64-bit hash of the row's normalised content, never 0. A million rows collide once in 37 million."""
+    """A 64-bit hash of the row's normalised content, never 0. Chance of a collision in 10^6 rows: 3e-8."""
     text = " \0 ".join(_parts(row))
     if not text.isascii():
         text = unicodedata.normalize("NFC", text)

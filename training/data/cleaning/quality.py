@@ -1,4 +1,4 @@
-"""Quality findings of a row: broken characters, repetition, answers without content, odd turns."""
+"""Quality findings of a row: broken characters, repetition, answers without content, unusual turns."""
 
 from __future__ import annotations
 

@@ -141,7 +141,10 @@ def tools_of(given: object) -> list[dict[str, Any]] | None:
     if given is None or given == "" or given == []:
         return None
     if isinstance(given, str):
-        given = json_of(given, 0)
+        try:
+            given = json.loads(given)
+        except (ValueError, RecursionError):
+            raise RowError("wrong_type", "tools is not valid JSON") from None
     if isinstance(given, list) and all(isinstance(tool, dict) for tool in cast("list[Any]", given)):
         return cast("list[dict[str, Any]]", given)
     raise RowError("wrong_type", "tools is not a list of function schemas")

@@ -251,7 +251,7 @@ def _byte_lines(stream: BinaryIO) -> Iterator[bytes | None]:
 
 
 def _wide_lines(stream: BinaryIO, encoding: str) -> Iterator[bytes | None]:
-    """Lines of UTF-16. Only at an even position are the two bytes of a newline one."""
+    """Lines of UTF-16. Newline bytes at an odd position belong to two other characters."""
     newline = "\n".encode(encoding)
     rest = b""
     while block := stream.read(2**16):

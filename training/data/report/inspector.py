@@ -189,7 +189,7 @@ class Inspector:
             self._result.findings = [_no_rows(self._result.files)]
             self._result.remedy = "Give a dataset with at least one row"
         elif errors:
-            self._result.remedy = remedy(errors, usable, "pass")
+            self._result.remedy = remedy(errors, usable)
         elif self._template_error:
             self._result.remedy = (self._template_error.hint or "Give another model").rstrip(".")
 
