@@ -207,6 +207,7 @@ def test_columns_are_mapped_explicitly_and_the_nearest_name_is_told() -> None:
             "turn 1 has a part of type 'image_url'",
         ),
         ({"instruction": "Hi", "output": 3}, "wrong_type", "output is int, not text"),
+        ({"messages": HI, "tools": "[{"}, "wrong_type", "tools is not valid JSON"),
         ({"text": ["a"]}, "wrong_type", "text is list, not text"),
         (
             {
