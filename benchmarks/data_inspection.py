@@ -2,9 +2,9 @@
 
     python benchmarks/data_inspection.py MODEL_FOLDER [--mb 2048] [--folder /tmp]
 
-Writes a JSON Lines file of chat rows, inspects it in a process of its own, with the model's tokenizer and all
-findings, near duplicates included, and prints that process's peak resident memory and its MB/s; beside it the
-same for a tenth of the file, since memory should hardly grow.
+Writes a JSON Lines file of chat rows, and inspects it in a separate process with the model's tokenizer and
+all findings, near duplicates included. Prints that process's peak resident memory and its MB/s, first for a
+tenth of the size and then for the whole size: memory should grow little.
 """
 
 from __future__ import annotations
@@ -33,7 +33,7 @@ print(result.tokens)
 
 
 def write_rows(path: Path, size: int) -> None:
-    """Chats of one to three exchanges, 1.2 kB each, of random words; one row in a hundred repeats another."""
+    """Writes chats of one to three exchanges of random words, 1.2 kB each; 1 % of the rows are duplicates."""
     random.seed(1)
     words = [f"{first}{second}" for first in "bcdfghjklm" for second in ("an", "er", "ing", "o", "us", "y")]
     answers = [" ".join(random.choices(words, k=random.randint(20, 120))) for _ in range(5000)]

@@ -1,13 +1,13 @@
-"""From a chat file to `input_ids` and `labels`: this package against TRL's own preparation, side by side.
+"""Time from a chat file to `input_ids` and `labels`: this package compared with TRL in one run.
 
     python benchmarks/data_preparation.py MODEL_FOLDER [--rows 20000] [--rounds 3]
 
-Both read the same file of OpenAI chat rows (prose of installed docstrings, no paragraph twice) with the same
+Both read the same file of OpenAI chat rows (prose of installed docstrings, each paragraph once) with the same
 tokenizer, which must be a ChatML one such as SmolLM2's. TRL is timed from `load_dataset` to a trainer with a
-prepared dataset, with its defaults (no loss mask, which costs it least) and doing the same work (the
-assistant's mask, for which it gets a template with `{% generation %}` marks that renders the same text); this
-package from the file to stored examples with the assistant's mask. Rounds alternate, so that other load on
-the machine meets all; the best of each counts. Printed: rows a second and CPU time of each, and the ratios.
+prepared dataset: once with its defaults (no loss mask, its fastest case), and once with the same result (a
+mask of the assistant turns; its template gets `{% generation %}` marks and renders the same text). This
+package is timed from the file to stored examples with that mask. Rounds alternate, so that other load on the
+machine affects all; the best of each counts. Output: rows per second and CPU time of each, and the ratios.
 """
 
 from __future__ import annotations
@@ -40,11 +40,11 @@ MARKED = """{% for message in messages %}
 {% endif %}
 {{ '\\n' -}}
 {% endfor %}"""
-"""ChatML with the assistant's words marked; `SYSTEM` is what a model's own template begins with."""
+"""ChatML with marks around assistant turns; `SYSTEM` is the start of the model's own template."""
 
 
 class Seconds(NamedTuple):
-    """Time on the wall, and of all processors in this process and its children."""
+    """Wall-clock time, and CPU time of this process and its children."""
 
     wall: float
     cpu: float
@@ -59,7 +59,7 @@ def since(start: Seconds) -> Seconds:
 
 
 def paragraphs() -> Iterator[str]:
-    """Real English: the sentences in the docstrings of all installed Python, each paragraph once."""
+    """English prose: the paragraphs of the docstrings of all installed Python files, each once."""
     seen: set[str] = set()
     import torch
 
@@ -79,7 +79,7 @@ def is_prose(text: str) -> bool:
 
 
 def write_rows(path: Path, rows: int) -> int:
-    """Conversations of one to three exchanges; how many there are, at most `rows`."""
+    """Writes at most `rows` conversations of one to three exchanges; returns their number."""
     random.seed(1)
     texts = paragraphs()
     with path.open("w", encoding="utf-8") as file:
@@ -103,7 +103,7 @@ def tiny_model(tokenizer: Any) -> Any:
 
 
 def with_marks(tokenizer: Any) -> Any:
-    """The tokenizer with a template that renders the same and tells TRL which words are the assistant's."""
+    """The tokenizer with a template that renders the same text and marks assistant turns for TRL."""
     turns = [{"role": "user", "content": "Hi"}, {"role": "assistant", "content": "Hello"}]
     text = tokenizer.apply_chat_template(turns, tokenize=False)
     system = text[: text.index("<|im_start|>user")]

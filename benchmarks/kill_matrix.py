@@ -34,7 +34,7 @@ sys.path.insert(0, str(Path(__file__).parents[1] / "tests" / "support"))
 
 from backpropagate.training.config.specs import TrainSpec  # noqa: E402
 from backpropagate.training.requests.train import train_spec  # noqa: E402
-from backpropagate.training.runs.events import Event, read_events  # noqa: E402
+from backpropagate.training.runs.event_log import read_events  # noqa: E402
 from backpropagate.training.runs.folder import ENDED, RunFolder, Status  # noqa: E402
 from backpropagate.training.service import TrainingService  # noqa: E402
 

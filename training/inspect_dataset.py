@@ -1,4 +1,4 @@
-"""A look at a dataset in the caller's own process."""
+"""Inspects a dataset in the caller's process."""
 
 from __future__ import annotations
 
@@ -10,7 +10,9 @@ from .config.arguments import TrainArguments
 from .config.settings import load_settings
 from .data.report.inspection import inspect
 from .data.report.inspection_result import Inspection
+from .events import never_stop
 from .models.resolve import resolve_model
+from .models.tokenizer import load_tokenizer
 from .requests.dataset_source import named_source
 from .requests.inspect import inspect_spec
 
@@ -22,34 +24,36 @@ def inspect_dataset(
     preview: int = 3,
     **settings: Unpack[TrainArguments],
 ) -> Inspection:
-    """What is in a dataset, what is wrong with it line by line, and what the model will see.
+    """Inspects a dataset: its content, its problems by line, and what the model will see.
 
     Args:
         dataset: a file, a pattern, a folder, a list of files, or a Hub dataset.
-        model: counts tokens with this model's tokenizer, and shows rows in its chat template; None: neither.
-        preview: how many rows to show.
+        model: its tokenizer and chat template give token counts and the preview; None: neither.
+        preview: number of rows to show.
         settings: data settings by their flat names, e.g. `max_seq_length=1024`.
 
     Raises:
-        InputError: the dataset or a setting is not what was expected.
-        DatasetError: the dataset cannot be read at all; bad rows are findings.
-        ModelLoadError: the model's tokenizer cannot be had.
+        InputError: the dataset or a setting is not valid.
+        DatasetError: the dataset cannot be read. Bad rows are findings.
+        ModelLoadError: the model's tokenizer cannot be loaded.
     """
     defaults = load_settings()
     arguments: dict[str, Any] = {**settings, "dataset": named_source(dataset), "model": model}
     spec = inspect_spec(defaults, arguments=arguments, preview=preview)
     tokenizer = None
     if model is not None:
-        from .models.tokenizer import load_tokenizer
-
         models = defaults.home / "models"
         folder = resolve_model(
             spec.model.name,
             spec.model.revision,
             models,
-            lambda _message, _fraction: None,
-            lambda: False,
+            _no_report,
+            never_stop,
             weights=False,
         )
         tokenizer = load_tokenizer(folder)
     return inspect(spec.data, tokenizer, preview=preview)
+
+
+def _no_report(*_: object) -> None:
+    """The download of a tokenizer is short: no progress is reported."""

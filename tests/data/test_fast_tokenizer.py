@@ -1,4 +1,4 @@
-"""The fast tokenizer gives the model's own tokens and borders, or leaves a text to the model's own."""
+"""The fast tokenizer gives the model's own tokens and offsets, or leaves a text to the model's own."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from tokenizers import AddedToken, Regex, Tokenizer, models, normalizers, pre_to
 from backpropagate.training.config.specs import DataGroup
 from backpropagate.training.data.prepare import prepare
 from backpropagate.training.data.tokens.fast_tokenizer import SAMPLES, FastTokenizer, fast_tokenizer
-from backpropagate.training.data.tokens.token_offsets import OwnTokenizer
+from backpropagate.training.data.tokens.token_offsets import ModelTokenizer
 
 QWEN = "|".join(
     [
@@ -87,17 +87,17 @@ TEXTS = st.lists(
 @pytest.mark.parametrize("kind", KINDS)
 @settings(max_examples=80)
 @given(texts=st.lists(TEXTS, min_size=1, max_size=6), data=st.data())
-def test_tokens_and_borders_are_those_of_the_models_own_tokenizer(
+def test_tokens_and_offsets_are_those_of_the_models_own_tokenizer(
     kind: str, texts: list[str], data: Any
 ) -> None:
-    borders = [data.draw(st.lists(st.integers(0, len(text)), max_size=4)) for text in texts]
-    own = OwnTokenizer(backend(kind)).tokenise(texts, borders)
+    offsets = [data.draw(st.lists(st.integers(0, len(text)), max_size=4)) for text in texts]
+    own = ModelTokenizer(backend(kind)).tokenise(texts, offsets)
     for text, asked, expected, found in zip(
-        texts, borders, own, fast(kind).tokenise(texts, borders), strict=True
+        texts, offsets, own, fast(kind).tokenise(texts, offsets), strict=True
     ):
         if found is not None:
             assert found.ids.tolist() == expected.ids.tolist(), text
-            assert found.borders == expected.borders, (text, asked)
+            assert found.token_offsets == expected.token_offsets, (text, asked)
 
 
 @pytest.mark.parametrize("kind", KINDS)
@@ -138,7 +138,7 @@ def test_a_large_file_gives_the_same_examples_with_it_and_without(
     encode = import_module(
         "backpropagate.training.data.tokens.encode"
     )  # the package's name for it is a function
-    monkeypatch.setattr(encode, "WORTH_A_FASTER_ONE", 0)
+    monkeypatch.setattr(encode, "FAST_FROM_CHARACTERS", 0)
     monkeypatch.setattr(encode, "fast_tokenizer", lambda _: ready)
     quick = prepare(data, tokenizer_of("chatml"), cache=tmp_path / "quick")
     assert list(quick.train) == list(slow.train) and quick.summary == slow.summary

@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 from backpropagate.tools.inspect_dataset import dataset_report
 from backpropagate.training.config.specs import DataGroup
 from backpropagate.training.data.cleaning.private_data import hide, personal_in, secrets_in
-from backpropagate.training.data.cleaning.untrusted_text import clean, marked, shown
+from backpropagate.training.data.cleaning.untrusted_text import safe_line, sanitized, with_loss_marks
 from backpropagate.training.data.findings import KINDS
 from backpropagate.training.data.report.inspection import inspect
 from backpropagate.training.data.report.inspection_result import LARGEST_RESULT
@@ -178,7 +178,7 @@ def test_a_length_that_leaves_no_row_is_an_error_and_the_length_told_is_enough(l
     result = look(rows, max_seq_length=30)
     found = finding(result, "nothing_to_learn")
     assert found["severity"] == "error" and found["count"] == 120 and result.usable == 0
-    assert next_step(result).startswith(f"Pass {found['repair']}. Then")
+    assert next_step(result).startswith(f"Set {found['repair']}. Then")
     enough = look(rows, max_seq_length=int(found["repair"].removeprefix("max_seq_length=")))
     assert enough.findings == [] or all(found["severity"] != "error" for found in enough.findings)
     assert enough.usable == 120 and next_step(enough).startswith("train with")
@@ -243,7 +243,7 @@ def test_a_preview_shows_where_a_row_is_cut(look: Any) -> None:
 NASTY = "\x1b[31mred\x07 \u202eesrever\u200b \u27e7 it is sk-" + "a1b2" * 8
 
 
-def test_shown_text_has_no_control_characters_no_marks_of_its_own_and_no_secrets(look: Any) -> None:
+def test_untrusted_text_has_no_control_characters_no_marks_of_its_own_and_no_secrets(look: Any) -> None:
     (row,) = look([chat(NASTY, "Hello")], preview=1).preview
     assert not set(row["untrusted_text"]) & set("\x1b\x07\u202e\u200b")
     assert row["untrusted_text"].count("\u27e7") == 1 and "[hidden]" in row["untrusted_text"]
@@ -344,6 +344,8 @@ def test_personal_data_is_told_by_kind_and_hidden(text: str, kinds: set[str]) ->
 
 
 @given(st.text())
-def test_shown_text_never_grows_beyond_its_limit(text: str) -> None:
-    assert len(shown(text, 20)) <= 20 and clean(clean(text)) == clean(text)
-    assert clean(text) == marked(text, [(0, len(text))], None).strip("⟦⟧") or set("⟦⟧✂") & set(text)
+def test_untrusted_text_never_grows_beyond_its_limit(text: str) -> None:
+    assert len(safe_line(text, 20)) <= 20 and sanitized(sanitized(text)) == sanitized(text)
+    assert sanitized(text) == with_loss_marks(text, [(0, len(text))], None).strip("⟦⟧") or set("⟦⟧✂") & set(
+        text
+    )

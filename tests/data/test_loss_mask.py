@@ -71,7 +71,7 @@ def test_tokens_are_those_of_the_tokenizer_and_only_tokens_wholly_inside_are_tra
     ids, labels = encoder.tokenise([rendered])[0].examples[0]
     assert ids == tokenizer(rendered.text, add_special_tokens=False)["input_ids"]
     assert all(label in (IGNORED, token) for token, label in zip(ids, labels, strict=True))
-    full = encoder._own._backend.encode(rendered.text, add_special_tokens=False)  # pyright: ignore[reportPrivateUsage]
+    full = encoder._model_tokenizer._backend.encode(rendered.text, add_special_tokens=False)  # pyright: ignore[reportPrivateUsage]
     for (start, end), label, token in zip(full.offsets, labels, ids, strict=True):
         within = [span for span in rendered.spans or [] if span.start <= start < span.end]
         swallowed = (
@@ -138,7 +138,7 @@ def test_train_on_all_trains_every_token(tokenizer_of: Any) -> None:
 
 def test_a_message_of_weight_zero_is_not_trained(tokenizer_of: Any) -> None:
     turns = chat(("user", "1?"), ("assistant", "Wrong."), ("user", "2?"), ("assistant", "Right.")).messages
-    row = Conversation("openai", turns, silent=frozenset({1}))
+    row = Conversation("openai", turns, untrained=frozenset({1}))
     assert trained_text(tokenizer_of("chatml"), row) == "Right.<|im_end|>"
 
 

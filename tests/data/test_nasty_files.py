@@ -314,7 +314,7 @@ def test_a_folder_gives_its_tables_and_leaves_other_splits_and_read_me_aside(tmp
         (tmp_path / name).write_text(GOOD)
     source = open_source(tmp_path)
     assert [part.name for part in source.parts] == ["train-00000-of-00001.jsonl"]
-    assert source.notes == ("Left aside as other splits: test.jsonl.",)
+    assert source.notes == ("Not used (other splits): test.jsonl.",)
 
 
 def test_the_content_hash_is_of_the_content_and_not_of_the_path(tmp_path: Path) -> None:

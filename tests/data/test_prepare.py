@@ -19,7 +19,9 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from backpropagate.training.config.specs import DataGroup
+from backpropagate.training.data.check import check
 from backpropagate.training.data.prepare import Prepared, prepare
+from backpropagate.training.data.report.inspection import inspect
 from backpropagate.training.data.tokens.example import IGNORED
 from backpropagate.training.errors import (
     ChatTemplateError,
@@ -30,6 +32,7 @@ from backpropagate.training.errors import (
     DiskFullError,
     TrainingAbortedError,
 )
+from backpropagate.training.events import Event, Phase
 
 REFUSED = Path(__file__).parent / "templates" / "refused"
 ANSWERS = "red green blue black white grey brown pink gold silver".split()  # noqa: SIM905
@@ -266,7 +269,7 @@ def test_a_length_that_leaves_no_row_is_told_with_the_reason_and_a_length_that_i
     with pytest.raises(DatasetError, match=r"None of 12 rows .* 12 rows have no trained token") as error:
         prepared(rows, max_seq_length=30)
     hint = error.value.hint or ""
-    length = re.fullmatch(r"Call again with max_seq_length=(\d+)\.", hint)
+    length = re.fullmatch(r"Set max_seq_length=(\d+)\.", hint)
     assert length, hint
     assert prepared(rows, max_seq_length=int(length[1])).summary.used == 12
 
@@ -276,13 +279,13 @@ def test_a_refusal_for_one_preference_row_suggests_nothing_that_loses_the_others
     with pytest.raises(DatasetFormatError) as error:
         prepared(rows)
     repair = 'on_bad_rows="skip"'
-    assert error.value.hint == f"Correct the rows, or call again with {repair}."
+    assert error.value.hint == f"Correct the rows, or set {repair}."
     assert prepared(rows, on_bad_rows="skip").summary.used == 23
 
 
 @pytest.mark.parametrize(
     "count, told",
-    [(1, "1 row is empty or has no answer in it ("), (2, "2 rows are empty or have no answer in")],
+    [(1, "1 row is empty or has no answer ("), (2, "2 rows are empty or have no answer (")],
 )
 def test_one_row_and_several_are_told_in_words_that_fit(prepared: Any, count: int, told: str) -> None:
     with pytest.raises(DatasetValidationError, match=re.escape(told)):
@@ -300,6 +303,11 @@ def test_rows_that_quality_left_out_are_not_had_back_by_quality(prepared: Any) -
     with pytest.raises(DatasetError, match="1 row") as error:
         prepared([{"prompt": "Hi", "completion": "!"}], quality="basic")
     assert 'quality="off"' in (error.value.hint or "")
+
+
+def test_quality_and_dedupe_together_may_leave_no_row(prepared: Any) -> None:
+    with pytest.raises(DatasetError, match="None of 2 rows"):
+        prepared([{"prompt": "Hi", "completion": "!"}] * 2, quality="basic", dedupe="near")
 
 
 def test_rows_that_are_left_out_are_told_in_the_datas_order_cut_ones_among_them(prepared: Any) -> None:
@@ -347,7 +355,7 @@ def test_stopping_leaves_nothing_behind(tmp_path: Path, tokenizer_of: Any) -> No
             DataGroup(source=source),
             tokenizer_of("chatml"),
             cache=tmp_path / "cache",
-            report=lambda message, fraction: calls.append(message),
+            report=lambda event: calls.append(event.message),
             should_stop=lambda: "tokenising" in calls,
         )
     assert list((tmp_path / "cache").iterdir()) == []
@@ -360,19 +368,30 @@ def test_progress_rises_from_nothing_to_all(tmp_path: Path, tokenizer_of: Any) -
         DataGroup(source=source),
         tokenizer_of("chatml"),
         cache=tmp_path / "cache",
-        report=lambda message, fraction: seen.append((message, fraction)),
+        report=lambda event: seen.append((event.message, event.fraction)),
     )
     for message in {name for name, fraction in seen if fraction is not None}:
         fractions = [fraction for name, fraction in seen if name == message and fraction is not None]
         assert fractions == sorted(fractions) and 0 <= fractions[0] <= fractions[-1] <= 1
 
 
+def test_progress_is_reported_as_events_of_the_phase(tmp_path: Path, tokenizer_of: Any) -> None:
+    data = DataGroup(source=write(tmp_path / "a.jsonl", [row(n) for n in range(5)]))
+    seen: dict[str, list[Event]] = {"check": [], "prepare": [], "inspect": []}
+    check(data, report=seen["check"].append)
+    prepare(data, tokenizer_of("chatml"), cache=tmp_path / "cache", report=seen["prepare"].append)
+    inspect(data, report=seen["inspect"].append)
+    assert all(isinstance(event, Phase) for events in seen.values() for event in events)
+    phases = {name: {event.phase for event in events} for name, events in seen.items()}  # type: ignore[attr-defined]
+    assert phases == {"check": {"checking"}, "prepare": {"preparing"}, "inspect": {"preparing"}}
+
+
 def test_a_file_that_changes_while_it_is_read_is_refused(tmp_path: Path, tokenizer_of: Any) -> None:
     path = tmp_path / "a.jsonl"
     source = write(path, [row(n) for n in range(50)])
 
-    def touch(message: str, fraction: float | None) -> None:
-        if message == "tokenising":
+    def touch(event: Any) -> None:
+        if event.message == "tokenising":
             write(path, [row(n) for n in range(51)])
 
     with pytest.raises(DatasetError, match="changed while it was read"):

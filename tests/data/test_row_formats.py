@@ -17,7 +17,7 @@ from backpropagate.training.data.formats.messages import (
     texts_of,
 )
 from backpropagate.training.data.formats.recognise import FIELDS, recognise
-from backpropagate.training.data.formats.validity import oddities, require_trainable, turn_pattern
+from backpropagate.training.data.formats.validity import require_trainable, turn_findings, turn_pattern
 from backpropagate.training.data.readers.rows import RowError
 
 HI = [{"role": "user", "content": "Hi"}, {"role": "assistant", "content": "Hello"}]
@@ -168,7 +168,7 @@ def test_a_system_field_is_a_system_message_even_if_it_is_empty(system: str) -> 
 
 def test_weight_zero_silences_the_right_message_behind_a_system_field() -> None:
     row = recognise({"system": "S", "messages": [HI[0], {**HI[1], "weight": 0}, *HI]})
-    assert isinstance(row, Conversation) and row.silent == {2}
+    assert isinstance(row, Conversation) and row.untrained == {2}
 
 
 def test_columns_are_mapped_explicitly_and_the_nearest_name_is_told() -> None:
@@ -207,6 +207,7 @@ def test_columns_are_mapped_explicitly_and_the_nearest_name_is_told() -> None:
             "turn 1 has a part of type 'image_url'",
         ),
         ({"instruction": "Hi", "output": 3}, "wrong_type", "output is int, not text"),
+        ({"messages": HI, "tools": "[{"}, "wrong_type", "tools is not valid JSON"),
         ({"text": ["a"]}, "wrong_type", "text is list, not text"),
         (
             {
@@ -265,7 +266,7 @@ def test_a_row_with_nothing_to_learn_is_an_error(row: Any, kind: str) -> None:
     ],
 )
 def test_odd_turns_are_told(row: Conversation, kinds: list[str]) -> None:
-    assert list(oddities(row)) == kinds
+    assert list(turn_findings(row)) == kinds
 
 
 def test_turn_patterns_are_short() -> None:
@@ -306,4 +307,4 @@ def test_any_row_is_recognised_or_says_why_not(row: dict[str, Any]) -> None:
         assert error.reason
     else:
         assert texts_of(recognised) or recognised.format in ("openai", "sharegpt")
-        list(oddities(recognised))
+        list(turn_findings(recognised))

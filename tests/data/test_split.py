@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from backpropagate.training.data.split.held_out import LEAST, held_out, held_out_count
+from backpropagate.training.data.split.held_out import MIN_HELD_OUT, held_out, held_out_count
 
 HASHES = st.lists(st.integers(1, 2**64 - 1), min_size=80, max_size=200, unique=True)
 
@@ -33,7 +33,7 @@ def test_the_split_has_the_stated_size_and_does_not_depend_on_the_order_of_rows(
     hashes: list[int], seed: int
 ) -> None:
     chosen = split(hashes, seed)
-    assert len(chosen) == held_out_count(len(hashes), 0.05) >= LEAST
+    assert len(chosen) == held_out_count(len(hashes), 0.05) >= MIN_HELD_OUT
     backwards = split(hashes[::-1], seed)
     assert {hashes[index] for index in chosen} == {hashes[::-1][index] for index in backwards}
 

@@ -70,10 +70,10 @@ def test_without_answers_a_prompt_that_was_held_out_is_asked(home: Path, rows: t
 
 def test_a_held_out_conversation_keeps_its_system_message(home: Path, dataset: Path) -> None:
     from backpropagate.training.config.specs import DataGroup
-    from backpropagate.training.data.formats.reading import Progress, open_data, read_rows
+    from backpropagate.training.data.formats.reading import ReadProgress, open_data, read_rows
 
     data = DataGroup(source=str(dataset))
-    row = next(iter(read_rows(open_data(data), None, Progress("", 0, lambda *_: None, lambda: False)))).row
+    row = next(iter(read_rows(open_data(data), None, ReadProgress("", "")))).row
     assert row is not None
     question = question_for(a_training(home, dataset, [], [row_hash(row)]))
     assert question.system == "" and question.text == PHRASINGS[0].format("zorvex")

@@ -5,14 +5,17 @@
     cleaning/        duplicates, quality, private data, control tokens
     chat_template/   a conversation → text, and the characters that the assistant wrote
     tokens/          text → input_ids and labels with an exact loss mask; the store on disk
-    split/           which rows are used, which are held out, in which order
-    report/          what an inspection tells: findings with repairs, statistics, preview
-    findings.py      what can be wrong with rows, and what repairs it
-    check.py         every row looked at without a tokenizer
-    prepare.py       all of it: select, split, tokenise, store
-    local_source.py  what can be known of a dataset before its rows are read
+    split/           selection of rows, held-out rows, training order
+    report/          inspection: findings with repairs, statistics, preview
+    findings.py      the kinds of problems of rows, and their repairs
+    check.py         checks every row without a tokenizer
+    prepare.py       the whole path: select, split, tokenise, store
+    local_source.py  checks of a dataset before its rows are read
 
-`data` is the `DataGroup` of a spec. Progress goes to `report(message, fraction)`, and `should_stop()` is
-asked every few hundred rows. Modules import nothing heavier than the standard library and pydantic; pyarrow,
-zstandard, datasets, jinja2, tokenizers, rensa and numpy are imported when they are first needed.
+A new row format goes into formats/ (a name in messages.py, a case in recognise.py), a new file type into
+readers/ (a case in sources.py), a new problem of rows into `findings.KINDS`.
+
+`data` is the `DataGroup` of a spec. Progress goes to `report` as `Phase` events. `should_stop()` is called
+every few hundred rows. At import, modules need only the standard library and pydantic; pyarrow, zstandard,
+datasets, jinja2, tokenizers, rensa and numpy are imported when they are first needed.
 """

@@ -1,27 +1,28 @@
-"""Looks at every row without a tokenizer, before anything heavy is imported or any model is loaded."""
+"""Checks every row without a tokenizer: before heavy libraries are imported and a model is loaded."""
 
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Callable
 from dataclasses import dataclass, field
-from pathlib import Path
 from typing import Any
 
 from ..config.specs import DataGroup
+from ..events import Report, ShouldStop, never_stop, no_report
 from .findings import Findings, refuse_bad_rows
-from .formats.reading import Progress, Report, ShouldStop, open_data, read_rows
-from .formats.validity import oddities
+from .formats.reading import ReadProgress, open_data, read_rows
+from .formats.validity import turn_findings
+from .readers.sources import Permit, permit_all
 
 
 @dataclass
 class Checked:
-    """What a source holds.
+    """The result of `check`.
 
     Args:
-        rows: all rows, good or not.
-        usable: the rows that can be trained on.
+        rows: number of all rows.
+        usable: number of rows that can be trained on.
         formats: usable rows by format.
+        notes: for the user.
     """
 
     rows: int = 0
@@ -31,7 +32,7 @@ class Checked:
     notes: list[str] = field(default_factory=list[str])
 
     def raise_if_unusable(self, on_bad_rows: str = "refuse") -> None:
-        """Raises the error of the most frequent trouble.
+        """Raises the error of the most frequent problem.
 
         Raises:
             DatasetError: a row is bad and `on_bad_rows` is "refuse", or no row is usable.
@@ -51,18 +52,18 @@ class Checked:
 def check(
     data: DataGroup,
     *,
-    permit: Callable[[Path], object] = lambda path: None,
-    report: Report = lambda message, fraction: None,
-    should_stop: ShouldStop = lambda: False,
+    permit: Permit = permit_all,
+    report: Report = no_report,
+    should_stop: ShouldStop = never_stop,
 ) -> Checked:
-    """Reads the whole source once and collects what is wrong with it.
+    """Reads the whole source once and collects its findings.
 
     Raises:
-        DatasetError: the source cannot be read at all; bad rows do not raise here (`raise_if_unusable`).
-        TrainingAbortedError: `should_stop` said so.
+        DatasetError: the source cannot be read. Bad rows are findings (see `raise_if_unusable`).
+        TrainingAbortedError: `should_stop` returned True.
     """
     source = open_data(data, permit)
-    progress = Progress("checking the dataset", source.size(), report, should_stop)
+    progress = ReadProgress("checking", "checking the dataset", source.size(), report, should_stop)
     checked = Checked(notes=list(source.notes))
     for read in read_rows(source, data.columns, progress):
         checked.rows += 1
@@ -71,6 +72,6 @@ def check(
             continue
         checked.usable += 1
         checked.formats[read.row.format] += 1
-        for kind in oddities(read.row):
+        for kind in turn_findings(read.row):
             checked.findings.add(kind, read.place)
     return checked

@@ -1,4 +1,4 @@
-"""What can be wrong with data: each kind once, with its severity, its repair and its error."""
+"""The kinds of problems that rows can have, each with its severity, its repair and its error class."""
 
 from __future__ import annotations
 
@@ -14,18 +14,18 @@ from .readers.rows import Place
 Severity = Literal["error", "warning", "note"]
 SHOWN_PLACES = 5
 MANY_TIMES = 10
-"""`columns` is worth it where it repairs so many times the rows that it loses."""
+"""`columns` is suggested only if it repairs at least this many times the rows that it makes unusable."""
 
 
-class Kind(NamedTuple):
-    """A kind of trouble.
+class FindingKind(NamedTuple):
+    """A kind of finding.
 
     Args:
-        severity: an "error" makes a row unusable and, unless the user says otherwise, the whole dataset.
-        meaning: follows a count: "3 rows …".
-        repair: the argument that repairs it, as it is typed, or None.
-        error: raised for it.
-        correction: what else repairs it, if anything: the beginning of a sentence.
+        severity: "error" makes a row unusable, and the whole dataset too unless `on_bad_rows` is "skip".
+        meaning: continues "3 rows …".
+        repair: the setting that repairs it, e.g. `dedupe="exact"`, or None.
+        error: the exception class that is raised for it.
+        correction: another way to repair it, as the start of a sentence; "" for none.
     """
 
     severity: Severity
@@ -38,82 +38,79 @@ class Kind(NamedTuple):
 SKIP = 'on_bad_rows="skip"'
 BASIC = 'quality="basic"'
 
-KINDS: dict[str, Kind] = {
-    "parse": Kind("error", "cannot be parsed", SKIP, DatasetParseError),
-    "encoding": Kind(
+KINDS: dict[str, FindingKind] = {
+    "parse": FindingKind("error", "cannot be parsed", SKIP, DatasetParseError),
+    "encoding": FindingKind(
         "error",
         "are not in the file's encoding",
         SKIP,
         DatasetParseError,
         f"save the file as UTF-8 ({TO_UTF_8})",
     ),
-    "too_long": Kind("error", "are too long to be a row", SKIP, DatasetParseError),
-    "unrecognised": Kind(
+    "too_long": FindingKind("error", "are too long to be a row", SKIP, DatasetParseError),
+    "unrecognised": FindingKind(
         "error", "have no known row format", 'columns={"prompt": …, "completion": …}', DatasetFormatError
     ),
-    "preference": Kind(
+    "preference": FindingKind(
         "error",
-        "are of a preference format, which train cannot learn from yet",
+        "have a preference format, which cannot be trained on yet",
         'columns={"prompt": "prompt", "completion": "chosen"}',
         DatasetFormatError,
     ),
-    "wrong_type": Kind("error", "have a field of the wrong type", SKIP),
-    "unknown_role": Kind("error", "have a turn without a known role", SKIP),
-    "unsupported_content": Kind("error", "hold an image, audio or file", SKIP),
-    "empty": Kind("error", "are empty or have no answer in them", SKIP),
-    "no_assistant": Kind("error", "have no assistant turn", SKIP),
-    "swapped_roles": Kind(
+    "wrong_type": FindingKind("error", "have a field of the wrong type", SKIP),
+    "unknown_role": FindingKind("error", "have a turn without a known role", SKIP),
+    "unsupported_content": FindingKind("error", "contain an image, audio or a file", SKIP),
+    "empty": FindingKind("error", "are empty or have no answer", SKIP),
+    "no_assistant": FindingKind("error", "have no assistant turn", SKIP),
+    "swapped_roles": FindingKind(
         "error", "have no assistant turn that answers a user: the roles may be swapped", SKIP
     ),
-    "template_refused": Kind("error", "are refused by the model's chat template", SKIP),
-    "system_refused": Kind(
+    "template_refused": FindingKind("error", "are refused by the model's chat template", SKIP),
+    "system_refused": FindingKind(
         "error", "have a system message, which the chat template refuses", "merge_system=true"
     ),
-    "mask_inexact": Kind("error", "have a turn whose tokens the chat template does not let be told", SKIP),
-    "system_lost": Kind(
-        "warning", "have a system message that the chat template does not show", "merge_system=true"
+    "mask_inexact": FindingKind(
+        "error", "have a turn for which the chat template allows no exact loss mask", SKIP
     ),
-    "nothing_to_learn": Kind(
+    "system_lost": FindingKind(
+        "warning", "have a system message that the chat template drops", "merge_system=true"
+    ),
+    "nothing_to_learn": FindingKind(
         "warning", "have no trained token within max_seq_length", "max_seq_length=…", correction=""
     ),
-    "truncated": Kind("warning", "are longer than max_seq_length and are cut", "max_seq_length=…"),
-    "exact_duplicate": Kind("warning", "repeat another row", 'dedupe="exact"'),
-    "near_duplicate": Kind("warning", "nearly repeat another row", 'dedupe="near"'),
-    "control_tokens": Kind(
-        "warning", "hold control tokens of a chat template in their text", 'control_tokens="remove"'
+    "truncated": FindingKind("warning", "are truncated to max_seq_length", "max_seq_length=…"),
+    "exact_duplicate": FindingKind("warning", "are equal to another row", 'dedupe="exact"'),
+    "near_duplicate": FindingKind("warning", "are nearly equal to another row", 'dedupe="near"'),
+    "control_tokens": FindingKind(
+        "warning", "contain control tokens of a chat template in their text", 'control_tokens="remove"'
     ),
-    "secret": Kind("warning", "hold what is probably a secret", 'private_data="hide"'),
-    "personal": Kind("warning", "hold what is probably personal data", 'private_data="hide"'),
-    "broken_text": Kind("warning", "hold characters that a wrong encoding left behind", BASIC),
-    "empty_turn": Kind("warning", "have an empty turn", BASIC),
-    "one_sided": Kind("warning", "have only the assistant's side", BASIC),
-    "repeated_role": Kind("warning", "have two turns of one role in a row", BASIC),
-    "unanswered_end": Kind("warning", "end with a turn that is not answered", BASIC),
-    "late_system": Kind("warning", "have a system message after the first turn", BASIC),
-    "repetitive": Kind("warning", "repeat themselves", BASIC),
-    "too_short": Kind("warning", "have an answer of one character or none", BASIC),
+    "secret": FindingKind("warning", "probably contain a secret", 'private_data="hide"'),
+    "personal": FindingKind("warning", "probably contain personal data", 'private_data="hide"'),
+    "broken_text": FindingKind("warning", "contain characters of a wrong encoding", BASIC),
+    "empty_turn": FindingKind("warning", "have an empty turn", BASIC),
+    "one_sided": FindingKind("warning", "have assistant turns only", BASIC),
+    "repeated_role": FindingKind("warning", "have consecutive turns of the same role", BASIC),
+    "unanswered_end": FindingKind("warning", "end with an unanswered turn", BASIC),
+    "late_system": FindingKind("warning", "have a system message after the first turn", BASIC),
+    "repetitive": FindingKind("warning", "are repetitive", BASIC),
+    "too_short": FindingKind("warning", "have an answer of one character or none", BASIC),
 }
 
-LEFT_OUT_ONLY: dict[str, str] = {"not_sampled": "were not drawn (samples)"}
-"""Reasons for leaving a row out that are no trouble."""
-
+LEFT_OUT_ONLY: dict[str, str] = {"not_sampled": "are not in the sample (samples)"}
+"""Reasons for not using a row that are not problems."""
 
 SINGULAR = {
     "are": "is",
     "have": "has",
-    "hold": "holds",
-    "repeat": "repeats",
+    "contain": "contains",
     "end": "ends",
-    "were": "was",
-    "them": "it",
     "their": "its",
-    "themselves": "itself",
 }
-"""The words of meanings that a single row changes."""
+"""The words of meanings that differ for a single row."""
 
 
 def meaning_of(kind: str, count: int) -> str:
-    """What is said of so many rows of this kind, after `rows_of`."""
+    """The meaning of a kind for this number of rows; it follows `rows_of`."""
     meaning = KINDS[kind].meaning if kind in KINDS else LEFT_OUT_ONLY[kind]
     return meaning if count != 1 else re.sub(r"\w+", lambda word: SINGULAR.get(word[0], word[0]), meaning)
 
@@ -125,12 +122,13 @@ def rows_of(count: int) -> str:
 
 @dataclass
 class Finding:
-    """How often a kind of trouble was met, and where first.
+    """The rows of one kind: how many, and the first places.
 
     Args:
-        places: of the first rows; as a text, with more to tell.
-        exact_repair: the kind's repair with the value that these rows need.
-        of_all_rows: no row is left to train on, which makes it an error.
+        places: of the first rows; a text if it has more details.
+        details: reasons and how often each occurred.
+        exact_repair: the kind's repair with the value for these rows.
+        of_all_rows: no row is left to train on, so the severity is "error".
     """
 
     kind: str
@@ -142,16 +140,17 @@ class Finding:
 
     @property
     def severity(self) -> Severity:
+        """As for `FindingKind`; "note" for reasons that are not problems."""
         if self.of_all_rows:
             return "error"
         return KINDS[self.kind].severity if self.kind in KINDS else "note"
 
     def repair(self, usable: int) -> str | None:
-        """The argument that repairs it, if one does.
+        """The setting that repairs it, or None.
 
         Args:
-            usable: rows that can be trained on as they are. Without any, skipping the others leaves nothing;
-                with many, `columns` is no repair, since it applies to them too and would lose them.
+            usable: number of rows that can be trained on as they are. With none, skipping the others leaves
+                nothing. With many, `columns` is no repair: it applies to them too and makes them unusable.
         """
         repair = self.exact_repair or (KINDS[self.kind].repair if self.kind in KINDS else None)
         if repair and repair.startswith("columns=") and usable * MANY_TIMES > self.count:
@@ -164,11 +163,11 @@ class Finding:
             ", …" if self.count > len(self.places) else ""
         )
         first = next(iter(self.details), "")
-        told = f"{rows_of(self.count)} {meaning_of(self.kind, self.count)} ({where})"
-        return told + (f": {first}" if first else "")
+        text = f"{rows_of(self.count)} {meaning_of(self.kind, self.count)} ({where})"
+        return text + (f": {first}" if first else "")
 
     def as_dict(self, usable: int) -> dict[str, Any]:
-        """As it is told; `usable` as for `repair`."""
+        """For results; `usable` as for `repair`."""
         return {
             "severity": self.severity,
             "kind": self.kind,
@@ -186,6 +185,7 @@ class Findings:
         self._found: dict[str, Finding] = {}
 
     def add(self, kind: str, place: Place | str, detail: str = "") -> None:
+        """Adds a row; `detail` says what is wrong with it."""
         finding = self._found.setdefault(kind, Finding(kind))
         finding.count += 1
         if len(finding.places) < SHOWN_PLACES:
@@ -194,12 +194,12 @@ class Findings:
             finding.details[detail] += 1
 
     def suggest(self, kind: str, repair: str) -> None:
-        """Says with which value a kind of trouble is repaired, if it was met."""
+        """Sets the exact repair of a kind, if it occurred."""
         if kind in self._found:
             self._found[kind].exact_repair = repair
 
     def of_all_rows(self, kind: str) -> None:
-        """Says that no row is left to train on because of this kind of trouble, if it was met."""
+        """Makes a kind an error, if it occurred: it leaves no row to train on."""
         if kind in self._found:
             self._found[kind].of_all_rows = True
 
@@ -209,30 +209,35 @@ class Findings:
         return sorted(self._found.values(), key=lambda found: (order[found.severity], -found.count))
 
     def count(self, kind: str) -> int:
+        """Number of rows of a kind."""
         return self._found[kind].count if kind in self._found else 0
 
     def errors(self) -> list[Finding]:
+        """The findings of severity "error"."""
         return [found for found in self.sorted() if found.severity == "error"]
 
 
-def remedy(findings: list[Finding], usable: int, call: str) -> str:
-    """What to do about findings: `Correct the rows, or call again with on_bad_rows="skip"`.
+def remedy(findings: list[Finding], usable: int) -> str:
+    """How to repair findings: `Correct the rows, or set on_bad_rows="skip"`.
 
     Args:
         usable: as for `Finding.repair`.
-        call: how an argument is given: "call again with".
     """
     corrections = dict.fromkeys(KINDS[found.kind].correction for found in findings if found.kind in KINDS)
     repairs = dict.fromkeys(repair for found in findings if (repair := found.repair(usable)))
     ways = [way for way in corrections if way]
     if repairs:
-        ways.append(f"{call} {' or '.join([*repairs][:3])}")
+        ways.append(f"set {' or '.join([*repairs][:3])}")
     text = ", or ".join(ways) or "correct the rows"
     return text[0].upper() + text[1:]
 
 
 def refuse_bad_rows(findings: Findings, rows: int, usable: int, on_bad_rows: str) -> None:
-    """Raises for bad rows that the user has not said to skip, and for a source of which nothing is left."""
+    """Raises if rows are bad and `on_bad_rows` is "refuse", or no row is left.
+
+    Raises:
+        DatasetError: as described, in the class of the most frequent error.
+    """
     if rows == 0:
         raise DatasetError("The dataset has no rows.", hint="Give a file with at least one row.")
     bad = findings.errors()
@@ -246,8 +251,8 @@ def refuse_bad_rows(findings: Findings, rows: int, usable: int, on_bad_rows: str
 
 def _refusal(findings: list[Finding], message: str, usable: int) -> DatasetError:
     sentences = "; ".join(found.sentence() for found in findings[:3])
-    more = f"; and {len(findings) - 3} more kinds of trouble" if len(findings) > 3 else ""
+    more = f"; and {len(findings) - 3} more kinds of problems" if len(findings) > 3 else ""
     error = KINDS[findings[0].kind].error if findings[0].severity == "error" else DatasetError
-    # Rows that `quality` left out are not had back by asking for it.
-    hint = remedy(findings, usable, "call again with").replace(BASIC, 'quality="off"')
+    # For rows that `quality="basic"` dropped, the repair is to switch it off.
+    hint = remedy(findings, usable).replace(BASIC, 'quality="off"')
     return error(f"{message}: {sentences}{more}.", hint=f"{hint}.")

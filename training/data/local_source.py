@@ -1,22 +1,21 @@
-"""What can be known of a dataset when a run is asked for: without a network, and without its rows."""
+"""Checks of a dataset when a run is requested: without network access and without reading rows."""
 
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Callable
 from pathlib import Path
 
 from ..config.specs import DataGroup
 from ..errors import DatasetError
 from .formats.reading import open_data
-from .readers.sources import Source, is_hub_name
+from .readers.sources import Permit, Source, is_hub_name
 
 
-def local_source(data: DataGroup, permit: Callable[[Path], object]) -> Source | None:
+def local_source(data: DataGroup, permit: Permit) -> Source | None:
     """The dataset's files, or None for a dataset of the Hub.
 
     Raises:
-        DatasetError: there is no such file, its type cannot be read, or there is nothing in it.
+        DatasetError: the file does not exist, has an unsupported type, or is empty.
         PathForbiddenError: a file may not be read.
     """
     if isinstance(data.source, str) and is_on_hub(data.source):
@@ -28,8 +27,8 @@ def local_source(data: DataGroup, permit: Callable[[Path], object]) -> Source | 
     return source
 
 
-def content_of(data: DataGroup, permit: Callable[[Path], object]) -> str:
-    """A hash that changes with the dataset's content; for a Hub dataset, with its name and revision."""
+def content_of(data: DataGroup, permit: Permit) -> str:
+    """A hash of the dataset's content; for a Hub dataset, of its name, split and revision."""
     source = local_source(data, permit)
     if source is not None:
         return source.content_hash()
@@ -37,5 +36,5 @@ def content_of(data: DataGroup, permit: Callable[[Path], object]) -> str:
 
 
 def is_on_hub(name: str) -> bool:
-    """Whether a dataset is one of the Hub: it has such a name, and no file of that name exists."""
+    """Whether a dataset is on the Hub: it has a Hub name, and no file of that name exists."""
     return is_hub_name(name) and not Path(name).expanduser().exists()

@@ -1,10 +1,9 @@
-"""The whole way from a source to examples on the disk, ready to train on.
+"""Prepares a dataset: from a source to stored examples, ready to train on.
 
-One pass over the data, streaming: it looks for bad rows and duplicates, and renders and tokenises each row on
-the way. Then it is decided which rows are used, and the examples of the others are dropped. Only where a
-sample of the rows is wanted, a first pass draws it, so that no others are tokenised. The result is stored
-under a key made of everything it depends on, so that the next run with the same data, tokenizer and settings
-finds it.
+One streaming pass finds bad rows and duplicates, and renders and tokenises each row. Then the rows to use are
+selected, and the examples of the others are removed. With `samples`, a first pass draws the sample, so that
+only its rows are tokenised. The result is stored under a key of everything that it depends on, so that the
+next run with the same data, tokenizer and settings finds it.
 """
 
 from __future__ import annotations
@@ -14,24 +13,26 @@ import heapq
 import json
 import tempfile
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from ..config.specs import DataGroup
 from ..errors import DatasetError
+from ..events import Phase, Report, ShouldStop, never_stop, no_report
+from ..next_step import then
 from .chat_template.control_tokens import control_tokens
-from .cleaning.transforms import Treatment, treated
+from .cleaning.transforms import Transforms, transformed
 from .findings import Findings, refuse_bad_rows
-from .formats.reading import Progress, Read, Report, ShouldStop, open_data, read_rows
-from .readers.sources import Source
+from .formats.reading import Read, ReadProgress, open_data, read_rows
+from .readers.sources import Permit, Source, permit_all
 from .split.order import training_order
 from .split.selection import Selection, select
 from .tokens.encode import Encoder
 from .tokens.encoded_rows import EncodedRows
-from .tokens.gc_pause import rare_collections
-from .tokens.row_log import Outcome, Outcomes
+from .tokens.gc_pause import gc_pause
+from .tokens.row_log import LoggedRow, RowLog
 from .tokens.token_lengths import TokenLengths
 from .tokens.token_store import Examples, StoreWriter, stored, summary_of
 
@@ -40,23 +41,23 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
 CACHE_VERSION = 2
-"""Raised when what is stored, or how it comes about, changes."""
+"""Part of the key. To be increased when the stored format, or the content for equal settings, changes."""
 
 
 @dataclass
 class Summary:
-    """What became of the data.
+    """Counts and findings of a prepared dataset.
 
     Args:
-        rows: rows of the source; each is used or left out.
-        used: rows that at least one example was made of, held-out ones included.
-        left_out: findings of the rows that were left out, by reason.
+        rows: rows of the source; each is either used or left out.
+        used: rows with at least one example, held-out ones included.
+        left_out: findings of the rows that are not used, by reason.
         train, held_out: numbers of examples.
-        tokens, trained_tokens: of all examples, and those that carry loss.
-        truncated: rows that were cut at `max_seq_length`.
-        warnings: findings of rows that were used all the same.
+        tokens, trained_tokens: tokens of all examples, and those of them that carry loss.
+        truncated: rows that are truncated to `max_seq_length`.
+        warnings: findings of used rows.
         notes: sentences for the user.
-        provenance: what the result depends on, and which rows are held out.
+        provenance: everything that the result depends on.
     """
 
     rows: int = 0
@@ -77,15 +78,17 @@ class Summary:
         return self.trained_tokens / self.tokens if self.tokens else 0.0
 
     def as_dict(self) -> dict[str, Any]:
+        """For JSON, with `trained_share`."""
         return {**asdict(self), "trained_share": round(self.trained_share, 4)}
 
 
 @dataclass(frozen=True)
 class Prepared:
-    """Examples to train on and to evaluate with, read from the disk as they are needed.
+    """Training and held-out examples, read from disk when they are needed.
 
     Args:
-        key: under which the cache keeps them; made of everything that they depend on.
+        from_cache: whether an earlier run had stored them.
+        key: of their folder in the cache; a hash of everything that they depend on.
     """
 
     train: Examples
@@ -96,7 +99,7 @@ class Prepared:
 
 
 def prepared_before(cache: Path, key: str) -> Prepared | None:
-    """What the cache keeps under `key`, if it still does; the dataset itself is not looked at."""
+    """The examples stored under `key`, or None. The dataset itself is not read."""
     folder = stored(cache, key)
     return None if folder is None else _prepared(folder, key, from_cache=True)
 
@@ -112,41 +115,43 @@ def prepare(
     *,
     seed: int = 42,
     cache: Path | None = None,
-    permit: Callable[[Path], object] = lambda path: None,
-    report: Report = lambda message, fraction: None,
-    should_stop: ShouldStop = lambda: False,
+    permit: Permit = permit_all,
+    report: Report = no_report,
+    should_stop: ShouldStop = never_stop,
 ) -> Prepared:
-    """Examples of everything that the settings leave in.
+    """Makes the examples of a dataset, or finds them in the cache.
 
     Args:
         tokenizer: a transformers tokenizer, with the chat template to train with.
-        seed: decides the held-out rows, the sample and the order.
-        cache: folder of tokenised data; by default a temporary one, which the system removes.
-        permit: raises for a path that may not be read.
+        seed: of the held-out rows, the sample and the order.
+        cache: folder of tokenised data; None: a temporary folder, which the system removes.
+        permit: raises PathForbiddenError for a path that may not be read.
+        report: receives `Phase` events.
 
     Raises:
-        DatasetError: the data cannot be read, or rows are bad and `on_bad_rows` is "refuse".
+        DatasetError: the dataset cannot be read, rows are bad and `on_bad_rows` is "refuse", or none is left.
         ChatTemplateError: the model's chat template allows no exact loss mask.
-        TrainingAbortedError: `should_stop` said so; nothing is left behind.
+        TrainingAbortedError: `should_stop` returned True. No files are left.
         DiskFullError: the examples do not fit on the disk.
     """
+    # Both before hashing, which takes long for large files: their errors come at once.
     source = open_data(data, permit)
     encoder = Encoder(tokenizer, data)
     cache = cache or Path(tempfile.mkdtemp(prefix="backpropagate-tokens-"))
-    report("hashing the dataset", None)
+    report(Phase(phase="preparing", message="hashing the dataset"))
     provenance = _provenance(source, encoder, data, seed)
     key = hashlib.sha256(json.dumps(provenance, sort_keys=True).encode()).hexdigest()
     folder = stored(cache, key)
     found = folder is not None
     if folder is None:
         work = Preparation(source, encoder, data, seed, report, should_stop)
-        with StoreWriter(cache, key) as store, rare_collections():
+        with StoreWriter(cache, key) as store, gc_pause():
             folder = work.run(store, provenance)
     return _prepared(folder, key, from_cache=found)
 
 
 def _provenance(source: Source, encoder: Encoder, data: DataGroup, seed: int) -> dict[str, Any]:
-    """Everything that the result depends on."""
+    """Everything that the result depends on; its hash is the key."""
     values: dict[str, Any] = {
         "version": CACHE_VERSION,
         "content_hash": source.content_hash(),
@@ -156,12 +161,12 @@ def _provenance(source: Source, encoder: Encoder, data: DataGroup, seed: int) ->
         "seed": seed,
     }
     if "strftime_now" in encoder.template_source:
-        values["day"] = time.strftime("%Y-%m-%d")  # such templates write the date into every conversation
+        values["day"] = time.strftime("%Y-%m-%d")  # such templates write the date into each conversation
     return values
 
 
 class Preparation:
-    """One run through the data, from nothing to a finished folder."""
+    """Reads the dataset, selects its rows and fills one folder of the store."""
 
     def __init__(
         self,
@@ -174,71 +179,88 @@ class Preparation:
     ) -> None:
         self._source, self._encoder, self._data, self._seed = source, encoder, data, seed
         self._report, self._should_stop = report, should_stop
-        self._treatment = Treatment(data, control_tokens(encoder.added_tokens))
+        self._transforms = Transforms(data, control_tokens(encoder.added_tokens))
         self._summary = Summary(notes=list(source.notes))
         self._left_out, self._warnings = Findings(), Findings()
         self._without_trained = TokenLengths()
 
     def run(self, store: StoreWriter, provenance: dict[str, Any]) -> Path:
+        """Fills the store and returns its finished folder.
+
+        Raises:
+            DatasetError, ChatTemplateError, TrainingAbortedError, DiskFullError: as for `prepare`.
+        """
         import numpy as np
 
         stamp = self._source.stamp()
+        # Before the first row: the fast tokenizer is built in a thread while rows are read.
         self._encoder.expect(self._source.size())
         with EncodedRows(self._encoder, store) as encoded:
             selection = self._encode(encoded)
             self._summary.notes += selection.notes
+            # After the last pass: all passes must have read the same content.
             self._require_unchanged(stamp)
-            self._count(encoded.outcomes, selection)
+            # Inside the context, which deletes the row log at its end.
+            self._count(encoded.row_log, selection)
         self._keep(np.array(encoded.row_of_example, np.int64), selection, store)
-        self._left_out.suggest("nothing_to_learn", f"max_seq_length={self._without_trained.enough()}")
+        self._left_out.suggest(
+            "nothing_to_learn", f"max_seq_length={self._without_trained.sufficient_length()}"
+        )
+        # Again after `select`: the chat template and max_seq_length make more rows unusable.
         refuse_bad_rows(self._left_out, self._summary.rows, self._summary.used, self._data.on_bad_rows)
+        # After `_keep`: the order has the numbers of the examples that are left.
         order = self._order(store)
         self._summary.train = len(order)
         self._summary.left_out = [found.as_dict(self._summary.used) for found in self._left_out.sorted()]
         self._summary.warnings = [found.as_dict(self._summary.used) for found in self._warnings.sorted()]
         self._summary.provenance = provenance
         if not self._summary.train:
-            raise DatasetError("No examples are left to train on.", hint="Give more rows, or held_out=0.")
+            raise DatasetError("No examples are left to train on.", hint="Add rows, or set held_out=0.")
         return store.finish(order, asdict(self._summary))
 
-    def _require_unchanged(self, stamp: Any) -> None:
+    def _require_unchanged(self, stamp: list[tuple[int, int]]) -> None:
         if self._source.stamp() != stamp:
-            raise DatasetError("The dataset was changed while it was read.", hint="Call again.")
+            raise DatasetError("The dataset was changed while it was read.", next=then("ask_again"))
 
     def _rows(self, message: str) -> Iterator[Read]:
-        progress = Progress(message, self._source.size(), self._report, self._should_stop)
-        return treated(read_rows(self._source, self._data.columns, progress), self._treatment)
+        progress = ReadProgress("preparing", message, self._source.size(), self._report, self._should_stop)
+        # Before hashing and duplicates: these must see the text that is trained on.
+        return transformed(read_rows(self._source, self._data.columns, progress), self._transforms)
 
     def _encode(self, encoded: EncodedRows) -> Selection:
-        """Encodes the rows that may be used, and decides which are."""
+        """Encodes the rows that may be used, and selects the rows to use."""
         if self._data.samples is None:
+            # `select` pulls the rows through the encoder, so that one pass does both.
             selection = select(encoded.through(self._rows("tokenising")), self._data, self._seed)
         else:
             selection = select(self._rows("reading the dataset"), self._data, self._seed)
             for read in self._rows("tokenising"):
                 reason = selection.reason(read.number)
                 encoded.add(read.left_out(reason) if reason else read)
+        # After `select`, so that bad rows are reported before a chat template that allows no exact mask.
         encoded.finish()
         return selection
 
-    def _count(self, outcomes: Outcomes, selection: Selection) -> None:
+    def _count(self, row_log: RowLog, selection: Selection) -> None:
+        """Fills the summary from the row log and the selection."""
         self._summary.rows = len(selection.reasons)
-        for rows in outcomes.ordinary():
+        for rows in row_log.clean():
             used = selection.reasons[rows.numbers] == 0
             self._summary.used += int(used.sum())
             self._summary.tokens += int(rows.tokens[used].sum())
             self._summary.trained_tokens += int(rows.trained[used].sum())
             self._summary.held_out += int(rows.examples[used & selection.held_out[rows.numbers]].sum())
+        # Merged by number, so that findings list the first places in the order of the data.
         left_out = (
             row
-            for rows in outcomes.ordinary()
-            for row in outcomes.of(rows, selection.reasons[rows.numbers] != 0)
+            for rows in row_log.clean()
+            for row in row_log.selected(rows, selection.reasons[rows.numbers] != 0)
         )
-        for row in heapq.merge(outcomes.others(), left_out, key=lambda row: row.number):
+        for row in heapq.merge(row_log.flagged(), left_out, key=lambda row: row.number):
             self._count_one(row, selection)
 
-    def _count_one(self, row: Outcome, selection: Selection) -> None:
-        """A row that is left out or deserves a warning."""
+    def _count_one(self, row: LoggedRow, selection: Selection) -> None:
+        """Counts a row that is left out or has a warning."""
         reason = selection.reason(row.number) or row.kind
         if reason:
             self._left_out.add(reason, row.place, row.reason if reason == row.kind else "")
@@ -254,10 +276,10 @@ class Preparation:
             self._warnings.add(kind, row.place)
 
     def _keep(self, rows: NDArray[np.int64], selection: Selection, store: StoreWriter) -> None:
-        """Leaves the examples of the used rows in the store; `rows` has the row of each example."""
+        """Keeps the examples of the used rows in the store; `rows`: (examples,) the row of each."""
         store.keep(selection.reasons[rows] == 0, selection.held_out[rows], selection.hashes[rows])
 
-    def _order(self, store: StoreWriter) -> Any:
+    def _order(self, store: StoreWriter) -> NDArray[np.int64]:
         import numpy as np
 
         columns = {name: store.column(name) for name in ("hashes", "ends", "input_ids", "trained")}

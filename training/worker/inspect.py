@@ -28,7 +28,7 @@ def run(context: RunContext, wait_for_device: WaitForDevice) -> None:
         preview=spec.preview,
         cache=context.home / "cache" / "inspections",
         permit=context.permit,
-        report=context.phase("preparing"),
+        report=context.report,
         should_stop=context.should_stop,
     )
     found = InspectResult.model_validate(result.as_dict())

@@ -68,9 +68,7 @@ def run(context: RunContext, wait_for_device: WaitForDevice) -> None:
 def _check_data(context: RunContext, spec: TrainSpec) -> None:
     """Refuse bad rows before anything is waited for, downloaded or loaded."""
     context.recorder.phase("checking", "checking the data")
-    checked = check(
-        spec.data, permit=context.permit, report=context.phase("checking"), should_stop=context.should_stop
-    )
+    checked = check(spec.data, permit=context.permit, report=context.report, should_stop=context.should_stop)
     checked.raise_if_unusable(spec.data.on_bad_rows)
 
 
@@ -135,7 +133,7 @@ def _examples(context: RunContext, spec: TrainSpec, tokenizer: Any) -> Prepared:
         seed=spec.training.seed,
         cache=context.home / "cache" / "tokens",
         permit=context.permit,
-        report=context.phase("preparing"),
+        report=context.report,
         should_stop=context.should_stop,
     )
 

@@ -1,1 +1,1 @@
-"""From a conversation to text, and which of its characters the assistant wrote."""
+"""From a conversation to rendered text, and which of its characters the assistant wrote."""

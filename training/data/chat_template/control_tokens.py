@@ -1,4 +1,4 @@
-"""Control tokens of chat templates inside a row's text: template injection, by accident or on purpose."""
+"""Control tokens of chat templates inside a row's text: template injection, accidental or intended."""
 
 from __future__ import annotations
 
@@ -15,13 +15,13 @@ KNOWN = re.compile(
     """,
     re.VERBOSE,
 )
-"""Those of the main model families."""
+"""Control tokens of the main model families."""
 
 
 def control_tokens(of_tokenizer: frozenset[str] | set[str] = frozenset()) -> re.Pattern[str]:
-    """A pattern of the known control tokens and those of a tokenizer.
+    """A pattern that matches the known control tokens and those of a tokenizer.
 
-    Tokens of a tokenizer that any text may hold (`<s>`, `\\n\\n`, `<think>`) are not counted among them.
+    Tokens of a tokenizer that also occur in ordinary text (`<s>`, `\\n\\n`, `<think>`) are excluded.
     """
     own = [
         token for token in of_tokenizer if re.fullmatch(r"<\W.+\W>|\[[A-Z_/]+\]|<[a-z]+(_[a-z]+)+>", token)

@@ -1,4 +1,4 @@
-"""Where chat templates of model folders and model files are run: they are code that strangers wrote."""
+"""The sandbox for chat templates of model folders and model files, which are untrusted code."""
 
 from __future__ import annotations
 
@@ -8,17 +8,17 @@ from typing import Any
 
 
 def template_environment(kind: type[Any] | None = None) -> Any:
-    """A sandbox with what transformers' documentation promises to chat templates.
+    """A jinja sandbox with the functions and filters that transformers documents for chat templates.
 
     Args:
-        kind: a class of sandboxes; None for jinja's own.
+        kind: the environment class; None for `ImmutableSandboxedEnvironment`.
     """
     from jinja2 import TemplateError
     from jinja2.ext import Extension, loopcontrols
     from jinja2.sandbox import ImmutableSandboxedEnvironment
 
     class Generation(Extension):
-        """`{% generation %}` marks the assistant's turn for others; here it is found by rendering."""
+        """Accepts `{% generation %}` and ignores it: assistant turns are found by rendering instead."""
 
         tags = {"generation"}  # noqa: RUF012 - as jinja declares it
 
@@ -42,3 +42,11 @@ def template_environment(kind: type[Any] | None = None) -> Any:
     }
     environment.globals.update(offered)
     return environment
+
+
+def template_errors() -> tuple[type[Exception], ...]:
+    """The exceptions that a template's own code can raise."""
+    from jinja2 import TemplateError
+
+    own = (TypeError, ValueError, LookupError, AttributeError, ArithmeticError, RecursionError)
+    return (TemplateError, *own)

@@ -1,4 +1,4 @@
-"""A tokenizer's chat template, and what it does with conversations that it was not written for."""
+"""A tokenizer's chat template: renders conversations and explains why it refuses one."""
 
 from __future__ import annotations
 
@@ -10,12 +10,13 @@ from typing import Any
 from ...errors import ChatTemplateError
 from ..formats.messages import Message
 from ..readers.rows import RowError
-from .template_skeleton import Shape, shape_of
+from .sandbox import template_errors
+from .template_skeleton import Skeleton, skeleton_of
 
-ANOTHER_TEMPLATE = 'Call again with train_on="all", or use a model with another template.'
+ANOTHER_TEMPLATE = 'Set train_on="all", or use a model with another template.'
 PLAIN = {"role", "content"}
-MOST_REMEMBERED = 1000
-"""Sequences of roles."""
+MAX_SKELETONS = 1000
+"""Skeletons kept in memory, one per sequence of roles."""
 
 
 class ChatTemplate:
@@ -31,18 +32,18 @@ class ChatTemplate:
     def __init__(self, tokenizer: Any) -> None:
         if not tokenizer.chat_template:
             raise ChatTemplateError(
-                "The model has no chat template, so conversations cannot be put into its words.",
-                hint="Use the -Instruct variant of the model, or data with a text field.",
+                "The model has no chat template, so conversations cannot be rendered.",
+                hint="Use the -Instruct variant of the model, or rows with a text field.",
             )
         self._tokenizer = tokenizer
-        self._shapes: dict[tuple[str, ...], Shape | None] = {}
+        self._skeletons: dict[tuple[str, ...], Skeleton | None] = {}
         self.added_tokens: frozenset[str] = frozenset(
             token.content for token in tokenizer.added_tokens_decoder.values() if token.content.strip()
         )
 
     @property
     def source(self) -> str:
-        """The template's text, of all its variants."""
+        """The source of the template, all named variants included."""
         return str(self._tokenizer.chat_template)
 
     def render(
@@ -53,35 +54,42 @@ class ChatTemplate:
         Raises:
             RowError: the template refuses the conversation.
         """
-        shaped = None if add_generation_prompt else self.shaped(messages, tools)
-        return shaped[0].text(shaped[1]) if shaped else self._run(messages, tools, add_generation_prompt)
+        fitting = None if add_generation_prompt else self.skeleton_for(messages, tools)
+        return fitting[0].text(fitting[1]) if fitting else self._run(messages, tools, add_generation_prompt)
 
-    def shaped(self, messages: Sequence[Message], tools: Any = None) -> tuple[Shape, list[str]] | None:
-        """The conversation's shape and its contents as they are shown, if its roles are all that it takes."""
+    def skeleton_for(
+        self, messages: Sequence[Message], tools: Any = None
+    ) -> tuple[Skeleton, list[str]] | None:
+        """The conversation's skeleton and its contents as rendered; None if it must run through jinja."""
         if tools or any(message.keys() != PLAIN for message in messages):
             return None
         roles = tuple([message["role"] for message in messages])
-        if roles not in self._shapes:
-            if len(self._shapes) >= MOST_REMEMBERED:
-                self._shapes.clear()
-            self._shapes[roles] = self._shape(roles)
-        shape = self._shapes[roles]
-        shown = shape.contents(messages) if shape else None
-        return (shape, shown) if shape and shown is not None else None
+        if roles not in self._skeletons:
+            # Bounded: a dataset may have a new sequence of roles in every row.
+            if len(self._skeletons) >= MAX_SKELETONS:
+                self._skeletons.clear()
+            self._skeletons[roles] = self._skeleton(roles)
+        skeleton = self._skeletons[roles]
+        rendered = skeleton.contents(messages) if skeleton else None
+        return (skeleton, rendered) if skeleton and rendered is not None else None
 
-    def _shape(self, roles: Sequence[str]) -> Shape | None:
-        """The shape of conversations with these roles, if the tokenizer's own rendering has it too."""
-        shape = shape_of(self._without_tools(), dict(self._tokenizer.special_tokens_map), roles)
+    def _skeleton(self, roles: Sequence[str]) -> Skeleton | None:
+        """The skeleton of conversations with these roles, if the tokenizer renders a sample the same way."""
+        skeleton = skeleton_of(self._without_tools(), dict(self._tokenizer.special_tokens_map), roles)
         sample = [{"role": role, "content": f" \n{index} é\n "} for index, role in enumerate(roles)]
-        shown = shape.contents(sample) if shape else None
+        rendered = skeleton.contents(sample) if skeleton else None
         try:
-            same = shape and shown is not None and shape.text(shown) == self._run(sample, None, False)
+            same = (
+                skeleton
+                and rendered is not None
+                and skeleton.text(rendered) == self._run(sample, None, False)
+            )
         except RowError:
             same = False
-        return shape if same else None
+        return skeleton if same else None
 
     def _without_tools(self) -> str:
-        """The template's variant for conversations without tools."""
+        """The source of the variant for conversations without tools."""
         source: Any = self._tokenizer.chat_template
         return source if isinstance(source, str) else source.get("default", "")
 
@@ -90,7 +98,7 @@ class ChatTemplate:
             return self._tokenizer.apply_chat_template(
                 messages, tools=tools, tokenize=False, add_generation_prompt=prompt
             )
-        except failures() as error:
+        except template_errors() as error:
             as_text = _arguments_as_text(messages) if isinstance(error, TypeError) else None
             if as_text is None:
                 raise RowError(self._refusal(messages), str(error)[:200]) from None
@@ -102,28 +110,20 @@ class ChatTemplate:
 
     @cached_property
     def refuses_system(self) -> bool:
-        """Whether conversations with a system message are refused, and the same ones without are not."""
+        """Whether a conversation is refused with a system message and accepted without it."""
         turns: list[Message] = [{"role": "user", "content": "1"}, {"role": "assistant", "content": "2"}]
         return self._accepts(turns) and not self._accepts([{"role": "system", "content": "0"}, *turns])
 
     def _accepts(self, messages: list[Message]) -> bool:
         try:
             self._tokenizer.apply_chat_template(messages, tokenize=False)
-        except failures():
+        except template_errors():
             return False
         return True
 
 
-def failures() -> tuple[type[Exception], ...]:
-    """What a template's own code can raise."""
-    from jinja2 import TemplateError
-
-    own = (TypeError, ValueError, LookupError, AttributeError, ArithmeticError, RecursionError)
-    return (TemplateError, *own)
-
-
 def _arguments_as_text(messages: Sequence[Message]) -> list[Message] | None:
-    """Tool calls as some templates want them, with arguments as JSON text; None if they are so already."""
+    """The messages with tool-call arguments as JSON text, as some templates need; None if nothing changes."""
     changed = [
         {**message, "tool_calls": [_with_text(call) for call in message["tool_calls"]]}
         if message.get("tool_calls")

@@ -1,8 +1,9 @@
-"""What a chat template makes of all conversations with the same roles, told by rendering one opaque one.
+"""The constant text that a chat template puts around the contents of all conversations with the same roles.
 
-Most templates put constant text before, between and behind the contents, and look at a content only to ask
-whether it holds a think block or the like. What they make of such conversations is known once one with their
-roles has been looked at; the others are put together without the template, at a small part of its cost.
+Most templates put constant text before, between and after the contents, and test a content only for a few
+things, such as a think block. So the template is executed once per sequence of roles, with symbolic contents
+(symbolic_text.py). Other conversations with these roles are then built from the skeleton, without running the
+template, which is much faster.
 """
 
 from __future__ import annotations
@@ -12,8 +13,8 @@ from functools import cache
 from typing import Any, NamedTuple, NoReturn
 
 from ..formats.messages import Message
-from .sandbox import template_environment
-from .symbolic_text import LookedInsideError, Opaque, Part, Question, Slot, joined, parts_of
+from .sandbox import template_environment, template_errors
+from .symbolic_text import ConcreteTextNeededError, Condition, Part, Slot, SymbolicText, joined, parts_of
 
 FILTERS = frozenset(
     ("count", "d", "default", "first", "last", "length", "list", "rejectattr", "selectattr", "trim")
@@ -22,62 +23,60 @@ TESTS = frozenset(
     ("!=", "==", "boolean", "defined", "divisibleby", "eq", "equalto", "even", "false", "integer", "iterable",
      "mapping", "ne", "none", "number", "odd", "sequence", "string", "true", "undefined")
 )  # fmt: skip
-"""Those that see no more of a text than its own methods tell them."""
+"""Jinja's filters and tests that use a text only through its own methods, which `SymbolicText` controls."""
 
 
-class Shape(NamedTuple):
-    """What a template makes of conversations of the same roles.
+class Skeleton(NamedTuple):
+    """The rendered form of conversations with the same roles.
 
     Args:
-        pieces: the constant text before, between and behind the contents: one more than there are messages.
-        slots: (messages,) how each content is put in.
-        questions: a conversation has this shape if each holds for the content that it asks of.
+        pieces: (messages + 1,) the constant text before, between and after the contents.
+        slots: (messages,) how each content is inserted.
+        conditions: the skeleton is valid for a conversation if all of these hold for its contents.
     """
 
     pieces: list[str]
     slots: list[Slot]
-    questions: list[Question]
+    conditions: list[Condition]
 
     def contents(self, messages: Sequence[Message]) -> list[str] | None:
-        """The contents as they are shown; None if the conversation has another shape."""
-        for question in self.questions:
-            if not question.holds_for(messages[question.slot.message]["content"]):
+        """The contents as rendered; None if the skeleton is not valid for this conversation."""
+        for condition in self.conditions:
+            if not condition.holds_for(messages[condition.slot.message]["content"]):
                 return None
         return [slot.filled(message["content"]) for slot, message in zip(self.slots, messages, strict=True)]
 
-    def text(self, shown: Sequence[str]) -> str:
+    def text(self, contents: Sequence[str]) -> str:
         """The rendered conversation."""
-        texts = [""] * (2 * len(shown) + 1)
-        texts[::2], texts[1::2] = self.pieces, shown
+        texts = [""] * (2 * len(contents) + 1)
+        texts[::2], texts[1::2] = self.pieces, contents
         return "".join(texts)
 
 
-def shape_of(source: str, variables: dict[str, Any], roles: Sequence[str]) -> Shape | None:
-    """The shape of conversations with these roles and without tools.
+def skeleton_of(source: str, variables: dict[str, Any], roles: Sequence[str]) -> Skeleton | None:
+    """The skeleton of conversations with these roles and without tools.
 
     Args:
         source: the template.
-        variables: what it sees besides the messages.
+        variables: what the template reads besides the messages.
 
     Returns:
-        None if it cannot be told: the template refuses the roles, does not show each content once and in
-        order, or looks inside.
+        None if there is none: the template refuses the roles, does not render each content exactly once and
+        in order, or needs the actual characters of a content.
     """
-    from .template import failures
-
-    asked: list[Question] = []
+    conditions: list[Condition] = []
     messages = [
-        {"role": role, "content": Opaque(f"70315926480{index}", (Slot(index),), asked)}
+        {"role": role, "content": SymbolicText(f"70315926480{index}", (Slot(index),), conditions)}
         for index, role in enumerate(roles)
     ]
     try:
         rendered = _probed(source).render(messages=messages, **variables)
-    except (LookedInsideError, *failures()):
+    except (ConcreteTextNeededError, *template_errors()):
         return None
-    return _shape(parts_of(rendered), len(roles), asked)
+    return _skeleton(parts_of(rendered), len(roles), conditions)
 
 
-def _shape(parts: Sequence[Part], messages: int, asked: list[Question]) -> Shape | None:
+def _skeleton(parts: Sequence[Part], messages: int, conditions: list[Condition]) -> Skeleton | None:
     pieces, slots = [""], list[Slot]()
     for part in parts:
         if isinstance(part, Slot):
@@ -87,7 +86,7 @@ def _shape(parts: Sequence[Part], messages: int, asked: list[Question]) -> Shape
             pieces[-1] += part
     if [slot.message for slot in slots] != list(range(messages)):
         return None
-    return Shape(pieces, slots, list(dict.fromkeys(asked)))
+    return Skeleton(pieces, slots, list(dict.fromkeys(conditions)))
 
 
 @cache
@@ -97,10 +96,10 @@ def _probed(source: str) -> Any:
 
 @cache
 def _probing_environment() -> Any:
-    """An environment in which nothing reads an opaque text behind its back.
+    """A jinja environment in which every read of a symbolic text is recorded or refused.
 
-    Written in C, strings' own methods and operators see through subclasses: where an opaque text stands on
-    their right side, or in a tuple or a list there, they are refused.
+    The methods and operators of `str` are written in C and read a subclass's characters directly. So they are
+    refused where a symbolic text is their right operand, or an element of a tuple or a list there.
     """
     from jinja2.compiler import CodeGenerator
     from jinja2.nodes import Compare, Concat
@@ -119,7 +118,7 @@ def _probing_environment() -> Any:
         def visit_Compare(self, node: Compare, frame: Any) -> None:
             guarded = any(operand.op in ("in", "notin") for operand in node.ops)
             if guarded and len(node.ops) > 1:
-                raise LookedInsideError("a chain of comparisons")
+                raise ConcreteTextNeededError("a chain of comparisons")
             self.write("(environment.plain(" if guarded else "((")
             self.visit(node.expr, frame)
             self.write(")")
@@ -156,14 +155,14 @@ def _probing_environment() -> Any:
 
 
 def _plain(value: Any) -> Any:
-    _require(not isinstance(value, Opaque))
+    _require(not isinstance(value, SymbolicText))
     return value
 
 
 def _require(harmless: bool) -> None:
     if not harmless:
-        raise LookedInsideError("what is written in C")
+        raise ConcreteTextNeededError("a function written in C")
 
 
 def _refused(*_: Any, **__: Any) -> NoReturn:
-    raise LookedInsideError("a filter or a test")
+    raise ConcreteTextNeededError("a filter or a test")

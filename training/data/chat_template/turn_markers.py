@@ -1,4 +1,4 @@
-"""What a chat template puts around an assistant's turn, read off short conversations that it renders."""
+"""The text that a chat template puts around each assistant turn, found by rendering short conversations."""
 
 from __future__ import annotations
 
@@ -12,58 +12,59 @@ from ..readers.rows import RowError
 from .template import ANOTHER_TEMPLATE, ChatTemplate
 
 PROBES = (1, 2, 3)
-"""Numbers of exchanges in the conversations that are rendered."""
+"""Exchanges (a user turn and an assistant turn) in each conversation that is rendered."""
 
-QUESTIONS = ("What is the boiling point of water?", "And of iron", "Which is larger?\nSay why.")
+PROBE_QUESTIONS = ("What is the boiling point of water?", "And of iron", "Which is larger?\nSay why.")
 
 
-class Frame(NamedTuple):
-    """What stands around every turn.
+class TurnMarkers(NamedTuple):
+    """The text around every assistant turn.
 
     Args:
-        header: right before a turn: the end of the generation prompt.
-        leads: what the template itself may write first in a turn, e.g. an empty think block.
+        header: text right before a turn: the end of the generation prompt.
+        prefixes: text that the template may add at the start of a turn, e.g. an empty think block.
         gap: white space between the content and the end-of-turn token.
         end: the end-of-turn token.
     """
 
     header: str
-    leads: tuple[str, ...]
+    prefixes: tuple[str, ...]
     gap: str
     end: str
 
     def start_in(self, before: str) -> int | None:
-        """Where the turn begins in what stands before its content, if that ends as it should."""
-        for lead in self.leads:
-            if before.endswith(self.header + lead):
-                return len(before) - len(lead)
+        """Where the turn starts in `before`, the text before its content; None if the header is missing."""
+        for prefix in self.prefixes:
+            if before.endswith(self.header + prefix):
+                return len(before) - len(prefix)
         return None
 
 
-def probe_frame(template: ChatTemplate) -> Frame:
-    """The frame of a template.
+def probe_turn_markers(template: ChatTemplate) -> TurnMarkers:
+    """The turn markers of a template.
 
     Raises:
-        ChatTemplateError: nothing marks the beginning or the end of a turn, or the probes disagree.
+        ChatTemplateError: the start or the end of a turn has no marker, or the probes give different ones.
     """
     headers: list[str] = []
     tails: list[str] = []
-    leads: set[str] = set()
+    prefixes: set[str] = set()
     for before, prompt, tail in _probes(template):
         shared = shared_prefix(prompt, before)
         headers.append(before[:shared])
-        leads.add(before[shared:])
+        prefixes.add(before[shared:])
         tails.append(tail)
     gap, end = _closing(tails, template)
     header = _ending(headers)
     if end in header:
+        # The end of the turn before belongs to that turn, not to this header.
         header = header.rpartition(end)[2].lstrip()
-    _require_exact(header, leads)
-    return Frame(header, tuple(sorted(leads, key=len, reverse=True)), gap, end)
+    _require_exact(header, prefixes)
+    return TurnMarkers(header, tuple(sorted(prefixes, key=len, reverse=True)), gap, end)
 
 
 def shared_prefix(first: str, second: str) -> int:
-    """How many characters two texts have in common from the beginning."""
+    """Length of the longest common prefix of two texts."""
     for index, (one, other) in enumerate(zip(first, second, strict=False)):
         if one != other:
             return index
@@ -71,7 +72,7 @@ def shared_prefix(first: str, second: str) -> int:
 
 
 def _probes(template: ChatTemplate) -> Iterator[tuple[str, str, str]]:
-    """Of each turn of each probe: what stands before it, the prompt for it, and what stands after it."""
+    """For each assistant turn of each probe: the text before it, its generation prompt, the text after it."""
     for exchanges in PROBES:
         messages = _conversation(exchanges)
         try:
@@ -79,7 +80,7 @@ def _probes(template: ChatTemplate) -> Iterator[tuple[str, str, str]]:
             for index in range(1, len(messages), 2):
                 before, found, tail = text.partition(messages[index]["content"])
                 if not found or messages[index]["content"] in tail:
-                    raise RowError("mask_inexact", "it does not show every turn exactly once")
+                    raise RowError("mask_inexact", "it does not render every turn exactly once")
                 yield before, template.render(messages[:index], add_generation_prompt=True), tail
         except RowError as error:
             raise ChatTemplateError(
@@ -91,13 +92,13 @@ def _probes(template: ChatTemplate) -> Iterator[tuple[str, str, str]]:
 def _conversation(exchanges: int) -> list[Message]:
     messages: list[Message] = []
     for index in range(exchanges):
-        messages.append({"role": "user", "content": QUESTIONS[index]})
+        messages.append({"role": "user", "content": PROBE_QUESTIONS[index]})
         messages.append({"role": "assistant", "content": f"8140{index}2{index}57"})
     return messages
 
 
 def _closing(tails: list[str], template: ChatTemplate) -> tuple[str, str]:
-    """The white space and the control token that follow every turn, at the end and in the middle."""
+    """The white space and the control token that follow every turn, the last one included."""
     common = min(tails, key=len)
     for tail in tails:
         common = common[: shared_prefix(common, tail)]
@@ -105,27 +106,27 @@ def _closing(tails: list[str], template: ChatTemplate) -> tuple[str, str]:
     found = re.match(rf"(\s*)({'|'.join(map(re.escape, tokens))})", common) if tokens else None
     if not found:
         raise ChatTemplateError(
-            f"The model's chat template ends an assistant's turn with {common[:20]!r}, which is no control "
-            "token of its tokenizer: the model could not learn where to stop.",
+            f"The model's chat template ends an assistant turn with {common[:20]!r}, which is no control "
+            "token of its tokenizer. The model could not learn where to stop.",
             hint=ANOTHER_TEMPLATE,
         )
     return found[1], found[2]
 
 
 def _ending(texts: list[str]) -> str:
-    """What all texts end with."""
+    """The longest common suffix of the texts."""
     common = texts[0][::-1]
     for text in texts:
         common = common[: shared_prefix(common, text[::-1])]
     return common[::-1]
 
 
-def _require_exact(header: str, leads: set[str]) -> None:
+def _require_exact(header: str, prefixes: set[str]) -> None:
     reason = None
     if not header.strip():
-        reason = "marks no beginning of an assistant's turn"
-    elif any(question in lead for lead in leads for question in QUESTIONS):
-        reason = "renders earlier turns otherwise in a prompt than in a conversation"
+        reason = "marks no beginning of an assistant turn"
+    elif any(question in prefix for prefix in prefixes for question in PROBE_QUESTIONS):
+        reason = "renders earlier turns differently in a prompt than in a conversation"
     if reason:
         raise ChatTemplateError(
             f"The model's chat template {reason}, so the loss mask cannot be exact.", hint=ANOTHER_TEMPLATE

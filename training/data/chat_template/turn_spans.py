@@ -1,18 +1,18 @@
 """Which characters of a rendered conversation the assistant wrote.
 
-Templates do as they like: they trim contents, drop thoughts from earlier turns, insert default system
-messages, merge roles. So nothing is assumed of a template; it is asked, by rendering the conversation again
-with an assistant's turn replaced by a number that occurs nowhere else. What stands before and after that
-number does not depend on the turn, and must stand in the real rendering as well, character for character;
-what lies between is the turn *as rendered*. Where that does not hold, the row or the template is refused.
+Templates differ: they trim contents, drop thoughts from earlier turns, insert default system messages, merge
+roles. So nothing is assumed about a template. The conversation is rendered a second time, with one assistant
+turn replaced by a number that occurs nowhere else. The text before and after that number does not depend on
+the turn, and must be identical in the real rendering; the text between them is the turn *as rendered*. If
+this does not hold, the row or the template is refused.
 
     real       <|im_start|>user\\nHi<|im_end|>\\n<|im_start|>assistant\\nHello!<|im_end|>\\n
     replaced   <|im_start|>user\\nHi<|im_end|>\\n<|im_start|>assistant\\n703159<|im_end|>\\n
     trained                                                              Hello!<|im_end|>
 
-A turn begins where the generation prompt ends (the model writes all that follows it, also a think block that
-the template adds), and ends with its end-of-turn token (which the model must learn to write, or it never
-stops).
+A turn starts where the generation prompt ends: the model generates everything after it, including a think
+block that the template adds. It ends with its end-of-turn token, which the model must learn to generate, or
+it never stops.
 """
 
 from __future__ import annotations
@@ -25,8 +25,8 @@ from ...errors import ChatTemplateError
 from ..formats.messages import Message
 from ..readers.rows import RowError
 from .template import ANOTHER_TEMPLATE, ChatTemplate
-from .template_skeleton import Shape
-from .turn_markers import QUESTIONS, probe_frame, shared_prefix
+from .template_skeleton import Skeleton
+from .turn_markers import PROBE_QUESTIONS, probe_turn_markers, shared_prefix
 
 
 class Span(NamedTuple):
@@ -38,7 +38,7 @@ class Span(NamedTuple):
 
 
 class TurnFinder:
-    """Finds the assistant's turns in what a template renders.
+    """Finds the assistant turns in rendered conversations.
 
     Raises:
         ChatTemplateError: the template allows no exact mask.
@@ -46,41 +46,47 @@ class TurnFinder:
 
     def __init__(self, template: ChatTemplate) -> None:
         self._template = template
-        self.frame = probe_frame(template)
-        self._closing = self.frame.gap + self.frame.end
+        self.markers = probe_turn_markers(template)
+        self._closing = self.markers.gap + self.markers.end
         self._verify()
 
     def spans(self, messages: Sequence[Message], tools: Any, turns: Sequence[int]) -> tuple[str, list[Span]]:
-        """The rendered conversation and some of the assistant's turns in it.
+        """The rendered conversation and the spans of some of its assistant turns.
 
         Args:
             turns: indices of assistant messages, ascending.
 
         Raises:
-            RowError: the template refuses the conversation, or a turn's characters cannot be told exactly.
+            RowError: the template refuses the conversation, or the exact characters of a turn are unknown.
         """
-        shaped = self._template.shaped(messages, tools)
-        spans = self._between_pieces(*shaped, turns) if shaped else None
-        if shaped and spans is not None:
-            shape, shown = shaped
-            return shape.text(shown), spans
+        # The skeleton first: it needs no rendering, while each turn below renders the conversation again.
+        fitting = self._template.skeleton_for(messages, tools)
+        spans = self._between_pieces(*fitting, turns) if fitting else None
+        if fitting and spans is not None:
+            skeleton, rendered = fitting
+            return skeleton.text(rendered), spans
         text = self._template.render(messages, tools)
         return text, [self._one(text, messages, tools, index) for index in turns]
 
-    def _between_pieces(self, shape: Shape, shown: Sequence[str], turns: Sequence[int]) -> list[Span] | None:
-        """The turns of a conversation whose shape is known, if each stands in the usual frame."""
-        ends = [*accumulate(len(piece) + len(text) for piece, text in zip(shape.pieces, shown, strict=False))]
+    def _between_pieces(
+        self, skeleton: Skeleton, rendered: Sequence[str], turns: Sequence[int]
+    ) -> list[Span] | None:
+        """The spans by the skeleton of the conversation; None if a turn has other markers than usual."""
+        # (messages,) where each content ends in the rendered text
+        parts = zip(skeleton.pieces, rendered, strict=False)
+        ends = [*accumulate(len(piece) + len(text) for piece, text in parts)]
         spans: list[Span] = []
         for index in turns:
-            before = shape.pieces[index]
-            start = self.frame.start_in(before)
-            if start is None or not shape.pieces[index + 1].startswith(self._closing):
+            before = skeleton.pieces[index]
+            start = self.markers.start_in(before)
+            if start is None or not skeleton.pieces[index + 1].startswith(self._closing):
                 return None
-            begin = ends[index] - len(shown[index])
+            begin = ends[index] - len(rendered[index])
             spans.append(Span(index, begin - (len(before) - start), ends[index] + len(self._closing)))
         return spans
 
     def _one(self, text: str, messages: Sequence[Message], tools: Any, index: int) -> Span:
+        # Replacing is tried first: it also checks that the text after the turn does not depend on it.
         try:
             return self._by_replacing(text, messages, tools, index)
         except RowError as first:
@@ -90,16 +96,16 @@ class TurnFinder:
                 raise first from None
 
     def _by_replacing(self, text: str, messages: Sequence[Message], tools: Any, index: int) -> Span:
-        """The turn is all of the rendering that does not stay when the turn is replaced."""
+        """The span is the part of the rendered text that changes when the turn is replaced."""
         mark = number_not_in(text, index)
         replaced = [*messages[:index], {"role": "assistant", "content": mark}, *messages[index + 1 :]]
         pieces = split_at(self._template.render(replaced, tools), [mark])
         if pieces is None:
-            raise _inexact(f"turn {index + 1} is not shown exactly once")
+            raise _inexact(f"turn {index + 1} is not rendered exactly once")
         before, after = pieces
         start = self._start(before, messages, tools, index)
         if not after.startswith(self._closing):
-            raise _inexact(f"turn {index + 1} does not end with {self.frame.end}")
+            raise _inexact(f"turn {index + 1} does not end with {self.markers.end}")
         after = after[len(self._closing) :]
         end = len(text) - len(after)
         if end < start or text[:start] != before[:start] or text[end:] != after:
@@ -107,42 +113,42 @@ class TurnFinder:
         return self._closed(Span(index, start, end), text)
 
     def _by_prefixes(self, text: str, messages: Sequence[Message], tools: Any, index: int) -> Span:
-        """For templates that refuse the replaced turn: what the conversation up to the turn adds to it."""
+        """For templates that refuse the replaced turn: the text that it adds to its generation prompt."""
         prompt = self._template.render(messages[:index], tools, add_generation_prompt=True)
         whole = self._template.render(messages[: index + 1], tools)
-        end = whole.rfind(self.frame.end) + len(self.frame.end)
+        end = whole.rfind(self.markers.end) + len(self.markers.end)
         if not text.startswith(prompt) or end <= len(prompt) or not text.startswith(whole[:end]):
-            raise _inexact(f"turn {index + 1} is rendered otherwise within the conversation")
+            raise _inexact(f"turn {index + 1} is rendered differently within the conversation")
         return self._closed(Span(index, len(prompt), end), text)
 
     def _start(self, before: str, messages: Sequence[Message], tools: Any, index: int) -> int:
-        """Where the generation prompt of a turn ends, in what stands before its content."""
-        start = self.frame.start_in(before)
+        """Index at which the turn starts: the end of its generation prompt in the text before its content."""
+        start = self.markers.start_in(before)
         if start is not None:
             return start
         prompt = self._template.render(messages[:index], tools, add_generation_prompt=True)
         start = shared_prefix(prompt, before)
-        if before[start:] not in self.frame.leads:
-            raise _inexact(f"where turn {index + 1} begins cannot be told")
+        if before[start:] not in self.markers.prefixes:
+            raise _inexact(f"the start of turn {index + 1} is unknown")
         return start
 
     def _closed(self, span: Span, text: str) -> Span:
-        """The span, if it ends with a control token: the usual one or, after a tool call, another."""
+        """The span, checked: it must end with a control token. After a tool call this may be another one."""
         if not any(text.endswith(token, span.start, span.end) for token in self._template.added_tokens):
             raise _inexact(f"turn {span.message + 1} does not end with a control token")
         return span
 
     def _verify(self) -> None:
-        """Asks of the template, once, what must be true of every span.
+        """Checks the template once, on a sample: each span has its own answer and no user text.
 
         Raises:
-            ChatTemplateError: a span does not hold its turn, or holds something of a user's.
+            ChatTemplateError: a span lacks its turn, or contains text of a user turn.
         """
         answers = ("It is 100 degrees.", "  2862 degrees Celsius\n")
         messages: list[Message] = [
-            {"role": "user", "content": QUESTIONS[0]},
+            {"role": "user", "content": PROBE_QUESTIONS[0]},
             {"role": "assistant", "content": answers[0]},
-            {"role": "user", "content": QUESTIONS[1]},
+            {"role": "user", "content": PROBE_QUESTIONS[1]},
             {"role": "assistant", "content": answers[1]},
         ]
         try:
@@ -153,15 +159,15 @@ class TurnFinder:
                 hint=ANOTHER_TEMPLATE,
             ) from None
         for span, answer in zip(spans, answers, strict=True):
-            shown = text[span.start : span.end]
-            if answer.strip() not in shown or any(question in shown for question in QUESTIONS):
+            turn = text[span.start : span.end]
+            if answer.strip() not in turn or any(question in turn for question in PROBE_QUESTIONS):
                 raise ChatTemplateError(
-                    f"The model's chat template mixes turns: {shown[:80]!r}.", hint=ANOTHER_TEMPLATE
+                    f"The model's chat template mixes turns: {turn[:80]!r}.", hint=ANOTHER_TEMPLATE
                 )
 
 
 def number_not_in(text: str, seed: int) -> str:
-    """Twelve digits that `text` does not hold. Digits survive trimming, JSON, escaping, change of case."""
+    """Twelve digits that are not in `text`. Trimming, JSON, escaping and change of case keep digits."""
     number = 703_159_264_801 + seed * 1_000_003
     while str(number) in text:
         number += 7
@@ -169,7 +175,7 @@ def number_not_in(text: str, seed: int) -> str:
 
 
 def split_at(text: str, marks: list[str]) -> list[str] | None:
-    """`text` cut at the marks, if each occurs once and in order."""
+    """`text` split at the marks; None unless each occurs once and in order."""
     pieces: list[str] = []
     for mark in marks:
         before, found, text = text.partition(mark)

@@ -1,4 +1,4 @@
-"""What makes two rows the same: their turns, whatever their format, spacing and way of writing accents."""
+"""Content hashes of rows. Rows with equal turns are equal in any format, spacing and Unicode composition."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ GOLDEN = 0x9E3779B97F4A7C15
 
 
 def row_hash(row: Recognised) -> int:
-    """64 bits of the row's normalised content; by chance, two of a million rows share them in 1 of 10^7."""
+    """A 64-bit hash of the row's normalised content, never 0. Chance of a collision in 10^6 rows: 3e-8."""
     text = " \0 ".join(_parts(row))
     if not text.isascii():
         text = unicodedata.normalize("NFC", text)
@@ -37,10 +37,10 @@ def _parts(row: Recognised) -> list[str]:
 
 
 def keyed(hashes: NDArray[uint64], seed: int, purpose: str) -> NDArray[uint64]:
-    """The hashes in an order that a seed decides and that is new for each purpose.
+    """Pseudorandom sort keys from hashes: their order depends on the seed and is independent per purpose.
 
-    The finaliser of splitmix64 (Steele, Lea and Flood, 2014), a bijection, so equal hashes stay equal and
-    others different.
+    The finaliser of splitmix64 (Steele, Lea and Flood, 2014). It is a bijection, so only equal hashes get
+    equal keys.
     """
     import numpy as np
 
@@ -54,9 +54,11 @@ def keyed(hashes: NDArray[uint64], seed: int, purpose: str) -> NDArray[uint64]:
 
 
 def first_of_each(hashes: NDArray[uint64]) -> NDArray[int32]:
-    """For each row the first row with the same hash, which may be itself; 40 bytes a row meanwhile."""
+    """For each row the index of the first row with the same hash, maybe its own: (rows,). 40 bytes a row."""
     import numpy as np
 
+    if len(hashes) == 0:
+        return np.empty(0, np.int32)
     order = np.argsort(hashes, kind="stable")
     ordered = hashes[order]
     order = order.astype(np.int32)

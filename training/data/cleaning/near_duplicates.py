@@ -1,11 +1,12 @@
-"""Rows that nearly repeat one another: MinHash over word triples, and locality-sensitive hashing on the disk.
+"""Near duplicates: MinHash over word triples, and locality-sensitive hashing (LSH) on disk.
 
-MinHash (Broder, 1997) estimates the Jaccard similarity of two sets of word triples from 128 numbers each;
-rows that share one of 16 bands of 8 numbers are compared (about half of the pairs of similarity 0.71 are, and
-95 % of those of 0.8). Signatures and bands lie in temporary files, 650 bytes a row. Memory grows by about
-40 MB for a million rows: the keys of one band, their order, and the number and the cluster of each row.
+MinHash (Broder, 1997) estimates the Jaccard similarity of two sets of word triples from 128 numbers each.
+Rows that share one of 16 bands of 8 numbers are compared: 1 - (1 - s^8)^16 of the pairs with similarity s,
+which is 50 % for 0.67 and 95 % for 0.8. Signatures and bands are in temporary files, 650 bytes per row.
+Memory: about 40 MB per million rows, for the keys of one band, their order, and the number and the cluster of
+each row.
 
-System messages are left out, since rows that share a long one are not alike for that.
+System messages are excluded: a long shared one does not make rows similar.
 """
 
 from __future__ import annotations
@@ -26,14 +27,14 @@ if TYPE_CHECKING:
 PERMUTATIONS, BANDS = 128, 16
 SIMILARITY = 0.8
 BATCH, BATCH_CHARACTERS = 512, 2**19
-"""Rows are sketched together when there are so many of either."""
+"""Limits of rows and characters that are hashed together."""
 
-LEAST_WORDS = 8
-"""Shorter rows say too little to be called alike; only equal ones are duplicates."""
+MIN_WORDS = 8
+"""Rows with fewer words are never near duplicates: they have too few word triples to compare."""
 
 
 class NearDuplicates:
-    """An index of rows by what they say, on the disk. Add all rows, then ask for the clusters."""
+    """An LSH index of rows on disk. Add all rows, then call `clusters`."""
 
     def __init__(self, folder: Path | None = None) -> None:
         self._minhash = library("rensa", "Finding near duplicates").RMinHash
@@ -53,7 +54,7 @@ class NearDuplicates:
         self._folder.cleanup()
 
     def add(self, number: int, row: Recognised) -> None:
-        """Adds a row; `number` is its place in the result of `clusters`."""
+        """Adds a row; `number` is its index in the result of `clusters`."""
         text = " ".join([text for role, text in texts_of(row) if role != "system"])
         self._texts.append(text)
         self._waiting.append(number)
@@ -65,7 +66,7 @@ class NearDuplicates:
         import numpy as np
 
         words, edges = hashed_words(self._texts)
-        long = np.flatnonzero(np.diff(edges) >= LEAST_WORDS)
+        long = np.flatnonzero(np.diff(edges) >= MIN_WORDS)
         if len(long):
             matrix = self._minhash.digest_matrix_from_flat_token_hashes(
                 *_triples(words, edges[:-1][long], edges[1:][long]), num_perm=PERMUTATIONS, seed=1
@@ -81,7 +82,7 @@ class NearDuplicates:
         self._characters = 0
 
     def clusters(self, rows: int) -> NDArray[np.int32]:
-        """For each of `rows` rows the first row that it nearly repeats, which may be itself."""
+        """For each of `rows` rows the first row of its cluster of near duplicates, maybe itself: (rows,)."""
         import numpy as np
 
         self._flush()
@@ -93,12 +94,13 @@ class NearDuplicates:
         return _roots(first)
 
     def _join(self, first: NDArray[np.int32], numbers: NDArray[np.int32], members: NDArray[np.int64]) -> None:
-        """Puts those of a band's rows that are like its first row into that one's cluster."""
+        """Union-find: of rows with equal band keys, merges those similar to the first into its cluster."""
         root = _root(first, int(numbers[members[0]]))
-        apart = [member for member in members[1:].tolist() if _root(first, int(numbers[member])) != root]
+        # Rows that another band has merged already are not compared again.
+        unmerged = [member for member in members[1:].tolist() if _root(first, int(numbers[member])) != root]
         leader = self._signatures(members[:1].tolist())
-        for start in range(0, len(apart), BATCH):
-            block = apart[start : start + BATCH]
+        for start in range(0, len(unmerged), BATCH):
+            block = unmerged[start : start + BATCH]
             alike = (self._signatures(block) == leader).mean(axis=1) >= SIMILARITY
             for member, same in zip(block, alike.tolist(), strict=True):
                 if same:
@@ -112,7 +114,7 @@ class NearDuplicates:
         return np.fromfile(self._files[name], dtype)
 
     def _signatures(self, members: list[int]) -> NDArray[np.uint32]:
-        """Some rows' signatures, read from the disk: (members, permutations)."""
+        """The signatures of some rows, read from disk: (members, permutations)."""
         import numpy as np
 
         file = self._files["signatures"]
@@ -126,23 +128,24 @@ class NearDuplicates:
 def _triples(
     words: NDArray[np.uint64], starts: NDArray[np.int64], ends: NDArray[np.int64]
 ) -> tuple[NDArray[np.uint64], list[int]]:
-    """A hash of every three words in a row, of some rows in one array, and where each row's begin and end.
+    """The hashes of all triples of consecutive words, and the edges of each row: (triples,) and (rows + 1,).
 
     Args:
-        starts, ends: (rows,) where the rows' words begin and end, in ascending order.
+        words: (words,) word hashes of all rows, joined.
+        starts, ends: (rows,) the first word of each row, and the one after its last; ascending.
     """
     import numpy as np
 
     with np.errstate(over="ignore"):
         triples = words[:-2] * np.uint64(0x9E3779B1) + words[1:-1] * np.uint64(0x85EBCA77) + words[2:]
     change = np.zeros(len(words), np.int8)
-    change[starts], change[ends - 2] = 1, -1  # where a row's triples begin, and behind the last of them
+    change[starts], change[ends - 2] = 1, -1  # first triple of each row, and the one after its last
     within = np.cumsum(change[: len(triples)], dtype=np.int8).view(bool)
     return triples[within], [0, *np.cumsum(ends - starts - 2).tolist()]
 
 
 def _band_keys(signatures: NDArray[np.uint32]) -> NDArray[np.uint64]:
-    """One number for each band of each signature: (bands, rows)."""
+    """A hash of each band of each signature: (bands, rows)."""
     import numpy as np
 
     width = PERMUTATIONS // BANDS
@@ -153,7 +156,7 @@ def _band_keys(signatures: NDArray[np.uint32]) -> NDArray[np.uint64]:
 
 
 def _groups(keys: NDArray[np.uint64]) -> list[NDArray[np.int64]]:
-    """The places of equal keys, for each key that occurs more than once, in the rows' order."""
+    """For each key that occurs more than once, the indices of its rows in ascending order."""
     import numpy as np
 
     order = np.argsort(keys, kind="stable")
@@ -164,6 +167,7 @@ def _groups(keys: NDArray[np.uint64]) -> list[NDArray[np.int64]]:
 
 
 def _root(first: NDArray[np.int32], number: int) -> int:
+    """The first row of a row's cluster; halves the path on the way."""
     while first[number] != number:
         first[number] = first[first[number]]
         number = int(first[number])
@@ -171,6 +175,7 @@ def _root(first: NDArray[np.int32], number: int) -> int:
 
 
 def _roots(first: NDArray[np.int32]) -> NDArray[np.int32]:
+    """The first row of the cluster of every row."""
     while (first[first] != first).any():
         first = first[first]
     return first

@@ -1,4 +1,4 @@
-"""Probable secrets and personal data in text: found by kind, or hidden. The values are never told."""
+"""Finds or hides probable secrets and personal data in text. Results name kinds, never values."""
 
 from __future__ import annotations
 
@@ -33,11 +33,11 @@ PERSONAL: tuple[tuple[str, re.Pattern[str]], ...] = (
     ("phone number", PHONE),
 )
 HINTS = ("token", "secret", "passw", "key", "bearer", "eyj", "hf_", "sk-", "akia", "asia", "gh")
-"""One of these is in every text, in lower case, that one of `SECRETS` matches; looking for them is quick."""
+"""Every match of `SECRETS` contains one of these in lower case. Searching for them first is faster."""
 
 
 def secrets_in(text: str) -> set[str]:
-    """The kinds of secrets in the text."""
+    """The kinds of probable secrets in the text."""
     lower = text.lower()
     if not any(hint in lower for hint in HINTS):
         return set()
@@ -45,19 +45,19 @@ def secrets_in(text: str) -> set[str]:
 
 
 def personal_in(text: str) -> set[str]:
-    """The kinds of personal data in the text."""
+    """The kinds of probable personal data in the text."""
     if "@" not in text and not any(digit in text for digit in "0123456789"):
         return set()
     kinds: set[str] = set()
     for kind, pattern in PERSONAL:
         if any(_plausible(kind, hit) for hit in pattern.finditer(text)):
             kinds.add(kind)
-            text = pattern.sub(" ", text)  # so that a part of it is not taken for another kind
+            text = pattern.sub(" ", text)  # so that no part of it matches another kind
     return kinds
 
 
 def hide(text: str) -> str:
-    """The text with each of them replaced by `[hidden]`."""
+    """The text with secrets and personal data replaced by `[hidden]`."""
     for kind, pattern in (*SECRETS, *PERSONAL):
         if pattern is BEARER or pattern is ASSIGNED:
             text = pattern.sub(rf"\1{HIDDEN}", text)
@@ -75,13 +75,13 @@ def _plausible(kind: str, hit: re.Match[str]) -> bool:
 
 
 def _luhn(number: str) -> bool:
-    """Whether the check digit of a card number is right (ISO/IEC 7812)."""
+    """Whether the check digit of a card number is valid (Luhn, ISO/IEC 7812)."""
     digits = [int(digit) for digit in number if digit.isdigit()][::-1]
     doubled = [sum(divmod(2 * digit, 10)) for digit in digits[1::2]]
     return (sum(digits[::2]) + sum(doubled)) % 10 == 0 and len(set(digits)) > 1
 
 
 def _iban(number: str) -> bool:
-    """Whether the check digits of a bank account are right (ISO 13616)."""
+    """Whether the check digits of an IBAN are valid (ISO 13616)."""
     compact = number.replace(" ", "")
     return int("".join(str(int(letter, 36)) for letter in compact[4:] + compact[:4])) % 97 == 1

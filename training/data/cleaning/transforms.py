@@ -1,4 +1,4 @@
-"""What is done to a row's text before it is trained on: control tokens removed, private data hidden."""
+"""Transforms of a row's text before training: removes control tokens, hides private data, drops rows."""
 
 from __future__ import annotations
 
@@ -11,16 +11,17 @@ from ...config.specs import DataGroup
 from ..formats.messages import Completion, Conversation, Message, Preference, Recognised, Text, texts_of
 from ..formats.reading import Read
 from .private_data import hide, personal_in, secrets_in
-from .quality import QUALITY_KINDS, shortcomings
+from .quality import QUALITY_KINDS, quality_findings
 
 Change = Callable[[str], str]
+"""Changes one text of a row."""
 
 
-class Treatment:
-    """Applies the settings to rows, one by one; a row comes back changed or with the reason to leave it out.
+class Transforms:
+    """Applies the settings to single rows: changes a row, or gives the reason to drop it.
 
     Args:
-        control_tokens: the pattern of what counts as a control token.
+        control_tokens: pattern that matches control tokens.
     """
 
     def __init__(self, data: DataGroup, control_tokens: re.Pattern[str]) -> None:
@@ -33,7 +34,7 @@ class Treatment:
             self._changes.append(hide)
 
     def apply(self, row: Recognised) -> Recognised:
-        """The row as it is trained on."""
+        """The row with all changes of the settings."""
         return changed(row, self._change) if self._changes else row
 
     def _change(self, text: str) -> str:
@@ -42,9 +43,9 @@ class Treatment:
         return text
 
     def reason_against(self, row: Recognised) -> str | None:
-        """Why the settings leave the row out, or None."""
+        """The kind of finding for which the settings drop the row, or None."""
         if self._data.quality == "basic":
-            for kind in shortcomings(row):
+            for kind in quality_findings(row):
                 if kind in QUALITY_KINDS:
                     return kind
         texts = [text for _, text in texts_of(row)]
@@ -59,7 +60,7 @@ class Treatment:
 
 
 def changed(row: Recognised, change: Change) -> Recognised:
-    """The row with every text changed."""
+    """The row with `change` applied to every text."""
     if isinstance(row, Text):
         return replace(row, text=change(row.text))
     if isinstance(row, Completion):
@@ -89,14 +90,15 @@ def _changed_values(value: Any, change: Change) -> Any:
     return value
 
 
-def treated(reads: Iterable[Read], treatment: Treatment) -> Iterator[Read]:
-    """The rows as they are trained on; those that the treatment leaves out have its reason."""
+def transformed(reads: Iterable[Read], transforms: Transforms) -> Iterator[Read]:
+    """The rows as they are trained on; dropped rows have their reason."""
     for read in reads:
-        reason = read.row and treatment.reason_against(read.row)
+        # Tested before the changes: "skip" and `quality` judge the text of the file.
+        reason = read.row and transforms.reason_against(read.row)
         if read.row is None:
             yield read
         elif reason:
             yield read.left_out(reason)
         else:
-            row = treatment.apply(read.row)
+            row = transforms.apply(read.row)
             yield read if row is read.row else read._replace(row=row)

@@ -1,9 +1,8 @@
-"""A number for each word of many texts, computed for all of them at once.
+"""Hashes of all words of many texts, vectorised.
 
-Words are what white space separates; single characters where a script puts no spaces between words. Case does
-not count. A word's hash is a polynomial in its bytes (Karp and Rabin, 1987) modulo 2^64: with the running
-sums of all bytes times powers of a base, a word's is the difference of two of them, divided by the power of
-the place where the word begins.
+Words are separated by white space; in scripts without spaces between words, each character is a word. Case is
+ignored. The hash is polynomial (Karp and Rabin, 1987), modulo 2^64: S[i] is the sum of byte[k] * BASE^k for
+k < i, and the hash of the word from a to b is (S[b] - S[a]) * BASE^-a.
 """
 
 from __future__ import annotations
@@ -18,19 +17,19 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
 BASE = 0x9E3779B97F4A7C15
-"""Odd, so that it can be divided by."""
+"""Odd, so that it has an inverse modulo 2^64."""
 
 PIECE = 2**15
-"""Bytes that are hashed at once; a longer word counts as several."""
+"""Bytes that are hashed together. A longer word counts as several words."""
 
-LETTERS_A_WORD = 20
-"""A text with fewer spaces than one to so many characters is taken to be written without them."""
+CHARACTERS_PER_WORD = 20
+"""A text with more characters per space is treated as a script without spaces between words."""
 
 SPACE = re.compile(r"\s+")
 
 
 def hashed_words(texts: Sequence[str]) -> tuple[NDArray[np.uint64], NDArray[np.int64]]:
-    """The words' hashes, text after text, and where each text's begin and end: (words,) and (texts + 1,)."""
+    """The hashes of the words of all texts, joined, and the edges of each text: (words,) and (texts + 1,)."""
     import numpy as np
 
     data = [_separable(text).lower().encode("utf-8", "replace") for text in texts]
@@ -41,15 +40,15 @@ def hashed_words(texts: Sequence[str]) -> tuple[NDArray[np.uint64], NDArray[np.i
 
 
 def _separable(text: str) -> str:
-    """The text with the words that are meant separated by ASCII white space."""
+    """The text with its words separated by ASCII white space."""
     if text.isascii():
         return text
     words = SPACE.sub(" ", text)
-    return words if len(words) < LETTERS_A_WORD * (1 + words.count(" ")) else " ".join(words)
+    return words if len(words) < CHARACTERS_PER_WORD * (1 + words.count(" ")) else " ".join(words)
 
 
 def _pieces(data: bytes) -> Iterator[tuple[int, bytes]]:
-    """Where each piece begins, and its bytes; cut between words if there is a space."""
+    """The start and the bytes of each piece; split at a space if there is one."""
     start = 0
     while True:
         end = len(data) if len(data) - start <= PIECE else 1 + data.rfind(b" ", start, start + PIECE)
@@ -61,7 +60,7 @@ def _pieces(data: bytes) -> Iterator[tuple[int, bytes]]:
 
 
 def _of_piece(piece: tuple[int, bytes]) -> tuple[NDArray[np.uint64], NDArray[np.int64]]:
-    """The hashes of its words, and where in the whole each begins: (words,) each."""
+    """The hashes of a piece's words, and the start of each in the whole: (words,) each."""
     import numpy as np
 
     first, data = piece
@@ -76,7 +75,7 @@ def _of_piece(piece: tuple[int, bytes]) -> tuple[NDArray[np.uint64], NDArray[np.
 
 @cache
 def _powers() -> tuple[NDArray[np.uint64], NDArray[np.uint64]]:
-    """The powers of the base and of its inverse, for each place in a piece."""
+    """The powers of the base and of its inverse: (PIECE,) each."""
     import numpy as np
 
     with np.errstate(over="ignore"):

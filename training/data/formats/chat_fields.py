@@ -1,4 +1,4 @@
-"""One message of a row, whatever names its fields have, as an OpenAI chat message."""
+"""Converts one turn of a row, with any known field names, to an OpenAI chat message."""
 
 from __future__ import annotations
 
@@ -28,17 +28,17 @@ ROLES = {
 REASONING = ("reasoning_content", "thinking", "reasoning")
 KEPT = ("name", "tool_call_id")
 USUAL = frozenset(("system", "user", "assistant", "tool"))
-"""Roles that are called so already."""
+"""Roles that need no mapping."""
 
 
 def message_of(turn: object, number: int) -> Message:
-    """A turn with `role`/`content` or `from`/`value` as a message.
+    """A message from a turn with `role`/`content` or `from`/`value`.
 
     Args:
-        number: the turn's place in its row, counted from 1, for errors.
+        number: of the turn in its row, from 1, for errors.
 
     Raises:
-        RowError: the turn has no known role, or content that is no text.
+        RowError: the role is unknown, or the content is not text.
     """
     if not isinstance(turn, dict):
         raise RowError("wrong_type", f"turn {number} is {type(turn).__name__}, not an object")
@@ -57,7 +57,7 @@ def message_of(turn: object, number: int) -> Message:
     if fields.get("tool_calls"):
         calls = fields["tool_calls"]
         if not isinstance(calls, list):
-            raise RowError("wrong_type", f"tool_calls of turn {number} is no list")
+            raise RowError("wrong_type", f"tool_calls of turn {number} is not a list")
         message["tool_calls"] = [tool_call(call, number) for call in cast("list[Any]", calls)]
     elif content is None:
         raise RowError("wrong_type", f"turn {number} ({role}) has no content")
@@ -65,7 +65,7 @@ def message_of(turn: object, number: int) -> Message:
 
 
 def _is_message(fields: dict[str, Any]) -> bool:
-    """Whether a turn is as most turns are, with nothing to be changed."""
+    """Whether a turn is a message already, as most turns are. Checked first, for speed."""
     if len(fields) != 2:
         return False
     role = fields.get("role")
@@ -115,11 +115,11 @@ def _part(part: object, number: int) -> str:
 
 
 def tool_call(call: object, number: int) -> dict[str, Any]:
-    """A tool call with its arguments as an object, which is what chat templates expect."""
+    """A tool call with its arguments as an object, as chat templates expect."""
     fields = cast("dict[str, Any]", call) if isinstance(call, dict) else {}
     function = fields.get("function", fields)
     if not isinstance(function, dict) or not isinstance(cast("dict[str, Any]", function).get("name"), str):
-        raise RowError("wrong_type", f"a tool call of turn {number} names no function")
+        raise RowError("wrong_type", f"a tool call of turn {number} has no function name")
     named = cast("dict[str, Any]", function)
     arguments = named.get("arguments", {})
     if isinstance(arguments, str):
@@ -129,7 +129,7 @@ def tool_call(call: object, number: int) -> dict[str, Any]:
 
 
 def json_of(text: str | None, number: int) -> Any:
-    """A tool call's JSON text as a value."""
+    """Parses the JSON text of a tool call."""
     try:
         return json.loads(text or "")
     except (ValueError, RecursionError):
@@ -137,11 +137,14 @@ def json_of(text: str | None, number: int) -> Any:
 
 
 def tools_of(given: object) -> list[dict[str, Any]] | None:
-    """The row's `tools`: a list of function schemas, or JSON text of one."""
+    """The `tools` of a row: a list of function schemas, or the JSON text of such a list."""
     if given is None or given == "" or given == []:
         return None
     if isinstance(given, str):
-        given = json_of(given, 0)
+        try:
+            given = json.loads(given)
+        except (ValueError, RecursionError):
+            raise RowError("wrong_type", "tools is not valid JSON") from None
     if isinstance(given, list) and all(isinstance(tool, dict) for tool in cast("list[Any]", given)):
         return cast("list[dict[str, Any]]", given)
-    raise RowError("wrong_type", "tools is no list of function schemas")
+    raise RowError("wrong_type", "tools is not a list of function schemas")

@@ -1,4 +1,4 @@
-"""ChatML: `<|im_start|>role\\ncontent<|im_end|>\\n` for each turn. Parsed into turns, and rendered."""
+"""ChatML (`<|im_start|>role\\ncontent<|im_end|>\\n` for each turn): parsing and rendering."""
 
 from __future__ import annotations
 
@@ -12,14 +12,15 @@ TURN = re.compile(r"<\|im_start\|>([A-Za-z_]+)[ \t]*(?:\r?\n|$)", re.ASCII)
 
 
 def is_chatml(text: str) -> bool:
+    """Whether the text starts with a ChatML turn."""
     return text.lstrip().startswith(START)
 
 
 def parse(text: str) -> list[Message]:
-    """The turns of a ChatML text. A last turn without its end mark counts, if it holds something.
+    """The turns of a ChatML text. The last turn may lack its end mark, if it has content.
 
     Raises:
-        RowError: text stands outside the turns, or a turn has no role.
+        RowError: there is text outside the turns, or a turn has no role.
     """
     messages: list[Message] = []
     at = _skip_space(text, 0)
@@ -38,7 +39,7 @@ def parse(text: str) -> list[Message]:
 
 
 def render(messages: list[Message]) -> str:
-    """The turns as ChatML; `parse` gives them back."""
+    """Renders turns as ChatML; the inverse of `parse`."""
     return "".join(f"{START}{message['role']}\n{message['content']}{END}\n" for message in messages)
 
 

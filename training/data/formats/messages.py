@@ -1,4 +1,4 @@
-"""What a row can be: a conversation, a completion, a text, or a preference. One type for each."""
+"""The types of a recognised row: conversation, completion, text, preference."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from typing import Any, Literal
 
 Message = dict[str, Any]
-"""`role`, `content` and, where given, `tool_calls`, `tool_call_id`, `name`, `reasoning_content`."""
+"""`role`, `content` and optionally `tool_calls`, `tool_call_id`, `name`, `reasoning_content`."""
 
 Role = Literal["system", "user", "assistant", "tool"]
 
@@ -28,18 +28,18 @@ class Conversation:
     """Turns between a user and an assistant.
 
     Args:
-        silent: indices of assistant messages that carry no loss (`"weight": 0` in the row).
+        untrained: indices of assistant messages that carry no loss (`"weight": 0` in the row).
     """
 
     format: FormatName
     messages: list[Message]
     tools: list[dict[str, Any]] | None = None
-    silent: frozenset[int] = frozenset()
+    untrained: frozenset[int] = frozenset()
 
 
 @dataclass(frozen=True, slots=True)
 class Completion:
-    """A prompt and its continuation: a user's and an assistant's turn where the model has a chat template."""
+    """A prompt and its continuation. With a chat template: a user turn and an assistant turn."""
 
     format: FormatName
     prompt: str
@@ -48,7 +48,7 @@ class Completion:
 
 @dataclass(frozen=True, slots=True)
 class Text:
-    """Plain text; every token of it is learnt."""
+    """Plain text; every token is trained."""
 
     format: FormatName
     text: str
@@ -56,7 +56,7 @@ class Text:
 
 @dataclass(frozen=True, slots=True)
 class Preference:
-    """A better and a worse answer, or (KTO) one answer and whether it is good. Not trained on yet."""
+    """A preferred and a rejected answer, or (KTO) one answer with its label. Not trained on yet."""
 
     format: FormatName
     prompt: list[Message]
@@ -69,14 +69,14 @@ Recognised = Conversation | Completion | Text | Preference
 
 
 def as_messages(row: Conversation | Completion) -> list[Message]:
-    """The row's turns."""
+    """The turns of the row."""
     if isinstance(row, Conversation):
         return row.messages
     return [{"role": "user", "content": row.prompt}, {"role": "assistant", "content": row.completion}]
 
 
 def texts_of(row: Recognised) -> list[tuple[str, str]]:
-    """Every text in the row with the role that wrote it ("text" for plain text)."""
+    """Every text of the row as (role, text); the role of plain text is "text"."""
     if isinstance(row, Text):
         return [("text", row.text)]
     if isinstance(row, Preference):

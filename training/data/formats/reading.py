@@ -1,36 +1,31 @@
-"""A source's rows, read and recognised; nothing is dropped, each row has its outcome."""
+"""Reads the rows of a source and recognises their formats. No row is dropped: a bad row has its reason."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping
-from pathlib import Path
+from collections.abc import Iterator, Mapping
 from typing import NamedTuple
 
 from ...config.specs import DataGroup
 from ...errors import InputError, TrainingAbortedError, nearest
-from ..readers.rows import BadRow, Place, Row, RowError
-from ..readers.sources import Source, open_source
+from ...events import Phase, Report, ShouldStop, never_stop, no_report
+from ..readers.rows import BadRow, Place, RawRow, RowError
+from ..readers.sources import Permit, Source, open_source, permit_all
 from .messages import Recognised
 from .recognise import FIELDS, recognise
 from .validity import require_trainable
 
-Report = Callable[[str, float | None], None]
-"""Takes a message and the fraction done, if that is known."""
-
-ShouldStop = Callable[[], bool]
-
 EVERY_ROWS = 512
-"""Rows between two looks at whether to report or to stop."""
+"""Rows between two progress events, and between two calls of `should_stop`."""
 
 
 class Read(NamedTuple):
-    """One row of the source.
+    """One row of the source, as read.
 
     Args:
-        number: its place among all rows, counted from 0.
-        part: the index of its file in the source.
-        row: what it says, or None when it cannot be used.
-        kind, reason: why it cannot be used.
+        number: index among all rows, from 0.
+        part: index of its file in the source.
+        row: the recognised row; None if it is unusable.
+        kind, reason: why it is unusable.
     """
 
     number: int
@@ -41,29 +36,46 @@ class Read(NamedTuple):
     reason: str = ""
 
     def left_out(self, kind: str) -> Read:
-        """The same row, which shall not be used."""
+        """The same row, marked as unusable for this reason."""
         return self._replace(row=None, kind=kind)
 
 
-def open_data(data: DataGroup, permit: Callable[[Path], object] = lambda path: None) -> Source:
-    """The source that the settings name."""
+def open_data(data: DataGroup, permit: Permit = permit_all) -> Source:
+    """Opens the source that the settings name.
+
+    Raises:
+        InputError: no dataset is given, or `columns` has an unknown field.
+        DatasetError: as for `open_source`.
+    """
     if data.source is None:
-        raise InputError("dataset is missing.", hint="Give the path of a file, a folder or a Hub dataset.")
+        raise InputError("dataset is missing.", hint="Give the path of a file or a folder, or a Hub dataset.")
     for field in data.columns or {}:
         if field not in FIELDS:
             close = nearest(field, list(FIELDS))
-            hint = f"Did you mean {close}?" if close else f"Known: {', '.join(FIELDS)}."
-            raise InputError(f"columns maps to {field!r}, which is no field of a row.", hint=hint)
+            hint = f"Did you mean {close}?" if close else f"Known fields: {', '.join(FIELDS)}."
+            raise InputError(f"columns has the unknown field {field!r}.", hint=hint)
     return open_source(
         data.source, split=data.split, revision=data.dataset_revision, separator=data.separator, permit=permit
     )
 
 
-class Progress:
-    """Tells how far the reading of a source has come, and stops it when asked to."""
+class ReadProgress:
+    """Reports the progress of reading a source, and stops the reading on request.
 
-    def __init__(self, message: str, total: int, report: Report, should_stop: ShouldStop) -> None:
-        self._message, self._total = message, total
+    Args:
+        phase, message: of the events that are reported.
+        total: bytes of the source; 0 if unknown.
+    """
+
+    def __init__(
+        self,
+        phase: str,
+        message: str,
+        total: int = 0,
+        report: Report = no_report,
+        should_stop: ShouldStop = never_stop,
+    ) -> None:
+        self._phase, self._message, self._total = phase, message, total
         self._report, self._should_stop = report, should_stop
         self._bytes = 0
 
@@ -71,19 +83,25 @@ class Progress:
         self._bytes += count
 
     def rows_in_all(self, rows: int) -> int:
-        """How many rows there will be, judged by the bytes that `rows` rows have taken."""
+        """Estimated number of rows of the source, from the bytes of the first `rows` rows."""
         return rows if self._bytes == 0 else round(rows * max(1.0, self._total / self._bytes))
 
     def tick(self, number: int) -> None:
+        """To be called for each row.
+
+        Raises:
+            TrainingAbortedError: `should_stop` returned True.
+        """
         if number % EVERY_ROWS:
             return
         if self._should_stop():
             raise TrainingAbortedError(f"Stopped after {number:,} rows: {self._message}.")
-        self._report(self._message, min(1.0, self._bytes / self._total) if self._total else None)
+        fraction = min(1.0, self._bytes / self._total) if self._total else None
+        self._report(Phase(phase=self._phase, message=self._message, fraction=fraction))
 
 
-def read_rows(source: Source, columns: Mapping[str, str] | None, progress: Progress) -> Iterator[Read]:
-    """Every row of the source with its outcome."""
+def read_rows(source: Source, columns: Mapping[str, str] | None, progress: ReadProgress) -> Iterator[Read]:
+    """Every row of the source, recognised or with the reason why it is unusable."""
     number = 0
     for part, file in enumerate(source.parts):
         for item in file.rows(progress.on_read):
@@ -92,7 +110,7 @@ def read_rows(source: Source, columns: Mapping[str, str] | None, progress: Progr
             number += 1
 
 
-def _read(number: int, part: int, item: Row | BadRow, columns: Mapping[str, str] | None) -> Read:
+def _read(number: int, part: int, item: RawRow | BadRow, columns: Mapping[str, str] | None) -> Read:
     if isinstance(item, BadRow):
         return Read(number, part, item.place, None, item.kind, item.reason)
     try:

@@ -1,4 +1,4 @@
-"""Which format a row has, decided by its own keys, and what it says.
+"""Recognises the format of a row by its keys, and converts it to one of the types of messages.py.
 
 | format | keys |
 |---|---|
@@ -8,10 +8,10 @@
 | Alpaca | `instruction`, `output`, and `input`, `system` if given |
 | prompt and completion | `prompt` with `completion` or `response`; texts or lists of messages |
 | question and answer | `question` and `answer`, or `query` and `response`, or `input` and `output` |
-| ChatML | `text` that begins with `<|im_start|>` |
+| ChatML | `text` that starts with `<|im_start|>` |
 | text | `text` |
 
-The first that fits wins, from top to bottom. Explicit columns come before all of them.
+The first match applies, from top to bottom. If `columns` is set, only the mapped fields are matched.
 """
 
 from __future__ import annotations
@@ -43,19 +43,19 @@ FIELDS = (
     "messages", "conversations", "instruction", "input", "output", "system", "prompt", "completion",
     "question", "answer", "text", "chosen", "rejected", "label", "tools",
 )  # fmt: skip
-"""What `columns` can map to."""
+"""The fields that `columns` can set."""
 
 
 def recognise(row: Mapping[str, Any], columns: Mapping[str, str] | None = None) -> Recognised:
-    """The row in its format.
+    """Converts a row to its format.
 
     Args:
-        row: a row's value.
-        columns: field → the row's key for it, e.g. `{"prompt": "Frage", "completion": "Antwort"}`; other keys
-            of the row are then ignored.
+        row: the keys and values of a row.
+        columns: field → key of the row, e.g. `{"prompt": "Frage", "completion": "Antwort"}`. Other keys of
+            the row are then ignored.
 
     Raises:
-        RowError: no format fits, or a field is not what its format says.
+        RowError: no format matches, or a field has the wrong type.
     """
     value = _mapped(row, columns) if columns else row
     present = {key for key, item in value.items() if item is not None}
@@ -93,10 +93,10 @@ def _conversation(value: Mapping[str, Any], key: str, name: FormatName) -> Conve
     turns = _turns(value[key], key)
     messages = [message_of(turn, number) for number, turn in enumerate(turns, start=1)]
     system = _system(value, messages)
-    silent = frozenset(
+    untrained = frozenset(
         index for index, turn in enumerate(turns, start=len(system)) if turn.get("weight") == 0
     )
-    return Conversation(name, system + messages, tools_of(value.get("tools")), silent)
+    return Conversation(name, system + messages, tools_of(value.get("tools")), untrained)
 
 
 def _turns(turns: object, key: str) -> list[Any]:
@@ -108,7 +108,7 @@ def _turns(turns: object, key: str) -> list[Any]:
 
 
 def _system(value: Mapping[str, Any], messages: list[Message]) -> list[Message]:
-    """The row's own `system` field as a message, empty or not, unless the turns begin with one."""
+    """The row's `system` field as a message, even if empty, unless the first turn is a system message."""
     if not isinstance(value.get("system"), str) or messages[0]["role"] == "system":
         return []
     return [{"role": "system", "content": value["system"]}]
@@ -129,14 +129,14 @@ def _pair(
 
 
 def _pair_of_chats(value: Mapping[str, Any], question: str, answer: str, name: FormatName) -> Conversation:
-    """Lists of messages on both sides; the assistant's turns of the prompt carry no loss."""
+    """Lists of messages for prompt and completion. Assistant turns of the prompt carry no loss."""
     prompt, completion = _side(value, question, "user"), _side(value, answer, "assistant")
-    silent = frozenset(index for index, message in enumerate(prompt) if message["role"] == "assistant")
-    return Conversation(name, [*prompt, *completion], tools_of(value.get("tools")), silent)
+    untrained = frozenset(index for index, message in enumerate(prompt) if message["role"] == "assistant")
+    return Conversation(name, [*prompt, *completion], tools_of(value.get("tools")), untrained)
 
 
 def _side(value: Mapping[str, Any], key: str, role: str) -> list[Message]:
-    """A text as one message of `role`, or a list of messages."""
+    """The messages of a field: a text is one message of `role`."""
     if isinstance(value[key], str):
         return [{"role": role, "content": value[key]}]
     return [message_of(turn, number) for number, turn in enumerate(_turns(value[key], key), start=1)]
@@ -166,7 +166,7 @@ def _preference(value: Mapping[str, Any]) -> Preference:
         if side[-1]["role"] != "assistant" or not side[-1]["content"].strip():
             raise RowError("empty", f"{name} does not end with an answer")
     if chosen == rejected:
-        raise RowError("empty", "chosen and rejected are the same")
+        raise RowError("empty", "chosen and rejected are equal")
     return Preference("preference", prompt, chosen, rejected)
 
 

@@ -1,4 +1,4 @@
-"""Whether a recognised row can be trained on, and what is odd about it."""
+"""Whether a recognised row can be trained on, and findings about its turns."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from .messages import Completion, Conversation, Message, Preference, Recognised,
 
 
 def require_trainable(row: Recognised) -> None:
-    """Raises RowError when there is nothing in the row to learn, or no way yet to learn it."""
+    """Raises RowError if the row has no trainable text, or its format is not trained on yet."""
     if isinstance(row, Preference):
         raise RowError("preference", f"format {row.format}")
     if isinstance(row, Text):
@@ -28,31 +28,31 @@ def _require_answers(row: Conversation) -> None:
     answers = [
         message
         for index, message in enumerate(row.messages)
-        if message["role"] == "assistant" and index not in row.silent
+        if message["role"] == "assistant" and index not in row.untrained
     ]
     if not answers:
         raise RowError("no_assistant", f"roles: {' '.join(roles[:6])}" if roles else "no turns")
-    if not any(says_something(message) for message in answers):
+    if not any(has_content(message) for message in answers):
         raise RowError("empty", "every assistant turn is empty")
     asked = [index for index, role in enumerate(roles) if role in ("user", "tool")]
     if asked and "assistant" not in roles[asked[0] :]:
         raise RowError("swapped_roles", f"roles: {' '.join(roles[:6])}")
 
 
-def says_something(message: Message) -> bool:
-    """Whether a message has text, a thought or a tool call."""
+def has_content(message: Message) -> bool:
+    """Whether a message has text, reasoning or a tool call."""
     return bool(message["content"].strip() or message.get("tool_calls") or message.get("reasoning_content"))
 
 
-def oddities(row: Recognised) -> Iterator[str]:
-    """The kinds of warnings that the row's turns deserve, each once."""
+def turn_findings(row: Recognised) -> Iterator[str]:
+    """The kinds of warnings for the row's turns, each once."""
     if isinstance(row, Completion) and not row.prompt.strip():
         yield "empty_turn"
     if not isinstance(row, Conversation):
         return
     messages = row.messages
     roles = [message["role"] for message in messages]
-    if any(not says_something(message) for message in messages if message["role"] != "system"):
+    if any(not has_content(message) for message in messages if message["role"] != "system"):
         yield "empty_turn"
     if not {"user", "tool"} & set(roles):
         yield "one_sided"
@@ -65,7 +65,7 @@ def oddities(row: Recognised) -> Iterator[str]:
 
 
 def turn_pattern(row: Recognised) -> str:
-    """The row's turns in short: `system (user assistant)x3`."""
+    """A short description of the row's turns, e.g. `system (user assistant)x3`."""
     if isinstance(row, Text):
         return "text"
     if isinstance(row, Completion):

@@ -1,8 +1,9 @@
-"""From a path to lines of text: compression, encodings, and the limits that keep memory constant."""
+"""From a path to lines of text: decompression, encodings, and limits that keep memory constant."""
 
 from __future__ import annotations
 
 import gzip
+import hashlib
 import io
 import os
 import stat
@@ -20,25 +21,33 @@ from ...errors import (
 )
 from .libraries import library
 
+OnRead = Callable[[int], None]
+"""Called with the number of bytes after each read of a file."""
+
+
+def ignore_count(count: int) -> None:
+    """For callers who need no progress."""
+
+
 MAX_ROW_BYTES = 64 * 2**20
-"""A longer row is refused: it is no training example, and would be held in memory whole."""
+"""Limit of a row. A row is held in memory whole; no training example is longer than this."""
 
 BOMB_BYTES = 256 * 2**20
 BOMB_RATIO = 200
-"""Text compresses some ten times. A file that expands to more than `BOMB_BYTES` and `BOMB_RATIO` times its
-size is refused."""
+"""A file that expands to more than `BOMB_BYTES` and more than `BOMB_RATIO` times its size is refused. The
+usual ratio for text is about 10."""
 
 GZIP_MAGIC = b"\x1f\x8b"
 ZSTD_MAGIC = b"\x28\xb5\x2f\xfd"
 ENCODINGS = ((b"\xef\xbb\xbf", "utf-8"), (b"\xff\xfe", "utf-16-le"), (b"\xfe\xff", "utf-16-be"))
 TO_UTF_8 = "iconv -f latin1 -t utf-8"
-"""A command for the encoding that files have most often instead."""
+"""A command that converts from the most frequent other encoding."""
 
 UTF_32 = (b"\xff\xfe\x00\x00", b"\x00\x00\xfe\xff")
 
 
-class Line(NamedTuple):
-    """One physical line without its end, or the reason why it is none."""
+class TextLine(NamedTuple):
+    """One physical line without its line end, or the reason why it cannot be read."""
 
     number: int
     text: str
@@ -47,9 +56,9 @@ class Line(NamedTuple):
 
 
 class CountedFile(io.FileIO):
-    """A file that tells how many of its bytes were read, whatever reads it."""
+    """A file that reports the number of bytes of each read."""
 
-    def __init__(self, path: Path, on_read: Callable[[int], None]) -> None:
+    def __init__(self, path: Path, on_read: OnRead) -> None:
         super().__init__(path, "rb")
         self._on_read = on_read
 
@@ -60,13 +69,13 @@ class CountedFile(io.FileIO):
 
 
 class Readable(Protocol):
-    """What decompresses: gives at most so many bytes, none at the end."""
+    """A decompressor: returns at most `size` bytes, and none at the end."""
 
     def read(self, size: int, /) -> bytes: ...
 
 
 class ExpandingStream(io.RawIOBase):
-    """A decompressed stream that stops a zip bomb and explains damaged data."""
+    """A decompressed stream that refuses zip bombs and reports damaged data."""
 
     def __init__(self, raw: BinaryIO, inner: Readable, path: Path, compressed_size: int) -> None:
         self._raw, self._inner, self._path = raw, inner, path
@@ -81,13 +90,13 @@ class ExpandingStream(io.RawIOBase):
         except (OSError, EOFError, zlib.error, ValueError) as error:
             raise DatasetParseError(
                 f"{self._path} is damaged after {self._expanded:,} expanded bytes: {error}.",
-                hint="Compress the file again, or give it uncompressed.",
+                hint="Compress the file again, or use it uncompressed.",
             ) from None
         self._expanded += len(data)
         if self._expanded > self._limit:
             raise DatasetParseError(
                 f"{self._path} expands to more than {self._limit:,} bytes, over {BOMB_RATIO} times its size.",
-                hint="If that is right, decompress it and give the plain file.",
+                hint="If this is intended, decompress it and use the plain file.",
             )
         buffer[: len(data)] = data
         return len(data)
@@ -98,10 +107,10 @@ class ExpandingStream(io.RawIOBase):
 
 
 class ZstdReader:
-    """Decompresses frames of zstd, in steps so small that even a bomb fits into memory."""
+    """Decompresses zstd frames, in steps so small that even a zip bomb fits into memory."""
 
     STEP = 1024
-    """Compressed bytes; a block of 4 expands to at most 128 KiB, so these to at most 32 MiB."""
+    """Compressed bytes per step. A block of 4 expands to at most 128 KiB, so a step to at most 32 MiB."""
 
     def __init__(self, raw: BinaryIO) -> None:
         self._raw = raw
@@ -118,7 +127,7 @@ class ZstdReader:
             data = self._raw.read(self.STEP)
             if not data:
                 if self._begun:
-                    raise EOFError("the last frame has no end")
+                    raise EOFError("the last frame is incomplete")
                 return b""
             self._ready = memoryview(self._expanded(data))
         result, self._ready = self._ready[:size], self._ready[size:]
@@ -139,12 +148,12 @@ class ZstdReader:
 
 
 def regular_file(path: Path) -> os.stat_result:
-    """The file's stat.
+    """The stat of a regular file.
 
     Raises:
-        DatasetNotFoundError: nothing is there.
-        DatasetFormatError: it is a pipe, a socket or a device, which could block for ever.
-        PathForbiddenError: the operating system does not let us read it.
+        DatasetNotFoundError: the file does not exist.
+        DatasetFormatError: it is a pipe, a socket or a device, which could block forever.
+        PathForbiddenError: the operating system denies access.
     """
     try:
         found = path.stat()
@@ -155,13 +164,19 @@ def regular_file(path: Path) -> os.stat_result:
     if not stat.S_ISREG(found.st_mode):
         raise DatasetFormatError(
             f"{path} is not a regular file.",
-            hint="Give a file, a folder, a pattern such as data/*.jsonl, or a Hub name.",
+            hint="Use a file, a folder, a pattern such as data/*.jsonl, or a Hub name.",
         )
     return found
 
 
-def open_bytes(path: Path, on_read: Callable[[int], None] = lambda count: None) -> io.BufferedReader:
-    """The file's bytes, decompressed if it is gzip or zstd (recognised by content, not by name)."""
+def file_hash(path: Path) -> str:
+    """SHA-256 of a file's bytes, before decompression."""
+    with path.open("rb") as stream:
+        return hashlib.file_digest(stream, "sha256").hexdigest()
+
+
+def open_bytes(path: Path, on_read: OnRead = ignore_count) -> io.BufferedReader:
+    """Opens a file as bytes; decompresses gzip and zstd, recognised by content, not by name."""
     size = regular_file(path).st_size
     try:
         raw: io.BufferedReader = io.BufferedReader(CountedFile(path, on_read), 2**18)
@@ -175,7 +190,7 @@ def open_bytes(path: Path, on_read: Callable[[int], None] = lambda count: None) 
             inner = ZstdReader(raw)
         elif path.suffix in (".gz", ".zst") and size > 0:
             raise DatasetFormatError(
-                f"{path} is named {path.suffix} but is not compressed so.", hint="Rename the file."
+                f"{path} has the extension {path.suffix} but not that compression.", hint="Rename the file."
             )
         else:
             return raw
@@ -186,10 +201,10 @@ def open_bytes(path: Path, on_read: Callable[[int], None] = lambda count: None) 
 
 
 def encoding_of(stream: io.BufferedReader, path: Path) -> str:
-    """The text's encoding, with the byte order mark already read.
+    """The encoding of a text stream. A byte order mark is consumed.
 
     Raises:
-        DatasetParseError: it is UTF-32, UTF-16 without a mark, or no text at all.
+        DatasetParseError: it is UTF-32, UTF-16 without a byte order mark, or not text.
     """
     head = stream.peek(64)[:64]
     if head.startswith(UTF_32):
@@ -206,19 +221,19 @@ def encoding_of(stream: io.BufferedReader, path: Path) -> str:
     return "utf-8"
 
 
-def read_lines(path: Path, on_read: Callable[[int], None] = lambda count: None) -> Iterator[Line]:
-    """The physical lines of a text file; one that cannot be decoded or is too long carries its reason."""
+def read_lines(path: Path, on_read: OnRead = ignore_count) -> Iterator[TextLine]:
+    """The physical lines of a text file; with a reason instead of text if too long or not decodable."""
     with open_bytes(path, on_read) as stream:
         encoding = encoding_of(stream, path)
         lines = _byte_lines(stream) if encoding == "utf-8" else _wide_lines(stream, encoding)
         for number, line in enumerate(lines, start=1):
             if line is None:
-                yield Line(number, "", "too_long", f"longer than {MAX_ROW_BYTES // 2**20} MiB")
+                yield TextLine(number, "", "too_long", f"longer than {MAX_ROW_BYTES // 2**20} MiB")
                 continue
             try:
-                yield Line(number, line.decode(encoding).rstrip("\r\n"))
+                yield TextLine(number, line.decode(encoding).rstrip("\r\n"))
             except UnicodeDecodeError as error:
-                yield Line(number, "", "encoding", _undecodable(line, error, encoding))
+                yield TextLine(number, "", "encoding", _undecodable(line, error, encoding))
 
 
 def _undecodable(line: bytes, error: UnicodeDecodeError, encoding: str) -> str:
@@ -236,7 +251,7 @@ def _byte_lines(stream: BinaryIO) -> Iterator[bytes | None]:
 
 
 def _wide_lines(stream: BinaryIO, encoding: str) -> Iterator[bytes | None]:
-    """Lines of UTF-16, where a newline is two bytes and one of them may be half of another character."""
+    """Lines of UTF-16. Newline bytes at an odd position belong to two other characters."""
     newline = "\n".encode(encoding)
     rest = b""
     while block := stream.read(2**16):

@@ -1,17 +1,18 @@
-"""Rows of a dataset on the Hub, or of a local copy of such a repository, through `datasets`."""
+"""Rows of a Hub dataset, or of a local copy of its repository, read with `datasets`."""
 
 from __future__ import annotations
 
 import hashlib
 import re
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from ...errors import DatasetError, DatasetNotFoundError, DatasetParseError
+from .decoding import OnRead, file_hash, ignore_count
 from .libraries import library
-from .rows import BadRow, Place, Row
+from .rows import BadRow, Place, RawRow
 from .table_rows import without_nulls
 
 PURPOSE = "Reading a Hub dataset"
@@ -19,7 +20,7 @@ HUB_NAME = re.compile(r"[A-Za-z0-9][\w.-]*/[A-Za-z0-9][\w.-]*(:[\w.-]+)?")
 
 
 def is_hub_name(name: str) -> bool:
-    """Whether `name` has the form `owner/name` or `owner/name:config`, and is no path of a file."""
+    """Whether `name` has the form `owner/name` or `owner/name:config`, and is not the path of a file."""
     return bool(HUB_NAME.fullmatch(name)) and not re.search(
         r"\.(jsonl?|csv|tsv|parquet|txt|md|gz|zst)$", name
     )
@@ -31,8 +32,8 @@ class HubDataset:
 
     Args:
         name: `owner/name`, or the path of a local copy.
-        config: one of its configurations, or None for the default.
-        revision: the commit, so that reading twice gives the same rows; None for a local copy.
+        config: the configuration; None: the default one.
+        revision: the commit, so that each read gives the same rows; None for a local copy.
     """
 
     name: str
@@ -40,16 +41,17 @@ class HubDataset:
     split: str
     revision: str | None
 
-    def rows(self, on_read: Callable[[int], None] = lambda count: None) -> Iterator[Row | BadRow]:
+    def rows(self, on_read: OnRead = ignore_count) -> Iterator[RawRow | BadRow]:
         label = f"{self.name}[{self.split}]"
         for number, value in enumerate(self._stream(), start=1):
-            yield Row(Place(label, number, "row"), without_nulls(value))
+            yield RawRow(Place(label, number, "row"), without_nulls(value))
 
     def size(self) -> int:
+        """0: unknown without downloading it."""
         return 0
 
     def content_hash(self) -> str:
-        """Of a Hub dataset the commit; of a local copy its files."""
+        """A hash of the commit, or of all files of a local copy."""
         content = self.revision or _tree_hash(Path(self.name))
         return hashlib.sha256(f"{self.config} {self.split} {content}".encode()).hexdigest()
 
@@ -61,16 +63,16 @@ class HubDataset:
             )
             yield from stream
         except (FileNotFoundError, ConnectionError) as error:
-            raise DatasetNotFoundError(f"The dataset {self.name} could not be read: {error}") from None
+            raise DatasetNotFoundError(f"The dataset {self.name} cannot be read: {error}") from None
         except (ValueError, datasets.exceptions.DatasetsError) as error:
             raise DatasetParseError(
-                f"The split {self.split!r} of {self.name} could not be read: {error}",
-                hint="Give one of its splits and, as owner/name:config, one of its configurations.",
+                f"The split {self.split!r} of {self.name} cannot be read: {error}",
+                hint="Set split to one of its splits. Give a configuration as owner/name:config.",
             ) from None
 
 
 def hub_dataset(name: str, split: str, revision: str | None) -> HubDataset:
-    """The dataset at a fixed commit."""
+    """The dataset, pinned to a commit."""
     if Path(name).is_dir():
         return HubDataset(name, None, split, None)
     name, _, config = name.partition(":")
@@ -81,13 +83,13 @@ def _commit(name: str, revision: str | None) -> str:
     hub = library("huggingface_hub", PURPOSE)
     try:
         commit = hub.HfApi().dataset_info(name, revision=revision).sha
-    except Exception as error:  # the HTTP library's own errors among them, which share no class
+    except Exception as error:  # errors of the HTTP library have no common class
         raise DatasetNotFoundError(
-            f"There is no file {name}, and no Hub dataset {name} could be reached: {_first_line(error)}",
-            hint="Give a file's absolute path, or check the name, the network and HF_TOKEN.",
+            f"There is no file {name}, and the Hub dataset {name} is not available: {_first_line(error)}",
+            hint="Give the absolute path of a file, or check the name, the network and HF_TOKEN.",
         ) from None
     if commit is None:
-        raise DatasetError(f"The Hub names no commit of {name}.")
+        raise DatasetError(f"The Hub returns no commit for {name}.")
     return commit
 
 
@@ -99,7 +101,5 @@ def _tree_hash(folder: Path) -> str:
     digest = hashlib.sha256()
     for path in sorted(folder.rglob("*")):
         if path.is_file():
-            with path.open("rb") as stream:
-                content = hashlib.file_digest(stream, "sha256").hexdigest()
-            digest.update(f"{path.relative_to(folder)} {content}\n".encode())
+            digest.update(f"{path.relative_to(folder)} {file_hash(path)}\n".encode())
     return digest.hexdigest()

@@ -1,8 +1,8 @@
 """Rows of JSON Lines and of JSON files, streamed.
 
-A JSON file holds an array of rows, an object of columns, one row, or, misnamed, JSON Lines. Arrays are read
-element by element, so that a file larger than memory can be read, and so that an element that is broken costs
-only itself: its end is found by counting brackets.
+A JSON file contains an array of rows, an object of columns, one row, or (wrong extension) JSON Lines. Arrays
+are read element by element. So a file may be larger than memory, and a malformed element is one bad row: its
+end is found by counting brackets.
 """
 
 from __future__ import annotations
@@ -10,20 +10,19 @@ from __future__ import annotations
 import codecs
 import json
 import re
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import closing
 from itertools import islice
 from pathlib import Path
 from typing import Any, NoReturn
 
 from ...errors import DatasetParseError
-from .decoding import MAX_ROW_BYTES, TO_UTF_8, encoding_of, open_bytes, read_lines
-from .rows import BadRow, Place, Row
+from .decoding import MAX_ROW_BYTES, TO_UTF_8, OnRead, encoding_of, open_bytes, read_lines
+from .rows import NUL_BYTES, BadRow, Place, RawRow
 
-OnRead = Callable[[int], None]
 CHUNK = 2**20
 MAX_COLUMNS_BYTES = 512 * 2**20
-"""An object of columns cannot be streamed; a larger one is refused."""
+"""Limit of an object of columns, which cannot be streamed."""
 
 BRACKET = re.compile(r'["{}\[\]]')
 QUOTE = re.compile(r'["\\]')
@@ -32,7 +31,7 @@ SPACE = re.compile(r"[ \t\r\n]*")
 
 
 class NotFiniteError(ValueError):
-    """NaN and Infinity are no JSON, and would train as the text "nan"."""
+    """NaN and Infinity are not valid JSON, and would become the text "nan" in training."""
 
 
 def _not_finite(constant: str) -> NoReturn:
@@ -43,10 +42,10 @@ DECODER = json.JSONDecoder(parse_constant=_not_finite)
 
 
 def json_value(text: str) -> Any:
-    """`text` as JSON.
+    """Parses strict JSON.
 
     Raises:
-        ValueError: it is not strict JSON, is nested too deeply, or holds half of a surrogate pair.
+        ValueError: it is not valid JSON, is nested too deeply, or has an unpaired surrogate.
     """
     try:
         value = DECODER.decode(text)
@@ -63,11 +62,11 @@ def _refuse_surrogates(value: object) -> None:
     try:
         json.dumps(value, ensure_ascii=False).encode()
     except UnicodeEncodeError:
-        raise ValueError("an escape such as \\ud83d is half of a character") from None
+        raise ValueError("an escape such as \\ud83d is an unpaired surrogate") from None
 
 
-def json_lines(path: Path, name: str, on_read: OnRead) -> Iterator[Row | BadRow]:
-    """The rows of a JSON Lines file; empty lines are no rows."""
+def json_lines(path: Path, name: str, on_read: OnRead) -> Iterator[RawRow | BadRow]:
+    """The rows of a JSON Lines file; empty lines are skipped."""
     for line in read_lines(path, on_read):
         place = Place(name, line.number)
         if line.kind:
@@ -76,21 +75,21 @@ def json_lines(path: Path, name: str, on_read: OnRead) -> Iterator[Row | BadRow]
             yield row_of(line.text, place)
 
 
-def row_of(text: str, place: Place) -> Row | BadRow:
-    """One JSON text as a row."""
+def row_of(text: str, place: Place) -> RawRow | BadRow:
+    """A row from one JSON text."""
     try:
         value = json_value(text)
     except ValueError as error:
-        reason = "holds NUL bytes" if "\0" in text else str(error)
+        reason = NUL_BYTES if "\0" in text else str(error)
         return BadRow(place, "parse", reason)
     return checked_row(value, place)
 
 
-def checked_row(value: Any, place: Place) -> Row | BadRow:
-    """A JSON value as a row, which must be an object."""
+def checked_row(value: Any, place: Place) -> RawRow | BadRow:
+    """A row from a JSON value, which must be an object."""
     if isinstance(value, dict):
-        return Row(place, value)  # pyright: ignore[reportUnknownArgumentType]
-    return BadRow(place, "parse", f"{_name_of(value)} where an object {{…}} is expected")
+        return RawRow(place, value)  # pyright: ignore[reportUnknownArgumentType]
+    return BadRow(place, "parse", f"{_name_of(value)} instead of an object {{…}}")
 
 
 def _name_of(value: object) -> str:
@@ -98,8 +97,8 @@ def _name_of(value: object) -> str:
     return names.get(type(value), "a number")
 
 
-def json_file(path: Path, name: str, on_read: OnRead) -> Iterator[Row | BadRow]:
-    """The rows of a JSON file, whichever of its forms it has."""
+def json_file(path: Path, name: str, on_read: OnRead) -> Iterator[RawRow | BadRow]:
+    """The rows of a JSON file in any of its forms."""
     with closing(JsonText(path, name, on_read)) as text:
         first = text.peek()
         if first == "[":
@@ -111,7 +110,7 @@ def json_file(path: Path, name: str, on_read: OnRead) -> Iterator[Row | BadRow]:
 
 
 def _is_one_object(path: Path) -> bool:
-    """False for JSON Lines named .json: there, the first line is already a whole value."""
+    """Whether a file that starts with `{` is one object. In JSON Lines the first line is a whole value."""
     first = next((line for line in read_lines(path) if line.text.strip()), None)
     if first is None or first.kind:
         return first is not None and first.kind == "too_long"
@@ -124,14 +123,14 @@ def _is_one_object(path: Path) -> bool:
     return sum(1 for _ in islice((line for line in read_lines(path) if line.text.strip()), 2)) == 1
 
 
-def _object_rows(path: Path, name: str, on_read: OnRead) -> Iterator[Row | BadRow]:
+def _object_rows(path: Path, name: str, on_read: OnRead) -> Iterator[RawRow | BadRow]:
     with open_bytes(path, on_read) as stream:
         encoding = encoding_of(stream, path)
         data = stream.read(MAX_COLUMNS_BYTES + 1)
     if len(data) > MAX_COLUMNS_BYTES:
         raise DatasetParseError(
             f"{name} is one JSON object of more than {MAX_COLUMNS_BYTES // 2**20} MiB.",
-            hint="Convert it to JSON Lines, one row a line.",
+            hint="Convert it to JSON Lines, one row per line.",
         )
     text = ""
     try:
@@ -164,20 +163,20 @@ def _rows_of_object(value: dict[str, Any], name: str) -> Iterator[Any]:
         yield from next(iter(lists.values()))
     elif len({len(item) for item in lists.values()}) > 1:
         lengths = ", ".join(f"{key}: {len(item)}" for key, item in lists.items())
-        raise DatasetParseError(f"The columns of {name} differ in length ({lengths}).")
+        raise DatasetParseError(f"The columns of {name} have different lengths ({lengths}).")
     else:
         for values in zip(*lists.values(), strict=True):
             yield dict(zip(lists, values, strict=True))
 
 
 def _is_chat(value: dict[str, Any]) -> bool:
-    """Whether this is a single row with turns, and not a column of such rows."""
+    """Whether this is a single row with turns, not a column of such rows."""
     turns: list[Any] = value.get("messages") or value.get("conversations") or []
     return any(isinstance(turn, dict) for turn in turns)
 
 
 class JsonText:
-    """The decoded text of a JSON file, of which only a window is held."""
+    """The decoded text of a JSON file, with only a window of it in memory."""
 
     def __init__(self, path: Path, name: str, on_read: OnRead) -> None:
         self._name = name
@@ -190,14 +189,14 @@ class JsonText:
         self._stream.close()
 
     def peek(self) -> str:
-        """The next character that is not white space, or nothing at the end."""
+        """The next character that is not white space; "" at the end."""
         while True:
             self._skip(SPACE.match(self._window, self._at).end())  # pyright: ignore[reportOptionalMemberAccess]
             if self._at < len(self._window) or not self._more():
                 return self._window[self._at : self._at + 1]
 
-    def elements(self) -> Iterator[Row | BadRow]:
-        """The elements of the array that begins here."""
+    def elements(self) -> Iterator[RawRow | BadRow]:
+        """The elements of the array that starts here."""
         with self._stream:
             self._skip(self._at + 1)
             if self.peek() == "]":
@@ -214,17 +213,17 @@ class JsonText:
         found = self.peek()
         if found not in ("]", ",") or not found:
             what = f"{found!r}" if found else "the end of the file"
-            raise DatasetParseError(f"{self._name}:{self._line}: {what} where , or ] is expected.")
+            raise DatasetParseError(f"{self._name}:{self._line}: expected , or ] but found {what}.")
         self._skip(self._at + 1)
         return found
 
-    def _element(self) -> Row | BadRow:
+    def _element(self) -> RawRow | BadRow:
         first = self.peek()
         place = Place(self._name, self._line)
         if first in ("]", ",", ""):
             what = f"{first!r}" if first else "the end of the file"
             raise DatasetParseError(
-                f"{place}: {what} where a row is expected.", hint="Is there a comma too many?"
+                f"{place}: expected a row but found {what}.", hint="Remove the extra comma."
             )
         end = self._end_of_element(place)
         text = self._window[self._at : end]
@@ -232,7 +231,7 @@ class JsonText:
         return row_of(text, place)
 
     def _end_of_element(self, place: Place) -> int:
-        """Where the element ends: by decoding it, or, when it is broken, by counting brackets."""
+        """Index of the element's end: by decoding it or, if it is malformed, by counting brackets."""
         step = CHUNK
         while True:
             try:
@@ -244,10 +243,10 @@ class JsonText:
                 if end:
                     return end
                 if not self._more(step):
-                    raise DatasetParseError(f"{place}: the row that begins here has no end.") from None
+                    raise DatasetParseError(f"{place}: the row that starts here is incomplete.") from None
             if len(self._window) - self._at > MAX_ROW_BYTES:
                 raise DatasetParseError(
-                    f"{place}: the row that begins here is longer than {MAX_ROW_BYTES // 2**20} MiB."
+                    f"{place}: the row that starts here is longer than {MAX_ROW_BYTES // 2**20} MiB."
                 )
             step *= 2
 
@@ -256,7 +255,7 @@ class JsonText:
         self._at = to
 
     def _more(self, size: int = CHUNK) -> bool:
-        """Reads on; False at the end of the file."""
+        """Extends the window; False at the end of the file."""
         if self._done:
             return False
         data = self._stream.read(size)
@@ -273,7 +272,7 @@ class JsonText:
 
 
 def _balanced_end(text: str, start: int) -> int:
-    """The end of the brackets that open at `start` (of the bare word there), or 0 when they do not close."""
+    """The end of the brackets (or the bare word) that start at `start`; 0 if the brackets do not close."""
     if text[start] not in "{[":
         return BARE.match(text, start).end()  # pyright: ignore[reportOptionalMemberAccess]
     depth, at = 0, start

@@ -1,4 +1,4 @@
-"""Libraries that are imported when they are first needed, with an error that says what to install."""
+"""Imports libraries when they are first needed, with an error that says what to install."""
 
 from __future__ import annotations
 
@@ -11,10 +11,10 @@ EXTRA = 'pip install "backpropagate-mcp[train]"'
 
 
 def library(name: str, purpose: str) -> Any:
-    """The module `name`.
+    """Imports the module `name`.
 
     Raises:
-        MissingExtraError: it is not installed; the message says that `purpose` needs it.
+        MissingExtraError: it is not installed. `purpose` begins the message, e.g. "Reading Parquet".
     """
     try:
         return import_module(name)

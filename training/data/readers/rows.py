@@ -1,14 +1,16 @@
-"""What a source yields: rows with the place they came from, and rows that could not be read."""
+"""The items of a source: rows with their place, and rows that cannot be read."""
 
 from __future__ import annotations
 
 from typing import Any, Literal, NamedTuple
 
 Unit = Literal["line", "row", "document"]
+NUL_BYTES = "contains NUL bytes"
+"""Reason of a bad row in each text format."""
 
 
 class Place(NamedTuple):
-    """Where a row stands: a file (as the user knows it) and a number counted from 1."""
+    """The position of a row: a file, by the name that users know, and a number from 1."""
 
     file: str
     number: int
@@ -20,15 +22,15 @@ class Place(NamedTuple):
         )
 
 
-class Row(NamedTuple):
-    """A row as it was read, before its format is recognised."""
+class RawRow(NamedTuple):
+    """A row as read, before its format is recognised."""
 
     place: Place
     value: dict[str, Any]
 
 
 class BadRow(NamedTuple):
-    """A row that could not be read; `kind` is one of `findings.KINDS`."""
+    """A row that cannot be read; `kind` is one of `findings.KINDS`."""
 
     place: Place
     kind: str
@@ -36,11 +38,11 @@ class BadRow(NamedTuple):
 
 
 class RowError(Exception):
-    """What is wrong with one row; collected into findings, never shown to the user as it is.
+    """A problem of one row. It becomes part of a finding; users do not see the exception itself.
 
     Args:
         kind: one of `findings.KINDS`.
-        reason: what was wrong, in a few words.
+        reason: what is wrong, in a few words.
     """
 
     def __init__(self, kind: str, reason: str) -> None:

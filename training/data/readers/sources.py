@@ -1,7 +1,10 @@
-"""From what a user names (a file, files, a pattern, a folder, a Hub dataset) to a stream of rows.
+"""Opens what a user gives as dataset (a file, files, a pattern, a folder, a Hub dataset) as a stream of rows.
 
-Nothing heavier than the standard library is imported here; Parquet, .zst and the Hub bring in their libraries
-when they are met.
+Only the standard library is imported here. The libraries for Parquet, .zst and the Hub are imported when such
+a source is read.
+
+A new file type: its extension in `TABLES` or `TEXTS`, a case in `SourceFile.rows`, and a function that yields
+`RawRow | BadRow` in a module of this folder.
 """
 
 from __future__ import annotations
@@ -14,15 +17,20 @@ from glob import glob, has_magic
 from pathlib import Path
 
 from ...errors import DatasetFormatError, DatasetNotFoundError
-from .decoding import regular_file
+from .decoding import OnRead, file_hash, ignore_count, regular_file
 from .hub_rows import HubDataset, hub_dataset, is_hub_name
 from .json_rows import json_file, json_lines
-from .rows import BadRow, Row
+from .rows import BadRow, RawRow
 from .table_rows import csv_rows, parquet_rows
 from .text_rows import text_rows
 
 Permit = Callable[[Path], object]
-"""Raises when a file may not be read. Called with each file's real path, links resolved."""
+"""Raises PathForbiddenError if a file may not be read. Called with each file's real path, links resolved."""
+
+
+def permit_all(path: Path) -> None:
+    """For callers who may read every file."""
+
 
 TABLES = (".jsonl", ".ndjson", ".json", ".csv", ".tsv", ".parquet")
 TEXTS = (".txt", ".md")
@@ -36,7 +44,7 @@ class SourceFile:
 
     Args:
         path: its real path.
-        name: how it is called in findings: as short as it can be told from the others.
+        name: its name in findings: the shortest path that distinguishes it from the other files.
     """
 
     path: Path
@@ -45,9 +53,11 @@ class SourceFile:
 
     @property
     def type(self) -> str:
+        """See `file_type`."""
         return file_type(self.path)
 
-    def rows(self, on_read: Callable[[int], None] = lambda count: None) -> Iterator[Row | BadRow]:
+    def rows(self, on_read: OnRead = ignore_count) -> Iterator[RawRow | BadRow]:
+        """The file's rows. `on_read` gets the number of bytes of each read."""
         match self.type:
             case ".jsonl" | ".ndjson":
                 return json_lines(self.path, self.name, on_read)
@@ -64,25 +74,24 @@ class SourceFile:
         return regular_file(self.path).st_size
 
     def content_hash(self) -> str:
-        """SHA-256 of the file's bytes as they lie on the disk."""
+        """SHA-256 of the file's bytes, before decompression."""
         regular_file(self.path)
-        with self.path.open("rb") as stream:
-            return hashlib.file_digest(stream, "sha256").hexdigest()
+        return file_hash(self.path)
 
 
 @dataclass(frozen=True)
 class Source:
-    """Rows to train on. Can be read any number of times, each time from the beginning.
+    """Rows to train on. They can be read several times, each time from the start.
 
     Args:
-        parts: files, or one Hub dataset; the held-out split takes its share of each.
-        notes: what the user should know about how the source was found, e.g. files that were left aside.
+        parts: files, or one Hub dataset. The held-out split takes its share of each part.
+        notes: for the user, e.g. which files were not used.
     """
 
     parts: tuple[SourceFile | HubDataset, ...]
     notes: tuple[str, ...] = ()
 
-    def __iter__(self) -> Iterator[Row | BadRow]:
+    def __iter__(self) -> Iterator[RawRow | BadRow]:
         for part in self.parts:
             yield from part.rows()
 
@@ -91,12 +100,12 @@ class Source:
         return sum(part.size() for part in self.parts)
 
     def stamp(self) -> list[tuple[int, int]]:
-        """Changes when a file is written to."""
+        """Size and modification time of each file, to detect changes."""
         found = [regular_file(part.path) for part in self.parts if isinstance(part, SourceFile)]
         return [(file.st_size, file.st_mtime_ns) for file in found]
 
     def content_hash(self) -> str:
-        """A hash of what all parts hold, whatever their paths are."""
+        """A hash of the content of all parts; independent of their paths."""
         parts = [part.content_hash() for part in self.parts]
         return parts[0] if len(parts) == 1 else hashlib.sha256("\n".join(parts).encode()).hexdigest()
 
@@ -107,21 +116,21 @@ def open_source(
     split: str | None = None,
     revision: str | None = None,
     separator: str | None = None,
-    permit: Permit = lambda path: None,
+    permit: Permit = permit_all,
 ) -> Source:
-    """Finds the files (or the Hub dataset) that `source` names, and reads none of their rows yet.
+    """Finds the files or the Hub dataset for `source`. No rows are read yet.
 
     Args:
         source: a file, a pattern such as `data/*.jsonl`, a folder, a Hub name such as `owner/name`
             (`owner/name:config` for one of its configurations), or a list of files and patterns.
         split: split of a Hub dataset (default "train"), or of a folder that is a copy of one.
         revision: branch, tag or commit of a Hub dataset.
-        separator: the line between two documents of a .txt or .md file; "" is an empty line.
-        permit: raises for a path that may not be read.
+        separator: the line between two documents of a .txt or .md file ("" is an empty line).
+        permit: raises PathForbiddenError for a path that may not be read.
 
     Raises:
-        DatasetNotFoundError: there is no such file, no match, or no such dataset.
-        DatasetFormatError: a file is of no type that can be read.
+        DatasetNotFoundError: the file or the dataset does not exist, or nothing matches the pattern.
+        DatasetFormatError: a file has an unsupported type.
         PathForbiddenError: `permit` or the operating system refuses a path.
     """
     if isinstance(source, (str, os.PathLike)):
@@ -146,6 +155,7 @@ def _source_of(found: list[Path], notes: list[str], separator: str | None, permi
     base = Path(os.path.commonpath([path.absolute().parent for path in found]))
     files: list[SourceFile] = []
     for path in found:
+        # Links are resolved before the check: a link may point out of the permitted folders.
         real = _real(path)
         permit(real)
         regular_file(real)
@@ -163,20 +173,20 @@ def _real(path: Path) -> Path:
     try:
         return path.resolve()
     except RuntimeError:
-        raise DatasetNotFoundError(f"{path} is a symbolic link that leads to itself.") from None
+        raise DatasetNotFoundError(f"{path} is a symbolic link to itself.") from None
 
 
 def _known_type(file: SourceFile) -> None:
     if file.type in TABLES + TEXTS:
         return
     raise DatasetFormatError(
-        f"{file.path} is of type {file.type or '(none)'}, which cannot be read.",
-        hint=f"Types that can: {', '.join(TABLES + TEXTS)}, also compressed as .gz or .zst.",
+        f"{file.path} has an unsupported type: {file.type or '(none)'}.",
+        hint=f"Supported types: {', '.join(TABLES + TEXTS)}, also compressed as .gz or .zst.",
     )
 
 
 def file_type(path: Path) -> str:
-    """The file's extension in lower case, below `.gz` and `.zst`."""
+    """The file's extension in lower case, without `.gz` or `.zst`."""
     suffixes = [suffix.lower() for suffix in path.suffixes]
     if suffixes and suffixes[-1] in COMPRESSIONS:
         suffixes.pop()
@@ -194,12 +204,12 @@ def _find(name: str) -> tuple[list[Path], list[str]]:
                 raise DatasetNotFoundError(f"No file matches {name}.")
             return found, []
     except PermissionError:
-        pass  # `regular_file` says which path it is
+        pass  # `regular_file` raises the error that names the path
     return [path], []
 
 
 def _in_folder(folder: Path) -> tuple[list[Path], list[str]]:
-    """The tables in a folder, or its texts when it has none; of several splits, the train split."""
+    """The tables in a folder, or its texts if there are no tables; of several splits, the train split."""
     files = sorted(
         path
         for path in folder.rglob("*")
@@ -209,8 +219,8 @@ def _in_folder(folder: Path) -> tuple[list[Path], list[str]]:
     found = found or [path for path in files if file_type(path) in TEXTS]
     if not found:
         raise DatasetNotFoundError(
-            f"The folder {folder} has no file that can be read.",
-            hint=f"Types that can: {', '.join(TABLES + TEXTS)}.",
+            f"The folder {folder} has no file of a supported type.",
+            hint=f"Supported types: {', '.join(TABLES + TEXTS)}.",
         )
     return _train_split(found)
 
@@ -221,4 +231,4 @@ def _train_split(found: list[Path]) -> tuple[list[Path], list[str]]:
     if not others or "train" not in splits.values():
         return found, []
     names = ", ".join(path.name for path in others[:5])
-    return [path for path in found if path not in others], [f"Left aside as other splits: {names}."]
+    return [path for path in found if path not in others], [f"Not used (other splits): {names}."]

@@ -8,19 +8,19 @@ from pathlib import Path
 from typing import Any, cast
 
 from ...errors import DatasetFormatError, DatasetParseError
-from .decoding import MAX_ROW_BYTES, Line, read_lines, regular_file
-from .json_rows import OnRead, json_value
+from .decoding import MAX_ROW_BYTES, OnRead, TextLine, read_lines, regular_file
+from .json_rows import json_value
 from .libraries import library
-from .rows import BadRow, Place, Row
+from .rows import NUL_BYTES, BadRow, Place, RawRow
 
 NESTED_COLUMNS = ("messages", "conversations", "tools", "chosen", "rejected", "prompt", "completion")
-"""Columns of a CSV whose cells may hold JSON."""
+"""CSV columns whose cells may contain JSON."""
 
 PARQUET_BATCH = 256
-"""Rows that are decoded at once; a row may hold a whole document."""
+"""Rows that are decoded together. Small, because a row may contain a whole document."""
 
 
-def csv_rows(path: Path, name: str, on_read: OnRead) -> Iterator[Row | BadRow]:
+def csv_rows(path: Path, name: str, on_read: OnRead) -> Iterator[RawRow | BadRow]:
     """The rows of a CSV or TSV file with a header line."""
     csv.field_size_limit(MAX_ROW_BYTES)
     lines = PhysicalLines(read_lines(path, on_read))
@@ -35,18 +35,18 @@ def csv_rows(path: Path, name: str, on_read: OnRead) -> Iterator[Row | BadRow]:
         except csv.Error as error:
             yield BadRow(place, "parse", str(error))
             continue
-        if trouble := lines.take_trouble():
-            yield BadRow(Place(name, trouble.number), trouble.kind or "parse", trouble.reason)
+        if bad_line := lines.take_bad_line():
+            yield BadRow(Place(name, bad_line.number), bad_line.kind or "parse", bad_line.reason)
         elif cells:
             yield _csv_row(header, cells, place)
 
 
 class PhysicalLines:
-    """Hands lines to the csv reader and remembers the one that could not be read."""
+    """Passes lines to the csv reader and keeps the last one that cannot be read."""
 
-    def __init__(self, lines: Iterator[Line]) -> None:
+    def __init__(self, lines: Iterator[TextLine]) -> None:
         self._lines = lines
-        self._trouble: Line | None = None
+        self._bad_line: TextLine | None = None
         self.number = 0
 
     def __iter__(self) -> PhysicalLines:
@@ -56,20 +56,20 @@ class PhysicalLines:
         line = next(self._lines)
         self.number = line.number
         if line.kind:
-            self._trouble = line
+            self._bad_line = line
         elif "\0" in line.text:
-            self._trouble = Line(line.number, "", "parse", "holds NUL bytes")
+            self._bad_line = TextLine(line.number, "", "parse", NUL_BYTES)
         return line.text + "\n"
 
-    def take_trouble(self) -> Line | None:
-        trouble, self._trouble = self._trouble, None
-        return trouble
+    def take_bad_line(self) -> TextLine | None:
+        bad_line, self._bad_line = self._bad_line, None
+        return bad_line
 
 
 def _delimiter(path: Path) -> str:
     if ".tsv" in path.suffixes:
         return "\t"
-    first = next(read_lines(path), Line(1, ""))
+    first = next(read_lines(path), TextLine(1, ""))
     return max(",;\t", key=first.text.count)
 
 
@@ -77,16 +77,16 @@ def _header(reader: Iterator[list[str]], name: str) -> list[str]:
     try:
         header = [cell.strip() for cell in next(reader, ())]
     except csv.Error as error:
-        raise DatasetParseError(f"{name}:1 is no CSV header: {error}.") from None
+        raise DatasetParseError(f"{name}:1 is not a valid CSV header: {error}.") from None
     if len(set(header)) < len(header) or "" in header:
         raise DatasetFormatError(
-            f"{name}:1 is no header: it repeats a name or leaves one empty ({', '.join(header)[:200]}).",
-            hint="Give the file a first line with one name for each column.",
+            f"{name}:1 is not a valid header: a name is repeated or empty ({', '.join(header)[:200]}).",
+            hint="Add a first line with one unique name for each column.",
         )
     return header
 
 
-def _csv_row(header: list[str], cells: list[str], place: Place) -> Row | BadRow:
+def _csv_row(header: list[str], cells: list[str], place: Place) -> RawRow | BadRow:
     if len(cells) != len(header):
         return BadRow(place, "parse", f"{len(cells)} cells, but the header has {len(header)} columns")
     value: dict[str, Any] = dict(zip(header, cells, strict=True))
@@ -97,10 +97,10 @@ def _csv_row(header: list[str], cells: list[str], place: Place) -> Row | BadRow:
                 value[column] = json_value(text)
             except ValueError as error:
                 return BadRow(place, "parse", f"column {column} is not JSON: {error}")
-    return Row(place, value)
+    return RawRow(place, value)
 
 
-def parquet_rows(path: Path, name: str, on_read: OnRead) -> Iterator[Row | BadRow]:
+def parquet_rows(path: Path, name: str, on_read: OnRead) -> Iterator[RawRow | BadRow]:
     """The rows of a Parquet file, batch by batch."""
     size = regular_file(path).st_size
     parquet, arrow = library("pyarrow.parquet", "Reading Parquet"), library("pyarrow", "Reading Parquet")
@@ -111,16 +111,16 @@ def parquet_rows(path: Path, name: str, on_read: OnRead) -> Iterator[Row | BadRo
             for batch in file.iter_batches(PARQUET_BATCH):
                 for value in cast("list[dict[str, Any]]", batch.to_pylist()):
                     number += 1
-                    yield Row(Place(name, number, "row"), without_nulls(value))
+                    yield RawRow(Place(name, number, "row"), without_nulls(value))
                 on_read(size * batch.num_rows // total)
     except (arrow.ArrowException, OSError) as error:
         raise DatasetParseError(
-            f"{name} is damaged or no Parquet file, after row {number}: {error}."
+            f"{name} is damaged or not a Parquet file, after row {number}: {error}."
         ) from None
 
 
 def without_nulls(value: Any) -> Any:
-    """`value` without the keys that are null: Parquet gives every struct the keys of all of them."""
+    """`value` without null keys: in Parquet every struct has the keys of all of them."""
     if isinstance(value, dict):
         items = cast("dict[str, Any]", value).items()
         return {key: without_nulls(item) for key, item in items if item is not None}

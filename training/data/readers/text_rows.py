@@ -1,25 +1,24 @@
-"""Rows of plain text files: one document, or several with a separator between them."""
+"""Rows of plain text files: one document, or several with a separator line between them."""
 
 from __future__ import annotations
 
 from collections.abc import Iterator
 from pathlib import Path
 
-from .decoding import MAX_ROW_BYTES, read_lines
-from .json_rows import OnRead
-from .rows import BadRow, Place, Row
+from .decoding import MAX_ROW_BYTES, OnRead, read_lines
+from .rows import NUL_BYTES, BadRow, Place, RawRow
 
 
-def text_rows(path: Path, name: str, on_read: OnRead, separator: str | None) -> Iterator[Row | BadRow]:
+def text_rows(path: Path, name: str, on_read: OnRead, separator: str | None) -> Iterator[RawRow | BadRow]:
     """Each document as a `{"text": …}` row; its place is its first line.
 
     Args:
-        separator: a line that stands between documents ("" is an empty line); None: one document.
+        separator: the line between two documents ("" is an empty line); None: one document.
     """
     document = Document(name)
     for line in read_lines(path, on_read):
         if line.kind:
-            document.spoil(line.number, line.kind, line.reason)
+            document.refuse(line.number, line.kind, line.reason)
         elif separator is not None and line.text.strip() == separator.strip():
             yield from document.take()
         else:
@@ -28,7 +27,7 @@ def text_rows(path: Path, name: str, on_read: OnRead, separator: str | None) -> 
 
 
 class Document:
-    """Lines that are being gathered into one row."""
+    """Collects lines into one row."""
 
     def __init__(self, name: str) -> None:
         self._name = name
@@ -43,25 +42,26 @@ class Document:
         self._first = self._first or number
         self._size += len(text) + 1
         if "\0" in text:
-            self.spoil(number, "parse", "holds NUL bytes")
+            self.refuse(number, "parse", NUL_BYTES)
         elif self._size > MAX_ROW_BYTES:
-            self.spoil(
+            self.refuse(
                 self._first,
                 "too_long",
-                f"a document longer than {MAX_ROW_BYTES // 2**20} MiB; give a separator",
+                f"a document longer than {MAX_ROW_BYTES // 2**20} MiB; set separator",
             )
         else:
             self._lines.append(text)
 
-    def spoil(self, number: int, kind: str, reason: str) -> None:
+    def refuse(self, number: int, kind: str, reason: str) -> None:
+        """Makes the whole document a bad row; the first reason counts."""
         self._bad = self._bad or BadRow(Place(self._name, number), kind, reason)
         self._lines.clear()
 
-    def take(self) -> Iterator[Row | BadRow]:
-        """The row gathered so far, if there is one."""
+    def take(self) -> Iterator[RawRow | BadRow]:
+        """The collected row, if there is one, and starts the next one."""
         text = "\n".join(self._lines).strip("\n")
         if self._bad:
             yield self._bad
         elif text.strip():
-            yield Row(Place(self._name, self._first), {"text": text})
+            yield RawRow(Place(self._name, self._first), {"text": text})
         self._clear()

@@ -1,1 +1,1 @@
-"""What an inspection reports: findings, statistics, preview."""
+"""Inspection of a dataset: findings, statistics, preview."""

@@ -1,26 +1,25 @@
-"""What is in a dataset, what is wrong with it line by line, and what the model will see: without training."""
+"""Inspects a dataset without training: its content, its problems by line, and what the model will see."""
 
 from __future__ import annotations
 
 import hashlib
 import json
-import os
-import secrets
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 from ...config.specs import DataGroup
+from ...events import Report, ShouldStop, never_stop, no_report
+from ...files.atomic_json import read_json, write_json
 from ..cleaning.near_duplicates import NearDuplicates
-from ..formats.reading import Progress, Report, ShouldStop, open_data, read_rows
-from ..readers.sources import Source
+from ..formats.reading import ReadProgress, open_data, read_rows
+from ..readers.sources import Permit, Source, permit_all
 from ..tokens.encode import Encoder
-from ..tokens.gc_pause import rare_collections
-from .inspection_result import Inspection, as_json, from_json
+from ..tokens.gc_pause import gc_pause
+from .inspection_result import Inspection, from_record
 from .inspector import Inspector
 
-INSPECTION_VERSION = 3
-"""Raised when what is told, or how it comes about, changes."""
+INSPECTION_VERSION = 4
+"""Part of the cache key. To be increased when a result for the same data changes, words included."""
 
 
 def inspect(
@@ -29,39 +28,40 @@ def inspect(
     *,
     preview: int = 3,
     cache: Path | None = None,
-    permit: Callable[[Path], object] = lambda path: None,
-    report: Report = lambda message, fraction: None,
-    should_stop: ShouldStop = lambda: False,
+    permit: Permit = permit_all,
+    report: Report = no_report,
+    should_stop: ShouldStop = never_stop,
 ) -> Inspection:
-    """Looks at every row; bad rows are findings here, not errors.
+    """Reads every row and collects findings. Bad rows are findings, not errors.
 
     Args:
-        tokenizer: a transformers tokenizer; without one, nothing is said of tokens and nothing previewed.
-        preview: how many rows to show as the model sees them.
-        cache: folder where results are kept; a second look at the same data is answered from there.
+        tokenizer: a transformers tokenizer, or `TokenizerFiles`; None: no token statistics and no preview.
+        preview: number of rows to show as the model sees them.
+        cache: folder of results; a second inspection of the same data is answered from it.
 
     Raises:
-        DatasetError: the source cannot be read at all.
-        TrainingAbortedError: `should_stop` said so.
+        DatasetError: the source cannot be read.
+        TrainingAbortedError: `should_stop` returned True.
     """
     source = open_data(data, permit)
     encoder = None if tokenizer is None else Encoder(tokenizer, data)
     path = None if cache is None else cache / f"{_key(source, encoder, data, preview)}.json"
     if path is not None and path.is_file():
-        return from_json(path.read_text(encoding="utf-8"))
-    progress = Progress("inspecting the dataset", source.size(), report, should_stop)
+        return from_record(read_json(path))
+    progress = ReadProgress("preparing", "inspecting the dataset", source.size(), report, should_stop)
     inspector = Inspector(source, encoder, data, preview)
-    with NearDuplicates() as index, rare_collections():
+    with NearDuplicates() as index, gc_pause():
         for read in read_rows(source, data.columns, progress):
             inspector.add(read, index, progress.rows_in_all(read.number + 1))
         result = inspector.finish(index)
     if path is not None:
-        _save(path, result)
+        path.parent.mkdir(parents=True, exist_ok=True)
+        write_json(path, vars(result))
     return result
 
 
 def _key(source: Source, encoder: Encoder | None, data: DataGroup, preview: int) -> str:
-    """Everything that a result depends on."""
+    """A hash of everything that a result depends on."""
     parts = [
         INSPECTION_VERSION,
         source.content_hash(),
@@ -71,10 +71,3 @@ def _key(source: Source, encoder: Encoder | None, data: DataGroup, preview: int)
         preview,
     ]
     return hashlib.sha256(json.dumps(parts, sort_keys=True).encode()).hexdigest()
-
-
-def _save(path: Path, result: Inspection) -> None:
-    path.parent.mkdir(parents=True, exist_ok=True)
-    written = path.with_name(f".{path.name}-{secrets.token_hex(4)}")
-    written.write_text(as_json(result), encoding="utf-8")
-    os.replace(written, path)

@@ -1,7 +1,7 @@
-"""Gathers what an inspection tells, row by row.
+"""Collects the result of an inspection row by row.
 
-Memory grows by 22 bytes a row (a content hash, a place, a length), and at the end, while duplicates are
-sought, by some 100 more: 120 MB for a million rows.
+Memory: 22 bytes per row (content hash, place, length), and about 100 more at the end, while duplicates are
+searched: 120 MB for a million rows.
 """
 
 from __future__ import annotations
@@ -15,8 +15,8 @@ from ..chat_template.control_tokens import control_tokens
 from ..cleaning.exact_duplicates import first_of_each, row_hash
 from ..cleaning.near_duplicates import NearDuplicates
 from ..cleaning.private_data import personal_in, secrets_in
-from ..cleaning.quality import shortcomings
-from ..cleaning.untrusted_text import capped, marked, shown
+from ..cleaning.quality import quality_findings
+from ..cleaning.untrusted_text import safe_line, shortened, with_loss_marks
 from ..findings import SHOWN_PLACES, Finding, Findings, remedy
 from ..formats.messages import Conversation, Recognised, texts_of
 from ..formats.reading import Read
@@ -33,16 +33,17 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
 MEASURED_ROWS = 20_000
-"""Rows whose tokens are counted; of a larger dataset a sample, which is told."""
+"""Limit of rows whose tokens are counted. For a larger dataset they are a sample, and the result says so."""
 
 PREVIEW_CHARACTERS = 1_800
-"""Of all previewed rows together."""
+"""Limit for all rows of the preview together."""
 
 ROWS_AT_ONCE = 256
+"""Rows that are tokenised together."""
 
 
 class Inspector:
-    """Gathers what the rows show, one by one."""
+    """Collects counts, findings, lengths and the preview. Call `add` for each row, then `finish`."""
 
     def __init__(self, source: Source, encoder: Encoder | None, data: DataGroup, preview: int) -> None:
         self._source, self._encoder, self._data, self._preview = source, encoder, data, preview
@@ -60,14 +61,14 @@ class Inspector:
         self._waiting: list[tuple[Place, Rendered]] = []
 
     def add(self, read: Read, index: NearDuplicates, expected_rows: int) -> None:
-        """One row.
+        """Adds a row.
 
         Args:
-            expected_rows: how many there will be, as far as can be told.
+            expected_rows: estimated number of rows of the source.
         """
         self._result.rows += 1
         if read.row is None:
-            self._findings.add(read.kind or "parse", read.place, shown(read.reason, 120))
+            self._findings.add(read.kind or "parse", read.place, safe_line(read.reason, 120))
             return
         self._result.usable += 1
         index.add(len(self._hashes), read.row)
@@ -89,7 +90,7 @@ class Inspector:
             self._result.roles.update(message["role"] for message in row.messages)
 
     def _judge(self, row: Recognised, place: Place) -> None:
-        for kind in shortcomings(row):
+        for kind in quality_findings(row):
             self._findings.add(kind, place)
         text = "\n".join(text for _, text in texts_of(row))
         token = self._control.search(text) if "<" in text or "[" in text else None
@@ -103,6 +104,7 @@ class Inspector:
         size = sum(len(text) for _, text in texts_of(row))
         if self._longest is None or size > self._longest[0]:
             self._longest = (size, row)
+        # Chosen by content, so that the sample does not depend on the order of the rows.
         chosen = self._hashes[-1] % 2**32 < 2**32 * min(1.0, MEASURED_ROWS / expected_rows)
         if not chosen and len(self._hashes) > self._preview:
             return
@@ -117,7 +119,7 @@ class Inspector:
         try:
             return self._encoder.render(row)
         except RowError as error:
-            self._findings.add(error.kind, place, shown(error.reason, 120))
+            self._findings.add(error.kind, place, safe_line(error.reason, 120))
         except ChatTemplateError as error:
             self._template_error = error
             note = error.sentence()
@@ -150,8 +152,8 @@ class Inspector:
                 "place": str(place),
                 "tokens": length,
                 "trained_tokens": trained,
-                "untrusted_text": capped(
-                    marked(rendered.text, spans, None if rendered.document else cut),
+                "untrusted_text": shortened(
+                    with_loss_marks(rendered.text, spans, None if rendered.document else cut),
                     PREVIEW_CHARACTERS // max(1, self._preview),
                 ),
             }
@@ -159,6 +161,7 @@ class Inspector:
 
     def finish(self, index: NearDuplicates) -> Inspection:
         """The result, once every row has been added."""
+        # The rest of the batch first: it adds findings and lengths, which all that follows uses.
         self._tokenise()
         self._find_duplicates(index)
         if self._encoder is not None:
@@ -172,12 +175,12 @@ class Inspector:
         return self._result
 
     def _judge_all(self) -> None:
-        """The findings, and what has to be done before it can be trained on."""
+        """Sets the findings, and what must be done before training."""
         if self._encoder is not None and not self._trainable:
             self._result.usable = 0
         usable = self._result.usable
         for kind in ("truncated", "nothing_to_learn"):
-            self._findings.suggest(kind, f"max_seq_length={self._lengths.enough()}")
+            self._findings.suggest(kind, f"max_seq_length={self._lengths.sufficient_length()}")
         if not usable:
             self._findings.of_all_rows("nothing_to_learn")
         self._result.findings = [self._as_dict(found, usable) for found in self._findings.sorted()]
@@ -186,12 +189,12 @@ class Inspector:
             self._result.findings = [_no_rows(self._result.files)]
             self._result.remedy = "Give a dataset with at least one row"
         elif errors:
-            self._result.remedy = remedy(errors, usable, "pass")
+            self._result.remedy = remedy(errors, usable)
         elif self._template_error:
             self._result.remedy = (self._template_error.hint or "Give another model").rstrip(".")
 
     def _measure_longest(self) -> None:
-        """The row of most characters, so that the greatest length is told even of a sample."""
+        """Measures the row with the most characters, so that the maximum is right even for a sample."""
         if self._longest is None or self._encoder is None or len(self._lengths) == self._result.usable:
             return
         rendered = self._render(self._longest[1], Place("", 0))
@@ -215,7 +218,7 @@ class Inspector:
         for row in rows.tolist():
             place: Place | str = self._place(row)
             if self._findings.count(kind) < SHOWN_PLACES:
-                place = f"{shown(str(place), 46)} (as {shown(str(self._place(int(first[row]))), 46)})"
+                place = f"{safe_line(str(place), 46)} (as {safe_line(str(self._place(int(first[row]))), 46)})"
             self._findings.add(kind, place)
 
     def _place(self, row: int) -> Place:
@@ -224,18 +227,18 @@ class Inspector:
 
     def _as_dict(self, found: Finding, usable: int) -> dict[str, Any]:
         result = found.as_dict(usable)
-        result["details"] = {shown(detail, 120): count for detail, count in result["details"].items()}
-        result["first"] = [shown(place, 100) for place in result["first"]]
+        result["details"] = {safe_line(detail, 120): count for detail, count in result["details"].items()}
+        result["first"] = [safe_line(place, 100) for place in result["first"]]
         return result
 
 
 def _no_rows(files: list[str]) -> dict[str, Any]:
-    """A finding of files, not of rows, so none of `findings.KINDS`."""
+    """A finding about files, not rows, and so not one of `findings.KINDS`."""
     return {
         "severity": "error",
         "kind": "no_rows",
         "count": len(files),
-        "first": [shown(name, 100) for name in files[:SHOWN_PLACES]],
+        "first": [safe_line(name, 100) for name in files[:SHOWN_PLACES]],
         "details": {},
         "repair": None,
     }

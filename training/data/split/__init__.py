@@ -1,1 +1,1 @@
-"""Which rows are used, which are held out, and in which order."""
+"""Selects the rows to use, the held-out rows, and the training order."""

@@ -1,7 +1,7 @@
-"""Which rows are held out: those with the smallest keyed hash of seed and content.
+"""The held-out rows: those with the smallest keyed hash of seed and content.
 
-So the choice needs no second look at the data, puts equal (and nearly equal) rows on one side, and stays
-nearly the same when rows are appended.
+So the split needs no second pass over the data, keeps equal and nearly equal rows on the same side, and
+changes little when rows are appended.
 """
 
 from __future__ import annotations
@@ -14,20 +14,20 @@ if TYPE_CHECKING:
     import numpy as np
     from numpy.typing import NDArray
 
-LEAST, MOST = 8, 500
+MIN_HELD_OUT, MAX_HELD_OUT = 8, 500
 LARGEST_SHARE = 0.1
-"""Holding out `LEAST` rows may cost no more than this share of a small dataset."""
+"""No rows are held out if `MIN_HELD_OUT` rows are more than this share of the dataset."""
 
 
 def held_out_count(rows: int, share: float) -> int:
-    """How many of `rows` rows are held out; 0 when that is off or the data is too small."""
-    if share == 0 or max(share, LARGEST_SHARE) * rows < LEAST:
+    """Number of held-out rows of `rows` rows; 0 if it is off or the dataset is too small."""
+    if share == 0 or max(share, LARGEST_SHARE) * rows < MIN_HELD_OUT:
         return 0
-    return min(MOST, max(LEAST, round(share * rows)))
+    return min(MAX_HELD_OUT, max(MIN_HELD_OUT, round(share * rows)))
 
 
 def why_none_is_held_out(rows: int, share: float) -> str | None:
-    """A sentence for the user; None where rows are held out, or none are wanted."""
+    """A sentence for the user if the dataset is too small; else None."""
     if rows == 0 or share == 0 or held_out_count(rows, share):
         return None
     few = "1 row is" if rows == 1 else f"{rows} rows are"
@@ -40,11 +40,11 @@ def held_out(
     """A mask of the held-out rows.
 
     Args:
-        groups: (rows,) content hash of each row, the same for all rows of a cluster of duplicates.
-        parts: (rows,) which file each row is from; every file gives its share.
-        share: of the rows, from 0 to 1.
+        groups: (rows,) content hash of each row, equal for all rows of a cluster of duplicates.
+        parts: (rows,) index of each row's file. Each file gives its share.
+        share: of the rows, 0 to 1.
 
-    A cluster that is larger than the room left stays in training, so slightly fewer rows may be held out.
+    A cluster that is larger than the rest of the quota stays in training, so fewer rows may be held out.
     """
     import numpy as np
 
@@ -67,16 +67,16 @@ def held_out(
 
 
 def _smallest(order: NDArray[np.uint64]) -> list[int]:
-    """The smallest different keys; many more than can be needed."""
+    """The smallest distinct keys in ascending order; more than can be needed."""
     import numpy as np
 
-    if len(order) > 4 * MOST:
-        order = np.partition(order, 4 * MOST)[: 4 * MOST]
+    if len(order) > 4 * MAX_HELD_OUT:
+        order = np.partition(order, 4 * MAX_HELD_OUT)[: 4 * MAX_HELD_OUT]
     return np.unique(order).tolist()
 
 
 def _quotas(parts: NDArray[np.uint16], count: int) -> dict[int, int]:
-    """`count` divided among the files in proportion to their rows, by largest remainders."""
+    """`count` divided among the files in proportion to their rows (largest remainder method)."""
     import numpy as np
 
     names, sizes = np.unique(parts, return_counts=True)

@@ -1,4 +1,4 @@
-"""The order in which examples are trained on."""
+"""The training order of examples."""
 
 from __future__ import annotations
 
@@ -21,21 +21,21 @@ def training_order(
     input_ids: NDArray[np.int32],
     trained: NDArray[np.uint8],
 ) -> NDArray[np.int64]:
-    """The training examples in order.
+    """The numbers of the training examples in training order.
 
     Args:
-        how: "shuffled" (by the seed), "as_given", "length" (short ones first) or "difficulty" (those of
-            frequent tokens first).
-        train: (examples to train on,) their numbers.
-        hashes, ends: (examples,) content hash of the row, and where the example's tokens end.
-        input_ids, trained: (tokens,).
+        how: "shuffled" (by the seed), "as_given", "length" (short examples first) or "difficulty" (examples
+            of frequent tokens first).
+        train: (training examples,) their numbers.
+        hashes, ends: (examples,) content hash of the row, and index after the example's last token.
+        input_ids, trained: (tokens,) of all examples.
     """
     import numpy as np
 
     if how == "as_given":
         return train
     if how == "shuffled":
-        # Examples of one row share its hash: their number keeps them apart.
+        # Examples of the same row have the same hash; their number makes the keys distinct.
         keys = keyed(hashes[train] ^ train.astype(np.uint64), seed, "order")
     elif how == "length":
         keys = np.diff(ends, prepend=0)[train]
@@ -47,10 +47,10 @@ def training_order(
 def difficulty(
     ends: NDArray[np.int64], input_ids: NDArray[Any], trained: NDArray[Any]
 ) -> NDArray[np.float64]:
-    """How rare an example's trained tokens are: their mean surprisal, -log2 p, in this data.
+    """The mean surprisal, -log2 p in bits, of each example's trained tokens: (examples,).
 
-    A unigram measure: it needs no model, and ranks jargon and names above plain words, as word rarity does
-    for curricula of translation (Platanios et al., 2019).
+    p is the frequency of the token in this data (a unigram model), as word rarity in curricula for
+    translation (Platanios et al., 2019). Technical terms and names rank above frequent words.
     """
     import numpy as np
 
@@ -59,7 +59,7 @@ def difficulty(
     result = np.zeros(len(ends))
     start = 0
     for index, end in enumerate(ends.tolist()):
-        learnt = input_ids[start:end][trained[start:end].astype(bool)]
-        result[index] = surprisal[learnt].mean() if len(learnt) else 0.0
+        tokens = input_ids[start:end][trained[start:end].astype(bool)]
+        result[index] = surprisal[tokens].mean() if len(tokens) else 0.0
         start = end
     return result

@@ -1,6 +1,6 @@
-"""Which rows are trained on, which are held out, and why others are not; told after reading each row once.
+"""Selects the rows to train on and the held-out rows, and records why others are dropped, in one pass.
 
-Memory: 26 bytes a row (a content hash, a file's number, a reason, a cluster).
+Memory: 26 bytes per row (content hash, index of its file, reason, cluster).
 """
 
 from __future__ import annotations
@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from ...config.specs import DataGroup
-from ..cleaning.exact_duplicates import keyed, row_hash
+from ..cleaning.exact_duplicates import first_of_each, keyed, row_hash
 from ..cleaning.near_duplicates import NearDuplicates
 from ..findings import KINDS, LEFT_OUT_ONLY, Findings, refuse_bad_rows
 from ..formats.reading import Read
@@ -22,19 +22,19 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
 REASONS = ("used", *KINDS, *LEFT_OUT_ONLY)
-"""A row's reason is an index into this; 0 is none."""
+"""The reason of a row is an index into this; 0: the row is used."""
 
 
 @dataclass
 class Selection:
-    """What becomes of each row.
+    """The decision for each row.
 
     Args:
-        reasons: (rows,) index into `REASONS` of why a row is left out; 0 for the rows that are used.
+        reasons: (rows,) index into `REASONS`; 0 for used rows.
         held_out: (rows,) whether a used row is held out.
-        hashes: (rows,) content hash; 0 for rows that cannot be used.
-        findings: what was found, errors and left-out rows.
-        notes: e.g. why nothing is held out.
+        hashes: (rows,) content hash; 0 for unusable rows.
+        findings: of unusable and dropped rows.
+        notes: for the user, e.g. why no rows are held out.
     """
 
     reasons: NDArray[np.uint8]
@@ -44,19 +44,19 @@ class Selection:
     notes: list[str]
 
     def reason(self, number: int) -> str | None:
-        """Why a row is left out; None if it is used."""
+        """Why a row is dropped; None if it is used."""
         index = int(self.reasons[number]) if number < len(self.reasons) else REASONS.index("parse")
         return REASONS[index] if index else None
 
 
 def select(rows: Iterable[Read], data: DataGroup, seed: int) -> Selection:
-    """Reads every row once and decides.
+    """Reads every row once and selects.
 
     Args:
-        rows: as they are trained on.
+        rows: after the transforms.
 
     Raises:
-        DatasetError: rows are bad and the settings do not say to skip them, or none is left.
+        DatasetError: rows are unusable and `on_bad_rows` is "refuse", or no row is left.
     """
     import numpy as np
 
@@ -68,9 +68,11 @@ def select(rows: Iterable[Read], data: DataGroup, seed: int) -> Selection:
         refuse_bad_rows(survey.findings, len(survey.reasons), len(survey.reasons) - errors, data.on_bad_rows)
         reasons = np.frombuffer(survey.reasons, np.uint8).copy()
         hashes, parts = np.array(survey.hashes, np.uint64), np.array(survey.parts, np.uint16)
+        # The split needs clusters even without `dedupe`: near duplicates stay on one side.
         clusters = index.clusters(len(reasons)) if bad < len(reasons) else np.arange(len(reasons))
     groups = hashes[clusters]
-    _leave_out_duplicates(data.dedupe, reasons, hashes, groups)
+    # Duplicates before the sample, so that the sample has `samples` rows; the split last, of used rows only.
+    _drop_duplicates(data.dedupe, reasons, hashes, groups)
     _sample(data.samples, reasons, hashes, seed)
     used = reasons == 0
     chosen = np.zeros(len(reasons), bool)
@@ -80,7 +82,7 @@ def select(rows: Iterable[Read], data: DataGroup, seed: int) -> Selection:
 
 
 class Survey:
-    """What is written down of each row."""
+    """The columns that the selection needs, collected row by row."""
 
     def __init__(self) -> None:
         self.reasons = bytearray()
@@ -89,25 +91,26 @@ class Survey:
         self.findings = Findings()
 
     def read(self, rows: Iterable[Read], index: NearDuplicates) -> None:
+        """Adds all rows, usable ones also to the index."""
         for read in rows:
             self.parts.append(read.part)
             if read.row is None:
-                self._leave_out(read, read.kind or "parse")
+                self._drop(read, read.kind or "parse")
                 continue
             self.reasons.append(0)
             self.hashes.append(row_hash(read.row))
             index.add(read.number, read.row)
 
-    def _leave_out(self, read: Read, kind: str) -> None:
+    def _drop(self, read: Read, kind: str) -> None:
         self.reasons.append(REASONS.index(kind))
         self.hashes.append(0)
         self.findings.add(kind, read.place, read.reason)
 
 
-def _leave_out_duplicates(
+def _drop_duplicates(
     dedupe: str, reasons: NDArray[np.uint8], hashes: NDArray[np.uint64], groups: NDArray[np.uint64]
 ) -> None:
-    """Keeps the first row of each content, and with "near" the first of each cluster."""
+    """Keeps the first of equal rows and, with "near", the first row of each cluster."""
     if dedupe == "off":
         return
     _keep_first(reasons, hashes, "exact_duplicate")
@@ -119,9 +122,7 @@ def _keep_first(reasons: NDArray[np.uint8], keys: NDArray[np.uint64], kind: str)
     import numpy as np
 
     used = np.flatnonzero(reasons == 0)
-    _, first = np.unique(keys[used], return_index=True)
-    repeated = np.ones(len(used), bool)
-    repeated[first] = False
+    repeated = first_of_each(keys[used]) != np.arange(len(used))
     reasons[used[repeated]] = REASONS.index(kind)
 
 
@@ -131,5 +132,6 @@ def _sample(count: int | None, reasons: NDArray[np.uint8], hashes: NDArray[np.ui
     used = np.flatnonzero(reasons == 0)
     if count is None or count >= len(used):
         return
+    # By content and not by position, so that appended rows hardly change the sample.
     order = np.argsort(keyed(hashes[used], seed, "samples"), kind="stable")
     reasons[used[order[count:]]] = REASONS.index("not_sampled")

@@ -1,10 +1,10 @@
 """From a row to `input_ids` and `labels`.
 
-Which characters are trained is decided in `turn_spans`; here it is carried to tokens by their offsets. The
-rule at the borders: a token carries loss only if all its characters lie in a trained span. A token that
-straddles the beginning of a turn (its first characters belong to the prompt) is not trained, since the model,
-given that prompt, can never write it. The end of a turn is a control token, which no other token can
-straddle; white space that it swallows behind it does not count.
+`turn_spans` decides which characters are trained; this module maps them to tokens by their offsets. A token
+carries loss only if all its characters are in a trained span. A token across the start of a turn (its first
+characters belong to the prompt) is not trained: after that prompt the model can never generate it. A turn
+ends with a control token, which is always a token of its own; white space after it that the tokenizer counts
+as part of it is ignored.
 """
 
 from __future__ import annotations
@@ -23,19 +23,19 @@ from ..formats.messages import Completion, Conversation, Message, Preference, Re
 from ..readers.rows import RowError
 from .example import Example, MaskedTokens
 from .fast_tokenizer import FastTokenizer, fast_tokenizer
-from .token_offsets import OwnTokenizer, Tokenised
+from .token_offsets import ModelTokenizer, Tokenised
 
-WORTH_A_FASTER_ONE = 2**22
-"""Characters to tokenise from which on a faster tokenizer, which takes half a second to make, is worth it."""
+FAST_FROM_CHARACTERS = 2**22
+"""Characters of text from which the fast tokenizer is used. It takes half a second to build."""
 
 
 class Rendered(NamedTuple):
     """A row as text, before it is tokenised.
 
     Args:
-        spans: the trained characters; None for all.
-        kinds: findings met while rendering.
-        document: plain text, which may become several examples, and begins and ends as the tokenizer says.
+        spans: the trained characters; None: all.
+        kinds: kinds of findings from rendering.
+        document: plain text. It may become several examples, and gets the tokenizer's start and end tokens.
     """
 
     text: str
@@ -45,11 +45,11 @@ class Rendered(NamedTuple):
 
 
 class Encoded(NamedTuple):
-    """A row's examples and what was met on the way.
+    """A row's examples and the findings from encoding it.
 
     Args:
-        parts: its examples; a long document gives several, so that nothing of it is lost.
-        length: tokens of the whole row, before any cut.
+        parts: its examples. A long document gives several, so that no token is lost.
+        length: tokens of the whole row, before truncation.
         trained: tokens that carry loss, in all examples.
     """
 
@@ -65,11 +65,12 @@ class Encoded(NamedTuple):
 
     @property
     def examples(self) -> list[Example]:
+        """The examples with labels."""
         return [part.example() for part in self.parts]
 
 
 class Encoder:
-    """Turns rows into examples with one tokenizer and one set of settings.
+    """Encodes rows as examples, with one tokenizer and one set of settings.
 
     Args:
         tokenizer: a transformers tokenizer with offsets (a "fast" one).
@@ -92,12 +93,12 @@ class Encoder:
         self._characters = 0
 
     @cached_property
-    def _own(self) -> OwnTokenizer:
-        return OwnTokenizer(self._tokenizer.backend_tokenizer)
+    def _model_tokenizer(self) -> ModelTokenizer:
+        return ModelTokenizer(self._tokenizer.backend_tokenizer)
 
     @cached_property
     def _prefix(self) -> list[int]:
-        """The tokens that the tokenizer puts before every plain text, e.g. a beginning-of-text token."""
+        """The tokens that the tokenizer adds before every plain text, e.g. a beginning-of-text token."""
         plain: list[int] = self._tokenizer("a", add_special_tokens=False)["input_ids"]
         full: list[int] = self._tokenizer("a", add_special_tokens=True)["input_ids"]
         at = next((index for index in range(len(full)) if full[index : index + len(plain)] == plain), 0)
@@ -114,7 +115,7 @@ class Encoder:
 
     @cached_property
     def finder(self) -> TurnFinder:
-        """Finds the assistant's turns.
+        """Finds the assistant turns.
 
         Raises:
             ChatTemplateError: the model has no chat template, or one that allows no exact mask.
@@ -123,7 +124,7 @@ class Encoder:
 
     @property
     def added_tokens(self) -> frozenset[str]:
-        """The tokens that stand in the tokenizer beside its vocabulary, control tokens among them."""
+        """The tokens added to the tokenizer's vocabulary, control tokens included."""
         return frozenset(token.content for token in self._tokenizer.added_tokens_decoder.values())
 
     @property
@@ -131,7 +132,7 @@ class Encoder:
         return str(self._tokenizer.chat_template or "")
 
     def fingerprint(self) -> str:
-        """A hash of all of the tokenizer that its examples depend on."""
+        """A hash of everything in the tokenizer that affects examples."""
         parts = (
             self._tokenizer.backend_tokenizer.to_str(),
             self.template_source,
@@ -140,10 +141,10 @@ class Encoder:
         return hashlib.sha256("\0".join(parts).encode()).hexdigest()
 
     def render(self, row: Recognised) -> Rendered:
-        """The row as text, with its trained characters.
+        """Renders a row as text, with its trained characters.
 
         Raises:
-            RowError: the chat template refuses the row, or does not let its turns be told exactly.
+            RowError: the chat template refuses the row, or the exact characters of its turns are unknown.
             ChatTemplateError: the template allows no exact mask for any row.
         """
         if isinstance(row, Preference):
@@ -157,60 +158,66 @@ class Encoder:
         return self._render_chat(row)
 
     def _render_chat(self, row: Conversation | Completion) -> Rendered:
-        messages, tools, silent = as_messages(row), None, frozenset[int]()
+        messages, tools, untrained = as_messages(row), None, frozenset[int]()
         if isinstance(row, Conversation):
-            tools, silent = row.tools, row.silent
+            tools, untrained = row.tools, row.untrained
         if self._data.merge_system:
-            messages, silent = merge_system(messages, silent)
+            messages, untrained = merge_system(messages, untrained)
         if self._data.train_on == "all":
             text, spans = self.template.render(messages, tools), None
         else:
-            text, spans = self.finder.spans(messages, tools, self._turns(messages, silent))
+            text, spans = self.finder.spans(messages, tools, self._turns(messages, untrained))
         return Rendered(text, spans, ("system_lost",) if _loses_system(messages, text) else ())
 
-    def _turns(self, messages: Sequence[Message], silent: frozenset[int]) -> list[int]:
+    def _turns(self, messages: Sequence[Message], untrained: frozenset[int]) -> list[int]:
         turns = [
             index
             for index, message in enumerate(messages)
-            if message["role"] == "assistant" and index not in silent
+            if message["role"] == "assistant" and index not in untrained
         ]
         return turns[-1:] if self._data.train_on == "last" else turns
 
     def expect(self, characters: int) -> None:
-        """Tells how much will be tokenised: for much text, a faster tokenizer is made beside other work."""
-        if characters >= WORTH_A_FASTER_ONE and self._fast is None:
+        """Announces how many characters follow; for many, starts to build the fast tokenizer in a thread."""
+        if characters >= FAST_FROM_CHARACTERS and self._fast is None:
             thread = ThreadPoolExecutor(1, "fast-tokenizer")
             self._fast = thread.submit(fast_tokenizer, self._tokenizer.backend_tokenizer)
             thread.shutdown(wait=False)
 
     def tokenise(self, rows: Sequence[Rendered]) -> list[Encoded]:
-        """The rows as examples.
+        """Tokenises rendered rows.
 
         Raises:
-            ChatTemplateError: an end-of-turn token is not where the template put it.
+            ChatTemplateError: the end of a turn is not tokenised as a control token.
         """
         texts = [row.text for row in rows]
-        borders = [[border for span in row.spans or () for border in (span.start, span.end)] for row in rows]
-        found = self._tokenised(texts, borders)
+        char_offsets = [
+            [offset for span in row.spans or () for offset in (span.start, span.end)] for row in rows
+        ]
+        found = self._tokenised(texts, char_offsets)
         return [self._encoded(row, one) for row, one in zip(rows, found, strict=True)]
 
-    def _tokenised(self, texts: Sequence[str], borders: Sequence[Sequence[int]]) -> list[Tokenised]:
+    def _tokenised(self, texts: Sequence[str], char_offsets: Sequence[Sequence[int]]) -> list[Tokenised]:
         self._characters += sum(map(len, texts))
-        self.expect(self._characters // 4)  # where so much has come, as much may follow
+        self.expect(
+            self._characters // 4
+        )  # a stream of unknown size: much text so far means that more is likely
         fast = self._fast.result() if self._fast else None
         found: list[Tokenised | None] = [None] * len(texts)
         if fast:
-            found = fast.tokenise(texts, borders)
+            found = fast.tokenise(texts, char_offsets)
         left = [number for number, one in enumerate(found) if one is None]
         if left:
-            own = self._own.tokenise([texts[number] for number in left], [borders[number] for number in left])
+            own = self._model_tokenizer.tokenise(
+                [texts[number] for number in left], [char_offsets[number] for number in left]
+            )
             for number, one in zip(left, own, strict=True):
                 found[number] = one
         return [one for one in found if one is not None]
 
     def character_of_token(self, text: str, number: int) -> int:
-        """Where a text's token number `number`, counted from 0, begins."""
-        return self._own.character_of_token(text, number)
+        """The first character of token `number` of a text, counted from 0."""
+        return self._model_tokenizer.character_of_token(text, number)
 
     def _encoded(self, row: Rendered, found: Tokenised) -> Encoded:
         whole = MaskedTokens(found.ids, self._trained(row, found))
@@ -225,19 +232,19 @@ class Encoder:
         return Encoded(parts, length, trained, kinds if trained else (*row.kinds, "nothing_to_learn"))
 
     def _trained(self, row: Rendered, found: Tokenised) -> list[tuple[int, int]]:
-        """The tokens that lie in each trained span."""
+        """The range of tokens in each trained span."""
         if row.spans is None:
             return [(0, len(found.ids))]
-        ranges = [*zip(found.borders[::2], found.borders[1::2], strict=True)]
+        ranges = [*zip(found.token_offsets[::2], found.token_offsets[1::2], strict=True)]
         if not row.document and any(int(found.ids[end - 1]) not in self._added for _, end in ranges):
             raise ChatTemplateError(
-                "The tokenizer does not keep the end of a turn as one token: the loss mask cannot be exact.",
+                "The tokenizer splits the end-of-turn token, so the loss mask cannot be exact.",
                 hint=ANOTHER_TEMPLATE,
             )
         return ranges
 
     def _as_document(self, tokens: MaskedTokens) -> MaskedTokens:
-        """With the tokens that stand before and behind every plain text; the last one is learnt."""
+        """The tokens with the tokenizer's start and end tokens. The end token is trained."""
         import numpy as np
 
         end: list[int] = [] if self._tokenizer.eos_token_id is None else [self._tokenizer.eos_token_id]
@@ -248,18 +255,18 @@ class Encoder:
 
 
 def encode(row: Recognised, tokenizer: Any, data: DataGroup | None = None) -> Encoded:
-    """One row as examples; see `Encoder` for many."""
+    """Encodes one row; use `Encoder` for many."""
     encoder = Encoder(tokenizer, data or DataGroup())
     return encoder.tokenise([encoder.render(row)])[0]
 
 
-def merge_system(messages: list[Message], silent: frozenset[int]) -> tuple[list[Message], frozenset[int]]:
-    """The messages with a leading system message put before the first user's text."""
+def merge_system(messages: list[Message], untrained: frozenset[int]) -> tuple[list[Message], frozenset[int]]:
+    """The messages with a leading system message merged into the first user message."""
     if len(messages) < 2 or messages[0]["role"] != "system" or messages[1]["role"] != "user":
-        return messages, silent
+        return messages, untrained
     system, first, *rest = messages
     merged = f"{system['content']}\n\n{first['content']}" if system["content"].strip() else first["content"]
-    return [{**first, "content": merged}, *rest], frozenset(index - 1 for index in silent)
+    return [{**first, "content": merged}, *rest], frozenset(index - 1 for index in untrained)
 
 
 def _loses_system(messages: Sequence[Message], text: str) -> bool:

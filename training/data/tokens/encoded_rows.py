@@ -1,9 +1,8 @@
-"""Rows become examples while they are read, before it is known which of them will be used.
+"""Encodes rows while they are read, before the selection of rows is known.
 
-Which rows repeat others and which are held out is known only after the last of them. To read and recognise
-every row once and not twice, each is rendered and tokenised at its turn: the tokens go to the store, and what
-became of the row is told again once all is known. Tokenisers work without
-Python's lock, so that rows are read and rendered meanwhile.
+Duplicates and held-out rows are known only after the last row. So that each row is read and recognised only
+once, it is rendered and tokenised immediately: its tokens go to the store, and its result to the row log.
+Tokenisation runs in a second thread. Tokenizers release Python's GIL, so reading and rendering continue.
 """
 
 from __future__ import annotations
@@ -18,30 +17,30 @@ from ..formats.reading import Read
 from ..readers.rows import RowError
 from .encode import Encoded, Encoder, Rendered
 from .example import MaskedTokens
-from .row_log import Outcome, Outcomes
+from .row_log import LoggedRow, RowLog
 from .token_store import StoreWriter
 
 ROWS_AT_ONCE, CHARACTERS_AT_ONCE = 256, 2**19
-"""A batch is tokenised when it has either."""
+"""Limits of a batch. It is tokenised when it reaches either of them."""
 
 BATCHES_AHEAD = 24
-"""Batches that wait to be tokenised, 12 million characters at most: a faster tokenizer is made meanwhile."""
+"""Limit of batches that wait, 12 million characters at most. They wait while the fast tokenizer is built."""
 
 
 Batch = list[tuple[Read, Rendered | RowError | None]]
-"""Rows with their texts, or with what the chat template has against them."""
+"""Rows with their rendered text, or with the reason why there is none."""
 
 
 class EncodedRows:
-    """Encodes rows into a store. Use as a context; `through` or `add`, then `finish`; then see `outcomes`.
+    """Encodes rows into a store. Use as a context: `through` or `add`, then `finish`, then read `row_log`.
 
-    Memory: the batches that wait, and 8 bytes an example.
+    Memory: the waiting batches, and 8 bytes per example.
     """
 
     def __init__(self, encoder: Encoder, store: StoreWriter) -> None:
         self._encoder, self._store = encoder, store
         self.row_of_example = array("q")
-        self.outcomes = Outcomes()
+        self.row_log = RowLog()
         self._thread = ThreadPoolExecutor(1, "tokenise")
         self._rows: Batch = []
         self._texts: list[Rendered] = []
@@ -54,16 +53,16 @@ class EncodedRows:
 
     def __exit__(self, *error: object) -> None:
         self._thread.shutdown(cancel_futures=True)
-        self.outcomes.__exit__()
+        self.row_log.__exit__()
 
     def through(self, reads: Iterable[Read]) -> Iterator[Read]:
-        """The rows, each encoded as it passes."""
+        """Yields the rows unchanged and encodes each of them."""
         for read in reads:
             self.add(read)
             yield read
 
     def add(self, read: Read) -> None:
-        """Encodes a row, or remembers why it cannot be used."""
+        """Encodes a row, or logs why it is unusable."""
         rendered = self._rendered(read)
         self._rows.append((read, rendered))
         if isinstance(rendered, Rendered):
@@ -73,11 +72,11 @@ class EncodedRows:
             self._send()
 
     def finish(self) -> None:
-        """Waits for the rows that are still being tokenised.
+        """Waits until all rows are tokenised.
 
         Raises:
-            ChatTemplateError: the chat template allows no exact loss mask. Not raised earlier, so that bad
-                rows, which come to light until the end of the data, are told first.
+            ChatTemplateError: the chat template allows no exact loss mask. It is raised only here, so that
+                bad rows anywhere in the data are reported first.
         """
         self._send()
         while self._running:
@@ -99,6 +98,7 @@ class EncodedRows:
     def _send(self) -> None:
         self._running.append((self._rows, self._thread.submit(self._encoder.tokenise, self._texts)))
         self._rows, self._texts, self._characters = [], [], 0
+        # From the front only: the store and the log need the order of the data.
         while self._running and (self._running[0][1].done() or len(self._running) > BATCHES_AHEAD):
             self._take()
 
@@ -109,29 +109,29 @@ class EncodedRows:
         except ChatTemplateError as error:
             self._failure = self._failure or error
             return
-        outcomes: list[Outcome] = []
+        logged: list[LoggedRow] = []
         parts: list[MaskedTokens] = []
         for read, rendered in rows:
             one = next(encoded) if isinstance(rendered, Rendered) else None
             if one is None:
-                outcomes.append(_refused(read, rendered))
+                logged.append(_refused(read, rendered))
             elif not one.trained:
-                nothing = Outcome(read.number, read.part, read.place, "nothing_to_learn")
-                outcomes.append(nothing._replace(tokens=one.length))
+                nothing = LoggedRow(read.number, read.part, read.place, "nothing_to_learn")
+                logged.append(nothing._replace(tokens=one.length))
             else:
                 parts += one.parts
                 self.row_of_example.extend([read.number] * len(one.parts))
-                outcomes.append(_used(read, one))
+                logged.append(_used(read, one))
         self._store.add(parts)
-        self.outcomes.add(outcomes)
+        self.row_log.add(logged)
 
 
-def _used(read: Read, one: Encoded) -> Outcome:
+def _used(read: Read, one: Encoded) -> LoggedRow:
     counts = len(one.parts), one.kept, one.trained
-    return Outcome(read.number, read.part, read.place, None, "", one.kinds, *counts)
+    return LoggedRow(read.number, read.part, read.place, None, "", one.kinds, *counts)
 
 
-def _refused(read: Read, error: Rendered | RowError | None) -> Outcome:
+def _refused(read: Read, error: Rendered | RowError | None) -> LoggedRow:
     if isinstance(error, RowError):
-        return Outcome(read.number, read.part, read.place, error.kind, error.reason)
-    return Outcome(read.number, read.part, read.place, read.kind or "parse", read.reason)
+        return LoggedRow(read.number, read.part, read.place, error.kind, error.reason)
+    return LoggedRow(read.number, read.part, read.place, read.kind or "parse", read.reason)

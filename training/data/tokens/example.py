@@ -1,4 +1,4 @@
-"""One training example, as the data layer makes it and every engine takes it."""
+"""One training example: the interface between data and the engines."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ IGNORED = -100
 
 
 class Example(NamedTuple):
-    """One sequence to train on; `labels[i]` is `input_ids[i]`, or -100 where no loss is taken."""
+    """One sequence to train on. `labels[i]` is `input_ids[i]`, or -100 if the token carries no loss."""
 
     input_ids: list[int]
     labels: list[int]
@@ -24,7 +24,7 @@ class MaskedTokens(NamedTuple):
 
     Args:
         input_ids: (tokens,)
-        trained: first and last (exclusive) of the tokens that carry loss, range by range.
+        trained: the ranges of tokens that carry loss: first and last (exclusive) of each.
     """
 
     input_ids: NDArray[np.int32]
@@ -32,10 +32,11 @@ class MaskedTokens(NamedTuple):
 
     @property
     def trained_tokens(self) -> int:
-        """How many tokens carry loss."""
+        """Number of tokens that carry loss."""
         return sum(end - start for start, end in self.trained)
 
     def example(self) -> Example:
+        """The same example with labels."""
         ids: list[int] = self.input_ids.tolist()
         labels = [IGNORED] * len(ids)
         for start, end in self.trained:

@@ -1,10 +1,10 @@
-"""The same tokens several times as fast, by `fastokens`, where that can be shown.
+"""Tokenises several times faster with `fastokens`, where its tokens are verified to be the same.
 
-It tells no offsets. In a byte-level vocabulary they are not needed: every token stands for certain bytes, so
-a token begins where the bytes of those before it end. This is not assumed: the bytes of a text's tokens, one
-after the other, are compared with the text. Where they are not the same (a normaliser has changed the text,
-a token swallowed white space, the vocabulary is not of bytes), the text is left to the model's own tokenizer.
-So are texts with the characters of `DOUBTFUL`, and everything, if the two differ in one of the `SAMPLES`.
+`fastokens` returns no offsets. A byte-level vocabulary needs none: each token stands for fixed bytes, so a
+token begins where the bytes of the tokens before it end. This is verified for each text: the bytes of its
+tokens, joined, must equal the text. If they differ (a normaliser changed the text, a token includes white
+space, the vocabulary is not byte-level), the model's own tokenizer handles the text. It also handles texts
+with characters of `AMBIGUOUS`, and all texts if the two tokenizers differ on any of the `SAMPLES`.
 """
 
 from __future__ import annotations
@@ -21,9 +21,9 @@ if TYPE_CHECKING:
     import numpy as np
     from numpy.typing import NDArray
 
-DOUBTFUL = re.compile("[\u017f\u180e]")
-"""The long s, a letter s wherever case is ignored, and a space of Mongolian that lately is none: regular
-expression engines differ about them."""
+AMBIGUOUS = re.compile("[\u017f\u180e]")
+"""The long s (equal to s if case is ignored) and the Mongolian vowel separator (white space only in older
+Unicode). Regular expression engines treat them differently."""
 
 SAMPLES = (
     "The quick brown fox isn't THERE'S, we'll see: 1234567 + 89.5 = x_1;  two  spaces,\ttabs\r\n\nlines. ",
@@ -36,66 +36,68 @@ SAMPLES = (
     " ",
     "\n",
 )
-"""On which other tokenizers were seen to differ, or easily might."""
+"""Texts on which tokenizers differ, or are likely to."""
 
 NO_BYTE, NO_LETTER = 0xFF, "\uffff"
-"""A byte that no text holds, and a letter that stands for none."""
+"""A byte that never occurs in UTF-8, and a character that encodes no byte."""
 
 
 class FastTokenizer:
-    """See above; made by `fast_tokenizer`.
+    """See the module; made by `fast_tokenizer`.
 
     Args:
         fast: a `fastokens.Tokenizer`.
-        spelt: the bytes of all tokens, one after the other: (bytes,)
-        lengths: how many each has: (tokens,)
+        token_bytes: (bytes,) the bytes of all tokens of the vocabulary, joined.
+        lengths: (vocabulary,) number of bytes of each token.
     """
 
-    def __init__(self, fast: Any, spelt: NDArray[np.uint8], lengths: NDArray[np.int32]) -> None:
+    def __init__(self, fast: Any, token_bytes: NDArray[np.uint8], lengths: NDArray[np.int32]) -> None:
         import numpy as np
 
         self._fast = fast
-        self._bytes, self._lengths = spelt, lengths
+        self._bytes, self._lengths = token_bytes, lengths
         self._places = np.cumsum(lengths, dtype=np.int32) - lengths
 
-    def tokenise(self, texts: Sequence[str], borders: Sequence[Sequence[int]]) -> list[Tokenised | None]:
-        """The texts' tokens, as `OwnTokenizer.tokenise` gives them; None for a text that is left to it."""
+    def tokenise(self, texts: Sequence[str], char_offsets: Sequence[Sequence[int]]) -> list[Tokenised | None]:
+        """Tokenises like `ModelTokenizer.tokenise`; None for a text that needs the model's own tokenizer."""
         import numpy as np
 
-        chosen = [n for n, text in enumerate(texts) if text and (text.isascii() or not DOUBTFUL.search(text))]
+        chosen = [
+            n for n, text in enumerate(texts) if text and (text.isascii() or not AMBIGUOUS.search(text))
+        ]
         result: list[Tokenised | None] = [None] * len(texts)
         if not chosen:
             return result
         try:
             ids, edges = self._ids([texts[number] for number in chosen])
-        except ValueError:  # a run of millions of spaces is too much for its regular expressions
+        except ValueError:  # its regular expressions fail on runs of millions of spaces
             return result
         data = [texts[number].encode() for number in chosen]
-        starts, shown = self._spelt(ids)
-        first = np.append(starts, len(shown))[edges].tolist()  # (chosen + 1,) bytes before each text
-        same = _same(data, shown, first)
+        starts, decoded = self._decode(ids)
+        first = np.append(starts, len(decoded))[edges].tolist()  # (chosen + 1,) bytes before each text
+        same = _same(data, decoded, first)
         asked = [
-            first[n] + _bytes_before(texts[number], len(data[n]), border)
+            first[n] + _bytes_before(texts[number], len(data[n]), offset)
             for n, number in enumerate(chosen)
-            for border in borders[number]
+            for offset in char_offsets[number]
         ]
         found = iter(np.searchsorted(starts, np.array(asked, np.int32)).tolist())
         ends: list[int] = edges.tolist()
         for n, number in enumerate(chosen):
-            at = [next(found) - ends[n] for _ in borders[number]]
+            at = [next(found) - ends[n] for _ in char_offsets[number]]
             if same[n]:
                 result[number] = Tokenised(ids[ends[n] : ends[n + 1]], at)
         return result
 
     def _ids(self, texts: list[str]) -> tuple[NDArray[np.int32], NDArray[np.int64]]:
-        """All tokens, text after text, and where each text's begin and end: (tokens,) and (texts + 1,)."""
+        """The tokens of all texts, joined, and the edges of each text: (tokens,) and (texts + 1,)."""
         import numpy as np
 
         ids, edges = self._fast.encode_batch_flat(texts, add_special_tokens=False)
         return np.frombuffer(ids, np.int32), np.frombuffer(edges, np.int64)
 
-    def _spelt(self, ids: NDArray[np.int32]) -> tuple[NDArray[np.int32], bytes]:
-        """Where each token's bytes begin, and all bytes."""
+    def _decode(self, ids: NDArray[np.int32]) -> tuple[NDArray[np.int32], bytes]:
+        """Index of the first byte of each token, (tokens,), and the bytes of all tokens."""
         import numpy as np
 
         lengths = self._lengths[ids]
@@ -106,27 +108,28 @@ class FastTokenizer:
         return starts, self._bytes[index].tobytes()
 
 
-def _same(data: list[bytes], shown: bytes, first: list[int]) -> list[bool]:
-    """Which texts are what their tokens spell."""
-    if b"".join(data) == shown and first[1:-1] == [*accumulate(map(len, data))][:-1]:
+def _same(data: list[bytes], decoded: bytes, first: list[int]) -> list[bool]:
+    """For each text whether the bytes of its tokens equal it."""
+    # Usually all texts are equal: one comparison then replaces one per text.
+    if b"".join(data) == decoded and first[1:-1] == [*accumulate(map(len, data))][:-1]:
         return [True] * len(data)
-    return [shown[start:end] == text for text, start, end in zip(data, first, first[1:], strict=False)]
+    return [decoded[start:end] == text for text, start, end in zip(data, first, first[1:], strict=False)]
 
 
 def _bytes_before(text: str, size: int, character: int) -> int:
-    """The bytes of a text of `size` bytes before one of its characters."""
+    """Number of bytes before a character of a text that has `size` bytes."""
     return min(character, size) if len(text) == size else len(text[:character].encode())
 
 
 def fast_tokenizer(backend: Any) -> FastTokenizer | None:
-    """The fast one of a `tokenizers.Tokenizer`; None if it is not seen to give the same tokens."""
+    """The fast version of a `tokenizers.Tokenizer`; None unless it gives the same tokens for `SAMPLES`."""
     if find_spec("fastokens") is None:
         return None
     import fastokens
 
     try:
         fast = fastokens.Tokenizer.from_json_str(backend.to_str())
-    except ValueError:  # of a kind that it does not know
+    except ValueError:  # a tokenizer type that fastokens does not support
         return None
     fast.no_truncation()
     fast.no_padding()
@@ -138,10 +141,10 @@ def fast_tokenizer(backend: Any) -> FastTokenizer | None:
 
 
 def _bytes_of_tokens(backend: Any) -> tuple[NDArray[np.uint8], NDArray[np.int32]]:
-    """The bytes that each token is said to stand for, token after token, and how many each has.
+    """The bytes of all tokens, joined, and the number of bytes of each: (bytes,) and (vocabulary,).
 
-    Vocabularies write bytes as letters: visible ones as themselves, the others as those from U+0100 on, as
-    GPT-2's does (Radford et al., 2019). Added tokens are written as they are.
+    Byte-level vocabularies write bytes as letters, as GPT-2 does (Radford et al., 2019): printable bytes as
+    themselves, the others as U+0100 and following. Added tokens are written as plain text.
     """
     import numpy as np
 

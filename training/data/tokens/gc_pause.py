@@ -1,4 +1,4 @@
-"""Python's garbage collector, told to look less often while millions of objects are made."""
+"""Fewer runs of Python's garbage collector while millions of objects are made."""
 
 from __future__ import annotations
 
@@ -6,20 +6,20 @@ import gc
 from collections.abc import Generator
 from contextlib import contextmanager
 
-OBJECTS = 50_000
-"""Objects made between two looks at the young ones. By default it is 700 (2,000 since Python 3.14)."""
+THRESHOLD = 50_000
+"""New objects before a collection of the youngest generation. Python's default: 700 (2,000 since 3.14)."""
 
 
 @contextmanager
-def rare_collections() -> Generator[None]:
-    """In here, what already lives is not looked at, and what is new less often.
+def gc_pause() -> Generator[None]:
+    """Context in which existing objects are not collected, and new ones are collected less often.
 
-    Rows are many small objects that live for a moment, without cycles. Each full collection looks at all that
-    the process has imported as well, which took a sixth of the time of preparing data.
+    Rows are many small, short-lived objects without cycles. A full collection also visits everything that the
+    process has imported. Without this, collections took a sixth of the time of preparing data.
     """
     before = gc.get_threshold()
     gc.freeze()
-    gc.set_threshold(OBJECTS, *before[1:])
+    gc.set_threshold(THRESHOLD, *before[1:])
     try:
         yield
     finally:

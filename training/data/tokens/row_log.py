@@ -1,7 +1,7 @@
-"""What became of each row, kept in temporary files until it is known which rows are used.
+"""A log with one entry per row, in temporary files, for use once the selection of rows is known.
 
-Of most rows there are only numbers to tell, so that all of them can be counted at once; of the others (they
-cannot be used, or deserve a warning) there is more.
+Clean rows (with examples, without warnings) are most of them. Only numbers are stored for these, so they can
+be counted as arrays. Flagged rows (unusable or with a warning) are stored whole.
 """
 
 from __future__ import annotations
@@ -20,17 +20,17 @@ if TYPE_CHECKING:
 NUMBERS_AT_ONCE = 2**16
 
 
-class Outcome(NamedTuple):
-    """What became of a row.
+class LoggedRow(NamedTuple):
+    """The result of encoding a row.
 
     Args:
-        number: its place among all rows, counted from 0.
-        part: the index of its file in the source.
-        kind, reason: why it cannot be used; None if it has examples.
-        warnings: kinds of findings of a row that can be used.
-        examples: how many were made of it.
-        tokens, trained: of all its examples, and those that carry loss; of a row with nothing to learn, its
-            whole length.
+        number: index among all rows, from 0.
+        part: index of its file in the source.
+        kind, reason: why the row is unusable; None if it has examples.
+        warnings: kinds of findings of a usable row.
+        examples: number of its examples.
+        tokens, trained: tokens of all its examples, and those of them that carry loss. For a row without
+            trained tokens, `tokens` is the length of the whole row.
     """
 
     number: int
@@ -44,8 +44,8 @@ class Outcome(NamedTuple):
     trained: int = 0
 
 
-class Ordinary(NamedTuple):
-    """Rows with examples and without warnings: (rows,) each."""
+class CleanRows(NamedTuple):
+    """Rows with examples and without warnings, as columns: (rows,) each. `places` are line or row numbers."""
 
     numbers: NDArray[np.int64]
     parts: NDArray[np.int64]
@@ -55,53 +55,53 @@ class Ordinary(NamedTuple):
     trained: NDArray[np.int64]
 
 
-class Outcomes:
-    """The outcomes of all rows, added in the data's order. Use as a context."""
+class RowLog:
+    """The entries of all rows, added in the order of the data. Use as a context."""
 
     def __init__(self) -> None:
-        self._ordinary = tempfile.TemporaryFile("w+b")  # noqa: SIM115 - closed by `__exit__`
-        self._others = tempfile.TemporaryFile("w+", encoding="ascii")  # noqa: SIM115
+        self._clean = tempfile.TemporaryFile("w+b")  # noqa: SIM115 - closed by `__exit__`
+        self._flagged = tempfile.TemporaryFile("w+", encoding="ascii")  # noqa: SIM115
         self._files: dict[int, tuple[str, Unit]] = {}
 
-    def __enter__(self) -> Outcomes:
+    def __enter__(self) -> RowLog:
         return self
 
     def __exit__(self, *error: object) -> None:
-        self._ordinary.close()
-        self._others.close()
+        self._clean.close()
+        self._flagged.close()
 
-    def add(self, outcomes: Sequence[Outcome]) -> None:
+    def add(self, rows: Sequence[LoggedRow]) -> None:
         import numpy as np
 
         numbers: list[tuple[int, ...]] = []
-        for one in outcomes:
+        for one in rows:
             if one.kind or one.warnings:
-                self._others.write(json.dumps(one) + "\n")
+                self._flagged.write(json.dumps(one) + "\n")
             else:
                 if one.part not in self._files:
                     self._files[one.part] = one.place.file, one.place.unit
                 row = one.number, one.part, one.place.number, one.examples, one.tokens, one.trained
                 numbers.append(row)
-        self._ordinary.write(np.array(numbers, np.int64).tobytes())
+        self._clean.write(np.array(numbers, np.int64).tobytes())
 
-    def ordinary(self) -> Iterator[Ordinary]:
-        """The rows of which there are only numbers to tell, many at a time."""
+    def clean(self) -> Iterator[CleanRows]:
+        """The clean rows, in blocks."""
         import numpy as np
 
-        width = len(Ordinary._fields)
-        self._ordinary.seek(0)
-        while data := self._ordinary.read(NUMBERS_AT_ONCE * width * 8):
-            yield Ordinary(*np.frombuffer(data, np.int64).reshape(-1, width).T)
+        width = len(CleanRows._fields)
+        self._clean.seek(0)
+        while data := self._clean.read(NUMBERS_AT_ONCE * width * 8):
+            yield CleanRows(*np.frombuffer(data, np.int64).reshape(-1, width).T)
 
-    def of(self, rows: Ordinary, chosen: NDArray[np.bool_]) -> Iterator[Outcome]:
-        """Some of them, row by row."""
+    def selected(self, rows: CleanRows, chosen: NDArray[np.bool_]) -> Iterator[LoggedRow]:
+        """The entries of some clean rows: those where `chosen`, (rows,), is True."""
         for number, part, place, *counts in zip(*(column[chosen].tolist() for column in rows), strict=True):
             file, unit = self._files[part]
-            yield Outcome(number, part, Place(file, place, unit), None, "", (), *counts)
+            yield LoggedRow(number, part, Place(file, place, unit), None, "", (), *counts)
 
-    def others(self) -> Iterator[Outcome]:
-        """The rows that cannot be used or that deserve a warning."""
-        self._others.seek(0)
-        for line in self._others:
+    def flagged(self) -> Iterator[LoggedRow]:
+        """The entries of the rows that are unusable or have a warning."""
+        self._flagged.seek(0)
+        for line in self._flagged:
             number, part, place, *values = json.loads(line)
-            yield Outcome(number, part, Place(*place), *values)
+            yield LoggedRow(number, part, Place(*place), *values)

@@ -1,4 +1,4 @@
-"""Lengths of rows in tokens, of all rows or of a sample, and what is read off them."""
+"""Statistics of row lengths in tokens, over all rows or a sample."""
 
 from __future__ import annotations
 
@@ -7,14 +7,14 @@ from typing import Any
 
 
 class TokenLengths:
-    """Gathers lengths; four bytes a row that is measured."""
+    """Collects lengths. Memory: 4 bytes per measured row."""
 
     def __init__(self) -> None:
         self._lengths = array("I")
         self._tokens = self._trained = self._kept = 0
 
     def add(self, length: int, kept: int, trained: int) -> None:
-        """One row: its tokens, those within max_seq_length, and those of them that carry loss."""
+        """Adds a row: its tokens, its tokens within max_seq_length, and its tokens that carry loss."""
         self._lengths.append(length)
         self._tokens += length
         self._kept += kept
@@ -24,20 +24,20 @@ class TokenLengths:
         return len(self._lengths)
 
     def over(self, limit: int) -> int:
-        """How many rows are longer than `limit` tokens."""
+        """Number of rows longer than `limit` tokens."""
         return sum(1 for length in self._lengths if length > limit)
 
     def quantile(self, share: float) -> int:
-        """The least length that `share` of the rows do not exceed."""
+        """The smallest length that `share` (0 to 1) of the rows do not exceed."""
         ordered = sorted(self._lengths)
         return ordered[max(0, -int(-share * len(ordered) // 1) - 1)] if ordered else 0
 
-    def enough(self) -> int:
-        """A power of two that 99 % of the rows do not exceed: a max_seq_length that cuts hardly any."""
+    def sufficient_length(self) -> int:
+        """The max_seq_length to suggest: the smallest power of two that 99 % of the rows do not exceed."""
         return 1 << max(5, (self.quantile(0.99) - 1).bit_length())
 
     def as_dict(self, rows: int, max_seq_length: int) -> dict[str, Any]:
-        """The statistics of `rows` rows, of which those gathered are all or a sample."""
+        """Statistics for `rows` rows; extrapolated if fewer rows were measured."""
         measured = len(self._lengths)
         scale = rows / measured if measured else 0.0
         result: dict[str, Any] = {

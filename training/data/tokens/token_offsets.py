@@ -1,4 +1,4 @@
-"""Tokens of texts, and which of them begin at given characters: by the model's own tokenizer."""
+"""Tokens of texts and the tokens at given character offsets, by the model's own tokenizer."""
 
 from __future__ import annotations
 
@@ -17,15 +17,15 @@ class Tokenised(NamedTuple):
 
     Args:
         ids: (tokens,)
-        borders: for each character that was asked for, the first token that begins there or later.
+        token_offsets: for each requested character offset, the first token that begins there or later.
     """
 
     ids: NDArray[np.int32]
-    borders: list[int]
+    token_offsets: list[int]
 
 
-class OwnTokenizer:
-    """The model's own tokenizer, which knows where in a text each token lies.
+class ModelTokenizer:
+    """The model's own tokenizer, with the character offsets of each token.
 
     Args:
         backend: a `tokenizers.Tokenizer`.
@@ -34,28 +34,28 @@ class OwnTokenizer:
     def __init__(self, backend: Any) -> None:
         self._backend = _with_full_offsets(backend)
 
-    def tokenise(self, texts: Sequence[str], borders: Sequence[Sequence[int]]) -> list[Tokenised]:
-        """The texts' tokens, without any that the tokenizer puts around a text.
+    def tokenise(self, texts: Sequence[str], char_offsets: Sequence[Sequence[int]]) -> list[Tokenised]:
+        """Tokenises texts, without the special tokens that the tokenizer adds around a text.
 
         Args:
-            borders: (texts,) characters at which it matters what token begins.
+            char_offsets: (texts,) the characters whose tokens are needed, for each text.
         """
         import numpy as np
 
         found = self._backend.encode_batch(texts, add_special_tokens=False)
         return [
-            Tokenised(np.array(one.ids, np.int32), [_token_from(one, border) for border in asked])
-            for one, asked in zip(found, borders, strict=True)
+            Tokenised(np.array(one.ids, np.int32), [_first_token_at(one, offset) for offset in asked])
+            for one, asked in zip(found, char_offsets, strict=True)
         ]
 
     def character_of_token(self, text: str, number: int) -> int:
-        """Where a text's token number `number`, counted from 0, begins."""
+        """The first character of token `number` of a text, counted from 0."""
         return self._backend.encode(text, add_special_tokens=False).offsets[number][0]
 
 
-def _token_from(encoding: Any, character: int) -> int:
+def _first_token_at(encoding: Any, character: int) -> int:
     token = encoding.char_to_token(character)
-    if token is None:  # no token holds the character: the text ends, or a normaliser dropped it
+    if token is None:  # no token has the character: end of the text, or dropped by a normaliser
         return bisect_left([start for start, _ in encoding.offsets], character)
     while token < len(encoding) and encoding.token_to_chars(token)[0] < character:
         token += 1
@@ -63,7 +63,7 @@ def _token_from(encoding: Any, character: int) -> int:
 
 
 def _with_full_offsets(backend: Any) -> Any:
-    """A copy whose offsets count the space before a word as part of its token; many hide it."""
+    """A copy whose offsets include the space before a word, which many tokenizers leave out."""
     from tokenizers.processors import ByteLevel
 
     copy = deepcopy(backend)

@@ -1,21 +1,20 @@
-"""Tokenised examples on the disk: written once, by one writer among many, and read without loading them.
+"""Tokenised examples on disk: written once, then read through memory maps.
 
-    <cache>/<key>/input_ids.bin   int32    all tokens, example after example
+    <cache>/<key>/input_ids.bin   int32    tokens of all examples, joined
                   trained.bin     uint8    1 where a token carries loss
-                  ends.bin        int64    where each example ends
+                  ends.bin        int64    index after the last token of each example
                   side.bin        uint8    1 where an example is held out
                   hashes.bin      uint64   content hash of each example's row
-                  order.bin       int64    the training examples in the order of training
+                  order.bin       int64    numbers of the training examples, in training order
                   summary.json             everything else; written last
 
-A folder is filled under another name and renamed when it is complete, so a key's folder is complete or not
-there. Two writers of one key do the same work, and the second to finish discards its own. What a killed
-writer leaves, and what nobody has asked for in a month, is removed by a later writer.
+A folder is filled under another name and renamed when it is complete, so the folder of a key is complete or
+missing. If two writers have the same key, the second to finish discards its folder. Later writers remove the
+folders of killed writers and those that were not used for 30 days.
 """
 
 from __future__ import annotations
 
-import errno
 import json
 import os
 import secrets
@@ -27,6 +26,8 @@ from pathlib import Path
 from typing import IO, TYPE_CHECKING, Any, NamedTuple
 
 from ...errors import DiskFullError
+from ...files.atomic_json import is_disk_full, read_json
+from ...next_step import then
 from .example import IGNORED, Example, MaskedTokens
 
 if TYPE_CHECKING:
@@ -43,11 +44,11 @@ COLUMNS = {
 UNFINISHED = ".unfinished-"
 MOVED_AT_ONCE = BUFFER = 2**20
 ABANDONED_S, UNUSED_S = 24 * 3600, 30 * 24 * 3600
-"""Seconds until an unfinished folder is taken for a killed writer's, and a finished one for needless."""
+"""Age in seconds at which an unfinished folder, and an unused finished one, is removed."""
 
 
 class StoreWriter:
-    """Writes one key's folder. Use as a context; without `finish`, nothing is left behind."""
+    """Writes the folder of one key. Use as a context. Without `finish`, the folder is removed."""
 
     def __init__(self, cache: Path, key: str) -> None:
         cache.mkdir(parents=True, exist_ok=True)
@@ -91,10 +92,10 @@ class StoreWriter:
         self._tokens += int(ends[-1])
 
     def keep(self, used: NDArray[np.bool_], side: NDArray[np.bool_], hashes: NDArray[np.uint64]) -> None:
-        """Drops the examples that are not used, and says of the others what stands in these columns.
+        """Removes the unused examples and writes the remaining columns for the others.
 
         Args:
-            used, side, hashes: (examples,) of all that were added.
+            used, side, hashes: (examples,) for all examples that were added.
 
         Raises:
             DiskFullError: there is no space left.
@@ -114,8 +115,10 @@ class StoreWriter:
 
         ends = np.array(self.column("ends"))
         lengths = np.diff(ends, prepend=0)
-        runs = np.flatnonzero(np.diff(used, prepend=False, append=False)).reshape(-1, 2)  # first, behind last
-        edges = np.append(0, ends)[runs].tolist()  # the runs' tokens
+        runs = np.flatnonzero(np.diff(used, prepend=False, append=False)).reshape(
+            -1, 2
+        )  # (runs, 2) first, last + 1
+        edges = np.append(0, ends)[runs].tolist()  # the tokens of each run
         for name in ("input_ids", "trained"):
             self._move_together(name, edges)
         self._files["ends"].seek(0)
@@ -123,7 +126,7 @@ class StoreWriter:
         self._files["ends"].truncate()
 
     def _move_together(self, name: str, edges: list[tuple[int, int]]) -> None:
-        """Leaves only some ranges of a column, one after the other."""
+        """Keeps only some ranges of a column and moves them together."""
         import numpy as np
 
         file, at = self._files[name], 0
@@ -138,53 +141,57 @@ class StoreWriter:
         file.truncate(at * width)
 
     def column(self, name: str) -> NDArray[Any]:
-        """What has been written of a column, for computing an order."""
+        """The current values of a column."""
         self._files[name].flush()
         return _column(self._folder, name)
 
     def finish(self, order: NDArray[np.int64], summary: dict[str, Any]) -> Path:
-        """Makes the folder appear under its key, complete and on the disk."""
+        """Publishes the folder under its key: flushed to disk, then renamed."""
+        text = json.dumps(summary, ensure_ascii=False)
         try:
             (self._folder / "order.bin").write_bytes(order.tobytes())
-            (self._folder / "summary.json").write_text(json.dumps(summary, ensure_ascii=False))
+            (self._folder / "summary.json").write_text(text, encoding="utf-8")
             for file in self._files.values():
                 file.flush()
                 os.fsync(file.fileno())
                 file.close()
             os.rename(self._folder, self._final)
         except OSError as error:
+            # Another writer of the same key was faster: its folder has the same content.
             if not stored(self._final.parent, self._final.name):
                 raise _disk_error(error, self._folder) from None
         return self._final
 
 
 def stored(cache: Path, key: str) -> Path | None:
-    """The key's folder, if it is there."""
+    """The folder of a key, or None if it is missing. Marks it as used."""
     folder = cache / key
     if not (folder / "summary.json").is_file():
         return None
     with suppress(OSError):
-        os.utime(folder)  # it is in use
+        os.utime(folder)  # `_remove_unneeded` goes by this time
     return folder
 
 
 def summary_of(folder: Path) -> dict[str, Any]:
-    return json.loads((folder / "summary.json").read_text())
+    """The summary that `finish` wrote."""
+    return read_json(folder / "summary.json")
 
 
 class Lengths(NamedTuple):
-    """Tokens of each example: (examples,), all of them and those that carry loss."""
+    """Number of tokens of each example, and of those that carry loss: (examples,) each."""
 
     tokens: NDArray[np.int64]
     trained: NDArray[np.int64]
 
 
 class Examples(Sequence[Example]):
-    """Examples of a store, read from the disk one by one, in the order of training.
+    """Examples of a store, read from disk one by one.
 
     Args:
         folder: a finished folder.
-        held_out: the held-out ones, in the data's order, or those to train on.
+        held_out: True: the held-out examples, in the order of the data. False: the training examples, in
+            training order.
     """
 
     def __init__(self, folder: Path, *, held_out: bool) -> None:
@@ -207,7 +214,7 @@ class Examples(Sequence[Example]):
         return Example(input_ids.tolist(), labels.tolist())
 
     def arrays(self, index: int) -> tuple[NDArray[np.int32], NDArray[np.int32]]:
-        """One example's `input_ids` and `labels`: (tokens,) each."""
+        """`input_ids` and `labels` of an example: (tokens,) each."""
         import numpy as np
 
         number = self._order[index]
@@ -216,7 +223,7 @@ class Examples(Sequence[Example]):
         return input_ids, np.where(self._trained[start:end], input_ids, np.int32(IGNORED))
 
     def lengths(self) -> Lengths:
-        """For planning batches without reading the examples."""
+        """The lengths of all examples, for planning batches without reading the examples."""
         import numpy as np
 
         totals = np.concatenate([[0], np.cumsum(self._trained, dtype=np.int64)])
@@ -224,7 +231,7 @@ class Examples(Sequence[Example]):
         return Lengths(np.diff(self._ends)[self._order], trained[self._order])
 
     def hashes(self) -> list[str]:
-        """The content hash of each example's row, by which later runs can find the same rows."""
+        """The content hash of each example's row. Later runs find the same rows by it."""
         return [f"{int(value):016x}" for value in self._hashes[self._order]]
 
 
@@ -240,14 +247,14 @@ def _column(folder: Path, name: str) -> NDArray[Any]:
 def _remove_unneeded(cache: Path) -> None:
     for folder in cache.iterdir():
         unfinished = folder.name.startswith(UNFINISHED)
-        with suppress(OSError):  # its writer has just finished, or somebody reads it
+        with suppress(OSError):  # its writer has just finished, or another process is reading it
             if time.time() - folder.stat().st_mtime > (ABANDONED_S if unfinished else UNUSED_S):
                 doomed = folder if unfinished else folder.with_name(f"{UNFINISHED}{folder.name}")
-                folder.rename(doomed)  # half-removed, it must not look finished
+                folder.rename(doomed)  # so that a partly removed folder does not look finished
                 shutil.rmtree(doomed, ignore_errors=True)
 
 
 def _disk_error(error: OSError, folder: Path) -> OSError:
-    if error.errno not in (errno.ENOSPC, errno.EDQUOT):
+    if not is_disk_full(error):
         return error
-    return DiskFullError(f"No space left for tokenised data in {folder.parent}.", hint="Free some space.")
+    return DiskFullError(f"No space is left for tokenised data in {folder.parent}.", next=then("free_disk"))

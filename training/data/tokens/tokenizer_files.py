@@ -1,8 +1,8 @@
-"""A model folder's tokenizer and chat template without transformers, which would bring in torch.
+"""A model folder's tokenizer and chat template without transformers, which would import torch.
 
-For looking at data: it starts in a fraction of a second and takes 300 MB less. It has what `Encoder` and
-`ChatTemplate` use of a transformers tokenizer. What is trained on is tokenised by transformers' own, which
-adapts some older models' files as it loads them.
+For inspections: it loads in a fraction of a second and needs 300 MB less memory. It has the parts of a
+transformers tokenizer that `Encoder` and `ChatTemplate` use. Training uses the tokenizer of transformers,
+which converts the files of some older models while loading.
 """
 
 from __future__ import annotations
@@ -34,7 +34,7 @@ class TokenizerFiles:
         load = library("tokenizers", "Tokenising").Tokenizer.from_file
         try:
             self.backend_tokenizer: Any = load(str(path))
-        except Exception as error:  # what tokenizers raises has no class of its own
+        except Exception as error:  # tokenizers raises plain Exception
             raise ModelLoadError(f"{path} cannot be read: {error}.", cause=error) from None
         config = _json(folder / "tokenizer_config.json")
         named = {**_json(folder / "special_tokens_map.json"), **config}
@@ -64,7 +64,7 @@ class TokenizerFiles:
         tokenize: bool = False,
         add_generation_prompt: bool = False,
     ) -> str:
-        """The conversation as text; see `ChatTemplate.render`, which calls this."""
+        """Renders a conversation as text; `ChatTemplate.render` calls this."""
         if tokenize or not messages:
             raise ValueError("only conversations with a message are rendered, and only to text")
         return self._compiled(bool(tools)).render(
@@ -89,7 +89,7 @@ class TokenizerFiles:
 
 
 def _with_reasoning(message: dict[str, Any]) -> dict[str, Any]:
-    """The message without nulls, its reasoning also under the name that some templates read."""
+    """The message without nulls, with its reasoning also as `thinking`, which some templates read."""
     message = {key: value for key, value in message.items() if value is not None}
     return (
         {"thinking": message["reasoning_content"], **message} if "reasoning_content" in message else message
@@ -97,7 +97,7 @@ def _with_reasoning(message: dict[str, Any]) -> dict[str, Any]:
 
 
 def _chat_template(folder: Path, config: dict[str, Any]) -> Any:
-    """A template, or several by name."""
+    """The template, or several by name, or None."""
     path = folder / "chat_template.jinja"
     if path.is_file():
         return path.read_text(encoding="utf-8")

@@ -82,20 +82,20 @@ def _held_out_questions(
     # Imported when they are needed: reading datasets brings much in.
     from ...data.chat_template.control_tokens import control_tokens
     from ...data.cleaning.exact_duplicates import row_hash
-    from ...data.cleaning.transforms import Treatment
-    from ...data.formats.reading import Progress, read_rows
+    from ...data.cleaning.transforms import Transforms
+    from ...data.formats.reading import ReadProgress, read_rows
     from ...data.local_source import local_source
 
     held_out = set(read_json(run.path / "provenance.json")["dataset"]["held_out_rows"])
     source = local_source(data, permit) if held_out else None
     if source is None:  # nothing is held out, or the rows would have to be downloaded
         return
-    treatment = Treatment(data, control_tokens())
-    progress = Progress("looking for a held-out row", 0, lambda message, done: None, lambda: False)
+    transforms = Transforms(data, control_tokens())
+    progress = ReadProgress("creating", "looking for a held-out row")
     for read in islice(read_rows(source, data.columns, progress), ROWS_LOOKED_AT):
         if read.row is None:
             continue
-        row = treatment.apply(read.row)
+        row = transforms.apply(read.row)
         question = _first_turn(row) if row_hash(row) in held_out else None
         if question:
             yield question

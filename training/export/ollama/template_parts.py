@@ -6,8 +6,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
-from ...data.chat_template.sandbox import template_environment
-from ...data.chat_template.template import failures
+from ...data.chat_template.sandbox import template_environment, template_errors
 
 SYSTEM, FIRST, ANSWER, SECOND, REPLY, THIRD = "sYq7s", "uQk1u", "aWz4a", "uRj2u", "aXv5a", "uTm3u"
 """Contents of the probes: texts that no template says by itself."""
@@ -134,13 +133,13 @@ class _Renderer:
         self._left_out = bos_token if adds_bos else ""
         try:
             self._template: Any = environment.from_string(template)
-        except failures() as error:
+        except template_errors() as error:
             raise TemplateUnknownError(f"it is not a template ({type(error).__name__})") from error
 
     def __call__(self, messages: Sequence[tuple[str, str]]) -> str:
         shown = [{"role": role, "content": content} for role, content in messages]
         try:
             text: str = self._template.render(messages=shown, add_generation_prompt=True, **self._tokens)
-        except failures() as error:
+        except template_errors() as error:
             raise TemplateUnknownError(f"it refuses a plain conversation ({type(error).__name__})") from error
         return text.removeprefix(self._left_out)

@@ -1,4 +1,4 @@
-"""Conversations put together from a template's shape are what the template itself renders, or left to it."""
+"""Conversations built from a skeleton equal what the template renders; others are left to the template."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 
 from backpropagate.training.config.specs import DataGroup
 from backpropagate.training.data.chat_template.template import ChatTemplate
-from backpropagate.training.data.chat_template.template_skeleton import shape_of
+from backpropagate.training.data.chat_template.template_skeleton import skeleton_of
 from backpropagate.training.data.formats.messages import Conversation
 from backpropagate.training.data.readers.rows import RowError
 from backpropagate.training.data.tokens.encode import Encoder
@@ -32,23 +32,23 @@ def outcome(encoder: Encoder, row: Conversation) -> Any:
 
 @settings(max_examples=40, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(turns=TURNS)
-def test_a_shape_gives_the_text_and_the_turns_that_rendering_gives(
+def test_a_skeleton_gives_the_text_and_the_turns_that_rendering_gives(
     family: str, tokenizer_of: Any, turns: list[tuple[str, str]]
 ) -> None:
     tokenizer = tokenizer_of(family)
     turns = [("user", "Hi"), *turns, ("assistant", "Hello")]
     row = Conversation("openai", [{"role": role, "content": content} for role, content in turns])
     slow = Encoder(tokenizer, DataGroup())
-    slow.finder._template.shaped = lambda messages, tools=None: None  # type: ignore[method-assign]
+    slow.finder._template.skeleton_for = lambda messages, tools=None: None  # type: ignore[method-assign]
     fast = Encoder(tokenizer, DataGroup())
     assert outcome(fast, row) == outcome(slow, row)
 
 
-def test_the_usual_conversations_of_all_families_have_a_shape(family: str, tokenizer_of: Any) -> None:
+def test_the_usual_conversations_of_all_families_have_a_skeleton(family: str, tokenizer_of: Any) -> None:
     messages = [{"role": "user", "content": "Hi"}, {"role": "assistant", "content": " Hello\n"}] * 3
-    shaped = ChatTemplate(tokenizer_of(family)).shaped(messages)
-    assert shaped is not None
-    assert shaped[0].text(shaped[1]) == tokenizer_of(family).apply_chat_template(messages, tokenize=False)
+    fitting = ChatTemplate(tokenizer_of(family)).skeleton_for(messages)
+    assert fitting is not None
+    assert fitting[0].text(fitting[1]) == tokenizer_of(family).apply_chat_template(messages, tokenize=False)
 
 
 LOOP = "{% for message in messages %}{% set content = message.content %}BODY{% endfor %}"
@@ -82,8 +82,8 @@ LOOP = "{% for message in messages %}{% set content = message.content %}BODY{% e
         "{{ message }}",
     ],
 )
-def test_a_template_that_looks_inside_contents_has_no_shape(body: str) -> None:
-    assert shape_of(LOOP.replace("BODY", body), {}, ["user", "assistant"]) is None
+def test_a_template_that_needs_the_actual_characters_has_no_skeleton(body: str) -> None:
+    assert skeleton_of(LOOP.replace("BODY", body), {}, ["user", "assistant"]) is None
 
 
 @pytest.mark.parametrize(
@@ -102,10 +102,10 @@ def test_a_template_that_looks_inside_contents_has_no_shape(body: str) -> None:
         ("{% if content == 'a' %}{% else %}<{{ content }}>{% endif %}", "a", None),
     ],
 )
-def test_a_shape_holds_for_contents_that_answer_as_the_opaque_one(
+def test_a_skeleton_holds_for_contents_that_satisfy_the_recorded_conditions(
     body: str, content: str, shown: str | None
 ) -> None:
-    shape = shape_of(LOOP.replace("BODY", body), {}, ["user"])
-    assert shape is not None
-    contents = shape.contents([{"role": "user", "content": content}])
-    assert (None if contents is None else shape.text(contents)) == shown
+    skeleton = skeleton_of(LOOP.replace("BODY", body), {}, ["user"])
+    assert skeleton is not None
+    contents = skeleton.contents([{"role": "user", "content": content}])
+    assert (None if contents is None else skeleton.text(contents)) == shown
