@@ -8,6 +8,7 @@ compared, then both are timed on the same batches.
 
 from __future__ import annotations
 
+import argparse
 import time
 from itertools import cycle, islice
 from typing import Any
@@ -76,4 +77,5 @@ def speed(runner: Any, batches: list[Any], weight: torch.Tensor) -> float:
 
 
 if __name__ == "__main__":
+    argparse.ArgumentParser(description=__doc__.splitlines()[0]).parse_args()
     main()

@@ -94,6 +94,8 @@ async def main(model: str, seconds: float) -> None:
             delays = delays_ms(Path(f"{folder}/home/runs/{run_id}/events.jsonl"), seen)
     for name, values in (("idle", idle_ms), ("training", busy_ms)):
         print(f"ping, {name}: {summary(values)}")
+    if not seen:
+        sys.exit("no step was shown in that time: give it more seconds")
     first = min(seen)  # of the history that the call begins with
     fresh = [delay for step, delay in zip(seen, delays, strict=True) if step != first]
     print(f"step to callback: {summary(fresh)}")

@@ -1,8 +1,11 @@
-"""What the README says is true."""
+"""What the README says is true; its generated parts and the packages' maps name every file."""
 
 from __future__ import annotations
 
+import ast
+import os
 import re
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -12,13 +15,70 @@ from backpropagate.tools import TOOLS
 
 ROOT = Path(__file__).parents[1]
 README = (ROOT / "README.md").read_text(encoding="utf-8")
+MAP_LINE = re.compile(r"^ +(\w+/|\w+\.py) {2,}\S", re.MULTILINE)
 
 
-def test_the_tool_table_is_what_the_server_offers() -> None:
+def tool_table() -> list[str]:
     summaries = {tool.name: (tool.function.__doc__ or "").split("\n\n")[0] for tool in TOOLS}
     rows = [f"| `{name}` | {' '.join(summary.split())} |" for name, summary in summaries.items()]
-    table = README.split("<!-- tools:begin")[1].split("<!-- tools:end -->")[0]
-    assert [line for line in table.splitlines() if line.startswith("| `")] == rows
+    return ["| tool | what it does |", "|---|---|", *rows]
+
+
+def folder_tree() -> list[str]:
+    """One line per folder and file: its name, and the first sentence of its docstring."""
+    entries = [entry for top in ("server", "tools", "cli", "training") for entry in tree_of(ROOT / top)]
+    width = max(len(name) for name, _ in entries) + 2
+    return ["```", *(f"{name:{width}}{sentence}" for name, sentence in entries), "```"]
+
+
+def tree_of(folder: Path) -> Iterator[tuple[str, str]]:
+    """The folder, then its files, then its folders without what is in them."""
+    yield f"{folder.name}/", first_sentence(folder / "__init__.py")
+    for file in sorted(folder.glob("[!_]*.py")):
+        yield f"  {file.name}", first_sentence(file)
+    for package in sorted(folder.glob("*/__init__.py")):
+        yield f"  {package.parent.name}/", first_sentence(package)
+
+
+def first_sentence(file: Path) -> str:
+    line = docstring(file).split("\n")[0].removeprefix(f"{file.stem}: ")
+    sentence = re.split(r"\. |[.:;]$", line)[0]
+    return sentence[:1].upper() + sentence[1:]
+
+
+def docstring(file: Path) -> str:
+    return ast.get_docstring(ast.parse(file.read_text(encoding="utf-8"))) or ""
+
+
+def replaced(text: str, part: str, lines: list[str]) -> str:
+    """`text` with `lines` between the two marks of a generated part."""
+    marks = rf"(<!-- {part}:begin[^\n]*-->\n).*?(<!-- {part}:end -->)"
+    content = "\n".join(lines)
+    changed, count = re.subn(marks, lambda found: f"{found[1]}{content}\n{found[2]}", text, flags=re.DOTALL)
+    assert count == 1, f"README.md has {count} parts named {part}"
+    return changed
+
+
+def test_the_tool_table_and_the_tree_are_what_the_server_offers_and_the_folders_hold() -> None:
+    """Set UPDATE_SNAPSHOTS=1 to write both anew, and read the diff."""
+    path = ROOT / "README.md"
+    text = path.read_text(encoding="utf-8")
+    wanted = replaced(replaced(text, "tools", tool_table()), "tree", folder_tree())
+    if os.environ.get("UPDATE_SNAPSHOTS"):
+        path.write_text(wanted, encoding="utf-8", newline="\n")
+        text = path.read_text(encoding="utf-8")
+    assert text == wanted
+
+
+def test_a_packages_map_names_all_that_is_in_the_package_and_nothing_else() -> None:
+    maps = 0
+    for init in (ROOT / "training").rglob("__init__.py"):
+        named = MAP_LINE.findall(docstring(init))
+        files = {file.name for file in init.parent.glob("[!_]*.py")}
+        folders = {f"{package.parent.name}/" for package in init.parent.glob("*/__init__.py")}
+        assert not named or sorted(named) == sorted(files | folders), init
+        maps += bool(named)
+    assert maps
 
 
 def test_every_command_line_in_the_readme_names_a_command_and_options_that_exist() -> None:

@@ -1,0 +1,33 @@
+# The same lines as in CI; they stand in .ci/task, because CI has no just.
+
+# lint, format, types, layers
+check:
+    .ci/task check
+
+# pyright alone
+types *ARGS:
+    .ci/task types {{ARGS}}
+
+# all tests, or those named
+test *ARGS:
+    .ci/task test {{ARGS}}
+
+# tests that train nothing
+fast *ARGS:
+    .ci/task fast {{ARGS}}
+
+# all tests, with the share of lines that they run
+coverage *ARGS:
+    .ci/task coverage {{ARGS}}
+
+# write the tools' schemas and README.md's generated parts anew
+snapshots:
+    .ci/task snapshots
+
+# one benchmark: just bench help_time
+bench NAME *ARGS:
+    python benchmarks/{{NAME}}.py {{ARGS}}
+
+# all that must hold, in a fresh environment
+ci:
+    .ci/run
