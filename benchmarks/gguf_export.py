@@ -76,7 +76,7 @@ def ours(base: Path, adapter: Path, target: Path, quantization: str, stages: Pat
         return lambda message, fraction: None
 
     if not proven:
-        gguf_export.prove_tensors = lambda *_: gguf_export.TensorProof(0, "", 0.0)
+        gguf_export.verify_tensors = lambda *_: gguf_export.TensorComparison(0, "", 0.0)
     request = gguf_export.GgufRequest(
         base, adapter, "bench", quantization, target, target.with_suffix(".part"), {}, training_threads()
     )

@@ -10,7 +10,7 @@ from ..errors import TrainingAbortedError
 REPORT_EVERY_S = 0.5
 
 
-class Pace:
+class StageProgress:
     """Reports a stage's progress twice a second, and stops it when that is asked for.
 
     Args:

@@ -19,7 +19,7 @@ def part_of(target: Path, writer: str = "") -> Path:
     return target.with_name(f".{target.name}.{writer}.part" if writer else f".{target.name}.part")
 
 
-def write_whole(target: Path, fill: Callable[[Path], object], writer: str = "") -> None:
+def write_folder(target: Path, fill: Callable[[Path], object], writer: str = "") -> None:
     """Make the folder `target`, or replace it, by what `fill` writes into the folder that it is given.
 
     Args:
@@ -46,13 +46,13 @@ def write_whole(target: Path, fill: Callable[[Path], object], writer: str = "") 
 
 
 def write_files(folder: Path, files: Mapping[str, bytes]) -> None:
-    """Make `folder`, or replace it, with these files in it; as `write_whole`."""
+    """Make `folder`, or replace it, with these files in it; as `write_folder`."""
 
     def fill(part: Path) -> None:
         for name, content in files.items():
             (part / name).write_bytes(content)
 
-    write_whole(folder, fill)
+    write_folder(folder, fill)
 
 
 def _replace(part: Path, target: Path) -> None:

@@ -16,7 +16,7 @@ T = TypeVar("T")
 POLL_S = 0.2
 
 
-def left_behind_on_stop(
+def background_call(
     work: Callable[[], T],
     should_stop: Callable[[], bool],
     stopped: str = "Stopped while waiting for the network.",

@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from ..errors import ModelLoadError, TrainingAbortedError
-from ..files.background_call import left_behind_on_stop
+from ..files.background_call import background_call
 from ..redact import scrub
 from .model_folder import missing_from
 
@@ -51,7 +51,7 @@ def hub_model(
     else:
         cached = _cached(hub_id, revision, weights)
         if cached is None:
-            raise explained(problem, hub_id, revision)
+            raise hub_error(problem, hub_id, revision)
         report(f"Using the copy of {hub_id} in the cache.", None)
         folder = cached
     missing = missing_from(folder) if weights else None
@@ -68,7 +68,7 @@ def _ask(hub_id: str, revision: str | None, should_stop: ShouldStop) -> Exceptio
         return HfApi().model_info(hub_id, revision=revision, timeout=FIRST_ANSWER_S)
 
     try:
-        left_behind_on_stop(ask, should_stop, STOPPED, seconds=FIRST_ANSWER_S)
+        background_call(ask, should_stop, STOPPED, seconds=FIRST_ANSWER_S)
     except TrainingAbortedError:
         raise
     except Exception as error:  # each is told to the user, unless the cache can help
@@ -88,7 +88,7 @@ def _cached(hub_id: str, revision: str | None, weights: bool) -> Path | None:
 def _download(
     hub_id: str, revision: str | None, report: Report, should_stop: ShouldStop, weights: bool
 ) -> Path:
-    progress = Progress()
+    progress = DownloadProgress()
     bar = _progress_bar(progress)
 
     def tell() -> None:
@@ -101,11 +101,11 @@ def _download(
         return _snapshot(hub_id, revision, weights, tqdm_class=bar)
 
     try:
-        return left_behind_on_stop(download, should_stop, STOPPED, while_waiting=tell)
+        return background_call(download, should_stop, STOPPED, while_waiting=tell)
     except TrainingAbortedError:
         raise
     except Exception as error:
-        raise explained(error, hub_id, revision) from error
+        raise hub_error(error, hub_id, revision) from error
     finally:
         progress.abandoned = True
 
@@ -122,7 +122,7 @@ def _snapshot(hub_id: str, revision: str | None, weights: bool, **options: Any) 
 
 
 @dataclass
-class Progress:
+class DownloadProgress:
     """What the download's threads tell: bytes done, bytes known of. And, to them, that nobody waits."""
 
     done: int = 0
@@ -130,7 +130,7 @@ class Progress:
     abandoned: bool = False
 
 
-def _progress_bar(progress: Progress) -> type[Any]:
+def _progress_bar(progress: DownloadProgress) -> type[Any]:
     """A tqdm that prints nothing, notes the bytes, and ends the download when it is abandoned."""
     import tqdm
 
@@ -159,7 +159,7 @@ def _progress_bar(progress: Progress) -> type[Any]:
     return Bar
 
 
-def explained(error: Exception, hub_id: str, revision: str | None) -> Exception:
+def hub_error(error: Exception, hub_id: str, revision: str | None) -> Exception:
     """The library's error in our words, with the next step."""
     from huggingface_hub import errors
 

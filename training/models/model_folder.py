@@ -12,7 +12,7 @@ FolderForm = Literal["adapter", "merged"]
 ADAPTER_FILES = ("adapter_config.json", "adapter_model.safetensors")
 
 
-def form_of(folder: Path) -> FolderForm:
+def folder_form(folder: Path) -> FolderForm:
     """What the folder holds.
 
     Raises:

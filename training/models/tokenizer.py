@@ -20,13 +20,13 @@ def load_tokenizer(model_path: Path) -> Any:
     try:
         tokenizer = auto.from_pretrained(model_path, local_files_only=True, trust_remote_code=False)
     except Exception as error:  # transformers raises what its parsers raise
-        raise not_loaded(model_path, "tokenizer", error) from error
+        raise load_error(model_path, "tokenizer", error) from error
     if tokenizer.pad_token_id is None:
         tokenizer.pad_token = tokenizer.eos_token
     return tokenizer
 
 
-def not_loaded(path: Path, what: str, error: Exception) -> ModelLoadError:
+def load_error(path: Path, what: str, error: Exception) -> ModelLoadError:
     """A folder's model or tokenizer that transformers cannot load, told in one line."""
     lines = str(error).strip().splitlines() or [type(error).__name__]
     return ModelLoadError(

@@ -1,4 +1,4 @@
-"""An export run from its spec to a file or folder that has been proven."""
+"""An export run from its spec to a file or folder that has been verified."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     from ..export.gguf.export import GgufExport, GgufRequest
     from ..export.held_out_rows import RunRows
 
-IMPORTANCE_ROWS = 64
+IMATRIX_ROWS = 64
 NO_TEMPLATE = "The file has no chat template, as the model has none; Ollama registration would refuse it."
 
 
@@ -48,30 +48,30 @@ def _export_gguf(work: Work, spec: ExportSpec, take_turn: Callable[[], None]) ->
     base = work.model_folder()
     use_threads(None)
     os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")  # blocks are worked on by threads of our own
-    from ..export.gguf.architectures import unheeded_window
+    from ..export.gguf.architectures import ignored_window_warning
     from ..export.gguf.export import export_gguf
-    from ..export.verify.verify import Proofs
+    from ..export.verify.verify import FileVerifier
 
     rows = _rows(work, spec)
     request = _request(work, spec, base, target, rows)
-    proofs = Proofs(request, rows, work.phase, work.should_stop)
-    exported = export_gguf(request, work.phase, work.should_stop, proofs)
+    verifier = FileVerifier(request, rows, work.phase, work.should_stop)
+    exported = export_gguf(request, work.phase, work.should_stop, verifier)
     if exported.tokenizer.chat_template is None:
         work.journal.warning(NO_TEMPLATE)
-    window = unheeded_window(read_json(base / "config.json"))
+    window = ignored_window_warning(read_json(base / "config.json"))
     if window is not None:
         work.journal.warning(window)
-    work.journal.completed(_result(spec, exported, proofs.sentences))
+    work.journal.completed(_result(spec, exported, verifier.sentences))
 
 
 def _request(work: Work, spec: ExportSpec, base: Path, target: Path, rows: RunRows | None) -> GgufRequest:
-    from ..export.gguf.export import GgufRequest, parts
-    from ..export.gguf.imatrix import importance_of
+    from ..export.gguf.export import GgufRequest, part_files
+    from ..export.gguf.imatrix import measure_imatrix
 
     adapter = Path(spec.adapter) if spec.adapter else None
     target.parent.mkdir(parents=True, exist_ok=True)
     part = target.with_name(f".{target.name}.{work.run.run_id}.part")
-    work.run.write_plan({"parts": [str(path) for path in parts(part)]})
+    work.run.write_plan({"parts": [str(path) for path in part_files(part)]})
     return GgufRequest(
         base=base,
         adapter=adapter,
@@ -79,7 +79,7 @@ def _request(work: Work, spec: ExportSpec, base: Path, target: Path, rows: RunRo
         quantization=spec.quantization,
         target=target,
         part=part,
-        importance=importance_of(base, adapter, rows, work.phase, work.should_stop) if spec.imatrix else {},
+        imatrix=measure_imatrix(base, adapter, rows, work.phase, work.should_stop) if spec.imatrix else {},
         threads=training_threads(),
     )
 
@@ -87,9 +87,9 @@ def _request(work: Work, spec: ExportSpec, base: Path, target: Path, rows: RunRo
 def _rows(work: Work, spec: ExportSpec) -> RunRows | None:
     if spec.run is None:
         return None
-    from ..export.held_out_rows import rows_of
+    from ..export.held_out_rows import rows_of_run
 
-    return rows_of(RunFolder(work.run.path.parent / spec.run), work.home, IMPORTANCE_ROWS)
+    return rows_of_run(RunFolder(work.run.path.parent / spec.run), work.home, IMATRIX_ROWS)
 
 
 def _target(work: Work, spec: ExportSpec, name: str) -> Path:

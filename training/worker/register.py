@@ -10,7 +10,7 @@ from ..config.settings import load_settings
 from ..config.specs import RegisterSpec
 from ..export.ollama.question import question_for
 from ..export.ollama.register import register
-from ..export.ollama.registration import Registration, Request
+from ..export.ollama.registration import Registration, RegistrationRequest
 from ..files.paths import PathPolicy
 from ..requests.build import register_spec
 from ..runs.folder import RunFolder
@@ -84,9 +84,9 @@ def register_with_ollama(
     return register(_request(spec, store.runs, paths.permit))
 
 
-def _request(spec: RegisterSpec, runs: Path, permit: Callable[[Path], object]) -> Request:
+def _request(spec: RegisterSpec, runs: Path, permit: Callable[[Path], object]) -> RegistrationRequest:
     training = RunFolder(runs / spec.run) if spec.run else None
-    return Request(
+    return RegistrationRequest(
         path=Path(spec.gguf),
         name=spec.name,
         system=spec.system,

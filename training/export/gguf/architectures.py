@@ -1,4 +1,4 @@
-"""How each family of models is laid down in GGUF: its name there, its metadata, and how weights change.
+"""How each family of models is laid down in GGUF: its name there, its metadata, and how weights are laid out.
 
 Metadata keys and changes are those that llama.cpp reads; a config that it would compute otherwise than
 Transformers does is refused rather than exported wrongly.
@@ -84,7 +84,7 @@ def _difference(config: Config) -> str | None:
     return None if activation in expected else f"the activation {activation!r}"
 
 
-def unheeded_window(config: Config) -> str | None:
+def ignored_window_warning(config: Config) -> str | None:
     """A sentence about a sliding window that the model has and llama.cpp does not keep to."""
     window, context = config.get("sliding_window"), config["max_position_embeddings"]
     if config["model_type"] not in {"mistral", "phi3"} or not window or window >= context:
@@ -103,11 +103,11 @@ def _rotates_as_smollm3(config: Config) -> bool:
     return [bool(rotates) for rotates in listed] == [layer % 4 != 3 for layer in range(len(listed))]
 
 
-def key_value_heads(config: Config) -> int:
+def num_kv_heads(config: Config) -> int:
     return config.get("num_key_value_heads") or config["num_attention_heads"]
 
 
-def head_size(config: Config) -> int:
+def head_dim(config: Config) -> int:
     return config.get("head_dim") or config["hidden_size"] // config["num_attention_heads"]
 
 
@@ -118,7 +118,7 @@ def _write_sizes(writer: gguf.GGUFWriter, config: Config) -> None:
     writer.add_embedding_length(config["hidden_size"])
     writer.add_feed_forward_length(config["intermediate_size"])
     writer.add_head_count(config["num_attention_heads"])
-    writer.add_head_count_kv(key_value_heads(config))
+    writer.add_head_count_kv(num_kv_heads(config))
     writer.add_layer_norm_rms_eps(config["rms_norm_eps"])
 
 
@@ -133,7 +133,7 @@ def _write_plain(writer: gguf.GGUFWriter, config: Config, rope: Rope) -> None:
 def _write_llama(writer: gguf.GGUFWriter, config: Config, rope: Rope) -> None:
     _write_plain(writer, config, rope)
     writer.add_vocab_size(config["vocab_size"])
-    writer.add_rope_dimension_count(head_size(config))
+    writer.add_rope_dimension_count(head_dim(config))
 
 
 def _write_gemma2(writer: gguf.GGUFWriter, config: Config, rope: Rope) -> None:
@@ -152,7 +152,7 @@ def _write_gemma3(writer: gguf.GGUFWriter, config: Config, rope: Rope) -> None:
 
 def _write_phi3(writer: gguf.GGUFWriter, config: Config, rope: Rope) -> None:
     _write_sizes(writer, config)
-    writer.add_rope_dimension_count(head_size(config))
+    writer.add_rope_dimension_count(head_dim(config))
     writer.add_rope_freq_base(rope.theta)
     original = rope.fields.get("original_max_position_embeddings") or config["max_position_embeddings"]
     writer.add_rope_scaling_orig_ctx_len(original)
@@ -174,15 +174,15 @@ ARCHITECTURES: Mapping[str, Architecture] = {
 """By Transformers' `model_type`; SmolLM and SmolLM2 are of type llama."""
 
 
-# --- How weights change. ---
+# --- How weights are laid out. ---
 @dataclass(frozen=True)
-class Change:
+class RowLayout:
     """How a weight's rows are laid down: heads of rows that are permuted, and what is added to them."""
 
     heads: int | None = None
     shift: float = 0.0
 
-    def rows_at_once(self, rows: int) -> int:
+    def row_multiple(self, rows: int) -> int:
         """Only whole heads can be permuted: blocks have to be multiples of this many rows."""
         return rows // self.heads if self.heads else 1
 
@@ -190,7 +190,7 @@ class Change:
         """The rows as GGUF holds them.
 
         Args:
-            values: (rows, …), a multiple of `rows_at_once`.
+            values: (rows, …), a multiple of `row_multiple`.
             total_rows: rows of the whole weight.
         """
         if self.shift:
@@ -202,12 +202,12 @@ class Change:
         return pairs.swapaxes(1, 2).reshape(values.shape)
 
 
-def change_of(name: str, config: Config, architecture: Architecture) -> Change:
+def row_layout(name: str, config: Config, architecture: Architecture) -> RowLayout:
     """How the weight of this Transformers name is laid down."""
     if architecture.norm_shift and name.endswith("norm.weight"):
-        return Change(shift=architecture.norm_shift)
+        return RowLayout(shift=architecture.norm_shift)
     if architecture.permuted and name.endswith(("q_proj.weight", "q_proj.bias")):
-        return Change(heads=config["num_attention_heads"])
+        return RowLayout(heads=config["num_attention_heads"])
     if architecture.permuted and name.endswith(("k_proj.weight", "k_proj.bias")):
-        return Change(heads=key_value_heads(config))
-    return Change()
+        return RowLayout(heads=num_kv_heads(config))
+    return RowLayout()

@@ -1,4 +1,4 @@
-"""From a base and an adapter to one GGUF file that has been proven to be the trained model."""
+"""From a base and an adapter to one GGUF file that has been verified to be the trained model."""
 
 from __future__ import annotations
 
@@ -10,20 +10,20 @@ from functools import partial
 from pathlib import Path
 
 import gguf
-from gguf import GGMLQuantizationType as Kind
+from gguf import GGMLQuantizationType as QuantType
 
 from ...config.quantizations import PLAIN
 from ...errors import DiskFullError
 from ...files.atomic_json import disk_full, is_disk_full, read_json, sync_folder
-from ..merged.check_weights import EMBEDDING, require_whole
 from ..merged.merge import Floats, MergedWeights
-from ..stage_progress import Pace
+from ..stage_progress import StageProgress
 from ..tokenizer.gguf_tokenizer import GgufTokenizer, gguf_tokenizer
-from ..verify.tensors import TensorProof, prove_tensors
+from ..verify.tensors import TensorComparison, verify_tensors
 from .architectures import Architecture, Config, architecture_of
+from .check_weights import EMBEDDING, check_weights
 from .rope import rope_of
-from .tensors import PlannedTensor, plan_tensors, with_kinds, write_header
-from .writer import Quantize, quantize_plainly, write_data
+from .tensor_plan import PlannedTensor, plan_tensors, with_kinds, write_header
+from .writer import Quantize, quantize_with_numpy, write_data
 
 SPARE_BYTES = 64 << 20  # what is left free on the disk
 
@@ -42,7 +42,7 @@ class GgufRequest:
         quantization: a known one, in lower case.
         target: the file to write; its folder exists.
         part: where it is written until it is whole, on the same disk.
-        importance: by the names of the base's weights, how much each column counts, (columns,), for K-quants.
+        imatrix: by the names of the base's weights, how much each column counts, (columns,), for K-quants.
         threads: cores to use.
     """
 
@@ -52,7 +52,7 @@ class GgufRequest:
     quantization: str
     target: Path
     part: Path
-    importance: Mapping[str, Floats]
+    imatrix: Mapping[str, Floats]
     threads: int
 
     @property
@@ -69,16 +69,16 @@ class GgufExport:
     path: Path
     bytes: int
     tokenizer: GgufTokenizer
-    tensors: TensorProof
+    tensors: TensorComparison
 
 
 def export_gguf(
-    request: GgufRequest, phase: Phase, should_stop: Callable[[], bool], prove: Callable[[Path], None]
+    request: GgufRequest, phase: Phase, should_stop: Callable[[], bool], verify: Callable[[Path], None]
 ) -> GgufExport:
-    """Write the file aside, prove it, and only then give it its name.
+    """Write the file aside, verify it, and only then give it its name.
 
     Args:
-        prove: further proofs of the finished file, before it gets its name.
+        verify: further checks of the finished file, before it gets its name.
 
     Raises:
         GgufExportError: the model cannot be a GGUF, or the file is not the model.
@@ -88,7 +88,7 @@ def export_gguf(
     config = read_json(request.base / "config.json")
     architecture = architecture_of(config)
     weights = MergedWeights(request.base, request.adapter)
-    require_whole(weights, config, architecture)
+    check_weights(weights, config, architecture)
     rows = weights.tensors[EMBEDDING].shape[0]
     tokenizer = gguf_tokenizer(request.tokenizer_folder, rows, request.base)
     try:
@@ -101,11 +101,13 @@ def export_gguf(
             partial(_metadata, request, config, architecture, tokenizer, _file_type(request.quantization)),
         )
         total = sum(tensor.rows * tensor.columns * 4 for tensor in planned)
-        pace = Pace(f"writing {request.quantization}", len(planned), total, phase("writing"), should_stop)
+        pace = StageProgress(
+            f"writing {request.quantization}", len(planned), total, phase("writing"), should_stop
+        )
         write_data(request.part, planned, starts, weights, quantize, pace.step, request.threads)
-        pace = Pace("reading back", len(planned), total, phase("proving"), should_stop)
-        proof = prove_tensors(request.part, planned, weights, pace.step, request.threads)
-        prove(request.part)
+        pace = StageProgress("reading back", len(planned), total, phase("proving"), should_stop)
+        comparison = verify_tensors(request.part, planned, weights, pace.step, request.threads)
+        verify(request.part)
         size = request.part.stat().st_size
         request.part.replace(request.target)
         sync_folder(request.target.parent)
@@ -114,12 +116,12 @@ def export_gguf(
             raise disk_full(request.target, error) from error
         raise
     finally:
-        for leftover in parts(request.part):
+        for leftover in part_files(request.part):
             leftover.unlink(missing_ok=True)
-    return GgufExport(request.target, size, tokenizer, proof)
+    return GgufExport(request.target, size, tokenizer, comparison)
 
 
-def parts(part: Path) -> list[Path]:
+def part_files(part: Path) -> list[Path]:
     """The files that a killed export may have left behind."""
     return [part, _types_file(part)]
 
@@ -136,18 +138,18 @@ def _plan(
     tokenizer: GgufTokenizer,
 ) -> tuple[list[PlannedTensor], Quantize]:
     if request.quantization in PLAIN:
-        planned = plan_tensors(weights, config, architecture, Kind[request.quantization.upper()])
-        return planned, quantize_plainly
-    from .llama_cpp import LlamaLibrary
+        planned = plan_tensors(weights, config, architecture, QuantType[request.quantization.upper()])
+        return planned, quantize_with_numpy
+    from .llama_cpp import LlamaCpp
 
-    library = LlamaLibrary()
-    planned = plan_tensors(weights, config, architecture, Kind.F16)
+    llama_cpp = LlamaCpp()
+    planned = plan_tensors(weights, config, architecture, QuantType.F16)
     header = _types_file(request.part)
     metadata = partial(_metadata, request, config, architecture, tokenizer, _file_type("f16"))
     os.truncate(header, write_header(header, architecture.name, planned, metadata)[-1])
-    planned = with_kinds(planned, library.types(header, request.quantization))
+    planned = with_kinds(planned, llama_cpp.tensor_types(header, request.quantization))
     header.unlink()
-    return planned, partial(library.quantize_rows, importance=request.importance)
+    return planned, partial(llama_cpp.quantize_rows, imatrix=request.imatrix)
 
 
 def _metadata(

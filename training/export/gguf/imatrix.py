@@ -1,4 +1,4 @@
-"""The importance matrix of a K-quant, from the rows of the run that is exported."""
+"""The importance matrix (imatrix) of a K-quant, from the rows of the run that is exported."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from ..merged.merge import Floats
 from .export import Phase
 
 
-def importance_of(
+def measure_imatrix(
     base: Path, adapter: Path | None, rows: RunRows | None, phase: Phase, should_stop: Callable[[], bool]
 ) -> dict[str, Floats]:
     """By the names of the base's weights, the mean square of each input, (columns,).
@@ -22,7 +22,7 @@ def importance_of(
     """
     import torch
 
-    from ..verify.reference_model import Reference, fits_in_memory
+    from ..reference_model import Reference, fits_in_memory
 
     if rows is None or not rows.rows:
         raise GgufExportError(
@@ -40,7 +40,9 @@ def importance_of(
 
     def step(done: int) -> None:
         if should_stop():
-            raise TrainingAbortedError("Cancelled while importance was measured; nothing was kept.")
-        tell(f"measuring importance: row {done} of {len(rows.rows)}", done / len(rows.rows))
+            raise TrainingAbortedError(
+                "Cancelled while the importance matrix was measured; nothing was kept."
+            )
+        tell(f"measuring the importance matrix: row {done} of {len(rows.rows)}", done / len(rows.rows))
 
-    return reference.importance(rows.rows, step)
+    return reference.imatrix(rows.rows, step)

@@ -15,7 +15,7 @@ WRITE_TOKEN = "Make a token with write permission at https://huggingface.co/sett
 AGAIN = "Push again: what was uploaded is not sent again."
 
 
-def explained(error: Exception, repo: str, token: str) -> HubPushError:
+def push_error(error: Exception, repo: str, token: str) -> HubPushError:
     """The library's error as one of ours."""
     from huggingface_hub import errors
 

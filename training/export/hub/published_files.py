@@ -15,7 +15,7 @@ from typing import Any
 
 from ...errors import HubPushError
 from ...files.atomic_json import read_json
-from ...models.model_folder import ADAPTER_FILES, FolderForm, form_of
+from ...models.model_folder import ADAPTER_FILES, FolderForm, folder_form
 from ...redact import looks_secret
 from .model_card import bare_card, is_local, shown_base
 
@@ -64,7 +64,7 @@ def published_files(folder: Path, permit: Callable[[Path], object]) -> list[Publ
         InputError: the folder holds neither an adapter nor a merged model.
         HubPushError: a file looks as if it held an access token.
     """
-    form = form_of(folder)
+    form = folder_form(folder)
     files = [_published(path, permit) for path in sorted(folder.iterdir()) if _is_known(path, form)]
     if not (folder / CARD).is_file():
         files.append(PublishedFile(CARD, bare_card(_base(folder, form), form).encode()))

@@ -12,9 +12,9 @@ from dataclasses import dataclass
 from typing import Any, TypeVar
 
 from ...errors import BackpropagateError, HubPushError
-from ...files.background_call import left_behind_on_stop
+from ...files.background_call import background_call
 from ...version import __version__
-from .errors import explained
+from .errors import push_error
 from .published_files import CARD, WEIGHTS, PublishedFile
 
 Report = Callable[[str, float | None], None]
@@ -152,12 +152,12 @@ class _Push:
 
     def _call(self, work: Callable[[], T], while_waiting: Callable[[], None] = lambda: None) -> T:
         try:
-            return left_behind_on_stop(work, self._should_stop, STOPPED, while_waiting=while_waiting)
+            return background_call(work, self._should_stop, STOPPED, while_waiting=while_waiting)
         except BackpropagateError:
             raise
         except Exception as error:  # the library raises what lies beneath it, too
             # Without its cause: what the library tells may hold signed addresses, and logs are kept.
-            raise explained(error, self._to.repo, self._token) from None
+            raise push_error(error, self._to.repo, self._token) from None
 
 
 def _token() -> str:

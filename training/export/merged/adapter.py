@@ -6,7 +6,7 @@ import shutil
 from pathlib import Path
 
 from ...errors import LoraExportError
-from ...files.atomic_folder import require_space, write_whole
+from ...files.atomic_folder import require_space, write_folder
 from ...models.safetensors_files import read_header
 from .safetensors import copy_tokenizer
 
@@ -39,5 +39,5 @@ def write_lora(base: Path, adapter: Path, target: Path, card: str, *, writer: st
         copy_tokenizer(base, adapter, folder)
         (folder / "README.md").write_text(card, encoding="utf-8")
 
-    write_whole(target, fill, writer)
+    write_folder(target, fill, writer)
     return size

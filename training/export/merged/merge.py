@@ -21,8 +21,8 @@ from ...models.safetensors_files import StoredTensor, read_header, stored_tensor
 Floats = NDArray[np.float32]
 
 PREFIX = "base_model.model."
-HEAD = "lm_head.weight"
-REFUSED = {
+LM_HEAD = "lm_head.weight"
+UNSUPPORTED = {
     "use_dora": "DoRA",
     "rank_pattern": "ranks that differ by module",
     "alpha_pattern": "scales that differ by module",
@@ -35,7 +35,7 @@ REFUSED = {
 
 
 @dataclass(frozen=True)
-class LowRank:
+class LoraUpdate:
     """An adapter's update of one weight: `up` is scale · B (out, r), `down` is A (r, in)."""
 
     up: Floats
@@ -75,9 +75,9 @@ class MergedWeights:
             values += update.up[start:stop] @ update.down
         return values
 
-    def _check(self, name: str, update: LowRank, adapter: Path | None) -> None:
+    def _check(self, name: str, update: LoraUpdate, adapter: Path | None) -> None:
         shape = (update.up.shape[0], update.down.shape[1])
-        if name == HEAD and name not in self.tensors:
+        if name == LM_HEAD and name not in self.tensors:
             raise ExportError(
                 f"The adapter in {adapter} changes {name}, which is tied to the embedding and is not stored "
                 "by itself.",
@@ -114,11 +114,11 @@ def as_float32(data: bytes, dtype: str, count: int) -> Floats:
     return np.frombuffer(data, kind, count).astype(np.float32)
 
 
-def _updates(adapter: Path) -> dict[str, LowRank]:
+def _updates(adapter: Path) -> dict[str, LoraUpdate]:
     """The adapter's updates by the names of the base's weights."""
     config = _config(adapter)
     matrices = {name: read_rows(t, 0, t.shape[0]) for name, t in _stored(adapter).items()}
-    updates: dict[str, LowRank] = {}
+    updates: dict[str, LoraUpdate] = {}
     for name in [name for name in matrices if name.endswith(".lora_A.weight")]:
         module = name.removesuffix(".lora_A.weight")
         down = matrices.pop(name)
@@ -126,7 +126,7 @@ def _updates(adapter: Path) -> dict[str, LowRank]:
         if up is None or up.shape[1:] != down.shape[:1]:
             raise ExportError(f"{adapter} holds {name} without a lora_B of its rank.")
         scale = np.float32(_scale(config, down.shape[0]))
-        updates[f"{module.removeprefix(PREFIX)}.weight"] = LowRank(up * scale, down)
+        updates[f"{module.removeprefix(PREFIX)}.weight"] = LoraUpdate(up * scale, down)
     if matrices or not updates:
         raise ExportError(
             f"{adapter} holds {min(matrices, default='no LoRA matrices')}, which cannot be merged.",
@@ -146,7 +146,7 @@ def _config(adapter: Path) -> dict[str, Any]:
             raise ValueError(f"peft_type {config.get('peft_type')!r}")
     except (OSError, ValueError, KeyError) as error:
         raise ExportError(f"{adapter} holds no LoRA adapter that can be read: {error}.") from error
-    meaning = next((words for name, words in REFUSED.items() if config.get(name)), None)
+    meaning = next((words for name, words in UNSUPPORTED.items() if config.get(name)), None)
     if config.get("bias", "none") != "none":
         meaning = "trained biases"
     if meaning:

@@ -16,11 +16,11 @@ from typing import Any, BinaryIO
 import numpy as np
 
 from ...errors import MergeExportError
-from ...files.atomic_folder import require_space, write_whole
+from ...files.atomic_folder import require_space, write_folder
 from ...files.atomic_json import read_json
 from ...models.safetensors_files import StoredTensor
 from ..gguf.architectures import ARCHITECTURES
-from ..stage_progress import Pace
+from ..stage_progress import StageProgress
 from .merge import Floats, MergedWeights
 
 SHARD_BYTES = 5_000_000_000
@@ -82,14 +82,14 @@ def write_merged(
     require_space(target, total)
 
     def fill(folder: Path) -> None:
-        pace = Pace("merging", len(weights.tensors), total, report, should_stop)
+        pace = StageProgress("merging", len(weights.tensors), total, report, should_stop)
         _write_shards(folder, shards, weights, pace)
         (folder / "config.json").write_text(json.dumps(config, indent=2) + "\n", encoding="utf-8")
         copy_beside(base, CONFIGS[1:], folder)
         copy_tokenizer(base, adapter, folder)
         (folder / "README.md").write_text(card, encoding="utf-8")
 
-    write_whole(target, fill, writer)
+    write_folder(target, fill, writer)
     return total
 
 
@@ -140,7 +140,7 @@ def split_into_shards(tensors: dict[str, StoredTensor], most: int) -> Iterator[S
     yield shard
 
 
-def _write_shards(folder: Path, shards: list[Shard], weights: MergedWeights, pace: Pace) -> None:
+def _write_shards(folder: Path, shards: list[Shard], weights: MergedWeights, pace: StageProgress) -> None:
     count, done, number = len(shards), 0, 0
     weight_map: dict[str, str] = {}
     for index, shard in enumerate(shards, start=1):

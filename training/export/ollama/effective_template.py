@@ -8,11 +8,11 @@ from typing import Literal
 
 from ...redact import cleaned
 
-Kind = Literal["own", "sent", "autodetected", "none", "other"]
+TemplateOrigin = Literal["own", "sent", "autodetected", "none", "other"]
 
 NO_TEMPLATE = "{{ .Prompt }}"
 DETECTED = "using autodetected template "
-SENTENCES: dict[Kind, str] = {
+SENTENCES: dict[TemplateOrigin, str] = {
     "own": "the model's own chat template, from the GGUF",
     "sent": "the model's own chat template, in Ollama's template language",
     "autodetected": "a template of Ollama's, chosen because it resembles the model's own",
@@ -22,7 +22,7 @@ SENTENCES: dict[Kind, str] = {
 
 
 @dataclass(frozen=True)
-class TemplateInForce:
+class EffectiveTemplate:
     """The template that the server uses.
 
     Args:
@@ -31,22 +31,22 @@ class TemplateInForce:
         warning: what the user should know of it.
     """
 
-    kind: Kind
+    kind: TemplateOrigin
     sentence: str
     warning: str | None = None
 
 
-def template_in_force(shown: str, *, sent: str | None, own: str, steps: Sequence[str]) -> TemplateInForce:
+def effective_template(shown: str, *, sent: str | None, own: str, steps: Sequence[str]) -> EffectiveTemplate:
     """Compare what /api/show tells with what was sent and with what the GGUF holds.
 
     Args:
         steps: what the server told while it made the model.
     """
     kind = _kind(shown.strip(), sent, own, steps)
-    return TemplateInForce(kind, SENTENCES[kind], _warning(kind, steps))
+    return EffectiveTemplate(kind, SENTENCES[kind], _warning(kind, steps))
 
 
-def _kind(shown: str, sent: str | None, own: str, steps: Sequence[str]) -> Kind:
+def _kind(shown: str, sent: str | None, own: str, steps: Sequence[str]) -> TemplateOrigin:
     if sent is not None and shown == sent.strip():
         return "sent"
     if shown == own.strip():
@@ -56,7 +56,7 @@ def _kind(shown: str, sent: str | None, own: str, steps: Sequence[str]) -> Kind:
     return "autodetected" if sent is None and any(step.startswith(DETECTED) for step in steps) else "other"
 
 
-def _warning(kind: Kind, steps: Sequence[str]) -> str | None:
+def _warning(kind: TemplateOrigin, steps: Sequence[str]) -> str | None:
     if kind == "none":
         return (
             "The server uses no chat template for this model, so its answers will be poor. Update Ollama, or "

@@ -107,7 +107,7 @@ def not_ollama(doing: str, address: Address) -> OllamaError:
 
 
 @contextmanager
-def explained(doing: str, address: Address) -> Generator[None]:
+def ollama_errors(doing: str, address: Address) -> Generator[None]:
     """Turns what the HTTP library raises into one of our errors."""
     try:
         yield

@@ -15,10 +15,10 @@ from pathlib import Path
 from ...config.ollama_names import ModelName, model_name
 from ...errors import OllamaError, TrainingAbortedError
 from .address import ollama_address
-from .create_request import Creation, creation, require_files
-from .effective_template import TemplateInForce, template_in_force
+from .create_request import CreateRequest, create_request, require_files
+from .effective_template import EffectiveTemplate, effective_template
 from .model_file import ModelFile, read_model_file
-from .registration import Registration, Request
+from .registration import Registration, RegistrationRequest
 from .server import CHUNK, OllamaServer
 
 Report = Callable[[str, str, float | None], None]
@@ -42,7 +42,7 @@ INEXACT = (
 
 
 def register(
-    request: Request,
+    request: RegistrationRequest,
     report: Report = lambda phase, message, fraction: None,
     should_stop: Callable[[], bool] = lambda: False,
 ) -> Registration:
@@ -59,7 +59,7 @@ def register(
         return _Registering(request, name, model, server, _news_only(report), should_stop).run()
 
 
-def require_room(name: str, overwrite: bool) -> None:
+def check_name_is_free(name: str, overwrite: bool) -> None:
     """Look, before there is a file, whether the Ollama server takes files and is free to take this name.
 
     Raises:
@@ -87,7 +87,7 @@ class _Registering:
 
     def __init__(
         self,
-        request: Request,
+        request: RegistrationRequest,
         name: ModelName,
         model: ModelFile,
         server: OllamaServer,
@@ -100,7 +100,7 @@ class _Registering:
 
     def run(self) -> Registration:
         version, existed = _look(self._server, self._name, self._request.overwrite)
-        asked = creation(self._request, self._model, version)
+        asked = create_request(self._request, self._model, version)
         digest, uploaded = self._upload()
         with self._undone_on_failure(existed):
             template = self._create(asked, digest)
@@ -163,12 +163,12 @@ class _Registering:
             if self._name.is_among(self._server.names()):
                 self._server.delete(str(self._name))
 
-    def _create(self, asked: Creation, digest: str) -> TemplateInForce:
+    def _create(self, asked: CreateRequest, digest: str) -> EffectiveTemplate:
         """Make the model, and see which template the server uses for it."""
         name = str(self._name)
         body = {"model": name, "files": {_bare(self._model.path): digest}, **asked.body}
         steps = self._server.create(body, lambda step: self._report("creating", _shown(step), None))
-        found = template_in_force(
+        found = effective_template(
             self._server.template_of(name),
             sent=asked.body.get("template"),
             own=self._model.chat_template,

@@ -7,12 +7,12 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from .effective_template import TemplateInForce
+from .effective_template import EffectiveTemplate
 from .question import DEFAULT, Question
 
 
 @dataclass(frozen=True)
-class Request:
+class RegistrationRequest:
     """What to register.
 
     Args:
@@ -49,7 +49,7 @@ class Registration:
     size: int
     uploaded: bool
     replaced: bool
-    template: TemplateInForce
+    template: EffectiveTemplate
     stop: list[str]
     system: str | None
     question: Question

@@ -15,10 +15,10 @@ from typing import Any, Self, TypeVar
 
 import httpx2
 
-from ...files.background_call import left_behind_on_stop
+from ...files.background_call import background_call
 from ...redact import cleaned
 from .address import Address
-from .failures import ended_early, explained, not_ollama, refusal
+from .failures import ended_early, not_ollama, ollama_errors, refusal
 
 T = TypeVar("T")
 Report = Callable[[str, float | None], None]
@@ -47,7 +47,7 @@ class OllamaServer:
         self.address = address
         self._should_stop = should_stop
         self._long = httpx2.Timeout(PATIENCE_S, connect=CONNECT_S, write=WRITE_S, pool=CONNECT_S)
-        with explained("be reached", address):
+        with ollama_errors("be reached", address):
             self._client = httpx2.Client(
                 base_url=address.url,
                 auth=address.user_info,
@@ -88,7 +88,7 @@ class OllamaServer:
 
     def has_blob(self, digest: str) -> bool:
         """Whether it has a file of this digest (`sha256:…`) already."""
-        with explained("look for the file", self.address):
+        with ollama_errors("look for the file", self.address):
             status = self._client.head(f"/api/blobs/{digest}").status_code
         if status not in {200, 404}:
             raise refusal("look for the file", "", status)
@@ -172,11 +172,11 @@ class OllamaServer:
 
     # --- one exchange -------------------------------------------------------------------------------
     def _waited_for(self, work: Callable[[], T], while_waiting: Callable[[], None] = lambda: None) -> T:
-        return left_behind_on_stop(work, self._should_stop, while_waiting=while_waiting)
+        return background_call(work, self._should_stop, while_waiting=while_waiting)
 
     @contextmanager
     def _exchange(self, doing: str, method: str, path: str, **how: Any) -> Generator[httpx2.Response]:
-        with explained(doing, self.address), self._client.stream(method, path, **how) as response:
+        with ollama_errors(doing, self.address), self._client.stream(method, path, **how) as response:
             if not response.is_success:
                 raise refusal(doing, _said(response), response.status_code)
             yield response

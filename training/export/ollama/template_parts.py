@@ -18,11 +18,11 @@ MERGED = "\n\n"
 
 
 class TemplateUnknownError(ValueError):
-    """The template cannot be told as a handful of pieces."""
+    """The template cannot be told as a handful of parts."""
 
 
 @dataclass(frozen=True)
-class Pieces:
+class TemplateParts:
     """What stands between the texts of a conversation, which is all that a chat template is.
 
         opening USER answer ASSISTANT turn USER prompt                     without a system message
@@ -51,7 +51,7 @@ class Pieces:
         return opening[len(before) : max(len(before), len(opening) - len(after))]
 
     def text(self, messages: Sequence[tuple[str, str]]) -> str:
-        """The prompt for a conversation of (role, content), as the pieces make it."""
+        """The prompt for a conversation of (role, content), as the parts make it."""
         before, end, parts = self.opening, "", list[str]()
         for role, content in messages:
             if role == "system":
@@ -66,26 +66,28 @@ class Pieces:
         return "".join([*parts, end])
 
 
-def probe(template: str, *, bos_token: str = "", eos_token: str = "", adds_bos: bool = True) -> Pieces:
-    """The pieces of a Jinja chat template.
+def template_parts(
+    template: str, *, bos_token: str = "", eos_token: str = "", adds_bos: bool = True
+) -> TemplateParts:
+    """The parts of a Jinja chat template.
 
     Args:
         adds_bos: the server begins every prompt with `bos_token` by itself, so it is left out here.
 
     Raises:
-        TemplateUnknownError: the template fails, or is more than its pieces.
+        TemplateUnknownError: the template fails, or is more than its parts.
     """
     render = _Renderer(template, bos_token, eos_token, adds_bos)
     exchange = [("user", FIRST), ("assistant", ANSWER), ("user", SECOND)]
     opening, prompt = _between(render([("user", FIRST)]), [FIRST])
     _, answer, turn, _ = _between(render(exchange), [FIRST, ANSWER, SECOND])
     before_system, after_system = _around_system(render, opening, prompt)
-    pieces = Pieces(opening, before_system, after_system, answer, turn, prompt)
+    parts = TemplateParts(opening, before_system, after_system, answer, turn, prompt)
     longer = [*exchange, ("assistant", REPLY), ("user", THIRD)]
     for conversation in (exchange, longer):
-        if pieces.text(conversation) != render(conversation):
+        if parts.text(conversation) != render(conversation):
             raise TemplateUnknownError("it lays earlier turns out otherwise than later ones")
-    return _with_exactness(pieces, render, longer)
+    return _with_exactness(parts, render, longer)
 
 
 def _around_system(render: _Renderer, opening: str, prompt: str) -> tuple[str, str]:
@@ -99,13 +101,13 @@ def _around_system(render: _Renderer, opening: str, prompt: str) -> tuple[str, s
     return before, after
 
 
-def _with_exactness(pieces: Pieces, render: _Renderer, longer: list[tuple[str, str]]) -> Pieces:
+def _with_exactness(parts: TemplateParts, render: _Renderer, longer: list[tuple[str, str]]) -> TemplateParts:
     conversation = [("system", SYSTEM), *longer]
     try:
-        exact = pieces.text(conversation) == render(conversation)
+        exact = parts.text(conversation) == render(conversation)
     except TemplateUnknownError:  # a template that refuses system messages has no layout of its own for them
-        return pieces
-    return replace(pieces, exact=exact)
+        return parts
+    return replace(parts, exact=exact)
 
 
 def _between(text: str, contents: list[str]) -> list[str]:

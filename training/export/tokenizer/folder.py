@@ -37,9 +37,9 @@ class TokenizerFolder:
                 hint="Load the tokenizer with transformers' AutoTokenizer and save it: that writes one.",
             )
         self.path = found.parent
-        self.settings: dict[str, Any] = read_json(found)
-        self.config = read_json(self.path / "tokenizer_config.json")
-        text = read_bytes(found).decode("utf-8", errors="replace")
+        self.settings: dict[str, Any] = read_limited_json(found)
+        self.config = read_limited_json(self.path / "tokenizer_config.json")
+        text = read_limited_bytes(found).decode("utf-8", errors="replace")
         added: list[dict[str, Any]] = self.settings.get("added_tokens", [])
         readable = [token for token in added if not self._is_beyond(token, rows)]
         if len(readable) < len(added):
@@ -50,7 +50,7 @@ class TokenizerFolder:
     def model_json(self, name: str) -> dict[str, Any]:
         """config.json or generation_config.json, the folder's own or the base model's; empty without one."""
         found = self._find(name)
-        return read_json(found) if found else {}
+        return read_limited_json(found) if found else {}
 
     @property
     def model(self) -> dict[str, Any]:
@@ -79,7 +79,7 @@ class TokenizerFolder:
         return next((path for folder in self._folders if (path := folder / name).is_file()), None)
 
 
-def read_json(path: Path) -> dict[str, Any]:
+def read_limited_json(path: Path) -> dict[str, Any]:
     """The object in a JSON file; empty if there is no such file.
 
     Raises:
@@ -88,7 +88,7 @@ def read_json(path: Path) -> dict[str, Any]:
     if not path.is_file():
         return {}
     try:
-        content: Any = json.loads(read_bytes(path))
+        content: Any = json.loads(read_limited_bytes(path))
     except (ValueError, RecursionError) as error:
         raise GgufExportError(f"{path} is not valid JSON: {error}.", cause=error) from None
     if not isinstance(content, dict):
@@ -96,7 +96,7 @@ def read_json(path: Path) -> dict[str, Any]:
     return content  # pyright: ignore[reportUnknownVariableType]
 
 
-def read_bytes(path: Path) -> bytes:
+def read_limited_bytes(path: Path) -> bytes:
     """The bytes of a file.
 
     Raises:

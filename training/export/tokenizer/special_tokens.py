@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Any, NamedTuple
 
 from ...errors import GgufExportError
-from .folder import TokenizerFolder, read_json
+from .folder import TokenizerFolder, read_limited_json
 from .rules import OTHER_EXPORT
 
 END_OF_TURN = ("<|im_end|>", "<|eot_id|>", "<|eom_id|>", "<|end|>", "<end_of_turn>", "<|end_of_text|>")
@@ -89,7 +89,7 @@ def _around_a_text(folder: TokenizerFolder) -> tuple[list[int], list[int]]:
 
 def _id_from_other_files(folder: TokenizerFolder, role: str) -> int | None:
     """special_tokens_map.json names tokens, the base model's config.json gives ids."""
-    token: Any = read_json(folder.path / "special_tokens_map.json").get(f"{role}_token")
+    token: Any = read_limited_json(folder.path / "special_tokens_map.json").get(f"{role}_token")
     content: Any = token.get("content") if isinstance(token, dict) else token  # pyright: ignore[reportUnknownVariableType, reportUnknownMemberType]
     if isinstance(content, str):
         return folder.tokenizer.token_to_id(content)

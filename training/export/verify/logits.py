@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 
 from ...errors import GgufExportError
 from ..merged.merge import Floats
-from .reference_model import Reference
+from ..reference_model import Reference
 
 KL_LIMIT = {"f32": 1e-4, "f16": 1e-4, "bf16": 5e-3, "q8_0": 0.02}
 """Largest mean divergence, in nats per token. Other types have none: small models lose much to them."""
@@ -25,7 +25,7 @@ LEAST_TOKENS = 2
 
 
 @dataclass(frozen=True)
-class LogitProof:
+class LogitComparison:
     """How close the file's probabilities are.
 
     Args:
@@ -45,14 +45,14 @@ class LogitProof:
         )
 
 
-def prove_logits(
+def verify_logits(
     path: Path,
     quantization: str,
     reference: Reference,
     rows: Sequence[Sequence[int]],
     threads: int,
     step: Callable[[int], None],
-) -> LogitProof:
+) -> LogitComparison:
     """Compare the file, run by llama.cpp, with the trained model.
 
     Args:
@@ -72,7 +72,8 @@ def prove_logits(
             agreements.append(expected.argmax(axis=1) == found.argmax(axis=1))
             step(done)
     divergence = float(np.concatenate(divergences).mean())
-    proof = LogitProof(len(used), sum(map(len, used)), divergence, float(np.concatenate(agreements).mean()))
+    agreement = float(np.concatenate(agreements).mean())
+    comparison = LogitComparison(len(used), sum(map(len, used)), divergence, agreement)
     limit = KL_LIMIT.get(quantization)
     if not np.isfinite(divergence) or (limit is not None and divergence > limit):
         raise GgufExportError(
@@ -80,7 +81,7 @@ def prove_logits(
             f"and {quantization} explains {limit}.",
             hint='Export with format="merged" instead, and report the model\'s config.json.',
         )
-    return proof
+    return comparison
 
 
 @contextmanager

@@ -9,10 +9,10 @@ from pathlib import Path
 from ...errors import GgufExportError, TrainingAbortedError
 from ..gguf.export import GgufRequest, Phase
 from ..held_out_rows import RunRows
-from ..tokenizer.tokenizer_parity import disagreements
+from .tokenizer_parity import compare_tokenizers
 
 
-class Proofs:
+class FileVerifier:
     """Runs the proofs of a finished file, and keeps a sentence on each.
 
     Args:
@@ -40,7 +40,7 @@ class Proofs:
 
     def _tokenizer(self, path: Path) -> str:
         self._phase("proving")("comparing the tokenizer with the model's own", 0.9)
-        found = disagreements(self._request.tokenizer_folder, path)
+        found = compare_tokenizers(self._request.tokenizer_folder, path)
         if not found.agrees:
             texts = [repr(difference.text[:40]) for difference in found.text_examples]
             raise GgufExportError(
@@ -56,15 +56,15 @@ class Proofs:
             return "llama-cpp-python is not installed"
         if self._rows is None:
             return "there is no training run whose rows it could be run on"
-        from .reference_model import fits_in_memory
+        from ..reference_model import fits_in_memory
 
         if not fits_in_memory(self._request.base, 4, beside=path.stat().st_size):
             return "the model does not fit into memory twice"
         return None
 
     def _run(self, path: Path) -> str:
-        from .logits import ROWS, prove_logits
-        from .reference_model import Reference
+        from ..reference_model import Reference
+        from .logits import ROWS, verify_logits
 
         assert self._rows is not None
         tell = self._phase("proving")
@@ -76,7 +76,7 @@ class Proofs:
                 raise TrainingAbortedError("Cancelled while the file was proven; nothing was kept.")
             tell(f"running the file in llama.cpp: row {done} of {ROWS}", 0.9 + 0.1 * done / ROWS)
 
-        proof = prove_logits(
+        proof = verify_logits(
             path, self._request.quantization, reference, self._rows.rows, self._request.threads, step
         )
         return proof.sentence(self._rows.which)

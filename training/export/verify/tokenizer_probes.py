@@ -29,7 +29,7 @@ SEED = 20_240_229
 Part = Callable[[random.Random], str]
 
 
-def tricky_strings(count: int = 3000, seed: int = SEED, tokens: Sequence[str] = ()) -> list[str]:
+def probe_texts(count: int = 3000, seed: int = SEED, tokens: Sequence[str] = ()) -> list[str]:
     """`count` different texts, none empty.
 
     Args:

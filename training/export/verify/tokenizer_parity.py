@@ -17,12 +17,12 @@ from typing import Any
 
 from ...data.readers.libraries import library
 from ..gguf.reader import read_metadata
-from .folder import TokenizerFolder
-from .known_limits import Limit, known_limits
-from .llama_tokens import Request, llama_cpp_is_installed, llama_token_ids
+from ..tokenizer.folder import TokenizerFolder
+from ..tokenizer.token_types import TokenType
+from .known_limits import KnownLimit, known_limits
+from .llama_tokens import TokenizeRequest, llama_cpp_is_installed, llama_token_ids
 from .metadata_check import metadata_differences
-from .token_types import TokenType
-from .tokenizer_probes import tricky_strings
+from .tokenizer_probes import probe_texts
 
 SHOWN = 5
 """Examples of one kind in a result."""
@@ -49,7 +49,7 @@ class KnownDifference:
 
 
 @dataclass(frozen=True)
-class TokenizerAgreement:
+class TokenizerParity:
     """What was compared and what came out."""
 
     tokens: int
@@ -77,7 +77,7 @@ class TokenizerAgreement:
         return f"{files}, and {self.texts:,} texts were tokenised by llama.cpp."
 
 
-def disagreements(tokenizer_folder: Path, gguf_path: Path, *, texts: int = 3000) -> TokenizerAgreement:
+def compare_tokenizers(tokenizer_folder: Path, gguf_path: Path, *, texts: int = 3000) -> TokenizerParity:
     """Compare the tokenizer in a GGUF file with the one in a folder.
 
     Args:
@@ -94,7 +94,7 @@ def disagreements(tokenizer_folder: Path, gguf_path: Path, *, texts: int = 3000)
     if llama_cpp_is_installed():
         differences = list(_differences(folder, metadata, gguf_path, texts))
     unknown, known = _sorted(differences, known_limits(folder, metadata))
-    return TokenizerAgreement(
+    return TokenizerParity(
         tokens=len(metadata["tokenizer.ggml.tokens"]),
         texts=texts if llama_cpp_is_installed() else 0,
         in_files=len(in_files),
@@ -110,11 +110,13 @@ def _differences(
 ) -> Iterator[Difference]:
     tokenizer = _with_control_tokens(folder, metadata["tokenizer.ggml.token_type"])
     contents = [token.content for token in folder.added_tokens.values()]
-    texts = tricky_strings(count, tokens=_spread(contents, TOKENS_IN_TEXTS))
+    texts = probe_texts(count, tokens=_spread(contents, TOKENS_IN_TEXTS))
     for parse_special in (True, False):
         tokenizer.encode_special_tokens = not parse_special
         expected: list[list[int]] = [encoding.ids for encoding in tokenizer.encode_batch(texts)]
-        requests = [Request(text=text, parse_special=parse_special, add_special=True) for text in texts]
+        requests = [
+            TokenizeRequest(text=text, parse_special=parse_special, add_special=True) for text in texts
+        ]
         for text, ours, theirs in zip(texts, expected, llama_token_ids(gguf, requests), strict=True):
             if ours != theirs:
                 yield Difference(text, parse_special, ours, theirs)
@@ -136,7 +138,7 @@ def _with_control_tokens(folder: TokenizerFolder, types: Sequence[int]) -> Any:
 
 
 def _sorted(
-    differences: Iterable[Difference], limits: Sequence[Limit]
+    differences: Iterable[Difference], limits: Sequence[KnownLimit]
 ) -> tuple[list[Difference], list[KnownDifference]]:
     """Those without a known reason, and how many texts each known reason explains."""
     unknown: list[Difference] = []

@@ -379,13 +379,13 @@ def test_a_disk_that_fills_up_leaves_nothing_half_written(
 def test_one_wrong_block_is_found(
     base: Path, refused: Callable[..., str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    right = gguf_export.quantize_plainly
+    right = gguf_export.quantize_with_numpy
 
     def one_wrong(values: Any, tensor: Any) -> bytes:
         data = right(values, tensor)
         return data[:-34] + data[-68:-34] if tensor.name == "blk.1.ffn_down.weight" else data
 
-    monkeypatch.setattr(gguf_export, "quantize_plainly", one_wrong)
+    monkeypatch.setattr(gguf_export, "quantize_with_numpy", one_wrong)
     assert "blk.1.ffn_down.weight is not what" in refused(base, None, quantization="q8_0")
 
 
@@ -411,15 +411,15 @@ def test_a_block_that_llama_cpp_quantised_wrongly_is_found(
     base: Path, refused: Callable[..., str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     pytest.importorskip("llama_cpp")
-    from backpropagate.training.export.gguf.llama_cpp import LlamaLibrary
+    from backpropagate.training.export.gguf.llama_cpp import LlamaCpp
 
-    right = LlamaLibrary.quantize_rows
+    right = LlamaCpp.quantize_rows
 
-    def wrong(library: LlamaLibrary, values: Any, tensor: Any, importance: Any) -> bytes:
+    def wrong(library: LlamaCpp, values: Any, tensor: Any, imatrix: Any) -> bytes:
         changed = -values if tensor.name == "blk.1.ffn_up.weight" else values
-        return right(library, changed, tensor, importance)
+        return right(library, changed, tensor, imatrix)
 
-    monkeypatch.setattr(LlamaLibrary, "quantize_rows", wrong)
+    monkeypatch.setattr(LlamaCpp, "quantize_rows", wrong)
     assert "blk.1.ffn_up.weight" in refused(base, None, quantization="q4_k_m")
 
 

@@ -12,6 +12,7 @@ from types import SimpleNamespace
 from typing import Any
 
 import pytest
+from hub_stand_in import SIGNATURE, TOKEN, Fault, HubStandIn, Repository
 from huggingface_hub import ModelCard
 from waiting import wait_until
 
@@ -20,8 +21,6 @@ from backpropagate.training.export.hub.published_files import published_files
 from backpropagate.training.export.hub.push import Destination, Pushed, bytes_under_way, live_bars, push
 from backpropagate.training.files.paths import PathPolicy
 from backpropagate.training.runs.folder import RunFolder
-
-from .hub_stand_in import SIGNATURE, TOKEN, Fault, HubStandIn, Repository
 
 REPO = "me/tickets"
 # Of the library's own call into its HTTP library.

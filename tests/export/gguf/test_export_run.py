@@ -113,7 +113,7 @@ import sys, threading
 from backpropagate.training.worker import main as worker
 from backpropagate.training.export.gguf import export as gguf_export
 worker.GRACE_S = 0.0
-gguf_export.prove_tensors = lambda *_: threading.Event().wait()
+gguf_export.verify_tensors = lambda *_: threading.Event().wait()
 worker.main()
 """
 

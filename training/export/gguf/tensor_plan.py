@@ -10,16 +10,16 @@ from pathlib import Path
 
 import gguf
 import numpy as np
-from gguf import GGMLQuantizationType as Kind
+from gguf import GGMLQuantizationType as QuantType
 
 from ...errors import GgufExportError
-from ..merged.check_weights import IGNORED
-from ..merged.merge import HEAD, Floats, MergedWeights
-from .architectures import Architecture, Change, Config, change_of, is_tied
+from ..merged.merge import LM_HEAD, Floats, MergedWeights
+from .architectures import Architecture, Config, RowLayout, is_tied, row_layout
+from .check_weights import IGNORED
 from .rope import rope_of
 
 ALIGNMENT = 32  # bytes between the beginnings of two tensors, GGUF's default
-UNCHANGED = Change()
+PLAIN_LAYOUT = RowLayout()
 
 
 @dataclass(frozen=True)
@@ -28,10 +28,10 @@ class PlannedTensor:
 
     name: str
     shape: tuple[int, ...]
-    kind: Kind
+    kind: QuantType
     source: str | None = None
     constant: Floats | None = None
-    change: Change = UNCHANGED
+    layout: RowLayout = PLAIN_LAYOUT
 
     @property
     def rows(self) -> int:
@@ -52,7 +52,7 @@ class PlannedTensor:
 
     @property
     def is_packed(self) -> bool:
-        return self.kind not in (Kind.F32, Kind.F16)
+        return self.kind not in (QuantType.F32, QuantType.F16)
 
     @property
     def nbytes(self) -> int:
@@ -60,7 +60,7 @@ class PlannedTensor:
 
     def blocks(self, values_at_once: int) -> Iterator[tuple[int, int]]:
         """Ranges of rows that hold about so many values, and whole heads."""
-        whole = self.change.rows_at_once(self.rows) if len(self.shape) > 1 else 1
+        whole = self.layout.row_multiple(self.rows) if len(self.shape) > 1 else 1
         step = max(whole, values_at_once // self.columns // whole * whole)
         for start in range(0, self.rows, step):
             yield start, min(start + step, self.rows)
@@ -72,13 +72,13 @@ class PlannedTensor:
             return self.constant.reshape(self.rows, self.columns)[start:stop]
         if len(self.shape) == 1:
             whole = weights.rows(self.source, 0, self.shape[0])
-            return self.change.apply(whole, self.shape[0]).reshape(1, -1)
+            return self.layout.apply(whole, self.shape[0]).reshape(1, -1)
         values = weights.rows(self.source, start, stop).reshape(stop - start, self.columns)
-        return self.change.apply(values, self.rows)
+        return self.layout.apply(values, self.rows)
 
 
 def plan_tensors(
-    weights: MergedWeights, config: Config, architecture: Architecture, kind: Kind
+    weights: MergedWeights, config: Config, architecture: Architecture, kind: QuantType
 ) -> list[PlannedTensor]:
     """The file's tensors, matrices as `kind` where it can hold them.
 
@@ -88,12 +88,12 @@ def plan_tensors(
     """
     names = _gguf_names(architecture, config["num_hidden_layers"])
     planned = [
-        PlannedTensor(name, values.shape, Kind.F32, constant=values)
+        PlannedTensor(name, values.shape, QuantType.F32, constant=values)
         for name, values in architecture.extra(config, rope_of(config)).items()
     ]
     tied = is_tied(config, architecture)
     for source, stored in weights.tensors.items():
-        if source.endswith(IGNORED) or (tied and source == HEAD):
+        if source.endswith(IGNORED) or (tied and source == LM_HEAD):
             _refuse_update(weights, source)
             continue
         name = names(source)
@@ -103,21 +103,21 @@ def plan_tensors(
                 stored.shape,
                 plain_kind(name, stored.shape, kind),
                 source=source,
-                change=change_of(source, config, architecture),
+                layout=row_layout(source, config, architecture),
             )
         )
     return planned
 
 
-def plain_kind(name: str, shape: tuple[int, ...], kind: Kind) -> Kind:
+def plain_kind(name: str, shape: tuple[int, ...], kind: QuantType) -> QuantType:
     """The type of a tensor in a file of `kind`: norms and vectors stay exact, and rows that cannot be
     split into blocks are f16."""
     if len(shape) <= 1 or name.endswith("_norm.weight") or not name.endswith(".weight"):
-        return Kind.F32
-    return kind if shape[-1] % gguf.GGML_QUANT_SIZES[kind][0] == 0 else Kind.F16
+        return QuantType.F32
+    return kind if shape[-1] % gguf.GGML_QUANT_SIZES[kind][0] == 0 else QuantType.F16
 
 
-def with_kinds(planned: list[PlannedTensor], kinds: dict[str, Kind]) -> list[PlannedTensor]:
+def with_kinds(planned: list[PlannedTensor], kinds: dict[str, QuantType]) -> list[PlannedTensor]:
     """The same tensors in the types that llama.cpp chose.
 
     Raises:

@@ -11,12 +11,11 @@ from typing import Any
 
 import numpy as np
 import pytest
+from gguf_values import metadata, values
 from numpy.typing import NDArray
 from safetensors.torch import save_file
 from tiny_lora import build_adapter, build_base, change_json, merged_by_peft
 from transformers import AutoTokenizer
-
-from .gguf_values import metadata, values
 
 Floats = NDArray[np.float32]
 HEADS = {"q_proj": 4, "k_proj": 2}
@@ -81,8 +80,8 @@ def test_every_form_of_model_and_adapter_holds_pefts_merge(
     base = build_base(tmp_path / "base", tiny_model, family, **config)
     adapter = build_adapter(tmp_path / "adapter", base, **lora)
     export(base, adapter, "f32", output=str(tmp_path / "f32.gguf"))
-    key_value_heads = config.get("num_key_value_heads", 2)
-    heads = {"q_proj": 4, "k_proj": key_value_heads} if family in {"llama", "mistral"} else {}
+    num_kv_heads = config.get("num_key_value_heads", 2)
+    heads = {"q_proj": 4, "k_proj": num_kv_heads} if family in {"llama", "mistral"} else {}
     assert_equals_pefts_merge(tmp_path / "f32.gguf", base, adapter, heads)
 
 

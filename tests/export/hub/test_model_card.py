@@ -7,13 +7,12 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from facts import QUESTION
 from huggingface_hub import ModelCard
 
 from backpropagate.training.export.hub.model_card import bare_card, run_card
 from backpropagate.training.export.hub.run_facts import RunFacts
 from backpropagate.training.runs.folder import RunFolder
-
-from .conftest import QUESTION
 
 
 @pytest.fixture

@@ -9,9 +9,9 @@ from collections.abc import Iterator
 from itertools import pairwise, zip_longest
 from typing import Any
 
-from .folder import TokenizerFolder
-from .merges import merge_pairs
-from .token_types import TokenType, padding
+from ..tokenizer.folder import TokenizerFolder
+from ..tokenizer.merges import merge_pairs
+from ..tokenizer.token_types import TokenType, padding
 
 Metadata = dict[str, Any]
 
