@@ -43,13 +43,6 @@ def inspect_dataset(
         from .models.tokenizer import load_tokenizer
 
         models = defaults.home / "models"
-        folder = resolve_model(
-            spec.model.name,
-            spec.model.revision,
-            models,
-            lambda _message, _fraction: None,
-            lambda: False,
-            weights=False,
-        )
+        folder = resolve_model(spec.model.name, spec.model.revision, models, weights=False)
         tokenizer = load_tokenizer(folder)
     return inspect(spec.data, tokenizer, preview=preview)

@@ -253,7 +253,7 @@ class Trainer:
             raise InputError("There is nothing to publish yet.", hint="Call train() first.")
         permit = PathPolicy.for_person(self._defaults.home).permit
         files = published_files(self._last.adapter_path, permit)
-        return push(files, Destination(repo, private, overwrite), lambda message, share: None).url
+        return push(files, Destination(repo, private, overwrite)).url
 
     def _spec(
         self, dataset: str | Path | Sequence[str | Path] | None, steps: int | None, samples: int | None

@@ -42,10 +42,13 @@ from backpropagate.training.errors import BackpropagateError
 from backpropagate.training.models.resolve import resolve_model
 name, revision, models, stop_at = sys.argv[1:]
 reports = []
+def report(event):
+    assert (event.kind, event.phase) == ("phase", "downloading")
+    reports.append((event.message, event.fraction))
 def should_stop():
     return bool(stop_at) and any(stop_at in text for text, _ in reports)
 try:
-    path = resolve_model(name, revision or None, Path(models), lambda *a: reports.append(a), should_stop)
+    path = resolve_model(name, revision or None, Path(models), report, should_stop)
     outcome = {"path": str(path)}
 except BackpropagateError as error:
     outcome = {"error": error.record().model_dump(), "class": type(error).__name__}
@@ -260,7 +263,7 @@ def test_a_full_disk_is_told_as_such(tmp_path: Path, monkeypatch: pytest.MonkeyP
 
     monkeypatch.setattr(resolve, "hub_model", full)
     with pytest.raises(DiskFullError, match="The disk was full before org/tiny was complete"):
-        resolve.resolve_model("org/tiny", None, tmp_path, lambda _text, _share: None, lambda: False)
+        resolve.resolve_model("org/tiny", None, tmp_path)
 
 
 @pytest.fixture

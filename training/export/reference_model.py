@@ -50,13 +50,13 @@ class Reference:
         with torch.inference_mode():
             return self._model(torch.tensor([input_ids])).logits[0].float().numpy()
 
-    def imatrix(self, rows: Sequence[Sequence[int]], step: Callable[[int], None]) -> dict[str, Floats]:
+    def imatrix(self, rows: Sequence[Sequence[int]], on_row: Callable[[int], None]) -> dict[str, Floats]:
         """Mean square of each input of each linear layer over the rows' tokens, by the weight's name.
 
         The weight that llama.cpp's importance matrix gives to a column's rounding errors.
 
         Args:
-            step: told how many rows are done.
+            on_row: called with the number of rows that are done; may raise to stop.
         """
         sums: dict[str, Tensor] = {}
         hooks = [
@@ -67,7 +67,7 @@ class Reference:
         try:
             for done, row in enumerate(rows, 1):
                 self.logits(row)
-                step(done)
+                on_row(done)
         finally:
             for hook in hooks:
                 hook.remove()

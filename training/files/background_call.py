@@ -10,6 +10,7 @@ from time import monotonic
 from typing import TypeVar
 
 from ..errors import TrainingAbortedError
+from ..events import ShouldStop
 
 T = TypeVar("T")
 
@@ -18,7 +19,7 @@ POLL_S = 0.2
 
 def background_call(
     work: Callable[[], T],
-    should_stop: Callable[[], bool],
+    should_stop: ShouldStop,
     stopped: str = "Stopped while waiting for the network.",
     *,
     seconds: float = inf,

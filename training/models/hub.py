@@ -7,18 +7,15 @@ stops or the time is up. Whole files that were downloaded are kept; huggingface_
 from __future__ import annotations
 
 import io
-from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from ..errors import ModelLoadError, TrainingAbortedError
+from ..events import Phase, Report, ShouldStop
 from ..files.background_call import background_call
 from ..redact import scrub
 from .model_folder import missing_from
-
-Report = Callable[[str, float | None], None]
-ShouldStop = Callable[[], bool]
 
 WEIGHTS = ["*.safetensors"]
 WANTED = ["*.json", "*.jinja", "*.model", "merges.txt", "vocab.txt", "README.md"]
@@ -44,7 +41,7 @@ def hub_model(
         ModelLoadError: it is gated, unknown, unreachable and not in the cache, or has no safetensors.
         TrainingAbortedError: `should_stop` said so.
     """
-    report(f"Looking for {hub_id} on the Hub.", None)
+    report(Phase(phase="downloading", message=f"Looking for {hub_id} on the Hub."))
     problem = _ask(hub_id, revision, should_stop)
     if problem is None:
         folder = _download(hub_id, revision, report, should_stop, weights)
@@ -52,7 +49,7 @@ def hub_model(
         cached = _cached(hub_id, revision, weights)
         if cached is None:
             raise hub_error(problem, hub_id, revision)
-        report(f"Using the copy of {hub_id} in the cache.", None)
+        report(Phase(phase="downloading", message=f"Using the copy of {hub_id} in the cache."))
         folder = cached
     missing = missing_from(folder) if weights else None
     if missing:
@@ -91,17 +88,18 @@ def _download(
     progress = DownloadProgress()
     bar = _progress_bar(progress)
 
-    def tell() -> None:
+    def report_bytes() -> None:
         if progress.total:
             done, total = progress.done / 1e6, progress.total / 1e6
-            share = min(1.0, progress.done / progress.total)
-            report(f"Downloading {hub_id}: {done:,.0f} of {total:,.0f} MB.", share)
+            message = f"Downloading {hub_id}: {done:,.0f} of {total:,.0f} MB."
+            fraction = min(1.0, progress.done / progress.total)
+            report(Phase(phase="downloading", message=message, fraction=fraction))
 
     def download() -> Path:
         return _snapshot(hub_id, revision, weights, tqdm_class=bar)
 
     try:
-        return background_call(download, should_stop, STOPPED, while_waiting=tell)
+        return background_call(download, should_stop, STOPPED, while_waiting=report_bytes)
     except TrainingAbortedError:
         raise
     except Exception as error:

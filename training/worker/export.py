@@ -54,8 +54,8 @@ def _export_gguf(work: Work, spec: ExportSpec, take_turn: Callable[[], None]) ->
 
     rows = _rows(work, spec)
     request = _request(work, spec, base, target, rows)
-    verifier = FileVerifier(request, rows, work.phase, work.should_stop)
-    exported = export_gguf(request, work.phase, work.should_stop, verifier)
+    verifier = FileVerifier(request, rows, work.report, work.should_stop)
+    exported = export_gguf(request, verifier, work.report, work.should_stop)
     if exported.tokenizer.chat_template is None:
         work.journal.warning(NO_TEMPLATE)
     window = ignored_window_warning(read_json(base / "config.json"))
@@ -71,7 +71,7 @@ def _request(work: Work, spec: ExportSpec, base: Path, target: Path, rows: RunRo
     adapter = Path(spec.adapter) if spec.adapter else None
     target.parent.mkdir(parents=True, exist_ok=True)
     part = target.with_name(f".{target.name}.{work.run.run_id}.part")
-    work.run.write_plan({"parts": [str(path) for path in part_files(part)]})
+    work.run.write_parts(part_files(part))
     return GgufRequest(
         base=base,
         adapter=adapter,
@@ -79,7 +79,7 @@ def _request(work: Work, spec: ExportSpec, base: Path, target: Path, rows: RunRo
         quantization=spec.quantization,
         target=target,
         part=part,
-        imatrix=measure_imatrix(base, adapter, rows, work.phase, work.should_stop) if spec.imatrix else {},
+        imatrix=measure_imatrix(base, adapter, rows, work.report, work.should_stop) if spec.imatrix else {},
         threads=training_threads(),
     )
 
@@ -100,9 +100,8 @@ def _target(work: Work, spec: ExportSpec, name: str) -> Path:
     return output / name if output.is_dir() else output
 
 
-def _result(spec: ExportSpec, exported: GgufExport, proven: list[str]) -> dict[str, Any]:
+def _result(spec: ExportSpec, exported: GgufExport, proof: list[str]) -> dict[str, Any]:
     size = f"{exported.bytes / 1e9:.2f} GB" if exported.bytes >= 1e8 else f"{exported.bytes / 1e6:.1f} MB"
-    proof = [exported.tensors.sentence("base + adapter" if spec.adapter else "the base"), *proven]
     return {
         "path": str(exported.path),
         "bytes": exported.bytes,

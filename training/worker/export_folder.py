@@ -15,7 +15,6 @@ from ..files.atomic_json import read_json
 from ..files.output_folder import check_output
 from ..models.model_folder import FolderForm
 from ..models.presets import classify_model
-from ..models.resolve import paced
 from ..runs.folder import RunFolder
 from .context import Work
 
@@ -32,7 +31,7 @@ def export_folder(work: Work, spec: ExportSpec, take_turn: Callable[[], None]) -
     take_turn()
     base = work.model_folder(weights=spec.format == "merged")
     target.parent.mkdir(parents=True, exist_ok=True)
-    work.run.write_plan({"parts": [str(part_of(target, work.run.run_id))]})
+    work.run.write_parts([part_of(target, work.run.run_id)])
     size = _write(work, spec, base, target)
     work.journal.completed(_result(spec, target, size))
 
@@ -44,8 +43,9 @@ def _write(work: Work, spec: ExportSpec, base: Path, target: Path) -> int:
         from ..export.merged.safetensors import write_merged
 
         card = _card(spec, base, "merged")
-        report = paced(work.phase("writing"))
-        return write_merged(base, adapter, target, card, report, work.should_stop, writer=work.run.run_id)
+        return write_merged(
+            base, adapter, target, card, work.report, work.should_stop, writer=work.run.run_id
+        )
     if adapter is None:
         raise LoraExportError(
             f"{spec.model.name} has no adapter.", hint="Give a run, or an adapter's folder."

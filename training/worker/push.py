@@ -8,7 +8,6 @@ from pathlib import Path
 
 from ..export.hub.published_files import published_files
 from ..export.hub.push import Destination, Pushed, push
-from ..models.resolve import paced
 from .context import Work
 
 
@@ -26,7 +25,7 @@ def carry_out(work: Work, take_turn: Callable[[], None]) -> None:
     work.journal.phase("checking", "looking at what is to be published")
     files = published_files(Path(spec.folder), work.permit)
     to = Destination(spec.repo, spec.private, spec.overwrite)
-    pushed = push(files, to, paced(work.phase("uploading")), work.should_stop)
+    pushed = push(files, to, work.report, work.should_stop)
     work.journal.completed({**asdict(pushed), "summary": _summary(pushed)})
 
 

@@ -30,11 +30,8 @@ def carry_out(work: Work, take_turn: Callable[[], None]) -> None:
     take_turn()
     work.permit(Path(spec.gguf))
 
-    def report(phase: str, message: str, fraction: float | None) -> None:
-        work.journal.phase(phase, message, fraction=fraction)
-
     request = _request(spec, work.run.path.parent, work.permit)
-    found = register(request, report, work.should_stop)
+    found = register(request, work.report, work.should_stop)
     for warning in found.warnings:
         work.journal.warning(warning)
     work.journal.completed(_record(found))

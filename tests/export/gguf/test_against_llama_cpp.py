@@ -13,11 +13,12 @@ import numpy as np
 import pytest
 from small_models import FAMILIES, write_adapter, write_small_model
 
-from backpropagate.training.export.gguf.export import GgufRequest, export_gguf
+from backpropagate.training.export.gguf.export import GgufRequest, UnverifiedGguf, export_gguf
 from backpropagate.training.export.gguf.reader import read_gguf_header
 from backpropagate.training.export.merged.safetensors import write_merged
 from backpropagate.training.export.reference_model import Reference
 from backpropagate.training.export.verify.logits import verify_logits
+from backpropagate.training.export.verify.tensors import verify_tensors
 
 REFERENCE = Path(__file__).parents[2] / "support" / "llama_cpp_reference.py"
 PLAIN = ["f32", "f16", "bf16", "q8_0"]
@@ -28,7 +29,7 @@ OF_THE_FILE = {"general.name", "general.size_label", "general.file_type"}
 def exported(base: Path, adapter: Path | None, quantization: str, folder: Path, verify: Any = None) -> Path:
     target = folder / f"ours-{quantization}.gguf"
     request = GgufRequest(base, adapter, "small", quantization, target, folder / "part", {}, threads=2)
-    export_gguf(request, lambda name: lambda text, share: None, lambda: False, verify or (lambda path: None))
+    export_gguf(request, verify or (lambda file: verify_tensors(file, threads=2)))
     return target
 
 
@@ -43,7 +44,7 @@ def test_the_file_equals_what_the_converter_makes_of_the_merged_model(
     base = write_small_model(family, tmp_path / "base", tiny_model)
     adapter = write_adapter(base, tmp_path / "adapter")
     merged = tmp_path / "merged"
-    write_merged(base, adapter, merged, "", lambda text, share: None, lambda: False)
+    write_merged(base, adapter, merged, "")
     subprocess.run(
         [sys.executable, str(REFERENCE), str(llama_cpp_source), str(merged), str(tmp_path / "ref"), *PLAIN],
         check=True,
@@ -68,9 +69,12 @@ def test_llama_cpp_computes_from_the_file_what_transformers_computes(
     rows = [generator.integers(3, 250, length).tolist() for length in (100, 40, 7)]
     comparisons: list[Any] = []
 
-    def verify(path: Path) -> None:
+    def verify(file: UnverifiedGguf) -> None:
+        verify_tensors(file, threads=2)
         reference = Reference(base, adapter)
-        comparisons.append(verify_logits(path, "f16", reference, rows, threads=2, step=lambda done: None))
+        comparisons.append(
+            verify_logits(file.path, "f16", reference, rows, threads=2, on_row=lambda done: None)
+        )
 
     exported(base, adapter, "f16", tmp_path, verify)
     assert (

@@ -134,6 +134,7 @@ import json, resource, sys
 from pathlib import Path
 from backpropagate.training.export.gguf import export as gguf_export
 from backpropagate.training.export.gguf import writer as gguf_file
+from backpropagate.training.export.verify.tensors import verify_tensors
 gguf_file.MEMORY_BYTES = 16 << 20
 base, adapter, target, quantization = sys.argv[1:]
 before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
@@ -141,7 +142,7 @@ target = Path(target)
 request = gguf_export.GgufRequest(
     Path(base), Path(adapter), "big", quantization, target, target.with_suffix(".part"), {}, 2
 )
-gguf_export.export_gguf(request, lambda name: lambda *_: None, lambda: False, lambda path: None)
+gguf_export.export_gguf(request, lambda file: verify_tensors(file, threads=2))
 grown = (resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before) / 1024
 print(json.dumps({"grown_mib": grown, "modules": sorted(sys.modules)}))
 """

@@ -67,12 +67,12 @@ DIES = """
 import os, signal, sys
 from backpropagate.training.runs import recorder as journal
 stage = sys.argv.pop()
-tell = journal.Journal.phase
-def phase(self, name, message, **fields):
-    tell(self, name, message, **fields)
-    if name == stage:
+tell = journal.Journal.event
+def event(self, kind, **fields):
+    tell(self, kind, **fields)
+    if fields.get("phase") == stage:
         os.kill(os.getpid(), signal.SIGKILL)
-journal.Journal.phase = phase
+journal.Journal.event = event
 from backpropagate.training.worker.main import main
 main()
 """
@@ -111,9 +111,9 @@ async def test_a_worker_killed_in_any_stage_leaves_nothing_and_resuming_complete
 HANGS = """
 import sys, threading
 from backpropagate.training.worker import main as worker
-from backpropagate.training.export.gguf import export as gguf_export
+from backpropagate.training.export.verify import tensors
 worker.GRACE_S = 0.0
-gguf_export.verify_tensors = lambda *_: threading.Event().wait()
+tensors.map_in_order = lambda *_: threading.Event().wait()
 worker.main()
 """
 

@@ -16,6 +16,7 @@ from hub_stand_in import SIGNATURE, TOKEN, Fault, HubStandIn, Repository
 from huggingface_hub import ModelCard
 from waiting import wait_until
 
+from backpropagate.training import events
 from backpropagate.training.errors import HubPushError, InputError, PathForbiddenError, TrainingAbortedError
 from backpropagate.training.export.hub.published_files import published_files
 from backpropagate.training.export.hub.push import Destination, Pushed, bytes_under_way, live_bars, push
@@ -51,10 +52,15 @@ def pushed(folder: Path, *, reports: list[str] | None = None, **options: Any) ->
     should_stop: Callable[[], bool] = options.pop("should_stop", lambda: False)
     repo = options.pop("repo", REPO)
     told = [] if reports is None else reports
+
+    def report(event: events.Event) -> None:
+        assert isinstance(event, events.Phase) and event.phase == "uploading"
+        told.append(event.message)
+
     return push(
         published_files(folder, lambda path: None),
         Destination(repo, **options),
-        lambda message, share: told.append(message),
+        report,
         should_stop,
     )
 

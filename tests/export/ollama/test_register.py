@@ -13,6 +13,7 @@ from tiny_gguf import DEFAULT_SYSTEM, SMOLLM2, write_gguf
 from waiting import wait_until
 
 from backpropagate.training.errors import OllamaError, TrainingAbortedError
+from backpropagate.training.events import Event, Phase
 from backpropagate.training.export.ollama import server as server_module
 from backpropagate.training.export.ollama.question import Question
 from backpropagate.training.export.ollama.register import register
@@ -30,6 +31,11 @@ def refused(path: Path, **arguments: Any) -> OllamaError:
     return error.value
 
 
+def phase_of(event: Event) -> tuple[str, str]:
+    assert isinstance(event, Phase)
+    return event.phase, event.message
+
+
 def a_users_model(server: OllamaStandIn, name: str = "Mine") -> Model:
     model = Model(name, "sha256:" + "1" * 64, "theirs", "", "", {})
     (server.folder / ("sha256-" + "1" * 64)).touch()
@@ -44,7 +50,7 @@ def test_a_gguf_becomes_a_model_that_answers(server: OllamaStandIn, gguf: Path) 
     told: list[tuple[str, str]] = []
     result = register(
         RegistrationRequest(gguf, "mine", question=Question("Why?", "the given question", max_new_tokens=7)),
-        lambda phase, message, fraction: told.append((phase, message)),
+        lambda event: told.append(phase_of(event)),
     )
     assert result.answer == "Because it is so."
     assert result.uploaded and not result.replaced and result.server_version == server.version
@@ -330,8 +336,8 @@ def test_the_servers_words_are_capped_cleaned_and_named_as_untrusted(
 def test_a_file_that_changes_while_it_is_sent_is_noticed(
     server: OllamaStandIn, gguf: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    def change(phase: str, message: str, fraction: float | None) -> None:
-        if message.startswith("uploading"):
+    def change(event: Event) -> None:
+        if phase_of(event)[1].startswith("uploading"):
             gguf.write_bytes(gguf.read_bytes()[:-1] + b"!")
 
     with pytest.raises(OllamaError, match="digest mismatch") as error:

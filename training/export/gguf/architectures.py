@@ -36,8 +36,6 @@ class Architecture:
     """Rotary pairs lie beside each other in llama.cpp, and half a head apart in Transformers."""
     norm_shift: float = 0.0
     """What Transformers adds to the weight of a norm when it runs."""
-    tied_by_default: bool = False
-    """Whether the head is the embedding where the config says nothing."""
 
 
 def architecture_of(config: Config) -> Architecture:
@@ -61,11 +59,6 @@ def architecture_of(config: Config) -> Architecture:
             f"llama.cpp has no {family} model with {reason}.", hint='Export with format="merged".'
         )
     return known
-
-
-def is_tied(config: Config, architecture: Architecture) -> bool:
-    """Whether the head is the embedding, so that only one of them is stored."""
-    return bool(config.get("tie_word_embeddings", architecture.tied_by_default))
 
 
 def _difference(config: Config) -> str | None:
@@ -164,11 +157,11 @@ def _write_phi3(writer: gguf.GGUFWriter, config: Config, rope: Rope) -> None:
 ARCHITECTURES: Mapping[str, Architecture] = {
     "llama": Architecture("llama", _write_llama, llama3_factors, permuted=True),
     "mistral": Architecture("llama", _write_llama, llama3_factors, permuted=True),
-    "smollm3": Architecture("smollm3", _write_llama, llama3_factors, permuted=True, tied_by_default=True),
+    "smollm3": Architecture("smollm3", _write_llama, llama3_factors, permuted=True),
     "qwen2": Architecture("qwen2", _write_plain),
     "qwen3": Architecture("qwen3", _write_plain),
-    "gemma2": Architecture("gemma2", _write_gemma2, norm_shift=1.0, tied_by_default=True),
-    "gemma3_text": Architecture("gemma3", _write_gemma3, norm_shift=1.0, tied_by_default=True),
+    "gemma2": Architecture("gemma2", _write_gemma2, norm_shift=1.0),
+    "gemma3_text": Architecture("gemma3", _write_gemma3, norm_shift=1.0),
     "phi3": Architecture("phi3", _write_phi3, long_factors),
 }
 """By Transformers' `model_type`; SmolLM and SmolLM2 are of type llama."""

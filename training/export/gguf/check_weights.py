@@ -8,8 +8,8 @@ from __future__ import annotations
 import re
 
 from ...errors import GgufExportError
-from ..merged.merge import LM_HEAD, MergedWeights
-from .architectures import Architecture, Config, is_tied
+from ..merged.merge import LM_HEAD, MergedWeights, is_tied
+from .architectures import Config
 
 EMBEDDING = "model.embed_tokens.weight"
 LAYER = re.compile(r"model\.layers\.(\d+)\.(.+)")
@@ -17,7 +17,7 @@ IGNORED = (".rotary_emb.inv_freq", ".attention.masked_bias", ".attention.bias")
 """Ends of names that older checkpoints have; they are computed, not trained."""
 
 
-def check_weights(weights: MergedWeights, config: Config, architecture: Architecture) -> None:
+def check_weights(weights: MergedWeights, config: Config) -> None:
     """Each layer has what any layer has, there are as many as the config says, and all around them is there.
 
     Raises:
@@ -28,7 +28,7 @@ def check_weights(weights: MergedWeights, config: Config, architecture: Architec
     layers = range(config["num_hidden_layers"])
     expected = {f"model.layers.{layer}.{part}" for layer in layers for part in parts}
     expected |= {EMBEDDING, "model.norm.weight"}
-    if not is_tied(config, architecture):
+    if not is_tied(config):
         expected.add(LM_HEAD)
     missing = sorted(expected - weights.tensors.keys())
     beyond = [match[0] for match in found if int(match[1]) not in layers]

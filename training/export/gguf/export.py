@@ -14,11 +14,11 @@ from gguf import GGMLQuantizationType as QuantType
 
 from ...config.quantizations import PLAIN
 from ...errors import DiskFullError
+from ...events import Report, ShouldStop, never_stop, no_report
 from ...files.atomic_json import disk_full, is_disk_full, read_json, sync_folder
 from ..merged.merge import Floats, MergedWeights
 from ..stage_progress import StageProgress
 from ..tokenizer.gguf_tokenizer import GgufTokenizer, gguf_tokenizer
-from ..verify.tensors import TensorComparison, verify_tensors
 from .architectures import Architecture, Config, architecture_of
 from .check_weights import EMBEDDING, check_weights
 from .rope import rope_of
@@ -26,9 +26,6 @@ from .tensor_plan import PlannedTensor, plan_tensors, with_kinds, write_header
 from .writer import Quantize, quantize_with_numpy, write_data
 
 SPARE_BYTES = 64 << 20  # what is left free on the disk
-
-Phase = Callable[[str], Callable[[str, float | None], None]]
-"""A report for each phase of a run."""
 
 
 @dataclass(frozen=True)
@@ -69,16 +66,31 @@ class GgufExport:
     path: Path
     bytes: int
     tokenizer: GgufTokenizer
-    tensors: TensorComparison
+
+
+@dataclass(frozen=True)
+class UnverifiedGguf:
+    """A file that is complete but does not have its name yet, and what it was made from.
+
+    Args:
+        weights: base + adapter.
+    """
+
+    path: Path
+    planned: list[PlannedTensor]
+    weights: MergedWeights
 
 
 def export_gguf(
-    request: GgufRequest, phase: Phase, should_stop: Callable[[], bool], verify: Callable[[Path], None]
+    request: GgufRequest,
+    verify: Callable[[UnverifiedGguf], object],
+    report: Report = no_report,
+    should_stop: ShouldStop = never_stop,
 ) -> GgufExport:
-    """Write the file aside, verify it, and only then give it its name.
+    """Write the file aside, have it verified, and only then give it its name.
 
     Args:
-        verify: further checks of the finished file, before it gets its name.
+        verify: raises if the file is not the model.
 
     Raises:
         GgufExportError: the model cannot be a GGUF, or the file is not the model.
@@ -88,7 +100,7 @@ def export_gguf(
     config = read_json(request.base / "config.json")
     architecture = architecture_of(config)
     weights = MergedWeights(request.base, request.adapter)
-    check_weights(weights, config, architecture)
+    check_weights(weights, config)
     rows = weights.tensors[EMBEDDING].shape[0]
     tokenizer = gguf_tokenizer(request.tokenizer_folder, rows, request.base)
     try:
@@ -101,13 +113,11 @@ def export_gguf(
             partial(_metadata, request, config, architecture, tokenizer, _file_type(request.quantization)),
         )
         total = sum(tensor.rows * tensor.columns * 4 for tensor in planned)
-        pace = StageProgress(
-            f"writing {request.quantization}", len(planned), total, phase("writing"), should_stop
+        progress = StageProgress(
+            "writing", f"writing {request.quantization}", len(planned), total, report, should_stop
         )
-        write_data(request.part, planned, starts, weights, quantize, pace.step, request.threads)
-        pace = StageProgress("reading back", len(planned), total, phase("proving"), should_stop)
-        comparison = verify_tensors(request.part, planned, weights, pace.step, request.threads)
-        verify(request.part)
+        write_data(request.part, planned, starts, weights, quantize, progress.step, request.threads)
+        verify(UnverifiedGguf(request.part, planned, weights))
         size = request.part.stat().st_size
         request.part.replace(request.target)
         sync_folder(request.target.parent)
@@ -118,7 +128,7 @@ def export_gguf(
     finally:
         for leftover in part_files(request.part):
             leftover.unlink(missing_ok=True)
-    return GgufExport(request.target, size, tokenizer, comparison)
+    return GgufExport(request.target, size, tokenizer)
 
 
 def part_files(part: Path) -> list[Path]:

@@ -2,17 +2,20 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from pathlib import Path
 
 from ...errors import GgufExportError, TrainingAbortedError
+from ...events import Phase, Report, ShouldStop, never_stop, no_report
 from ..held_out_rows import RunRows
 from ..merged.merge import Floats
-from .export import Phase
 
 
 def measure_imatrix(
-    base: Path, adapter: Path | None, rows: RunRows | None, phase: Phase, should_stop: Callable[[], bool]
+    base: Path,
+    adapter: Path | None,
+    rows: RunRows | None,
+    report: Report = no_report,
+    should_stop: ShouldStop = never_stop,
 ) -> dict[str, Floats]:
     """By the names of the base's weights, the mean square of each input, (columns,).
 
@@ -34,15 +37,16 @@ def measure_imatrix(
         raise GgufExportError(
             "imatrix: the model does not fit into the free memory.", hint="Export without imatrix."
         )
-    tell = phase("loading")
-    tell("loading the trained model for the importance matrix", None)
+    report(Phase(phase="loading", message="loading the trained model for the importance matrix"))
     reference = Reference(base, adapter, dtype)
 
-    def step(done: int) -> None:
+    def on_row(done: int) -> None:
         if should_stop():
             raise TrainingAbortedError(
                 "Cancelled while the importance matrix was measured; nothing was kept."
             )
-        tell(f"measuring the importance matrix: row {done} of {len(rows.rows)}", done / len(rows.rows))
+        total = len(rows.rows)
+        message = f"measuring the importance matrix: row {done} of {total}"
+        report(Phase(phase="loading", message=message, fraction=done / total))
 
-    return reference.imatrix(rows.rows, step)
+    return reference.imatrix(rows.rows, on_row)

@@ -13,8 +13,8 @@ import numpy as np
 from gguf import GGMLQuantizationType as QuantType
 
 from ...errors import GgufExportError
-from ..merged.merge import LM_HEAD, Floats, MergedWeights
-from .architectures import Architecture, Config, RowLayout, is_tied, row_layout
+from ..merged.merge import LM_HEAD, Floats, MergedWeights, is_tied
+from .architectures import Architecture, Config, RowLayout, row_layout
 from .check_weights import IGNORED
 from .rope import rope_of
 
@@ -91,7 +91,7 @@ def plan_tensors(
         PlannedTensor(name, values.shape, QuantType.F32, constant=values)
         for name, values in architecture.extra(config, rope_of(config)).items()
     ]
-    tied = is_tied(config, architecture)
+    tied = is_tied(config)
     for source, stored in weights.tensors.items():
         if source.endswith(IGNORED) or (tied and source == LM_HEAD):
             _refuse_update(weights, source)

@@ -12,12 +12,12 @@ from dataclasses import dataclass
 from typing import Any, TypeVar
 
 from ...errors import BackpropagateError, HubPushError
+from ...events import Phase, Report, ShouldStop, never_stop, no_report, throttled
 from ...files.background_call import background_call
 from ...version import __version__
 from .errors import push_error
 from .published_files import CARD, WEIGHTS, PublishedFile
 
-Report = Callable[[str, float | None], None]
 T = TypeVar("T")
 
 STOPPED = "Cancelled; the repository is as it was. What was uploaded is not sent again by the next push."
@@ -54,21 +54,21 @@ class Pushed:
 def push(
     files: Sequence[PublishedFile],
     to: Destination,
-    report: Report,
-    should_stop: Callable[[], bool] = lambda: False,
+    report: Report = no_report,
+    should_stop: ShouldStop = never_stop,
 ) -> Pushed:
     """Publish `files`; the repository is created if there is none.
 
     Args:
-        report: called with what is going on, and the share of the weights that is uploaded or None.
-        should_stop: asked some times a second.
+        report: its fractions are shares of the weights' bytes.
+        should_stop: looked at several times a second.
 
     Raises:
         HubPushError: no token, no right, other content in the repository, no network; says what to do.
         TrainingAbortedError: `should_stop` said so.
     """
     with _quiet():
-        return _Push(files, to, report, should_stop).carry_out()
+        return _Push(files, to, report, should_stop).run()
 
 
 @contextmanager
@@ -90,9 +90,10 @@ class _Push:
         files: Sequence[PublishedFile],
         to: Destination,
         report: Report,
-        should_stop: Callable[[], bool],
+        should_stop: ShouldStop,
     ) -> None:
         self._files, self._to, self._report, self._should_stop = files, to, report, should_stop
+        self._report_some = throttled(report)
         self._token = _token()
         from huggingface_hub import HfApi
 
@@ -100,8 +101,8 @@ class _Push:
         self._done = 0  # bytes of weights; the other files are small, and go with the commit
         self._total = sum(file.size for file in files if file.is_weights)
 
-    def carry_out(self) -> Pushed:
-        self._report(f"looking at {self._to.repo} on the Hub", None)
+    def run(self) -> Pushed:
+        self._report(Phase(phase="uploading", message=f"looking at {self._to.repo} on the Hub"))
         found, created = self._call(self._repository)
         replaced = _replaced(found, self._files, self._to)
         _check_visibility(found, self._to)
@@ -109,7 +110,8 @@ class _Push:
         for file, operation in zip(self._files, operations, strict=True):
             if file.is_weights:
                 self._upload(file, operation)
-        self._report(f"committing {len(operations)} files to {self._to.repo}", None)
+        message = f"committing {len(operations)} files to {self._to.repo}"
+        self._report(Phase(phase="uploading", message=message))
         commit = self._call(lambda: self._commit([*operations, *replaced], found.sha))
         return Pushed(
             repo=self._to.repo,
@@ -134,14 +136,18 @@ class _Push:
     def _upload(self, file: PublishedFile, operation: Any) -> None:
         earlier = live_bars()  # of uploads that failed
 
-        def tell() -> None:
+        def report_bytes() -> None:
             sent = self._done + min(bytes_under_way(earlier), file.size)
-            self._report(f"uploading {file.name}: {_megabytes(sent, self._total)}", sent / self._total)
+            self._report_some(self._uploading(f"uploading {file.name}", sent))
 
-        tell()
-        self._call(lambda: self._api.preupload_lfs_files(self._to.repo, additions=[operation]), tell)
+        report_bytes()
+        self._call(lambda: self._api.preupload_lfs_files(self._to.repo, additions=[operation]), report_bytes)
         self._done += file.size
-        self._report(f"uploaded {file.name}: {_megabytes(self._done, self._total)}", self._done / self._total)
+        self._report(self._uploading(f"uploaded {file.name}", self._done))
+
+    def _uploading(self, what: str, sent: int) -> Phase:
+        message = f"{what}: {sent / 1e6:,.1f} of {self._total / 1e6:,.1f} MB"
+        return Phase(phase="uploading", message=message, fraction=sent / self._total)
 
     def _commit(self, operations: list[Any], parent: str | None) -> Any:
         message = f"Upload with backpropagate {__version__}"
@@ -188,10 +194,6 @@ def bytes_under_way(earlier: Sequence[Any]) -> int:
     """How much of the current file has gone, as told to bars that were not there `earlier`."""
     new = [bar for bar in live_bars() if not any(bar is other for other in earlier)]
     return max((int(bar.n) for bar in new if bar.unit == "B"), default=0)
-
-
-def _megabytes(done: int, total: int) -> str:
-    return f"{done / 1e6:,.1f} of {total / 1e6:,.1f} MB"
 
 
 # --- What may be replaced. ---

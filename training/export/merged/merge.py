@@ -7,6 +7,7 @@ W + s·B·A (Hu et al. 2021, LoRA), where s is alpha / r, or alpha / sqrt(r) for
 from __future__ import annotations
 
 import math
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -22,6 +23,9 @@ Floats = NDArray[np.float32]
 
 PREFIX = "base_model.model."
 LM_HEAD = "lm_head.weight"
+TIED_BY_DEFAULT = frozenset({"smollm3", "gemma2", "gemma3_text"})
+"""`model_type`s whose lm_head is the embedding where config.json does not say."""
+
 UNSUPPORTED = {
     "use_dora": "DoRA",
     "rank_pattern": "ranks that differ by module",
@@ -32,6 +36,11 @@ UNSUPPORTED = {
     "fan_in_fan_out": "transposed weights",
 }
 """Entries of adapter_config.json that make more of an adapter than W + s·B·A, in words."""
+
+
+def is_tied(config: Mapping[str, Any]) -> bool:
+    """Whether lm_head is the embedding, so that only one of them is stored."""
+    return bool(config.get("tie_word_embeddings", config.get("model_type") in TIED_BY_DEFAULT))
 
 
 @dataclass(frozen=True)

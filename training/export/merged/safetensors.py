@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import json
 import shutil
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, BinaryIO
@@ -16,12 +16,12 @@ from typing import Any, BinaryIO
 import numpy as np
 
 from ...errors import MergeExportError
+from ...events import Report, ShouldStop, never_stop, no_report
 from ...files.atomic_folder import require_space, write_folder
 from ...files.atomic_json import read_json
 from ...models.safetensors_files import StoredTensor
-from ..gguf.architectures import ARCHITECTURES
 from ..stage_progress import StageProgress
-from .merge import Floats, MergedWeights
+from .merge import Floats, MergedWeights, is_tied
 
 SHARD_BYTES = 5_000_000_000
 BLOCK_BYTES = 64 << 20  # of a block's values in fp32; its update takes as much again
@@ -50,8 +50,8 @@ def write_merged(
     adapter: Path | None,
     target: Path,
     card: str,
-    report: Callable[[str, float | None], None],
-    should_stop: Callable[[], bool] = lambda: False,
+    report: Report = no_report,
+    should_stop: ShouldStop = never_stop,
     *,
     writer: str = "",
 ) -> int:
@@ -61,8 +61,7 @@ def write_merged(
         base: folder of the unquantised model; its weights' types are kept.
         adapter: a PEFT LoRA folder; None copies the model as it is.
         card: what README.md says.
-        report: takes a sentence and the share that is done.
-        should_stop: asked after each block.
+        should_stop: looked at after each block.
         writer: see `part_of`.
 
     Returns:
@@ -82,8 +81,8 @@ def write_merged(
     require_space(target, total)
 
     def fill(folder: Path) -> None:
-        pace = StageProgress("merging", len(weights.tensors), total, report, should_stop)
-        _write_shards(folder, shards, weights, pace)
+        progress = StageProgress("writing", "merging", len(weights.tensors), total, report, should_stop)
+        _write_shards(folder, shards, weights, progress)
         (folder / "config.json").write_text(json.dumps(config, indent=2) + "\n", encoding="utf-8")
         copy_beside(base, CONFIGS[1:], folder)
         copy_tokenizer(base, adapter, folder)
@@ -118,10 +117,8 @@ def _config(base: Path) -> dict[str, Any]:
 
 def _refuse_tied(weights: MergedWeights, config: dict[str, Any]) -> None:
     """A head that is the embedding too cannot change without it, nor be stored apart from it."""
-    family = ARCHITECTURES.get(str(config.get("model_type")))
-    tied = config.get("tie_word_embeddings", family.tied_by_default if family else False)
     name = next((name for name in weights.updates if name.endswith("lm_head.weight")), None)
-    if tied and name:
+    if name and is_tied(config):
         raise MergeExportError(
             f"The adapter changes {name}, which is the model's embedding as well (tie_word_embeddings).",
             hint="Train without lm_head among the target modules, or use the adapter with PEFT.",
@@ -140,7 +137,7 @@ def split_into_shards(tensors: dict[str, StoredTensor], most: int) -> Iterator[S
     yield shard
 
 
-def _write_shards(folder: Path, shards: list[Shard], weights: MergedWeights, pace: StageProgress) -> None:
+def _write_shards(folder: Path, shards: list[Shard], weights: MergedWeights, progress: StageProgress) -> None:
     count, done, number = len(shards), 0, 0
     weight_map: dict[str, str] = {}
     for index, shard in enumerate(shards, start=1):
@@ -151,7 +148,7 @@ def _write_shards(folder: Path, shards: list[Shard], weights: MergedWeights, pac
                 for data in _data(name, tensor, weights):
                     file.write(data)
                     done += len(data)
-                    pace.step(number, name, done)
+                    progress.step(number, name, done)
                 number += 1
         weight_map |= dict.fromkeys(shard.tensors, file_name)
     if count > 1:

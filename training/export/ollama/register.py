@@ -8,21 +8,19 @@ from __future__ import annotations
 
 import hashlib
 import re
-from collections.abc import Callable, Generator
+from collections.abc import Generator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 
 from ...config.ollama_names import ModelName, model_name
 from ...errors import OllamaError, TrainingAbortedError
+from ...events import Phase, Report, ShouldStop, never_stop, no_report, throttled
 from .address import ollama_address
 from .create_request import CreateRequest, create_request, require_files
 from .effective_template import EffectiveTemplate, effective_template
 from .model_file import ModelFile, read_model_file
 from .registration import Registration, RegistrationRequest
 from .server import CHUNK, OllamaServer
-
-Report = Callable[[str, str, float | None], None]
-"""Takes the phase, a message, and the fraction done if that is known."""
 
 STEPS = (
     "parsing GGUF",
@@ -43,8 +41,8 @@ INEXACT = (
 
 def register(
     request: RegistrationRequest,
-    report: Report = lambda phase, message, fraction: None,
-    should_stop: Callable[[], bool] = lambda: False,
+    report: Report = no_report,
+    should_stop: ShouldStop = never_stop,
 ) -> Registration:
     """Make a GGUF file a model of the Ollama server that OLLAMA_HOST names.
 
@@ -53,10 +51,11 @@ def register(
         TrainingAbortedError: `should_stop` said so.
     """
     name = model_name(request.name)
-    report("checking", f"reading {request.path.name}", None)
+    report = throttled(report)
+    report(Phase(phase="checking", message=f"reading {request.path.name}"))
     model = read_model_file(request.path)
     with OllamaServer(ollama_address(), should_stop) as server:
-        return _Registering(request, name, model, server, _news_only(report), should_stop).run()
+        return _Registering(request, name, model, server, report, should_stop).run()
 
 
 def check_name_is_free(name: str, overwrite: bool) -> None:
@@ -92,7 +91,7 @@ class _Registering:
         model: ModelFile,
         server: OllamaServer,
         report: Report,
-        should_stop: Callable[[], bool],
+        should_stop: ShouldStop,
     ) -> None:
         self._request, self._name, self._model, self._server = request, name, model, server
         self._report, self._should_stop = report, should_stop
@@ -121,16 +120,17 @@ class _Registering:
             warnings=self._warnings,
         )
 
+    def _phase(self, phase: str, message: str, fraction: float | None = None) -> None:
+        self._report(Phase(phase=phase, message=message, fraction=fraction))
+
     # --- the file -----------------------------------------------------------------------------------
     def _upload(self) -> tuple[str, bool]:
         """Make sure that the server has the file: its digest, and whether it had to be sent."""
         digest = self._digest()
         if self._server.has_blob(digest):
-            self._report("uploading", "the server has the file already", 1.0)
+            self._phase("uploading", "the server has the file already", 1.0)
             return digest, False
-        self._server.upload(
-            self._model.path, digest, lambda message, done: self._report("uploading", message, done)
-        )
+        self._server.upload(self._model.path, digest, self._report)
         return digest, True
 
     def _digest(self) -> str:
@@ -138,9 +138,8 @@ class _Registering:
         with self._model.path.open("rb") as file:
             while piece := file.read(CHUNK):
                 if done % (256 * CHUNK) == 0:
-                    self._report(
-                        "checking", f"hashing {done / 1e6:,.0f} of {size / 1e6:,.0f} MB", done / size
-                    )
+                    message = f"hashing {done / 1e6:,.0f} of {size / 1e6:,.0f} MB"
+                    self._phase("checking", message, done / size)
                 if self._should_stop():
                     raise TrainingAbortedError("Stopped before anything was sent.")
                 hashed.update(piece)
@@ -167,7 +166,7 @@ class _Registering:
         """Make the model, and see which template the server uses for it."""
         name = str(self._name)
         body = {"model": name, "files": {_bare(self._model.path): digest}, **asked.body}
-        steps = self._server.create(body, lambda step: self._report("creating", _shown(step), None))
+        steps = self._server.create(body, lambda step: self._phase("creating", _shown(step)))
         found = effective_template(
             self._server.template_of(name),
             sent=asked.body.get("template"),
@@ -187,7 +186,7 @@ class _Registering:
             OllamaError: the server cannot run it.
         """
         question = self._request.question
-        self._report("trying", f"asking {self._name} something", None)
+        self._phase("trying", f"asking {self._name} a question")
         try:
             answer = self._server.chat(str(self._name), question.messages(), question.max_new_tokens)
         except OllamaError as error:
@@ -198,19 +197,6 @@ class _Registering:
         if not answer:
             self._warnings.append("The model's answer was empty.")
         return answer
-
-
-def _news_only(report: Report) -> Report:
-    """A report that passes on what differs from what it passed on last."""
-    last: tuple[str, str] | None = None
-
-    def tell(phase: str, message: str, fraction: float | None) -> None:
-        nonlocal last
-        if (phase, message) != last:
-            last = phase, message
-            report(phase, message, fraction)
-
-    return tell
 
 
 def _bare(path: Path) -> str:

@@ -15,13 +15,13 @@ from typing import Any, Self, TypeVar
 
 import httpx2
 
+from ...events import Phase, Report, ShouldStop, never_stop
 from ...files.background_call import background_call
 from ...redact import cleaned
 from .address import Address
 from .failures import ended_early, not_ollama, ollama_errors, refusal
 
 T = TypeVar("T")
-Report = Callable[[str, float | None], None]
 
 CONNECT_S = 5.0
 ANSWER_S = 30.0  # for a short question
@@ -43,7 +43,7 @@ class OllamaServer:
     Ollama does.
     """
 
-    def __init__(self, address: Address, should_stop: Callable[[], bool] = lambda: False) -> None:
+    def __init__(self, address: Address, should_stop: ShouldStop = never_stop) -> None:
         self.address = address
         self._should_stop = should_stop
         self._long = httpx2.Timeout(PATIENCE_S, connect=CONNECT_S, write=WRITE_S, pool=CONNECT_S)
@@ -95,11 +95,7 @@ class OllamaServer:
         return status == 200
 
     def upload(self, path: Path, digest: str, report: Report) -> None:
-        """Send a file, a piece at a time.
-
-        Args:
-            report: told how far it has come.
-        """
+        """Send a file, a piece at a time; `report` takes the progress."""
         size = path.stat().st_size
         sent = 0
 
@@ -121,18 +117,19 @@ class OllamaServer:
             ):
                 pass
 
-        def tell() -> None:
-            report(f"uploading {sent / 1e6:,.0f} of {size / 1e6:,.0f} MB", sent / size)
+        def report_bytes() -> None:
+            message = f"uploading {sent / 1e6:,.0f} of {size / 1e6:,.0f} MB"
+            report(Phase(phase="uploading", message=message, fraction=sent / size))
 
-        tell()
-        self._waited_for(send, tell)
+        report_bytes()
+        self._waited_for(send, report_bytes)
 
-    def create(self, request: Mapping[str, Any], report: Callable[[str], None]) -> list[str]:
+    def create(self, request: Mapping[str, Any], on_step: Callable[[str], None]) -> list[str]:
         """Make a model.
 
         Args:
             request: the body of /api/create.
-            report: told each step that the server tells.
+            on_step: called several times a second with the step that the server is at; may be empty.
 
         Returns:
             The server's steps; the last is "success".
@@ -143,11 +140,11 @@ class OllamaServer:
             for line in self._lines("create the model", "/api/create", request):
                 steps.append(str(line.get("status", "")))
 
-        def tell() -> None:
-            report(steps[-1] if steps else "")
+        def pass_on() -> None:
+            on_step(steps[-1] if steps else "")
 
-        tell()
-        self._waited_for(read, tell)
+        pass_on()
+        self._waited_for(read, pass_on)
         if "success" not in steps:
             raise ended_early("create the model")
         return steps

@@ -51,13 +51,13 @@ def verify_logits(
     reference: Reference,
     rows: Sequence[Sequence[int]],
     threads: int,
-    step: Callable[[int], None],
+    on_row: Callable[[int], None],
 ) -> LogitComparison:
     """Compare the file, run by llama.cpp, with the trained model.
 
     Args:
         rows: token ids; the first `TOKENS` of each are used.
-        step: told how many rows are done; may raise to stop.
+        on_row: called with the number of rows that are done; may raise to stop.
 
     Raises:
         GgufExportError: llama.cpp cannot run the file, or it differs more than its type explains.
@@ -70,7 +70,7 @@ def verify_logits(
             expected, found = reference.logits(row), logits(row)
             divergences.append(_divergence(expected, found))
             agreements.append(expected.argmax(axis=1) == found.argmax(axis=1))
-            step(done)
+            on_row(done)
     divergence = float(np.concatenate(divergences).mean())
     agreement = float(np.concatenate(agreements).mean())
     comparison = LogitComparison(len(used), sum(map(len, used)), divergence, agreement)

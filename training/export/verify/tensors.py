@@ -13,10 +13,13 @@ import numpy as np
 from gguf import GGMLQuantizationType as QuantType
 
 from ...errors import GgufExportError
+from ...events import Report, ShouldStop, never_stop, no_report
+from ..gguf.export import UnverifiedGguf
 from ..gguf.reader import HeaderTensor, read_gguf_header
 from ..gguf.tensor_plan import PlannedTensor
-from ..gguf.writer import Block, OnBlock, blocks_of, map_in_order
-from ..merged.merge import Floats, MergedWeights
+from ..gguf.writer import Block, blocks_of, map_in_order
+from ..merged.merge import Floats
+from ..stage_progress import StageProgress
 
 LARGEST_ERROR = {
     QuantType.F32: 0.0,
@@ -52,20 +55,23 @@ class TensorComparison:
 
 
 def verify_tensors(
-    path: Path,
-    planned: list[PlannedTensor],
-    weights: MergedWeights,
-    on_block: OnBlock,
+    file: UnverifiedGguf,
     threads: int,
+    report: Report = no_report,
+    should_stop: ShouldStop = never_stop,
 ) -> TensorComparison:
     """Compare every tensor of the file with base + adapter.
 
     Raises:
         GgufExportError: the file is not what it should be: a tensor is missing, lies elsewhere, or differs
             by more than its type explains.
+        TrainingAbortedError: `should_stop` said so.
     """
+    path, planned, weights = file.path, file.planned, file.weights
     stored = read_gguf_header(path).tensors
     _require_same_form(planned, stored)
+    total = sum(tensor.rows * tensor.columns * 4 for tensor in planned)  # as fp32
+    progress = StageProgress("proving", "reading back", len(planned), total, report, should_stop)
     starts = [tensor.start for tensor in stored]
 
     def work(block: Block) -> tuple[float, float]:
@@ -82,7 +88,7 @@ def verify_tensors(
         errors[block.tensor.name] += error
         sizes[block.tensor.name] += size
         done += block.values_bytes
-        on_block(block.index, block.tensor.name, done)
+        progress.step(block.index, block.tensor.name, done)
     relative = {name: math.sqrt(errors[name] / sizes[name]) if sizes[name] else 0.0 for name in errors}
     _require_small(planned, relative)
     worst = max(relative, key=relative.__getitem__)
