@@ -78,16 +78,22 @@ def run(arguments: list[str], wire: int | None = None) -> int:
 
 
 def _failed(error: Exception, *, verbose: bool, as_json: bool) -> int:
+    from ..training.errors import help_of
     from ..training.redact import scrub, scrub_all
+    from .wording import words
 
     if verbose and not isinstance(error, click.UsageError):
         import traceback
 
         click.echo(scrub("".join(traceback.format_exception(error))), err=True)
     known = _as_ours(error, verbose)
-    click.echo(f"Error: {scrub(known.sentence())}", err=True)
+    click.echo(f"Error: {scrub(known.sentence(words))}", err=True)
     if as_json:
-        record = known.record().model_dump(include={"code", "message", "hint"})
+        record = {
+            "code": known.code,
+            "message": known.message,
+            "hint": help_of(known.record(), words) or None,
+        }
         click.echo(json.dumps({"error": scrub_all(record)}, indent=1))
     return known.exit_code
 

@@ -9,6 +9,7 @@ from ..training.errors import describe
 from ..training.redact import cleaned
 from ..training.runs.folder import Status
 from ..training.runs.view import RunView
+from .wording import words
 
 SUBJECTS = {"register": "name", "push": "repo"}
 """What a run of this kind has in the place of a base model."""
@@ -54,7 +55,7 @@ def print_run(view: RunView) -> None:
         click.echo(f"  warning  {warning}")
     print_answers(view)
     if view.error:
-        click.echo(f"  error    {describe(view.error)}")
+        click.echo(f"  error    {describe(view.error, words)}")
     click.echo(f"Next: {next_command(view)}")
 
 

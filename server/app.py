@@ -18,6 +18,7 @@ from pydantic import ConfigDict, ValidationError
 from .. import __version__
 from ..tools import TOOLS
 from ..tools.context import AgentTool, ToolContext
+from ..tools.wording import words
 from ..training.config.specs import explain, flat_fields
 from ..training.errors import BackpropagateError, InputError, nearest
 from ..training.files.paths import PathPolicy
@@ -113,7 +114,7 @@ class ServerTool(Tool):
             validated = self._validated(arguments)
             result = await self.agent_tool.function(tool_context, **validated)
         except BackpropagateError as error:
-            raise ToolError(scrub(error.sentence())) from error
+            raise ToolError(scrub(error.sentence(words))) from error
         except Exception as error:
             logger().exception("tool_failed", tool=self.name)
             raise ToolError(

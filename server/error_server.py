@@ -9,12 +9,13 @@ from mcp.server.mcpserver.exceptions import ToolError
 
 from .. import __version__
 from ..tools import TOOLS
+from ..tools.wording import words
 from ..training.errors import BackpropagateError
 
 
 def broken_server(error: BackpropagateError) -> MCPServer[Any]:
     """Every tool, each of which answers with the error that keeps the server from working."""
-    sentence = error.sentence()
+    sentence = error.sentence(words)
     server: MCPServer[Any] = MCPServer("backpropagate", version=__version__, instructions=sentence)
 
     async def refuse() -> None:

@@ -18,7 +18,6 @@ Action = Literal[
     "register",
     "push",
     "chat_in_ollama",
-    "load_adapter",
     "load_model",
     "show_settings",
     "free_disk",

@@ -22,6 +22,7 @@ import pytest
 from backpropagate.training.errors import DiskFullError
 from backpropagate.training.models import resolve
 from backpropagate.training.models.smollm2 import HUB_ID, REQUIREMENT, smollm2_folder
+from backpropagate.training.next_step import then
 
 COMMIT = "c0ffee" + "0" * 34
 FILES = {
@@ -206,7 +207,7 @@ def test_half_a_model_in_the_cache_is_not_a_model(resolved: Resolve) -> None:
     [
         ("/org", 403, "GatedRepo", "org/tiny is gated", "set HF_TOKEN"),
         ("/api", 404, "RepoNotFound", "The Hub has no model org/tiny", "Check the spelling"),
-        ("/api", 404, "RevisionNotFound", "org/tiny has no revision v9", "Name a branch"),
+        ("/api", 404, "RevisionNotFound", "org/tiny has no revision v9", "Give a branch"),
         ("/api", 429, "", "HTTP status 429", "Too many requests"),
         ("/api", 503, "", "is not complete in the cache, and the Hub", "Check the network"),
     ],
@@ -262,8 +263,9 @@ def test_a_full_disk_is_told_as_such(tmp_path: Path, monkeypatch: pytest.MonkeyP
         raise OSError(28, "No space left on device")
 
     monkeypatch.setattr(resolve, "hub_model", full)
-    with pytest.raises(DiskFullError, match="The disk was full before org/tiny was complete"):
+    with pytest.raises(DiskFullError, match="The disk became full while org/tiny was downloaded") as caught:
         resolve.resolve_model("org/tiny", None, tmp_path)
+    assert caught.value.next == then("free_disk")
 
 
 @pytest.fixture

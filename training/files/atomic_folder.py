@@ -1,4 +1,4 @@
-"""Folders that are whole or not there: written aside, synced to the disk, renamed into place."""
+"""Folders that are complete or absent: written aside, synced to the disk, renamed into place."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ def part_of(target: Path, writer: str = "") -> Path:
     """Where a folder is written before it gets its name; a killed process leaves it behind.
 
     Args:
-        writer: tells apart those who write at once, such as a run's id.
+        writer: distinguishes concurrent writers, such as a run's id.
     """
     return target.with_name(f".{target.name}.{writer}.part" if writer else f".{target.name}.part")
 
@@ -76,5 +76,5 @@ def require_space(target: Path, needed: int) -> None:
     if free < needed:
         raise DiskFullError(
             f"{target} needs {needed / 1e9:.2f} GB, and the disk has {free / 1e9:.2f} GB free.",
-            hint="Free some space, or name an output on a larger disk.",
+            hint="Free some space, or set output to a larger disk.",
         )

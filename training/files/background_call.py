@@ -1,4 +1,4 @@
-"""Waiting for a call into the network, which cannot be interrupted but can be left behind."""
+"""A network call in a background thread: it cannot be interrupted, but no longer waited for."""
 
 from __future__ import annotations
 
@@ -25,15 +25,15 @@ def background_call(
     seconds: float = inf,
     while_waiting: Callable[[], None] = lambda: None,
 ) -> T:
-    """`work()` in a thread of its own, waited for until the user stops or `seconds` have passed.
+    """The result of `work()`, run in a thread of its own until the user stops or `seconds` have passed.
 
     Args:
-        stopped: what is said when the user stops.
+        stopped: the message when the user stops.
         while_waiting: called some times a second.
 
     Raises:
-        TrainingAbortedError: `should_stop` said so; the thread goes on by itself.
-        TimeoutError: the time is up.
+        TrainingAbortedError: `should_stop` said so; the thread continues in the background.
+        TimeoutError: `seconds` have passed.
     """
     outcome: Future[T] = Future()
 

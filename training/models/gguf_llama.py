@@ -83,7 +83,7 @@ def _check(source: Path, metadata: Metadata) -> None:
     for name, value in expected.items():
         if metadata.get(name) != value:
             raise ModelLoadError(
-                f"{source} has {name} = {metadata.get(name)!r}; only {value!r} can be converted.",
+                f"{source} has {name} = {metadata.get(name)!r}; only {value!r} is supported.",
                 hint="Give a folder with the model's safetensors files instead.",
             )
     for name in metadata:

@@ -1,7 +1,7 @@
-"""A model of the Hub: out of its cache, or downloaded into it. HF_HOME, HF_TOKEN and HF_HUB_OFFLINE hold.
+"""A model of the Hub: from its cache, or downloaded into it. HF_HOME, HF_TOKEN and HF_HUB_OFFLINE apply.
 
-A call into the network cannot be interrupted, so each runs in a thread that is left behind when the user
-stops or the time is up. Whole files that were downloaded are kept; huggingface_hub fetches the others anew.
+A network call cannot be interrupted, so each runs in a background thread that is abandoned when the user
+stops or after a timeout. Complete files stay in the cache; huggingface_hub downloads the others again.
 """
 
 from __future__ import annotations
@@ -20,14 +20,14 @@ from .model_folder import missing_from
 WEIGHTS = ["*.safetensors"]
 WANTED = ["*.json", "*.jinja", "*.model", "merges.txt", "vocab.txt", "README.md"]
 UNWANTED = ["*/*", "consolidated*", "adapter_*"]
-"""Other formats' folders, second copies of the weights, and adapters that lie beside them."""
+"""Other formats' folders, second copies of the weights, and adapters beside them."""
 
 FIRST_ANSWER_S = 5.0
 STOPPED = "Stopped while the model was being downloaded."
 
 
 class HubUnreachableError(ModelLoadError):
-    """The Hub gave no answer, and the model is not in its cache."""
+    """The Hub cannot be reached, and the model is not in the cache."""
 
     retryable_by_default = True
 
@@ -58,7 +58,7 @@ def hub_model(
 
 
 def _ask(hub_id: str, revision: str | None, should_stop: ShouldStop) -> Exception | None:
-    """Why the Hub does not offer this model now, or None. Known within a few seconds."""
+    """The error of asking the Hub for this model, or None; takes a few seconds at most."""
     from huggingface_hub import HfApi
 
     def ask() -> object:
@@ -68,7 +68,7 @@ def _ask(hub_id: str, revision: str | None, should_stop: ShouldStop) -> Exceptio
         background_call(ask, should_stop, STOPPED, seconds=FIRST_ANSWER_S)
     except TrainingAbortedError:
         raise
-    except Exception as error:  # each is told to the user, unless the cache can help
+    except Exception as error:  # reported to the user, unless the model is in the cache
         return error
     return None
 
@@ -121,7 +121,7 @@ def _snapshot(hub_id: str, revision: str | None, weights: bool, **options: Any) 
 
 @dataclass
 class DownloadProgress:
-    """What the download's threads tell: bytes done, bytes known of. And, to them, that nobody waits."""
+    """State shared with the download's threads: bytes done, bytes in all, and whether it was abandoned."""
 
     done: int = 0
     total: int = 0
@@ -129,7 +129,7 @@ class DownloadProgress:
 
 
 def _progress_bar(progress: DownloadProgress) -> type[Any]:
-    """A tqdm that prints nothing, notes the bytes, and ends the download when it is abandoned."""
+    """A tqdm that prints nothing, records the bytes, and ends an abandoned download."""
     import tqdm
 
     base: Any = tqdm.tqdm
@@ -158,7 +158,7 @@ def _progress_bar(progress: DownloadProgress) -> type[Any]:
 
 
 def hub_error(error: Exception, hub_id: str, revision: str | None) -> Exception:
-    """The library's error in our words, with the next step."""
+    """The library's error as one of this package, with a hint."""
     from huggingface_hub import errors
 
     if isinstance(error, errors.LocalEntryNotFoundError) and isinstance(error.__cause__, Exception):
@@ -166,19 +166,19 @@ def hub_error(error: Exception, hub_id: str, revision: str | None) -> Exception:
     match error:
         case errors.GatedRepoError():
             return ModelLoadError(
-                f"{hub_id} is gated: its licence has to be accepted before it can be downloaded.",
+                f"{hub_id} is gated: its licence must be accepted before the download.",
                 hint="Accept the licence on the model's page on the Hub, then set HF_TOKEN to your token.",
                 cause=error,
             )
         case errors.RepositoryNotFoundError():
             return ModelLoadError(
                 f"The Hub has no model {hub_id}, or it is private.",
-                hint="Check the spelling; for a private model set HF_TOKEN to a token that may read it.",
+                hint="Check the spelling. For a private model set HF_TOKEN to a token with read permission.",
                 cause=error,
             )
         case errors.RevisionNotFoundError():
             return ModelLoadError(
-                f"{hub_id} has no revision {revision}.", hint="Name a branch, a tag or a commit.", cause=error
+                f"{hub_id} has no revision {revision}.", hint="Give a branch, a tag or a commit.", cause=error
             )
         case errors.HfHubHTTPError() if error.response.status_code < 500:
             return _refused(error, hub_id)
@@ -190,8 +190,8 @@ def _refused(error: Any, hub_id: str) -> ModelLoadError:
     status: int = error.response.status_code
     hints = {
         401: "Set HF_TOKEN to a valid token, or unset it.",
-        403: "Set HF_TOKEN to a token that may read this model.",
-        429: "Too many requests: wait some minutes, or set HF_TOKEN.",
+        403: "Set HF_TOKEN to a token with read permission for this model.",
+        429: "Too many requests: wait a few minutes, or set HF_TOKEN.",
     }
     return ModelLoadError(
         f"The Hub refused {hub_id} with HTTP status {status}.",

@@ -7,6 +7,7 @@ from pathlib import Path
 
 from ..errors import BackpropagateError, DiskFullError
 from ..events import Phase, Report, ShouldStop, never_stop, no_report, throttled
+from ..next_step import then
 from . import smollm2
 from .hub import HubUnreachableError, hub_model
 from .presets import classify_model
@@ -32,7 +33,7 @@ def resolve_model(
 
     Raises:
         InputError: the name is not a model's.
-        ModelLoadError: the model cannot be had.
+        ModelLoadError: the model cannot be found or downloaded.
         DiskFullError: it does not fit on the disk.
         TrainingAbortedError: `should_stop` said so.
     """
@@ -45,8 +46,9 @@ def resolve_model(
         if not _no_space(error):
             raise
         raise DiskFullError(
-            f"The disk was full before {source.location} was complete.",
-            hint="Free some space, or move HF_HOME (downloads) or BACKPROPAGATE_HOME to a larger disk.",
+            f"The disk became full while {source.location} was downloaded.",
+            hint="Free some space, or set HF_HOME (downloads) or BACKPROPAGATE_HOME to a larger disk.",
+            next=then("free_disk"),
             cause=error,
         ) from error
 
@@ -73,7 +75,7 @@ def _fetched(
 
 
 def _no_space(error: BaseException | None) -> bool:
-    """Whether a full disk is behind an error; safetensors and xet say so only in words."""
+    """Whether a full disk caused an error; safetensors and xet say so only in the message."""
     if error is None:
         return False
     full = isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EDQUOT)

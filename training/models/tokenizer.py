@@ -27,10 +27,10 @@ def load_tokenizer(model_path: Path) -> Any:
 
 
 def load_error(path: Path, what: str, error: Exception) -> ModelLoadError:
-    """A folder's model or tokenizer that transformers cannot load, told in one line."""
+    """A folder's model or tokenizer that transformers cannot load, as an error of one line."""
     lines = str(error).strip().splitlines() or [type(error).__name__]
     return ModelLoadError(
         f"The {what} in {path} could not be loaded: {lines[0][:300]}",
-        hint="The folder must hold a causal language model that transformers knows, as safetensors.",
+        hint="The folder must contain a causal language model that transformers supports, as safetensors.",
         cause=error,
     )

@@ -192,4 +192,6 @@ async def test_a_window_that_llama_cpp_does_not_keep_to_is_told(
     run = await service.submit(spec)
     view = await end_of(service, RunFolder(service.store.runs / run.run_id))
     assert view.status is Status.COMPLETED, view.error
-    assert any("looks back 64 tokens at most" in warning for warning in view.warnings)
+    assert any(
+        "a sliding window of 64 tokens, which llama.cpp ignores" in warning for warning in view.warnings
+    )

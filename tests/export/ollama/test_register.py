@@ -18,6 +18,7 @@ from backpropagate.training.export.ollama import server as server_module
 from backpropagate.training.export.ollama.question import Question
 from backpropagate.training.export.ollama.register import register
 from backpropagate.training.export.ollama.registration import RegistrationRequest
+from backpropagate.training.next_step import then
 
 OLD, MIDDLE, NEW = "0.12.6", "0.30.0", "0.34.1"
 every_version = pytest.mark.parametrize("server", [OLD, MIDDLE, NEW], indirect=True)
@@ -140,7 +141,7 @@ def test_a_template_that_go_cannot_tell_is_refused_before_anything_is_sent(
 ) -> None:
     path = write_gguf(tmp_path / "odd.gguf", "{{ messages[-1].content }}")
     error = refused(path)
-    assert "template language" in error.message and "keep_template=true" in str(error.hint)
+    assert "template language" in error.message and error.next == then("ask_again", keep_template=True)
     assert "upload" not in server.requests
     assert register(RegistrationRequest(path, "mine", keep_template=True)).template.kind == "none"
 
@@ -202,7 +203,7 @@ def test_parameters_that_ollama_would_ignore_are_refused(
 def test_a_model_that_is_there_is_left_alone(server: OllamaStandIn, gguf: Path, name: str) -> None:
     theirs = a_users_model(server)
     error = refused(gguf, name=name)
-    assert "already" in error.message and "overwrite=true" in str(error.hint)
+    assert "already" in error.message and error.next == then("ask_again", overwrite=True)
     assert list(server.models.values()) == [theirs] and "upload" not in server.requests
 
 
@@ -242,7 +243,7 @@ def test_an_address_that_cannot_be_one_is_said_to_be_none(
     gguf: Path, host: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("OLLAMA_HOST", host)
-    assert "names no address" in refused(gguf).message
+    assert "is not a valid address" in refused(gguf).message
 
 
 @with_version("0.5.4")
@@ -260,20 +261,20 @@ def test_a_server_that_is_too_old_is_refused_before_anything_is_sent(
         ("version", Fault("refuse", "who?", 401), "HTTP 401", "user:password", False),
         ("version", Fault("refuse", "nothing here", 404), "HTTP 404", "OLLAMA_HOST", False),
         ("version", Fault("redirect", "http://127.0.0.1:9/elsewhere"), "redirects", "OLLAMA_HOST", False),
-        ("version", Fault("hang_up"), "broke", "Try again", True),
+        ("version", Fault("hang_up"), "was lost", "Try again", True),
         ("blob", Fault("refuse", "", 500), "HTTP 500", "log", False),
         ("upload", Fault("refuse", 'digest mismatch, expected "a", got "b"', 400), "mismatch", "again", True),
         ("upload", Fault("refuse", "write /x: no space left on device"), "no space", "disk space", True),
         ("upload", Fault("refuse", "<html>too large</html>", 413), "HTTP 413", "proxy", False),
         ("upload", Fault("redirect", "http://127.0.0.1:9/"), "redirects", "OLLAMA_HOST", False),
-        ("upload", Fault("hang_up"), "broke", "Try again", True),
+        ("upload", Fault("hang_up"), "was lost", "Try again", True),
         ("create", Fault("refuse", "invalid model name", 400), "HTTP 400", "name", False),
         ("create", Fault("late", "write /x: no space left on device"), "no space", "disk space", True),
         ("create", Fault("late", "unknown model architecture: 'new'"), "unknown model", "Update", False),
         ("create", Fault("late", "something odd"), "something odd", "log", False),
         ("create", Fault("cut"), "ended before", "Try again", True),
         ("create", Fault("page"), "as an Ollama server does", "OLLAMA_HOST", False),
-        ("create", Fault("hang_up"), "broke", "Try again", True),
+        ("create", Fault("hang_up"), "was lost", "Try again", True),
         ("show", Fault("refuse", "bad manifest"), "bad manifest", "log", False),
         ("chat", Fault("refuse", "llama runner process has terminated"), "terminated", "log", False),
         ("chat", Fault("late", "llama runner process has terminated"), "terminated", "log", False),
@@ -320,7 +321,7 @@ def test_a_model_that_cannot_be_asked_now_stays_with_a_warning(
     server.faults["chat"] = fault
     result = register(RegistrationRequest(gguf, "mine"))
     assert result.answer is None and full_name("mine") in server.models
-    assert "could not be asked" in result.warnings[-1]
+    assert "the question failed" in result.warnings[-1]
 
 
 def test_the_servers_words_are_capped_cleaned_and_named_as_untrusted(

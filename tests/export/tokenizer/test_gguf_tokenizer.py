@@ -185,7 +185,7 @@ def test_what_a_tokenizer_adds_is_seen_by_running_it(small_tokenizer: SmallToken
 
 def test_tokens_around_a_text_that_gguf_cannot_name_are_refused(small_tokenizer: SmallTokenizer) -> None:
     folder = small_tokenizer(bos="<|endoftext|>")
-    with pytest.raises(GgufExportError, match="can only name one bos token"):
+    with pytest.raises(GgufExportError, match="can name only one bos token"):
         gguf_tokenizer(folder, 300)
 
 
@@ -253,7 +253,7 @@ def _piece(text: str, score: float) -> bytes:
 
 def test_merges_that_no_scores_can_express_are_refused(small_sentencepiece: Callable[..., Path]) -> None:
     apart = [["a", "b"], ["▁", "a"], ["▁", "ab"], ["▁", "▁"], ["▁a", "b"], ["▁▁", "▁"], ["▁", "▁▁"]]
-    with pytest.raises(GgufExportError, match="'▁ab' do not stand together"):
+    with pytest.raises(GgufExportError, match="'▁ab' are not adjacent"):
         gguf_tokenizer(small_sentencepiece(merges=[*apart[:4], *apart[4:]]), 270)
     with pytest.raises(GgufExportError, match="'▁a' and 'b' are not merged"):
         gguf_tokenizer(small_sentencepiece(merges=[pair for pair in apart if pair != ["▁a", "b"]]), 270)

@@ -1,7 +1,7 @@
-"""How each family of models is laid down in GGUF: its name there, its metadata, and how weights are laid out.
+"""How each model family is stored in GGUF: its name there, its metadata, and how weights are laid out.
 
-Metadata keys and changes are those that llama.cpp reads; a config that it would compute otherwise than
-Transformers does is refused rather than exported wrongly.
+Metadata keys and layouts are those that llama.cpp reads. A config for which llama.cpp would compute something
+else than Transformers is refused.
 """
 
 from __future__ import annotations
@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from ...errors import GgufExportError
+from ...next_step import then
 from .rope import Rope, llama3_factors, long_factors, rope_of, write_rope
 
 if TYPE_CHECKING:
@@ -25,7 +26,7 @@ Config = Mapping[str, Any]
 
 @dataclass(frozen=True)
 class Architecture:
-    """A family as llama.cpp knows it."""
+    """A model family as llama.cpp implements it."""
 
     name: str
     write: Callable[[gguf.GGUFWriter, Config, Rope], None]
@@ -33,7 +34,7 @@ class Architecture:
     extra: Callable[[Config, Rope], dict[str, Floats]] = lambda config, rope: {}
     """Tensors that no checkpoint holds, by their GGUF names."""
     permuted: bool = False
-    """Rotary pairs lie beside each other in llama.cpp, and half a head apart in Transformers."""
+    """Rotary pairs are adjacent in llama.cpp, and half a head apart in Transformers."""
     norm_shift: float = 0.0
     """What Transformers adds to the weight of a norm when it runs."""
 
@@ -42,54 +43,59 @@ def architecture_of(config: Config) -> Architecture:
     """The architecture of a model's config.json.
 
     Raises:
-        GgufExportError: llama.cpp would not compute what the config says, or the family is not known here.
+        GgufExportError: the family is not supported, or llama.cpp computes it differently.
     """
     family = config.get("model_type")
     known = ARCHITECTURES.get(str(family))
     if known is None:
         raise GgufExportError(
-            f"Models of type {family!r} cannot be exported to GGUF; known are {', '.join(ARCHITECTURES)}.",
-            hint='Export with format="merged", and convert that with llama.cpp.',
+            f"Models of type {family!r} cannot be exported to GGUF. Supported: {', '.join(ARCHITECTURES)}.",
+            hint="Export the merged model, and convert it with llama.cpp.",
+            next=then("ask_again", format="merged"),
         )
     if config.get("quantization_config"):
-        raise GgufExportError("The base is quantised already.", hint="Export from its unquantised original.")
+        raise GgufExportError(
+            "The base model is already quantised.", hint="Export from the unquantised base model."
+        )
     reason = _difference(config)
     if reason:
         raise GgufExportError(
-            f"llama.cpp has no {family} model with {reason}.", hint='Export with format="merged".'
+            f"llama.cpp {reason}; this {family} model differs.",
+            hint="Export the merged model instead.",
+            next=then("ask_again", format="merged"),
         )
     return known
 
 
 def _difference(config: Config) -> str | None:
-    """What the config has and llama.cpp has not."""
+    """What llama.cpp expects and the config does not have, as a predicate."""
     family = config["model_type"]
     if config.get("use_sliding_window") and family in {"qwen2", "qwen3"}:
-        return "a sliding window"
+        return f"has no sliding window in {family} models"
     if family == "smollm3" and not _rotates_as_smollm3(config):
-        return "another layer without rotary positions than each fourth"
+        return "expects no RoPE on every 4th SmolLM3 layer"
     if family == "gemma3_text" and config.get("attn_logit_softcapping"):
-        return "capped attention logits"
+        return "has no attention logit softcapping in Gemma 3"
     if family == "phi3" and rope_of(config).fields.get("partial_rotary_factor", 1.0) != 1.0:
-        return "positions on a part of each head"
+        return "applies RoPE to whole heads"
     activation = config.get("hidden_act") or config.get("hidden_activation") or "silu"
     expected = {"gelu_pytorch_tanh"} if family.startswith("gemma") else {"silu"}
-    return None if activation in expected else f"the activation {activation!r}"
+    return None if activation in expected else f"expects the activation {min(expected)!r}, not {activation!r}"
 
 
 def ignored_window_warning(config: Config) -> str | None:
-    """A sentence about a sliding window that the model has and llama.cpp does not keep to."""
+    """A warning about a sliding window that the model has and llama.cpp ignores, or None."""
     window, context = config.get("sliding_window"), config["max_position_embeddings"]
     if config["model_type"] not in {"mistral", "phi3"} or not window or window >= context:
         return None
     return (
-        f"The model looks back {window} tokens at most, and llama.cpp lets it look back further: "
-        "in longer conversations its answers may be others than before the export."
+        f"The model has a sliding window of {window} tokens, which llama.cpp ignores: "
+        "in longer conversations its answers may differ from those before the export."
     )
 
 
 def _rotates_as_smollm3(config: Config) -> bool:
-    """Each fourth layer has no rotary positions; a list of 0 (none) and 1 goes before the interval."""
+    """Every 4th layer has no RoPE; `no_rope_layers` (0: none, 1: RoPE) takes precedence over the interval."""
     listed = config.get("no_rope_layers")
     if listed is None:
         return config.get("no_rope_layer_interval", 4) == 4

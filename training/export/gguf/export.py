@@ -54,7 +54,7 @@ class GgufRequest:
 
     @property
     def tokenizer_folder(self) -> Path:
-        """The adapter's own tokenizer goes first: it has the template that was trained with."""
+        """The adapter's own tokenizer if it has one: it has the chat template of the training."""
         own = self.adapter is not None and (self.adapter / "tokenizer.json").is_file()
         return self.adapter if own and self.adapter else self.base
 
@@ -190,5 +190,5 @@ def _require_space(target: Path, planned: list[PlannedTensor]) -> None:
         raise DiskFullError(
             f"{target.name} needs {needed / 1e9:.1f} GB on the disk of {target.parent}; {free / 1e9:.1f} GB "
             "are free.",
-            hint="Free some space, take a smaller quantization, or pass output on another disk.",
+            hint="Free some space, use a smaller quantization, or set output to another disk.",
         )

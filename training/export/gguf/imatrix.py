@@ -6,6 +6,7 @@ from pathlib import Path
 
 from ...errors import GgufExportError, TrainingAbortedError
 from ...events import Phase, Report, ShouldStop, never_stop, no_report
+from ...next_step import then
 from ..held_out_rows import RunRows
 from ..merged.merge import Floats
 
@@ -20,7 +21,7 @@ def measure_imatrix(
     """By the names of the base's weights, the mean square of each input, (columns,).
 
     Raises:
-        GgufExportError: the run's rows are gone, or the model does not fit into memory.
+        GgufExportError: the run's tokens are no longer cached, or the model does not fit into memory.
         TrainingAbortedError: `should_stop` said so.
     """
     import torch
@@ -30,12 +31,15 @@ def measure_imatrix(
     if rows is None or not rows.rows:
         raise GgufExportError(
             "imatrix: the tokens of the run's data are no longer in the cache.",
-            hint="Export without imatrix, or train again.",
+            hint="Export without an importance matrix, or train again.",
+            next=then("ask_again", imatrix=False),
         )
     dtype = torch.float32 if fits_in_memory(base, 4) else torch.bfloat16
     if not fits_in_memory(base, dtype.itemsize):
         raise GgufExportError(
-            "imatrix: the model does not fit into the free memory.", hint="Export without imatrix."
+            "imatrix: the model does not fit into the free memory.",
+            hint="Export without an importance matrix.",
+            next=then("ask_again", imatrix=False),
         )
     report(Phase(phase="loading", message="loading the trained model for the importance matrix"))
     reference = Reference(base, adapter, dtype)

@@ -1,7 +1,7 @@
 """llama.cpp's own quantiser, from llama-cpp-python: which type a tensor gets, and its bytes.
 
-Nothing is logged to stdout or stderr: llama.cpp's messages are collected, since they are its only answer to
-the question which type it would choose.
+Nothing is logged to stdout or stderr: llama.cpp's log messages are collected, because only they say which
+type it would choose.
 """
 
 from __future__ import annotations
@@ -38,7 +38,7 @@ class LlamaCpp:
     """The loaded libraries.
 
     Raises:
-        MissingExtraError: their version is not one that this was written for.
+        MissingExtraError: their version lacks a field that is needed.
     """
 
     def __init__(self) -> None:
@@ -63,7 +63,7 @@ class LlamaCpp:
             header: a GGUF whose tensors are f16 and f32; their data is not looked at.
 
         Raises:
-            GgufExportError: llama.cpp does not accept the file, or its answer is not understood.
+            GgufExportError: llama.cpp rejects the file.
         """
         parameters = llama_cpp.llama_model_quantize_default_params()
         parameters.ftype = getattr(llama_cpp, f"LLAMA_FTYPE_MOSTLY_{quantization.upper()}")
@@ -76,7 +76,7 @@ class LlamaCpp:
         )
         said = "".join(messages)
         if failed:
-            raise GgufExportError(f"llama.cpp refuses the model: {said[-TAIL:].strip()}")
+            raise GgufExportError(f"llama.cpp rejects the model: {said[-TAIL:].strip()}")
         return {name: _type(new or old) for name, old, new in TYPE_LINE.findall(said)}
 
     def quantize_rows(self, values: Floats, tensor: PlannedTensor, imatrix: Mapping[str, Floats]) -> bytes:
@@ -110,7 +110,7 @@ class LlamaCpp:
 
 @cache
 def _log_messages() -> deque[str]:
-    """What llama.cpp says from now on. The library holds the function's address, so it stays for good."""
+    """llama.cpp's log messages from now on. The library keeps the callback's address: it is never freed."""
     messages: deque[str] = deque(maxlen=MOST_MESSAGES)
 
     @llama_cpp.llama_log_callback

@@ -1,4 +1,4 @@
-"""Which tensors a GGUF has, of what type, and where each lies: decided before anything is written."""
+"""The tensors of a GGUF file, with type and position, decided before anything is written."""
 
 from __future__ import annotations
 
@@ -13,6 +13,7 @@ import numpy as np
 from gguf import GGMLQuantizationType as QuantType
 
 from ...errors import GgufExportError
+from ...next_step import then
 from ..merged.merge import LM_HEAD, Floats, MergedWeights, is_tied
 from .architectures import Architecture, Config, RowLayout, row_layout
 from .check_weights import IGNORED
@@ -83,7 +84,7 @@ def plan_tensors(
     """The file's tensors, matrices as `kind` where it can hold them.
 
     Raises:
-        GgufExportError: a weight has no place in llama.cpp's architecture, or the adapter changes a weight
+        GgufExportError: llama.cpp's architecture has no tensor for a weight, or the adapter changes a weight
             that the file leaves out.
     """
     names = _gguf_names(architecture, config["num_hidden_layers"])
@@ -121,13 +122,14 @@ def with_kinds(planned: list[PlannedTensor], kinds: dict[str, QuantType]) -> lis
     """The same tensors in the types that llama.cpp chose.
 
     Raises:
-        GgufExportError: it said nothing of one of them.
+        GgufExportError: one of them has none.
     """
     missing = [tensor.name for tensor in planned if tensor.name not in kinds]
     if missing:
         raise GgufExportError(
-            f"llama.cpp did not say how it would quantise {missing[0]} ({len(missing)} tensors).",
-            hint="Install the version of llama-cpp-python that constraints.txt names, or take q8_0.",
+            f"llama.cpp reported no type for {missing[0]} ({len(missing)} tensors).",
+            hint="Install the version of llama-cpp-python in constraints.txt, or use q8_0.",
+            next=then("ask_again", quantization="q8_0"),
         )
     return [replace(tensor, kind=kinds[tensor.name]) for tensor in planned]
 
@@ -170,8 +172,9 @@ def _gguf_names(architecture: Architecture, layers: int) -> Callable[[str], str]
         name = known.get_name(source, try_suffixes=(".weight", ".bias"))
         if name is None:
             raise GgufExportError(
-                f"{source} has no place in llama.cpp's {architecture.name} architecture.",
-                hint='Export with format="merged".',
+                f"llama.cpp's {architecture.name} architecture has no tensor for {source}.",
+                hint="Export the merged model instead.",
+                next=then("ask_again", format="merged"),
             )
         return name
 
@@ -181,6 +184,6 @@ def _gguf_names(architecture: Architecture, layers: int) -> Callable[[str], str]
 def _refuse_update(weights: MergedWeights, source: str) -> None:
     if source in weights.updates:
         raise GgufExportError(
-            f"The adapter changes {source}, which is tied to the embedding and is not stored by itself.",
-            hint='Export with format="merged", or train without lm_head among the target modules.',
+            f"The adapter changes {source}, which is tied to the embedding and not stored separately.",
+            hint="Train without lm_head among the target modules.",
         )

@@ -19,6 +19,7 @@ import numpy as np
 from gguf import GGMLQuantizationType as QuantType
 
 from ...errors import GgufExportError
+from ...next_step import then
 from ..merged.merge import Floats, MergedWeights
 from .tensor_plan import PlannedTensor
 
@@ -127,10 +128,12 @@ def _require_finite(values: Floats, tensor: PlannedTensor) -> None:
     largest = float(np.max(np.abs(values), initial=0.0))
     if not np.isfinite(largest):
         raise GgufExportError(
-            f"{tensor.source} holds values that are not finite.", hint="The training has diverged."
+            f"{tensor.source} contains values that are not finite.", hint="The training diverged."
         )
     if largest > LARGEST.get(tensor.kind, LARGEST_F16):
+        wider = "f32" if tensor.kind is QuantType.BF16 else "bf16"
         raise GgufExportError(
-            f"{tensor.source} holds {largest:g}, which {tensor.kind.name.lower()} cannot hold.",
-            hint="Export as f32." if tensor.kind is QuantType.BF16 else "Export as bf16.",
+            f"{tensor.source} contains {largest:g}, which {tensor.kind.name.lower()} cannot represent.",
+            hint=f"Export as {wider}.",
+            next=then("ask_again", quantization=wider),
         )

@@ -1,7 +1,7 @@
-"""Files into a model repository of the Hub, in one commit that is there whole or not at all.
+"""Publishes files in a model repository of the Hub, in one commit: all of them or none.
 
 The token is huggingface_hub's own: HF_TOKEN, or `hf auth login`. Weights are uploaded first, one file at a
-time; what the Hub has already is not sent again, so a push that was interrupted goes on where it was.
+time; what the Hub already has is not sent again, so an interrupted upload resumes.
 """
 
 from __future__ import annotations
@@ -14,13 +14,14 @@ from typing import Any, TypeVar
 from ...errors import BackpropagateError, HubPushError
 from ...events import Phase, Report, ShouldStop, never_stop, no_report, throttled
 from ...files.background_call import background_call
+from ...next_step import then
 from ...version import __version__
 from .errors import push_error
 from .published_files import CARD, WEIGHTS, PublishedFile
 
 T = TypeVar("T")
 
-STOPPED = "Cancelled; the repository is as it was. What was uploaded is not sent again by the next push."
+STOPPED = "Cancelled; the repository is unchanged. The next push resumes the upload."
 
 
 @dataclass(frozen=True)
@@ -40,7 +41,7 @@ class Destination:
 
 @dataclass(frozen=True)
 class Pushed:
-    """What came of it. `commit` is the repository's newest one; `bytes` is what all files hold."""
+    """The published files. `commit` is the repository's newest; `bytes` is the size of all files."""
 
     repo: str
     url: str
@@ -64,7 +65,7 @@ def push(
         should_stop: looked at several times a second.
 
     Raises:
-        HubPushError: no token, no right, other content in the repository, no network; says what to do.
+        HubPushError: no token, no permission, other weights in the repository, or no network.
         TrainingAbortedError: `should_stop` said so.
     """
     with _quiet():
@@ -73,7 +74,7 @@ def push(
 
 @contextmanager
 def _quiet() -> Generator[None]:
-    """huggingface_hub warns of each retry with the address that it asked, signature included."""
+    """huggingface_hub logs each retry with its URL, signature included."""
     from huggingface_hub import logging
 
     before = logging.get_verbosity()
@@ -124,7 +125,7 @@ class _Push:
         )
 
     def _repository(self) -> tuple[Any, bool]:
-        """What the Hub says of the repository, and whether it had to be made."""
+        """The Hub's description of the repository, and whether it was created now."""
         from huggingface_hub.errors import RepositoryNotFoundError
 
         try:
@@ -161,8 +162,8 @@ class _Push:
             return background_call(work, self._should_stop, STOPPED, while_waiting=while_waiting)
         except BackpropagateError:
             raise
-        except Exception as error:  # the library raises what lies beneath it, too
-            # Without its cause: what the library tells may hold signed addresses, and logs are kept.
+        except Exception as error:  # the library also raises its dependencies' errors
+            # Without its cause: the library's messages may contain signed URLs, and logs are kept.
             raise push_error(error, self._to.repo, self._token) from None
 
 
@@ -171,7 +172,7 @@ def _token() -> str:
 
     token = get_token()
     if not token:
-        raise HubPushError("There is no access token for the Hub.")
+        raise HubPushError("No access token for the Hub is set.")
     return token
 
 
@@ -182,7 +183,7 @@ def _addition(file: PublishedFile) -> Any:
 
 
 def live_bars() -> list[Any]:
-    """The progress bars that are being drawn. huggingface_hub tells to no other how much has gone."""
+    """The progress bars that are being drawn: huggingface_hub reports sent bytes only to them."""
     from huggingface_hub.utils import tqdm
 
     bars: Any = tqdm
@@ -191,18 +192,19 @@ def live_bars() -> list[Any]:
 
 
 def bytes_under_way(earlier: Sequence[Any]) -> int:
-    """How much of the current file has gone, as told to bars that were not there `earlier`."""
+    """Bytes of the current file that were sent, from the bars that did not exist `earlier`."""
     new = [bar for bar in live_bars() if not any(bar is other for other in earlier)]
     return max((int(bar.n) for bar in new if bar.unit == "B"), default=0)
 
 
 # --- What may be replaced. ---
 def _check_visibility(found: Any, to: Destination) -> None:
-    """An existing repository stays as visible as it is, and nothing private becomes public by it."""
+    """An existing repository keeps its visibility; nothing private is published in a public one."""
     if to.private and not found.private:
         raise HubPushError(
-            f"{to.repo} is public, and this push asked for a private repository; nothing was uploaded.",
-            hint="Push with private=false (--public), or to another repository.",
+            f"{to.repo} is public, and a private repository was requested; nothing was uploaded.",
+            hint="Push to another repository, or allow a public one.",
+            next=then("ask_again", private=False),
         )
 
 
@@ -210,7 +212,7 @@ def _replaced(found: Any, files: Sequence[PublishedFile], to: Destination) -> li
     """Deletions of the weights that the repository holds beside these files.
 
     Raises:
-        HubPushError: it holds others, or a model of another base, and they are not to be replaced.
+        HubPushError: it has other weights, or those of another base, and `overwrite` is off.
     """
     from huggingface_hub import CommitOperationDelete
 
@@ -222,8 +224,9 @@ def _replaced(found: Any, files: Sequence[PublishedFile], to: Destination) -> li
     if not to.overwrite and (others or (weights and theirs != _base_model(files))):
         what = f"{others[0]}" if others else f"a model made from {theirs or 'an unknown base'}"
         raise HubPushError(
-            f"{to.repo} holds something else: {what}. Nothing was uploaded.",
-            hint="Push to another repository, or with overwrite=true (--overwrite) to replace that.",
+            f"{to.repo} contains other weights: {what}. Nothing was uploaded.",
+            hint="Push to another repository, or replace its weights.",
+            next=then("ask_again", overwrite=True),
         )
     return [CommitOperationDelete(name) for name in others]
 

@@ -1,7 +1,7 @@
 """The weights of a base with an adapter added, a block of rows at a time: numpy only, in fp32.
 
 W + s·B·A (Hu et al. 2021, LoRA), where s is alpha / r, or alpha / sqrt(r) for rank-stabilised adapters
-(Kalajdzievski 2023). Nothing is kept between two calls, so memory is what the caller's block takes.
+(Kalajdzievski 2023). Nothing is kept between two calls, so memory is that of the caller's block.
 """
 
 from __future__ import annotations
@@ -35,7 +35,7 @@ UNSUPPORTED = {
     "target_parameters": "trained parameters outside of linear layers",
     "fan_in_fan_out": "transposed weights",
 }
-"""Entries of adapter_config.json that make more of an adapter than W + s·B·A, in words."""
+"""Entries of adapter_config.json that make an adapter more than W + s·B·A, in words."""
 
 
 def is_tied(config: Mapping[str, Any]) -> bool:
@@ -60,7 +60,7 @@ class MergedWeights:
 
     Raises:
         ModelLoadError: the base's files cannot be read.
-        ExportError: the adapter is no plain LoRA, or not one of this base.
+        ExportError: the adapter is not a plain LoRA, or was trained on another base.
     """
 
     def __init__(self, base: Path, adapter: Path | None) -> None:
@@ -69,8 +69,8 @@ class MergedWeights:
         for name, tensor in self.tensors.items():
             if not tensor.is_float:
                 raise ExportError(
-                    f"{name} in {tensor.path} holds {tensor.dtype}, no floating-point numbers.",
-                    hint="Export from the unquantised base: name it in adapter_config.json.",
+                    f"{name} in {tensor.path} has dtype {tensor.dtype}, which is not a floating-point type.",
+                    hint="Set base_model_name_or_path in adapter_config.json to the unquantised base model.",
                 )
         for name, update in self.updates.items():
             self._check(name, update, adapter)
@@ -88,20 +88,20 @@ class MergedWeights:
         shape = (update.up.shape[0], update.down.shape[1])
         if name == LM_HEAD and name not in self.tensors:
             raise ExportError(
-                f"The adapter in {adapter} changes {name}, which is tied to the embedding and is not stored "
-                "by itself.",
+                f"The adapter in {adapter} changes {name}, which is tied to the embedding and not stored "
+                "separately.",
                 hint="Train without lm_head among the target modules.",
             )
         if name not in self.tensors:
             raise ExportError(
-                f"The adapter in {adapter} changes {name}, which the base does not have.",
-                hint="Export it with the base that it was trained on.",
+                f"The adapter in {adapter} changes {name}, which the base model does not have.",
+                hint="Export it with the base model that it was trained on.",
             )
         if self.tensors[name].shape != shape:
             raise ExportError(
-                f"The adapter in {adapter} is of another base: {name} has shape {self.tensors[name].shape}, "
-                f"and the adapter fits {shape}.",
-                hint="Export it with the base that it was trained on.",
+                f"The adapter in {adapter} was trained on another base model: {name} has shape "
+                f"{self.tensors[name].shape}, and the adapter needs {shape}.",
+                hint="Export it with the base model that it was trained on.",
             )
 
 
@@ -133,12 +133,12 @@ def _updates(adapter: Path) -> dict[str, LoraUpdate]:
         down = matrices.pop(name)
         up = matrices.pop(f"{module}.lora_B.weight", None)
         if up is None or up.shape[1:] != down.shape[:1]:
-            raise ExportError(f"{adapter} holds {name} without a lora_B of its rank.")
+            raise ExportError(f"{adapter} has {name} without a lora_B of the same rank.")
         scale = np.float32(_scale(config, down.shape[0]))
         updates[f"{module.removeprefix(PREFIX)}.weight"] = LoraUpdate(up * scale, down)
     if matrices or not updates:
         raise ExportError(
-            f"{adapter} holds {min(matrices, default='no LoRA matrices')}, which cannot be merged.",
+            f"{adapter} contains {min(matrices, default='no LoRA matrices')}, which cannot be merged.",
             hint="Only plain LoRA on linear layers can be exported.",
         )
     return updates
@@ -154,7 +154,7 @@ def _config(adapter: Path) -> dict[str, Any]:
         if not isinstance(config["lora_alpha"], int | float) or config.get("peft_type") != "LORA":
             raise ValueError(f"peft_type {config.get('peft_type')!r}")
     except (OSError, ValueError, KeyError) as error:
-        raise ExportError(f"{adapter} holds no LoRA adapter that can be read: {error}.") from error
+        raise ExportError(f"{adapter} contains no readable LoRA adapter: {error}.") from error
     meaning = next((words for name, words in UNSUPPORTED.items() if config.get(name)), None)
     if config.get("bias", "none") != "none":
         meaning = "trained biases"
@@ -173,5 +173,5 @@ def _stored(adapter: Path) -> dict[str, StoredTensor]:
     stored = read_header(path)
     unknown = next((name for name, tensor in stored.items() if not tensor.is_float), None)
     if unknown:
-        raise ExportError(f"{unknown} in {path} holds no floating-point numbers.")
+        raise ExportError(f"{unknown} in {path} does not have a floating-point type.")
     return stored

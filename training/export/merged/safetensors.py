@@ -1,7 +1,7 @@
-"""A model folder with the adapter merged into its weights, for whatever reads safetensors.
+"""A model folder with the adapter merged into its weights, as safetensors.
 
 The weights are streamed: each is read, merged in fp32 and rounded once to the base's own type, a block of
-rows at a time, so memory does not grow with the model. What the adapter leaves alone is copied byte for byte.
+rows at a time, so memory does not grow with the model. Weights without an update are copied byte for byte.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ from .merge import Floats, MergedWeights, is_tied
 SHARD_BYTES = 5_000_000_000
 BLOCK_BYTES = 64 << 20  # of a block's values in fp32; its update takes as much again
 TOO_LARGE = {"F16": 65520.0, "BF16": 255.5 / 128 * 2.0**127}
-"""The least value that would be rounded to infinity."""
+"""The smallest value that would be rounded to infinity."""
 CONFIGS = ("config.json", "generation_config.json")
 TOKENIZER = (
     *("tokenizer.json", "tokenizer_config.json", "special_tokens_map.json", "added_tokens.json"),
@@ -60,7 +60,7 @@ def write_merged(
     Args:
         base: folder of the unquantised model; its weights' types are kept.
         adapter: a PEFT LoRA folder; None copies the model as it is.
-        card: what README.md says.
+        card: the content of README.md.
         should_stop: looked at after each block.
         writer: see `part_of`.
 
@@ -68,9 +68,9 @@ def write_merged(
         The bytes of its weights.
 
     Raises:
-        ExportError: the adapter is no plain LoRA, not one of this base, or would not be merged wholly.
+        ExportError: the adapter is not a plain LoRA, is of another base, or cannot be merged completely.
         ModelLoadError: the base's files cannot be read.
-        DiskFullError: it does not fit; known before anything is written, as far as can be.
+        DiskFullError: it does not fit; checked before anything is written.
         TrainingAbortedError: it was stopped.
     """
     config = _config(base)
@@ -109,18 +109,18 @@ def _config(base: Path) -> dict[str, Any]:
     config = read_json(base / "config.json")
     if config.get("quantization_config"):
         raise MergeExportError(
-            f"The base in {base} is quantised, so nothing can be added to its weights.",
-            hint="Merge into its unquantised original: name that in adapter_config.json.",
+            f"The base model in {base} is quantised, so no adapter can be merged into it.",
+            hint="Set base_model_name_or_path in adapter_config.json to the unquantised base model.",
         )
     return {name: value for name, value in config.items() if name != "_name_or_path"}
 
 
 def _refuse_tied(weights: MergedWeights, config: dict[str, Any]) -> None:
-    """A head that is the embedding too cannot change without it, nor be stored apart from it."""
+    """A tied lm_head cannot change without the embedding, nor be stored separately."""
     name = next((name for name in weights.updates if name.endswith("lm_head.weight")), None)
     if name and is_tied(config):
         raise MergeExportError(
-            f"The adapter changes {name}, which is the model's embedding as well (tie_word_embeddings).",
+            f"The adapter changes {name}, which is also the model's embedding (tie_word_embeddings).",
             hint="Train without lm_head among the target modules, or use the adapter with PEFT.",
         )
 
@@ -186,7 +186,10 @@ def _copied(file: BinaryIO, tensor: StoredTensor) -> Iterator[bytes]:
     while left:
         data = file.read(min(left, BLOCK_BYTES))
         if not data:
-            raise MergeExportError(f"{tensor.path} ended while it was read.", hint="Is it being changed?")
+            raise MergeExportError(
+                f"{tensor.path} became shorter while it was read.",
+                hint="Export again when no program writes to it.",
+            )
         left -= len(data)
         yield data
 
@@ -200,8 +203,8 @@ def rounded(values: Floats, dtype: str, name: str) -> bytes:
     largest = float(np.max(np.abs(values), initial=0.0))
     if not largest < TOO_LARGE.get(dtype, np.inf):
         raise MergeExportError(
-            f"{name} holds {largest:g} after the merge, which {dtype} cannot hold.",
-            hint="The training has diverged: train again with a lower learning rate.",
+            f"{name} contains {largest:g} after the merge, which {dtype} cannot represent.",
+            hint="The training diverged: train again with a lower learning_rate.",
         )
     if dtype == "BF16":  # the upper half of fp32
         bits = values.view(np.uint32)

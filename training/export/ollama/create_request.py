@@ -1,4 +1,4 @@
-"""What a server is asked to make of a GGUF file: its template, system message and parameters."""
+"""The request to create a model from a GGUF file: template, system message and parameters."""
 
 from __future__ import annotations
 
@@ -8,6 +8,7 @@ from typing import Any
 
 from ...config.ollama_parameters import checked_parameters, with_stops
 from ...errors import OllamaError
+from ...next_step import then
 from .failures import UPDATE
 from .go_template import go_template
 from .model_file import ModelFile
@@ -32,10 +33,10 @@ class CreateRequest:
 
 
 def create_request(request: RegistrationRequest, model: ModelFile, version: str) -> CreateRequest:
-    """What to ask a server of this version for.
+    """The request for a server of this version.
 
-    Stop tokens and a default system message are always told: a server that puts a template of its own in the
-    place of the model's would lose them.
+    Stop tokens and a default system message are always sent: a server that replaces the model's template with
+    its own would lose them.
 
     Raises:
         OllamaError: a parameter is unknown, or the server cannot use the model's chat template.
@@ -52,17 +53,18 @@ def create_request(request: RegistrationRequest, model: ModelFile, version: str)
         return CreateRequest(body)
     if parts is None:
         raise OllamaError(
-            f"Ollama {version} does not run the chat template in {model.path.name}, and that cannot be told "
-            f"in Ollama's own template language: {reason}.",
-            hint="Update Ollama to 0.30 or later, or pass keep_template=true to leave it to the server.",
+            f"Ollama {version} does not run the chat template in {model.path.name}, and it cannot be "
+            f"translated into Ollama's template language: {reason}.",
+            hint="Update Ollama to 0.30 or later, or let the server choose a template.",
+            next=then("ask_again", keep_template=True),
         )
     return CreateRequest({**body, "template": go_template(parts)}, parts.exact)
 
 
 def require_files(version: str) -> None:
-    """Raises OllamaError for a server that makes no models from uploaded files yet."""
+    """Raises OllamaError for a server that cannot create models from uploaded files."""
     if release(version) < FILES_SINCE:
-        raise OllamaError(f"Ollama {version} cannot make models from uploaded files.", hint=UPDATE)
+        raise OllamaError(f"Ollama {version} cannot create models from uploaded files.", hint=UPDATE)
 
 
 def release(version: str) -> tuple[int, ...]:

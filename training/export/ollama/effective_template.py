@@ -1,4 +1,4 @@
-"""Which chat template a server uses for a model, told by what it shows of it."""
+"""Which chat template a server uses for a model, found from its description of the model."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ DETECTED = "using autodetected template "
 SENTENCES: dict[TemplateOrigin, str] = {
     "own": "the model's own chat template, from the GGUF",
     "sent": "the model's own chat template, in Ollama's template language",
-    "autodetected": "a template of Ollama's, chosen because it resembles the model's own",
+    "autodetected": "a template of Ollama's that resembles the model's own",
     "none": "no chat template",
     "other": "a template of Ollama's",
 }
@@ -37,10 +37,10 @@ class EffectiveTemplate:
 
 
 def effective_template(shown: str, *, sent: str | None, own: str, steps: Sequence[str]) -> EffectiveTemplate:
-    """Compare what /api/show tells with what was sent and with what the GGUF holds.
+    """Compare the template in /api/show with the one that was sent and the one in the GGUF.
 
     Args:
-        steps: what the server told while it made the model.
+        steps: the server's messages while it created the model.
     """
     kind = _kind(shown.strip(), sent, own, steps)
     return EffectiveTemplate(kind, SENTENCES[kind], _warning(kind, steps))
@@ -60,13 +60,13 @@ def _warning(kind: TemplateOrigin, steps: Sequence[str]) -> str | None:
     if kind == "none":
         return (
             "The server uses no chat template for this model, so its answers will be poor. Update Ollama, or "
-            "register again without keep_template."
+            "register again with keep_template off."
         )
     if kind in {"autodetected", "other"}:
         names = [cleaned(step.removeprefix(DETECTED), 40) for step in steps if step.startswith(DETECTED)]
         name = f" ({names[0]})" if names else ""
         return (
-            f"The server uses a template of its own{name} in place of the model's. Compare its answer with "
-            "the trained model's; OLLAMA_GO_TEMPLATE=false on the server makes it use the model's own."
+            f"The server replaces the model's template with its own{name}. Compare its answer with "
+            "the trained model's. OLLAMA_GO_TEMPLATE=false on the server makes it use the model's own."
         )
     return None

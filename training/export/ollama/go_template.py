@@ -18,7 +18,7 @@ LAYOUT = """\
 
 
 def go_template(parts: TemplateParts) -> str:
-    """The Go template (https://pkg.go.dev/text/template) that says the same as a Jinja template."""
+    """The Go template (https://pkg.go.dev/text/template) that formats as a Jinja template does."""
     names = ("before_system", "after_system", "opening", "answer", "prompt", "turn")
     text = LAYOUT
     for name in names:

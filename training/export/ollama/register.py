@@ -1,7 +1,7 @@
-"""Registers a GGUF file with an Ollama server: look, upload, create, and ask it something.
+"""Registers a GGUF file with an Ollama server: check, upload, create, and ask a question.
 
-What the server holds afterwards is either a model that answered, or what it held before. A file that was
-uploaded in vain stays among the server's blobs until it starts again: its API has no way to remove one.
+Afterwards the server has either a model that answered, or what it had before. After a failure an uploaded
+file stays among the server's blobs until it restarts: its API cannot remove one.
 """
 
 from __future__ import annotations
@@ -15,6 +15,7 @@ from pathlib import Path
 from ...config.ollama_names import ModelName, model_name
 from ...errors import OllamaError, TrainingAbortedError
 from ...events import Phase, Report, ShouldStop, never_stop, no_report, throttled
+from ...next_step import then
 from .address import ollama_address
 from .create_request import CreateRequest, create_request, require_files
 from .effective_template import EffectiveTemplate, effective_template
@@ -31,11 +32,11 @@ STEPS = (
     "using autodetected template",
     "writing manifest",
 )
-"""The steps of a creation that are shown; of others, which may say anything, only that there are some."""
+"""The server's steps that are shown by name; others are untrusted text and not shown."""
 
 INEXACT = (
-    "In longer conversations with a system message, the model's own chat template would lay that message out "
-    "otherwise."
+    "In longer conversations with a system message, the model's own chat template formats that message "
+    "differently."
 )
 
 
@@ -47,7 +48,7 @@ def register(
     """Make a GGUF file a model of the Ollama server that OLLAMA_HOST names.
 
     Raises:
-        OllamaError: it did not work; says why, and what to do.
+        OllamaError: it failed.
         TrainingAbortedError: `should_stop` said so.
     """
     name = model_name(request.name)
@@ -59,7 +60,7 @@ def register(
 
 
 def check_name_is_free(name: str, overwrite: bool) -> None:
-    """Look, before there is a file, whether the Ollama server takes files and is free to take this name.
+    """Check, before there is a file, that the Ollama server accepts files and that the name is free.
 
     Raises:
         OllamaError: there is no server, it is too old, or it has a model of this name.
@@ -75,14 +76,15 @@ def _look(server: OllamaServer, name: ModelName, overwrite: bool) -> tuple[str, 
     existed = name.is_among(server.names())
     if existed and not overwrite:
         raise OllamaError(
-            f"Ollama has a model {name} already.",
-            hint="Choose another name, or pass overwrite=true (--overwrite).",
+            f"Ollama already has a model {name}.",
+            hint="Choose another name, or replace that model.",
+            next=then("ask_again", overwrite=True),
         )
     return version, existed
 
 
 class _Registering:
-    """One registration on its way."""
+    """One registration in progress."""
 
     def __init__(
         self,
@@ -128,7 +130,7 @@ class _Registering:
         """Make sure that the server has the file: its digest, and whether it had to be sent."""
         digest = self._digest()
         if self._server.has_blob(digest):
-            self._phase("uploading", "the server has the file already", 1.0)
+            self._phase("uploading", "the server already has the file", 1.0)
             return digest, False
         self._server.upload(self._model.path, digest, self._report)
         return digest, True
@@ -141,7 +143,7 @@ class _Registering:
                     message = f"hashing {done / 1e6:,.0f} of {size / 1e6:,.0f} MB"
                     self._phase("checking", message, done / size)
                 if self._should_stop():
-                    raise TrainingAbortedError("Stopped before anything was sent.")
+                    raise TrainingAbortedError("Stopped before the upload.")
                 hashed.update(piece)
                 done += len(piece)
         return f"sha256:{hashed.hexdigest()}"
@@ -149,7 +151,7 @@ class _Registering:
     # --- the model ----------------------------------------------------------------------------------
     @contextmanager
     def _undone_on_failure(self, existed: bool) -> Generator[None]:
-        """On a failure, remove what was made; a model of before is never touched."""
+        """On a failure, remove the new model; an existing one is never touched."""
         try:
             yield
         except BaseException:
@@ -180,7 +182,7 @@ class _Registering:
         return found
 
     def _ask(self) -> str | None:
-        """The model's answer; None if it may well answer another time.
+        """The model's answer; None after an error that may pass.
 
         Raises:
             OllamaError: the server cannot run it.
@@ -192,7 +194,7 @@ class _Registering:
         except OllamaError as error:
             if not error.retryable:
                 raise
-            self._warnings.append(f"The model is registered, but could not be asked now: {error.message}")
+            self._warnings.append(f"The model is registered, but the question failed: {error.message}")
             return None
         if not answer:
             self._warnings.append("The model's answer was empty.")
@@ -200,7 +202,7 @@ class _Registering:
 
 
 def _bare(path: Path) -> str:
-    """The file's name without what the server would take for a path."""
+    """The file's name without characters that the server would read as a path."""
     return f"{re.sub(r'[^A-Za-z0-9_.-]', '-', path.stem).lstrip('.') or 'model'}.gguf"
 
 

@@ -39,8 +39,8 @@ class OllamaServer:
     Args:
         should_stop: looked at while waiting; True leaves the call behind with TrainingAbortedError.
 
-    Every method raises OllamaError when the server cannot be reached, refuses, or answers otherwise than
-    Ollama does.
+    Every method raises OllamaError when the server cannot be reached, refuses, or answers differently
+    from Ollama.
     """
 
     def __init__(self, address: Address, should_stop: ShouldStop = never_stop) -> None:
@@ -66,9 +66,9 @@ class OllamaServer:
 
     def version(self) -> str:
         """E.g. `0.30.1`."""
-        found = self._asked("say its version", "GET", "/api/version").get("version")
+        found = self._asked("report its version", "GET", "/api/version").get("version")
         if not isinstance(found, str):
-            raise not_ollama("say its version", self.address)
+            raise not_ollama("report its version", self.address)
         return cleaned(found, 40)
 
     def names(self) -> list[str]:

@@ -1,4 +1,4 @@
-"""What a chat template puts between the texts of a conversation, read off conversations that it renders."""
+"""The text that a chat template puts between the messages, found by rendering conversations."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from ...data.chat_template.sandbox import template_environment
 from ...data.chat_template.template import failures
 
 SYSTEM, FIRST, ANSWER, SECOND, REPLY, THIRD = "sYq7s", "uQk1u", "aWz4a", "uRj2u", "aXv5a", "uTm3u"
-"""Contents of the probes: texts that no template says by itself."""
+"""Messages of the rendered conversations: texts that no template contains."""
 
 MERGED = "\n\n"
 """Between a system message and the first user's text where the template knows no system message; as
@@ -18,7 +18,7 @@ MERGED = "\n\n"
 
 
 class TemplateUnknownError(ValueError):
-    """The template cannot be told as a handful of parts."""
+    """The template cannot be expressed as `TemplateParts`."""
 
 
 @dataclass(frozen=True)
@@ -30,7 +30,7 @@ class TemplateParts:
 
     Args:
         answer: between a user's text and the answer to it.
-        prompt: after the last user's text, where the model is to go on.
+        prompt: after the last user's text, where the model's answer starts.
         exact: whether a longer conversation with a system message comes out the same as well.
     """
 
@@ -44,7 +44,7 @@ class TemplateParts:
 
     @property
     def default_system(self) -> str:
-        """The system message that the template puts in by itself; empty if there is none."""
+        """The template's default system message; empty if there is none."""
         before, after, opening = self.before_system, self.after_system, self.opening
         if not (opening.startswith(before) and opening.endswith(after)):
             return ""
@@ -72,7 +72,7 @@ def template_parts(
     """The parts of a Jinja chat template.
 
     Args:
-        adds_bos: the server begins every prompt with `bos_token` by itself, so it is left out here.
+        adds_bos: the server adds `bos_token` to every prompt, so it is omitted here.
 
     Raises:
         TemplateUnknownError: the template fails, or is more than its parts.
@@ -86,7 +86,7 @@ def template_parts(
     longer = [*exchange, ("assistant", REPLY), ("user", THIRD)]
     for conversation in (exchange, longer):
         if parts.text(conversation) != render(conversation):
-            raise TemplateUnknownError("it lays earlier turns out otherwise than later ones")
+            raise TemplateUnknownError("it formats earlier turns differently from later ones")
     return _with_exactness(parts, render, longer)
 
 
@@ -97,7 +97,7 @@ def _around_system(render: _Renderer, opening: str, prompt: str) -> tuple[str, s
     except TemplateUnknownError:  # refused, or not shown
         return opening, MERGED
     if rest != prompt:
-        raise TemplateUnknownError("it lays a turn out otherwise where there is a system message")
+        raise TemplateUnknownError("it formats a turn differently after a system message")
     return before, after
 
 
@@ -130,7 +130,7 @@ class _Renderer:
 
     def __init__(self, template: str, bos_token: str, eos_token: str, adds_bos: bool) -> None:
         environment = template_environment()
-        # A Go template cannot tell the date: one that falls back to a fixed date is asked for that.
+        # A Go template has no date: without this function, templates fall back to a fixed one.
         del environment.globals["strftime_now"]
         self._tokens = {"bos_token": bos_token, "eos_token": eos_token}
         self._left_out = bos_token if adds_bos else ""

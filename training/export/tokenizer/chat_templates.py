@@ -27,13 +27,14 @@ def chat_templates(folder: TokenizerFolder) -> dict[str, str]:
         return {str(item["name"]): _checked(item["template"]) for item in template}
     except (KeyError, TypeError) as error:
         raise GgufExportError(
-            f"The chat template in {folder.path} is neither a text nor a list of named ones.", cause=error
+            f"The chat template in {folder.path} is neither a string nor a list of templates.",
+            cause=error,
         ) from None
 
 
 def _checked(template: Any) -> str:
     if not isinstance(template, str):
-        raise TypeError(f"a {type(template).__name__} is no template")
+        raise TypeError(f"a {type(template).__name__} is not a template")
     return template
 
 

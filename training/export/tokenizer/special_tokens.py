@@ -22,7 +22,7 @@ class SpecialTokens(NamedTuple):
 
     ids: dict[str, int]
     added: dict[str, bool]
-    """Whether the tokenizer puts the token of a role (bos, eos, sep) around a text by itself."""
+    """Whether the tokenizer adds the token of a role (bos, eos, sep) to each text."""
 
 
 def special_tokens(folder: TokenizerFolder, rows: int) -> SpecialTokens:
@@ -50,8 +50,8 @@ def special_tokens(folder: TokenizerFolder, rows: int) -> SpecialTokens:
     for role, tokens in (("bos", first), ("eos", last)):
         if tokens and tokens != [ids.setdefault(role, tokens[0])]:
             raise GgufExportError(
-                f"The tokenizer in {folder.path} puts the ids {tokens} around each text; "
-                f"a GGUF file can only name one {role} token ({ids[role]}).",
+                f"The tokenizer in {folder.path} adds the ids {tokens} to each text; "
+                f"a GGUF file can name only one {role} token ({ids[role]}).",
                 hint=OTHER_EXPORT,
             )
     return SpecialTokens(ids, added)
@@ -83,7 +83,8 @@ def _around_a_text(folder: TokenizerFolder) -> tuple[list[int], list[int]]:
         if whole[start : start + len(bare)] == bare:
             return whole[:start], whole[start + len(bare) :]
     raise GgufExportError(
-        f"The tokenizer in {folder.path} gives {whole} for a text of the tokens {bare}.", hint=OTHER_EXPORT
+        f"The tokenizer in {folder.path} encodes a text as {whole} with special tokens, {bare} without.",
+        hint=OTHER_EXPORT,
     )
 
 

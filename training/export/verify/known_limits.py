@@ -1,6 +1,6 @@
-"""Where llama.cpp itself splits text otherwise than the tokenizer, whatever the GGUF file says.
+"""Texts that llama.cpp tokenises differently from the tokenizer, whatever the GGUF file contains.
 
-Seen by running llama.cpp (llama-cpp-python 0.3.36) against the tokenizers library.
+Found by running llama.cpp (llama-cpp-python 0.3.36) against the tokenizers library.
 """
 
 from __future__ import annotations
@@ -38,15 +38,15 @@ CASED_OR_MARK = ("Lu", "Ll", "Lt", "Lm", "Mn", "Mc", "Me")
 
 
 class KnownLimit(NamedTuple):
-    """A class of texts that llama.cpp may split otherwise."""
+    """A class of texts that llama.cpp may tokenise differently."""
 
     reason: str
     covers: Callable[[str], object]
-    """True of a text that may be split otherwise."""
+    """True for such a text."""
 
 
 def known_limits(folder: TokenizerFolder, metadata: dict[str, Any]) -> list[KnownLimit]:
-    """The limits that can show with this tokenizer.
+    """The limits that apply to this tokenizer.
 
     Args:
         metadata: the GGUF file's.
@@ -71,14 +71,14 @@ def _composition(normalizer: Any) -> KnownLimit | None:
     def changes(text: str) -> bool:
         return normalizer.normalize_str(text) != text
 
-    return KnownLimit("llama.cpp does not bring text into Unicode's composed form (NFC) first.", changes)
+    return KnownLimit("llama.cpp does not normalise text to NFC first.", changes)
 
 
 def _new_digits(model: str) -> KnownLimit | None:
     if model != "gpt2":
         return None
     covers = re.compile(DIGITS_OF_UNICODE_16).search
-    return KnownLimit("llama.cpp does not know the digits that came with Unicode 16.", covers)
+    return KnownLimit("llama.cpp does not know the digits added in Unicode 16.", covers)
 
 
 def _missing_bytes(folder: TokenizerFolder, model: str) -> KnownLimit | None:
@@ -104,8 +104,7 @@ def _case(pre: str) -> KnownLimit | None:
     if pre not in ASCII_CASE_ONLY:
         return None
     return KnownLimit(
-        "llama.cpp splits words with combining marks, or with letters that have a case and are not A to Z, "
-        "at other places.",
+        "llama.cpp splits words with combining marks, or with cased letters other than A to Z, differently.",
         _has_mark_or_case_beyond_ascii,
     )
 
@@ -119,7 +118,7 @@ def _white_space(added: Iterable[Any]) -> KnownLimit | None:
     if not tokens:
         return None
     return KnownLimit(
-        f"llama.cpp does not treat what stands beside {_some(tokens)} as the tokenizer does.",
+        f"llama.cpp treats the text next to {_some(tokens)} differently from the tokenizer.",
         _holds_one_of(tokens),
     )
 
@@ -133,7 +132,7 @@ def _space_prefix(tokenizer: Any, added: list[str]) -> KnownLimit | None:
         return text.startswith((" ", "▁")) or after_token(text)
 
     return KnownLimit(
-        "llama.cpp also puts a space before a text that begins with one, and after special tokens.",
+        "llama.cpp also adds a space before a text that begins with one, and after special tokens.",
         covers,
     )
 
@@ -149,7 +148,7 @@ def _control_by_text(metadata: dict[str, Any]) -> KnownLimit | None:
     if not claimed:
         return None
     return KnownLimit(
-        f"llama.cpp takes {_some(claimed)} for control tokens, by their texts.", _holds_one_of(claimed)
+        f"llama.cpp treats {_some(claimed)} as control tokens because of their text.", _holds_one_of(claimed)
     )
 
 

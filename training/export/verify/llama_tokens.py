@@ -1,4 +1,4 @@
-"""Tokenise texts by llama.cpp, in a process of its own: an assertion in C++ ends the process that it is in.
+"""Tokenise texts with llama.cpp, in a separate process: a failed assertion in C++ ends its process.
 
     python -m backpropagate.training.export.verify.llama_tokens FILE.gguf
 
@@ -34,7 +34,7 @@ def llama_token_ids(gguf: Path, requests: Sequence[TokenizeRequest]) -> list[lis
     """The token ids of each text by llama.cpp, with the tokenizer in the file.
 
     Raises:
-        GgufExportError: llama.cpp could not load the file or broke down.
+        GgufExportError: llama.cpp could not load the file or crashed.
     """
     # On stdout only JSON is printed; the native library logs to stderr.
     done = subprocess.run(

@@ -1,4 +1,4 @@
-"""The exported file at work: its next-token probabilities beside the trained model's, on the same tokens."""
+"""Compares the next-token probabilities of the exported file, in llama.cpp, with the trained model's."""
 
 from __future__ import annotations
 
@@ -13,11 +13,12 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ...errors import GgufExportError
+from ...next_step import then
 from ..merged.merge import Floats
 from ..reference_model import Reference
 
 KL_LIMIT = {"f32": 1e-4, "f16": 1e-4, "bf16": 5e-3, "q8_0": 0.02}
-"""Largest mean divergence, in nats per token. Other types have none: small models lose much to them."""
+"""Largest mean divergence, in nats per token. Others have no limit: small models lose much."""
 
 ROWS = 8
 TOKENS = 128  # of each row
@@ -30,7 +31,7 @@ class LogitComparison:
 
     Args:
         divergence: mean Kullback-Leibler divergence from the trained model, nats per token.
-        agreement: share of tokens after which both think the same token most likely.
+        agreement: share of positions at which both predict the same most likely token.
     """
 
     rows: int
@@ -77,9 +78,10 @@ def verify_logits(
     limit = KL_LIMIT.get(quantization)
     if not np.isfinite(divergence) or (limit is not None and divergence > limit):
         raise GgufExportError(
-            f"llama.cpp computes something else from the file than the trained model: KL {divergence:.3g}, "
-            f"and {quantization} explains {limit}.",
-            hint='Export with format="merged" instead, and report the model\'s config.json.',
+            f"The file's outputs in llama.cpp differ from the trained model's: KL {divergence:.3g}, "
+            f"limit for {quantization}: {limit}.",
+            hint="Export the merged model instead, and report the model's config.json.",
+            next=then("ask_again", format="merged"),
         )
     return comparison
 

@@ -1,4 +1,4 @@
-"""Reading a GGUF back, tensor by tensor, and comparing it with base + adapter."""
+"""Reads a GGUF file back, tensor by tensor, and compares it with base + adapter."""
 
 from __future__ import annotations
 
@@ -36,7 +36,7 @@ RMS_LIMIT = {8: 0.01, 6: 0.05, 5: 0.08, 4: 0.16, 3: 0.30, 2: 0.60, 1: 0.90}
 
 @dataclass(frozen=True)
 class TensorComparison:
-    """What the comparison of a whole file came to.
+    """The result of comparing a whole file.
 
     Args:
         worst: name of the tensor with the largest error.
@@ -63,7 +63,7 @@ def verify_tensors(
     """Compare every tensor of the file with base + adapter.
 
     Raises:
-        GgufExportError: the file is not what it should be: a tensor is missing, lies elsewhere, or differs
+        GgufExportError: a tensor is missing, is in the wrong place, or differs
             by more than its type explains.
         TrainingAbortedError: `should_stop` said so.
     """
@@ -110,7 +110,7 @@ def _squares(values: Floats) -> float:
 
 def _require_same_form(planned: list[PlannedTensor], stored: list[HeaderTensor]) -> None:
     if [tensor.name for tensor in stored] != [tensor.name for tensor in planned]:
-        raise GgufExportError("The file does not hold the tensors that were planned.")
+        raise GgufExportError("The file's tensors are not the planned ones.")
     for tensor, found in zip(planned, stored, strict=True):
         if (found.shape, found.kind) != (tensor.shape, tensor.kind):
             raise GgufExportError(
@@ -120,7 +120,7 @@ def _require_same_form(planned: list[PlannedTensor], stored: list[HeaderTensor])
 
 
 def _require_close(expected: Floats, difference: Floats, tensor: PlannedTensor) -> None:
-    """Each value by itself, for the types whose rounding is known."""
+    """Check each value, for the types whose rounding is known."""
     limit = LARGEST_ERROR.get(tensor.kind)
     if limit is None:
         return
@@ -131,7 +131,7 @@ def _require_close(expected: Floats, difference: Floats, tensor: PlannedTensor) 
     if tensor.kind in (QuantType.F16, QuantType.Q8_0):
         allowed += F16_STEP * (128 if tensor.kind is QuantType.Q8_0 else 1)
     if not np.all(error <= allowed):
-        raise GgufExportError(f"{tensor.name} is not what base and adapter make of it.")
+        raise GgufExportError(f"{tensor.name} differs from base + adapter by more than rounding.")
 
 
 def _largest_of_blocks(sizes: Floats) -> Floats:
@@ -152,5 +152,5 @@ def _require_small(planned: list[PlannedTensor], relative: dict[str, float]) -> 
             raise GgufExportError(
                 f"{tensor.name} as {tensor.kind.name} differs from base + adapter by "
                 f"{relative[tensor.name]:.3g} of its size, more than {limit}.",
-                hint="Take a quantization with more bits.",
+                hint="Use a quantization with more bits.",
             )

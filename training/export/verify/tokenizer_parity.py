@@ -1,8 +1,7 @@
-"""Whether a GGUF file's tokenizer splits text as the one that the model was trained with.
+"""Whether a GGUF file's tokenizer gives the same token ids as the one that the model was trained with.
 
-llama.cpp tokenises thousands of texts, and so does the tokenizers library. Where llama.cpp is not
-installed, what stands in the file is compared with the tokenizer's files, and the result says that no text
-was tokenised.
+llama.cpp and the tokenizers library tokenise the same thousands of texts. Without llama.cpp, only the file's
+metadata is compared with the tokenizer's files, and the result says so.
 """
 
 from __future__ import annotations
@@ -31,18 +30,18 @@ TOKENS_IN_TEXTS = 64
 
 @dataclass(frozen=True)
 class Difference:
-    """A text that the two tokenise otherwise."""
+    """A text that the two tokenise differently."""
 
     text: str
     parse_special: bool
-    """Whether control tokens in the text were taken as such."""
+    """Whether control tokens in the text were parsed."""
     tokenizer: Sequence[int]
     llama_cpp: Sequence[int]
 
 
 @dataclass(frozen=True)
 class KnownDifference:
-    """Texts that differ because llama.cpp itself works otherwise."""
+    """Texts that differ because of a known limit of llama.cpp."""
 
     reason: str
     texts: int
@@ -50,7 +49,7 @@ class KnownDifference:
 
 @dataclass(frozen=True)
 class TokenizerParity:
-    """What was compared and what came out."""
+    """What was compared, and the differences."""
 
     tokens: int
     """How many tokens were compared one by one, with the merges or scores."""
@@ -59,7 +58,7 @@ class TokenizerParity:
     in_files: int
     """How many tokens, merges, scores or special ids in the file are not the tokenizer's."""
     in_texts: int
-    """How many texts were tokenised otherwise, without those under `known`."""
+    """How many texts were tokenised differently, without those under `known`."""
     file_examples: Sequence[str]
     text_examples: Sequence[Difference]
     known: Sequence[KnownDifference]
@@ -70,7 +69,7 @@ class TokenizerParity:
 
     @property
     def checked(self) -> str:
-        """One sentence on what the result rests on."""
+        """One sentence on what was checked."""
         files = f"{self.tokens:,} tokens and how they are merged were compared"
         if not self.texts:
             return f"{files}; no text was tokenised, because llama.cpp is not installed."
@@ -82,10 +81,10 @@ def compare_tokenizers(tokenizer_folder: Path, gguf_path: Path, *, texts: int = 
 
     Args:
         tokenizer_folder: the folder that `gguf_tokenizer` read.
-        texts: how many are tokenised, each with and without control tokens taken as such.
+        texts: how many are tokenised, each with and without parsing control tokens.
 
     Raises:
-        GgufExportError: a file cannot be read, or llama.cpp breaks down on it.
+        GgufExportError: a file cannot be read, or llama.cpp fails on it.
     """
     metadata = read_metadata(gguf_path)
     folder = TokenizerFolder(tokenizer_folder, rows=len(metadata["tokenizer.ggml.tokens"]))

@@ -1,4 +1,4 @@
-"""Texts on which tokenizers that seem alike come apart; the same ones for the same seed."""
+"""Texts that similar tokenizers split differently; the same texts for the same seed."""
 
 from __future__ import annotations
 

@@ -1,0 +1,50 @@
+"""Next steps as an assistant takes them: tool calls."""
+
+from __future__ import annotations
+
+import json
+from typing import Any
+
+from ..training.next_step import Next
+
+TOOLS_OF_ACTIONS = {
+    "train": "train",
+    "inspect": "inspect_dataset",
+    "get_run": "get_run",
+    "list_runs": "list_runs",
+    "resume": "resume_run",
+    "cancel": "cancel_run",
+    "export": "export_gguf",
+    "register": "register_ollama",
+    "push": "push_to_hub",
+}
+
+
+def words(step: Next) -> str:
+    """The step as a tool call; or as what the user has to do where no tool does it."""
+    given = step.arguments
+    match step.action:
+        case "ask_again":
+            return f"call again with {_arguments(given)}."
+        case "chat_in_ollama":
+            return f"`ollama run {given['name']}` talks to it."
+        case "load_model":
+            return f"it loads with AutoModelForCausalLM.from_pretrained({_value(given['path'])})."
+        case "delete":
+            return f"the user can remove it with `backprop prune {given['run_id']}`."
+        case "free_disk":
+            return "the user can remove old runs with `backprop prune`."
+        case "show_settings":
+            return "the user sees every setting with `backprop info`."
+        case "add_root":
+            return "the user can permit the folder: start the server with --root FOLDER."
+        case action:
+            return f"{TOOLS_OF_ACTIONS[action]}({_arguments(given)})."
+
+
+def _arguments(given: dict[str, Any]) -> str:
+    return ", ".join(f"{name}={_value(value)}" for name, value in given.items())
+
+
+def _value(value: Any) -> str:
+    return "…" if value == "…" else json.dumps(value, ensure_ascii=False)
