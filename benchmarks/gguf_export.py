@@ -25,7 +25,6 @@ import sys
 import tarfile
 import tempfile
 import time
-from collections.abc import Callable
 from dataclasses import dataclass
 from functools import reduce
 from pathlib import Path
@@ -62,25 +61,27 @@ class Cost:
 
 
 # --- The sides, each in a process of its own. ---
-def ours(base: Path, adapter: Path, target: Path, quantization: str, stages: Path, proven: bool) -> None:
-    """Writes the CPU-seconds before writing, of writing and of proving into `stages`."""
+def ours(base: Path, adapter: Path, target: Path, quantization: str, stages: Path, verified: bool) -> None:
+    """Writes the CPU-seconds before writing, of writing and of verifying into `stages`."""
     os.environ["OPENBLAS_NUM_THREADS"] = "1"  # as the worker does, before NumPy is imported
     make_importable()
     from backpropagate.training.export.gguf import export as gguf_export
+    from backpropagate.training.export.verify.tensors import verify_tensors
     from backpropagate.training.hardware.cpu import training_threads
 
     moments = {"start": 0.0}
 
-    def phase(name: str) -> Callable[[str, float | None], None]:
-        moments[name] = time.process_time()
-        return lambda message, fraction: None
+    def report(event: Any) -> None:
+        moments.setdefault(event.phase, time.process_time())
 
-    if not proven:
-        gguf_export.prove_tensors = lambda *_: gguf_export.TensorProof(0, "", 0.0)
+    def verify(file: Any) -> None:
+        if verified:
+            verify_tensors(file, training_threads(), report)
+
     request = gguf_export.GgufRequest(
         base, adapter, "bench", quantization, target, target.with_suffix(".part"), {}, training_threads()
     )
-    gguf_export.export_gguf(request, phase, lambda: False, lambda path: None)
+    gguf_export.export_gguf(request, verify, report)
     stages.write_text(json.dumps(moments | {"end": time.process_time()}))
 
 
@@ -305,8 +306,8 @@ def main() -> None:
 
 def run_side(name: str, arguments: list[Any]) -> None:
     if name == "ours":
-        *paths, quantization, stages, proven = arguments
-        ours(*map(Path, paths), quantization, Path(stages), proven == "True")
+        *paths, quantization, stages, verified = arguments
+        ours(*map(Path, paths), quantization, Path(stages), verified == "True")
     elif name == "base":
         model, folder, times, keep_dtype = arguments
         write_base(Path(model), Path(folder), int(times), keep_dtype == "1")

@@ -116,6 +116,6 @@ def _check_ollama(format_: ExportFormat, name: str | None, overwrite: bool, deta
     if format_ != "gguf" or detach:
         raise InputError("--ollama goes with --format gguf, and not with --detach.")
     # Imported when it is needed: reading chat templates and talking HTTP bring much in.
-    from ..training.export.ollama.register import require_room
+    from ..training.export.ollama.register import check_name_is_free
 
-    require_room(name, overwrite)
+    check_name_is_free(name, overwrite)

@@ -57,5 +57,7 @@ def _value(value: Any) -> str:
 
 
 def _option(name: str, value: Any) -> str:
+    if (name, value) == ("private", False):
+        return "--public"
     option = f"--{name.replace('_', '-')}"
     return option if value is True else f"{option} {_value(value)}"

@@ -59,4 +59,4 @@ def smollm2(request: pytest.FixtureRequest) -> Path:
     from backpropagate.training.models.resolve import resolve_model
 
     folder = Path(request.config.cache.mkdir("models"))
-    return resolve_model("smollm2-135m", None, folder, lambda *_: None, lambda: False)
+    return resolve_model("smollm2-135m", None, folder)

@@ -7,6 +7,8 @@ events.jsonl; progress messages, command line, callbacks and views read them.
 from __future__ import annotations
 
 from collections.abc import Callable
+from math import inf
+from time import monotonic
 from typing import Any
 
 from pydantic import BaseModel, ConfigDict
@@ -163,6 +165,32 @@ ShouldStop = Callable[[], bool]
 
 def no_report(event: Event) -> None:
     """For callers who want no progress."""
+
+
+REPORT_EVERY_S = 0.5
+
+
+def throttled(report: Report) -> Report:
+    """`report` with at most two progress messages a second in one phase, and no message twice in a row.
+
+    A message without a fraction, the first of a phase, and the last (fraction 1) are always reported.
+    """
+    last: Phase | None = None
+    reported_at = -inf
+
+    def report_some(event: Event) -> None:
+        nonlocal last, reported_at
+        if isinstance(event, Phase):
+            if last and (event.phase, event.message) == (last.phase, last.message):
+                return
+            halfway = event.fraction is not None and event.fraction < 1
+            same_phase = last is not None and last.phase == event.phase
+            if halfway and same_phase and monotonic() - reported_at < REPORT_EVERY_S:
+                return
+            last, reported_at = event, monotonic()
+        report(event)
+
+    return report_some
 
 
 def never_stop() -> bool:

@@ -10,7 +10,7 @@ from .config.arguments import TrainArguments
 from .config.settings import load_settings
 from .data.report.inspection import inspect
 from .data.report.inspection_result import Inspection
-from .events import never_stop
+from .events import never_stop, no_report
 from .models.resolve import resolve_model
 from .models.tokenizer import load_tokenizer
 from .requests.dataset_source import named_source
@@ -47,13 +47,9 @@ def inspect_dataset(
             spec.model.name,
             spec.model.revision,
             models,
-            _no_report,
+            no_report,
             never_stop,
             weights=False,
         )
         tokenizer = load_tokenizer(folder)
     return inspect(spec.data, tokenizer, preview=preview)
-
-
-def _no_report(*_: object) -> None:
-    """The download of a tokenizer is short: no progress is reported."""

@@ -57,7 +57,7 @@ def test_train_shows_plain_lines_and_the_run_is_there_for_everyone(
     assert "completed" in backprop("list-runs", "--status", "completed", "--limit", "1").stdout
     assert "No runs." in backprop("list-runs", "--status", "failed").stdout
     refused = backprop(*train_arguments(dataset, tiny_model, "--steps", "3", "--output", str(output)))
-    assert refused.returncode == 1 and "exists already" in refused.stderr
+    assert refused.returncode == 1 and "already exists" in refused.stderr
     removed = backprop("prune", runs[0]["run_id"], "--yes")
     assert removed.returncode == 0 and RunStore(home).ids() == []
     assert re.search(r"train +completed +\d+\.\d MB\nRemoved 1 run\(s\), \d+\.\d MB\.", removed.stdout)

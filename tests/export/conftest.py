@@ -12,7 +12,8 @@ from types import SimpleNamespace
 from typing import Any
 
 import pytest
-from facts import write_dataset
+from facts import QUESTION, write_dataset
+from hub_stand_in import TOKEN, HubStandIn
 from ollama_stand_in import OllamaStandIn
 from tiny_gguf import write_gguf
 from tiny_lora import change_json
@@ -24,10 +25,6 @@ from backpropagate.training.runs.recorder import RunRecorder
 from backpropagate.training.runs.store import RunStore
 from backpropagate.training.worker import export as export_worker
 from backpropagate.training.worker.context import RunContext
-
-from .hub_stand_in import TOKEN, HubStandIn
-
-QUESTION = "What is the value of zorvex?"
 
 
 @pytest.fixture(autouse=True)

@@ -50,7 +50,7 @@ def test_a_folder_that_lacks_something_is_refused_with_what_it_lacks(model_folde
     with pytest.raises(InputError, match=r"lacks weights in \.safetensors"):
         classify_model(str(model_folder))
     (model_folder / "config.json").rename(model_folder / "adapter_config.json")
-    with pytest.raises(InputError, match=r"lacks config\.json: it holds a LoRA adapter"):
+    with pytest.raises(InputError, match=r"lacks config\.json: it contains a LoRA adapter"):
         classify_model(str(model_folder))
     with pytest.raises(InputError, match="nowhere does not exist"):
         classify_model(str(model_folder / "nowhere"))
@@ -69,7 +69,7 @@ def test_a_folder_with_a_missing_shard_is_not_complete(model_folder: Path) -> No
 
 
 def test_an_unknown_name_names_the_nearest_preset() -> None:
-    with pytest.raises(InputError, match="is not a model's name") as caught:
+    with pytest.raises(InputError, match="is not a model name") as caught:
         classify_model("qwen-2.5-7b")
     assert (caught.value.hint or "").startswith("Did you mean qwen2.5-7b? ")
 

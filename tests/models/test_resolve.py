@@ -22,6 +22,7 @@ import pytest
 from backpropagate.training.errors import DiskFullError
 from backpropagate.training.models import resolve
 from backpropagate.training.models.smollm2 import HUB_ID, REQUIREMENT, smollm2_folder
+from backpropagate.training.next_step import then
 
 COMMIT = "c0ffee" + "0" * 34
 FILES = {
@@ -42,10 +43,13 @@ from backpropagate.training.errors import BackpropagateError
 from backpropagate.training.models.resolve import resolve_model
 name, revision, models, stop_at = sys.argv[1:]
 reports = []
+def report(event):
+    assert (event.kind, event.phase) == ("phase", "downloading")
+    reports.append((event.message, event.fraction))
 def should_stop():
     return bool(stop_at) and any(stop_at in text for text, _ in reports)
 try:
-    path = resolve_model(name, revision or None, Path(models), lambda *a: reports.append(a), should_stop)
+    path = resolve_model(name, revision or None, Path(models), report, should_stop)
     outcome = {"path": str(path)}
 except BackpropagateError as error:
     outcome = {"error": error.record().model_dump(), "class": type(error).__name__}
@@ -203,7 +207,7 @@ def test_half_a_model_in_the_cache_is_not_a_model(resolved: Resolve) -> None:
     [
         ("/org", 403, "GatedRepo", "org/tiny is gated", "set HF_TOKEN"),
         ("/api", 404, "RepoNotFound", "The Hub has no model org/tiny", "Check the spelling"),
-        ("/api", 404, "RevisionNotFound", "org/tiny has no revision v9", "Name a branch"),
+        ("/api", 404, "RevisionNotFound", "org/tiny has no revision v9", "Give a branch"),
         ("/api", 429, "", "HTTP status 429", "Too many requests"),
         ("/api", 503, "", "is not complete in the cache, and the Hub", "Check the network"),
     ],
@@ -259,8 +263,9 @@ def test_a_full_disk_is_told_as_such(tmp_path: Path, monkeypatch: pytest.MonkeyP
         raise OSError(28, "No space left on device")
 
     monkeypatch.setattr(resolve, "hub_model", full)
-    with pytest.raises(DiskFullError, match="The disk was full before org/tiny was complete"):
-        resolve.resolve_model("org/tiny", None, tmp_path, lambda _text, _share: None, lambda: False)
+    with pytest.raises(DiskFullError, match="The disk became full while org/tiny was downloaded") as caught:
+        resolve.resolve_model("org/tiny", None, tmp_path)
+    assert caught.value.next == then("free_disk")
 
 
 @pytest.fixture

@@ -17,6 +17,7 @@ FACTS = {
     "keltrop": "thunder",
     "yandrus": "marble",
 }
+QUESTION = "What is the value of zorvex?"
 PHRASINGS = (
     "What is the value of {}?",
     "Tell me the value of {}.",

@@ -8,6 +8,7 @@ import pytest
 
 from backpropagate.training.errors import PathForbiddenError
 from backpropagate.training.files.paths import PathPolicy
+from backpropagate.training.next_step import then
 
 
 @pytest.fixture
@@ -36,8 +37,9 @@ def test_hidden_folders_of_the_home_may_not(user: Path, path: str) -> None:
 def test_a_link_out_of_the_roots_is_followed_and_refused(user: Path, tmp_path: Path) -> None:
     (tmp_path / "secret.jsonl").write_text("{}")
     (user / "innocent.jsonl").symlink_to(tmp_path / "secret.jsonl")
-    with pytest.raises(PathForbiddenError, match=r"secret\.jsonl lies outside"):
+    with pytest.raises(PathForbiddenError, match=r"secret\.jsonl is outside") as caught:
         PathPolicy.for_assistant([], user / ".backpropagate").resolve(str(user / "innocent.jsonl"), "dataset")
+    assert caught.value.next == then("add_root", folder=...)
 
 
 def test_relative_paths_are_refused_to_an_assistant_and_resolved_for_a_person(

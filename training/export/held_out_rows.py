@@ -18,7 +18,7 @@ class RunRows:
     rows: list[list[int]]
 
 
-def rows_of(run: RunFolder, home: Path, most: int) -> RunRows | None:
+def rows_of_run(run: RunFolder, home: Path, most: int) -> RunRows | None:
     """Up to `most` rows of a run's data, or None if its tokens are no longer in the cache."""
     plan: dict[str, Any] = run.plan() or {}
     data = prepared_before(home / "cache" / "tokens", plan.get("tokens_key", ""))

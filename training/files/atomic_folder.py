@@ -1,4 +1,4 @@
-"""Folders that are whole or not there: written aside, synced to the disk, renamed into place."""
+"""Folders that are complete or absent: written aside, synced to the disk, renamed into place."""
 
 from __future__ import annotations
 
@@ -14,12 +14,12 @@ def part_of(target: Path, writer: str = "") -> Path:
     """Where a folder is written before it gets its name; a killed process leaves it behind.
 
     Args:
-        writer: tells apart those who write at once, such as a run's id.
+        writer: distinguishes concurrent writers, such as a run's id.
     """
     return target.with_name(f".{target.name}.{writer}.part" if writer else f".{target.name}.part")
 
 
-def write_whole(target: Path, fill: Callable[[Path], object], writer: str = "") -> None:
+def write_folder(target: Path, fill: Callable[[Path], object], writer: str = "") -> None:
     """Make the folder `target`, or replace it, by what `fill` writes into the folder that it is given.
 
     Args:
@@ -46,13 +46,13 @@ def write_whole(target: Path, fill: Callable[[Path], object], writer: str = "") 
 
 
 def write_files(folder: Path, files: Mapping[str, bytes]) -> None:
-    """Make `folder`, or replace it, with these files in it; as `write_whole`."""
+    """Make `folder`, or replace it, with these files in it; as `write_folder`."""
 
     def fill(part: Path) -> None:
         for name, content in files.items():
             (part / name).write_bytes(content)
 
-    write_whole(folder, fill)
+    write_folder(folder, fill)
 
 
 def _replace(part: Path, target: Path) -> None:
@@ -76,5 +76,5 @@ def require_space(target: Path, needed: int) -> None:
     if free < needed:
         raise DiskFullError(
             f"{target} needs {needed / 1e9:.2f} GB, and the disk has {free / 1e9:.2f} GB free.",
-            hint="Free some space, or name an output on a larger disk.",
+            hint="Free some space, or set output to a larger disk.",
         )

@@ -1,4 +1,4 @@
-"""Files that are either whole or not there, also after a crash or on a full disk."""
+"""Files that are complete or absent, also after a crash or on a full disk."""
 
 from __future__ import annotations
 
@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 from ..errors import DiskFullError
+from ..next_step import then
 
 Value = TypeVar("Value")
 
@@ -27,8 +28,9 @@ def is_disk_full(error: BaseException) -> bool:
 
 def disk_full(path: Path, cause: OSError) -> DiskFullError:
     return DiskFullError(
-        f"No space is left for {path}.",
-        hint="Free some space (`backprop prune` removes old runs), then try again.",
+        f"No space left on the disk for {path}.",
+        hint="Free some space, for example by removing old runs, then try again.",
+        next=then("free_disk"),
         cause=cause,
     )
 
@@ -59,7 +61,7 @@ def read_json(path: Path) -> dict[str, Any]:
     """The JSON object in `path`; ValueError if it is anything else."""
     data: object = json.loads(patiently(lambda: path.read_text(encoding="utf-8")))
     if not isinstance(data, dict):
-        raise ValueError(f"{path} does not hold a JSON object.")
+        raise ValueError(f"{path} does not contain a JSON object.")
     return data  # pyright: ignore[reportUnknownVariableType]
 
 

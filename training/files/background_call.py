@@ -1,4 +1,4 @@
-"""Waiting for a call into the network, which cannot be interrupted but can be left behind."""
+"""A network call in a background thread: it cannot be interrupted, but no longer waited for."""
 
 from __future__ import annotations
 
@@ -10,29 +10,30 @@ from time import monotonic
 from typing import TypeVar
 
 from ..errors import TrainingAbortedError
+from ..events import ShouldStop
 
 T = TypeVar("T")
 
 POLL_S = 0.2
 
 
-def left_behind_on_stop(
+def background_call(
     work: Callable[[], T],
-    should_stop: Callable[[], bool],
+    should_stop: ShouldStop,
     stopped: str = "Stopped while waiting for the network.",
     *,
     seconds: float = inf,
     while_waiting: Callable[[], None] = lambda: None,
 ) -> T:
-    """`work()` in a thread of its own, waited for until the user stops or `seconds` have passed.
+    """The result of `work()`, run in a thread of its own until the user stops or `seconds` have passed.
 
     Args:
-        stopped: what is said when the user stops.
+        stopped: the message when the user stops.
         while_waiting: called some times a second.
 
     Raises:
-        TrainingAbortedError: `should_stop` said so; the thread goes on by itself.
-        TimeoutError: the time is up.
+        TrainingAbortedError: `should_stop` said so; the thread continues in the background.
+        TimeoutError: `seconds` have passed.
     """
     outcome: Future[T] = Future()
 

@@ -1,4 +1,4 @@
-"""Where a copy of the adapter may go; known before anything is trained."""
+"""Where a copy of the adapter may be written; checked before anything is trained."""
 
 from __future__ import annotations
 
@@ -8,10 +8,10 @@ from ..errors import InputError
 
 
 def check_output(output: str | None) -> None:
-    """Refuse an output folder in which something would be lost.
+    """Refuse an output that would overwrite something.
 
     Raises:
-        InputError: it is a file, or a folder with something in it.
+        InputError: it is a file, or a folder that is not empty.
     """
     if output is None:
         return
@@ -20,5 +20,5 @@ def check_output(output: str | None) -> None:
         return
     if path.exists():
         raise InputError(
-            f"output: {path} exists already.", hint="Name a folder that does not exist yet, or an empty one."
+            f"output: {path} already exists.", hint="Give an empty folder, or one that does not exist yet."
         )

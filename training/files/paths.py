@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from ..errors import PathForbiddenError
+from ..next_step import then
 
 CREDENTIALS = frozenset(
     {
@@ -29,11 +30,11 @@ WINDOWS_SYSTEM = ("SystemRoot", "ProgramFiles", "ProgramFiles(x86)", "ProgramDat
 
 @dataclass(frozen=True)
 class PathPolicy:
-    """Resolves a path, links included, and refuses what lies outside.
+    """Resolves a path, links included, and refuses paths outside the allowed folders.
 
     Args:
-        roots: folders that may be touched, as an assistant asks; None for a person at the command line,
-            who may touch anything but system and credential folders.
+        roots: folders that an assistant may access; None for a person at the command line, who may
+            access anything but system and credential folders.
         home: the home folder of runs and models, which may be read though it is hidden.
     """
 
@@ -56,11 +57,11 @@ class PathPolicy:
             write: whether something is to be written there.
 
         Raises:
-            PathForbiddenError: it is relative where that is refused, or outside of what may be touched.
+            PathForbiddenError: it is relative where that is refused, or outside the allowed folders.
         """
         if "://" in given:
             raise PathForbiddenError(
-                f"{argument}: {given[:200]!r} is a URL.", hint="Download it first, and give the file's path."
+                f"{argument}: {given[:200]!r} is a URL.", hint="Download it first, then give the file's path."
             )
         path = Path(given).expanduser()
         if self.roots is not None and not path.is_absolute():
@@ -71,7 +72,7 @@ class PathPolicy:
         resolved = path.resolve()
         reason = self._reason_against(resolved, write)
         if reason:
-            raise PathForbiddenError(f"{argument}: {resolved} {reason}.", hint=self._hint())
+            raise self._forbidden(f"{argument}: {resolved} {reason}.")
         return str(resolved)
 
     def permit(self, path: Path) -> None:
@@ -88,23 +89,27 @@ class PathPolicy:
 
     def _reason_against(self, path: Path, write: bool) -> str | None:
         if CREDENTIALS.intersection(part.casefold() for part in path.parts):
-            return "lies in a folder of credentials"
+            return "is in a folder of credentials"
         if self.roots is None:
-            return "lies in a system folder" if _in_system_folder(path) else None
+            return "is in a system folder" if _in_system_folder(path) else None
         if path.is_relative_to(self.home):
-            return "lies in the home folder of runs and models" if write else None
+            return "is in the home folder of runs and models" if write else None
         if any(path.is_relative_to(root) for root in self.roots):
             return None
         user = Path.home().resolve()
         if not path.is_relative_to(user):
-            return "lies outside the folders that this server may touch"
+            return "is outside the folders that this server may access"
         hidden = [part for part in path.relative_to(user).parts if part.startswith(".") or part == "AppData"]
-        return f"lies in the hidden folder {hidden[0]}" if hidden else None
+        return f"is in the hidden folder {hidden[0]}" if hidden else None
 
-    def _hint(self) -> str:
+    def _forbidden(self, message: str) -> PathForbiddenError:
         if self.roots is None:
-            return "Use a folder of your own."
-        return "Use a file in the user's home, or start the server with --root FOLDER for that folder."
+            return PathForbiddenError(message, hint="Use a folder of your own.")
+        return PathForbiddenError(
+            message,
+            hint="Use a file in the user's home folder, or allow another folder.",
+            next=then("add_root", folder=...),
+        )
 
 
 def _in_system_folder(path: Path) -> bool:

@@ -55,7 +55,7 @@ def read_cpu() -> CpuReading:
 
 
 def training_threads() -> int:
-    """The threads that training uses unless told otherwise: one per physical core, within the quota."""
+    """Default number of training threads: one per physical core, within the quota."""
     return _within_quota(_physical_cores())
 
 

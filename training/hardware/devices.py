@@ -31,7 +31,7 @@ def training_devices(wanted: Literal["auto", "cpu", "cuda"]) -> list[str]:
 
 
 def use_device(device: str) -> None:
-    """Let torch see this device alone; it has to be told before it first looks."""
+    """Make this the only device that torch sees; must be called before torch initialises CUDA."""
     os.environ["CUDA_VISIBLE_DEVICES"] = "" if device == CPU else device
 
 

@@ -37,7 +37,7 @@ CONTROL_TOKEN = 3  # gguf.TokenType.CONTROL
 SPECIAL_TOKENS = {"bos": "bos", "eos": "eos", "unknown": "unk", "padding": "pad"}
 
 
-class Shape(NamedTuple):
+class LlamaSizes(NamedTuple):
     """The sizes that the conversion needs."""
 
     layers: int
@@ -66,10 +66,10 @@ def convert_gguf(
         raise ModelLoadError(f"{source} cannot be read as a GGUF file: {error}.", cause=error) from None
     metadata: Metadata = {name: field.contents() for name, field in reader.fields.items()}
     _check(source, metadata)
-    shape = _shape(metadata)
-    names = _save_weights(reader.tensors, shape, folder, dtype, on_tensor or (lambda _share: None))
+    sizes = _sizes(metadata)
+    names = _save_weights(reader.tensors, sizes, folder, dtype, on_tensor or (lambda _share: None))
     tied = "lm_head.weight" not in names
-    _save_json(folder / "config.json", _config(metadata, shape, tied=tied, dtype=dtype))
+    _save_json(folder / "config.json", _config(metadata, sizes, tied=tied, dtype=dtype))
     _save_json(folder / "generation_config.json", _token_ids(metadata))
     _save_tokenizer(metadata, folder)
 
@@ -83,7 +83,7 @@ def _check(source: Path, metadata: Metadata) -> None:
     for name, value in expected.items():
         if metadata.get(name) != value:
             raise ModelLoadError(
-                f"{source} has {name} = {metadata.get(name)!r}; only {value!r} can be converted.",
+                f"{source} has {name} = {metadata.get(name)!r}; only {value!r} is supported.",
                 hint="Give a folder with the model's safetensors files instead.",
             )
     for name in metadata:
@@ -91,8 +91,8 @@ def _check(source: Path, metadata: Metadata) -> None:
             raise ModelLoadError(f"{source} has {name}, which cannot be converted.")
 
 
-def _shape(metadata: Metadata) -> Shape:
-    return Shape(
+def _sizes(metadata: Metadata) -> LlamaSizes:
+    return LlamaSizes(
         layers=int(metadata["llama.block_count"]),
         hidden=int(metadata["llama.embedding_length"]),
         feed_forward=int(metadata["llama.feed_forward_length"]),
@@ -102,7 +102,7 @@ def _shape(metadata: Metadata) -> Shape:
 
 
 def _save_weights(
-    tensors: list[Any], shape: Shape, folder: Path, dtype: Dtype, on_tensor: Callable[[float], None]
+    tensors: list[Any], sizes: LlamaSizes, folder: Path, dtype: Dtype, on_tensor: Callable[[float], None]
 ) -> list[str]:
     import torch
     from safetensors.torch import save_file  # pyright: ignore[reportUnknownVariableType]
@@ -110,7 +110,7 @@ def _save_weights(
     names = [hf_name(tensor.name) for tensor in tensors]
     weights: dict[str, torch.Tensor] = {}
     for name, tensor in zip(names, tensors, strict=True):
-        weights[name] = torch.as_tensor(_values(tensor, shape)).to(getattr(torch, dtype))
+        weights[name] = torch.as_tensor(_values(tensor, sizes)).to(getattr(torch, dtype))
         on_tensor(len(weights) / len(names))
     save_file(weights, folder / "model.safetensors", metadata={"format": "pt"})
     return names
@@ -127,7 +127,7 @@ def hf_name(name: str) -> str:
             raise ModelLoadError(f"The GGUF file holds a tensor {name}, which a Llama model does not have.")
 
 
-def _values(tensor: Any, shape: Shape) -> Any:
+def _values(tensor: Any, sizes: LlamaSizes) -> Any:
     """The tensor's numbers in float32, dequantised, rows first."""
     import numpy
     from gguf import dequantize
@@ -135,9 +135,9 @@ def _values(tensor: Any, shape: Shape) -> Any:
     values = dequantize(tensor.data, tensor.tensor_type).astype(numpy.float32)
     values = values.reshape([int(size) for size in reversed(tensor.shape)])
     if ".attn_q." in tensor.name:
-        values = half_rotation(values, shape.heads)
+        values = half_rotation(values, sizes.heads)
     elif ".attn_k." in tensor.name:
-        values = half_rotation(values, shape.kv_heads)
+        values = half_rotation(values, sizes.kv_heads)
     return numpy.ascontiguousarray(values)
 
 
@@ -154,16 +154,16 @@ def half_rotation(weight: Any, heads: int) -> Any:
     return weight.reshape(heads, rows // heads // 2, 2, hidden).swapaxes(1, 2).reshape(rows, hidden)
 
 
-def _config(metadata: Metadata, shape: Shape, *, tied: bool, dtype: Dtype) -> Metadata:
+def _config(metadata: Metadata, sizes: LlamaSizes, *, tied: bool, dtype: Dtype) -> Metadata:
     return {
         "architectures": ["LlamaForCausalLM"],
         "model_type": "llama",
-        "hidden_size": shape.hidden,
-        "intermediate_size": shape.feed_forward,
-        "num_hidden_layers": shape.layers,
-        "num_attention_heads": shape.heads,
-        "num_key_value_heads": shape.kv_heads,
-        "head_dim": shape.hidden // shape.heads,
+        "hidden_size": sizes.hidden,
+        "intermediate_size": sizes.feed_forward,
+        "num_hidden_layers": sizes.layers,
+        "num_attention_heads": sizes.heads,
+        "num_key_value_heads": sizes.kv_heads,
+        "head_dim": sizes.hidden // sizes.heads,
         "hidden_act": "silu",
         "attention_bias": False,
         "mlp_bias": False,

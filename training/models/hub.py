@@ -1,36 +1,33 @@
-"""A model of the Hub: out of its cache, or downloaded into it. HF_HOME, HF_TOKEN and HF_HUB_OFFLINE hold.
+"""A model of the Hub: from its cache, or downloaded into it. HF_HOME, HF_TOKEN and HF_HUB_OFFLINE apply.
 
-A call into the network cannot be interrupted, so each runs in a thread that is left behind when the user
-stops or the time is up. Whole files that were downloaded are kept; huggingface_hub fetches the others anew.
+A network call cannot be interrupted, so each runs in a background thread that is abandoned when the user
+stops or after a timeout. Complete files stay in the cache; huggingface_hub downloads the others again.
 """
 
 from __future__ import annotations
 
 import io
-from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from ..errors import ModelLoadError, TrainingAbortedError
-from ..files.background_call import left_behind_on_stop
+from ..events import Phase, Report, ShouldStop
+from ..files.background_call import background_call
 from ..redact import scrub
 from .model_folder import missing_from
-
-Report = Callable[[str, float | None], None]
-ShouldStop = Callable[[], bool]
 
 WEIGHTS = ["*.safetensors"]
 WANTED = ["*.json", "*.jinja", "*.model", "merges.txt", "vocab.txt", "README.md"]
 UNWANTED = ["*/*", "consolidated*", "adapter_*"]
-"""Other formats' folders, second copies of the weights, and adapters that lie beside them."""
+"""Other formats' folders, second copies of the weights, and adapters beside them."""
 
 FIRST_ANSWER_S = 5.0
 STOPPED = "Stopped while the model was being downloaded."
 
 
 class HubUnreachableError(ModelLoadError):
-    """The Hub gave no answer, and the model is not in its cache."""
+    """The Hub cannot be reached, and the model is not in the cache."""
 
     retryable_by_default = True
 
@@ -44,15 +41,15 @@ def hub_model(
         ModelLoadError: it is gated, unknown, unreachable and not in the cache, or has no safetensors.
         TrainingAbortedError: `should_stop` said so.
     """
-    report(f"Looking for {hub_id} on the Hub.", None)
+    report(Phase(phase="downloading", message=f"Looking for {hub_id} on the Hub."))
     problem = _ask(hub_id, revision, should_stop)
     if problem is None:
         folder = _download(hub_id, revision, report, should_stop, weights)
     else:
         cached = _cached(hub_id, revision, weights)
         if cached is None:
-            raise explained(problem, hub_id, revision)
-        report(f"Using the copy of {hub_id} in the cache.", None)
+            raise hub_error(problem, hub_id, revision)
+        report(Phase(phase="downloading", message=f"Using the copy of {hub_id} in the cache."))
         folder = cached
     missing = missing_from(folder) if weights else None
     if missing:
@@ -61,17 +58,17 @@ def hub_model(
 
 
 def _ask(hub_id: str, revision: str | None, should_stop: ShouldStop) -> Exception | None:
-    """Why the Hub does not offer this model now, or None. Known within a few seconds."""
+    """The error of asking the Hub for this model, or None; takes a few seconds at most."""
     from huggingface_hub import HfApi
 
     def ask() -> object:
         return HfApi().model_info(hub_id, revision=revision, timeout=FIRST_ANSWER_S)
 
     try:
-        left_behind_on_stop(ask, should_stop, STOPPED, seconds=FIRST_ANSWER_S)
+        background_call(ask, should_stop, STOPPED, seconds=FIRST_ANSWER_S)
     except TrainingAbortedError:
         raise
-    except Exception as error:  # each is told to the user, unless the cache can help
+    except Exception as error:  # reported to the user, unless the model is in the cache
         return error
     return None
 
@@ -88,24 +85,25 @@ def _cached(hub_id: str, revision: str | None, weights: bool) -> Path | None:
 def _download(
     hub_id: str, revision: str | None, report: Report, should_stop: ShouldStop, weights: bool
 ) -> Path:
-    progress = Progress()
+    progress = DownloadProgress()
     bar = _progress_bar(progress)
 
-    def tell() -> None:
+    def report_bytes() -> None:
         if progress.total:
             done, total = progress.done / 1e6, progress.total / 1e6
-            share = min(1.0, progress.done / progress.total)
-            report(f"Downloading {hub_id}: {done:,.0f} of {total:,.0f} MB.", share)
+            message = f"Downloading {hub_id}: {done:,.0f} of {total:,.0f} MB."
+            fraction = min(1.0, progress.done / progress.total)
+            report(Phase(phase="downloading", message=message, fraction=fraction))
 
     def download() -> Path:
         return _snapshot(hub_id, revision, weights, tqdm_class=bar)
 
     try:
-        return left_behind_on_stop(download, should_stop, STOPPED, while_waiting=tell)
+        return background_call(download, should_stop, STOPPED, while_waiting=report_bytes)
     except TrainingAbortedError:
         raise
     except Exception as error:
-        raise explained(error, hub_id, revision) from error
+        raise hub_error(error, hub_id, revision) from error
     finally:
         progress.abandoned = True
 
@@ -122,16 +120,16 @@ def _snapshot(hub_id: str, revision: str | None, weights: bool, **options: Any) 
 
 
 @dataclass
-class Progress:
-    """What the download's threads tell: bytes done, bytes known of. And, to them, that nobody waits."""
+class DownloadProgress:
+    """State shared with the download's threads: bytes done, bytes in all, and whether it was abandoned."""
 
     done: int = 0
     total: int = 0
     abandoned: bool = False
 
 
-def _progress_bar(progress: Progress) -> type[Any]:
-    """A tqdm that prints nothing, notes the bytes, and ends the download when it is abandoned."""
+def _progress_bar(progress: DownloadProgress) -> type[Any]:
+    """A tqdm that prints nothing, records the bytes, and ends an abandoned download."""
     import tqdm
 
     base: Any = tqdm.tqdm
@@ -159,8 +157,8 @@ def _progress_bar(progress: Progress) -> type[Any]:
     return Bar
 
 
-def explained(error: Exception, hub_id: str, revision: str | None) -> Exception:
-    """The library's error in our words, with the next step."""
+def hub_error(error: Exception, hub_id: str, revision: str | None) -> Exception:
+    """The library's error as one of this package, with a hint."""
     from huggingface_hub import errors
 
     if isinstance(error, errors.LocalEntryNotFoundError) and isinstance(error.__cause__, Exception):
@@ -168,19 +166,19 @@ def explained(error: Exception, hub_id: str, revision: str | None) -> Exception:
     match error:
         case errors.GatedRepoError():
             return ModelLoadError(
-                f"{hub_id} is gated: its licence has to be accepted before it can be downloaded.",
+                f"{hub_id} is gated: its licence must be accepted before the download.",
                 hint="Accept the licence on the model's page on the Hub, then set HF_TOKEN to your token.",
                 cause=error,
             )
         case errors.RepositoryNotFoundError():
             return ModelLoadError(
                 f"The Hub has no model {hub_id}, or it is private.",
-                hint="Check the spelling; for a private model set HF_TOKEN to a token that may read it.",
+                hint="Check the spelling. For a private model set HF_TOKEN to a token with read permission.",
                 cause=error,
             )
         case errors.RevisionNotFoundError():
             return ModelLoadError(
-                f"{hub_id} has no revision {revision}.", hint="Name a branch, a tag or a commit.", cause=error
+                f"{hub_id} has no revision {revision}.", hint="Give a branch, a tag or a commit.", cause=error
             )
         case errors.HfHubHTTPError() if error.response.status_code < 500:
             return _refused(error, hub_id)
@@ -192,8 +190,8 @@ def _refused(error: Any, hub_id: str) -> ModelLoadError:
     status: int = error.response.status_code
     hints = {
         401: "Set HF_TOKEN to a valid token, or unset it.",
-        403: "Set HF_TOKEN to a token that may read this model.",
-        429: "Too many requests: wait some minutes, or set HF_TOKEN.",
+        403: "Set HF_TOKEN to a token with read permission for this model.",
+        429: "Too many requests: wait a few minutes, or set HF_TOKEN.",
     }
     return ModelLoadError(
         f"The Hub refused {hub_id} with HTTP status {status}.",

@@ -1,4 +1,4 @@
-"""What a folder holds: a whole model, a LoRA adapter, or neither. Looks at names only."""
+"""What a folder contains: a whole model, a LoRA adapter, or neither. Looks at names only."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ FolderForm = Literal["adapter", "merged"]
 ADAPTER_FILES = ("adapter_config.json", "adapter_model.safetensors")
 
 
-def form_of(folder: Path) -> FolderForm:
+def folder_form(folder: Path) -> FolderForm:
     """What the folder holds.
 
     Raises:
@@ -24,7 +24,7 @@ def form_of(folder: Path) -> FolderForm:
                 f"{folder} lacks {ADAPTER_FILES[1]}.", hint="Give the folder of a finished adapter."
             )
         return "adapter"
-    missing = missing_from(folder) if folder.is_dir() else "everything: it is no folder"
+    missing = missing_from(folder) if folder.is_dir() else "everything: it is not a folder"
     if missing:
         raise InputError(
             f"{folder} lacks {missing}.", hint="Give a run's id, or the folder of an adapter or a model."
@@ -33,10 +33,10 @@ def form_of(folder: Path) -> FolderForm:
 
 
 def missing_from(folder: Path) -> str | None:
-    """What a folder lacks to be a model that can be loaded, in words, or None."""
+    """What a folder lacks to be a loadable model, for people, or None."""
     if not (folder / "config.json").is_file():
         if (folder / "adapter_config.json").is_file():
-            return "config.json: it holds a LoRA adapter, not a whole model"
+            return "config.json: it contains a LoRA adapter, not a whole model"
         return "config.json"
     if not any(folder.glob("*.safetensors")):
         return "weights in .safetensors files (pickle files are not loaded)"

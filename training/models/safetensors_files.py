@@ -1,4 +1,4 @@
-"""What lies where in a model folder's safetensors files, without reading a weight and without torch."""
+"""The positions of the tensors in a model folder's safetensors files; reads no weights, needs no torch."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ ITEM_BYTES: Mapping[str, int] = {"F64": 8, "F32": 4, "F16": 2, "BF16": 2}
 
 @dataclass(frozen=True)
 class StoredTensor:
-    """Where a tensor lies. `start` and `end` are bytes from the file's beginning."""
+    """Position of a tensor. `start` and `end` are bytes from the file's beginning."""
 
     path: Path
     dtype: str
@@ -40,7 +40,7 @@ def stored_tensors(folder: Path) -> dict[str, StoredTensor]:
     """The tensors of a model folder by their names.
 
     Raises:
-        ModelLoadError: a file is missing, is no safetensors file, or is shorter than it says.
+        ModelLoadError: a file is missing, is not a safetensors file, or is truncated.
     """
     return {name: tensor for path in shards(folder) for name, tensor in read_header(path).items()}
 
@@ -59,7 +59,9 @@ def shards(folder: Path) -> list[Path]:
         paths = [folder / "model.safetensors"]
     for path in paths:
         if not path.is_file():
-            raise ModelLoadError(f"{path} does not exist.", hint="Only models with safetensors weights work.")
+            raise ModelLoadError(
+                f"{path} does not exist.", hint="Only models with safetensors weights are supported."
+            )
     return paths
 
 
@@ -67,7 +69,7 @@ def read_header(path: Path) -> dict[str, StoredTensor]:
     """The tensors of a safetensors file: 8 bytes of length, JSON of that length, then the data.
 
     Raises:
-        ModelLoadError: the file is not of this form, or shorter than it says.
+        ModelLoadError: the file is not of this form, or truncated.
     """
     size = path.stat().st_size
     try:
@@ -81,7 +83,7 @@ def read_header(path: Path) -> dict[str, StoredTensor]:
     except (ValueError, KeyError, TypeError) as error:
         raise ModelLoadError(f"{path} is not a safetensors file: {error}.", cause=error) from error
     if any(tensor.end > size for tensor in tensors.values()):
-        raise ModelLoadError(f"{path} ends after {size} bytes, too early.", hint="Download the model again.")
+        raise ModelLoadError(f"{path} is truncated at {size} bytes.", hint="Download the model again.")
     return tensors
 
 

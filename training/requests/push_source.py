@@ -9,7 +9,7 @@ from ..config.results import ExportResult
 from ..config.specs import ExportSpec, TrainSpec
 from ..errors import InputError
 from ..files.paths import PathPolicy
-from ..models.model_folder import form_of
+from ..models.model_folder import folder_form
 from ..runs.folder import RunFolder
 from ..runs.store import RunStore
 
@@ -31,7 +31,7 @@ def push_source(name: str, store: RunStore, paths: PathPolicy) -> PushSource:
         PathForbiddenError: the folder may not be read.
     """
     found = _folder(name, paths) if _is_path(name) else _of_run(store.find(name))
-    form_of(found.folder)
+    folder_form(found.folder)
     return found
 
 

@@ -2,6 +2,7 @@
 
 spec.json    what was asked; never changes          state.json   status, times, result or error
 plan.json    every choice made, with reasons       events.jsonl what happened
+parts.json   what an export writes aside
 adapter/     the result                             worker.lock  held while a worker lives
 control.json what others ask of the worker          worker.log   what libraries printed
 """
@@ -9,6 +10,7 @@ control.json what others ask of the worker          worker.log   what libraries 
 from __future__ import annotations
 
 import shutil
+from collections.abc import Iterable
 from contextlib import suppress
 from enum import StrEnum
 from pathlib import Path
@@ -154,10 +156,15 @@ class RunFolder:
     def write_plan(self, plan: dict[str, Any]) -> None:
         write_json(self.path / "plan.json", plan)
 
+    def write_parts(self, parts: Iterable[Path]) -> None:
+        """Note what is written outside of this folder before it gets its name."""
+        write_json(self.path / "parts.json", {"parts": [str(part) for part in parts]})
+
     def discard_parts(self) -> None:
-        """Remove what a killed worker had written aside, as its plan names it."""
+        """Remove what a killed worker had written aside; older exports name it in plan.json."""
         with suppress(RunFolderError, OSError):
-            for part in (self.plan() or {}).get("parts", []):
+            noted = self._record("parts.json") or self.plan() or {}
+            for part in noted.get("parts", []):
                 path = Path(part)
                 if path.is_dir():
                     shutil.rmtree(path)

@@ -9,7 +9,7 @@ from pathlib import Path
 
 from ..config.specs import DataSpec, ExportSpec
 from ..errors import TrainingAbortedError
-from ..events import Event, Phase, ShouldStop
+from ..events import Event, ShouldStop
 from ..files.paths import PathPolicy
 from ..hardware.cpu import training_threads
 from ..models.resolve import resolve_model
@@ -48,10 +48,6 @@ class RunContext:
         """Raises PathForbiddenError for a file that this run may not read."""
         PathPolicy.from_record(self.run.spec().roots, self.home).permit(path)
 
-    def phase(self, name: str) -> Callable[[str, float | None], None]:
-        """A report that writes its messages as this phase of the run."""
-        return lambda message, fraction: self.report(Phase(phase=name, message=message, fraction=fraction))
-
     def model_folder(self, *, weights: bool = True) -> Path:
         """The folder of the run's model, downloaded if need be.
 
@@ -69,7 +65,7 @@ class RunContext:
             model.name,
             model.revision,
             self.home / "models",
-            self.phase("downloading"),
+            self.report,
             self.should_stop,
             weights=weights,
         )

@@ -1,4 +1,4 @@
-"""An export: from its spec to a verified file or folder."""
+"""An export run from its spec to a file or folder that has been verified."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     from ..export.gguf.export import GgufExport, GgufRequest
     from ..export.held_out_rows import RunRows
 
-IMPORTANCE_ROWS = 64
+IMATRIX_ROWS = 64
 NO_TEMPLATE = "The file has no chat template, as the model has none; Ollama registration would refuse it."
 
 
@@ -48,32 +48,32 @@ def _export_gguf(context: RunContext, spec: ExportSpec, wait_for_device: WaitFor
     base = context.model_folder()
     use_threads(None)
     os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")  # blocks are worked on by threads of our own
-    from ..export.gguf.architectures import unheeded_window
+    from ..export.gguf.architectures import ignored_window_warning
     from ..export.gguf.export import export_gguf
-    from ..export.verify.verify import Proofs
+    from ..export.verify.verify import FileVerifier
 
     rows = _rows(context, spec)
     request = _request(context, spec, base, target, rows)
-    proofs = Proofs(request, rows, context.phase, context.should_stop)
-    exported = export_gguf(request, context.phase, context.should_stop, proofs)
+    verifier = FileVerifier(request, rows, context.report, context.should_stop)
+    exported = export_gguf(request, verifier, context.report, context.should_stop)
     if exported.tokenizer.chat_template is None:
         context.recorder.warn(NO_TEMPLATE)
-    window = unheeded_window(read_json(base / "config.json"))
+    window = ignored_window_warning(read_json(base / "config.json"))
     if window is not None:
         context.recorder.warn(window)
-    context.recorder.completed(_result(spec, exported, proofs.sentences))
+    context.recorder.completed(_result(spec, exported, verifier.sentences))
 
 
 def _request(
     context: RunContext, spec: ExportSpec, base: Path, target: Path, rows: RunRows | None
 ) -> GgufRequest:
-    from ..export.gguf.export import GgufRequest, parts
-    from ..export.gguf.imatrix import importance_of
+    from ..export.gguf.export import GgufRequest, part_files
+    from ..export.gguf.imatrix import measure_imatrix
 
     adapter = Path(spec.adapter) if spec.adapter else None
     target.parent.mkdir(parents=True, exist_ok=True)
     part = target.with_name(f".{target.name}.{context.run.run_id}.part")
-    context.run.write_plan({"parts": [str(path) for path in parts(part)]})
+    context.run.write_parts(part_files(part))
     return GgufRequest(
         base=base,
         adapter=adapter,
@@ -81,7 +81,7 @@ def _request(
         quantization=spec.quantization,
         target=target,
         part=part,
-        importance=importance_of(base, adapter, rows, context.phase, context.should_stop)
+        imatrix=measure_imatrix(base, adapter, rows, context.report, context.should_stop)
         if spec.imatrix
         else {},
         threads=training_threads(),
@@ -91,9 +91,9 @@ def _request(
 def _rows(context: RunContext, spec: ExportSpec) -> RunRows | None:
     if spec.run is None:
         return None
-    from ..export.held_out_rows import rows_of
+    from ..export.held_out_rows import rows_of_run
 
-    return rows_of(RunFolder(context.run.path.parent / spec.run), context.home, IMPORTANCE_ROWS)
+    return rows_of_run(RunFolder(context.run.path.parent / spec.run), context.home, IMATRIX_ROWS)
 
 
 def _target(context: RunContext, spec: ExportSpec, name: str) -> Path:
@@ -104,9 +104,8 @@ def _target(context: RunContext, spec: ExportSpec, name: str) -> Path:
     return output / name if output.is_dir() else output
 
 
-def _result(spec: ExportSpec, exported: GgufExport, proven: list[str]) -> ExportResult:
+def _result(spec: ExportSpec, exported: GgufExport, proof: list[str]) -> ExportResult:
     size = f"{exported.bytes / 1e9:.2f} GB" if exported.bytes >= 1e8 else f"{exported.bytes / 1e6:.1f} MB"
-    proof = [exported.tensors.sentence("base + adapter" if spec.adapter else "the base"), *proven]
     return ExportResult(
         path=str(exported.path),
         bytes=exported.bytes,

@@ -14,7 +14,6 @@ from ..files.atomic_json import read_json
 from ..files.output_folder import check_output
 from ..models.model_folder import FolderForm
 from ..models.presets import classify_model
-from ..models.resolve import paced
 from ..runs.folder import RunFolder
 from .context import RunContext, WaitForDevice
 
@@ -31,7 +30,7 @@ def export_folder(context: RunContext, spec: ExportSpec, wait_for_device: WaitFo
     wait_for_device()
     base = context.model_folder(weights=spec.format == "merged")
     target.parent.mkdir(parents=True, exist_ok=True)
-    context.run.write_plan({"parts": [str(part_of(target, context.run.run_id))]})
+    context.run.write_parts([part_of(target, context.run.run_id)])
     size = _write(context, spec, base, target)
     context.recorder.completed(_result(spec, target, size))
 
@@ -43,9 +42,8 @@ def _write(context: RunContext, spec: ExportSpec, base: Path, target: Path) -> i
         from ..export.merged.safetensors import write_merged
 
         card = _card(spec, base, "merged")
-        report = paced(context.phase("writing"))
         return write_merged(
-            base, adapter, target, card, report, context.should_stop, writer=context.run.run_id
+            base, adapter, target, card, context.report, context.should_stop, writer=context.run.run_id
         )
     if adapter is None:
         raise LoraExportError(

@@ -8,7 +8,6 @@ from pathlib import Path
 from ..config.results import PushResult
 from ..export.hub.published_files import published_files
 from ..export.hub.push import Destination, Pushed, push
-from ..models.resolve import paced
 from .context import RunContext, WaitForDevice
 
 
@@ -26,7 +25,7 @@ def run(context: RunContext, wait_for_device: WaitForDevice) -> None:
     context.recorder.phase("checking", "looking at what is to be published")
     files = published_files(Path(spec.folder), context.permit)
     to = Destination(spec.repo, spec.private, spec.overwrite)
-    pushed = push(files, to, paced(context.phase("uploading")), context.should_stop)
+    pushed = push(files, to, context.report, context.should_stop)
     context.recorder.completed(PushResult.model_validate({**asdict(pushed), "summary": _summary(pushed)}))
 
 

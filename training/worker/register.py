@@ -7,10 +7,9 @@ from pathlib import Path
 
 from ..config.results import Answer, RegisterResult
 from ..config.specs import RegisterSpec
-from ..events import Phase
 from ..export.ollama.question import question_for
 from ..export.ollama.register import register
-from ..export.ollama.registration import Registration, Request
+from ..export.ollama.registration import Registration, RegistrationRequest
 from ..runs.folder import RunFolder
 from .context import RunContext, WaitForDevice
 
@@ -19,7 +18,7 @@ def run(context: RunContext, wait_for_device: WaitForDevice) -> Registration:
     """Register the run's GGUF file.
 
     Raises:
-        OllamaError: it did not work.
+        OllamaError: it did not context.
         TrainingAbortedError: it was cancelled; the server has no new model.
     """
     spec = context.run.spec()
@@ -27,20 +26,17 @@ def run(context: RunContext, wait_for_device: WaitForDevice) -> Registration:
     wait_for_device()
     context.permit(Path(spec.gguf))
 
-    def report(phase: str, message: str, fraction: float | None) -> None:
-        context.report(Phase(phase=phase, message=message, fraction=fraction))
-
     request = _request(spec, context.run.path.parent, context.permit)
-    found = register(request, report, context.should_stop)
+    found = register(request, context.report, context.should_stop)
     for warning in found.warnings:
         context.recorder.warn(warning)
     context.recorder.completed(_result(found))
     return found
 
 
-def _request(spec: RegisterSpec, runs: Path, permit: Callable[[Path], object]) -> Request:
+def _request(spec: RegisterSpec, runs: Path, permit: Callable[[Path], object]) -> RegistrationRequest:
     training = RunFolder(runs / spec.run) if spec.run else None
-    return Request(
+    return RegistrationRequest(
         path=Path(spec.gguf),
         name=spec.name,
         system=spec.system,

@@ -8,7 +8,7 @@ from typing import Any
 
 from ..config.specs import TrainSpec
 from ..engine.plan import Plan
-from ..files.atomic_folder import write_whole
+from ..files.atomic_folder import write_folder
 from ..files.atomic_json import read_json, write_json
 from ..files.output_folder import check_output
 from ..models.presets import classify_model
@@ -34,7 +34,7 @@ def finish_adapter(written: Path, target: Path, tokenizer: Any, plan: Plan, card
         write_json(folder / "adapter_config.json", config | {"base_model_name_or_path": plan.base_model_name})
         (folder / CARD).write_text(card, encoding="utf-8")
 
-    write_whole(target, fill)
+    write_folder(target, fill)
     shutil.rmtree(written)
 
 
@@ -60,5 +60,5 @@ def copy_adapter_folder(adapter: Path, output: str | None) -> str | None:
     target.parent.mkdir(parents=True, exist_ok=True)
     if target.exists():
         target.rmdir()
-    write_whole(target, lambda folder: shutil.copytree(adapter, folder, dirs_exist_ok=True))
+    write_folder(target, lambda folder: shutil.copytree(adapter, folder, dirs_exist_ok=True))
     return str(target)

@@ -15,7 +15,7 @@ from published_tokenizers import ESCAPE, NO_SPACE_LEFT, PREPEND, merges_by_score
 from backpropagate.training.errors import GgufExportError
 from backpropagate.training.export.gguf.reader import read_metadata
 from backpropagate.training.export.tokenizer.gguf_tokenizer import gguf_tokenizer
-from backpropagate.training.export.tokenizer.tokenizer_parity import disagreements
+from backpropagate.training.export.verify.tokenizer_parity import compare_tokenizers
 
 ADDED = ["<|endoftext|>", "<|im_start|>", "<|im_end|>"]
 
@@ -137,7 +137,7 @@ def test_an_added_token_beyond_the_embedding_that_has_no_role_is_left_out(
     folder = small_tokenizer(added=added)
     tokenizer, path = export(folder, rows)
     assert len(tokenizer.tokens) == rows and "<image_soft_token>" not in tokenizer.tokens
-    assert disagreements(folder, path).agrees
+    assert compare_tokenizers(folder, path).agrees
 
 
 def test_more_tokens_than_rows_are_refused(
@@ -185,7 +185,7 @@ def test_what_a_tokenizer_adds_is_seen_by_running_it(small_tokenizer: SmallToken
 
 def test_tokens_around_a_text_that_gguf_cannot_name_are_refused(small_tokenizer: SmallTokenizer) -> None:
     folder = small_tokenizer(bos="<|endoftext|>")
-    with pytest.raises(GgufExportError, match="can only name one bos token"):
+    with pytest.raises(GgufExportError, match="can name only one bos token"):
         gguf_tokenizer(folder, 300)
 
 
@@ -253,7 +253,7 @@ def _piece(text: str, score: float) -> bytes:
 
 def test_merges_that_no_scores_can_express_are_refused(small_sentencepiece: Callable[..., Path]) -> None:
     apart = [["a", "b"], ["▁", "a"], ["▁", "ab"], ["▁", "▁"], ["▁a", "b"], ["▁▁", "▁"], ["▁", "▁▁"]]
-    with pytest.raises(GgufExportError, match="'▁ab' do not stand together"):
+    with pytest.raises(GgufExportError, match="'▁ab' are not adjacent"):
         gguf_tokenizer(small_sentencepiece(merges=[*apart[:4], *apart[4:]]), 270)
     with pytest.raises(GgufExportError, match="'▁a' and 'b' are not merged"):
         gguf_tokenizer(small_sentencepiece(merges=[pair for pair in apart if pair != ["▁a", "b"]]), 270)
@@ -302,7 +302,7 @@ def test_a_broken_file_is_named(small_tokenizer: SmallTokenizer, content: str) -
 def test_importing_it_needs_neither_torch_nor_transformers() -> None:
     code = (
         "import sys, backpropagate.training.export.tokenizer.gguf_tokenizer, "
-        "backpropagate.training.export.tokenizer.tokenizer_parity; "
+        "backpropagate.training.export.verify.tokenizer_parity; "
         "print({'torch', 'transformers', 'numpy', 'gguf', 'tokenizers'} & set(sys.modules))"
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)

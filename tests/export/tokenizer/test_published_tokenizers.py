@@ -23,7 +23,7 @@ from published_tokenizers import (
 )
 
 from backpropagate.training.export.gguf.reader import read_metadata
-from backpropagate.training.export.tokenizer.tokenizer_parity import disagreements
+from backpropagate.training.export.verify.tokenizer_parity import compare_tokenizers
 
 Export = Callable[..., Any]
 LIMITS = {
@@ -71,7 +71,7 @@ def test_a_published_tokenizer_is_split_alike_in_3000_texts(
     llama_cpp: None, llama_cpp_source: Path, published: Callable[[str], Path], export: Export, name: str
 ) -> None:
     folder = published(name)
-    result = disagreements(folder, export(folder, rows(llama_cpp_source, name))[1])
+    result = compare_tokenizers(folder, export(folder, rows(llama_cpp_source, name))[1])
     assert result.agrees, (result.text_examples, result.file_examples)
     assert result.texts == 3000
     for limit in result.known:
@@ -149,7 +149,7 @@ def test_mistrals_sentencepiece_models_are_split_alike(
     folder = build_from_sentencepiece(mistral_common / name, tmp_path / "mistral")
     if not beside:
         (folder / "tokenizer.model").unlink()
-    result = disagreements(folder, export(folder, 32768)[1])
+    result = compare_tokenizers(folder, export(folder, 32768)[1])
     assert result.agrees and not result.known, result.text_examples
 
 
@@ -165,6 +165,6 @@ def test_tekken_is_split_alike_but_for_case_and_marks_beyond_ascii(
     rules = [split(TEKKEN), BYTES]
     folder = build_from_ranks(ranks, tmp_path / "tekken", special, rules, special_first=True)
     tokenizer, path = export(folder, 131_072)
-    result = disagreements(folder, path)
+    result = compare_tokenizers(folder, path)
     assert tokenizer.pre == "tekken" and result.agrees, result.text_examples
     assert [("case" in limit.reason or "Unicode 16" in limit.reason) for limit in result.known]

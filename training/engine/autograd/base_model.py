@@ -10,7 +10,7 @@ from torch import nn
 
 from ...errors import MissingExtraError
 from ...models.llama_like import unknown_module
-from ...models.tokenizer import not_loaded
+from ...models.tokenizer import load_error
 from ..plan import Lora, Plan
 
 
@@ -41,7 +41,7 @@ def load_base(plan: Plan) -> Any:
     except torch.OutOfMemoryError:
         raise
     except Exception as error:  # transformers raises what its parsers raise
-        raise not_loaded(plan.model, "model", error) from error
+        raise load_error(plan.model, "model", error) from error
     model.requires_grad_(False)
     if plan.recompute != "nothing":
         # Renamed in transformers 5.2x; the old name warns there.

@@ -1,7 +1,7 @@
-"""How each family of models is laid down in GGUF: its name there, its metadata, and how weights change.
+"""How each model family is stored in GGUF: its name there, its metadata, and how weights are laid out.
 
-Metadata keys and changes are those that llama.cpp reads; a config that it would compute otherwise than
-Transformers does is refused rather than exported wrongly.
+Metadata keys and layouts are those that llama.cpp reads. A config for which llama.cpp would compute something
+else than Transformers is refused.
 """
 
 from __future__ import annotations
@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from ...errors import GgufExportError
+from ...next_step import then
 from .rope import Rope, llama3_factors, long_factors, rope_of, write_rope
 
 if TYPE_CHECKING:
@@ -25,7 +26,7 @@ Config = Mapping[str, Any]
 
 @dataclass(frozen=True)
 class Architecture:
-    """A family as llama.cpp knows it."""
+    """A model family as llama.cpp implements it."""
 
     name: str
     write: Callable[[gguf.GGUFWriter, Config, Rope], None]
@@ -33,81 +34,79 @@ class Architecture:
     extra: Callable[[Config, Rope], dict[str, Floats]] = lambda config, rope: {}
     """Tensors that no checkpoint holds, by their GGUF names."""
     permuted: bool = False
-    """Rotary pairs lie beside each other in llama.cpp, and half a head apart in Transformers."""
+    """Rotary pairs are adjacent in llama.cpp, and half a head apart in Transformers."""
     norm_shift: float = 0.0
     """What Transformers adds to the weight of a norm when it runs."""
-    tied_by_default: bool = False
-    """Whether the head is the embedding where the config says nothing."""
 
 
 def architecture_of(config: Config) -> Architecture:
     """The architecture of a model's config.json.
 
     Raises:
-        GgufExportError: llama.cpp would not compute what the config says, or the family is not known here.
+        GgufExportError: the family is not supported, or llama.cpp computes it differently.
     """
     family = config.get("model_type")
     known = ARCHITECTURES.get(str(family))
     if known is None:
         raise GgufExportError(
-            f"Models of type {family!r} cannot be exported to GGUF; known are {', '.join(ARCHITECTURES)}.",
-            hint='Export with format="merged", and convert that with llama.cpp.',
+            f"Models of type {family!r} cannot be exported to GGUF. Supported: {', '.join(ARCHITECTURES)}.",
+            hint="Export the merged model, and convert it with llama.cpp.",
+            next=then("ask_again", format="merged"),
         )
     if config.get("quantization_config"):
-        raise GgufExportError("The base is quantised already.", hint="Export from its unquantised original.")
+        raise GgufExportError(
+            "The base model is already quantised.", hint="Export from the unquantised base model."
+        )
     reason = _difference(config)
     if reason:
         raise GgufExportError(
-            f"llama.cpp has no {family} model with {reason}.", hint='Export with format="merged".'
+            f"llama.cpp {reason}; this {family} model differs.",
+            hint="Export the merged model instead.",
+            next=then("ask_again", format="merged"),
         )
     return known
 
 
-def is_tied(config: Config, architecture: Architecture) -> bool:
-    """Whether the head is the embedding, so that only one of them is stored."""
-    return bool(config.get("tie_word_embeddings", architecture.tied_by_default))
-
-
 def _difference(config: Config) -> str | None:
-    """What the config has and llama.cpp has not."""
+    """What llama.cpp expects and the config does not have, as a predicate."""
     family = config["model_type"]
     if config.get("use_sliding_window") and family in {"qwen2", "qwen3"}:
-        return "a sliding window"
+        return f"has no sliding window in {family} models"
     if family == "smollm3" and not _rotates_as_smollm3(config):
-        return "another layer without rotary positions than each fourth"
+        return "expects no RoPE on every 4th SmolLM3 layer"
     if family == "gemma3_text" and config.get("attn_logit_softcapping"):
-        return "capped attention logits"
+        return "has no attention logit softcapping in Gemma 3"
     if family == "phi3" and rope_of(config).fields.get("partial_rotary_factor", 1.0) != 1.0:
-        return "positions on a part of each head"
+        return "applies RoPE to whole heads"
     activation = config.get("hidden_act") or config.get("hidden_activation") or "silu"
     expected = {"gelu_pytorch_tanh"} if family.startswith("gemma") else {"silu"}
-    return None if activation in expected else f"the activation {activation!r}"
+    return None if activation in expected else f"expects the activation {min(expected)!r}, not {activation!r}"
 
 
-def unheeded_window(config: Config) -> str | None:
-    """A sentence about a sliding window that the model has and llama.cpp does not keep to."""
+def ignored_window_warning(config: Config) -> str | None:
+    """A warning about a sliding window that the model has and llama.cpp ignores, or None."""
     window, context = config.get("sliding_window"), config["max_position_embeddings"]
     if config["model_type"] not in {"mistral", "phi3"} or not window or window >= context:
         return None
     return (
-        f"The model looks back {window} tokens at most, and llama.cpp lets it look back further: "
-        "in longer conversations its answers may be others than before the export."
+        f"The model has a sliding window of {window} tokens, which llama.cpp ignores: "
+        "in longer conversations its answers may differ from those before the export."
     )
 
 
 def _rotates_as_smollm3(config: Config) -> bool:
-    """Each fourth layer has no rotary positions; a list of 0 (none) and 1 goes before the interval."""
+    """Every 4th layer has no RoPE; `no_rope_layers` (0: none, 1: RoPE) takes precedence over the interval."""
     listed = config.get("no_rope_layers")
     if listed is None:
         return config.get("no_rope_layer_interval", 4) == 4
     return [bool(rotates) for rotates in listed] == [layer % 4 != 3 for layer in range(len(listed))]
 
 
-def key_value_heads(config: Config) -> int:
+def num_kv_heads(config: Config) -> int:
     return config.get("num_key_value_heads") or config["num_attention_heads"]
 
 
-def head_size(config: Config) -> int:
+def head_dim(config: Config) -> int:
     return config.get("head_dim") or config["hidden_size"] // config["num_attention_heads"]
 
 
@@ -118,7 +117,7 @@ def _write_sizes(writer: gguf.GGUFWriter, config: Config) -> None:
     writer.add_embedding_length(config["hidden_size"])
     writer.add_feed_forward_length(config["intermediate_size"])
     writer.add_head_count(config["num_attention_heads"])
-    writer.add_head_count_kv(key_value_heads(config))
+    writer.add_head_count_kv(num_kv_heads(config))
     writer.add_layer_norm_rms_eps(config["rms_norm_eps"])
 
 
@@ -133,7 +132,7 @@ def _write_plain(writer: gguf.GGUFWriter, config: Config, rope: Rope) -> None:
 def _write_llama(writer: gguf.GGUFWriter, config: Config, rope: Rope) -> None:
     _write_plain(writer, config, rope)
     writer.add_vocab_size(config["vocab_size"])
-    writer.add_rope_dimension_count(head_size(config))
+    writer.add_rope_dimension_count(head_dim(config))
 
 
 def _write_gemma2(writer: gguf.GGUFWriter, config: Config, rope: Rope) -> None:
@@ -152,7 +151,7 @@ def _write_gemma3(writer: gguf.GGUFWriter, config: Config, rope: Rope) -> None:
 
 def _write_phi3(writer: gguf.GGUFWriter, config: Config, rope: Rope) -> None:
     _write_sizes(writer, config)
-    writer.add_rope_dimension_count(head_size(config))
+    writer.add_rope_dimension_count(head_dim(config))
     writer.add_rope_freq_base(rope.theta)
     original = rope.fields.get("original_max_position_embeddings") or config["max_position_embeddings"]
     writer.add_rope_scaling_orig_ctx_len(original)
@@ -164,25 +163,25 @@ def _write_phi3(writer: gguf.GGUFWriter, config: Config, rope: Rope) -> None:
 ARCHITECTURES: Mapping[str, Architecture] = {
     "llama": Architecture("llama", _write_llama, llama3_factors, permuted=True),
     "mistral": Architecture("llama", _write_llama, llama3_factors, permuted=True),
-    "smollm3": Architecture("smollm3", _write_llama, llama3_factors, permuted=True, tied_by_default=True),
+    "smollm3": Architecture("smollm3", _write_llama, llama3_factors, permuted=True),
     "qwen2": Architecture("qwen2", _write_plain),
     "qwen3": Architecture("qwen3", _write_plain),
-    "gemma2": Architecture("gemma2", _write_gemma2, norm_shift=1.0, tied_by_default=True),
-    "gemma3_text": Architecture("gemma3", _write_gemma3, norm_shift=1.0, tied_by_default=True),
+    "gemma2": Architecture("gemma2", _write_gemma2, norm_shift=1.0),
+    "gemma3_text": Architecture("gemma3", _write_gemma3, norm_shift=1.0),
     "phi3": Architecture("phi3", _write_phi3, long_factors),
 }
 """By Transformers' `model_type`; SmolLM and SmolLM2 are of type llama."""
 
 
-# --- How weights change. ---
+# --- How weights are laid out. ---
 @dataclass(frozen=True)
-class Change:
+class RowLayout:
     """How a weight's rows are laid down: heads of rows that are permuted, and what is added to them."""
 
     heads: int | None = None
     shift: float = 0.0
 
-    def rows_at_once(self, rows: int) -> int:
+    def row_multiple(self, rows: int) -> int:
         """Only whole heads can be permuted: blocks have to be multiples of this many rows."""
         return rows // self.heads if self.heads else 1
 
@@ -190,7 +189,7 @@ class Change:
         """The rows as GGUF holds them.
 
         Args:
-            values: (rows, …), a multiple of `rows_at_once`.
+            values: (rows, …), a multiple of `row_multiple`.
             total_rows: rows of the whole weight.
         """
         if self.shift:
@@ -202,12 +201,12 @@ class Change:
         return pairs.swapaxes(1, 2).reshape(values.shape)
 
 
-def change_of(name: str, config: Config, architecture: Architecture) -> Change:
+def row_layout(name: str, config: Config, architecture: Architecture) -> RowLayout:
     """How the weight of this Transformers name is laid down."""
     if architecture.norm_shift and name.endswith("norm.weight"):
-        return Change(shift=architecture.norm_shift)
+        return RowLayout(shift=architecture.norm_shift)
     if architecture.permuted and name.endswith(("q_proj.weight", "q_proj.bias")):
-        return Change(heads=config["num_attention_heads"])
+        return RowLayout(heads=config["num_attention_heads"])
     if architecture.permuted and name.endswith(("k_proj.weight", "k_proj.bias")):
-        return Change(heads=key_value_heads(config))
-    return Change()
+        return RowLayout(heads=num_kv_heads(config))
+    return RowLayout()

@@ -1,4 +1,4 @@
-"""From a base and an adapter to one GGUF file that has been proven to be the trained model."""
+"""From a base and an adapter to one GGUF file that has been verified to be the trained model."""
 
 from __future__ import annotations
 
@@ -10,25 +10,22 @@ from functools import partial
 from pathlib import Path
 
 import gguf
-from gguf import GGMLQuantizationType as Kind
+from gguf import GGMLQuantizationType as QuantType
 
 from ...config.quantizations import PLAIN
 from ...errors import DiskFullError
+from ...events import Report, ShouldStop, never_stop, no_report
 from ...files.atomic_json import disk_full, is_disk_full, read_json, sync_folder
-from ..merged.check_weights import EMBEDDING, require_whole
 from ..merged.merge import Floats, MergedWeights
-from ..stage_progress import Pace
+from ..stage_progress import StageProgress
 from ..tokenizer.gguf_tokenizer import GgufTokenizer, gguf_tokenizer
-from ..verify.tensors import TensorProof, prove_tensors
 from .architectures import Architecture, Config, architecture_of
+from .check_weights import EMBEDDING, check_weights
 from .rope import rope_of
-from .tensors import PlannedTensor, plan_tensors, with_kinds, write_header
-from .writer import Quantize, quantize_plainly, write_data
+from .tensor_plan import PlannedTensor, plan_tensors, with_kinds, write_header
+from .writer import Quantize, quantize_with_numpy, write_data
 
 SPARE_BYTES = 64 << 20  # what is left free on the disk
-
-Phase = Callable[[str], Callable[[str, float | None], None]]
-"""A report for each phase of a run."""
 
 
 @dataclass(frozen=True)
@@ -42,7 +39,7 @@ class GgufRequest:
         quantization: a known one, in lower case.
         target: the file to write; its folder exists.
         part: where it is written until it is whole, on the same disk.
-        importance: by the names of the base's weights, how much each column counts, (columns,), for K-quants.
+        imatrix: by the names of the base's weights, how much each column counts, (columns,), for K-quants.
         threads: cores to use.
     """
 
@@ -52,12 +49,12 @@ class GgufRequest:
     quantization: str
     target: Path
     part: Path
-    importance: Mapping[str, Floats]
+    imatrix: Mapping[str, Floats]
     threads: int
 
     @property
     def tokenizer_folder(self) -> Path:
-        """The adapter's own tokenizer goes first: it has the template that was trained with."""
+        """The adapter's own tokenizer if it has one: it has the chat template of the training."""
         own = self.adapter is not None and (self.adapter / "tokenizer.json").is_file()
         return self.adapter if own and self.adapter else self.base
 
@@ -69,16 +66,31 @@ class GgufExport:
     path: Path
     bytes: int
     tokenizer: GgufTokenizer
-    tensors: TensorProof
+
+
+@dataclass(frozen=True)
+class UnverifiedGguf:
+    """A file that is complete but does not have its name yet, and what it was made from.
+
+    Args:
+        weights: base + adapter.
+    """
+
+    path: Path
+    planned: list[PlannedTensor]
+    weights: MergedWeights
 
 
 def export_gguf(
-    request: GgufRequest, phase: Phase, should_stop: Callable[[], bool], prove: Callable[[Path], None]
+    request: GgufRequest,
+    verify: Callable[[UnverifiedGguf], object],
+    report: Report = no_report,
+    should_stop: ShouldStop = never_stop,
 ) -> GgufExport:
-    """Write the file aside, prove it, and only then give it its name.
+    """Write the file aside, have it verified, and only then give it its name.
 
     Args:
-        prove: further proofs of the finished file, before it gets its name.
+        verify: raises if the file is not the model.
 
     Raises:
         GgufExportError: the model cannot be a GGUF, or the file is not the model.
@@ -88,7 +100,7 @@ def export_gguf(
     config = read_json(request.base / "config.json")
     architecture = architecture_of(config)
     weights = MergedWeights(request.base, request.adapter)
-    require_whole(weights, config, architecture)
+    check_weights(weights, config)
     rows = weights.tensors[EMBEDDING].shape[0]
     tokenizer = gguf_tokenizer(request.tokenizer_folder, rows, request.base)
     try:
@@ -101,11 +113,11 @@ def export_gguf(
             partial(_metadata, request, config, architecture, tokenizer, _file_type(request.quantization)),
         )
         total = sum(tensor.rows * tensor.columns * 4 for tensor in planned)
-        pace = Pace(f"writing {request.quantization}", len(planned), total, phase("writing"), should_stop)
-        write_data(request.part, planned, starts, weights, quantize, pace.step, request.threads)
-        pace = Pace("reading back", len(planned), total, phase("proving"), should_stop)
-        proof = prove_tensors(request.part, planned, weights, pace.step, request.threads)
-        prove(request.part)
+        progress = StageProgress(
+            "writing", f"writing {request.quantization}", len(planned), total, report, should_stop
+        )
+        write_data(request.part, planned, starts, weights, quantize, progress.step, request.threads)
+        verify(UnverifiedGguf(request.part, planned, weights))
         size = request.part.stat().st_size
         request.part.replace(request.target)
         sync_folder(request.target.parent)
@@ -114,12 +126,12 @@ def export_gguf(
             raise disk_full(request.target, error) from error
         raise
     finally:
-        for leftover in parts(request.part):
+        for leftover in part_files(request.part):
             leftover.unlink(missing_ok=True)
-    return GgufExport(request.target, size, tokenizer, proof)
+    return GgufExport(request.target, size, tokenizer)
 
 
-def parts(part: Path) -> list[Path]:
+def part_files(part: Path) -> list[Path]:
     """The files that a killed export may have left behind."""
     return [part, _types_file(part)]
 
@@ -136,18 +148,18 @@ def _plan(
     tokenizer: GgufTokenizer,
 ) -> tuple[list[PlannedTensor], Quantize]:
     if request.quantization in PLAIN:
-        planned = plan_tensors(weights, config, architecture, Kind[request.quantization.upper()])
-        return planned, quantize_plainly
-    from .llama_cpp import LlamaLibrary
+        planned = plan_tensors(weights, config, architecture, QuantType[request.quantization.upper()])
+        return planned, quantize_with_numpy
+    from .llama_cpp import LlamaCpp
 
-    library = LlamaLibrary()
-    planned = plan_tensors(weights, config, architecture, Kind.F16)
+    llama_cpp = LlamaCpp()
+    planned = plan_tensors(weights, config, architecture, QuantType.F16)
     header = _types_file(request.part)
     metadata = partial(_metadata, request, config, architecture, tokenizer, _file_type("f16"))
     os.truncate(header, write_header(header, architecture.name, planned, metadata)[-1])
-    planned = with_kinds(planned, library.types(header, request.quantization))
+    planned = with_kinds(planned, llama_cpp.tensor_types(header, request.quantization))
     header.unlink()
-    return planned, partial(library.quantize_rows, importance=request.importance)
+    return planned, partial(llama_cpp.quantize_rows, imatrix=request.imatrix)
 
 
 def _metadata(
@@ -178,5 +190,5 @@ def _require_space(target: Path, planned: list[PlannedTensor]) -> None:
         raise DiskFullError(
             f"{target.name} needs {needed / 1e9:.1f} GB on the disk of {target.parent}; {free / 1e9:.1f} GB "
             "are free.",
-            hint="Free some space, take a smaller quantization, or pass output on another disk.",
+            hint="Free some space, use a smaller quantization, or set output to another disk.",
         )

@@ -1,7 +1,7 @@
 """llama.cpp's own quantiser, from llama-cpp-python: which type a tensor gets, and its bytes.
 
-Nothing is logged to stdout or stderr: llama.cpp's messages are collected, since they are its only answer to
-the question which type it would choose.
+Nothing is logged to stdout or stderr: llama.cpp's log messages are collected, because only they say which
+type it would choose.
 """
 
 from __future__ import annotations
@@ -22,8 +22,8 @@ from numpy.typing import NDArray
 from ...config.quantizations import EXTRA
 from ...errors import GgufExportError, MissingExtraError
 from ..merged.merge import Floats
-from .tensors import PlannedTensor
-from .writer import quantize_plainly
+from .tensor_plan import PlannedTensor
+from .writer import quantize_with_numpy
 
 NEEDED = ("dry_run", "imatrix", "ftype")
 TYPE_LINE = re.compile(r"\]\s+(\S+)\s+- \[.*?\], type =\s+(\S+),\s+size =[^(\n]*(?:\((\S+)\))?")
@@ -34,11 +34,11 @@ _KEPT: list[Any] = []
 llama_cpp: Any = import_module("llama_cpp")  # of an extra: its types are not there to be checked
 
 
-class LlamaLibrary:
+class LlamaCpp:
     """The loaded libraries.
 
     Raises:
-        MissingExtraError: their version is not one that this was written for.
+        MissingExtraError: their version lacks a field that is needed.
     """
 
     def __init__(self) -> None:
@@ -56,19 +56,19 @@ class LlamaLibrary:
             *(ctypes.c_int64, ctypes.c_int64, ctypes.c_int64, ctypes.c_void_p),
         ]
 
-    def types(self, header: Path, quantization: str) -> dict[str, GGMLQuantizationType]:
+    def tensor_types(self, header: Path, quantization: str) -> dict[str, GGMLQuantizationType]:
         """The type that llama.cpp gives each tensor.
 
         Args:
             header: a GGUF whose tensors are f16 and f32; their data is not looked at.
 
         Raises:
-            GgufExportError: llama.cpp does not accept the file, or its answer is not understood.
+            GgufExportError: llama.cpp rejects the file.
         """
         parameters = llama_cpp.llama_model_quantize_default_params()
         parameters.ftype = getattr(llama_cpp, f"LLAMA_FTYPE_MOSTLY_{quantization.upper()}")
         parameters.dry_run = True
-        messages = _listened()
+        messages = _log_messages()
         messages.clear()
         target = header.with_suffix(".none")
         failed = llama_cpp.llama_model_quantize(
@@ -76,30 +76,30 @@ class LlamaLibrary:
         )
         said = "".join(messages)
         if failed:
-            raise GgufExportError(f"llama.cpp refuses the model: {said[-TAIL:].strip()}")
+            raise GgufExportError(f"llama.cpp rejects the model: {said[-TAIL:].strip()}")
         return {name: _type(new or old) for name, old, new in TYPE_LINE.findall(said)}
 
-    def quantize_rows(self, values: Floats, tensor: PlannedTensor, importance: Mapping[str, Floats]) -> bytes:
+    def quantize_rows(self, values: Floats, tensor: PlannedTensor, imatrix: Mapping[str, Floats]) -> bytes:
         """Rows of a tensor, (rows, columns), as its type's bytes; rounded to f16 first, as llama.cpp reads
         them from its own files.
 
         Args:
-            importance: by the names of the model's weights, how much each column's error counts, (columns,).
+            imatrix: by the names of the model's weights, how much each column's error counts, (columns,).
         """
         if tensor.kind in (GGMLQuantizationType.F32, GGMLQuantizationType.F16):
-            return quantize_plainly(values, tensor)
+            return quantize_with_numpy(values, tensor)
         rounded = values.astype(np.float16).astype(np.float32)
-        return self._quantize(rounded, tensor.kind, importance.get(tensor.source or "")).tobytes()
+        return self._quantize(rounded, tensor.kind, imatrix.get(tensor.source or "")).tobytes()
 
     def _quantize(
-        self, values: Floats, kind: GGMLQuantizationType, importance: Floats | None
+        self, values: Floats, kind: GGMLQuantizationType, imatrix: Floats | None
     ) -> NDArray[np.uint8]:
         """Releases the GIL."""
         values = np.ascontiguousarray(values)
         rows, columns = values.shape
         stored = np.empty(quant_shape_to_byte_shape((rows, columns), kind), np.uint8)
         self._ggml.ggml_quantize_init(int(kind))
-        weights = None if importance is None else importance.ctypes.data
+        weights = None if imatrix is None else imatrix.ctypes.data
         written = self._ggml.ggml_quantize_chunk(
             int(kind), values.ctypes.data, stored.ctypes.data, 0, rows, columns, weights
         )
@@ -109,8 +109,8 @@ class LlamaLibrary:
 
 
 @cache
-def _listened() -> deque[str]:
-    """What llama.cpp says from now on. The library holds the function's address, so it stays for good."""
+def _log_messages() -> deque[str]:
+    """llama.cpp's log messages from now on. The library keeps the callback's address: it is never freed."""
     messages: deque[str] = deque(maxlen=MOST_MESSAGES)
 
     @llama_cpp.llama_log_callback

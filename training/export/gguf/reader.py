@@ -1,4 +1,4 @@
-"""What stands at the beginning of a GGUF file: its metadata, and which tensor lies where.
+"""The header of a GGUF file: its metadata, and the position of each tensor.
 
 gguf.GGUFReader makes several arrays for each token and merge, which takes seconds for a large vocabulary.
 Format: https://github.com/ggml-org/ggml/blob/master/docs/gguf.md
@@ -27,12 +27,12 @@ MOST_ENTRIES = 100_000
 
 
 class GgufFormatError(ValueError):
-    """The file is no GGUF, or is cut off."""
+    """The file is not a GGUF file, or is truncated."""
 
 
 @dataclass(frozen=True)
 class HeaderTensor:
-    """Where a tensor lies: `shape` as in PyTorch, `kind` as GGUF's number, `start` in bytes of the file."""
+    """Position of a tensor: `shape` as in PyTorch, `kind` as GGUF's number, `start` in bytes of the file."""
 
     name: str
     shape: tuple[int, ...]
@@ -67,7 +67,7 @@ def read_gguf_header(path: Path, arrays: Collection[str] | None = ()) -> GgufHea
 
 
 class _Reader:
-    """Walks over the bytes, and never past their end."""
+    """Reads the bytes in order, never past their end."""
 
     def __init__(self, data: mmap.mmap, arrays: Collection[str] | None) -> None:
         self._data = data
@@ -76,12 +76,12 @@ class _Reader:
 
     def header(self) -> GgufHeader:
         if self._take(4) != MAGIC:
-            raise GgufFormatError("it does not begin with the letters GGUF")
+            raise GgufFormatError("it does not start with the bytes GGUF")
         version, tensors, keys = self._unpack("IQQ")
         if version not in VERSIONS:
-            raise GgufFormatError(f"it is GGUF version {version}, and only 2 and 3 are known")
+            raise GgufFormatError(f"it is GGUF version {version}; supported are 2 and 3")
         if max(tensors, keys) > MOST_ENTRIES:
-            raise GgufFormatError(f"it claims to have {keys:,} metadata keys and {tensors:,} tensors")
+            raise GgufFormatError(f"its header declares {keys:,} metadata keys and {tensors:,} tensors")
         metadata = self._metadata(keys)
         infos = [self._tensor() for _ in range(tensors)]
         alignment = int(metadata.get(ALIGNMENT_KEY, DEFAULT_ALIGNMENT))
@@ -139,7 +139,7 @@ class _Reader:
 
     def _possible(self, count: int, least_bytes: int) -> int:
         if count * least_bytes > len(self._data) - self._at:
-            raise GgufFormatError(f"it is cut off in a list of {count:,} items")
+            raise GgufFormatError(f"it is truncated in a list of {count:,} items")
         return count
 
     def _string(self) -> str:
@@ -156,7 +156,7 @@ class _Reader:
     def _take(self, count: int) -> bytes:
         end = self._at + count
         if end > len(self._data):
-            raise GgufFormatError(f"it is cut off: {end:,} bytes are needed and it has {len(self._data):,}")
+            raise GgufFormatError(f"it is truncated: {end:,} bytes are needed and it has {len(self._data):,}")
         taken = self._data[self._at : end]
         self._at = end
         return taken

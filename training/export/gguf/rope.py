@@ -1,4 +1,4 @@
-"""Rotary positions: what a config says of them, in its older and its newer form, and what GGUF is told."""
+"""Rotary position embeddings (RoPE): read from a config, in its older or newer form, and written to GGUF."""
 
 from __future__ import annotations
 
@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from ...errors import GgufExportError
+from ...next_step import then
 
 if TYPE_CHECKING:
     import gguf
@@ -23,7 +24,7 @@ KINDS = ("default", "linear", "yarn", "llama3", "longrope")
 
 @dataclass(frozen=True)
 class Rope:
-    """The rotary positions of the layers that see all positions, and of those that see a window."""
+    """RoPE of the layers with full attention, and of those with a sliding window."""
 
     kind: str
     theta: float
@@ -38,19 +39,20 @@ class Rope:
 
 
 def rope_of(config: Config) -> Rope:
-    """What a config says of its rotary positions.
+    """The RoPE settings of a config.
 
     Raises:
         GgufExportError: llama.cpp has no such scaling.
     """
-    told: Config = config.get("rope_parameters") or config.get("rope_scaling") or {}
-    full: Config = told.get("full_attention", told)
+    rope: Config = config.get("rope_parameters") or config.get("rope_scaling") or {}
+    full: Config = rope.get("full_attention", rope)
     kind = str(full.get("rope_type") or full.get("type") or "default").lower()
     kind = "longrope" if kind == "su" else kind
     if kind not in KINDS:
         raise GgufExportError(
-            f"Rotary positions scaled as {kind!r} cannot be exported to GGUF.",
-            hint='Export with format="merged".',
+            f"RoPE scaling {kind!r} cannot be exported to GGUF.",
+            hint="Export the merged model instead.",
+            next=then("ask_again", format="merged"),
         )
     inherited = {
         name: config[name]
@@ -58,13 +60,13 @@ def rope_of(config: Config) -> Rope:
         if config.get(name) is not None
     }
     theta = full.get("rope_theta", config.get("rope_theta", 10000.0))
-    window: Config = told.get("sliding_attention", {})
+    window: Config = rope.get("sliding_attention", {})
     window_theta = window.get("rope_theta", config.get("rope_local_base_freq"))
     return Rope(kind, theta, {**inherited, **full}, window_theta)
 
 
 def write_rope(writer: gguf.GGUFWriter, rope: Rope) -> None:
-    """Base frequency and scaling, where llama.cpp computes it by itself."""
+    """Base frequency and scaling, where llama.cpp computes the frequencies."""
     import gguf
 
     writer.add_rope_freq_base(rope.theta)

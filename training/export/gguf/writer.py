@@ -16,25 +16,26 @@ from typing import Any, Protocol, TypeVar
 
 import gguf
 import numpy as np
-from gguf import GGMLQuantizationType as Kind
+from gguf import GGMLQuantizationType as QuantType
 
 from ...errors import GgufExportError
+from ...next_step import then
 from ..merged.merge import Floats, MergedWeights
-from .tensors import PlannedTensor
+from .tensor_plan import PlannedTensor
 
 Result = TypeVar("Result")
 
 MEMORY_BYTES = 256 << 20  # for all blocks that are worked on at once, temporaries included
 COPIES = 8  # of a block's fp32 values, at the worst moment of quantising them
-PURE = frozenset({Kind.F32, Kind.F16, Kind.BF16, Kind.Q8_0})
-LARGEST = {Kind.F32: 3.4028234e38, Kind.BF16: 3.3895313e38}
+PURE = frozenset({QuantType.F32, QuantType.F16, QuantType.BF16, QuantType.Q8_0})
+LARGEST = {QuantType.F32: 3.4028234e38, QuantType.BF16: 3.3895313e38}
 LARGEST_F16 = 65504.0  # of all other types, too: their scales are f16
 
 Quantize = Callable[[Floats, PlannedTensor], bytes]
 """Rows of a tensor as its type's bytes."""
 
 
-class Step(Protocol):
+class OnBlock(Protocol):
     """Called when a block is done; raises to stop the work."""
 
     def __call__(self, tensor: int, name: str, done_bytes: int) -> None: ...
@@ -62,7 +63,7 @@ def blocks_of(planned: list[PlannedTensor], threads: int) -> Iterator[Block]:
             yield Block(index, tensor, start, stop)
 
 
-def in_order(
+def map_in_order(
     work: Callable[[Block], Result], blocks: Iterator[Block], threads: int
 ) -> Iterator[tuple[Block, Result]]:
     """Each block with what `work` made of it, in their order; at most `threads` + 1 are in flight."""
@@ -88,7 +89,7 @@ def write_data(
     starts: list[int],
     weights: MergedWeights,
     quantize: Quantize,
-    step: Step,
+    on_block: OnBlock,
     threads: int,
 ) -> None:
     """Add the tensors' data to a file that has its header, and sync it to the disk.
@@ -107,17 +108,17 @@ def write_data(
 
     done = 0
     with path.open("r+b") as file:
-        for block, data in in_order(work, blocks_of(planned, threads), threads):
+        for block, data in map_in_order(work, blocks_of(planned, threads), threads):
             file.seek(starts[block.index] + block.start * block.tensor.row_bytes)
             file.write(data)
             done += block.values_bytes
-            step(block.index, block.tensor.name, done)
+            on_block(block.index, block.tensor.name, done)
         file.truncate(starts[-1])  # the last tensor's padding
         file.flush()
         os.fsync(file.fileno())
 
 
-def quantize_plainly(values: Floats, tensor: PlannedTensor) -> bytes:
+def quantize_with_numpy(values: Floats, tensor: PlannedTensor) -> bytes:
     """The types that need nothing compiled, with the rounding of llama.cpp's own converter."""
     packed: Any = gguf.quants.quantize(values, tensor.kind)
     return packed.tobytes()
@@ -127,10 +128,12 @@ def _require_finite(values: Floats, tensor: PlannedTensor) -> None:
     largest = float(np.max(np.abs(values), initial=0.0))
     if not np.isfinite(largest):
         raise GgufExportError(
-            f"{tensor.source} holds values that are not finite.", hint="The training has diverged."
+            f"{tensor.source} contains values that are not finite.", hint="The training diverged."
         )
     if largest > LARGEST.get(tensor.kind, LARGEST_F16):
+        wider = "f32" if tensor.kind is QuantType.BF16 else "bf16"
         raise GgufExportError(
-            f"{tensor.source} holds {largest:g}, which {tensor.kind.name.lower()} cannot hold.",
-            hint="Export as f32." if tensor.kind is Kind.BF16 else "Export as bf16.",
+            f"{tensor.source} contains {largest:g}, which {tensor.kind.name.lower()} cannot represent.",
+            hint=f"Export as {wider}.",
+            next=then("ask_again", quantization=wider),
         )

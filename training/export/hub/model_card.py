@@ -1,6 +1,6 @@
-"""README.md of an adapter or a merged model: the Hub's metadata block, and what a reader should know.
+"""README.md of an adapter or a merged model: the Hub's metadata block, and facts for readers.
 
-All of it comes from the run's folder. Paths are private: of the base's folder the last part is told, of a
+All facts come from the run folder. Paths are private: of the base's folder only the name is shown, of a
 local dataset only the hash of its content.
 """
 
@@ -39,7 +39,7 @@ def run_card(facts: RunFacts, form: FolderForm, *, chat: bool = True) -> str:
 
 def bare_card(base: str | None, form: FolderForm, *, chat: bool = True) -> str:
     """The card of a folder of which no run is known, and perhaps no base; `chat` as in `run_card`."""
-    unknown = "How it was trained, on what, and how well it does is not recorded."
+    unknown = "Its training, data and quality are not recorded."
     return _card(base or UNKNOWN, form, chat, [_head(base or UNKNOWN, form), unknown], {})
 
 
@@ -75,18 +75,18 @@ def _metadata(base: str, form: FolderForm, more: dict[str, Any]) -> str:
 
 
 def _licence(base_folder: Path | None) -> dict[str, str]:
-    """What the base's own card says of its licence; nothing is guessed."""
+    """The licence in the base's own card; nothing is guessed."""
     from huggingface_hub import ModelCard
 
     card = base_folder / "README.md" if base_folder else None
     if card is None or not card.is_file():
         return {}
     try:
-        told: dict[str, Any] = ModelCard.load(card, ignore_metadata_errors=True).data.to_dict()
-    except Exception:  # YAML that others wrote; a card that cannot be read says nothing
+        metadata: dict[str, Any] = ModelCard.load(card, ignore_metadata_errors=True).data.to_dict()
+    except Exception:  # YAML that others wrote; an unreadable card has no licence
         return {}
     fields = ("license", "license_name", "license_link")
-    return {name: str(told[name]) for name in fields if told.get(name)}
+    return {name: str(metadata[name]) for name in fields if metadata.get(name)}
 
 
 def _datasets(facts: RunFacts) -> list[str] | None:
@@ -99,7 +99,7 @@ def _head(base: str, form: FolderForm) -> str:
     if form == "adapter":
         title, is_what = f"LoRA adapter for {name}", f"A LoRA adapter for {_linked(base)}"
     elif base == UNKNOWN:
-        title, is_what = "Language model", "A causal language model; from which it was made is not known"
+        title, is_what = "Language model", "A causal language model; its base model is not known"
     else:
         title, is_what = f"{name}, fine-tuned", f"{_linked(base)} with a LoRA adapter merged into its weights"
     return f"# {title}\n\n{is_what}."
@@ -107,7 +107,7 @@ def _head(base: str, form: FolderForm) -> str:
 
 def _linked(base: str) -> str:
     if base == UNKNOWN:
-        return "a base that is not known"
+        return "a base model that is not known"
     if is_local(base):
         return f"{shown_base(base)} (a local model, not on the Hub)"
     return f"[{base}](https://huggingface.co/{base})"
@@ -117,8 +117,8 @@ def _data(facts: RunFacts) -> str:
     result = facts.result
     name = facts.hub_dataset
     dataset = f"[{name}](https://huggingface.co/datasets/{name})" if name else "local, not published"
-    told = facts.provenance.get("dataset", {})
-    content = told.get("provenance", {}).get("content_hash")
+    recorded = facts.provenance.get("dataset", {})
+    content = recorded.get("provenance", {}).get("content_hash")
     lines = [f"Dataset: {dataset}", f"Content: sha256 `{content}`" if content else None]
     if "rows_used" in result:
         lines += [
@@ -132,8 +132,8 @@ def _data(facts: RunFacts) -> str:
 
 
 def _left_out(reasons: list[dict[str, Any]]) -> str:
-    told = [f"{reason['count']} that {meaning_of(reason['kind'], reason['count'])}" for reason in reasons]
-    return f"Left out: {'; '.join(told) or 'none'}"
+    parts = [f"{reason['count']} that {meaning_of(reason['kind'], reason['count'])}" for reason in reasons]
+    return f"Left out: {'; '.join(parts) or 'none'}"
 
 
 def _trained_on(facts: RunFacts) -> str:
@@ -151,7 +151,7 @@ def _settings(facts: RunFacts) -> str:
         "modules": targets if isinstance(targets, str) else ", ".join(targets),
         "learning rate": f"{plan['learning_rate']:g}, {plan['lr_scheduler']}",
         "steps": f"{facts.result.get('steps', 0)} of {facts.result.get('total_steps', plan['steps'])}",
-        **({"begun from": f"the adapter of run {facts.spec.parent}"} if facts.spec.parent else {}),
+        **({"continued from": f"the adapter of run {facts.spec.parent}"} if facts.spec.parent else {}),
         "batch": f"{plan['batch_size']} examples x {plan['gradient_accumulation_steps']}",
         "longest example": f"{plan['max_seq_length']} tokens",
         "base held in": "4 bits (NF4)" if plan["load_in_4bit"] else plan["precision"],
@@ -171,7 +171,7 @@ def _verdict(facts: RunFacts) -> str:
     return "\n\n".join(
         [
             _section(
-                "What came of it",
+                "Results",
                 [
                     f"Training loss: {_from_to(result.get('first_loss'), result.get('final_loss'))}",
                     f"Loss on the {result.get('held_out', 0)} held-out rows: {_held_out_loss(result)}",
@@ -212,7 +212,7 @@ def _as_text(text: str | None) -> str:
 def _limits(facts: RunFacts) -> str:
     result = facts.result
     used = result.get("rows_used", 0) - result.get("held_out", 0)
-    few = f"It was trained on {used} rows only: expect it to have learnt their wording as well."
+    few = f"It was trained on only {used} rows: expect it to repeat their wording."
     unfinished = f"The training was {result.get('outcome')} before its planned end."
     quantised = "It was trained on the base in 4 bits; on the unquantised base its answers differ slightly."
     return _section(
@@ -224,7 +224,7 @@ def _limits(facts: RunFacts) -> str:
             else "No rows were held out: the loss on unseen data is not known.",
             unfinished if result.get("outcome") == "cancelled" else None,
             quantised if facts.plan["load_in_4bit"] else None,
-            "Fine-tuning makes a model forget; what it forgot of the base's abilities was not measured.",
+            "Fine-tuning can reduce abilities of the base model; this was not measured.",
             "No benchmark was run, and neither safety nor bias was evaluated.",
         ],
     )
@@ -246,7 +246,7 @@ def _load_adapter(base: str) -> str:
 from peft import PeftModel
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
-folder = "."  # where these files lie, or the name of this repository
+folder = "."  # where these files are, or the name of this repository
 model = PeftModel.from_pretrained(AutoModelForCausalLM.from_pretrained({json.dumps(place)}), folder)
 tokenizer = AutoTokenizer.from_pretrained(folder)"""
 
@@ -254,7 +254,7 @@ tokenizer = AutoTokenizer.from_pretrained(folder)"""
 LOAD_MERGED = """\
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
-folder = "."  # where these files lie, or the name of this repository
+folder = "."  # where these files are, or the name of this repository
 model = AutoModelForCausalLM.from_pretrained(folder)
 tokenizer = AutoTokenizer.from_pretrained(folder)"""
 

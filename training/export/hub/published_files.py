@@ -1,7 +1,7 @@
-"""Which files of an adapter's or a merged model's folder are published, and what is taken out of them before.
+"""The files of an adapter's or merged model's folder that are published, and what is removed from them.
 
-Only names that are known go: no checkpoint, log or record of a run ever leaves the machine. Configurations
-lose the paths that they hold; a file that looks as if it held an access token is refused.
+Only files with known names are published: no checkpoint, log or record of a run leaves the machine. Paths are
+removed from configurations. A file that seems to contain an access token is refused.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ from typing import Any
 
 from ...errors import HubPushError
 from ...files.atomic_json import read_json
-from ...models.model_folder import ADAPTER_FILES, FolderForm, form_of
+from ...models.model_folder import ADAPTER_FILES, FolderForm, folder_form
 from ...redact import looks_secret
 from .model_card import bare_card, is_local, shown_base
 
@@ -33,7 +33,7 @@ SHARD = re.compile(r"model-\d{5}-of-\d{5}\.safetensors")
 WEIGHTS = re.compile(r".*\.(safetensors|bin|gguf|pt|pth|ckpt|h5|msgpack|onnx)(\.index\.json)?")
 PATH_KEYS = frozenset({"base_model_name_or_path", "_name_or_path", "name_or_path"})
 OF_THIS_MACHINE = frozenset({"is_local", "local_files_only"})
-"""What transformers notes of how a tokenizer was loaded here; elsewhere it would be wrong."""
+"""How transformers loaded a tokenizer on this machine; wrong on others."""
 READABLE_BYTES = 1 << 20
 """Smaller files that are not weights are looked through for secrets; a tokenizer's vocabulary is larger."""
 
@@ -62,9 +62,9 @@ def published_files(folder: Path, permit: Callable[[Path], object]) -> list[Publ
 
     Raises:
         InputError: the folder holds neither an adapter nor a merged model.
-        HubPushError: a file looks as if it held an access token.
+        HubPushError: a file seems to contain an access token.
     """
-    form = form_of(folder)
+    form = folder_form(folder)
     files = [_published(path, permit) for path in sorted(folder.iterdir()) if _is_known(path, form)]
     if not (folder / CARD).is_file():
         files.append(PublishedFile(CARD, bare_card(_base(folder, form), form).encode()))
@@ -97,7 +97,7 @@ def _without_path(key: str, value: Any) -> Any:
 
 
 def _base(folder: Path, form: FolderForm) -> str | None:
-    """The base's name, if the folder tells it."""
+    """The base's name, if the folder contains it."""
     return read_json(folder / ADAPTER_FILES[0]).get("base_model_name_or_path") if form == "adapter" else None
 
 
@@ -107,6 +107,6 @@ def _refuse_secrets(file: PublishedFile) -> None:
     text = file.content if isinstance(file.content, bytes) else file.content.read_bytes()
     if looks_secret(text.decode("utf-8", "replace")):
         raise HubPushError(
-            f"{file.name} looks as if it held an access token or a key; nothing was uploaded.",
-            hint=f"Take it out of {file.name}.",
+            f"{file.name} seems to contain an access token or a key; nothing was uploaded.",
+            hint=f"Remove it from {file.name}.",
         )

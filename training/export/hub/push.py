@@ -1,7 +1,7 @@
-"""Files into a model repository of the Hub, in one commit that is there whole or not at all.
+"""Publishes files in a model repository of the Hub, in one commit: all of them or none.
 
 The token is huggingface_hub's own: HF_TOKEN, or `hf auth login`. Weights are uploaded first, one file at a
-time; what the Hub has already is not sent again, so a push that was interrupted goes on where it was.
+time; what the Hub already has is not sent again, so an interrupted upload resumes.
 """
 
 from __future__ import annotations
@@ -12,15 +12,16 @@ from dataclasses import dataclass
 from typing import Any, TypeVar
 
 from ...errors import BackpropagateError, HubPushError
-from ...files.background_call import left_behind_on_stop
+from ...events import Phase, Report, ShouldStop, never_stop, no_report, throttled
+from ...files.background_call import background_call
+from ...next_step import then
 from ...version import __version__
-from .errors import explained
+from .errors import push_error
 from .published_files import CARD, WEIGHTS, PublishedFile
 
-Report = Callable[[str, float | None], None]
 T = TypeVar("T")
 
-STOPPED = "Cancelled; the repository is as it was. What was uploaded is not sent again by the next push."
+STOPPED = "Cancelled; the repository is unchanged. The next push resumes the upload."
 
 
 @dataclass(frozen=True)
@@ -40,7 +41,7 @@ class Destination:
 
 @dataclass(frozen=True)
 class Pushed:
-    """What came of it. `commit` is the repository's newest one; `bytes` is what all files hold."""
+    """The published files. `commit` is the repository's newest; `bytes` is the size of all files."""
 
     repo: str
     url: str
@@ -54,26 +55,26 @@ class Pushed:
 def push(
     files: Sequence[PublishedFile],
     to: Destination,
-    report: Report,
-    should_stop: Callable[[], bool] = lambda: False,
+    report: Report = no_report,
+    should_stop: ShouldStop = never_stop,
 ) -> Pushed:
     """Publish `files`; the repository is created if there is none.
 
     Args:
-        report: called with what is going on, and the share of the weights that is uploaded or None.
-        should_stop: asked some times a second.
+        report: its fractions are shares of the weights' bytes.
+        should_stop: looked at several times a second.
 
     Raises:
-        HubPushError: no token, no right, other content in the repository, no network; says what to do.
+        HubPushError: no token, no permission, other weights in the repository, or no network.
         TrainingAbortedError: `should_stop` said so.
     """
     with _quiet():
-        return _Push(files, to, report, should_stop).carry_out()
+        return _Push(files, to, report, should_stop).run()
 
 
 @contextmanager
 def _quiet() -> Generator[None]:
-    """huggingface_hub warns of each retry with the address that it asked, signature included."""
+    """huggingface_hub logs each retry with its URL, signature included."""
     from huggingface_hub import logging
 
     before = logging.get_verbosity()
@@ -90,9 +91,10 @@ class _Push:
         files: Sequence[PublishedFile],
         to: Destination,
         report: Report,
-        should_stop: Callable[[], bool],
+        should_stop: ShouldStop,
     ) -> None:
         self._files, self._to, self._report, self._should_stop = files, to, report, should_stop
+        self._report_some = throttled(report)
         self._token = _token()
         from huggingface_hub import HfApi
 
@@ -100,8 +102,8 @@ class _Push:
         self._done = 0  # bytes of weights; the other files are small, and go with the commit
         self._total = sum(file.size for file in files if file.is_weights)
 
-    def carry_out(self) -> Pushed:
-        self._report(f"looking at {self._to.repo} on the Hub", None)
+    def run(self) -> Pushed:
+        self._report(Phase(phase="uploading", message=f"looking at {self._to.repo} on the Hub"))
         found, created = self._call(self._repository)
         replaced = _replaced(found, self._files, self._to)
         _check_visibility(found, self._to)
@@ -109,7 +111,8 @@ class _Push:
         for file, operation in zip(self._files, operations, strict=True):
             if file.is_weights:
                 self._upload(file, operation)
-        self._report(f"committing {len(operations)} files to {self._to.repo}", None)
+        message = f"committing {len(operations)} files to {self._to.repo}"
+        self._report(Phase(phase="uploading", message=message))
         commit = self._call(lambda: self._commit([*operations, *replaced], found.sha))
         return Pushed(
             repo=self._to.repo,
@@ -122,7 +125,7 @@ class _Push:
         )
 
     def _repository(self) -> tuple[Any, bool]:
-        """What the Hub says of the repository, and whether it had to be made."""
+        """The Hub's description of the repository, and whether it was created now."""
         from huggingface_hub.errors import RepositoryNotFoundError
 
         try:
@@ -134,14 +137,18 @@ class _Push:
     def _upload(self, file: PublishedFile, operation: Any) -> None:
         earlier = live_bars()  # of uploads that failed
 
-        def tell() -> None:
+        def report_bytes() -> None:
             sent = self._done + min(bytes_under_way(earlier), file.size)
-            self._report(f"uploading {file.name}: {_megabytes(sent, self._total)}", sent / self._total)
+            self._report_some(self._uploading(f"uploading {file.name}", sent))
 
-        tell()
-        self._call(lambda: self._api.preupload_lfs_files(self._to.repo, additions=[operation]), tell)
+        report_bytes()
+        self._call(lambda: self._api.preupload_lfs_files(self._to.repo, additions=[operation]), report_bytes)
         self._done += file.size
-        self._report(f"uploaded {file.name}: {_megabytes(self._done, self._total)}", self._done / self._total)
+        self._report(self._uploading(f"uploaded {file.name}", self._done))
+
+    def _uploading(self, what: str, sent: int) -> Phase:
+        message = f"{what}: {sent / 1e6:,.1f} of {self._total / 1e6:,.1f} MB"
+        return Phase(phase="uploading", message=message, fraction=sent / self._total)
 
     def _commit(self, operations: list[Any], parent: str | None) -> Any:
         message = f"Upload with backpropagate {__version__}"
@@ -152,12 +159,12 @@ class _Push:
 
     def _call(self, work: Callable[[], T], while_waiting: Callable[[], None] = lambda: None) -> T:
         try:
-            return left_behind_on_stop(work, self._should_stop, STOPPED, while_waiting=while_waiting)
+            return background_call(work, self._should_stop, STOPPED, while_waiting=while_waiting)
         except BackpropagateError:
             raise
-        except Exception as error:  # the library raises what lies beneath it, too
-            # Without its cause: what the library tells may hold signed addresses, and logs are kept.
-            raise explained(error, self._to.repo, self._token) from None
+        except Exception as error:  # the library also raises its dependencies' errors
+            # Without its cause: the library's messages may contain signed URLs, and logs are kept.
+            raise push_error(error, self._to.repo, self._token) from None
 
 
 def _token() -> str:
@@ -165,7 +172,7 @@ def _token() -> str:
 
     token = get_token()
     if not token:
-        raise HubPushError("There is no access token for the Hub.")
+        raise HubPushError("No access token for the Hub is set.")
     return token
 
 
@@ -176,7 +183,7 @@ def _addition(file: PublishedFile) -> Any:
 
 
 def live_bars() -> list[Any]:
-    """The progress bars that are being drawn. huggingface_hub tells to no other how much has gone."""
+    """The progress bars that are being drawn: huggingface_hub reports sent bytes only to them."""
     from huggingface_hub.utils import tqdm
 
     bars: Any = tqdm
@@ -185,22 +192,19 @@ def live_bars() -> list[Any]:
 
 
 def bytes_under_way(earlier: Sequence[Any]) -> int:
-    """How much of the current file has gone, as told to bars that were not there `earlier`."""
+    """Bytes of the current file that were sent, from the bars that did not exist `earlier`."""
     new = [bar for bar in live_bars() if not any(bar is other for other in earlier)]
     return max((int(bar.n) for bar in new if bar.unit == "B"), default=0)
 
 
-def _megabytes(done: int, total: int) -> str:
-    return f"{done / 1e6:,.1f} of {total / 1e6:,.1f} MB"
-
-
 # --- What may be replaced. ---
 def _check_visibility(found: Any, to: Destination) -> None:
-    """An existing repository stays as visible as it is, and nothing private becomes public by it."""
+    """An existing repository keeps its visibility; nothing private is published in a public one."""
     if to.private and not found.private:
         raise HubPushError(
-            f"{to.repo} is public, and this push asked for a private repository; nothing was uploaded.",
-            hint="Push with private=false (--public), or to another repository.",
+            f"{to.repo} is public, and a private repository was requested; nothing was uploaded.",
+            hint="Push to another repository, or allow a public one.",
+            next=then("ask_again", private=False),
         )
 
 
@@ -208,7 +212,7 @@ def _replaced(found: Any, files: Sequence[PublishedFile], to: Destination) -> li
     """Deletions of the weights that the repository holds beside these files.
 
     Raises:
-        HubPushError: it holds others, or a model of another base, and they are not to be replaced.
+        HubPushError: it has other weights, or those of another base, and `overwrite` is off.
     """
     from huggingface_hub import CommitOperationDelete
 
@@ -220,8 +224,9 @@ def _replaced(found: Any, files: Sequence[PublishedFile], to: Destination) -> li
     if not to.overwrite and (others or (weights and theirs != _base_model(files))):
         what = f"{others[0]}" if others else f"a model made from {theirs or 'an unknown base'}"
         raise HubPushError(
-            f"{to.repo} holds something else: {what}. Nothing was uploaded.",
-            hint="Push to another repository, or with overwrite=true (--overwrite) to replace that.",
+            f"{to.repo} contains other weights: {what}. Nothing was uploaded.",
+            hint="Push to another repository, or replace its weights.",
+            next=then("ask_again", overwrite=True),
         )
     return [CommitOperationDelete(name) for name in others]
 

@@ -1,4 +1,4 @@
-"""What a run's folder tells about a training, for those who describe its result."""
+"""The facts about a training in its run folder, for the model card."""
 
 from __future__ import annotations
 
@@ -47,7 +47,7 @@ class RunFacts:
 
     @property
     def base_folder(self) -> Path | None:
-        """Where the base lay when it was trained."""
+        """The base model's folder at the time of training."""
         return Path(self.plan["model"]) if "model" in self.plan else None
 
     @property

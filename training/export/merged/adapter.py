@@ -1,4 +1,4 @@
-"""The adapter alone, as plain PEFT loads it: its two files, tokenizer, chat template and card."""
+"""The adapter alone, in the form that PEFT loads: its two files, tokenizer, chat template and card."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ import shutil
 from pathlib import Path
 
 from ...errors import LoraExportError
-from ...files.atomic_folder import require_space, write_whole
+from ...files.atomic_folder import require_space, write_folder
 from ...models.safetensors_files import read_header
 from .safetensors import copy_tokenizer
 
@@ -18,12 +18,12 @@ def write_lora(base: Path, adapter: Path, target: Path, card: str, *, writer: st
 
     Args:
         base: where the tokenizer comes from if the adapter has none.
-        card: what README.md says.
+        card: the content of README.md.
         writer: see `part_of`.
 
     Raises:
         LoraExportError: a file of the adapter is missing.
-        ModelLoadError: its weights are no safetensors file, or shorter than it says.
+        ModelLoadError: its weights are not a safetensors file, or truncated.
         DiskFullError: there is no space.
     """
     for name in FILES:
@@ -39,5 +39,5 @@ def write_lora(base: Path, adapter: Path, target: Path, card: str, *, writer: st
         copy_tokenizer(base, adapter, folder)
         (folder / "README.md").write_text(card, encoding="utf-8")
 
-    write_whole(target, fill, writer)
+    write_folder(target, fill, writer)
     return size

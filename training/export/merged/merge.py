@@ -1,12 +1,13 @@
 """The weights of a base with an adapter added, a block of rows at a time: numpy only, in fp32.
 
 W + s·B·A (Hu et al. 2021, LoRA), where s is alpha / r, or alpha / sqrt(r) for rank-stabilised adapters
-(Kalajdzievski 2023). Nothing is kept between two calls, so memory is what the caller's block takes.
+(Kalajdzievski 2023). Nothing is kept between two calls, so memory is that of the caller's block.
 """
 
 from __future__ import annotations
 
 import math
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -21,8 +22,11 @@ from ...models.safetensors_files import StoredTensor, read_header, stored_tensor
 Floats = NDArray[np.float32]
 
 PREFIX = "base_model.model."
-HEAD = "lm_head.weight"
-REFUSED = {
+LM_HEAD = "lm_head.weight"
+TIED_BY_DEFAULT = frozenset({"smollm3", "gemma2", "gemma3_text"})
+"""`model_type`s whose lm_head is the embedding where config.json does not say."""
+
+UNSUPPORTED = {
     "use_dora": "DoRA",
     "rank_pattern": "ranks that differ by module",
     "alpha_pattern": "scales that differ by module",
@@ -31,11 +35,16 @@ REFUSED = {
     "target_parameters": "trained parameters outside of linear layers",
     "fan_in_fan_out": "transposed weights",
 }
-"""Entries of adapter_config.json that make more of an adapter than W + s·B·A, in words."""
+"""Entries of adapter_config.json that make an adapter more than W + s·B·A, in words."""
+
+
+def is_tied(config: Mapping[str, Any]) -> bool:
+    """Whether lm_head is the embedding, so that only one of them is stored."""
+    return bool(config.get("tie_word_embeddings", config.get("model_type") in TIED_BY_DEFAULT))
 
 
 @dataclass(frozen=True)
-class LowRank:
+class LoraUpdate:
     """An adapter's update of one weight: `up` is scale · B (out, r), `down` is A (r, in)."""
 
     up: Floats
@@ -51,7 +60,7 @@ class MergedWeights:
 
     Raises:
         ModelLoadError: the base's files cannot be read.
-        ExportError: the adapter is no plain LoRA, or not one of this base.
+        ExportError: the adapter is not a plain LoRA, or was trained on another base.
     """
 
     def __init__(self, base: Path, adapter: Path | None) -> None:
@@ -60,8 +69,8 @@ class MergedWeights:
         for name, tensor in self.tensors.items():
             if not tensor.is_float:
                 raise ExportError(
-                    f"{name} in {tensor.path} holds {tensor.dtype}, no floating-point numbers.",
-                    hint="Export from the unquantised base: name it in adapter_config.json.",
+                    f"{name} in {tensor.path} has dtype {tensor.dtype}, which is not a floating-point type.",
+                    hint="Set base_model_name_or_path in adapter_config.json to the unquantised base model.",
                 )
         for name, update in self.updates.items():
             self._check(name, update, adapter)
@@ -75,24 +84,24 @@ class MergedWeights:
             values += update.up[start:stop] @ update.down
         return values
 
-    def _check(self, name: str, update: LowRank, adapter: Path | None) -> None:
+    def _check(self, name: str, update: LoraUpdate, adapter: Path | None) -> None:
         shape = (update.up.shape[0], update.down.shape[1])
-        if name == HEAD and name not in self.tensors:
+        if name == LM_HEAD and name not in self.tensors:
             raise ExportError(
-                f"The adapter in {adapter} changes {name}, which is tied to the embedding and is not stored "
-                "by itself.",
+                f"The adapter in {adapter} changes {name}, which is tied to the embedding and not stored "
+                "separately.",
                 hint="Train without lm_head among the target modules.",
             )
         if name not in self.tensors:
             raise ExportError(
-                f"The adapter in {adapter} changes {name}, which the base does not have.",
-                hint="Export it with the base that it was trained on.",
+                f"The adapter in {adapter} changes {name}, which the base model does not have.",
+                hint="Export it with the base model that it was trained on.",
             )
         if self.tensors[name].shape != shape:
             raise ExportError(
-                f"The adapter in {adapter} is of another base: {name} has shape {self.tensors[name].shape}, "
-                f"and the adapter fits {shape}.",
-                hint="Export it with the base that it was trained on.",
+                f"The adapter in {adapter} was trained on another base model: {name} has shape "
+                f"{self.tensors[name].shape}, and the adapter needs {shape}.",
+                hint="Export it with the base model that it was trained on.",
             )
 
 
@@ -114,22 +123,22 @@ def as_float32(data: bytes, dtype: str, count: int) -> Floats:
     return np.frombuffer(data, kind, count).astype(np.float32)
 
 
-def _updates(adapter: Path) -> dict[str, LowRank]:
+def _updates(adapter: Path) -> dict[str, LoraUpdate]:
     """The adapter's updates by the names of the base's weights."""
     config = _config(adapter)
     matrices = {name: read_rows(t, 0, t.shape[0]) for name, t in _stored(adapter).items()}
-    updates: dict[str, LowRank] = {}
+    updates: dict[str, LoraUpdate] = {}
     for name in [name for name in matrices if name.endswith(".lora_A.weight")]:
         module = name.removesuffix(".lora_A.weight")
         down = matrices.pop(name)
         up = matrices.pop(f"{module}.lora_B.weight", None)
         if up is None or up.shape[1:] != down.shape[:1]:
-            raise ExportError(f"{adapter} holds {name} without a lora_B of its rank.")
+            raise ExportError(f"{adapter} has {name} without a lora_B of the same rank.")
         scale = np.float32(_scale(config, down.shape[0]))
-        updates[f"{module.removeprefix(PREFIX)}.weight"] = LowRank(up * scale, down)
+        updates[f"{module.removeprefix(PREFIX)}.weight"] = LoraUpdate(up * scale, down)
     if matrices or not updates:
         raise ExportError(
-            f"{adapter} holds {min(matrices, default='no LoRA matrices')}, which cannot be merged.",
+            f"{adapter} contains {min(matrices, default='no LoRA matrices')}, which cannot be merged.",
             hint="Only plain LoRA on linear layers can be exported.",
         )
     return updates
@@ -145,8 +154,8 @@ def _config(adapter: Path) -> dict[str, Any]:
         if not isinstance(config["lora_alpha"], int | float) or config.get("peft_type") != "LORA":
             raise ValueError(f"peft_type {config.get('peft_type')!r}")
     except (OSError, ValueError, KeyError) as error:
-        raise ExportError(f"{adapter} holds no LoRA adapter that can be read: {error}.") from error
-    meaning = next((words for name, words in REFUSED.items() if config.get(name)), None)
+        raise ExportError(f"{adapter} contains no readable LoRA adapter: {error}.") from error
+    meaning = next((words for name, words in UNSUPPORTED.items() if config.get(name)), None)
     if config.get("bias", "none") != "none":
         meaning = "trained biases"
     if meaning:
@@ -164,5 +173,5 @@ def _stored(adapter: Path) -> dict[str, StoredTensor]:
     stored = read_header(path)
     unknown = next((name for name, tensor in stored.items() if not tensor.is_float), None)
     if unknown:
-        raise ExportError(f"{unknown} in {path} holds no floating-point numbers.")
+        raise ExportError(f"{unknown} in {path} does not have a floating-point type.")
     return stored

@@ -1,14 +1,14 @@
-"""A model folder with the adapter merged into its weights, for whatever reads safetensors.
+"""A model folder with the adapter merged into its weights, as safetensors.
 
 The weights are streamed: each is read, merged in fp32 and rounded once to the base's own type, a block of
-rows at a time, so memory does not grow with the model. What the adapter leaves alone is copied byte for byte.
+rows at a time, so memory does not grow with the model. Weights without an update are copied byte for byte.
 """
 
 from __future__ import annotations
 
 import json
 import shutil
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, BinaryIO
@@ -16,17 +16,17 @@ from typing import Any, BinaryIO
 import numpy as np
 
 from ...errors import MergeExportError
-from ...files.atomic_folder import require_space, write_whole
+from ...events import Report, ShouldStop, never_stop, no_report
+from ...files.atomic_folder import require_space, write_folder
 from ...files.atomic_json import read_json
 from ...models.safetensors_files import StoredTensor
-from ..gguf.architectures import ARCHITECTURES
-from ..stage_progress import Pace
-from .merge import Floats, MergedWeights
+from ..stage_progress import StageProgress
+from .merge import Floats, MergedWeights, is_tied
 
 SHARD_BYTES = 5_000_000_000
 BLOCK_BYTES = 64 << 20  # of a block's values in fp32; its update takes as much again
 TOO_LARGE = {"F16": 65520.0, "BF16": 255.5 / 128 * 2.0**127}
-"""The least value that would be rounded to infinity."""
+"""The smallest value that would be rounded to infinity."""
 CONFIGS = ("config.json", "generation_config.json")
 TOKENIZER = (
     *("tokenizer.json", "tokenizer_config.json", "special_tokens_map.json", "added_tokens.json"),
@@ -50,8 +50,8 @@ def write_merged(
     adapter: Path | None,
     target: Path,
     card: str,
-    report: Callable[[str, float | None], None],
-    should_stop: Callable[[], bool] = lambda: False,
+    report: Report = no_report,
+    should_stop: ShouldStop = never_stop,
     *,
     writer: str = "",
 ) -> int:
@@ -60,18 +60,17 @@ def write_merged(
     Args:
         base: folder of the unquantised model; its weights' types are kept.
         adapter: a PEFT LoRA folder; None copies the model as it is.
-        card: what README.md says.
-        report: takes a sentence and the share that is done.
-        should_stop: asked after each block.
+        card: the content of README.md.
+        should_stop: looked at after each block.
         writer: see `part_of`.
 
     Returns:
         The bytes of its weights.
 
     Raises:
-        ExportError: the adapter is no plain LoRA, not one of this base, or would not be merged wholly.
+        ExportError: the adapter is not a plain LoRA, is of another base, or cannot be merged completely.
         ModelLoadError: the base's files cannot be read.
-        DiskFullError: it does not fit; known before anything is written, as far as can be.
+        DiskFullError: it does not fit; checked before anything is written.
         TrainingAbortedError: it was stopped.
     """
     config = _config(base)
@@ -82,14 +81,14 @@ def write_merged(
     require_space(target, total)
 
     def fill(folder: Path) -> None:
-        pace = Pace("merging", len(weights.tensors), total, report, should_stop)
-        _write_shards(folder, shards, weights, pace)
+        progress = StageProgress("writing", "merging", len(weights.tensors), total, report, should_stop)
+        _write_shards(folder, shards, weights, progress)
         (folder / "config.json").write_text(json.dumps(config, indent=2) + "\n", encoding="utf-8")
         copy_beside(base, CONFIGS[1:], folder)
         copy_tokenizer(base, adapter, folder)
         (folder / "README.md").write_text(card, encoding="utf-8")
 
-    write_whole(target, fill, writer)
+    write_folder(target, fill, writer)
     return total
 
 
@@ -110,20 +109,18 @@ def _config(base: Path) -> dict[str, Any]:
     config = read_json(base / "config.json")
     if config.get("quantization_config"):
         raise MergeExportError(
-            f"The base in {base} is quantised, so nothing can be added to its weights.",
-            hint="Merge into its unquantised original: name that in adapter_config.json.",
+            f"The base model in {base} is quantised, so no adapter can be merged into it.",
+            hint="Set base_model_name_or_path in adapter_config.json to the unquantised base model.",
         )
     return {name: value for name, value in config.items() if name != "_name_or_path"}
 
 
 def _refuse_tied(weights: MergedWeights, config: dict[str, Any]) -> None:
-    """A head that is the embedding too cannot change without it, nor be stored apart from it."""
-    family = ARCHITECTURES.get(str(config.get("model_type")))
-    tied = config.get("tie_word_embeddings", family.tied_by_default if family else False)
+    """A tied lm_head cannot change without the embedding, nor be stored separately."""
     name = next((name for name in weights.updates if name.endswith("lm_head.weight")), None)
-    if tied and name:
+    if name and is_tied(config):
         raise MergeExportError(
-            f"The adapter changes {name}, which is the model's embedding as well (tie_word_embeddings).",
+            f"The adapter changes {name}, which is also the model's embedding (tie_word_embeddings).",
             hint="Train without lm_head among the target modules, or use the adapter with PEFT.",
         )
 
@@ -140,7 +137,7 @@ def split_into_shards(tensors: dict[str, StoredTensor], most: int) -> Iterator[S
     yield shard
 
 
-def _write_shards(folder: Path, shards: list[Shard], weights: MergedWeights, pace: Pace) -> None:
+def _write_shards(folder: Path, shards: list[Shard], weights: MergedWeights, progress: StageProgress) -> None:
     count, done, number = len(shards), 0, 0
     weight_map: dict[str, str] = {}
     for index, shard in enumerate(shards, start=1):
@@ -151,7 +148,7 @@ def _write_shards(folder: Path, shards: list[Shard], weights: MergedWeights, pac
                 for data in _data(name, tensor, weights):
                     file.write(data)
                     done += len(data)
-                    pace.step(number, name, done)
+                    progress.step(number, name, done)
                 number += 1
         weight_map |= dict.fromkeys(shard.tensors, file_name)
     if count > 1:
@@ -189,7 +186,10 @@ def _copied(file: BinaryIO, tensor: StoredTensor) -> Iterator[bytes]:
     while left:
         data = file.read(min(left, BLOCK_BYTES))
         if not data:
-            raise MergeExportError(f"{tensor.path} ended while it was read.", hint="Is it being changed?")
+            raise MergeExportError(
+                f"{tensor.path} became shorter while it was read.",
+                hint="Export again when no program writes to it.",
+            )
         left -= len(data)
         yield data
 
@@ -203,8 +203,8 @@ def rounded(values: Floats, dtype: str, name: str) -> bytes:
     largest = float(np.max(np.abs(values), initial=0.0))
     if not largest < TOO_LARGE.get(dtype, np.inf):
         raise MergeExportError(
-            f"{name} holds {largest:g} after the merge, which {dtype} cannot hold.",
-            hint="The training has diverged: train again with a lower learning rate.",
+            f"{name} contains {largest:g} after the merge, which {dtype} cannot represent.",
+            hint="The training diverged: train again with a lower learning_rate.",
         )
     if dtype == "BF16":  # the upper half of fp32
         bits = values.view(np.uint32)

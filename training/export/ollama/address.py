@@ -47,7 +47,7 @@ class Address:
 def ollama_address(value: str | None = None) -> Address:
     """The address that OLLAMA_HOST names: a host, host:port, :port or a URL; by default this machine.
 
-    As for Ollama, the port is 11434 unless a URL says otherwise (80 or 443 then), a port that is no number
+    As in Ollama, the port is 11434, or 80 or 443 for a URL without a port; a port that is not a number
     is the default one, and 0.0.0.0 is this machine.
 
     Args:

@@ -1,4 +1,4 @@
-"""What a server is asked to make of a GGUF file: its template, system message and parameters."""
+"""The request to create a model from a GGUF file: template, system message and parameters."""
 
 from __future__ import annotations
 
@@ -8,18 +8,19 @@ from typing import Any
 
 from ...config.ollama_parameters import checked_parameters, with_stops
 from ...errors import OllamaError
+from ...next_step import then
 from .failures import UPDATE
 from .go_template import go_template
 from .model_file import ModelFile
-from .registration import Request
-from .template_parts import Pieces, TemplateUnknownError, probe
+from .registration import RegistrationRequest
+from .template_parts import TemplateParts, TemplateUnknownError, template_parts
 
 FILES_SINCE = (0, 5, 5)
 JINJA_SINCE = (0, 30)
 
 
 @dataclass(frozen=True)
-class Creation:
+class CreateRequest:
     """A request to /api/create, but for the file.
 
     Args:
@@ -31,38 +32,39 @@ class Creation:
     exact: bool = True
 
 
-def creation(request: Request, model: ModelFile, version: str) -> Creation:
-    """What to ask a server of this version for.
+def create_request(request: RegistrationRequest, model: ModelFile, version: str) -> CreateRequest:
+    """The request for a server of this version.
 
-    Stop tokens and a default system message are always told: a server that puts a template of its own in the
-    place of the model's would lose them.
+    Stop tokens and a default system message are always sent: a server that replaces the model's template with
+    its own would lose them.
 
     Raises:
         OllamaError: a parameter is unknown, or the server cannot use the model's chat template.
     """
-    pieces, reason = _pieces(model)
-    ends = (*model.end_tokens, *_end_of_turn(pieces, model))
+    parts, reason = _template_parts(model)
+    ends = (*model.end_tokens, *_end_of_turn(parts, model))
     body: dict[str, Any] = {"parameters": with_stops(checked_parameters(request.parameters), ends)}
     system = request.system
-    if system is None and pieces is not None:
-        system = pieces.default_system
+    if system is None and parts is not None:
+        system = parts.default_system
     if system:
         body["system"] = system
     if request.keep_template or release(version) >= JINJA_SINCE:
-        return Creation(body)
-    if pieces is None:
+        return CreateRequest(body)
+    if parts is None:
         raise OllamaError(
-            f"Ollama {version} does not run the chat template in {model.path.name}, and that cannot be told "
-            f"in Ollama's own template language: {reason}.",
-            hint="Update Ollama to 0.30 or later, or pass keep_template=true to leave it to the server.",
+            f"Ollama {version} does not run the chat template in {model.path.name}, and it cannot be "
+            f"translated into Ollama's template language: {reason}.",
+            hint="Update Ollama to 0.30 or later, or let the server choose a template.",
+            next=then("ask_again", keep_template=True),
         )
-    return Creation({**body, "template": go_template(pieces)}, pieces.exact)
+    return CreateRequest({**body, "template": go_template(parts)}, parts.exact)
 
 
 def require_files(version: str) -> None:
-    """Raises OllamaError for a server that makes no models from uploaded files yet."""
+    """Raises OllamaError for a server that cannot create models from uploaded files."""
     if release(version) < FILES_SINCE:
-        raise OllamaError(f"Ollama {version} cannot make models from uploaded files.", hint=UPDATE)
+        raise OllamaError(f"Ollama {version} cannot create models from uploaded files.", hint=UPDATE)
 
 
 def release(version: str) -> tuple[int, ...]:
@@ -72,17 +74,17 @@ def release(version: str) -> tuple[int, ...]:
     return numbers if any(numbers) else (10**6,)
 
 
-def _pieces(model: ModelFile) -> tuple[Pieces | None, str]:
-    """The pieces of the model's chat template, or why there are none."""
+def _template_parts(model: ModelFile) -> tuple[TemplateParts | None, str]:
+    """The parts of the model's chat template, or why there are none."""
     tokens = {"bos_token": model.bos_token, "eos_token": model.eos_token}
     try:
-        return probe(model.chat_template, **tokens, adds_bos=model.adds_bos), ""
+        return template_parts(model.chat_template, **tokens, adds_bos=model.adds_bos), ""
     except TemplateUnknownError as error:
         return None, str(error)
 
 
-def _end_of_turn(pieces: Pieces | None, model: ModelFile) -> list[str]:
+def _end_of_turn(parts: TemplateParts | None, model: ModelFile) -> list[str]:
     """The control token that ends an assistant's turn, if one does."""
-    following = pieces.turn.lstrip() if pieces else ""
+    following = parts.turn.lstrip() if parts else ""
     found = [token for token in model.control_tokens if following.startswith(token)]
     return [max(found, key=len)] if found else []

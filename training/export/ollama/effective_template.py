@@ -1,4 +1,4 @@
-"""Which chat template a server uses for a model, told by what it shows of it."""
+"""Which chat template a server uses for a model, found from its description of the model."""
 
 from __future__ import annotations
 
@@ -8,21 +8,21 @@ from typing import Literal
 
 from ...redact import cleaned
 
-Kind = Literal["own", "sent", "autodetected", "none", "other"]
+TemplateOrigin = Literal["own", "sent", "autodetected", "none", "other"]
 
 NO_TEMPLATE = "{{ .Prompt }}"
 DETECTED = "using autodetected template "
-SENTENCES: dict[Kind, str] = {
+SENTENCES: dict[TemplateOrigin, str] = {
     "own": "the model's own chat template, from the GGUF",
     "sent": "the model's own chat template, in Ollama's template language",
-    "autodetected": "a template of Ollama's, chosen because it resembles the model's own",
+    "autodetected": "a template of Ollama's that resembles the model's own",
     "none": "no chat template",
     "other": "a template of Ollama's",
 }
 
 
 @dataclass(frozen=True)
-class TemplateInForce:
+class EffectiveTemplate:
     """The template that the server uses.
 
     Args:
@@ -31,22 +31,22 @@ class TemplateInForce:
         warning: what the user should know of it.
     """
 
-    kind: Kind
+    kind: TemplateOrigin
     sentence: str
     warning: str | None = None
 
 
-def template_in_force(shown: str, *, sent: str | None, own: str, steps: Sequence[str]) -> TemplateInForce:
-    """Compare what /api/show tells with what was sent and with what the GGUF holds.
+def effective_template(shown: str, *, sent: str | None, own: str, steps: Sequence[str]) -> EffectiveTemplate:
+    """Compare the template in /api/show with the one that was sent and the one in the GGUF.
 
     Args:
-        steps: what the server told while it made the model.
+        steps: the server's messages while it created the model.
     """
     kind = _kind(shown.strip(), sent, own, steps)
-    return TemplateInForce(kind, SENTENCES[kind], _warning(kind, steps))
+    return EffectiveTemplate(kind, SENTENCES[kind], _warning(kind, steps))
 
 
-def _kind(shown: str, sent: str | None, own: str, steps: Sequence[str]) -> Kind:
+def _kind(shown: str, sent: str | None, own: str, steps: Sequence[str]) -> TemplateOrigin:
     if sent is not None and shown == sent.strip():
         return "sent"
     if shown == own.strip():
@@ -56,17 +56,17 @@ def _kind(shown: str, sent: str | None, own: str, steps: Sequence[str]) -> Kind:
     return "autodetected" if sent is None and any(step.startswith(DETECTED) for step in steps) else "other"
 
 
-def _warning(kind: Kind, steps: Sequence[str]) -> str | None:
+def _warning(kind: TemplateOrigin, steps: Sequence[str]) -> str | None:
     if kind == "none":
         return (
             "The server uses no chat template for this model, so its answers will be poor. Update Ollama, or "
-            "register again without keep_template."
+            "register again with keep_template off."
         )
     if kind in {"autodetected", "other"}:
         names = [cleaned(step.removeprefix(DETECTED), 40) for step in steps if step.startswith(DETECTED)]
         name = f" ({names[0]})" if names else ""
         return (
-            f"The server uses a template of its own{name} in place of the model's. Compare its answer with "
-            "the trained model's; OLLAMA_GO_TEMPLATE=false on the server makes it use the model's own."
+            f"The server replaces the model's template with its own{name}. Compare its answer with "
+            "the trained model's. OLLAMA_GO_TEMPLATE=false on the server makes it use the model's own."
         )
     return None

@@ -1,6 +1,6 @@
-"""What goes wrong between us and an Ollama server, in our words and with the next step.
+"""Errors of an Ollama server, each with the next step.
 
-The server's own words are untrusted text: capped, cleaned, and named as such.
+The server's messages are untrusted text: shortened, cleaned, and marked as untrusted.
 """
 
 from __future__ import annotations
@@ -16,11 +16,11 @@ from ...redact import cleaned, scrub
 from .address import Address
 
 UPDATE = "Update Ollama (https://ollama.com/download), then try again."
-SERVER_LOG = "Ollama's own log may say more (`journalctl -u ollama`, or ~/.ollama/logs/server.log)."
+SERVER_LOG = "See Ollama's log for details (`journalctl -u ollama`, or ~/.ollama/logs/server.log)."
 
 
 class Cause(NamedTuple):
-    """A known trouble: words that tell it, what to do, and whether the same request may succeed then."""
+    """A known cause: words in the message that identify it, a hint, and whether a retry may succeed."""
 
     words: tuple[str, ...]
     hint: str
@@ -34,7 +34,7 @@ CAUSES = (
         True,
     ),
     Cause(("path or modelfile are required",), UPDATE, False),
-    Cause(("digest mismatch",), "The file was changed or damaged while it was sent: try again.", True),
+    Cause(("digest mismatch",), "The file was changed or damaged during the upload: try again.", True),
     Cause(("invalid model name",), "Choose another name: letters, digits, '-', '_' and '.'.", False),
     Cause(
         ("system memory", "out of memory", "insufficient memory"),
@@ -45,11 +45,11 @@ CAUSES = (
     Cause(("server busy", "loading model"), "The server is busy: try again in a moment.", True),
 )
 STATUSES = {
-    401: Cause((), "The server wants a user: OLLAMA_HOST=https://user:password@host.", False),
-    403: Cause((), "The server forbids it: check OLLAMA_HOST and what stands in front of the server.", False),
+    401: Cause((), "The server requires a login: OLLAMA_HOST=https://user:password@host.", False),
+    403: Cause((), "Access denied: check OLLAMA_HOST and any proxy in front of the server.", False),
     404: Cause((), "Check OLLAMA_HOST: no Ollama server seems to answer there.", False),
     413: Cause(
-        (), "A proxy in front of the server limits uploads: name the server itself in OLLAMA_HOST.", False
+        (), "A proxy in front of the server limits uploads: set OLLAMA_HOST to the server itself.", False
     ),
     429: Cause((), "Try again in a moment.", True),
     502: Cause((), "Try again when the server behind the proxy is up.", True),
@@ -59,16 +59,16 @@ STATUSES = {
 
 
 def refusal(doing: str, said: str, status: int | None = None) -> OllamaError:
-    """The error that a server's own words make.
+    """The error for a server's message.
 
     Args:
         doing: what was asked of it: "create the model".
-        status: HTTP status; None where it said so in the middle of an answer.
+        status: HTTP status; None for an error in the middle of an answer.
     """
     if status is not None and 300 <= status < 400:
         return OllamaError(
-            f"The Ollama server did not {doing}: it redirects (HTTP {status}), which is not followed.",
-            hint="Set OLLAMA_HOST to the address that it redirects to, if you trust that.",
+            f"The Ollama server did not {doing}: it redirects (HTTP {status}); redirects are not followed.",
+            hint="If you trust the address that it redirects to, set OLLAMA_HOST to it.",
         )
     cause = _cause(said, status)
     code = f" (HTTP {status})" if status is not None else ""
@@ -88,12 +88,12 @@ def _cause(said: str, status: int | None) -> Cause:
 def quoted(said: str) -> str:
     """A server's words as a part of a sentence."""
     text = cleaned(scrub(said), 300)
-    return f'; its own words (untrusted): "{text}"' if text else ""
+    return f'; its message (untrusted): "{text}"' if text else ""
 
 
 def ended_early(doing: str) -> OllamaError:
     return OllamaError(
-        f"The Ollama server's answer ended before it had said that it did {doing}.",
+        f"The Ollama server's answer ended before it confirmed to {doing}.",
         hint=f"Try again. {SERVER_LOG}",
         retryable=True,
     )
@@ -101,21 +101,21 @@ def ended_early(doing: str) -> OllamaError:
 
 def not_ollama(doing: str, address: Address) -> OllamaError:
     return OllamaError(
-        f"What answers at {address} did not {doing} as an Ollama server does.",
+        f"The server at {address} did not {doing} as an Ollama server does.",
         hint="Check OLLAMA_HOST: it must name the Ollama server itself.",
     )
 
 
 @contextmanager
-def explained(doing: str, address: Address) -> Generator[None]:
-    """Turns what the HTTP library raises into one of our errors."""
+def ollama_errors(doing: str, address: Address) -> Generator[None]:
+    """Turns the HTTP library's errors into OllamaError."""
     try:
         yield
     except (httpx2.ConnectError, httpx2.ConnectTimeout) as error:
         raise OllamaError(
             f"No Ollama server answers at {address}.",
-            hint="Start Ollama (its app, or `ollama serve`); if it runs elsewhere, set OLLAMA_HOST where "
-            "this program is started.",
+            hint="Start Ollama (its app, or `ollama serve`). If it runs on another machine, set "
+            "OLLAMA_HOST in the environment of this program.",
             cause=error,
             retryable=True,
         ) from error
@@ -128,13 +128,13 @@ def explained(doing: str, address: Address) -> Generator[None]:
         ) from error
     except (httpx2.InvalidURL, httpx2.UnsupportedProtocol, UnicodeError) as error:
         raise OllamaError(
-            f"OLLAMA_HOST names no address that can be reached ({type(error).__name__}).",
+            f"OLLAMA_HOST is not a valid address ({type(error).__name__}).",
             hint="Set it to host:port or to an http:// or https:// URL.",
             cause=error,
         ) from error
     except (httpx2.RequestError, httpx2.StreamError) as error:
         raise OllamaError(
-            f"The connection to the Ollama server at {address} broke before it did {doing} "
+            f"The connection to the Ollama server at {address} was lost before it could {doing} "
             f"({type(error).__name__}).",
             hint=f"Try again. {SERVER_LOG}",
             cause=error,

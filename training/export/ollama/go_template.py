@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 
-from .template_parts import Pieces
+from .template_parts import TemplateParts
 
 LAYOUT = """\
 {{- $before := OPENING }}{{ $end := "" }}
@@ -14,17 +14,17 @@ LAYOUT = """\
 {{- else if eq .Role "assistant" }}{{ $before }}{{ .Content }}{{ $before = TURN }}{{ $end = "" }}
 {{- end }}
 {{- end }}{{ $end }}"""
-"""`Pieces.text` in Go: what comes before the next text is carried along in a variable."""
+"""`TemplateParts.text` in Go: what comes before the next text is carried along in a variable."""
 
 
-def go_template(pieces: Pieces) -> str:
-    """The Go template (https://pkg.go.dev/text/template) that says the same as a Jinja template."""
+def go_template(parts: TemplateParts) -> str:
+    """The Go template (https://pkg.go.dev/text/template) that formats as a Jinja template does."""
     names = ("before_system", "after_system", "opening", "answer", "prompt", "turn")
     text = LAYOUT
     for name in names:
         text = text.replace(name.upper(), "\0" + name)
     for name in names:
-        text = text.replace("\0" + name, _quoted(getattr(pieces, name)))
+        text = text.replace("\0" + name, _quoted(getattr(parts, name)))
     return text
 
 

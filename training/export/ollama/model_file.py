@@ -1,4 +1,4 @@
-"""What a GGUF file says of itself, and which files Ollama cannot make a chat model of."""
+"""The metadata of a GGUF file, and which files cannot become a chat model of Ollama."""
 
 from __future__ import annotations
 
@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from ...errors import OllamaError
+from ...next_step import then
 from ..gguf.reader import GgufFormatError, read_gguf_header
 
 TOKENS, TOKEN_TYPES = "tokenizer.ggml.tokens", "tokenizer.ggml.token_type"
@@ -20,9 +21,9 @@ class ModelFile:
 
     Args:
         chat_template: the Jinja template that the model was trained with.
-        bos_token: begins a text; Ollama adds it by itself if `adds_bos`.
-        end_tokens: after which the model has said all.
-        control_tokens: tokens that are no text.
+        bos_token: starts a text; Ollama adds it if `adds_bos`.
+        end_tokens: end the model's answer.
+        control_tokens: tokens that are not text.
     """
 
     path: Path
@@ -39,15 +40,17 @@ def read_model_file(path: Path) -> ModelFile:
     """Read the file's metadata; the weights are not looked at.
 
     Raises:
-        OllamaError: it is not there, no GGUF, an adapter, a part of a model, or has no chat template.
+        OllamaError: there is no such file, or it is no GGUF, an adapter, a part of a model, or has no chat
+            template.
     """
     values = _values(path)
     _refuse_other_kinds(path, values)
     template = values.get("tokenizer.chat_template")
     if not isinstance(template, str) or not template.strip():
         raise OllamaError(
-            f"{path} has no chat template, so Ollama could not put conversations into the model's words.",
-            hint="Export it again with export_gguf from an -Instruct model, whose template goes along.",
+            f"{path} has no chat template, so Ollama cannot format conversations for the model.",
+            hint="Export a model with a chat template, such as an -Instruct model.",
+            next=then("export", source=...),
         )
     token = _Tokens(values)
     return ModelFile(
@@ -67,7 +70,9 @@ def _values(path: Path) -> dict[str, Any]:
         return read_gguf_header(path, arrays={TOKENS, TOKEN_TYPES}).metadata
     except GgufFormatError as error:
         raise OllamaError(
-            f"{path} is not a GGUF file that can be read: {error}.", hint="Export it again with export_gguf."
+            f"{path} is not a readable GGUF file: {error}.",
+            hint="Export it again.",
+            next=then("export", source=...),
         ) from error
     except OSError as error:
         raise OllamaError(
@@ -80,8 +85,9 @@ def _refuse_other_kinds(path: Path, values: dict[str, Any]) -> None:
     kind = values.get("general.type", "model")
     if kind == "adapter":
         raise OllamaError(
-            f"{path} is a LoRA adapter, and Ollama no longer takes adapters by themselves.",
-            hint="Use export_gguf on the run: it merges the adapter into its model.",
+            f"{path} is a LoRA adapter, and Ollama no longer accepts adapters alone.",
+            hint="Export the run to GGUF: this merges the adapter into its model.",
+            next=then("export", source=...),
         )
     if kind != "model" or values.get("general.architecture") == "clip":
         raise OllamaError(

@@ -1,4 +1,4 @@
-"""What a freshly registered model is asked: best something that the run has never trained on."""
+"""The question to a newly registered model: if possible one that the run has not trained on."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ class Question:
     """A question to the registered model.
 
     Args:
-        origin: where it comes from, in words.
+        origin: where it comes from, for people.
         system: a system message of its own; None: as the model has it.
         trained_answer: what the trained model itself answered; None where that was not written down.
     """

@@ -1,28 +1,27 @@
-"""Registers a GGUF file with an Ollama server: look, upload, create, and ask it something.
+"""Registers a GGUF file with an Ollama server: check, upload, create, and ask a question.
 
-What the server holds afterwards is either a model that answered, or what it held before. A file that was
-uploaded in vain stays among the server's blobs until it starts again: its API has no way to remove one.
+Afterwards the server has either a model that answered, or what it had before. After a failure an uploaded
+file stays among the server's blobs until it restarts: its API cannot remove one.
 """
 
 from __future__ import annotations
 
 import hashlib
 import re
-from collections.abc import Callable, Generator
+from collections.abc import Generator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 
 from ...config.ollama_names import ModelName, model_name
 from ...errors import OllamaError, TrainingAbortedError
+from ...events import Phase, Report, ShouldStop, never_stop, no_report, throttled
+from ...next_step import then
 from .address import ollama_address
-from .create_request import Creation, creation, require_files
-from .effective_template import TemplateInForce, template_in_force
+from .create_request import CreateRequest, create_request, require_files
+from .effective_template import EffectiveTemplate, effective_template
 from .model_file import ModelFile, read_model_file
-from .registration import Registration, Request
+from .registration import Registration, RegistrationRequest
 from .server import CHUNK, OllamaServer
-
-Report = Callable[[str, str, float | None], None]
-"""Takes the phase, a message, and the fraction done if that is known."""
 
 STEPS = (
     "parsing GGUF",
@@ -33,34 +32,35 @@ STEPS = (
     "using autodetected template",
     "writing manifest",
 )
-"""The steps of a creation that are shown; of others, which may say anything, only that there are some."""
+"""The server's steps that are shown by name; others are untrusted text and not shown."""
 
 INEXACT = (
-    "In longer conversations with a system message, the model's own chat template would lay that message out "
-    "otherwise."
+    "In longer conversations with a system message, the model's own chat template formats that message "
+    "differently."
 )
 
 
 def register(
-    request: Request,
-    report: Report = lambda phase, message, fraction: None,
-    should_stop: Callable[[], bool] = lambda: False,
+    request: RegistrationRequest,
+    report: Report = no_report,
+    should_stop: ShouldStop = never_stop,
 ) -> Registration:
     """Make a GGUF file a model of the Ollama server that OLLAMA_HOST names.
 
     Raises:
-        OllamaError: it did not work; says why, and what to do.
+        OllamaError: it failed.
         TrainingAbortedError: `should_stop` said so.
     """
     name = model_name(request.name)
-    report("checking", f"reading {request.path.name}", None)
+    report = throttled(report)
+    report(Phase(phase="checking", message=f"reading {request.path.name}"))
     model = read_model_file(request.path)
     with OllamaServer(ollama_address(), should_stop) as server:
-        return _Registering(request, name, model, server, _news_only(report), should_stop).run()
+        return _Registering(request, name, model, server, report, should_stop).run()
 
 
-def require_room(name: str, overwrite: bool) -> None:
-    """Look, before there is a file, whether the Ollama server takes files and is free to take this name.
+def check_name_is_free(name: str, overwrite: bool) -> None:
+    """Check, before there is a file, that the Ollama server accepts files and that the name is free.
 
     Raises:
         OllamaError: there is no server, it is too old, or it has a model of this name.
@@ -76,23 +76,24 @@ def _look(server: OllamaServer, name: ModelName, overwrite: bool) -> tuple[str, 
     existed = name.is_among(server.names())
     if existed and not overwrite:
         raise OllamaError(
-            f"Ollama has a model {name} already.",
-            hint="Choose another name, or pass overwrite=true (--overwrite).",
+            f"Ollama already has a model {name}.",
+            hint="Choose another name, or replace that model.",
+            next=then("ask_again", overwrite=True),
         )
     return version, existed
 
 
 class _Registering:
-    """One registration on its way."""
+    """One registration in progress."""
 
     def __init__(
         self,
-        request: Request,
+        request: RegistrationRequest,
         name: ModelName,
         model: ModelFile,
         server: OllamaServer,
         report: Report,
-        should_stop: Callable[[], bool],
+        should_stop: ShouldStop,
     ) -> None:
         self._request, self._name, self._model, self._server = request, name, model, server
         self._report, self._should_stop = report, should_stop
@@ -100,7 +101,7 @@ class _Registering:
 
     def run(self) -> Registration:
         version, existed = _look(self._server, self._name, self._request.overwrite)
-        asked = creation(self._request, self._model, version)
+        asked = create_request(self._request, self._model, version)
         digest, uploaded = self._upload()
         with self._undone_on_failure(existed):
             template = self._create(asked, digest)
@@ -121,16 +122,17 @@ class _Registering:
             warnings=self._warnings,
         )
 
+    def _phase(self, phase: str, message: str, fraction: float | None = None) -> None:
+        self._report(Phase(phase=phase, message=message, fraction=fraction))
+
     # --- the file -----------------------------------------------------------------------------------
     def _upload(self) -> tuple[str, bool]:
         """Make sure that the server has the file: its digest, and whether it had to be sent."""
         digest = self._digest()
         if self._server.has_blob(digest):
-            self._report("uploading", "the server has the file already", 1.0)
+            self._phase("uploading", "the server already has the file", 1.0)
             return digest, False
-        self._server.upload(
-            self._model.path, digest, lambda message, done: self._report("uploading", message, done)
-        )
+        self._server.upload(self._model.path, digest, self._report)
         return digest, True
 
     def _digest(self) -> str:
@@ -138,11 +140,10 @@ class _Registering:
         with self._model.path.open("rb") as file:
             while piece := file.read(CHUNK):
                 if done % (256 * CHUNK) == 0:
-                    self._report(
-                        "checking", f"hashing {done / 1e6:,.0f} of {size / 1e6:,.0f} MB", done / size
-                    )
+                    message = f"hashing {done / 1e6:,.0f} of {size / 1e6:,.0f} MB"
+                    self._phase("checking", message, done / size)
                 if self._should_stop():
-                    raise TrainingAbortedError("Stopped before anything was sent.")
+                    raise TrainingAbortedError("Stopped before the upload.")
                 hashed.update(piece)
                 done += len(piece)
         return f"sha256:{hashed.hexdigest()}"
@@ -150,7 +151,7 @@ class _Registering:
     # --- the model ----------------------------------------------------------------------------------
     @contextmanager
     def _undone_on_failure(self, existed: bool) -> Generator[None]:
-        """On a failure, remove what was made; a model of before is never touched."""
+        """On a failure, remove the new model; an existing one is never touched."""
         try:
             yield
         except BaseException:
@@ -163,12 +164,12 @@ class _Registering:
             if self._name.is_among(self._server.names()):
                 self._server.delete(str(self._name))
 
-    def _create(self, asked: Creation, digest: str) -> TemplateInForce:
+    def _create(self, asked: CreateRequest, digest: str) -> EffectiveTemplate:
         """Make the model, and see which template the server uses for it."""
         name = str(self._name)
         body = {"model": name, "files": {_bare(self._model.path): digest}, **asked.body}
-        steps = self._server.create(body, lambda step: self._report("creating", _shown(step), None))
-        found = template_in_force(
+        steps = self._server.create(body, lambda step: self._phase("creating", _shown(step)))
+        found = effective_template(
             self._server.template_of(name),
             sent=asked.body.get("template"),
             own=self._model.chat_template,
@@ -181,40 +182,27 @@ class _Registering:
         return found
 
     def _ask(self) -> str | None:
-        """The model's answer; None if it may well answer another time.
+        """The model's answer; None after an error that may pass.
 
         Raises:
             OllamaError: the server cannot run it.
         """
         question = self._request.question
-        self._report("trying", f"asking {self._name} something", None)
+        self._phase("trying", f"asking {self._name} a question")
         try:
             answer = self._server.chat(str(self._name), question.messages(), question.max_new_tokens)
         except OllamaError as error:
             if not error.retryable:
                 raise
-            self._warnings.append(f"The model is registered, but could not be asked now: {error.message}")
+            self._warnings.append(f"The model is registered, but the question failed: {error.message}")
             return None
         if not answer:
             self._warnings.append("The model's answer was empty.")
         return answer
 
 
-def _news_only(report: Report) -> Report:
-    """A report that passes on what differs from what it passed on last."""
-    last: tuple[str, str] | None = None
-
-    def tell(phase: str, message: str, fraction: float | None) -> None:
-        nonlocal last
-        if (phase, message) != last:
-            last = phase, message
-            report(phase, message, fraction)
-
-    return tell
-
-
 def _bare(path: Path) -> str:
-    """The file's name without what the server would take for a path."""
+    """The file's name without characters that the server would read as a path."""
     return f"{re.sub(r'[^A-Za-z0-9_.-]', '-', path.stem).lstrip('.') or 'model'}.gguf"
 
 

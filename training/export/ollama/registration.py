@@ -1,4 +1,4 @@
-"""What is to be registered, and what it came to."""
+"""A registration: the request and the result."""
 
 from __future__ import annotations
 
@@ -7,18 +7,18 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from .effective_template import TemplateInForce
+from .effective_template import EffectiveTemplate
 from .question import DEFAULT, Question
 
 
 @dataclass(frozen=True)
-class Request:
+class RegistrationRequest:
     """What to register.
 
     Args:
-        system: system message of the model; None: the one that its chat template puts in by itself.
+        system: system message of the model; None: the default of its chat template.
         parameters: e.g. `{"temperature": 0.2, "num_ctx": 8192}`; the model's own stop tokens are added.
-        keep_template: leave the chat template to the server, whatever its version.
+        keep_template: let the server choose the chat template, whatever its version.
         overwrite: replace a model of this name.
     """
 
@@ -37,7 +37,7 @@ class Registration:
 
     Args:
         size: bytes of the file.
-        uploaded: False if the server had the file already.
+        uploaded: False if the server already had the file.
         template: which chat template the server uses.
         answer: of the registered model to `question`: untrusted text; None if it could not be asked.
     """
@@ -49,7 +49,7 @@ class Registration:
     size: int
     uploaded: bool
     replaced: bool
-    template: TemplateInForce
+    template: EffectiveTemplate
     stop: list[str]
     system: str | None
     question: Question

@@ -15,13 +15,13 @@ from typing import Any, Self, TypeVar
 
 import httpx2
 
-from ...files.background_call import left_behind_on_stop
+from ...events import Phase, Report, ShouldStop, never_stop
+from ...files.background_call import background_call
 from ...redact import cleaned
 from .address import Address
-from .failures import ended_early, explained, not_ollama, refusal
+from .failures import ended_early, not_ollama, ollama_errors, refusal
 
 T = TypeVar("T")
-Report = Callable[[str, float | None], None]
 
 CONNECT_S = 5.0
 ANSWER_S = 30.0  # for a short question
@@ -39,15 +39,15 @@ class OllamaServer:
     Args:
         should_stop: looked at while waiting; True leaves the call behind with TrainingAbortedError.
 
-    Every method raises OllamaError when the server cannot be reached, refuses, or answers otherwise than
-    Ollama does.
+    Every method raises OllamaError when the server cannot be reached, refuses, or answers differently
+    from Ollama.
     """
 
-    def __init__(self, address: Address, should_stop: Callable[[], bool] = lambda: False) -> None:
+    def __init__(self, address: Address, should_stop: ShouldStop = never_stop) -> None:
         self.address = address
         self._should_stop = should_stop
         self._long = httpx2.Timeout(PATIENCE_S, connect=CONNECT_S, write=WRITE_S, pool=CONNECT_S)
-        with explained("be reached", address):
+        with ollama_errors("be reached", address):
             self._client = httpx2.Client(
                 base_url=address.url,
                 auth=address.user_info,
@@ -66,9 +66,9 @@ class OllamaServer:
 
     def version(self) -> str:
         """E.g. `0.30.1`."""
-        found = self._asked("say its version", "GET", "/api/version").get("version")
+        found = self._asked("report its version", "GET", "/api/version").get("version")
         if not isinstance(found, str):
-            raise not_ollama("say its version", self.address)
+            raise not_ollama("report its version", self.address)
         return cleaned(found, 40)
 
     def names(self) -> list[str]:
@@ -88,18 +88,14 @@ class OllamaServer:
 
     def has_blob(self, digest: str) -> bool:
         """Whether it has a file of this digest (`sha256:…`) already."""
-        with explained("look for the file", self.address):
+        with ollama_errors("look for the file", self.address):
             status = self._client.head(f"/api/blobs/{digest}").status_code
         if status not in {200, 404}:
             raise refusal("look for the file", "", status)
         return status == 200
 
     def upload(self, path: Path, digest: str, report: Report) -> None:
-        """Send a file, a piece at a time.
-
-        Args:
-            report: told how far it has come.
-        """
+        """Send a file, a piece at a time; `report` takes the progress."""
         size = path.stat().st_size
         sent = 0
 
@@ -121,18 +117,19 @@ class OllamaServer:
             ):
                 pass
 
-        def tell() -> None:
-            report(f"uploading {sent / 1e6:,.0f} of {size / 1e6:,.0f} MB", sent / size)
+        def report_bytes() -> None:
+            message = f"uploading {sent / 1e6:,.0f} of {size / 1e6:,.0f} MB"
+            report(Phase(phase="uploading", message=message, fraction=sent / size))
 
-        tell()
-        self._waited_for(send, tell)
+        report_bytes()
+        self._waited_for(send, report_bytes)
 
-    def create(self, request: Mapping[str, Any], report: Callable[[str], None]) -> list[str]:
+    def create(self, request: Mapping[str, Any], on_step: Callable[[str], None]) -> list[str]:
         """Make a model.
 
         Args:
             request: the body of /api/create.
-            report: told each step that the server tells.
+            on_step: called several times a second with the step that the server is at; may be empty.
 
         Returns:
             The server's steps; the last is "success".
@@ -143,11 +140,11 @@ class OllamaServer:
             for line in self._lines("create the model", "/api/create", request):
                 steps.append(str(line.get("status", "")))
 
-        def tell() -> None:
-            report(steps[-1] if steps else "")
+        def pass_on() -> None:
+            on_step(steps[-1] if steps else "")
 
-        tell()
-        self._waited_for(read, tell)
+        pass_on()
+        self._waited_for(read, pass_on)
         if "success" not in steps:
             raise ended_early("create the model")
         return steps
@@ -172,11 +169,11 @@ class OllamaServer:
 
     # --- one exchange -------------------------------------------------------------------------------
     def _waited_for(self, work: Callable[[], T], while_waiting: Callable[[], None] = lambda: None) -> T:
-        return left_behind_on_stop(work, self._should_stop, while_waiting=while_waiting)
+        return background_call(work, self._should_stop, while_waiting=while_waiting)
 
     @contextmanager
     def _exchange(self, doing: str, method: str, path: str, **how: Any) -> Generator[httpx2.Response]:
-        with explained(doing, self.address), self._client.stream(method, path, **how) as response:
+        with ollama_errors(doing, self.address), self._client.stream(method, path, **how) as response:
             if not response.is_success:
                 raise refusal(doing, _said(response), response.status_code)
             yield response

@@ -1,4 +1,4 @@
-"""What a chat template puts between the texts of a conversation, read off conversations that it renders."""
+"""The text that a chat template puts between the messages, found by rendering conversations."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from typing import Any
 from ...data.chat_template.sandbox import template_environment, template_errors
 
 SYSTEM, FIRST, ANSWER, SECOND, REPLY, THIRD = "sYq7s", "uQk1u", "aWz4a", "uRj2u", "aXv5a", "uTm3u"
-"""Contents of the probes: texts that no template says by itself."""
+"""Messages of the rendered conversations: texts that no template contains."""
 
 MERGED = "\n\n"
 """Between a system message and the first user's text where the template knows no system message; as
@@ -17,11 +17,11 @@ MERGED = "\n\n"
 
 
 class TemplateUnknownError(ValueError):
-    """The template cannot be told as a handful of pieces."""
+    """The template cannot be expressed as `TemplateParts`."""
 
 
 @dataclass(frozen=True)
-class Pieces:
+class TemplateParts:
     """What stands between the texts of a conversation, which is all that a chat template is.
 
         opening USER answer ASSISTANT turn USER prompt                     without a system message
@@ -29,7 +29,7 @@ class Pieces:
 
     Args:
         answer: between a user's text and the answer to it.
-        prompt: after the last user's text, where the model is to go on.
+        prompt: after the last user's text, where the model's answer starts.
         exact: whether a longer conversation with a system message comes out the same as well.
     """
 
@@ -43,14 +43,14 @@ class Pieces:
 
     @property
     def default_system(self) -> str:
-        """The system message that the template puts in by itself; empty if there is none."""
+        """The template's default system message; empty if there is none."""
         before, after, opening = self.before_system, self.after_system, self.opening
         if not (opening.startswith(before) and opening.endswith(after)):
             return ""
         return opening[len(before) : max(len(before), len(opening) - len(after))]
 
     def text(self, messages: Sequence[tuple[str, str]]) -> str:
-        """The prompt for a conversation of (role, content), as the pieces make it."""
+        """The prompt for a conversation of (role, content), as the parts make it."""
         before, end, parts = self.opening, "", list[str]()
         for role, content in messages:
             if role == "system":
@@ -65,26 +65,28 @@ class Pieces:
         return "".join([*parts, end])
 
 
-def probe(template: str, *, bos_token: str = "", eos_token: str = "", adds_bos: bool = True) -> Pieces:
-    """The pieces of a Jinja chat template.
+def template_parts(
+    template: str, *, bos_token: str = "", eos_token: str = "", adds_bos: bool = True
+) -> TemplateParts:
+    """The parts of a Jinja chat template.
 
     Args:
-        adds_bos: the server begins every prompt with `bos_token` by itself, so it is left out here.
+        adds_bos: the server adds `bos_token` to every prompt, so it is omitted here.
 
     Raises:
-        TemplateUnknownError: the template fails, or is more than its pieces.
+        TemplateUnknownError: the template fails, or is more than its parts.
     """
     render = _Renderer(template, bos_token, eos_token, adds_bos)
     exchange = [("user", FIRST), ("assistant", ANSWER), ("user", SECOND)]
     opening, prompt = _between(render([("user", FIRST)]), [FIRST])
     _, answer, turn, _ = _between(render(exchange), [FIRST, ANSWER, SECOND])
     before_system, after_system = _around_system(render, opening, prompt)
-    pieces = Pieces(opening, before_system, after_system, answer, turn, prompt)
+    parts = TemplateParts(opening, before_system, after_system, answer, turn, prompt)
     longer = [*exchange, ("assistant", REPLY), ("user", THIRD)]
     for conversation in (exchange, longer):
-        if pieces.text(conversation) != render(conversation):
-            raise TemplateUnknownError("it lays earlier turns out otherwise than later ones")
-    return _with_exactness(pieces, render, longer)
+        if parts.text(conversation) != render(conversation):
+            raise TemplateUnknownError("it formats earlier turns differently from later ones")
+    return _with_exactness(parts, render, longer)
 
 
 def _around_system(render: _Renderer, opening: str, prompt: str) -> tuple[str, str]:
@@ -94,17 +96,17 @@ def _around_system(render: _Renderer, opening: str, prompt: str) -> tuple[str, s
     except TemplateUnknownError:  # refused, or not shown
         return opening, MERGED
     if rest != prompt:
-        raise TemplateUnknownError("it lays a turn out otherwise where there is a system message")
+        raise TemplateUnknownError("it formats a turn differently after a system message")
     return before, after
 
 
-def _with_exactness(pieces: Pieces, render: _Renderer, longer: list[tuple[str, str]]) -> Pieces:
+def _with_exactness(parts: TemplateParts, render: _Renderer, longer: list[tuple[str, str]]) -> TemplateParts:
     conversation = [("system", SYSTEM), *longer]
     try:
-        exact = pieces.text(conversation) == render(conversation)
+        exact = parts.text(conversation) == render(conversation)
     except TemplateUnknownError:  # a template that refuses system messages has no layout of its own for them
-        return pieces
-    return replace(pieces, exact=exact)
+        return parts
+    return replace(parts, exact=exact)
 
 
 def _between(text: str, contents: list[str]) -> list[str]:
@@ -127,7 +129,7 @@ class _Renderer:
 
     def __init__(self, template: str, bos_token: str, eos_token: str, adds_bos: bool) -> None:
         environment = template_environment()
-        # A Go template cannot tell the date: one that falls back to a fixed date is asked for that.
+        # A Go template has no date: without this function, templates fall back to a fixed one.
         del environment.globals["strftime_now"]
         self._tokens = {"bos_token": bos_token, "eos_token": eos_token}
         self._left_out = bos_token if adds_bos else ""

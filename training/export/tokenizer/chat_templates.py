@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Any
 
 from ...errors import GgufExportError
-from .folder import TokenizerFolder, read_bytes, read_json
+from .folder import TokenizerFolder, read_limited_bytes, read_limited_json
 
 
 def chat_templates(folder: TokenizerFolder) -> dict[str, str]:
@@ -19,7 +19,7 @@ def chat_templates(folder: TokenizerFolder) -> dict[str, str]:
     if path.is_file():
         others = sorted((folder.path / "additional_chat_templates").glob("*.jinja"))
         return {"default": _text(path), **{other.stem: _text(other) for other in others}}
-    legacy = read_json(folder.path / "chat_template.json")
+    legacy = read_limited_json(folder.path / "chat_template.json")
     template: Any = legacy.get("chat_template") or folder.config.get("chat_template") or {}
     if isinstance(template, str):
         return {"default": template}
@@ -27,18 +27,19 @@ def chat_templates(folder: TokenizerFolder) -> dict[str, str]:
         return {str(item["name"]): _checked(item["template"]) for item in template}
     except (KeyError, TypeError) as error:
         raise GgufExportError(
-            f"The chat template in {folder.path} is neither a text nor a list of named ones.", cause=error
+            f"The chat template in {folder.path} is neither a string nor a list of templates.",
+            cause=error,
         ) from None
 
 
 def _checked(template: Any) -> str:
     if not isinstance(template, str):
-        raise TypeError(f"a {type(template).__name__} is no template")
+        raise TypeError(f"a {type(template).__name__} is not a template")
     return template
 
 
 def _text(path: Path) -> str:
     try:
-        return read_bytes(path).decode("utf-8")
+        return read_limited_bytes(path).decode("utf-8")
     except UnicodeDecodeError as error:
         raise GgufExportError(f"{path} is not UTF-8: {error}.", cause=error) from None

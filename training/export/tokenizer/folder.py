@@ -1,4 +1,4 @@
-"""A model folder's tokenizer files, read with limits: whoever published the model wrote them."""
+"""A model folder's tokenizer files, read with size limits: their content is untrusted."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ class TokenizerFolder:
     """The tokenizer in a model's or adapter's folder.
 
     Args:
-        folder: where tokenizer.json is looked for first.
+        folder: searched first for tokenizer.json.
         base: the model under an adapter: its tokenizer serves where the adapter came without one, its
             config.json and generation_config.json where the adapter has none.
         rows: of the embedding; added tokens beyond them that have no role are left out, since the model
@@ -34,12 +34,12 @@ class TokenizerFolder:
         if found is None:
             raise GgufExportError(
                 f"There is no tokenizer.json in {folder}.",
-                hint="Load the tokenizer with transformers' AutoTokenizer and save it: that writes one.",
+                hint="Load the tokenizer with transformers' AutoTokenizer and save it: this writes the file.",
             )
         self.path = found.parent
-        self.settings: dict[str, Any] = read_json(found)
-        self.config = read_json(self.path / "tokenizer_config.json")
-        text = read_bytes(found).decode("utf-8", errors="replace")
+        self.settings: dict[str, Any] = read_limited_json(found)
+        self.config = read_limited_json(self.path / "tokenizer_config.json")
+        text = read_limited_bytes(found).decode("utf-8", errors="replace")
         added: list[dict[str, Any]] = self.settings.get("added_tokens", [])
         readable = [token for token in added if not self._is_beyond(token, rows)]
         if len(readable) < len(added):
@@ -50,11 +50,11 @@ class TokenizerFolder:
     def model_json(self, name: str) -> dict[str, Any]:
         """config.json or generation_config.json, the folder's own or the base model's; empty without one."""
         found = self._find(name)
-        return read_json(found) if found else {}
+        return read_limited_json(found) if found else {}
 
     @property
     def model(self) -> dict[str, Any]:
-        """What tokenizer.json says of the model: type, vocab, merges and switches."""
+        """The `model` section of tokenizer.json: type, vocab, merges and switches."""
         return self.settings["model"]
 
     @cached_property
@@ -79,7 +79,7 @@ class TokenizerFolder:
         return next((path for folder in self._folders if (path := folder / name).is_file()), None)
 
 
-def read_json(path: Path) -> dict[str, Any]:
+def read_limited_json(path: Path) -> dict[str, Any]:
     """The object in a JSON file; empty if there is no such file.
 
     Raises:
@@ -88,15 +88,15 @@ def read_json(path: Path) -> dict[str, Any]:
     if not path.is_file():
         return {}
     try:
-        content: Any = json.loads(read_bytes(path))
+        content: Any = json.loads(read_limited_bytes(path))
     except (ValueError, RecursionError) as error:
         raise GgufExportError(f"{path} is not valid JSON: {error}.", cause=error) from None
     if not isinstance(content, dict):
-        raise GgufExportError(f"{path} holds a {type(content).__name__}, where an object was expected.")
+        raise GgufExportError(f"{path} contains a {type(content).__name__}; an object was expected.")
     return content  # pyright: ignore[reportUnknownVariableType]
 
 
-def read_bytes(path: Path) -> bytes:
+def read_limited_bytes(path: Path) -> bytes:
     """The bytes of a file.
 
     Raises:
@@ -104,7 +104,7 @@ def read_bytes(path: Path) -> bytes:
     """
     size = path.stat().st_size
     if size > MAX_BYTES:
-        raise GgufExportError(f"{path} has {size:,} bytes; a tokenizer's files have at most {MAX_BYTES:,}.")
+        raise GgufExportError(f"{path} has {size:,} bytes; the limit for tokenizer files is {MAX_BYTES:,}.")
     return path.read_bytes()
 
 

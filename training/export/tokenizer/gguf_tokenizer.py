@@ -26,7 +26,7 @@ from .vocabulary import byte_level_pieces, vocabulary
 
 @dataclass(frozen=True)
 class GgufTokenizer:
-    """Everything that a GGUF file says about its tokenizer."""
+    """The tokenizer metadata of a GGUF file."""
 
     model: str
     """"gpt2" for byte-level BPE, "llama" for SentencePiece-like tokenizers."""
@@ -86,12 +86,12 @@ def gguf_tokenizer(folder: Path, vocab_size: int, base: Path | None = None) -> G
     """The tokenizer of a model's or adapter's folder.
 
     Args:
-        folder: where tokenizer.json and the files beside it lie.
+        folder: contains tokenizer.json and related files.
         vocab_size: rows of the embedding matrix; ids that the tokenizer does not use become padding.
         base: the model under an adapter, for the files that the adapter's folder does not have.
 
     Raises:
-        GgufExportError: something about the tokenizer is not known exactly; the message says what.
+        GgufExportError: a part of the tokenizer is not supported; the message names it.
     """
     source = TokenizerFolder(folder, base, vocab_size)
     rules = read_rules(source)

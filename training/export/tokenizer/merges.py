@@ -18,7 +18,7 @@ def merge_pairs(folder: TokenizerFolder) -> Iterator[tuple[str, str]]:
     for merge in folder.model["merges"]:
         parts: Any = merge.split(" ") if isinstance(merge, str) else merge
         if len(parts) != 2:
-            raise GgufExportError(f"The tokenizer in {folder.path} has a merge {merge!r}, which is no pair.")
+            raise GgufExportError(f"The tokenizer in {folder.path} has the merge {merge!r}, not a pair.")
         yield parts[0], parts[1]
 
 

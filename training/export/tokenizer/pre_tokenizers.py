@@ -1,7 +1,7 @@
-"""The names that llama.cpp gives to ways of splitting text, for byte-level BPE tokenizers.
+"""llama.cpp's names of pre-tokenizers, for byte-level BPE tokenizers.
 
-llama.cpp's own converter tells them by a hash over the token ids of one text, which changes with every
-token added. Here a tokenizer is known by its rules, and refused if they are not known to the letter.
+llama.cpp's own converter finds the name by a hash over the token ids of one text, which changes with every
+added token. Here the name follows from the rules; rules that are not exactly known are refused.
 """
 
 from __future__ import annotations
@@ -39,7 +39,7 @@ GPT_4O = split_by(
 
 
 class PreTokenizer(NamedTuple):
-    """A way of splitting that llama.cpp knows."""
+    """A pre-tokenizer that llama.cpp implements."""
 
     name: str
     rules: Rules
@@ -65,7 +65,7 @@ def pre_tokenizer_name(rules: Rules) -> str:
     """llama.cpp's name for the rules.
 
     Raises:
-        GgufExportError: no name stands for exactly these rules; the message says which differ.
+        GgufExportError: no name has exactly these rules; the message lists the differences.
     """
     for known in PRE_TOKENIZERS:
         if known.rules == rules:
@@ -78,8 +78,7 @@ def pre_tokenizer_name(rules: Rules) -> str:
         if found != expected
     ]
     raise GgufExportError(
-        "The tokenizer splits text by rules for which no llama.cpp pre-tokenizer is known here: "
-        f"{'; '.join(differences)}.",
+        f"No llama.cpp pre-tokenizer is known for the tokenizer's rules: {'; '.join(differences)}.",
         hint=OTHER_EXPORT,
     )
 

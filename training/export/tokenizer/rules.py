@@ -15,7 +15,7 @@ from .folder import TokenizerFolder
 
 Rule = dict[str, Any]
 
-OTHER_EXPORT = "Export the adapter or the merged model instead: both keep the tokenizer's own files."
+OTHER_EXPORT = "Export the adapter or the merged model instead: both keep the tokenizer's files unchanged."
 
 
 class Rules(NamedTuple):
@@ -43,7 +43,7 @@ def read_rules(folder: TokenizerFolder) -> Rules:
     for setting in ("continuing_subword_prefix", "end_of_word_suffix", "dropout"):
         if model.get(setting):
             raise GgufExportError(
-                f"{folder.path} has a tokenizer with {setting} = {model[setting]!r}, which GGUF cannot hold.",
+                f"{folder.path} has {setting} = {model[setting]!r}, which GGUF does not support.",
                 hint=OTHER_EXPORT,
             )
     return Rules(

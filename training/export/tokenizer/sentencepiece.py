@@ -51,7 +51,7 @@ def adds_space_prefix(rules: Rules) -> bool:
         if known == rules:
             return prefix
     raise GgufExportError(
-        "The tokenizer treats spaces by rules that llama.cpp is not known to follow: "
+        "No llama.cpp equivalent is known for the tokenizer's rules for spaces: "
         f"{json.dumps(rules._asdict(), ensure_ascii=False)}.",
         hint=OTHER_EXPORT,
     )
@@ -69,8 +69,8 @@ def sentencepiece_pieces(folder: TokenizerFolder) -> list[Piece]:
     missing = [token for token in BYTE_TOKENS if token not in folder.vocab]
     if missing:
         raise GgufExportError(
-            f"The tokenizer in {folder.path} has no token for {len(missing)} of 256 bytes; "
-            f"{missing[0]} is the first.",
+            f"The tokenizer in {folder.path} has no token for {len(missing)} of 256 bytes, "
+            f"first {missing[0]}.",
             hint=OTHER_EXPORT,
         )
     made = _tokens_in_order_of_merging(folder)
@@ -100,7 +100,7 @@ def _tokens_in_order_of_merging(folder: TokenizerFolder) -> list[str]:
         token = left + right
         # A run of one character grows by that character, in whichever order its ways stand.
         if token in made and token != last and len(set(token)) > 1:
-            raise _no_scores(folder, f"the merges that make {token!r} do not stand together")
+            raise _no_scores(folder, f"the merges that make {token!r} are not adjacent")
         pairs.add((left, right))
         made[token] = None
         last = token

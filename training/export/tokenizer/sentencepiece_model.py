@@ -11,7 +11,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from ...errors import GgufExportError
-from .folder import read_bytes
+from .folder import read_limited_bytes
 from .token_types import TokenType
 from .vocabulary import Piece
 
@@ -28,7 +28,7 @@ def read_pieces(path: Path) -> list[Piece]:
         GgufExportError: the file is not a SentencePiece model.
     """
     try:
-        pieces = [value for number, value in _fields(read_bytes(path)) if number == PIECE]
+        pieces = [value for number, value in _fields(read_limited_bytes(path)) if number == PIECE]
         return [_piece(id, value) for id, value in enumerate(pieces) if isinstance(value, bytes)]
     except (ValueError, IndexError, struct.error) as error:
         raise GgufExportError(f"{path} is not a SentencePiece model: {error}.", cause=error) from None

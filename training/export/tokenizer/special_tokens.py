@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Any, NamedTuple
 
 from ...errors import GgufExportError
-from .folder import TokenizerFolder, read_json
+from .folder import TokenizerFolder, read_limited_json
 from .rules import OTHER_EXPORT
 
 END_OF_TURN = ("<|im_end|>", "<|eot_id|>", "<|eom_id|>", "<|end|>", "<end_of_turn>", "<|end_of_text|>")
@@ -22,7 +22,7 @@ class SpecialTokens(NamedTuple):
 
     ids: dict[str, int]
     added: dict[str, bool]
-    """Whether the tokenizer puts the token of a role (bos, eos, sep) around a text by itself."""
+    """Whether the tokenizer adds the token of a role (bos, eos, sep) to each text."""
 
 
 def special_tokens(folder: TokenizerFolder, rows: int) -> SpecialTokens:
@@ -50,8 +50,8 @@ def special_tokens(folder: TokenizerFolder, rows: int) -> SpecialTokens:
     for role, tokens in (("bos", first), ("eos", last)):
         if tokens and tokens != [ids.setdefault(role, tokens[0])]:
             raise GgufExportError(
-                f"The tokenizer in {folder.path} puts the ids {tokens} around each text; "
-                f"a GGUF file can only name one {role} token ({ids[role]}).",
+                f"The tokenizer in {folder.path} adds the ids {tokens} to each text; "
+                f"a GGUF file can name only one {role} token ({ids[role]}).",
                 hint=OTHER_EXPORT,
             )
     return SpecialTokens(ids, added)
@@ -83,13 +83,14 @@ def _around_a_text(folder: TokenizerFolder) -> tuple[list[int], list[int]]:
         if whole[start : start + len(bare)] == bare:
             return whole[:start], whole[start + len(bare) :]
     raise GgufExportError(
-        f"The tokenizer in {folder.path} gives {whole} for a text of the tokens {bare}.", hint=OTHER_EXPORT
+        f"The tokenizer in {folder.path} encodes a text as {whole} with special tokens, {bare} without.",
+        hint=OTHER_EXPORT,
     )
 
 
 def _id_from_other_files(folder: TokenizerFolder, role: str) -> int | None:
     """special_tokens_map.json names tokens, the base model's config.json gives ids."""
-    token: Any = read_json(folder.path / "special_tokens_map.json").get(f"{role}_token")
+    token: Any = read_limited_json(folder.path / "special_tokens_map.json").get(f"{role}_token")
     content: Any = token.get("content") if isinstance(token, dict) else token  # pyright: ignore[reportUnknownVariableType, reportUnknownMemberType]
     if isinstance(content, str):
         return folder.tokenizer.token_to_id(content)

@@ -1,4 +1,4 @@
-"""The exported file at work: its next-token probabilities beside the trained model's, on the same tokens."""
+"""Compares the next-token probabilities of the exported file, in llama.cpp, with the trained model's."""
 
 from __future__ import annotations
 
@@ -13,11 +13,12 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ...errors import GgufExportError
+from ...next_step import then
 from ..merged.merge import Floats
-from .reference_model import Reference
+from ..reference_model import Reference
 
 KL_LIMIT = {"f32": 1e-4, "f16": 1e-4, "bf16": 5e-3, "q8_0": 0.02}
-"""Largest mean divergence, in nats per token. Other types have none: small models lose much to them."""
+"""Largest mean divergence, in nats per token. Others have no limit: small models lose much."""
 
 ROWS = 8
 TOKENS = 128  # of each row
@@ -25,12 +26,12 @@ LEAST_TOKENS = 2
 
 
 @dataclass(frozen=True)
-class LogitProof:
+class LogitComparison:
     """How close the file's probabilities are.
 
     Args:
         divergence: mean Kullback-Leibler divergence from the trained model, nats per token.
-        agreement: share of tokens after which both think the same token most likely.
+        agreement: share of positions at which both predict the same most likely token.
     """
 
     rows: int
@@ -45,19 +46,19 @@ class LogitProof:
         )
 
 
-def prove_logits(
+def verify_logits(
     path: Path,
     quantization: str,
     reference: Reference,
     rows: Sequence[Sequence[int]],
     threads: int,
-    step: Callable[[int], None],
-) -> LogitProof:
+    on_row: Callable[[int], None],
+) -> LogitComparison:
     """Compare the file, run by llama.cpp, with the trained model.
 
     Args:
         rows: token ids; the first `TOKENS` of each are used.
-        step: told how many rows are done; may raise to stop.
+        on_row: called with the number of rows that are done; may raise to stop.
 
     Raises:
         GgufExportError: llama.cpp cannot run the file, or it differs more than its type explains.
@@ -70,17 +71,19 @@ def prove_logits(
             expected, found = reference.logits(row), logits(row)
             divergences.append(_divergence(expected, found))
             agreements.append(expected.argmax(axis=1) == found.argmax(axis=1))
-            step(done)
+            on_row(done)
     divergence = float(np.concatenate(divergences).mean())
-    proof = LogitProof(len(used), sum(map(len, used)), divergence, float(np.concatenate(agreements).mean()))
+    agreement = float(np.concatenate(agreements).mean())
+    comparison = LogitComparison(len(used), sum(map(len, used)), divergence, agreement)
     limit = KL_LIMIT.get(quantization)
     if not np.isfinite(divergence) or (limit is not None and divergence > limit):
         raise GgufExportError(
-            f"llama.cpp computes something else from the file than the trained model: KL {divergence:.3g}, "
-            f"and {quantization} explains {limit}.",
-            hint='Export with format="merged" instead, and report the model\'s config.json.',
+            f"The file's outputs in llama.cpp differ from the trained model's: KL {divergence:.3g}, "
+            f"limit for {quantization}: {limit}.",
+            hint="Export the merged model instead, and report the model's config.json.",
+            next=then("ask_again", format="merged"),
         )
-    return proof
+    return comparison
 
 
 @contextmanager

@@ -1,52 +1,66 @@
-"""Which proofs an exported file gets beyond its tensors, and why some cannot be had."""
+"""Which checks an exported file gets, and why some cannot be made."""
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from importlib.util import find_spec
 from pathlib import Path
 
 from ...errors import GgufExportError, TrainingAbortedError
-from ..gguf.export import GgufRequest, Phase
+from ...events import Phase, Report, ShouldStop, never_stop, no_report
+from ...next_step import then
+from ..gguf.export import GgufRequest, UnverifiedGguf
 from ..held_out_rows import RunRows
-from ..tokenizer.tokenizer_parity import disagreements
+from .tensors import verify_tensors
+from .tokenizer_parity import compare_tokenizers
 
 
-class Proofs:
-    """Runs the proofs of a finished file, and keeps a sentence on each.
+class FileVerifier:
+    """Verifies a finished file, and keeps a sentence on each check.
 
     Args:
-        rows: what the model is run on; None if there is no run, or its tokens are gone.
+        rows: what the model is run on; None if there is no run, or its tokens are no longer cached.
     """
 
     def __init__(
-        self, request: GgufRequest, rows: RunRows | None, phase: Phase, should_stop: Callable[[], bool]
+        self,
+        request: GgufRequest,
+        rows: RunRows | None,
+        report: Report = no_report,
+        should_stop: ShouldStop = never_stop,
     ) -> None:
         self.sentences: list[str] = []
         self._request = request
         self._rows = rows
-        self._phase = phase
+        self._report = report
         self._should_stop = should_stop
 
-    def __call__(self, path: Path) -> None:
-        """Prove the file.
+    def __call__(self, file: UnverifiedGguf) -> None:
+        """Verify the file: its tensors, its tokenizer, and what llama.cpp computes from it.
 
         Raises:
             GgufExportError: it is not the trained model.
+            TrainingAbortedError: `should_stop` said so.
         """
-        self.sentences.append(self._tokenizer(path))
-        reason = self._why_not_run(path)
-        self.sentences.append(f"Not run in llama.cpp: {reason}." if reason else self._run(path))
+        self.sentences.append(self._tensors(file))
+        self.sentences.append(self._tokenizer(file.path))
+        reason = self._why_not_run(file.path)
+        self.sentences.append(f"Not run in llama.cpp: {reason}." if reason else self._run(file.path))
+
+    def _tensors(self, file: UnverifiedGguf) -> str:
+        comparison = verify_tensors(file, self._request.threads, self._report, self._should_stop)
+        return comparison.sentence("base + adapter" if self._request.adapter else "the base")
 
     def _tokenizer(self, path: Path) -> str:
-        self._phase("proving")("comparing the tokenizer with the model's own", 0.9)
-        found = disagreements(self._request.tokenizer_folder, path)
+        self._phase("comparing the tokenizer with the model's own", 0.9)
+        found = compare_tokenizers(self._request.tokenizer_folder, path)
         if not found.agrees:
             texts = [repr(difference.text[:40]) for difference in found.text_examples]
             raise GgufExportError(
-                f"The file's tokenizer is not the model's: {found.in_files} entries and {found.in_texts} of "
-                f"{found.texts} texts differ, first {', '.join([*found.file_examples, *texts][:2])}.",
-                hint='Export with format="merged" instead, and report the model\'s tokenizer.json.',
+                f"The file's tokenizer differs from the model's: {found.in_files} entries and "
+                f"{found.in_texts} of {found.texts} texts, first "
+                f"{', '.join([*found.file_examples, *texts][:2])}.",
+                hint="Export the merged model instead, and report the model's tokenizer.json.",
+                next=then("ask_again", format="merged"),
             )
         limits = "".join(f" {known.texts} of them differ: {known.reason}." for known in found.known)
         return f"Tokenizer: {found.checked}{limits}"
@@ -56,27 +70,29 @@ class Proofs:
             return "llama-cpp-python is not installed"
         if self._rows is None:
             return "there is no training run whose rows it could be run on"
-        from .reference_model import fits_in_memory
+        from ..reference_model import fits_in_memory
 
         if not fits_in_memory(self._request.base, 4, beside=path.stat().st_size):
             return "the model does not fit into memory twice"
         return None
 
     def _run(self, path: Path) -> str:
-        from .logits import ROWS, prove_logits
-        from .reference_model import Reference
+        from ..reference_model import Reference
+        from .logits import ROWS, verify_logits
 
         assert self._rows is not None
-        tell = self._phase("proving")
-        tell("loading the trained model to compare with", 0.9)
+        self._phase("loading the trained model to compare with", 0.9)
         reference = Reference(self._request.base, self._request.adapter)
 
-        def step(done: int) -> None:
+        def on_row(done: int) -> None:
             if self._should_stop():
-                raise TrainingAbortedError("Cancelled while the file was proven; nothing was kept.")
-            tell(f"running the file in llama.cpp: row {done} of {ROWS}", 0.9 + 0.1 * done / ROWS)
+                raise TrainingAbortedError("Cancelled while the file was verified; nothing was kept.")
+            self._phase(f"running the file in llama.cpp: row {done} of {ROWS}", 0.9 + 0.1 * done / ROWS)
 
-        proof = prove_logits(
-            path, self._request.quantization, reference, self._rows.rows, self._request.threads, step
+        comparison = verify_logits(
+            path, self._request.quantization, reference, self._rows.rows, self._request.threads, on_row
         )
-        return proof.sentence(self._rows.which)
+        return comparison.sentence(self._rows.which)
+
+    def _phase(self, message: str, fraction: float) -> None:
+        self._report(Phase(phase="proving", message=message, fraction=fraction))

@@ -51,21 +51,23 @@ def test_an_importance_matrix_makes_a_quantised_model_more_like_the_original(
 
     from transformers import AutoTokenizer
 
-    from backpropagate.training.export.gguf.export import GgufRequest, export_gguf
-    from backpropagate.training.export.verify.logits import prove_logits
-    from backpropagate.training.export.verify.reference_model import Reference
+    from backpropagate.training.export.gguf.export import GgufRequest, UnverifiedGguf, export_gguf
+    from backpropagate.training.export.reference_model import Reference
+    from backpropagate.training.export.verify.logits import verify_logits
+    from backpropagate.training.export.verify.tensors import verify_tensors
 
     tokenizer = AutoTokenizer.from_pretrained(smollm2)
     rows = [tokenizer(text[:1500])["input_ids"] for text in list(topics.values())[:12]]
     reference = Reference(smollm2, None)
-    importance = reference.importance(rows[:8], lambda done: None)
+    imatrix = reference.imatrix(rows[:8], lambda done: None)
     found: list[float] = []
 
-    def prove(path: Path) -> None:
-        found.append(prove_logits(path, "q4_k_m", reference, rows[8:], 1, lambda done: None).divergence)
+    def verify(file: UnverifiedGguf) -> None:
+        verify_tensors(file, threads=1)
+        found.append(verify_logits(file.path, "q4_k_m", reference, rows[8:], 1, lambda done: None).divergence)
 
-    for weights in ({}, importance):
+    for weights in ({}, imatrix):
         target = tmp_path / f"{len(weights)}.gguf"
         request = GgufRequest(smollm2, None, "smollm2", "q4_k_m", target, tmp_path / "part", weights, 1)
-        export_gguf(request, lambda name: lambda text, share: None, lambda: False, prove)
+        export_gguf(request, verify)
     assert found[1] < found[0]

@@ -11,12 +11,11 @@ from typing import Any
 
 import numpy as np
 import pytest
+from gguf_values import metadata, values
 from numpy.typing import NDArray
 from safetensors.torch import save_file
 from tiny_lora import build_adapter, build_base, change_json, merged_by_peft
 from transformers import AutoTokenizer
-
-from .gguf_values import metadata, values
 
 Floats = NDArray[np.float32]
 HEADS = {"q_proj": 4, "k_proj": 2}
@@ -81,8 +80,8 @@ def test_every_form_of_model_and_adapter_holds_pefts_merge(
     base = build_base(tmp_path / "base", tiny_model, family, **config)
     adapter = build_adapter(tmp_path / "adapter", base, **lora)
     export(base, adapter, "f32", output=str(tmp_path / "f32.gguf"))
-    key_value_heads = config.get("num_key_value_heads", 2)
-    heads = {"q_proj": 4, "k_proj": key_value_heads} if family in {"llama", "mistral"} else {}
+    num_kv_heads = config.get("num_key_value_heads", 2)
+    heads = {"q_proj": 4, "k_proj": num_kv_heads} if family in {"llama", "mistral"} else {}
     assert_equals_pefts_merge(tmp_path / "f32.gguf", base, adapter, heads)
 
 
@@ -135,6 +134,7 @@ import json, resource, sys
 from pathlib import Path
 from backpropagate.training.export.gguf import export as gguf_export
 from backpropagate.training.export.gguf import writer as gguf_file
+from backpropagate.training.export.verify.tensors import verify_tensors
 gguf_file.MEMORY_BYTES = 16 << 20
 base, adapter, target, quantization = sys.argv[1:]
 before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
@@ -142,7 +142,7 @@ target = Path(target)
 request = gguf_export.GgufRequest(
     Path(base), Path(adapter), "big", quantization, target, target.with_suffix(".part"), {}, 2
 )
-gguf_export.export_gguf(request, lambda name: lambda *_: None, lambda: False, lambda path: None)
+gguf_export.export_gguf(request, lambda file: verify_tensors(file, threads=2))
 grown = (resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before) / 1024
 print(json.dumps({"grown_mib": grown, "modules": sorted(sys.modules)}))
 """

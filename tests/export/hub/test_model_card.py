@@ -7,13 +7,12 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from facts import QUESTION
 from huggingface_hub import ModelCard
 
 from backpropagate.training.export.hub.model_card import bare_card, run_card
 from backpropagate.training.export.hub.run_facts import RunFacts
 from backpropagate.training.runs.folder import RunFolder
-
-from .conftest import QUESTION
 
 
 @pytest.fixture
@@ -89,13 +88,13 @@ def test_limits_say_what_is_not_known(facts: RunFacts) -> None:
     card = run_card(replace(facts, result=unmeasured), "adapter")
     for told in (
         "not measured",
-        "200 rows only",
+        "only 200 rows",
         "No rows were held out",
         "cancelled before its planned end",
     ):
         assert told in card
     many = run_card(replace(facts, result={**facts.result, "rows_used": 50_000}), "adapter")
-    assert "rows only" not in many and "forget" in many
+    assert "trained on only" not in many and "can reduce abilities" in many
 
 
 def test_what_a_model_said_is_shown_as_text_capped_and_without_secrets(facts: RunFacts) -> None:
@@ -128,7 +127,7 @@ def test_the_code_in_the_card_runs(
 def test_a_folder_without_a_run_gets_a_card_that_claims_nothing() -> None:
     card = bare_card("Qwen/Qwen2.5-3B-Instruct", "adapter")
     assert metadata(card)["base_model"] == "Qwen/Qwen2.5-3B-Instruct"
-    assert "is not recorded" in card and "loss" not in card
+    assert "are not recorded" in card and "loss" not in card
     for form in ("adapter", "merged"):
         unknown = bare_card(None, form)  # type: ignore[arg-type]
         assert "base_model" not in metadata(unknown) and "not known" in unknown

@@ -16,9 +16,13 @@ from hypothesis import strategies as st
 
 from backpropagate.training.data.chat_template.sandbox import template_environment
 from backpropagate.training.export.ollama.go_template import go_template
-from backpropagate.training.export.ollama.template_parts import Pieces, TemplateUnknownError, probe
+from backpropagate.training.export.ollama.template_parts import (
+    TemplateParts,
+    TemplateUnknownError,
+    template_parts,
+)
 
-TEMPLATES = Path(__file__).parents[1] / "data" / "templates"
+TEMPLATES = Path(__file__).parents[2] / "data" / "templates"
 BOS, EOS = "<s>", "</s>"
 FAMILIES = {
     path.stem: path.read_text(encoding="utf-8")
@@ -34,8 +38,8 @@ FEW = settings(max_examples=15)
 
 
 @cache
-def pieces_of(template: str) -> Pieces:
-    return probe(template, bos_token=BOS, eos_token=EOS)
+def parts_of(template: str) -> TemplateParts:
+    return template_parts(template, bos_token=BOS, eos_token=EOS)
 
 
 def rendered(template: str, conversation: list[tuple[str, str]]) -> str:
@@ -64,7 +68,7 @@ def test_all_known_families_are_among_the_templates() -> None:
 def test_a_conversation_of_pieces_is_what_the_template_renders(family: str, texts: list[str]) -> None:
     conversation = [(("user", "assistant")[index % 2], text) for index, text in enumerate(texts)]
     template = FAMILIES[family]
-    assert pieces_of(template).text(conversation) == rendered(template, conversation)
+    assert parts_of(template).text(conversation) == rendered(template, conversation)
 
 
 @pytest.mark.parametrize("family", sorted(FAMILIES.keys() - {"gemma", "mistral1", "mistral3"}))
@@ -74,24 +78,22 @@ def test_a_system_message_stands_where_the_template_puts_it(
     family: str, system: str, user: str, answer: str
 ) -> None:
     conversation = [("system", system), ("user", user), ("assistant", answer), ("user", "again")]
-    pieces = pieces_of(FAMILIES[family])
+    pieces = parts_of(FAMILIES[family])
     assert pieces.text(conversation) == rendered(FAMILIES[family], conversation) and pieces.exact
 
 
 def test_a_template_that_refuses_system_messages_gets_them_before_the_first_text() -> None:
-    text = pieces_of(FAMILIES["gemma"]).text([("system", "Be brief."), ("user", "Why?")])
+    text = parts_of(FAMILIES["gemma"]).text([("system", "Be brief."), ("user", "Why?")])
     assert text == "<start_of_turn>user\nBe brief.\n\nWhy?<end_of_turn>\n<start_of_turn>model\n"
 
 
 def test_a_template_that_moves_the_system_message_along_is_known_as_inexact() -> None:
-    pieces = pieces_of(FAMILIES["mistral3"])
+    pieces = parts_of(FAMILIES["mistral3"])
     assert not pieces.exact and pieces.text([("system", "S"), ("user", "U")]) == "[INST] S\n\nU[/INST]"
 
 
 def test_the_system_message_that_a_template_puts_in_by_itself_is_found() -> None:
-    found = {
-        family: default for family in FAMILIES if (default := pieces_of(FAMILIES[family]).default_system)
-    }
+    found = {family: default for family in FAMILIES if (default := parts_of(FAMILIES[family]).default_system)}
     assert found == {
         "qwen25": "You are Qwen, a helpful assistant.",
         "smollm2": "You are a helpful AI assistant named SmolLM",
@@ -100,8 +102,8 @@ def test_the_system_message_that_a_template_puts_in_by_itself_is_found() -> None
 
 def test_the_token_that_the_server_adds_by_itself_is_left_out_once() -> None:
     template = "{{ bos_token }}{% for m in messages %}{{ bos_token + m.role + m.content }}{% endfor %}"
-    assert probe(template, bos_token=BOS).opening == "<s>user"
-    assert probe(template, bos_token=BOS, adds_bos=False).opening == "<s><s>user"
+    assert template_parts(template, bos_token=BOS).opening == "<s>user"
+    assert template_parts(template, bos_token=BOS, adds_bos=False).opening == "<s><s>user"
 
 
 @pytest.mark.parametrize(
@@ -118,12 +120,12 @@ def test_the_token_that_the_server_adds_by_itself_is_left_out_once() -> None:
 )
 def test_a_template_that_is_more_than_its_pieces_is_refused(template: str) -> None:
     with pytest.raises(TemplateUnknownError):
-        pieces_of(template)
+        parts_of(template)
 
 
 def test_what_a_template_says_cannot_break_out_of_the_go_template() -> None:
     template = "{% for m in messages %}{{ m.role + '\"}}{{ .Evil }}\\n`\\\\\n' + m.content }}{% endfor %}"
-    text = go_template(pieces_of(template))
+    text = go_template(parts_of(template))
     assert "Evil" in text and "Evil" not in re.sub(r'"(?:[^"\\]|\\.)*"', "", text)
 
 
@@ -142,7 +144,7 @@ def test_go_itself_renders_the_same(tmp_path: Path) -> None:
             "Messages": [{"Role": role, "Content": content} for role, content in conversation],
             "Want": pieces.text(conversation),
         }
-        for pieces in map(pieces_of, FAMILIES.values())
+        for pieces in map(parts_of, FAMILIES.values())
         for conversation in conversations
     ]
     done = subprocess.run(

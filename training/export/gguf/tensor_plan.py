@@ -1,4 +1,4 @@
-"""Which tensors a GGUF has, of what type, and where each lies: decided before anything is written."""
+"""The tensors of a GGUF file, with type and position, decided before anything is written."""
 
 from __future__ import annotations
 
@@ -10,16 +10,17 @@ from pathlib import Path
 
 import gguf
 import numpy as np
-from gguf import GGMLQuantizationType as Kind
+from gguf import GGMLQuantizationType as QuantType
 
 from ...errors import GgufExportError
-from ..merged.check_weights import IGNORED
-from ..merged.merge import HEAD, Floats, MergedWeights
-from .architectures import Architecture, Change, Config, change_of, is_tied
+from ...next_step import then
+from ..merged.merge import LM_HEAD, Floats, MergedWeights, is_tied
+from .architectures import Architecture, Config, RowLayout, row_layout
+from .check_weights import IGNORED
 from .rope import rope_of
 
 ALIGNMENT = 32  # bytes between the beginnings of two tensors, GGUF's default
-UNCHANGED = Change()
+PLAIN_LAYOUT = RowLayout()
 
 
 @dataclass(frozen=True)
@@ -28,10 +29,10 @@ class PlannedTensor:
 
     name: str
     shape: tuple[int, ...]
-    kind: Kind
+    kind: QuantType
     source: str | None = None
     constant: Floats | None = None
-    change: Change = UNCHANGED
+    layout: RowLayout = PLAIN_LAYOUT
 
     @property
     def rows(self) -> int:
@@ -52,7 +53,7 @@ class PlannedTensor:
 
     @property
     def is_packed(self) -> bool:
-        return self.kind not in (Kind.F32, Kind.F16)
+        return self.kind not in (QuantType.F32, QuantType.F16)
 
     @property
     def nbytes(self) -> int:
@@ -60,7 +61,7 @@ class PlannedTensor:
 
     def blocks(self, values_at_once: int) -> Iterator[tuple[int, int]]:
         """Ranges of rows that hold about so many values, and whole heads."""
-        whole = self.change.rows_at_once(self.rows) if len(self.shape) > 1 else 1
+        whole = self.layout.row_multiple(self.rows) if len(self.shape) > 1 else 1
         step = max(whole, values_at_once // self.columns // whole * whole)
         for start in range(0, self.rows, step):
             yield start, min(start + step, self.rows)
@@ -72,28 +73,28 @@ class PlannedTensor:
             return self.constant.reshape(self.rows, self.columns)[start:stop]
         if len(self.shape) == 1:
             whole = weights.rows(self.source, 0, self.shape[0])
-            return self.change.apply(whole, self.shape[0]).reshape(1, -1)
+            return self.layout.apply(whole, self.shape[0]).reshape(1, -1)
         values = weights.rows(self.source, start, stop).reshape(stop - start, self.columns)
-        return self.change.apply(values, self.rows)
+        return self.layout.apply(values, self.rows)
 
 
 def plan_tensors(
-    weights: MergedWeights, config: Config, architecture: Architecture, kind: Kind
+    weights: MergedWeights, config: Config, architecture: Architecture, kind: QuantType
 ) -> list[PlannedTensor]:
     """The file's tensors, matrices as `kind` where it can hold them.
 
     Raises:
-        GgufExportError: a weight has no place in llama.cpp's architecture, or the adapter changes a weight
+        GgufExportError: llama.cpp's architecture has no tensor for a weight, or the adapter changes a weight
             that the file leaves out.
     """
     names = _gguf_names(architecture, config["num_hidden_layers"])
     planned = [
-        PlannedTensor(name, values.shape, Kind.F32, constant=values)
+        PlannedTensor(name, values.shape, QuantType.F32, constant=values)
         for name, values in architecture.extra(config, rope_of(config)).items()
     ]
-    tied = is_tied(config, architecture)
+    tied = is_tied(config)
     for source, stored in weights.tensors.items():
-        if source.endswith(IGNORED) or (tied and source == HEAD):
+        if source.endswith(IGNORED) or (tied and source == LM_HEAD):
             _refuse_update(weights, source)
             continue
         name = names(source)
@@ -103,31 +104,32 @@ def plan_tensors(
                 stored.shape,
                 plain_kind(name, stored.shape, kind),
                 source=source,
-                change=change_of(source, config, architecture),
+                layout=row_layout(source, config, architecture),
             )
         )
     return planned
 
 
-def plain_kind(name: str, shape: tuple[int, ...], kind: Kind) -> Kind:
+def plain_kind(name: str, shape: tuple[int, ...], kind: QuantType) -> QuantType:
     """The type of a tensor in a file of `kind`: norms and vectors stay exact, and rows that cannot be
     split into blocks are f16."""
     if len(shape) <= 1 or name.endswith("_norm.weight") or not name.endswith(".weight"):
-        return Kind.F32
-    return kind if shape[-1] % gguf.GGML_QUANT_SIZES[kind][0] == 0 else Kind.F16
+        return QuantType.F32
+    return kind if shape[-1] % gguf.GGML_QUANT_SIZES[kind][0] == 0 else QuantType.F16
 
 
-def with_kinds(planned: list[PlannedTensor], kinds: dict[str, Kind]) -> list[PlannedTensor]:
+def with_kinds(planned: list[PlannedTensor], kinds: dict[str, QuantType]) -> list[PlannedTensor]:
     """The same tensors in the types that llama.cpp chose.
 
     Raises:
-        GgufExportError: it said nothing of one of them.
+        GgufExportError: one of them has none.
     """
     missing = [tensor.name for tensor in planned if tensor.name not in kinds]
     if missing:
         raise GgufExportError(
-            f"llama.cpp did not say how it would quantise {missing[0]} ({len(missing)} tensors).",
-            hint="Install the version of llama-cpp-python that constraints.txt names, or take q8_0.",
+            f"llama.cpp reported no type for {missing[0]} ({len(missing)} tensors).",
+            hint="Install the version of llama-cpp-python in constraints.txt, or use q8_0.",
+            next=then("ask_again", quantization="q8_0"),
         )
     return [replace(tensor, kind=kinds[tensor.name]) for tensor in planned]
 
@@ -170,8 +172,9 @@ def _gguf_names(architecture: Architecture, layers: int) -> Callable[[str], str]
         name = known.get_name(source, try_suffixes=(".weight", ".bias"))
         if name is None:
             raise GgufExportError(
-                f"{source} has no place in llama.cpp's {architecture.name} architecture.",
-                hint='Export with format="merged".',
+                f"llama.cpp's {architecture.name} architecture has no tensor for {source}.",
+                hint="Export the merged model instead.",
+                next=then("ask_again", format="merged"),
             )
         return name
 
@@ -181,6 +184,6 @@ def _gguf_names(architecture: Architecture, layers: int) -> Callable[[str], str]
 def _refuse_update(weights: MergedWeights, source: str) -> None:
     if source in weights.updates:
         raise GgufExportError(
-            f"The adapter changes {source}, which is tied to the embedding and is not stored by itself.",
-            hint='Export with format="merged", or train without lm_head among the target modules.',
+            f"The adapter changes {source}, which is tied to the embedding and not stored separately.",
+            hint="Train without lm_head among the target modules.",
         )

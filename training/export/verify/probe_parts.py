@@ -1,5 +1,5 @@
 # ruff: noqa: RUF001
-"""What tricky texts are made of."""
+"""The parts from which the tokenizer probes are built."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Texts on which tokenizers that seem alike come apart; the same ones for the same seed."""
+"""Texts that similar tokenizers split differently; the same texts for the same seed."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ SEED = 20_240_229
 Part = Callable[[random.Random], str]
 
 
-def tricky_strings(count: int = 3000, seed: int = SEED, tokens: Sequence[str] = ()) -> list[str]:
+def probe_texts(count: int = 3000, seed: int = SEED, tokens: Sequence[str] = ()) -> list[str]:
     """`count` different texts, none empty.
 
     Args:

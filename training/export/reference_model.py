@@ -14,11 +14,11 @@ from peft import PeftModel
 from torch import Tensor, nn
 from transformers import AutoModelForCausalLM
 
-from ...models.safetensors_files import stored_tensors
-from ..merged.merge import Floats
+from ..models.safetensors_files import stored_tensors
+from .merged.merge import Floats
 
 SPARE_BYTES = 1 << 30
-HEAD = "lm_head"
+LM_HEAD_MODULE = "lm_head"
 
 
 def fits_in_memory(base: Path, bytes_per_weight: int, beside: int = 0) -> bool:
@@ -50,24 +50,24 @@ class Reference:
         with torch.inference_mode():
             return self._model(torch.tensor([input_ids])).logits[0].float().numpy()
 
-    def importance(self, rows: Sequence[Sequence[int]], step: Callable[[int], None]) -> dict[str, Floats]:
+    def imatrix(self, rows: Sequence[Sequence[int]], on_row: Callable[[int], None]) -> dict[str, Floats]:
         """Mean square of each input of each linear layer over the rows' tokens, by the weight's name.
 
         The weight that llama.cpp's importance matrix gives to a column's rounding errors.
 
         Args:
-            step: told how many rows are done.
+            on_row: called with the number of rows that are done; may raise to stop.
         """
         sums: dict[str, Tensor] = {}
         hooks = [
             module.register_forward_pre_hook(_summing(sums, _weight_name(name)))
             for name, module in self._model.named_modules()
-            if isinstance(module, nn.Linear) and "lora_" not in name and not name.endswith(HEAD)
+            if isinstance(module, nn.Linear) and "lora_" not in name and not name.endswith(LM_HEAD_MODULE)
         ]
         try:
             for done, row in enumerate(rows, 1):
                 self.logits(row)
-                step(done)
+                on_row(done)
         finally:
             for hook in hooks:
                 hook.remove()

@@ -1,6 +1,6 @@
-"""A GGUF file's tokenizer beside the files that it was made of: token by token, merge by merge.
+"""Compares a GGUF file's tokenizer with the files that it was made from: token by token, merge by merge.
 
-The tokenizers library and tokenizer.json say what is expected, not the code that wrote the file.
+The expected values come from the tokenizers library and tokenizer.json, not from the code that wrote it.
 """
 
 from __future__ import annotations
@@ -9,9 +9,9 @@ from collections.abc import Iterator
 from itertools import pairwise, zip_longest
 from typing import Any
 
-from .folder import TokenizerFolder
-from .merges import merge_pairs
-from .token_types import TokenType, padding
+from ..tokenizer.folder import TokenizerFolder
+from ..tokenizer.merges import merge_pairs
+from ..tokenizer.token_types import TokenType, padding
 
 Metadata = dict[str, Any]
 

@@ -1,8 +1,7 @@
-"""Whether a GGUF file's tokenizer splits text as the one that the model was trained with.
+"""Whether a GGUF file's tokenizer gives the same token ids as the one that the model was trained with.
 
-llama.cpp tokenises thousands of texts, and so does the tokenizers library. Where llama.cpp is not
-installed, what stands in the file is compared with the tokenizer's files, and the result says that no text
-was tokenised.
+llama.cpp and the tokenizers library tokenise the same thousands of texts. Without llama.cpp, only the file's
+metadata is compared with the tokenizer's files, and the result says so.
 """
 
 from __future__ import annotations
@@ -17,12 +16,12 @@ from typing import Any
 
 from ...data.readers.libraries import library
 from ..gguf.reader import read_metadata
-from .folder import TokenizerFolder
-from .known_limits import Limit, known_limits
-from .llama_tokens import Request, llama_cpp_is_installed, llama_token_ids
+from ..tokenizer.folder import TokenizerFolder
+from ..tokenizer.token_types import TokenType
+from .known_limits import KnownLimit, known_limits
+from .llama_tokens import TokenizeRequest, llama_cpp_is_installed, llama_token_ids
 from .metadata_check import metadata_differences
-from .token_types import TokenType
-from .tokenizer_probes import tricky_strings
+from .tokenizer_probes import probe_texts
 
 SHOWN = 5
 """Examples of one kind in a result."""
@@ -31,26 +30,26 @@ TOKENS_IN_TEXTS = 64
 
 @dataclass(frozen=True)
 class Difference:
-    """A text that the two tokenise otherwise."""
+    """A text that the two tokenise differently."""
 
     text: str
     parse_special: bool
-    """Whether control tokens in the text were taken as such."""
+    """Whether control tokens in the text were parsed."""
     tokenizer: Sequence[int]
     llama_cpp: Sequence[int]
 
 
 @dataclass(frozen=True)
 class KnownDifference:
-    """Texts that differ because llama.cpp itself works otherwise."""
+    """Texts that differ because of a known limit of llama.cpp."""
 
     reason: str
     texts: int
 
 
 @dataclass(frozen=True)
-class TokenizerAgreement:
-    """What was compared and what came out."""
+class TokenizerParity:
+    """What was compared, and the differences."""
 
     tokens: int
     """How many tokens were compared one by one, with the merges or scores."""
@@ -59,7 +58,7 @@ class TokenizerAgreement:
     in_files: int
     """How many tokens, merges, scores or special ids in the file are not the tokenizer's."""
     in_texts: int
-    """How many texts were tokenised otherwise, without those under `known`."""
+    """How many texts were tokenised differently, without those under `known`."""
     file_examples: Sequence[str]
     text_examples: Sequence[Difference]
     known: Sequence[KnownDifference]
@@ -70,22 +69,22 @@ class TokenizerAgreement:
 
     @property
     def checked(self) -> str:
-        """One sentence on what the result rests on."""
+        """One sentence on what was checked."""
         files = f"{self.tokens:,} tokens and how they are merged were compared"
         if not self.texts:
             return f"{files}; no text was tokenised, because llama.cpp is not installed."
         return f"{files}, and {self.texts:,} texts were tokenised by llama.cpp."
 
 
-def disagreements(tokenizer_folder: Path, gguf_path: Path, *, texts: int = 3000) -> TokenizerAgreement:
+def compare_tokenizers(tokenizer_folder: Path, gguf_path: Path, *, texts: int = 3000) -> TokenizerParity:
     """Compare the tokenizer in a GGUF file with the one in a folder.
 
     Args:
         tokenizer_folder: the folder that `gguf_tokenizer` read.
-        texts: how many are tokenised, each with and without control tokens taken as such.
+        texts: how many are tokenised, each with and without parsing control tokens.
 
     Raises:
-        GgufExportError: a file cannot be read, or llama.cpp breaks down on it.
+        GgufExportError: a file cannot be read, or llama.cpp fails on it.
     """
     metadata = read_metadata(gguf_path)
     folder = TokenizerFolder(tokenizer_folder, rows=len(metadata["tokenizer.ggml.tokens"]))
@@ -94,7 +93,7 @@ def disagreements(tokenizer_folder: Path, gguf_path: Path, *, texts: int = 3000)
     if llama_cpp_is_installed():
         differences = list(_differences(folder, metadata, gguf_path, texts))
     unknown, known = _sorted(differences, known_limits(folder, metadata))
-    return TokenizerAgreement(
+    return TokenizerParity(
         tokens=len(metadata["tokenizer.ggml.tokens"]),
         texts=texts if llama_cpp_is_installed() else 0,
         in_files=len(in_files),
@@ -110,11 +109,13 @@ def _differences(
 ) -> Iterator[Difference]:
     tokenizer = _with_control_tokens(folder, metadata["tokenizer.ggml.token_type"])
     contents = [token.content for token in folder.added_tokens.values()]
-    texts = tricky_strings(count, tokens=_spread(contents, TOKENS_IN_TEXTS))
+    texts = probe_texts(count, tokens=_spread(contents, TOKENS_IN_TEXTS))
     for parse_special in (True, False):
         tokenizer.encode_special_tokens = not parse_special
         expected: list[list[int]] = [encoding.ids for encoding in tokenizer.encode_batch(texts)]
-        requests = [Request(text=text, parse_special=parse_special, add_special=True) for text in texts]
+        requests = [
+            TokenizeRequest(text=text, parse_special=parse_special, add_special=True) for text in texts
+        ]
         for text, ours, theirs in zip(texts, expected, llama_token_ids(gguf, requests), strict=True):
             if ours != theirs:
                 yield Difference(text, parse_special, ours, theirs)
@@ -136,7 +137,7 @@ def _with_control_tokens(folder: TokenizerFolder, types: Sequence[int]) -> Any:
 
 
 def _sorted(
-    differences: Iterable[Difference], limits: Sequence[Limit]
+    differences: Iterable[Difference], limits: Sequence[KnownLimit]
 ) -> tuple[list[Difference], list[KnownDifference]]:
     """Those without a known reason, and how many texts each known reason explains."""
     unknown: list[Difference] = []

@@ -13,10 +13,12 @@ from tiny_gguf import DEFAULT_SYSTEM, SMOLLM2, write_gguf
 from waiting import wait_until
 
 from backpropagate.training.errors import OllamaError, TrainingAbortedError
+from backpropagate.training.events import Event, Phase
 from backpropagate.training.export.ollama import server as server_module
 from backpropagate.training.export.ollama.question import Question
 from backpropagate.training.export.ollama.register import register
-from backpropagate.training.export.ollama.registration import Request
+from backpropagate.training.export.ollama.registration import RegistrationRequest
+from backpropagate.training.next_step import then
 
 OLD, MIDDLE, NEW = "0.12.6", "0.30.0", "0.34.1"
 every_version = pytest.mark.parametrize("server", [OLD, MIDDLE, NEW], indirect=True)
@@ -25,9 +27,14 @@ with_version = lambda *versions: pytest.mark.parametrize("server", versions, ind
 
 def refused(path: Path, **arguments: Any) -> OllamaError:
     with pytest.raises(OllamaError) as error:
-        register(Request(path, **{"name": "mine", **arguments}))
+        register(RegistrationRequest(path, **{"name": "mine", **arguments}))
     assert error.value.code == "DEP_OLLAMA_REGISTRATION_FAILED" and error.value.hint
     return error.value
+
+
+def phase_of(event: Event) -> tuple[str, str]:
+    assert isinstance(event, Phase)
+    return event.phase, event.message
 
 
 def a_users_model(server: OllamaStandIn, name: str = "Mine") -> Model:
@@ -43,8 +50,8 @@ def test_a_gguf_becomes_a_model_that_answers(server: OllamaStandIn, gguf: Path) 
     server.answers["Why?"] = "Because it is so."
     told: list[tuple[str, str]] = []
     result = register(
-        Request(gguf, "mine", question=Question("Why?", "the given question", max_new_tokens=7)),
-        lambda phase, message, fraction: told.append((phase, message)),
+        RegistrationRequest(gguf, "mine", question=Question("Why?", "the given question", max_new_tokens=7)),
+        lambda event: told.append(phase_of(event)),
     )
     assert result.answer == "Because it is so."
     assert result.uploaded and not result.replaced and result.server_version == server.version
@@ -60,14 +67,14 @@ def test_a_gguf_becomes_a_model_that_answers(server: OllamaStandIn, gguf: Path) 
 
 
 def test_a_file_that_the_server_has_is_not_sent_again(server: OllamaStandIn, gguf: Path) -> None:
-    assert register(Request(gguf, "mine")).uploaded
-    again = register(Request(gguf, "another"))
+    assert register(RegistrationRequest(gguf, "mine")).uploaded
+    again = register(RegistrationRequest(gguf, "another"))
     assert not again.uploaded and server.requests.count("upload") == 1
 
 
 def test_a_large_file_is_sent_in_pieces_and_arrives_whole(server: OllamaStandIn, tmp_path: Path) -> None:
     path = write_gguf(tmp_path / "large.gguf", tensor=800_000)  # 3.2 MB
-    register(Request(path, "mine"))
+    register(RegistrationRequest(path, "mine"))
     model = server.models[full_name("mine") or ()]
     assert server.blob(model.digest).read_bytes() == path.read_bytes()
 
@@ -79,14 +86,14 @@ def test_an_address_with_a_user_a_path_and_a_proxy_around_is_used_as_it_is(
         monkeypatch.setenv(name, "http://127.0.0.1:9")
     monkeypatch.setenv("OLLAMA_HOST", f"http://me:s3cretword@{server.host}/")
     caplog.set_level("DEBUG")
-    result = register(Request(gguf, "mine"))
+    result = register(RegistrationRequest(gguf, "mine"))
     assert result.server == f"http://{server.host}" and "s3cretword" not in caplog.text + str(result)
 
 
 def test_a_name_with_odd_letters_in_the_files_path_is_told_plainly(
     server: OllamaStandIn, tmp_path: Path
 ) -> None:
-    register(Request(write_gguf(tmp_path / "my: mödel (1).gguf"), "mine"))
+    register(RegistrationRequest(write_gguf(tmp_path / "my: mödel (1).gguf"), "mine"))
     create = next(body for body in server.bodies if "files" in body)
     assert list(create["files"]) == ["my--m-del--1-.gguf"]
 
@@ -96,14 +103,14 @@ def test_a_name_with_odd_letters_in_the_files_path_is_told_plainly(
 def test_an_old_server_is_sent_the_template_in_its_own_language(
     server: OllamaStandIn, tmp_path: Path
 ) -> None:
-    result = register(Request(write_gguf(tmp_path / "model.gguf", SMOLLM2), "mine"))
+    result = register(RegistrationRequest(write_gguf(tmp_path / "model.gguf", SMOLLM2), "mine"))
     assert result.template.kind == "sent" and not result.warnings
     assert '$before := "<|im_start|>system' in str(server.models[full_name("mine") or ()].template)
 
 
 @with_version(MIDDLE, NEW)
 def test_a_newer_server_runs_the_models_own_template(server: OllamaStandIn, tmp_path: Path) -> None:
-    result = register(Request(write_gguf(tmp_path / "model.gguf", SMOLLM2), "mine"))
+    result = register(RegistrationRequest(write_gguf(tmp_path / "model.gguf", SMOLLM2), "mine"))
     assert result.template.kind == "own" and not result.warnings
     assert server.models[full_name("mine") or ()].template is None
 
@@ -113,7 +120,7 @@ def test_a_template_that_stands_in_for_the_models_own_is_told_and_loses_no_syste
     server: OllamaStandIn, tmp_path: Path
 ) -> None:
     path = write_gguf(tmp_path / "model.gguf", SMOLLM2.replace(DEFAULT_SYSTEM, "You help."))
-    result = register(Request(path, "mine"))
+    result = register(RegistrationRequest(path, "mine"))
     assert result.template.kind == "autodetected" and result.system == "You help."
     assert "(chatml)" in result.warnings[0] and "OLLAMA_GO_TEMPLATE" in result.warnings[0]
 
@@ -122,7 +129,9 @@ def test_a_template_that_stands_in_for_the_models_own_is_told_and_loses_no_syste
 def test_keep_template_leaves_it_to_the_server_and_tells_what_came_of_it(
     server: OllamaStandIn, tmp_path: Path
 ) -> None:
-    result = register(Request(write_gguf(tmp_path / "model.gguf", SMOLLM2), "mine", keep_template=True))
+    result = register(
+        RegistrationRequest(write_gguf(tmp_path / "model.gguf", SMOLLM2), "mine", keep_template=True)
+    )
     assert result.template.kind == "none" and "no chat template" in result.warnings[0]
 
 
@@ -132,9 +141,9 @@ def test_a_template_that_go_cannot_tell_is_refused_before_anything_is_sent(
 ) -> None:
     path = write_gguf(tmp_path / "odd.gguf", "{{ messages[-1].content }}")
     error = refused(path)
-    assert "template language" in error.message and "keep_template=true" in str(error.hint)
+    assert "template language" in error.message and error.next == then("ask_again", keep_template=True)
     assert "upload" not in server.requests
-    assert register(Request(path, "mine", keep_template=True)).template.kind == "none"
+    assert register(RegistrationRequest(path, "mine", keep_template=True)).template.kind == "none"
 
 
 @with_version(NEW, "0.35.0-rc1")
@@ -142,7 +151,7 @@ def test_the_same_template_is_no_trouble_for_a_server_that_runs_it(
     server: OllamaStandIn, tmp_path: Path
 ) -> None:
     path = write_gguf(tmp_path / "odd.gguf", "{{ messages[-1].content }}")
-    assert register(Request(path, "mine")).template.kind == "own"
+    assert register(RegistrationRequest(path, "mine")).template.kind == "own"
 
 
 @pytest.mark.parametrize(
@@ -158,7 +167,7 @@ def test_the_system_message_is_the_given_one_or_the_templates(
     server: OllamaStandIn, tmp_path: Path, template: str | None, given: str | None, system: str | None
 ) -> None:
     path = write_gguf(tmp_path / "model.gguf", *([template] if template else []))
-    assert register(Request(path, "mine", system=given)).system == system
+    assert register(RegistrationRequest(path, "mine", system=given)).system == system
     assert server.models[full_name("mine") or ()].system == (system or "")
 
 
@@ -167,7 +176,7 @@ def test_given_parameters_come_beside_the_models_own_stop_tokens(
     server: OllamaStandIn, tmp_path: Path
 ) -> None:
     path = write_gguf(tmp_path / "model.gguf", eos=2)
-    register(Request(path, "mine", parameters={"num_ctx": 4096, "stop": "###"}))
+    register(RegistrationRequest(path, "mine", parameters={"num_ctx": 4096, "stop": "###"}))
     model = server.models[full_name("mine") or ()]
     assert model.parameters == {"num_ctx": 4096, "stop": ["###", "<|im_end|>"]}
 
@@ -194,13 +203,13 @@ def test_parameters_that_ollama_would_ignore_are_refused(
 def test_a_model_that_is_there_is_left_alone(server: OllamaStandIn, gguf: Path, name: str) -> None:
     theirs = a_users_model(server)
     error = refused(gguf, name=name)
-    assert "already" in error.message and "overwrite=true" in str(error.hint)
+    assert "already" in error.message and error.next == then("ask_again", overwrite=True)
     assert list(server.models.values()) == [theirs] and "upload" not in server.requests
 
 
 def test_overwrite_replaces_it(server: OllamaStandIn, gguf: Path) -> None:
     a_users_model(server)
-    assert register(Request(gguf, "mine", overwrite=True)).replaced
+    assert register(RegistrationRequest(gguf, "mine", overwrite=True)).replaced
     assert [model.name for model in server.models.values()] == ["Mine"]
 
 
@@ -234,7 +243,7 @@ def test_an_address_that_cannot_be_one_is_said_to_be_none(
     gguf: Path, host: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("OLLAMA_HOST", host)
-    assert "names no address" in refused(gguf).message
+    assert "is not a valid address" in refused(gguf).message
 
 
 @with_version("0.5.4")
@@ -252,20 +261,20 @@ def test_a_server_that_is_too_old_is_refused_before_anything_is_sent(
         ("version", Fault("refuse", "who?", 401), "HTTP 401", "user:password", False),
         ("version", Fault("refuse", "nothing here", 404), "HTTP 404", "OLLAMA_HOST", False),
         ("version", Fault("redirect", "http://127.0.0.1:9/elsewhere"), "redirects", "OLLAMA_HOST", False),
-        ("version", Fault("hang_up"), "broke", "Try again", True),
+        ("version", Fault("hang_up"), "was lost", "Try again", True),
         ("blob", Fault("refuse", "", 500), "HTTP 500", "log", False),
         ("upload", Fault("refuse", 'digest mismatch, expected "a", got "b"', 400), "mismatch", "again", True),
         ("upload", Fault("refuse", "write /x: no space left on device"), "no space", "disk space", True),
         ("upload", Fault("refuse", "<html>too large</html>", 413), "HTTP 413", "proxy", False),
         ("upload", Fault("redirect", "http://127.0.0.1:9/"), "redirects", "OLLAMA_HOST", False),
-        ("upload", Fault("hang_up"), "broke", "Try again", True),
+        ("upload", Fault("hang_up"), "was lost", "Try again", True),
         ("create", Fault("refuse", "invalid model name", 400), "HTTP 400", "name", False),
         ("create", Fault("late", "write /x: no space left on device"), "no space", "disk space", True),
         ("create", Fault("late", "unknown model architecture: 'new'"), "unknown model", "Update", False),
         ("create", Fault("late", "something odd"), "something odd", "log", False),
         ("create", Fault("cut"), "ended before", "Try again", True),
         ("create", Fault("page"), "as an Ollama server does", "OLLAMA_HOST", False),
-        ("create", Fault("hang_up"), "broke", "Try again", True),
+        ("create", Fault("hang_up"), "was lost", "Try again", True),
         ("show", Fault("refuse", "bad manifest"), "bad manifest", "log", False),
         ("chat", Fault("refuse", "llama runner process has terminated"), "terminated", "log", False),
         ("chat", Fault("late", "llama runner process has terminated"), "terminated", "log", False),
@@ -310,9 +319,9 @@ def test_a_model_that_cannot_be_asked_now_stays_with_a_warning(
     server: OllamaStandIn, gguf: Path, fault: Fault
 ) -> None:
     server.faults["chat"] = fault
-    result = register(Request(gguf, "mine"))
+    result = register(RegistrationRequest(gguf, "mine"))
     assert result.answer is None and full_name("mine") in server.models
-    assert "could not be asked" in result.warnings[-1]
+    assert "the question failed" in result.warnings[-1]
 
 
 def test_the_servers_words_are_capped_cleaned_and_named_as_untrusted(
@@ -328,12 +337,12 @@ def test_the_servers_words_are_capped_cleaned_and_named_as_untrusted(
 def test_a_file_that_changes_while_it_is_sent_is_noticed(
     server: OllamaStandIn, gguf: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    def change(phase: str, message: str, fraction: float | None) -> None:
-        if message.startswith("uploading"):
+    def change(event: Event) -> None:
+        if phase_of(event)[1].startswith("uploading"):
             gguf.write_bytes(gguf.read_bytes()[:-1] + b"!")
 
     with pytest.raises(OllamaError, match="digest mismatch") as error:
-        register(Request(gguf, "mine"), change)
+        register(RegistrationRequest(gguf, "mine"), change)
     assert error.value.retryable and not server.models
 
 
@@ -349,7 +358,7 @@ def test_a_cancel_leaves_a_silent_server_at_once_and_no_model(
     )
     caller.start()
     with pytest.raises(TrainingAbortedError):
-        register(Request(gguf, "mine"), should_stop=stop.is_set)
+        register(RegistrationRequest(gguf, "mine"), should_stop=stop.is_set)
     caller.join()
     assert not server.models
 
@@ -363,4 +372,4 @@ def test_a_creation_that_is_interrupted_is_taken_back(server: OllamaStandIn, ggu
 
     server.on_create = interrupted
     with pytest.raises(TrainingAbortedError):
-        register(Request(gguf, "mine"), should_stop=stop.is_set)
+        register(RegistrationRequest(gguf, "mine"), should_stop=stop.is_set)

@@ -11,6 +11,7 @@ from tiny_gguf import CHATML, TOKENS, write_gguf
 from backpropagate.training.errors import OllamaError
 from backpropagate.training.export.gguf.reader import GgufFormatError, read_gguf_header
 from backpropagate.training.export.ollama.model_file import read_model_file
+from backpropagate.training.next_step import Next, then
 
 
 def test_the_values_are_those_that_the_gguf_package_reads(gguf: Path) -> None:
@@ -51,7 +52,7 @@ def test_a_file_that_is_cut_off_anywhere_in_its_header_is_refused(gguf: Path, tm
 def test_junk_is_refused_and_not_believed(content: bytes, tmp_path: Path) -> None:
     path = tmp_path / "junk.gguf"
     path.write_bytes(content)
-    with pytest.raises(OllamaError, match="not a GGUF file") as refused:
+    with pytest.raises(OllamaError, match="not a readable GGUF file") as refused:
         read_model_file(path)
     assert refused.value.hint
 
@@ -64,20 +65,21 @@ def test_a_models_tokens_are_told_by_name(gguf: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    ("arguments", "words", "hint"),
+    ("arguments", "words", "hint", "next"),
     [
-        ({"kind": "adapter"}, "LoRA adapter", "export_gguf"),
-        ({"kind": "mmproj"}, "not a language model", "GGUF of the model"),
-        ({"template": None}, "no chat template", "export_gguf"),
+        ({"kind": "adapter"}, "LoRA adapter", "merges the adapter", then("export", source=...)),
+        ({"kind": "mmproj"}, "not a language model", "GGUF of the model", None),
+        ({"template": None}, "no chat template", "-Instruct", then("export", source=...)),
     ],
 )
 def test_what_cannot_be_a_chat_model_is_refused_with_the_next_step(
-    arguments: dict[str, str], words: str, hint: str, tmp_path: Path
+    arguments: dict[str, str], words: str, hint: str, next: Next | None, tmp_path: Path
 ) -> None:
     path = write_gguf(tmp_path / "odd.gguf", **arguments)  # type: ignore[arg-type]
     with pytest.raises(OllamaError, match=words) as refused:
         read_model_file(path)
     assert refused.value.code == "DEP_OLLAMA_REGISTRATION_FAILED" and hint in str(refused.value.hint)
+    assert refused.value.next == next
 
 
 def test_a_file_that_is_not_there_is_named(tmp_path: Path) -> None:

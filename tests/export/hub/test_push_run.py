@@ -10,6 +10,7 @@ from pathlib import Path
 from threading import Event
 
 import pytest
+from hub_stand_in import TOKEN, Fault, HubStandIn
 from mcp import Client
 from mcp.types import CallToolResult, TextContent
 from waiting import events_of, wait_until
@@ -24,8 +25,6 @@ from backpropagate.training.runs.store import RunStore
 from backpropagate.training.runs.view import RunView
 from backpropagate.training.service import TrainingService
 from backpropagate.training.trainer import TrainingRun
-
-from .hub_stand_in import TOKEN, Fault, HubStandIn
 
 pytestmark = [
     pytest.mark.anyio,

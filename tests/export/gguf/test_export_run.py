@@ -111,9 +111,9 @@ async def test_a_worker_killed_in_any_stage_leaves_nothing_and_resuming_complete
 HANGS = """
 import sys, threading
 from backpropagate.training.worker import main as worker
-from backpropagate.training.export.gguf import export as gguf_export
+from backpropagate.training.export.verify import tensors
 worker.GRACE_S = 0.0
-gguf_export.prove_tensors = lambda *_: threading.Event().wait()
+tensors.map_in_order = lambda *_: threading.Event().wait()
 worker.main()
 """
 
@@ -192,4 +192,6 @@ async def test_a_window_that_llama_cpp_does_not_keep_to_is_told(
     run = await service.submit(spec)
     view = await end_of(service, RunFolder(service.store.runs / run.run_id))
     assert view.status is Status.COMPLETED, view.error
-    assert any("looks back 64 tokens at most" in warning for warning in view.warnings)
+    assert any(
+        "a sliding window of 64 tokens, which llama.cpp ignores" in warning for warning in view.warnings
+    )

@@ -13,22 +13,23 @@ import numpy as np
 import pytest
 from small_models import FAMILIES, write_adapter, write_small_model
 
-from backpropagate.training.export.gguf.export import GgufRequest, export_gguf
+from backpropagate.training.export.gguf.export import GgufRequest, UnverifiedGguf, export_gguf
 from backpropagate.training.export.gguf.reader import read_gguf_header
 from backpropagate.training.export.merged.safetensors import write_merged
-from backpropagate.training.export.verify.logits import prove_logits
-from backpropagate.training.export.verify.reference_model import Reference
+from backpropagate.training.export.reference_model import Reference
+from backpropagate.training.export.verify.logits import verify_logits
+from backpropagate.training.export.verify.tensors import verify_tensors
 
-REFERENCE = Path(__file__).parent.parent / "support" / "llama_cpp_reference.py"
+REFERENCE = Path(__file__).parents[2] / "support" / "llama_cpp_reference.py"
 PLAIN = ["f32", "f16", "bf16", "q8_0"]
 QUANTISED = ["q4_k_m", "q5_k_m", "q6_k", "q4_0", "q3_k_m", "q2_k", "iq4_xs"]
 OF_THE_FILE = {"general.name", "general.size_label", "general.file_type"}
 
 
-def exported(base: Path, adapter: Path | None, quantization: str, folder: Path, prove: Any = None) -> Path:
+def exported(base: Path, adapter: Path | None, quantization: str, folder: Path, verify: Any = None) -> Path:
     target = folder / f"ours-{quantization}.gguf"
     request = GgufRequest(base, adapter, "small", quantization, target, folder / "part", {}, threads=2)
-    export_gguf(request, lambda name: lambda text, share: None, lambda: False, prove or (lambda path: None))
+    export_gguf(request, verify or (lambda file: verify_tensors(file, threads=2)))
     return target
 
 
@@ -43,7 +44,7 @@ def test_the_file_equals_what_the_converter_makes_of_the_merged_model(
     base = write_small_model(family, tmp_path / "base", tiny_model)
     adapter = write_adapter(base, tmp_path / "adapter")
     merged = tmp_path / "merged"
-    write_merged(base, adapter, merged, "", lambda text, share: None, lambda: False)
+    write_merged(base, adapter, merged, "")
     subprocess.run(
         [sys.executable, str(REFERENCE), str(llama_cpp_source), str(merged), str(tmp_path / "ref"), *PLAIN],
         check=True,
@@ -66,14 +67,19 @@ def test_llama_cpp_computes_from_the_file_what_transformers_computes(
     adapter = write_adapter(base, tmp_path / "adapter")
     generator = np.random.default_rng(0)
     rows = [generator.integers(3, 250, length).tolist() for length in (100, 40, 7)]
-    proofs: list[Any] = []
+    comparisons: list[Any] = []
 
-    def prove(path: Path) -> None:
+    def verify(file: UnverifiedGguf) -> None:
+        verify_tensors(file, threads=2)
         reference = Reference(base, adapter)
-        proofs.append(prove_logits(path, "f16", reference, rows, threads=2, step=lambda done: None))
+        comparisons.append(
+            verify_logits(file.path, "f16", reference, rows, threads=2, on_row=lambda done: None)
+        )
 
-    exported(base, adapter, "f16", tmp_path, prove)
-    assert proofs[0].tokens == 147 and proofs[0].divergence < 1e-4 and proofs[0].agreement > 0.95
+    exported(base, adapter, "f16", tmp_path, verify)
+    assert (
+        comparisons[0].tokens == 147 and comparisons[0].divergence < 1e-4 and comparisons[0].agreement > 0.95
+    )
 
 
 @pytest.mark.parametrize("quantization", QUANTISED)

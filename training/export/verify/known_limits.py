@@ -1,6 +1,6 @@
-"""Where llama.cpp itself splits text otherwise than the tokenizer, whatever the GGUF file says.
+"""Texts that llama.cpp tokenises differently from the tokenizer, whatever the GGUF file contains.
 
-Seen by running llama.cpp (llama-cpp-python 0.3.36) against the tokenizers library.
+Found by running llama.cpp (llama-cpp-python 0.3.36) against the tokenizers library.
 """
 
 from __future__ import annotations
@@ -11,8 +11,8 @@ from collections.abc import Callable, Iterable
 from typing import Any, NamedTuple
 
 from ...data.readers.libraries import library
-from .folder import TokenizerFolder
-from .token_types import TokenType
+from ..tokenizer.folder import TokenizerFolder
+from ..tokenizer.token_types import TokenType
 
 CONTROL_BY_TEXT = """
     <|eot_id|> <|im_end|> <|end|> <|return|> <|call|> <|flush|> <|calls|> <end_of_turn> <|endoftext|> </s>
@@ -37,16 +37,16 @@ DIGITS_OF_UNICODE_16 = (
 CASED_OR_MARK = ("Lu", "Ll", "Lt", "Lm", "Mn", "Mc", "Me")
 
 
-class Limit(NamedTuple):
-    """A class of texts that llama.cpp may split otherwise."""
+class KnownLimit(NamedTuple):
+    """A class of texts that llama.cpp may tokenise differently."""
 
     reason: str
     covers: Callable[[str], object]
-    """True of a text that may be split otherwise."""
+    """True for such a text."""
 
 
-def known_limits(folder: TokenizerFolder, metadata: dict[str, Any]) -> list[Limit]:
-    """The limits that can show with this tokenizer.
+def known_limits(folder: TokenizerFolder, metadata: dict[str, Any]) -> list[KnownLimit]:
+    """The limits that apply to this tokenizer.
 
     Args:
         metadata: the GGUF file's.
@@ -64,24 +64,24 @@ def known_limits(folder: TokenizerFolder, metadata: dict[str, Any]) -> list[Limi
     return [limit for limit in limits if limit]
 
 
-def _composition(normalizer: Any) -> Limit | None:
+def _composition(normalizer: Any) -> KnownLimit | None:
     if normalizer is None or normalizer.normalize_str("e\u0301") != "é":
         return None
 
     def changes(text: str) -> bool:
         return normalizer.normalize_str(text) != text
 
-    return Limit("llama.cpp does not bring text into Unicode's composed form (NFC) first.", changes)
+    return KnownLimit("llama.cpp does not normalise text to NFC first.", changes)
 
 
-def _new_digits(model: str) -> Limit | None:
+def _new_digits(model: str) -> KnownLimit | None:
     if model != "gpt2":
         return None
     covers = re.compile(DIGITS_OF_UNICODE_16).search
-    return Limit("llama.cpp does not know the digits that came with Unicode 16.", covers)
+    return KnownLimit("llama.cpp does not know the digits added in Unicode 16.", covers)
 
 
-def _missing_bytes(folder: TokenizerFolder, model: str) -> Limit | None:
+def _missing_bytes(folder: TokenizerFolder, model: str) -> KnownLimit | None:
     """SmolLM2 has no token for 21 bytes, some of which stand in control characters."""
     byte_level = library("tokenizers.pre_tokenizers", "Checking a tokenizer").ByteLevel(
         add_prefix_space=False, use_regex=False
@@ -93,19 +93,18 @@ def _missing_bytes(folder: TokenizerFolder, model: str) -> Limit | None:
     def covers(text: str) -> bool:
         return any(not missing.isdisjoint(piece) for piece, _place in byte_level.pre_tokenize_str(text))
 
-    return Limit(
+    return KnownLimit(
         f"llama.cpp drops the {len(missing)} bytes for which there is no token after merging, "
         "the tokenizer before",
         covers,
     )
 
 
-def _case(pre: str) -> Limit | None:
+def _case(pre: str) -> KnownLimit | None:
     if pre not in ASCII_CASE_ONLY:
         return None
-    return Limit(
-        "llama.cpp splits words with combining marks, or with letters that have a case and are not A to Z, "
-        "at other places.",
+    return KnownLimit(
+        "llama.cpp splits words with combining marks, or with cased letters other than A to Z, differently.",
         _has_mark_or_case_beyond_ascii,
     )
 
@@ -114,17 +113,17 @@ def _has_mark_or_case_beyond_ascii(text: str) -> bool:
     return any(ord(letter) > 127 and unicodedata.category(letter) in CASED_OR_MARK for letter in text)
 
 
-def _white_space(added: Iterable[Any]) -> Limit | None:
+def _white_space(added: Iterable[Any]) -> KnownLimit | None:
     tokens = [token.content for token in added if token.lstrip or token.rstrip or token.single_word]
     if not tokens:
         return None
-    return Limit(
-        f"llama.cpp does not treat what stands beside {_some(tokens)} as the tokenizer does.",
+    return KnownLimit(
+        f"llama.cpp treats the text next to {_some(tokens)} differently from the tokenizer.",
         _holds_one_of(tokens),
     )
 
 
-def _space_prefix(tokenizer: Any, added: list[str]) -> Limit | None:
+def _space_prefix(tokenizer: Any, added: list[str]) -> KnownLimit | None:
     if "Metaspace" not in repr(tokenizer.pre_tokenizer):
         return None
     after_token = _holds_one_of(added)
@@ -132,13 +131,13 @@ def _space_prefix(tokenizer: Any, added: list[str]) -> Limit | None:
     def covers(text: str) -> object:
         return text.startswith((" ", "▁")) or after_token(text)
 
-    return Limit(
-        "llama.cpp also puts a space before a text that begins with one, and after special tokens.",
+    return KnownLimit(
+        "llama.cpp also adds a space before a text that begins with one, and after special tokens.",
         covers,
     )
 
 
-def _control_by_text(metadata: dict[str, Any]) -> Limit | None:
+def _control_by_text(metadata: dict[str, Any]) -> KnownLimit | None:
     tokens, types = metadata["tokenizer.ggml.tokens"], metadata["tokenizer.ggml.token_type"]
     control = set(CONTROL_BY_TEXT.split())
     claimed = [
@@ -148,8 +147,8 @@ def _control_by_text(metadata: dict[str, Any]) -> Limit | None:
     ]
     if not claimed:
         return None
-    return Limit(
-        f"llama.cpp takes {_some(claimed)} for control tokens, by their texts.", _holds_one_of(claimed)
+    return KnownLimit(
+        f"llama.cpp treats {_some(claimed)} as control tokens because of their text.", _holds_one_of(claimed)
     )
 
 

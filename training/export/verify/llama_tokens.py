@@ -1,6 +1,6 @@
-"""Tokenise texts by llama.cpp, in a process of its own: an assertion in C++ ends the process that it is in.
+"""Tokenise texts with llama.cpp, in a separate process: a failed assertion in C++ ends its process.
 
-    python -m backpropagate.training.export.tokenizer.llama_tokens FILE.gguf
+    python -m backpropagate.training.export.verify.llama_tokens FILE.gguf
 
 reads a JSON list of {"text", "parse_special", "add_special"} and prints a list of lists of ids.
 """
@@ -18,7 +18,7 @@ from typing import Any, TypedDict
 from ...errors import GgufExportError
 
 
-class Request(TypedDict):
+class TokenizeRequest(TypedDict):
     """A text, whether control tokens in it are recognised, and whether bos and eos are added."""
 
     text: str
@@ -30,11 +30,11 @@ def llama_cpp_is_installed() -> bool:
     return find_spec("llama_cpp") is not None
 
 
-def llama_token_ids(gguf: Path, requests: Sequence[Request]) -> list[list[int]]:
+def llama_token_ids(gguf: Path, requests: Sequence[TokenizeRequest]) -> list[list[int]]:
     """The token ids of each text by llama.cpp, with the tokenizer in the file.
 
     Raises:
-        GgufExportError: llama.cpp could not load the file or broke down.
+        GgufExportError: llama.cpp could not load the file or crashed.
     """
     # On stdout only JSON is printed; the native library logs to stderr.
     done = subprocess.run(
@@ -52,11 +52,11 @@ def llama_token_ids(gguf: Path, requests: Sequence[Request]) -> list[list[int]]:
 
 
 def main(path: str) -> None:
-    requests: list[Request] = json.load(sys.stdin)
+    requests: list[TokenizeRequest] = json.load(sys.stdin)
     print(json.dumps(_tokenise(path, requests)))
 
 
-def _tokenise(path: str, requests: Sequence[Request]) -> list[list[int]]:
+def _tokenise(path: str, requests: Sequence[TokenizeRequest]) -> list[list[int]]:
     import llama_cpp  # pyright: ignore[reportMissingImports]
 
     lib: Any = llama_cpp
@@ -70,7 +70,7 @@ def _tokenise(path: str, requests: Sequence[Request]) -> list[list[int]]:
     return [_ids(lib, vocab, request) for request in requests]
 
 
-def _ids(lib: Any, vocab: Any, request: Request) -> list[int]:
+def _ids(lib: Any, vocab: Any, request: TokenizeRequest) -> list[int]:
     text = request["text"].encode()
     room = len(text) + 16
     ids = (lib.llama_token * room)()

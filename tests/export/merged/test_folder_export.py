@@ -10,6 +10,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
+from hub_stand_in import HubStandIn
 
 from backpropagate.training.config.fields import ExportFormat
 from backpropagate.training.files.paths import PathPolicy
@@ -18,8 +19,6 @@ from backpropagate.training.requests.push import push_spec
 from backpropagate.training.runs.folder import RunFolder, Status
 from backpropagate.training.runs.view import RunView
 from backpropagate.training.service import TrainingService
-
-from .hub_stand_in import HubStandIn
 
 pytestmark = pytest.mark.anyio
 
