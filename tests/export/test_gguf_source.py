@@ -55,7 +55,7 @@ def test_an_export_stands_for_the_file_that_it_wrote(
     failed = an_export(store, gguf, training.run_id, Status.FAILED)
     with pytest.raises(InputError, match="no GGUF file") as refused:
         found(failed.run_id, store)
-    assert "export_gguf" in str(refused.value.hint)
+    assert refused.value.next == then("export", source=...)
 
 
 def test_a_training_stands_for_its_newest_export_that_is_still_there(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import re
 from pathlib import Path
 from typing import Literal, NamedTuple
@@ -50,7 +51,7 @@ def classify_model(name: str) -> ModelSource:
     if preset:
         return ModelSource("preset", preset.hub_id)
     if looks_like_path(name):
-        return ModelSource("folder", str(_checked_folder(Path(name).expanduser())))
+        return ModelSource("folder", str(_checked_folder(Path(os.path.expanduser(name)))))
     if is_hub_id(name):
         return ModelSource("hub", name)
     close = nearest(name.lower(), list(PRESETS))

@@ -72,4 +72,4 @@ async def test_an_adapter_of_no_known_run_gets_a_card_that_claims_nothing(
     folder = shutil.copytree(trained.adapter_path, tmp_path / "elsewhere")
     view = await exported(service, str(folder), "merged")
     assert isinstance(view.result, ExportResult), view.error
-    assert "is not recorded" in (Path(view.result.path) / "README.md").read_text("utf-8")
+    assert "are not recorded" in (Path(view.result.path) / "README.md").read_text("utf-8")
