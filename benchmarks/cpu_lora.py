@@ -99,7 +99,7 @@ def main() -> None:
         our_side.plan_of("cpu", "float32", batch_size=EXAMPLES_PER_STEP), lora=Lora(r=16, alpha=32)
     )
     decoder = load_packed_step(replace(plan, model=arguments.model)).decoder
-    examples = short_examples(decoder.shape.vocab_size)
+    examples = short_examples(decoder.config.vocab_size)
     turns = Turns(["ours", "TRL"], arguments.steps, arguments.turns)
     who: list[str] = []
 

@@ -21,7 +21,7 @@ from backpropagate.training.engine.loop.checkpoints import Checkpoints  # noqa: 
 from backpropagate.training.engine.loop.fit import fit  # noqa: E402
 from backpropagate.training.engine.loop.packing import step_order  # noqa: E402
 from backpropagate.training.engine.packed.decoder import PackedDecoder  # noqa: E402
-from backpropagate.training.engine.packed.decoder_config import decoder_shape  # noqa: E402
+from backpropagate.training.engine.packed.decoder_config import read_decoder_config  # noqa: E402
 from backpropagate.training.engine.packed.engine import PackedStep  # noqa: E402
 from backpropagate.training.engine.packed.load_weights import destinations  # noqa: E402
 from backpropagate.training.engine.plan import Data, Lora, Plan  # noqa: E402
@@ -65,7 +65,7 @@ def plan_of(device: str, precision: Any, recompute: Any = "nothing", **settings:
 def random_decoder(config: Any, plan: Plan) -> PackedDecoder:
     """A decoder of this config with random weights, made where it is used."""
     dtype = getattr(torch, plan.precision)
-    decoder = PackedDecoder(decoder_shape(config), plan.lora, dtype, torch.device(plan.device))
+    decoder = PackedDecoder(read_decoder_config(config), plan.lora, dtype, torch.device(plan.device))
     for name, place in destinations(decoder).items():
         if "norm" in name:
             place.fill_(1.0)

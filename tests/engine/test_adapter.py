@@ -44,7 +44,9 @@ def test_a_saved_adapter_gives_the_same_logits_in_plain_peft(
     assert torch.equal(loaded(input_ids=ids).logits, adapted(input_ids=ids).logits)
     batch = packed_batch([example])
     logits = loaded(input_ids=ids).logits[0]
-    expected = torch.nn.functional.cross_entropy(logits[batch.rows], batch.targets, reduction="sum")
+    expected = torch.nn.functional.cross_entropy(
+        logits[batch.label_positions], batch.targets, reduction="sum"
+    )
     assert float(decoder.loss(batch)) == pytest.approx(float(expected), rel=1e-6)
 
 

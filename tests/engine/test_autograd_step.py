@@ -142,7 +142,7 @@ def test_the_adapter_of_a_model_with_transposed_weights_loads_in_plain_peft(
     outcome = autograd_step.run(plan, data, Events(), lambda: False, Checkpoints(tmp_path / "c"))
     loaded = PeftModel.from_pretrained(AutoModelForCausalLM.from_pretrained(plan.model), str(plan.adapter))
     batch = packed_batch(data.held_out)
-    logits = loaded(input_ids=batch.input_ids[None]).logits[0, batch.rows]
+    logits = loaded(input_ids=batch.input_ids[None]).logits[0, batch.label_positions]
     assert F.cross_entropy(logits, batch.targets).item() == pytest.approx(outcome.eval_loss, rel=1e-5)
 
 

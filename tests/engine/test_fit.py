@@ -337,7 +337,7 @@ def test_another_error_is_not_taken_for_missing_memory(plan: Plan, data: Data, t
 
 def test_a_loss_that_is_no_number_ends_the_run(plan: Plan, data: Data, tmp_path: Path) -> None:
     step = load_packed_step(plan)
-    step.decoder.last_norm.fill_(float("nan"))
+    step.decoder.final_norm.fill_(float("nan"))
     with pytest.raises(TrainingError, match="loss of step 1 is nan"):
         fit(step, plan, data, Events(), never, Checkpoints(tmp_path / "d"))
 

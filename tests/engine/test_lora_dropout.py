@@ -13,7 +13,7 @@ from torch.nn import functional as F
 
 from backpropagate.training.engine.loop.batch import packed_batch
 from backpropagate.training.engine.loop.lora_parameters import LoraModule, LoraParameters
-from backpropagate.training.engine.packed.lora_linear import FoldedLinear, Masks, refresh
+from backpropagate.training.engine.packed.lora_linear import FusedLoraLinear, Masks, refresh
 from backpropagate.training.engine.plan import Example, Lora, Recompute
 
 from .conftest import tiny_model, with_lora
@@ -33,9 +33,9 @@ class FixedMask(nn.Module):
 
 def linear(
     inputs: int, *outputs: int, rank: int = 4, scale: float = 2.0
-) -> tuple[FoldedLinear, LoraParameters]:
+) -> tuple[FusedLoraLinear, LoraParameters]:
     modules = [LoraModule(str(index), inputs, size) for index, size in enumerate(outputs)]
-    made = FoldedLinear(
+    made = FusedLoraLinear(
         modules, targeted=[True] * len(modules), rank=rank, scale=scale, bias=False,
         dtype=torch.float32, device=CPU,
     )  # fmt: skip
@@ -59,9 +59,9 @@ def test_with_the_same_masks_loss_and_gradients_are_pefts(
     tokens = len(batch.input_ids)
     modules = dict(adapted.named_modules())
     for index, layer in enumerate(decoder.layers):
-        for number, folded in enumerate(layer.linears()):
+        for number, fused in enumerate(layer.linears()):
             masks = Masks(0.3, torch.Generator(), 77 + 16 * index + 4 * number)
-            for member, module in enumerate(folded.group):
+            for member, module in enumerate(fused.group):
                 mask = masks.draw(torch.empty(tokens, module.in_features), member)
                 dropout = modules[f"base_model.model.{module.name}"].lora_dropout
                 dropout["default"] = FixedMask(mask)
@@ -70,7 +70,7 @@ def test_with_the_same_masks_loss_and_gradients_are_pefts(
     logits = adapted(
         input_ids=batch.input_ids[None], position_ids=batch.position_ids[None], use_cache=False
     ).logits[0]
-    expected = F.cross_entropy(logits[batch.rows], batch.targets)
+    expected = F.cross_entropy(logits[batch.label_positions], batch.targets)
     expected.backward()
     assert float(loss) == pytest.approx(expected.item(), rel=1e-5)
     for name, gradient in decoder.lora.matrices(decoder.lora.gradients).items():

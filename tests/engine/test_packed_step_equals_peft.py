@@ -12,7 +12,7 @@ from torch.nn import functional as F
 
 from backpropagate.training.engine.loop.batch import packed_batch
 from backpropagate.training.engine.packed.decoder import PackedDecoder
-from backpropagate.training.engine.packed.decoder_config import decoder_shape, why_not_packed
+from backpropagate.training.engine.packed.decoder_config import read_decoder_config, why_not_packed
 from backpropagate.training.engine.packed.load_weights import load_weights
 from backpropagate.training.engine.plan import Example, Lora, Recompute
 
@@ -23,7 +23,7 @@ TOLERANCE = 1e-5
 
 def packed_copy(adapted: Any, folder: Path, lora: Lora) -> PackedDecoder:
     """The packed decoder of a saved base model, with the LoRA values of its PEFT twin."""
-    decoder = PackedDecoder(decoder_shape(adapted.config), lora, torch.float32, torch.device("cpu"))
+    decoder = PackedDecoder(read_decoder_config(adapted.config), lora, torch.float32, torch.device("cpu"))
     load_weights(decoder, folder)
     values = dict(adapted.named_parameters())
     for name, matrix in decoder.lora.matrices(decoder.lora.values).items():
@@ -204,7 +204,7 @@ def test_half_precision_stays_close_to_single(
     model = tiny_model("qwen3", head_dim=12)
     folder = saved(model)
     exact = packed_copy(with_lora(model, lora), folder, lora)
-    half = PackedDecoder(exact.shape, lora, torch.bfloat16, torch.device("cpu"))
+    half = PackedDecoder(exact.config, lora, torch.bfloat16, torch.device("cpu"))
     load_weights(half, folder)
     half.lora.values.copy_(exact.lora.values)
     half.refresh()

@@ -2,7 +2,7 @@
 
 plan              what an engine is given and gives back
 packed_step       our own forward and backward, for Llama-shaped decoders
-  decoder_shape     what a config describes, and why a model cannot be packed
+  read_decoder_config     what a config describes, and why a model cannot be packed
   decoder           the layers: forward, backward, recomputation
   folded_linear     linear layers with their LoRA in the same GEMM
   attention         causal attention within the examples of a row
@@ -12,7 +12,7 @@ packed_step       our own forward and backward, for Llama-shaped decoders
 autograd_step     any other causal model, by transformers, PEFT and autograd
   peft_lora         its LoRA in our flat buffer
   huggingface_base  the base and its linear modules
-own_engine        which of these two, and why
+select_engine        which of these two, and why
 unsloth           Unsloth's trainer in another environment, and what happens where there is none
   unsloth_process   its job, its process, and the line to it
   unsloth_child     what runs there; imports nothing of ours

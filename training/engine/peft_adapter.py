@@ -75,7 +75,7 @@ def load_adapter(folder: Path, lora: LoraParameters, settings: Lora) -> None:
     if config.get("bias", "none") != "none" or any(config.get(name) for name in NOT_PLAIN):
         raise InputError(f"{folder} holds an adapter that is not plain LoRA.")
     _check_scale(folder, theirs, settings)
-    copy_adapter(folder, tensors, lora)
+    load_into_buffer(folder, tensors, lora)
 
 
 def _check_scale(folder: Path, theirs: Lora, ours: Lora) -> None:
@@ -90,7 +90,7 @@ def _check_scale(folder: Path, theirs: Lora, ours: Lora) -> None:
         )
 
 
-def copy_adapter(folder: Path, tensors: dict[str, Tensor], lora: LoraParameters) -> None:
+def load_into_buffer(folder: Path, tensors: dict[str, Tensor], lora: LoraParameters) -> None:
     """Copy the tensors of an adapter's file into the flat buffer.
 
     Raises:

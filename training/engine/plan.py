@@ -20,7 +20,7 @@ Precision = Literal["float32", "bfloat16"]
 Recompute = Literal["nothing", "gate_up", "everything"]
 Schedule = Literal["constant", "linear", "cosine"]
 EngineName = Literal["packed", "autograd", "trl", "unsloth"]
-Status = Literal["completed", "cancelled", "early_stopped"]
+OutcomeStatus = Literal["completed", "cancelled", "early_stopped"]
 ShouldStop = Callable[[], bool]
 
 
@@ -167,7 +167,7 @@ class Recovery:
 class Outcome:
     """How a run ended. Losses are means per label token, in nats."""
 
-    status: Status
+    status: OutcomeStatus
     engine: str
     reason: str
     adapter: Path

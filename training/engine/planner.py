@@ -9,7 +9,7 @@ from typing import Literal
 
 from ..config.specs import TrainSpec
 from .plan import EngineName, Lora, Plan, Recompute
-from .select_engine import own_engine
+from .select_engine import select_engine
 
 GIB = 2**30
 STEP_EXAMPLES = {"cpu": 4, "cuda": 8}
@@ -108,7 +108,7 @@ def _engine(spec: TrainSpec, model: Path, lora: Lora) -> tuple[EngineName, str]:
     asked = spec.training.engine
     if asked in ("autograd", "trl", "unsloth"):
         return asked, "asked for"
-    engine, why = own_engine(
+    engine, why = select_engine(
         model, lora, load_in_4bit=spec.model.load_in_4bit, max_seq_length=spec.data.max_seq_length
     )
     wish = "packed was asked for, but: " if asked == "packed" and engine != "packed" else ""

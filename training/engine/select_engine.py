@@ -9,7 +9,7 @@ from .packed.decoder_config import why_not_packed
 from .plan import Lora
 
 
-def own_engine(
+def select_engine(
     model: Path, lora: Lora, *, load_in_4bit: bool, max_seq_length: int
 ) -> tuple[Literal["packed", "autograd"], str]:
     """packed where the model allows it, else autograd; with the reason in one sentence.

@@ -64,11 +64,11 @@ class AutogradStep:
 
     def _packed_logits(self, batch: PackedBatch) -> Tensor:
         """(label_tokens, vocab_size), of all examples end to end in one row."""
-        kept = {"logits_to_keep": batch.rows} if self._keeps_rows else {}
+        kept = {"logits_to_keep": batch.label_positions} if self._keeps_rows else {}
         logits = self.model(
             input_ids=batch.input_ids[None], position_ids=batch.position_ids[None], use_cache=False, **kept
         ).logits[0]
-        return logits if kept else logits[batch.rows]
+        return logits if kept else logits[batch.label_positions]
 
     def _padded_logits(self, batch: PackedBatch) -> Tensor:
         """(label_tokens, vocab_size), of one row per example, filled up on the right."""
@@ -77,8 +77,8 @@ class AutogradStep:
         input_ids = pad_sequence(rows, batch_first=True)  # (examples, longest)
         columns = torch.arange(input_ids.shape[1], device=lengths.device)
         mask = columns < lengths[:, None]  # (examples, longest)
-        example = torch.bucketize(batch.rows, batch.segments.bounds[1:], right=True)
-        column = batch.rows - batch.segments.bounds[example]
+        example = torch.bucketize(batch.label_positions, batch.segments.cu_seqlens[1:], right=True)
+        column = batch.label_positions - batch.segments.cu_seqlens[example]
         kept: dict[str, Tensor] = {}
         if self._keeps_rows:
             wanted = torch.unique(column)  # pyright: ignore[reportUnknownMemberType, reportUnknownVariableType]

@@ -24,7 +24,7 @@ class _Taken:
     tokens: int
 
 
-class StepReports:
+class StepMetrics:
     """Reports `step` with step, total_steps, loss, learning_rate, grad_norm, tokens_per_s, eta_s."""
 
     def __init__(self, report: Report, plan: Plan, total_steps: int, device: torch.device) -> None:

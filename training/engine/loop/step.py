@@ -12,7 +12,7 @@ from .batch import PackedBatch
 from .lora_parameters import LoraParameters
 
 
-class Step(Protocol):
+class TrainingStep(Protocol):
     """A model with LoRA. The loop owns the optimizer; the step only ever adds to `lora.gradients`."""
 
     name: str

@@ -14,7 +14,7 @@ from ..peft_adapter import AdapterDescription, load_adapter
 from ..plan import Data, Outcome, Plan, Recompute, Report, ShouldStop
 from .cuda_graphs import ROW_MULTIPLE, GraphedDecoder, graphs_help
 from .decoder import PackedDecoder
-from .decoder_config import decoder_shape, targeted_modules
+from .decoder_config import read_decoder_config, targeted_modules
 from .load_weights import load_weights
 
 
@@ -57,7 +57,7 @@ def load_packed_step(plan: Plan) -> PackedStep:
 
     config = cast("Any", AutoConfig.from_pretrained(plan.model, local_files_only=True))  # pyright: ignore[reportUnknownMemberType]
     dtype = getattr(torch, plan.precision)
-    decoder = PackedDecoder(decoder_shape(config), plan.lora, dtype, torch.device(plan.device))
+    decoder = PackedDecoder(read_decoder_config(config), plan.lora, dtype, torch.device(plan.device))
     load_weights(decoder, plan.model)
     decoder.lora.initialise(plan.seed)
     if plan.continue_from is not None:

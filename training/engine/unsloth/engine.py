@@ -22,7 +22,7 @@ from ...runs.recorder import StepClock
 from ..loop.checkpoints import Checkpoints
 from ..loop.packing import StepOrder, step_order, total_steps
 from ..plan import Data, Outcome, Plan, Report, ShouldStop
-from ..select_engine import own_engine
+from ..select_engine import select_engine
 from .process import UnavailableError, UnslothProcess, interpreter, write_job
 
 
@@ -42,14 +42,14 @@ def run(plan: Plan, data: Data, report: Report, should_stop: ShouldStop, checkpo
         return _train(plan, data, report, should_stop)
     except UnavailableError as obstacle:
         report("warning", message=f"Our own engine trains instead of Unsloth: {obstacle}.")
-        plan = _with_own_engine(plan, f"unsloth was asked for, but {obstacle}")
+        plan = _with_our_engine(plan, f"unsloth was asked for, but {obstacle}")
     from ..run import run_engine
 
     return run_engine(plan, data, report, should_stop, checkpoints)
 
 
-def _with_own_engine(plan: Plan, reason: str) -> Plan:
-    engine, _ = own_engine(
+def _with_our_engine(plan: Plan, reason: str) -> Plan:
+    engine, _ = select_engine(
         plan.model, plan.lora, load_in_4bit=plan.load_in_4bit, max_seq_length=plan.max_seq_length
     )
     return replace(plan, engine=engine, reason=reason)

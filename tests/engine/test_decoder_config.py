@@ -8,7 +8,7 @@ import pytest
 import torch
 from transformers import AutoConfig, GPT2Config
 
-from backpropagate.training.engine.packed.decoder_config import decoder_shape, why_not_packed
+from backpropagate.training.engine.packed.decoder_config import read_decoder_config, why_not_packed
 from backpropagate.training.engine.plan import Lora
 
 from .conftest import SIZES, tiny_model
@@ -54,10 +54,10 @@ def test_lora_on_the_head_is_refused(modules: str | tuple[str, ...]) -> None:
 @pytest.mark.parametrize("family", ["llama", "qwen2", "qwen3", "smollm3"])
 def test_the_rotary_frequencies_are_those_of_the_model(family: str) -> None:
     model = tiny_model(family, head_dim=12)
-    assert torch.equal(decoder_shape(model.config).inverse_frequencies, model.model.rotary_emb.inv_freq)
+    assert torch.equal(read_decoder_config(model.config).inverse_frequencies, model.model.rotary_emb.inv_freq)
 
 
 def test_parameters_count_every_matrix() -> None:
     model = tiny_model("mistral")
     matrices = sum(p.numel() for n, p in model.named_parameters() if p.dim() == 2 and "embed" not in n)
-    assert decoder_shape(model.config).parameters == matrices
+    assert read_decoder_config(model.config).parameters == matrices
