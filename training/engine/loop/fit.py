@@ -93,8 +93,9 @@ class _Fit:
             examples=blake2b(json.dumps(lengths).encode(), digest_size=8).hexdigest(),
             seed=plan.seed,
         )
-        self.optimizer = FlatAdamW(step.lora, plan.weight_decay)
+        self.optimizer = FlatAdamW(step.lora, plan.weight_decay)  # before _resume, which fills its moments
         self.warnings: list[str] = []
+        # Before the prefetcher: a run that has met a lack of memory resumes with its smaller micro-batches.
         self.resumed_from = self._resume() if plan.resume else None
         self.prefetcher = Prefetcher(
             data.train,
@@ -109,7 +110,7 @@ class _Fit:
         self.saved_time = time.monotonic()
 
     def run(self) -> Outcome:
-        self.model.refresh()
+        self.model.refresh()  # the buffer may have been filled from a checkpoint or an adapter
         try:
             self._evaluate_before()
             self.metrics.restart_clock()
@@ -121,6 +122,8 @@ class _Fit:
 
     def _loop(self) -> OutcomeStatus:
         while True:
+            # Evaluation first: a resumed run repeats one that was cut off, and the last step's is part of it.
+            # A checkpoint is saved at the top of the next round, after the evaluation that it must remember.
             if self._evaluation_due() and not self._evaluate():
                 return self._stopped("cancelled")
             if self._out_of_patience():
@@ -140,7 +143,7 @@ class _Fit:
         batch, loss = self._gradients(index)
         rate = learning_rate(self.plan, index, self.state.total_steps)
         norm = self.optimizer.step(rate, self.plan.max_grad_norm)
-        self.model.refresh()
+        self.model.refresh()  # before anything reads the model: evaluation, the next step
         self.state.step += 1
         self.metrics.add(self.state.step, rate, loss, norm, batch.tokens)
         epoch, rest = divmod(self.state.step, self.order.steps_per_epoch)
@@ -213,7 +216,7 @@ class _Fit:
 
     def _evaluate(self) -> bool:
         """Evaluate on the held-out examples; False if told to stop meanwhile."""
-        self.metrics.flush()
+        self.metrics.flush()  # the steps' events come before the evaluation's, and their time is measured
         loss = self._held_out_loss()
         if loss is None:
             return False
@@ -267,7 +270,7 @@ class _Fit:
 
     def _checkpoint(self) -> None:
         """Save now; the best step's checkpoint is kept as long as it is the best."""
-        self.metrics.flush()
+        self.metrics.flush()  # raises if a loss was not finite: such a step must not be saved
         step = self.state.step
         files = training_state_files(self.state, self.model.lora, self.model.adapter, self.optimizer)
         kept = self.state.best_step if self.plan.patience is not None else None
@@ -299,6 +302,8 @@ class _Fit:
     def _finish(self, status: OutcomeStatus) -> Outcome:
         state, metrics = self.state, self.metrics
         eval_loss = state.eval_loss
+        # The best adapter goes back into the buffer before it is written; a cancelled run keeps its last one,
+        # from which it may be resumed.
         if status != "cancelled" and self._keep_best():
             eval_loss = state.best_loss
         write_files(self.plan.adapter, adapter_files(self.model.lora, self.model.adapter))

@@ -69,6 +69,7 @@ class FlashOperator:
             q, k, v, cu_seqlens, cu_seqlens, max_seqlen, max_seqlen, 0.0, window is None, False,
             window_size_left=left, window_size_right=0,
         )  # fmt: skip
+        # out: (tokens, num_heads, head_dim); logsumexp: (num_heads, tokens)
         return out, (q, k, v, out, logsumexp, cu_seqlens, max_seqlen, left)
 
     def backward(self, d_out: Tensor, saved: Any) -> Gradients:
@@ -110,6 +111,7 @@ def segmentwise(q: Tensor, k: Tensor, v: Tensor, segments: Segments, window: int
     if groups > 1:
         k, v = k.repeat_interleave(groups, 1), v.repeat_interleave(groups, 1)  # (tokens, num_heads, head_dim)
     lengths = list(segments.lengths)
+    # Each (num_heads, length, head_dim)
     segmented = zip(*(torch.split(x.transpose(0, 1), lengths, 1) for x in (q, k, v)), strict=True)
     outs = [_causal(query, key, value, window) for query, key, value in segmented]
     return torch.cat(outs, 1).transpose(0, 1)

@@ -7,7 +7,8 @@ forward to backward is a choice, `recompute`:
     gate_up      all but gate and up, whose GEMM runs again: frees the most for the least time
     everything   the input only; the whole layer runs again
 
-Shapes: hidden (tokens, hidden_size), qkv (tokens, num_heads + 2 · num_kv_heads, head_dim).
+Shapes: hidden (tokens, hidden_size), qkv (tokens, num_heads + 2 · num_kv_heads, head_dim); R is the LoRA
+columns of a linear, rank · its targeted modules, filled up.
 """
 
 from __future__ import annotations
@@ -43,13 +44,13 @@ class Layer:
     """The weights of one decoder layer."""
 
     input_norm: Tensor  # (hidden_size,)
-    qkv: FusedLoraLinear
+    qkv: FusedLoraLinear  # hidden_size → (num_heads + 2 · num_kv_heads) · head_dim
     qk_norm: Tensor | None  # (num_heads + num_kv_heads, head_dim)
-    o_proj: FusedLoraLinear
+    o_proj: FusedLoraLinear  # num_heads · head_dim → hidden_size
     post_attention_norm: Tensor  # (hidden_size,)
-    gate_up: FusedLoraLinear
-    down_proj: FusedLoraLinear
-    window: int | None
+    gate_up: FusedLoraLinear  # hidden_size → 2 · intermediate_size
+    down_proj: FusedLoraLinear  # intermediate_size → hidden_size
+    window: int | None  # positions, the token itself included
     use_rope: bool
 
     def linears(self) -> tuple[FusedLoraLinear, ...]:
@@ -59,17 +60,17 @@ class Layer:
 class Saved(NamedTuple):
     """What a layer's backward needs of its forward."""
 
-    hidden: Tensor
-    qkv: Tensor | None
+    hidden: Tensor  # (tokens, hidden_size)
+    qkv: Tensor | None  # (tokens, num_heads + 2 · num_kv_heads, head_dim)
     """Before the norm of queries and keys, where there is one."""
-    qkv_lora_hidden: Tensor
-    attended: Tensor
-    attention: Any
-    o_proj_lora_hidden: Tensor
-    after_attention: Tensor
-    gate_up: Tensor | None
-    gate_up_lora_hidden: Tensor
-    down_proj_lora_hidden: Tensor
+    qkv_lora_hidden: Tensor  # (tokens, R), x·Aᵀ
+    attended: Tensor  # (tokens, num_heads · head_dim)
+    attention: Any  # what the attention's own backward needs
+    o_proj_lora_hidden: Tensor  # (tokens, R)
+    after_attention: Tensor  # (tokens, hidden_size)
+    gate_up: Tensor | None  # (tokens, 2 · intermediate_size); None is computed again
+    gate_up_lora_hidden: Tensor  # (tokens, R)
+    down_proj_lora_hidden: Tensor  # (tokens, R)
 
 
 class LayerMasks(NamedTuple):
@@ -204,12 +205,14 @@ class PackedDecoder:
     def backward_through(self, saved: list[Saved | Tensor], d_hidden: Tensor, context: RowContext) -> None:
         """Add to `lora.gradients`, given the gradient of the last layer's output; uses `saved` up."""
         for index in reversed(range(len(self.layers))):
-            kept = saved.pop()
+            kept = saved.pop()  # popped and deleted: a layer's activations go as soon as they are used
             if isinstance(kept, Tensor):
                 normed = rms_norm(kept, self.layers[index].input_norm, self.config.rms_norm_eps)
                 kept = self._layer_forward(index, kept, normed, context)[2]
             d_hidden = self._layer_backward(index, kept, d_hidden, context)
             del kept
+        # The layers overwrite `_gradients`; only whole micro-batches reach the step's sum, so one that runs
+        # out of memory leaves it as it was.
         self.lora.gradients.add_(self._gradients)
 
     @torch.no_grad()
@@ -231,7 +234,7 @@ class PackedDecoder:
     ) -> tuple[Tensor, list[Saved | Tensor]]:
         """The last layer's output and what to keep of each layer; with None nothing is kept."""
         eps = self.config.rms_norm_eps
-        hidden = self.embedding[context.batch.input_ids]
+        hidden = self.embedding[context.batch.input_ids]  # (tokens, hidden_size)
         normed = rms_norm(hidden, self.layers[0].input_norm, eps)
         kept: list[Saved | Tensor] = []
         for index in range(len(self.layers)):
@@ -240,7 +243,7 @@ class PackedDecoder:
                 kept.append(hidden)
             elif recompute is not None:
                 kept.append(saved._replace(gate_up=None) if recompute == "gate_up" else saved)
-            del saved
+            del saved  # before the next layer's activations come, or two layers' would be held at once
             if index + 1 < len(self.layers):
                 hidden, normed = add_rms_norm(after_attention, update, self.layers[index + 1].input_norm, eps)
             else:
@@ -254,18 +257,19 @@ class PackedDecoder:
         layer, config, eps = self.layers[index], self.config, self.config.rms_norm_eps
         masks = context.masks_of(index)
         queries, rotated = config.num_heads, config.num_heads + config.num_kv_heads
-        raw, qkv_lora_hidden = layer.qkv.forward(normed, masks.qkv)
-        raw = raw.view(-1, rotated + config.num_kv_heads, config.head_dim)
+        raw, qkv_lora_hidden = layer.qkv.forward(normed, masks.qkv)  # (tokens, all heads · head_dim)
+        raw = raw.view(-1, rotated + config.num_kv_heads, config.head_dim)  # (tokens, all heads, head_dim)
         if layer.qk_norm is None:
             qkv = rotate(raw, *context.angles(layer), rotated)
         else:
             qkv = norm_rotate(raw, *context.angles(layer), layer.qk_norm, eps)
         attended, attention = self.attention.forward(
             qkv[:, :queries], qkv[:, queries:rotated], qkv[:, rotated:], context.batch.segments, layer.window
-        )
-        attended = attended.reshape(len(hidden), -1)
-        update, o_proj_lora_hidden = layer.o_proj.forward(attended, masks.o_proj)
+        )  # (tokens, num_heads, head_dim)
+        attended = attended.reshape(len(hidden), -1)  # (tokens, num_heads · head_dim)
+        update, o_proj_lora_hidden = layer.o_proj.forward(attended, masks.o_proj)  # (tokens, hidden_size)
         after_attention, normed = add_rms_norm(hidden, update, layer.post_attention_norm, eps)
+        # gate_up: (tokens, 2 · intermediate_size)
         gate_up, gate_up_lora_hidden = layer.gate_up.forward(normed, masks.gate_up)
         update, down_proj_lora_hidden = layer.down_proj.forward(swiglu(gate_up), masks.down_proj)
         saved = Saved(
@@ -276,7 +280,7 @@ class PackedDecoder:
 
     def _layer_backward(self, index: int, saved: Saved, d_hidden: Tensor, context: RowContext) -> Tensor:
         """The gradient of the layer's input, given that of its output."""
-        d_after_attention = self._mlp_backward(index, saved, d_hidden, context)
+        d_after_attention = self._mlp_backward(index, saved, d_hidden, context)  # (tokens, hidden_size)
         layer, config, eps = self.layers[index], self.config, self.config.rms_norm_eps
         masks = context.masks_of(index)
         d_attended, d_lora_hidden = layer.o_proj.backward(d_after_attention, masks.o_proj)
@@ -284,14 +288,15 @@ class PackedDecoder:
             d_after_attention, d_lora_hidden, saved.attended, saved.o_proj_lora_hidden, masks.o_proj
         )
         d_attended = d_attended.reshape(-1, config.num_heads, config.head_dim)
+        # dq: (tokens, num_heads, head_dim); dk, dv: (tokens, num_kv_heads, head_dim)
         dq, dk, dv = self.attention.backward(d_attended, saved.attention)
         if layer.qk_norm is None:
             d_qkv = rotate_backward(dq, dk, dv, *context.angles(layer))
         else:
             assert saved.qkv is not None
             d_qkv = norm_rotate_backward(dq, dk, dv, saved.qkv, *context.angles(layer), layer.qk_norm, eps)
-        d_qkv = d_qkv.view(len(d_hidden), -1)
-        if index == 0:
+        d_qkv = d_qkv.view(len(d_hidden), -1)  # (tokens, all heads · head_dim)
+        if index == 0:  # nothing before this layer is trained: the gradient of its input is not needed
             normed = rms_norm(saved.hidden, layer.input_norm, eps)
             d_lora_hidden = layer.qkv.backward_to_lora(d_qkv)
             d_hidden = d_after_attention
@@ -306,17 +311,20 @@ class PackedDecoder:
     def _mlp_backward(self, index: int, saved: Saved, d_hidden: Tensor, context: RowContext) -> Tensor:
         """The gradient of the residual stream after attention."""
         layer, eps, masks = self.layers[index], self.config.rms_norm_eps, context.masks_of(index)
+        # d_activation: (tokens, intermediate_size)
         d_activation, d_lora_hidden = layer.down_proj.backward(d_hidden, masks.down_proj)
         gate_up = saved.gate_up
         if gate_up is None:
             normed = rms_norm(saved.after_attention, layer.post_attention_norm, eps)
             gate_up, _ = layer.gate_up.forward(normed, masks.gate_up)
         activation, d_gate_up = swiglu_backward(d_activation, gate_up)
+        # The widest tensors of the layer: each goes before the next one is made, or memory peaks here.
         del d_activation, gate_up
         layer.down_proj.gradients(
             d_hidden, d_lora_hidden, activation, saved.down_proj_lora_hidden, masks.down_proj
         )
         del activation
+        # d_gate_up: (tokens, 2 · intermediate_size); d_normed: (tokens, hidden_size)
         d_normed, d_lora_hidden = layer.gate_up.backward(d_gate_up, masks.gate_up)
         d_after_attention, normed = rms_norm_backward(
             d_normed, saved.after_attention, layer.post_attention_norm, d_hidden, eps
@@ -330,5 +338,6 @@ class PackedDecoder:
         rows = hidden[batch.label_positions]  # (label_tokens, hidden_size)
         normed = rms_norm(rows, self.final_norm, eps)
         loss, d_normed = loss_and_gradient(normed, self.lm_head, batch.targets, weight)
+        # d_rows: (label_tokens, hidden_size)
         d_rows, _ = rms_norm_backward(d_normed, rows, self.final_norm, None, eps)
         return loss, torch.zeros_like(hidden).index_copy_(0, batch.label_positions, d_rows)

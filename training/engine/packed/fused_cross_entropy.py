@@ -23,7 +23,7 @@ def _loss_and_gradient(logits: Tensor, targets: Tensor, weight: Tensor) -> tuple
     z = logits.float()  # (rows, vocab_size)
     logsumexp = torch.logsumexp(z, -1, keepdim=True)
     columns = torch.arange(z.shape[-1], device=z.device)
-    hit = columns[None] == targets[:, None]
+    hit = columns[None] == targets[:, None]  # (rows, vocab_size)
     loss = (logsumexp[:, 0] - torch.where(hit, z, 0).sum(-1)).sum() * weight
     return loss, ((torch.exp(z - logsumexp) - hit.float()) * weight).to(logits.dtype)
 
@@ -49,11 +49,12 @@ def loss_and_gradient(
         The loss, a scalar, and the gradient of `hidden`.
     """
     loss = torch.zeros((), device=hidden.device)
-    d_hidden = torch.empty_like(hidden)
+    d_hidden = torch.empty_like(hidden)  # (label_tokens, hidden_size)
     size = chunk_rows(lm_head.shape[0], hidden.device)
     for rows, target, d_rows in zip(
         torch.split(hidden, size), torch.split(targets, size), torch.split(d_hidden, size), strict=True
     ):
+        # logits and d_logits: (rows of the chunk, vocab_size)
         part, d_logits = _loss_and_gradient(rows @ lm_head.t(), target, weight)
         loss += part
         torch.mm(d_logits, lm_head, out=d_rows)

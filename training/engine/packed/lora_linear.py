@@ -116,14 +116,16 @@ class FusedLoraLinear:
         if self.outputs > self.inputs or masks is not None:
             return self._forward_wide(x, masks)
         both = torch.mm(x, self._weight_and_a_transposed)  # (tokens, N + R)
-        y, lora_hidden = both.split_with_sizes([self.outputs, self.lora_columns], 1)
+        y, lora_hidden = both.split_with_sizes(
+            [self.outputs, self.lora_columns], 1
+        )  # (tokens, N), (tokens, R)
         lora_hidden = lora_hidden.contiguous()  # it is kept, and must not keep `both`
         y.addmm_(lora_hidden, self._b_transposed)
         return (y if self.bias is None else y.add_(self.bias)), lora_hidden
 
     def _forward_wide(self, x: Tensor, masks: Masks | None) -> tuple[Tensor, Tensor]:
         if masks is None:
-            lora_hidden = torch.mm(x, self._a_transposed)
+            lora_hidden = torch.mm(x, self._a_transposed)  # (tokens, R)
         else:
             lora_hidden = x.new_zeros(x.shape[0], self.lora_columns)
             for columns, masked in self._masked(x, masks):
@@ -136,10 +138,12 @@ class FusedLoraLinear:
         if not self.group:
             return dy @ self.weight, dy[:, :0]
         if self.outputs <= self.inputs and masks is None:
-            d_lora_hidden = torch.mm(dy, self.b)
+            d_lora_hidden = torch.mm(dy, self.b)  # (tokens, R)
             return torch.mm(torch.cat([dy, d_lora_hidden], 1), self.weight_and_a), d_lora_hidden
         both = torch.mm(dy, self.weight_and_b)  # (tokens, K + R)
-        dx, d_lora_hidden = both.split_with_sizes([self.inputs, self.lora_columns], 1)
+        dx, d_lora_hidden = both.split_with_sizes(
+            [self.inputs, self.lora_columns], 1
+        )  # (tokens, K), (tokens, R)
         if masks is None:
             return dx.addmm_(d_lora_hidden, self.a), d_lora_hidden
         for index, columns in enumerate(self._columns):
@@ -148,7 +152,7 @@ class FusedLoraLinear:
 
     def backward_to_lora(self, dy: Tensor) -> Tensor:
         """The gradient of A·x alone, where nothing before the layer is trained."""
-        return dy @ self.b
+        return dy @ self.b  # (tokens, R)
 
     def gradients(
         self, dy: Tensor, d_lora_hidden: Tensor, x: Tensor, lora_hidden: Tensor, masks: Masks | None = None
@@ -158,12 +162,12 @@ class FusedLoraLinear:
             return
         if masks is None:
             used = d_lora_hidden if self._used is None else d_lora_hidden[:, self._used]
-            torch.mm(used.t(), x, out=self._a_gradient)
+            torch.mm(used.t(), x, out=self._a_gradient)  # (rank · modules, K)
         else:
             for columns, masked in self._masked(x, masks):
                 torch.mm(d_lora_hidden[:, columns].t(), masked, out=self._a_gradient[columns])
         for gradient, rows, columns in zip(self._b_gradients, self._rows, self._columns, strict=True):
-            d_rows = dy if rows is None else dy[:, rows]
+            d_rows = dy if rows is None else dy[:, rows]  # (tokens, out_features of the module)
             gradient.addmm_(d_rows.t(), lora_hidden[:, columns], beta=0, alpha=self.scale)
 
     def _masked(self, x: Tensor, masks: Masks) -> Iterator[tuple[slice, Tensor]]:
