@@ -12,7 +12,6 @@ import argparse
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
 
 import our_side
 import torch
@@ -23,6 +22,7 @@ from backpropagate.training.engine.loop.fit import fit
 from backpropagate.training.engine.packed.decoder import PackedDecoder
 from backpropagate.training.engine.packed.engine import PackedStep
 from backpropagate.training.engine.plan import Data, Outcome, Plan
+from backpropagate.training.events import Event, Step
 
 STEPS = 8
 
@@ -35,9 +35,9 @@ def losses_of(
     decoder.lora.gradients.zero_()
     losses: list[float] = []
 
-    def report(kind: str, **fields: Any) -> None:
-        if kind == "step":
-            losses.append(fields["loss"])
+    def report(event: Event) -> None:
+        if isinstance(event, Step):
+            losses.append(event.loss)
 
     should_stop: Callable[[], bool] = lambda: len(losses) >= stop_after  # noqa: E731
     return losses, fit(PackedStep(decoder, plan), plan, data, report, should_stop, Checkpoints(folder))

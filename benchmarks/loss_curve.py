@@ -33,6 +33,7 @@ import torch  # noqa: E402
 from backpropagate.training.engine.loop.checkpoints import Checkpoints  # noqa: E402
 from backpropagate.training.engine.plan import Data, EngineName, Example, Lora, Plan  # noqa: E402
 from backpropagate.training.engine.run import run_engine  # noqa: E402
+from backpropagate.training.events import Event, Step  # noqa: E402
 
 ROW_TOKENS = (24, 56, 40, 72)
 """Of one row after the other."""
@@ -79,11 +80,11 @@ class Curve:
 def trained(engine: EngineName, plan: Plan, data: Data, folder: Path) -> Curve:
     losses: list[float] = []
 
-    def report(kind: str, **fields: Any) -> None:
-        if kind == "step":
-            losses.append(fields["loss"])
-            if fields["step"] % 50 == 0:
-                print(f"{engine}: step {fields['step']}, loss {fields['loss']:.4f}", file=sys.stderr)
+    def report(event: Event) -> None:
+        if isinstance(event, Step):
+            losses.append(event.loss)
+            if event.step % 50 == 0:
+                print(f"{engine}: step {event.step}, loss {event.loss:.4f}", file=sys.stderr)
 
     started = time.monotonic()
     plan = replace(plan, engine=engine, adapter=folder / engine)

@@ -25,6 +25,7 @@ from backpropagate.training.engine.packed.decoder_config import read_decoder_con
 from backpropagate.training.engine.packed.engine import PackedStep  # noqa: E402
 from backpropagate.training.engine.packed.load_weights import destinations  # noqa: E402
 from backpropagate.training.engine.plan import Data, Lora, Plan  # noqa: E402
+from backpropagate.training.events import no_report  # noqa: E402
 
 
 class TimedStep(PackedStep):
@@ -83,7 +84,7 @@ def train(
     """Run the loop until `after_step` says True."""
     step = TimedStep(decoder, plan, after_step)
     checkpoints = Checkpoints(plan.model / "checkpoints")
-    fit(step, plan, Data(examples), lambda *_, **__: None, lambda: step.stop, checkpoints)
+    fit(step, plan, Data(examples), no_report, lambda: step.stop, checkpoints)
 
 
 def in_step_order(examples: Sequence[Any], plan: Plan) -> list[Any]:

@@ -12,6 +12,7 @@ import pytest
 import torch
 
 from backpropagate.training.engine.plan import Example, Lora
+from backpropagate.training.events import Event
 
 SIZES: dict[str, Any] = dict(
     vocab_size=128,
@@ -102,8 +103,8 @@ class Events:
     def __init__(self) -> None:
         self.all: list[tuple[str, dict[str, Any]]] = []
 
-    def __call__(self, kind: str, **fields: Any) -> None:
-        self.all.append((kind, fields))
+    def __call__(self, event: Event) -> None:
+        self.all.append((event.kind, event.model_dump(exclude={"seq", "t", "kind"}, exclude_none=True)))
 
     def of(self, kind: str) -> list[dict[str, Any]]:
         return [fields for name, fields in self.all if name == kind]

@@ -19,6 +19,7 @@ from backpropagate.training.engine.loop.fit import fit
 from backpropagate.training.engine.packed.engine import PackedStep, load_packed_step, run
 from backpropagate.training.engine.plan import Data, Example, Lora, Outcome, Plan
 from backpropagate.training.errors import GpuOutOfMemoryError, InputError, TrainingError
+from backpropagate.training.events import Event
 
 from .conftest import Events, tiny_model
 
@@ -137,8 +138,8 @@ class CrashAfter(Events):
         super().__init__()
         self.count = count
 
-    def __call__(self, kind: str, **fields: Any) -> None:
-        super().__call__(kind, **fields)
+    def __call__(self, event: Event) -> None:
+        super().__call__(event)
         if len(self.all) == self.count:
             raise Crash
 
@@ -169,9 +170,9 @@ def test_a_killed_run_loses_at_most_the_steps_since_its_last_checkpoint(
     adapter = adapter_of(plan)
 
     class KillAfter(CrashAfter):
-        def __call__(self, kind: str, **fields: Any) -> None:
+        def __call__(self, event: Event) -> None:
             try:
-                super().__call__(kind, **fields)
+                super().__call__(event)
             except Crash:
                 os.kill(os.getpid(), signal.SIGKILL)
 

@@ -16,7 +16,7 @@ loop/                   the loop that our two steps run in
   lr_schedule           the learning rate
   optimizer             AdamW on one flat buffer
   lora_parameters       that buffer
-  metrics               step events, read from the device in groups
+  metrics               events of steps and evaluations, read from the device in groups
   training_state        what a checkpoint holds
   checkpoints           folders that are whole, checked and few
 packed/                 our own forward and backward, for Llama-like decoders

@@ -1,4 +1,4 @@
-"""What an engine is given and what it gives back: the plan, the data, the report and the outcome.
+"""What an engine is given and what it gives back: the plan, the data and the outcome.
 
     run(plan, data, report, should_stop, checkpoints) -> Outcome
 
@@ -9,10 +9,10 @@ Every engine is called like this and gets the same examples: `input_ids` with `l
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field, fields
 from pathlib import Path
-from typing import Any, Literal, Protocol
+from typing import Any, Literal
 
 from ..data.tokens.example import Example
 
@@ -21,13 +21,6 @@ Recompute = Literal["nothing", "gate_up", "everything"]
 Schedule = Literal["constant", "linear", "cosine"]
 EngineName = Literal["packed", "autograd", "trl", "unsloth"]
 OutcomeStatus = Literal["completed", "cancelled", "early_stopped"]
-ShouldStop = Callable[[], bool]
-
-
-class Report(Protocol):
-    """Receives events: `phase`, `step`, `eval`, `checkpoint`, `warning`, with their fields."""
-
-    def __call__(self, kind: str, **fields: Any) -> None: ...
 
 
 @dataclass(frozen=True)

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import torch
 
+from ..events import Report, ShouldStop
 from .loop.checkpoints import Checkpoints
-from .plan import Data, Outcome, Plan, Report, ShouldStop
+from .plan import Data, Outcome, Plan
 
 
 def run_engine(

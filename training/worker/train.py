@@ -17,6 +17,7 @@ from ..data.check import check
 from ..data.findings import meaning_of, rows_of
 from ..data.prepare import Prepared, prepare, prepared_before
 from ..errors import DatasetError, TrainingAbortedError, describe
+from ..events import Report
 from ..runs.recorder import as_record
 from .context import Work, use_threads
 
@@ -165,13 +166,21 @@ def _train(work: Work, ready: Ready) -> Outcome:
     outcome = run_engine(
         ready.plan,
         Data(ready.data.train, ready.data.held_out),
-        work.journal.event,
+        _recorder(work),
         work.should_stop,
         Checkpoints(work.run.checkpoints_path),
     )
     if outcome.steps == 0:
         raise TrainingAbortedError("Cancelled before the first step.")
     return outcome
+
+
+def _recorder(work: Work) -> Report:
+    """Writes the engine's events down."""
+    written = {"seq", "t", "kind"}
+    return lambda event: work.journal.event(
+        event.kind, **event.model_dump(exclude=written, exclude_none=True)
+    )
 
 
 def _keep(work: Work, ready: Ready, outcome: Outcome) -> dict[str, Any]:

@@ -15,10 +15,11 @@ from torch import Tensor
 from torch.nn import functional as F
 from torch.nn.utils.rnn import pad_sequence
 
+from ...events import Phase, Report, ShouldStop
 from ..loop.batch import PackedBatch
 from ..loop.checkpoints import Checkpoints
 from ..loop.fit import fit
-from ..plan import Data, Outcome, Plan, Report, ShouldStop
+from ..plan import Data, Outcome, Plan
 from .peft_lora import Adapted, load_adapted
 
 
@@ -120,7 +121,7 @@ def load_autograd_step(plan: Plan) -> AutogradStep:
 
 def run(plan: Plan, data: Data, report: Report, should_stop: ShouldStop, checkpoints: Checkpoints) -> Outcome:
     """Train with the autograd step."""
-    report("phase", phase="loading", message=f"loading {plan.model.name}")
+    report(Phase(phase="loading", message=f"loading {plan.model.name}"))
     step = load_autograd_step(plan)
-    report("phase", phase="training", message="training")
+    report(Phase(phase="training", message="training"))
     return fit(step, plan, data, report, should_stop, checkpoints)

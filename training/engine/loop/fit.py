@@ -10,7 +10,6 @@ from __future__ import annotations
 
 import gc
 import json
-import math
 import time
 from hashlib import blake2b
 
@@ -18,13 +17,14 @@ import torch
 from torch import Tensor
 
 from ...errors import GpuOutOfMemoryError, InputError
+from ...events import CheckpointSaved, Epoch, Phase, Report, ShouldStop, Warned
 from ...files.atomic_folder import write_files
 from ..peft_adapter import adapter_files
-from ..plan import Data, Outcome, OutcomeStatus, Plan, Recovery, Report, ShouldStop
+from ..plan import Data, Outcome, OutcomeStatus, Plan, Recovery
 from .checkpoints import Checkpoints, damage
 from .lora_parameters import seed_of
 from .lr_schedule import learning_rate
-from .metrics import StepMetrics
+from .metrics import StepMetrics, evaluated
 from .optimizer import FlatAdamW
 from .packing import is_worth_evaluating_before, statistics, step_order, total_steps
 from .prefetch import Prefetcher, StepBatch, in_parts
@@ -52,7 +52,7 @@ def fit(
     """Train the LoRA of `step` as `plan` says, and write the adapter.
 
     Args:
-        report: gets `step`, `eval`, `checkpoint` and `warning` events.
+        report: gets each step, evaluation, checkpoint and warning.
         should_stop: asked before each step and during evaluations; True saves a checkpoint and ends.
 
     Raises:
@@ -148,7 +148,7 @@ class _Fit:
         self.metrics.add(self.state.step, rate, loss, norm, batch.tokens)
         epoch, rest = divmod(self.state.step, self.order.steps_per_epoch)
         if not rest:
-            self.report("epoch", epoch=epoch, step=self.state.step)
+            self.report(Epoch(epoch=epoch, step=self.state.step))
 
     def _gradients(self, index: int) -> tuple[StepBatch, Tensor]:
         """The step's batch and loss, its gradients in the buffer; in smaller parts if memory runs out."""
@@ -222,7 +222,7 @@ class _Fit:
             return False
         state = self.state
         state.evaluated, state.eval_loss = state.step, loss
-        self.report("eval", step=state.step, loss=loss, perplexity=math.exp(min(loss, 700.0)))
+        self.report(evaluated(state.step, loss))
         if state.best_loss is None or loss < state.best_loss:
             state.best_loss, state.best_step, state.worse_evaluations = loss, state.step, 0
             if self.plan.patience is not None:
@@ -237,11 +237,11 @@ class _Fit:
         state = self.state
         if state.step or not is_worth_evaluating_before(self.data, self.order, state.total_steps):
             return
-        self.report("phase", phase="training", message="evaluating the model as it is")
+        self.report(Phase(phase="training", message="evaluating the model as it is"))
         state.eval_loss_before = loss = self._held_out_loss()
         if loss is not None:
-            self.report("eval", step=0, loss=loss, perplexity=math.exp(min(loss, 700.0)))
-            self.report("phase", phase="training", message="training")
+            self.report(evaluated(0, loss))
+            self.report(Phase(phase="training", message="training"))
 
     def _held_out_loss(self) -> float | None:
         """Mean cross-entropy per label token, or None if told to stop."""
@@ -276,7 +276,7 @@ class _Fit:
         kept = self.state.best_step if self.plan.patience is not None else None
         path = self.checkpoints.save(step, files, best_step=kept)
         self.saved_step, self.saved_time = step, time.monotonic()
-        self.report("checkpoint", step=step, path=str(path))
+        self.report(CheckpointSaved(step=step, path=str(path)))
         self.metrics.restart_clock()
 
     def _resume(self) -> int | None:
@@ -342,7 +342,7 @@ class _Fit:
 
     def _warn(self, message: str) -> None:
         self.warnings.append(message)
-        self.report("warning", message=message)
+        self.report(Warned(message=message))
 
 
 def ran_out_of_memory(error: BaseException) -> bool:

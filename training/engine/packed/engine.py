@@ -7,11 +7,12 @@ from typing import Any, cast
 import torch
 from torch import Tensor
 
+from ...events import Phase, Report, ShouldStop
 from ..loop.batch import PackedBatch
 from ..loop.checkpoints import Checkpoints
 from ..loop.fit import fit
 from ..peft_adapter import AdapterDescription, load_adapter
-from ..plan import Data, Outcome, Plan, Recompute, Report, ShouldStop
+from ..plan import Data, Outcome, Plan, Recompute
 from .cuda_graphs import ROW_MULTIPLE, GraphedDecoder, graphs_help
 from .decoder import PackedDecoder
 from .decoder_config import read_decoder_config, targeted_modules
@@ -67,7 +68,7 @@ def load_packed_step(plan: Plan) -> PackedStep:
 
 def run(plan: Plan, data: Data, report: Report, should_stop: ShouldStop, checkpoints: Checkpoints) -> Outcome:
     """Train with the packed step; ask `why_not_packed` first."""
-    report("phase", phase="loading", message=f"loading {plan.model.name}")
+    report(Phase(phase="loading", message=f"loading {plan.model.name}"))
     step = load_packed_step(plan)
-    report("phase", phase="training", message="training")
+    report(Phase(phase="training", message="training"))
     return fit(step, plan, data, report, should_stop, checkpoints)

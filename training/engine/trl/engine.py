@@ -22,25 +22,26 @@ from trl.trainer.sft_trainer import SFTTrainer
 
 from ...data.tokens.example import Example
 from ...errors import BackpropagateError, GpuOutOfMemoryError, TrainingError
+from ...events import Epoch, Phase, Report, ShouldStop, Step, Warned
 from ...files.atomic_folder import write_files
 from ...models.tokenizer import load_tokenizer
-from ...runs.recorder import StepClock
 from ..autograd.peft_lora import load_adapted
 from ..loop.checkpoints import Checkpoints
 from ..loop.fit import ran_out_of_memory
 from ..loop.lr_schedule import warmup_steps
+from ..loop.metrics import StepClock, evaluated
 from ..loop.packing import is_worth_evaluating_before, step_order, total_steps
 from ..peft_adapter import adapter_files
-from ..plan import Data, Outcome, Plan, Report, ShouldStop
+from ..plan import Data, Outcome, Plan
 
 
 def run(plan: Plan, data: Data, report: Report, should_stop: ShouldStop, checkpoints: Checkpoints) -> Outcome:
     """Train with TRL's loop."""
-    report("phase", phase="loading", message=f"loading {plan.model.name}")
+    report(Phase(phase="loading", message=f"loading {plan.model.name}"))
     if plan.resume:
-        report("warning", message="TRL's engine keeps no checkpoints: the run begins again.")
+        report(Warned(message="TRL's engine keeps no checkpoints: the run begins again."))
     if plan.patience is not None:
-        report("warning", message="TRL's engine does not stop early: patience is not used.")
+        report(Warned(message="TRL's engine does not stop early: patience is not used."))
     started = time.monotonic()
     try:
         adapted = load_adapted(plan)
@@ -51,9 +52,9 @@ def run(plan: Plan, data: Data, report: Report, should_stop: ShouldStop, checkpo
             observer = _Observer(steps, report, should_stop)
             trainer = _trainer(plan, steps, adapted.model, data, observer, Path(scratch))
             if is_worth_evaluating_before(data, order, steps):
-                report("phase", phase="training", message="evaluating the model as it is")
+                report(Phase(phase="training", message="evaluating the model as it is"))
                 trainer.evaluate()
-            report("phase", phase="training", message="training")
+            report(Phase(phase="training", message="training"))
             trainer.train()  # pyright: ignore[reportUnknownMemberType]
             eval_loss = _held_out_loss(trainer, data, observer)
     except (RuntimeError, MemoryError) as error:
@@ -179,7 +180,7 @@ class _Observer(TrainerCallback):
     def on_epoch_end(
         self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any
     ) -> None:
-        self._report("epoch", epoch=round(state.epoch or 0), step=state.global_step)
+        self._report(Epoch(epoch=round(state.epoch or 0), step=state.global_step))
 
     def on_evaluate(
         self,
@@ -193,8 +194,7 @@ class _Observer(TrainerCallback):
             self.evaluated, self.eval_loss = state.global_step, float(metrics["eval_loss"])
             if not self.evaluated:
                 self.eval_loss_before = self.eval_loss
-            perplexity = math.exp(min(self.eval_loss, 700.0))
-            self._report("eval", step=self.evaluated, loss=self.eval_loss, perplexity=perplexity)
+            self._report(evaluated(self.evaluated, self.eval_loss))
 
     def on_log(
         self,
@@ -213,14 +213,17 @@ class _Observer(TrainerCallback):
                 hint="Use a lower learning_rate, more warmup_steps, or max_grad_norm=1.",
             )
         self.tokens = int(logs.get("num_tokens", 0))
+        tokens_per_s, eta_s = self._clock.tick(state.global_step, self.tokens)
         self._report(
-            "step",
-            step=state.global_step,
-            total_steps=self._total,
-            loss=self.loss,
-            learning_rate=logs.get("learning_rate"),
-            grad_norm=logs.get("grad_norm"),
-            **self._clock.tick(state.global_step, self.tokens),
+            Step(
+                step=state.global_step,
+                total_steps=self._total,
+                loss=self.loss,
+                learning_rate=logs.get("learning_rate"),
+                grad_norm=logs.get("grad_norm"),
+                tokens_per_s=tokens_per_s,
+                eta_s=eta_s,
+            )
         )
 
 

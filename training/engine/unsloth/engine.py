@@ -18,10 +18,11 @@ from pathlib import Path
 from typing import Any
 
 from ...errors import GpuOutOfMemoryError, InputError, TrainingError
-from ...runs.recorder import StepClock
+from ...events import Epoch, Phase, Report, ShouldStop, Step, Warned
 from ..loop.checkpoints import Checkpoints
+from ..loop.metrics import StepClock, evaluated
 from ..loop.packing import StepOrder, step_order, total_steps
-from ..plan import Data, Outcome, Plan, Report, ShouldStop
+from ..plan import Data, Outcome, Plan
 from ..select_engine import select_engine
 from .process import UnavailableError, UnslothProcess, interpreter, write_job
 
@@ -41,7 +42,7 @@ def run(plan: Plan, data: Data, report: Report, should_stop: ShouldStop, checkpo
             raise UnavailableError("this run's checkpoints are our own engine's")
         return _train(plan, data, report, should_stop)
     except UnavailableError as obstacle:
-        report("warning", message=f"Our own engine trains instead of Unsloth: {obstacle}.")
+        report(Warned(message=f"Our own engine trains instead of Unsloth: {obstacle}."))
         plan = _with_our_engine(plan, f"unsloth was asked for, but {obstacle}")
     from ..run import run_engine
 
@@ -56,11 +57,11 @@ def _with_our_engine(plan: Plan, reason: str) -> Plan:
 
 
 def _train(plan: Plan, data: Data, report: Report, should_stop: ShouldStop) -> Outcome:
-    report("phase", phase="loading", message=f"loading {plan.model.name} with Unsloth")
+    report(Phase(phase="loading", message=f"loading {plan.model.name} with Unsloth"))
     if plan.resume:
-        report("warning", message="Unsloth's engine keeps no checkpoints: the run begins again.")
+        report(Warned(message="Unsloth's engine keeps no checkpoints: the run begins again."))
     if plan.patience is not None:
-        report("warning", message="Unsloth's trainer does not stop early: patience is not used.")
+        report(Warned(message="Unsloth's trainer does not stop early: patience is not used."))
     python = interpreter()
     shutil.rmtree(plan.adapter, ignore_errors=True)
     order = step_order(plan, [len(example.input_ids) for example in data.train])
@@ -119,8 +120,7 @@ class _Follower:
                 self.eval_loss = message["loss"]
                 if not message["step"]:
                     self.eval_loss_before = self.eval_loss
-                perplexity = math.exp(min(message["loss"], 700.0))
-                self.report("eval", step=message["step"], loss=message["loss"], perplexity=perplexity)
+                self.report(evaluated(message["step"], message["loss"]))
             case "failed":
                 raise _failure(self.plan, message)
             case _:
@@ -130,25 +130,28 @@ class _Follower:
         self.version = message["version"]
         self.clock = StepClock(self.total_steps)
         self.started = time.monotonic()
-        self.report("phase", phase="training", message=f"training with Unsloth {self.version}")
+        self.report(Phase(phase="training", message=f"training with Unsloth {self.version}"))
 
     def _step(self, message: dict[str, Any]) -> None:
         self.step, self.loss = message["step"], float(message["loss"])
         self.tokens += sum(self.order.lengths[row] for row in self.order.examples(self.step - 1))
         if not math.isfinite(self.loss):
             raise TrainingError(f"The loss of step {self.step} is {self.loss}.", hint="Lower learning_rate.")
+        tokens_per_s, eta_s = self.clock.tick(self.step, self.tokens)
         self.report(
-            "step",
-            step=self.step,
-            total_steps=self.total_steps,
-            loss=self.loss,
-            learning_rate=message["learning_rate"],
-            grad_norm=message["grad_norm"],
-            **self.clock.tick(self.step, self.tokens),
+            Step(
+                step=self.step,
+                total_steps=self.total_steps,
+                loss=self.loss,
+                learning_rate=message["learning_rate"],
+                grad_norm=message["grad_norm"],
+                tokens_per_s=tokens_per_s,
+                eta_s=eta_s,
+            )
         )
         epoch, rest = divmod(self.step, self.order.steps_per_epoch)
         if not rest:
-            self.report("epoch", epoch=epoch, step=self.step)
+            self.report(Epoch(epoch=epoch, step=self.step))
 
     def require_done(self, process: UnslothProcess) -> None:
         """Raises if the process ended without a word."""
