@@ -23,14 +23,15 @@ from workload import make_importable, qwen_config, table
 
 make_importable()
 
+from backpropagate.training.config.specs import LoraGroup  # noqa: E402
 from backpropagate.training.engine.loop.batch import packed_batch  # noqa: E402
 from backpropagate.training.engine.packed.attention import DifferentiatedAttention, attention_for, segmentwise  # noqa: E402
 from backpropagate.training.engine.packed.decoder import PackedDecoder  # noqa: E402
 from backpropagate.training.engine.packed.decoder_config import read_decoder_config  # noqa: E402
 from backpropagate.training.engine.packed.load_weights import destinations  # noqa: E402
-from backpropagate.training.engine.plan import Example, Lora  # noqa: E402
+from backpropagate.training.engine.plan import Example  # noqa: E402
 
-LORA = Lora(r=16, alpha=16)
+LORA = LoraGroup(r=16, alpha=16)
 LENGTHS = (700, 350, 900, 123, 1500)
 GOAL = 1.1
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import tempfile
 import time
 from collections.abc import Callable, Sequence
@@ -16,6 +17,7 @@ from workload import make_importable
 
 make_importable()
 
+from backpropagate.training.config.specs import LoraGroup  # noqa: E402
 from backpropagate.training.engine.loop.batch import PackedBatch  # noqa: E402
 from backpropagate.training.engine.loop.checkpoints import Checkpoints  # noqa: E402
 from backpropagate.training.engine.loop.fit import fit  # noqa: E402
@@ -24,7 +26,8 @@ from backpropagate.training.engine.packed.decoder import PackedDecoder  # noqa: 
 from backpropagate.training.engine.packed.decoder_config import read_decoder_config  # noqa: E402
 from backpropagate.training.engine.packed.engine import PackedStep  # noqa: E402
 from backpropagate.training.engine.packed.load_weights import destinations  # noqa: E402
-from backpropagate.training.engine.plan import Data, Lora, Plan  # noqa: E402
+from backpropagate.training.engine.plan import Data, Plan  # noqa: E402
+from backpropagate.training.engine.planner import MICRO_BATCH_TOKENS  # noqa: E402
 from backpropagate.training.events import no_report  # noqa: E402
 
 
@@ -50,17 +53,19 @@ class TimedStep(PackedStep):
 
 def plan_of(device: str, precision: Any, recompute: Any = "nothing", **settings: Any) -> Plan:
     folder = Path(tempfile.mkdtemp())
-    return Plan(
+    chosen: dict[str, Any] = dict(
         model=folder,
         adapter=folder / "adapter",
-        lora=Lora(r=16, alpha=32),
+        engine="packed",
+        lora=LoraGroup(r=16, alpha=32),
         device=device,
         precision=precision,
         recompute=recompute,
         steps=100_000,
-        checkpoint_every_s=None,
-        **settings,
+        micro_batch_tokens=MICRO_BATCH_TOKENS,
+        checkpoint_every_s=math.inf,
     )
+    return Plan.from_record({**chosen, **settings})
 
 
 def random_decoder(config: Any, plan: Plan) -> PackedDecoder:
@@ -74,7 +79,7 @@ def random_decoder(config: Any, plan: Plan) -> PackedDecoder:
             place.zero_()
         else:
             place.normal_(0, 0.02)
-    decoder.lora.initialise(plan.seed)
+    decoder.lora.initialise(plan.training.seed)
     return decoder
 
 

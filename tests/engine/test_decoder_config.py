@@ -8,8 +8,8 @@ import pytest
 import torch
 from transformers import AutoConfig, GPT2Config
 
+from backpropagate.training.config.specs import LoraGroup
 from backpropagate.training.engine.packed.decoder_config import read_decoder_config, why_not_packed
-from backpropagate.training.engine.plan import Lora
 
 from .conftest import SIZES, tiny_model
 
@@ -47,7 +47,7 @@ def test_another_architecture_is_refused_by_its_name() -> None:
 @pytest.mark.parametrize("modules", [("q_proj", "lm_head"), "lm_head"])
 def test_lora_on_the_head_is_refused(modules: str | tuple[str, ...]) -> None:
     config = AutoConfig.for_model("llama", **SIZES)
-    reason = why_not_packed(config, lora=Lora(target_modules=modules))
+    reason = why_not_packed(config, lora=LoraGroup(target_modules=modules))
     assert reason == "The packed step has no LoRA on lm_head."
 
 

@@ -11,10 +11,12 @@ import torch
 from torch import nn
 from torch.nn import functional as F
 
+from backpropagate.training.config.fields import Recompute
+from backpropagate.training.config.specs import LoraGroup
 from backpropagate.training.engine.loop.batch import packed_batch
 from backpropagate.training.engine.loop.lora_parameters import LoraModule, LoraParameters
 from backpropagate.training.engine.packed.lora_linear import FusedLoraLinear, Masks, refresh
-from backpropagate.training.engine.plan import Example, Lora, Recompute
+from backpropagate.training.engine.plan import Example
 
 from .conftest import tiny_model, with_lora
 from .test_packed_step_equals_peft import packed_copy, relative
@@ -51,7 +53,7 @@ def linear(
 def test_with_the_same_masks_loss_and_gradients_are_pefts(
     recompute: Recompute, examples: Callable[..., list[Example]], saved: Callable[[Any], Path]
 ) -> None:
-    lora = Lora(r=4, alpha=8, dropout=0.3)
+    lora = LoraGroup(r=4, alpha=8, dropout=0.3)
     model = tiny_model("qwen2")
     adapted = with_lora(model, lora)
     decoder = packed_copy(adapted, saved(model), lora)

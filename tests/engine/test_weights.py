@@ -11,10 +11,10 @@ import pytest
 import torch
 from safetensors.torch import load_file, save_file
 
+from backpropagate.training.config.specs import LoraGroup
 from backpropagate.training.engine.packed import load_weights as weights
 from backpropagate.training.engine.packed.decoder import PackedDecoder
 from backpropagate.training.engine.packed.decoder_config import read_decoder_config
-from backpropagate.training.engine.plan import Lora
 from backpropagate.training.errors import ModelLoadError
 from backpropagate.training.models.safetensors_files import shards
 
@@ -22,7 +22,9 @@ from .conftest import tiny_model
 
 
 def decoder_of(model: Any) -> PackedDecoder:
-    return PackedDecoder(read_decoder_config(model.config), Lora(r=4), torch.float32, torch.device("cpu"))
+    return PackedDecoder(
+        read_decoder_config(model.config), LoraGroup(r=4), torch.float32, torch.device("cpu")
+    )
 
 
 def test_shards_and_small_reads_give_the_same_weights(

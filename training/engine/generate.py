@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -37,7 +36,7 @@ def ask_before_and_after(
     answers: list[dict[str, str]] = []
     questions = evaluation.questions
     peft: Any = PeftModel  # half typed
-    model = peft.from_pretrained(load_base(replace(plan, recompute="nothing")), adapter)
+    model = peft.from_pretrained(load_base(plan.changed(recompute="nothing")), adapter)
     model.eval()
     for start in range(0, len(questions), TOGETHER):
         if should_stop():

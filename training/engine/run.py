@@ -19,12 +19,12 @@ def run_engine(
         TrainingError: a loss or a gradient is not finite.
         ModelLoadError, InputError, DiskFullError: as the engines say.
     """
-    if plan.threads:
-        torch.set_num_threads(plan.threads)
+    if plan.training.threads:
+        torch.set_num_threads(plan.training.threads)
     if plan.device == "cuda":
         # It builds a plan for each new shape of batch, which costs more than it saves.
         torch.backends.cuda.enable_cudnn_sdp(False)
-    match plan.engine:
+    match plan.training.engine:
         case "packed":
             from .packed.engine import run
         case "autograd":
@@ -33,4 +33,6 @@ def run_engine(
             from .trl.engine import run
         case "unsloth":
             from .unsloth.engine import run
+        case "auto":
+            raise ValueError("the plan has no engine")
     return run(plan, data, report, should_stop, checkpoints)

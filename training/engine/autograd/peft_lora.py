@@ -53,7 +53,7 @@ def load_adapted(plan: Plan) -> Adapted:
     except ValueError as error:
         raise InputError(f"PEFT refuses these target modules: {error}", cause=error) from error
     lora = flatten_lora(adapted, plan.lora.r, torch.device(plan.device))
-    lora.initialise(plan.seed)
+    lora.initialise(plan.training.seed)
     if plan.continue_from is not None:
         load_adapter(plan.continue_from, lora, plan.lora)
     base_model = plan.base_model_name or str(plan.model)

@@ -91,9 +91,11 @@ class _Fit:
             total_steps=total_steps(plan, self.order),
             micro_batch_tokens=plan.micro_batch_tokens,
             examples=blake2b(json.dumps(lengths).encode(), digest_size=8).hexdigest(),
-            seed=plan.seed,
+            seed=plan.training.seed,
         )
-        self.optimizer = FlatAdamW(step.lora, plan.weight_decay)  # before _resume, which fills its moments
+        self.optimizer = FlatAdamW(
+            step.lora, plan.training.weight_decay
+        )  # before _resume, which fills its moments
         self.warnings: list[str] = []
         # Before the prefetcher: a run that has met a lack of memory resumes with its smaller micro-batches.
         self.resumed_from = self._resume() if plan.resume else None
@@ -142,7 +144,7 @@ class _Fit:
         index = self.state.step
         batch, loss = self._gradients(index)
         rate = learning_rate(self.plan, index, self.state.total_steps)
-        norm = self.optimizer.step(rate, self.plan.max_grad_norm)
+        norm = self.optimizer.step(rate, self.plan.training.max_grad_norm)
         self.model.refresh()  # before anything reads the model: evaluation, the next step
         self.state.step += 1
         self.metrics.add(self.state.step, rate, loss, norm, batch.tokens)
@@ -174,7 +176,7 @@ class _Fit:
         loss = torch.zeros((), device=device)
         for number, part in enumerate(batch.parts):
             if part.label_tokens:
-                seed = seed_of("dropout", self.plan.seed, index, number)
+                seed = seed_of("dropout", self.plan.training.seed, index, number)
                 loss += self.model.forward_backward(part.to(device), weight, seed=seed)
         return loss
 
@@ -209,7 +211,7 @@ class _Fit:
     # --- Evaluation and early stopping.
 
     def _evaluation_due(self) -> bool:
-        step, every = self.state.step, self.plan.eval_every
+        step, every = self.state.step, self.plan.evaluation.eval_every
         if not self.data.held_out or step == self.state.evaluated:
             return False
         return step == self.state.total_steps or bool(every and step % every == 0)
@@ -225,7 +227,7 @@ class _Fit:
         self.report(evaluated(state.step, loss))
         if state.best_loss is None or loss < state.best_loss:
             state.best_loss, state.best_step, state.worse_evaluations = loss, state.step, 0
-            if self.plan.patience is not None:
+            if self.plan.evaluation.patience is not None:
                 self._checkpoint()
         else:
             state.worse_evaluations += 1
@@ -256,7 +258,7 @@ class _Fit:
         return float(total) / max(1, batch.label_tokens)
 
     def _out_of_patience(self) -> bool:
-        patience = self.plan.patience
+        patience = self.plan.evaluation.patience
         return patience is not None and self.state.worse_evaluations >= patience
 
     # --- Checkpoints.
@@ -264,16 +266,16 @@ class _Fit:
     def _checkpoint_due(self) -> bool:
         if self.state.step == self.saved_step:
             return False
-        steps, seconds = self.plan.checkpoint_every_steps, self.plan.checkpoint_every_s
+        steps, seconds = self.plan.training.checkpoint_every_steps, self.plan.training.checkpoint_every_s
         by_steps = bool(steps) and self.state.step % steps == 0
-        return by_steps or (seconds is not None and time.monotonic() - self.saved_time >= seconds)
+        return by_steps or time.monotonic() - self.saved_time >= seconds
 
     def _checkpoint(self) -> None:
         """Save now; the best step's checkpoint is kept as long as it is the best."""
         self.metrics.flush()  # raises if a loss was not finite: such a step must not be saved
         step = self.state.step
         files = training_state_files(self.state, self.model.lora, self.model.adapter, self.optimizer)
-        kept = self.state.best_step if self.plan.patience is not None else None
+        kept = self.state.best_step if self.plan.evaluation.patience is not None else None
         path = self.checkpoints.save(step, files, best_step=kept)
         self.saved_step, self.saved_time = step, time.monotonic()
         self.report(CheckpointSaved(step=step, path=str(path)))
@@ -330,7 +332,7 @@ class _Fit:
     def _keep_best(self) -> bool:
         """With early stopping, go back to the best adapter; False if the last one is kept."""
         best = self.state.best_step
-        if self.plan.patience is None or best is None or best == self.state.step:
+        if self.plan.evaluation.patience is None or best is None or best == self.state.step:
             return False
         reason = damage(self.checkpoints.path(best))
         if reason is not None:

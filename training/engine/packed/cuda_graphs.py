@@ -15,8 +15,8 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor
 
+from ...config.fields import Recompute
 from ..loop.batch import PackedBatch, Segments
-from ..plan import Recompute
 from .attention import FlashOperator
 from .decoder import PackedDecoder
 

@@ -19,9 +19,10 @@ from typing import Any, NamedTuple, Protocol
 import torch
 from torch import Tensor
 
+from ...config.fields import Recompute
+from ...config.specs import LoraGroup
 from ..loop.batch import PackedBatch, Segments
-from ..loop.lora_parameters import LoraModule, LoraParameters
-from ..plan import Lora, Recompute
+from ..loop.lora_parameters import LoraModule, LoraParameters, lora_scale
 from .attention import Attention, attention_for
 from .decoder_config import DecoderConfig, targeted_modules
 from .fused_cross_entropy import loss_and_gradient, loss_sum
@@ -119,7 +120,9 @@ class RowContext(NamedTuple):
 class PackedDecoder:
     """The model of the packed step. Its frozen weights are empty until `load_weights.load_weights`."""
 
-    def __init__(self, config: DecoderConfig, lora: Lora, dtype: torch.dtype, device: torch.device) -> None:
+    def __init__(
+        self, config: DecoderConfig, lora: LoraGroup, dtype: torch.dtype, device: torch.device
+    ) -> None:
         self.config = config
         self.device = device
         self.dtype = dtype
@@ -137,7 +140,7 @@ class PackedDecoder:
         for linear in self._linears:
             linear.bind(self.lora, self._gradients)
 
-    def _layer(self, index: int, lora: Lora) -> Layer:
+    def _layer(self, index: int, lora: LoraGroup) -> Layer:
         config, prefix = self.config, f"model.layers.{index}"
         query, key = config.num_heads * config.head_dim, config.num_kv_heads * config.head_dim
         targets = targeted_modules(lora)
@@ -147,7 +150,7 @@ class PackedDecoder:
                 [LoraModule(f"{prefix}.{name}", inputs, size) for name, size in outputs.items()],
                 targeted=[name.rpartition(".")[2] in targets for name in outputs],
                 rank=lora.r,
-                scale=lora.scale,
+                scale=lora_scale(lora),
                 bias=bias,
                 dtype=self.dtype,
                 device=self.device,

@@ -13,8 +13,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from ...config.specs import LoraGroup
 from ...models.llama_like import ATTENTION_MODULES, FAMILIES, MLP_MODULES
-from ..plan import Lora
 
 ROPE_TYPES = ("default", "linear", "dynamic", "llama3", "yarn")
 
@@ -111,17 +111,17 @@ def rope_frequencies(config: Any) -> tuple[Tensor, float]:
     return frequencies.float(), float(scale)
 
 
-def targeted_modules(lora: Lora) -> tuple[str, ...]:
+def targeted_modules(lora: LoraGroup) -> tuple[str, ...]:
     """The names of the linear modules that get a LoRA, as far as such a decoder has them."""
     if lora.target_modules == "all-linear":
         return ATTENTION_MODULES + MLP_MODULES
     if lora.target_modules == "attention":
         return ATTENTION_MODULES
-    names = (lora.target_modules,) if isinstance(lora.target_modules, str) else lora.target_modules
+    names = (lora.target_modules,) if isinstance(lora.target_modules, str) else tuple(lora.target_modules)
     return tuple(name for name in ATTENTION_MODULES + MLP_MODULES if name in names)
 
 
-def why_not_packed(config: Any, *, lora: Lora | None = None, max_seq_length: int = 0) -> str | None:
+def why_not_packed(config: Any, *, lora: LoraGroup | None = None, max_seq_length: int = 0) -> str | None:
     """The reason why the packed step cannot train this model, in one sentence, or None if it can."""
     if config.model_type not in FAMILIES:
         return f"The packed step has no {config.model_type} layers."
@@ -148,9 +148,9 @@ def _why_not_rotated(rope: Mapping[str, Any], config: Any, max_seq_length: int) 
     return None
 
 
-def _why_not_adapted(lora: Lora | None) -> str | None:
+def _why_not_adapted(lora: LoraGroup | None) -> str | None:
     if lora is None or lora.target_modules in ("all-linear", "attention"):
         return None
-    names = (lora.target_modules,) if isinstance(lora.target_modules, str) else lora.target_modules
+    names = (lora.target_modules,) if isinstance(lora.target_modules, str) else tuple(lora.target_modules)
     unknown = [name for name in names if name not in ATTENTION_MODULES + MLP_MODULES]
     return f"The packed step has no LoRA on {', '.join(unknown)}." if unknown else None

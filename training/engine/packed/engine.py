@@ -7,12 +7,13 @@ from typing import Any, cast
 import torch
 from torch import Tensor
 
+from ...config.fields import Recompute
 from ...events import Phase, Report, ShouldStop
 from ..loop.batch import PackedBatch
 from ..loop.checkpoints import Checkpoints
 from ..loop.fit import fit
 from ..peft_adapter import AdapterDescription, load_adapter
-from ..plan import Data, Outcome, Plan, Recompute
+from ..plan import Data, Outcome, Plan
 from .cuda_graphs import ROW_MULTIPLE, GraphedDecoder, graphs_help
 from .decoder import PackedDecoder
 from .decoder_config import read_decoder_config, targeted_modules
@@ -28,7 +29,7 @@ class PackedStep:
         self.decoder = decoder
         self.device = decoder.device
         self.lora = decoder.lora
-        self.recompute: Recompute = plan.recompute
+        self.recompute: Recompute = plan.training.recompute
         self.adapter = AdapterDescription(
             plan.lora, plan.base_model_name or str(plan.model), targeted_modules(plan.lora)
         )
@@ -60,7 +61,7 @@ def load_packed_step(plan: Plan) -> PackedStep:
     dtype = getattr(torch, plan.precision)
     decoder = PackedDecoder(read_decoder_config(config), plan.lora, dtype, torch.device(plan.device))
     load_weights(decoder, plan.model)
-    decoder.lora.initialise(plan.seed)
+    decoder.lora.initialise(plan.training.seed)
     if plan.continue_from is not None:
         load_adapter(plan.continue_from, decoder.lora, plan.lora)
     return PackedStep(decoder, plan)

@@ -40,7 +40,7 @@ def run(plan: Plan, data: Data, report: Report, should_stop: ShouldStop, checkpo
     report(Phase(phase="loading", message=f"loading {plan.model.name}"))
     if plan.resume:
         report(Warned(message="TRL's engine keeps no checkpoints: the run begins again."))
-    if plan.patience is not None:
+    if plan.evaluation.patience is not None:
         report(Warned(message="TRL's engine does not stop early: patience is not used."))
     started = time.monotonic()
     try:
@@ -84,7 +84,7 @@ def _batch(plan: Plan, examples: int) -> int:
 
 
 def _accumulation(plan: Plan) -> int:
-    return plan.gradient_accumulation_steps
+    return plan.training.gradient_accumulation_steps
 
 
 def _trainer(
@@ -98,7 +98,7 @@ def _trainer(
         processing_class=load_tokenizer(plan.model),
         callbacks=[observer],
     )
-    if not plan.shuffle:
+    if plan.data.order != "shuffled":
         sampler: Any = SequentialSampler(data.train)
         trainer._get_train_sampler = MethodType(lambda *_: sampler, trainer)  # pyright: ignore[reportPrivateUsage, reportUnknownLambdaType]
     # Both print to stdout.
@@ -114,23 +114,24 @@ def _dataset(examples: Sequence[Example]) -> Dataset:
 
 def _arguments(plan: Plan, steps: int, data: Data, scratch: Path) -> SFTConfig:
     on_gpu, examples = plan.device == "cuda", len(data.train)
+    schedule = plan.training.lr_scheduler
     return SFTConfig(
         output_dir=str(scratch),
         max_steps=steps,
         per_device_train_batch_size=_batch(plan, examples),
         per_device_eval_batch_size=_batch(plan, examples),
         gradient_accumulation_steps=_accumulation(plan),
-        learning_rate=plan.learning_rate,
-        lr_scheduler_type="constant_with_warmup" if plan.lr_scheduler == "constant" else plan.lr_scheduler,
+        learning_rate=plan.training.learning_rate,
+        lr_scheduler_type="constant_with_warmup" if schedule == "constant" else schedule,
         warmup_steps=min(warmup_steps(plan, steps), steps - 1),
-        weight_decay=plan.weight_decay,
-        max_grad_norm=plan.max_grad_norm,
+        weight_decay=plan.training.weight_decay,
+        max_grad_norm=plan.training.max_grad_norm,
         optim="adamw_torch_fused",
-        seed=plan.seed,
-        data_seed=plan.seed,
+        seed=plan.training.seed,
+        data_seed=plan.training.seed,
         # SFTConfig turns both on, also where they only cost time.
         bf16=on_gpu,
-        gradient_checkpointing=on_gpu and plan.recompute != "nothing",
+        gradient_checkpointing=on_gpu and plan.training.recompute != "nothing",
         use_cpu=not on_gpu,
         dataloader_pin_memory=on_gpu,
         dataset_kwargs={"skip_prepare_dataset": True},
@@ -138,8 +139,8 @@ def _arguments(plan: Plan, steps: int, data: Data, scratch: Path) -> SFTConfig:
         logging_steps=1,
         logging_nan_inf_filter=False,  # it would show a diverged loss as 0
         save_strategy="no",
-        eval_strategy="steps" if plan.eval_every and len(data.held_out) else "no",
-        eval_steps=plan.eval_every,
+        eval_strategy="steps" if plan.evaluation.eval_every and len(data.held_out) else "no",
+        eval_steps=plan.evaluation.eval_every,
         report_to="none",
         disable_tqdm=True,
     )

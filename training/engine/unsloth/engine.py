@@ -13,7 +13,7 @@ import shutil
 import time
 from collections.abc import Generator
 from contextlib import contextmanager
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -51,16 +51,16 @@ def run(plan: Plan, data: Data, report: Report, should_stop: ShouldStop, checkpo
 
 def _with_our_engine(plan: Plan, reason: str) -> Plan:
     engine, _ = select_engine(
-        plan.model, plan.lora, load_in_4bit=plan.load_in_4bit, max_seq_length=plan.max_seq_length
+        plan.model, plan.lora, load_in_4bit=plan.load_in_4bit, max_seq_length=plan.data.max_seq_length
     )
-    return replace(plan, engine=engine, reason=reason)
+    return plan.changed(engine=engine, reason=reason)
 
 
 def _train(plan: Plan, data: Data, report: Report, should_stop: ShouldStop) -> Outcome:
     report(Phase(phase="loading", message=f"loading {plan.model.name} with Unsloth"))
     if plan.resume:
         report(Warned(message="Unsloth's engine keeps no checkpoints: the run begins again."))
-    if plan.patience is not None:
+    if plan.evaluation.patience is not None:
         report(Warned(message="Unsloth's trainer does not stop early: patience is not used."))
     python = interpreter()
     shutil.rmtree(plan.adapter, ignore_errors=True)

@@ -54,7 +54,7 @@ def write_job(folder: Path, plan: Plan, data: Data, order: StepOrder) -> Path:
         **plan.record(),
         "steps": steps,
         "warmup_steps": min(warmup_steps(plan, steps), steps - 1),
-        "target_modules": list(targets if isinstance(targets, tuple) else targeted_modules(plan.lora)),
+        "target_modules": list(targets if isinstance(targets, list) else targeted_modules(plan.lora)),
         "order": [row for step in range(steps) for row in order.examples(step)],
         "held_out": len(data.held_out),
         "evaluate_before": is_worth_evaluating_before(data, order, steps),
