@@ -11,12 +11,11 @@ import torch
 from torch.nn import functional as F
 
 from backpropagate.training.config.specs import LoraGroup
-from backpropagate.training.engine.autograd import engine as autograd_step
 from backpropagate.training.engine.autograd.engine import AutogradStep, load_autograd_step
 from backpropagate.training.engine.loop.batch import packed_batch
 from backpropagate.training.engine.loop.checkpoints import Checkpoints
-from backpropagate.training.engine.packed import engine as packed_step
 from backpropagate.training.engine.plan import Data, Example, Plan
+from backpropagate.training.engine.run import run_engine
 from backpropagate.training.errors import InputError, ModelLoadError
 
 from .conftest import Events, a_plan, tiny_model
@@ -109,8 +108,10 @@ def test_both_engines_train_a_llama_alike(
     plan = plan_for("llama", steps=8, batch_size=4, learning_rate=5e-3, eval_every=4, recompute="everything")
     data = Data(examples(17, 9, 30, 12, 21, 8, vocab=12), examples(20, 11, seed=5, vocab=12))
     packed, differentiated = Events(), Events()
-    packed_step.run(plan, data, packed, lambda: False, Checkpoints(tmp_path / "c"))
-    outcome = autograd_step.run(plan, data, differentiated, lambda: False, Checkpoints(tmp_path / "d"))
+    run_engine(plan, data, packed, lambda: False, Checkpoints(tmp_path / "c"))
+    outcome = run_engine(
+        plan.changed(engine="autograd"), data, differentiated, lambda: False, Checkpoints(tmp_path / "d")
+    )
     assert outcome.engine == "autograd"
     assert differentiated.losses() == pytest.approx(packed.losses(), rel=1e-4)
     assert outcome.eval_loss == pytest.approx(packed.of("eval")[-1]["loss"], rel=1e-4)
@@ -125,11 +126,11 @@ def test_a_resumed_run_is_the_same_bit_for_bit_with_dropout_of_base_and_lora(
     )
     data = Data(examples(17, 9, 30, 12))
     whole, first, rest = Events(), Events(), Events()
-    autograd_step.run(plan, data, whole, lambda: False, Checkpoints(tmp_path / "c"))
+    run_engine(plan.changed(engine="autograd"), data, whole, lambda: False, Checkpoints(tmp_path / "c"))
     adapter = (plan.adapter / "adapter_model.safetensors").read_bytes()
     checkpoints = Checkpoints(tmp_path / "d")
-    autograd_step.run(plan, data, first, lambda: len(first.of("step")) >= 3, checkpoints)
-    autograd_step.run(plan.changed(resume=True), data, rest, lambda: False, checkpoints)
+    run_engine(plan.changed(engine="autograd"), data, first, lambda: len(first.of("step")) >= 3, checkpoints)
+    run_engine(plan.changed(engine="autograd", resume=True), data, rest, lambda: False, checkpoints)
     assert first.losses() + rest.losses() == whole.losses()
     assert (plan.adapter / "adapter_model.safetensors").read_bytes() == adapter
 
@@ -143,7 +144,9 @@ def test_the_adapter_of_a_model_with_transposed_weights_loads_in_plain_peft(
 
     plan = plan_for("gpt2", lora=LoraGroup(r=4, target_modules=targets), steps=2, learning_rate=1e-2)
     data = Data(examples(17, 9), examples(12))
-    outcome = autograd_step.run(plan, data, Events(), lambda: False, Checkpoints(tmp_path / "c"))
+    outcome = run_engine(
+        plan.changed(engine="autograd"), data, Events(), lambda: False, Checkpoints(tmp_path / "c")
+    )
     loaded = PeftModel.from_pretrained(AutoModelForCausalLM.from_pretrained(plan.model), str(plan.adapter))
     batch = packed_batch(data.held_out)
     logits = loaded(input_ids=batch.input_ids[None]).logits[0, batch.label_positions]
@@ -183,6 +186,8 @@ def test_a_base_in_four_bits_is_trained(
     events = Events()
     data = Data(examples(17, 9, 30, 12, vocab=12))
     data = Data(data.train, data.train)
-    outcome = autograd_step.run(plan, data, events, lambda: False, Checkpoints(tmp_path / "c"))
+    outcome = run_engine(
+        plan.changed(engine="autograd"), data, events, lambda: False, Checkpoints(tmp_path / "c")
+    )
     assert events.losses()[-1] < events.losses()[0] - 0.2
     assert outcome.eval_loss is not None and outcome.eval_loss < events.losses()[-1]

@@ -17,8 +17,9 @@ from backpropagate.training.config.specs import LoraGroup
 from backpropagate.training.engine.loop.batch import PackedBatch
 from backpropagate.training.engine.loop.checkpoints import Checkpoints
 from backpropagate.training.engine.loop.fit import fit
-from backpropagate.training.engine.packed.engine import PackedStep, load_packed_step, run
+from backpropagate.training.engine.packed.engine import PackedStep, load_packed_step
 from backpropagate.training.engine.plan import Data, Example, Outcome, Plan
+from backpropagate.training.engine.run import run_engine
 from backpropagate.training.errors import GpuOutOfMemoryError, InputError, TrainingError
 from backpropagate.training.events import Event
 
@@ -64,7 +65,7 @@ def never() -> bool:
 
 
 def trained(plan: Plan, data: Data, folder: Path, events: Events | None = None) -> Outcome:
-    return run(plan, data, events or Events(), never, Checkpoints(folder))
+    return run_engine(plan, data, events or Events(), never, Checkpoints(folder))
 
 
 def adapter_of(plan: Plan) -> bytes:
@@ -202,7 +203,7 @@ def test_cancelling_stops_within_a_step_and_can_be_resumed(
     trained(plan, data, tmp_path / "c", whole)
     adapter = adapter_of(plan)
     checkpoints = Checkpoints(tmp_path / "d")
-    outcome = run(plan, data, events, lambda: len(events.of("step")) >= 5, checkpoints)
+    outcome = run_engine(plan, data, events, lambda: len(events.of("step")) >= 5, checkpoints)
     assert (outcome.status, outcome.steps) == ("cancelled", 5)
     assert checkpoints.newest_good()[0] == 5
     resumed = trained(plan.changed(resume=True), data, tmp_path / "d", rest)
@@ -216,7 +217,7 @@ def test_cancelling_during_an_evaluation_repeats_it_after_the_resume(
 ) -> None:
     # The evaluation before and steps 1 to 3 ask once each; the fifth question is the next evaluation's.
     answers = iter([False, False, False, False, True])
-    outcome = run(plan, data, events, lambda: next(answers), Checkpoints(tmp_path / "d"))
+    outcome = run_engine(plan, data, events, lambda: next(answers), Checkpoints(tmp_path / "d"))
     assert (outcome.status, outcome.steps) == ("cancelled", 3)
     assert [e["step"] for e in events.of("eval")] == [0]
     rest = Events()

@@ -14,7 +14,7 @@ from torch.nn import functional as F
 from backpropagate.training.config.fields import Recompute
 from backpropagate.training.config.specs import LoraGroup
 from backpropagate.training.engine.loop.batch import packed_batch
-from backpropagate.training.engine.loop.lora_parameters import LoraModule, LoraParameters
+from backpropagate.training.engine.lora_parameters import LoraModule, LoraParameters
 from backpropagate.training.engine.packed.lora_linear import FusedLoraLinear, Masks, refresh
 from backpropagate.training.engine.plan import Example
 

@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 
 from backpropagate.training.config.specs import LoraGroup
-from backpropagate.training.engine.loop.lora_parameters import lora_scale
+from backpropagate.training.engine.lora_parameters import lora_scale
 from backpropagate.training.engine.plan import Plan
 
 from .conftest import a_plan

@@ -9,9 +9,9 @@ import pytest
 import torch
 from transformers import get_scheduler
 
-from backpropagate.training.engine.loop.lora_parameters import LoraModule, LoraParameters
 from backpropagate.training.engine.loop.lr_schedule import learning_rate, warmup_steps
 from backpropagate.training.engine.loop.optimizer import FlatAdamW
+from backpropagate.training.engine.lora_parameters import LoraModule, LoraParameters
 from backpropagate.training.engine.plan import Plan
 
 from .conftest import a_plan

@@ -1,11 +1,15 @@
-"""Engines: what turns examples into an adapter. Each is run(plan, data, report, should_stop, checkpoints).
+"""Engines: what turns examples into an adapter. open_model(plan, report).train(data, …) is the way in.
 
-run                     the one door to every engine
+run                     open a model and train it, in one call
+open_model              a plan's model, whichever engine trains it; another one where that is unavailable
+loaded_model            what an open model can do: train, losses, generate, adapter values
 plan                    what an engine is given and gives back
 planner                 defaults and "auto" of a spec, resolved, with reasons
 select_engine           which of our two steps trains a model, and why
 peft_adapter            plain PEFT adapters, read and written
-generate                answers of the model without and with its adapter
+lora_parameters         all LoRA matrices in one flat buffer
+generate                greedy answers in batches
+questions               questions before and after training
 device                  the device that torch sees, and its memory
 loop/                   the loop that our two steps run in
   fit                   steps, evaluation, early stopping, checkpoints, resume, out of memory
@@ -14,8 +18,8 @@ loop/                   the loop that our two steps run in
   batch                 examples end to end in one row
   prefetch              the next step's batch while this one runs
   lr_schedule           the learning rate
-  optimizer             AdamW on one flat buffer
-  lora_parameters       that buffer
+  optimizer             AdamW on the flat buffer
+  example_losses        the loss of each example on its own
   metrics               events of steps and evaluations, read from the device in groups
   training_state        what a checkpoint holds
   checkpoints           folders that are whole, checked and few
@@ -29,6 +33,7 @@ packed/                 our own forward and backward, for Llama-like decoders
   fused_cross_entropy   head and cross-entropy at the label positions
   cuda_graphs           all kernels of a small model in two launches
   load_weights          safetensors straight into the merged buffers
+  peft_view             these buffers as a transformers model, to generate with
 autograd/               any other causal model, by transformers, PEFT and autograd
   engine                a PEFT model as a step of the loop
   peft_lora             its LoRA in our flat buffer

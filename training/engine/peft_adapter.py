@@ -13,7 +13,7 @@ from torch import Tensor
 
 from ..config.specs import LoraGroup
 from ..errors import InputError
-from .loop.lora_parameters import LoraParameters, lora_scale
+from .lora_parameters import LoraParameters, lora_scale
 
 WEIGHTS = "adapter_model.safetensors"
 CONFIG = "adapter_config.json"

@@ -6,7 +6,6 @@ plan and the examples of the first, and goes on from the last checkpoint.
 
 from __future__ import annotations
 
-import gc
 from collections.abc import Callable
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
@@ -22,6 +21,7 @@ from ..runs.recorder import as_record
 from .context import Work, use_threads
 
 if TYPE_CHECKING:
+    from ..engine.loaded_model import LoadedModel
     from ..engine.plan import Outcome, Plan
 
 
@@ -58,8 +58,8 @@ def carry_out(work: Work, take_turn: Callable[[], None]) -> None:
     take_turn()
     model = work.model_folder()
     ready = _prepare(work, spec, model) if planned is None else _prepare_again(work, spec, model, planned)
-    outcome = _train(work, ready)
-    result = _keep(work, ready, outcome)
+    model, outcome = _train(work, ready)
+    result = _keep(work, ready, model, outcome)
     if outcome.status == "cancelled":
         work.journal.cancelled(result)
     else:
@@ -157,14 +157,14 @@ def _parent_adapter(work: Work, spec: TrainSpec) -> Path | None:
 
 
 # --- The training, and what is kept of it. ---
-def _train(work: Work, ready: Ready) -> Outcome:
+def _train(work: Work, ready: Ready) -> tuple[LoadedModel, Outcome]:
     from ..engine.loop.checkpoints import Checkpoints
+    from ..engine.open_model import open_model
     from ..engine.plan import Data
-    from ..engine.run import run_engine
 
     work.stop_here_if_asked()
-    outcome = run_engine(
-        ready.plan,
+    model = open_model(ready.plan, _recorder(work))
+    outcome = model.train(
         Data(ready.data.train, ready.data.held_out),
         _recorder(work),
         work.should_stop,
@@ -172,7 +172,7 @@ def _train(work: Work, ready: Ready) -> Outcome:
     )
     if outcome.steps == 0:
         raise TrainingAbortedError("Cancelled before the first step.")
-    return outcome
+    return model, outcome
 
 
 def _recorder(work: Work) -> Report:
@@ -183,7 +183,7 @@ def _recorder(work: Work) -> Report:
     )
 
 
-def _keep(work: Work, ready: Ready, outcome: Outcome) -> dict[str, Any]:
+def _keep(work: Work, ready: Ready, model: LoadedModel, outcome: Outcome) -> dict[str, Any]:
     """Save the adapter, ask the questions, copy the adapter, and sum the run up.
 
     Once the adapter is saved the run is not lost any more: what fails after that is a warning.
@@ -200,7 +200,7 @@ def _keep(work: Work, ready: Ready, outcome: Outcome) -> dict[str, Any]:
 
     def answer() -> None:
         if outcome.status != "cancelled" and ready.spec.evaluation.questions:
-            result["answers"] = _ask(work, ready)
+            result["answers"] = _ask(work, ready, model)
             replace_card(adapter, _card(work, ready, result))
 
     def copy() -> None:
@@ -266,17 +266,9 @@ def _summary(work: Work, ready: Ready, outcome: Outcome) -> dict[str, Any]:
     }
 
 
-def _ask(work: Work, ready: Ready) -> list[dict[str, str]]:
-    from ..engine.generate import ask_before_and_after
+def _ask(work: Work, ready: Ready, model: LoadedModel) -> list[dict[str, str]]:
+    from ..engine.questions import ask_before_and_after
 
     evaluation = ready.spec.evaluation
     work.journal.phase("answering", f"asking {len(evaluation.questions)} questions before and after")
-    gc.collect()  # the engine's model goes before another one comes
-    total = len(evaluation.questions)
-
-    def report(done: int) -> None:
-        work.journal.phase("answering", f"{done} of {total} questions answered before and after")
-
-    return ask_before_and_after(
-        ready.plan, work.run.adapter_path, ready.tokenizer, evaluation, work.should_stop, report
-    )
+    return ask_before_and_after(model, ready.tokenizer, evaluation, _recorder(work), work.should_stop)

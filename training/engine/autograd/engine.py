@@ -9,17 +9,16 @@ and padded where it does not.
 from __future__ import annotations
 
 import inspect
+from typing import Any
 
 import torch
 from torch import Tensor
 from torch.nn import functional as F
 from torch.nn.utils.rnn import pad_sequence
 
-from ...events import Phase, Report, ShouldStop
+from ..loaded_model import StepModel
 from ..loop.batch import PackedBatch
-from ..loop.checkpoints import Checkpoints
-from ..loop.fit import fit
-from ..plan import Data, Outcome, Plan
+from ..plan import Plan
 from .peft_lora import Adapted, load_adapted
 
 
@@ -40,14 +39,25 @@ class AutogradStep:
     def forward_backward(self, batch: PackedBatch, weight: Tensor, *, seed: int) -> Tensor:
         torch.manual_seed(seed)  # pyright: ignore[reportUnknownMemberType]
         self.model.train()
-        loss = self._loss_sum(batch) * weight
+        loss = self._label_losses(batch).sum() * weight
         loss.backward()  # pyright: ignore[reportUnknownMemberType]
         return loss.detach()
 
     @torch.no_grad()
     def loss(self, batch: PackedBatch) -> Tensor:
+        return self.label_losses(batch).sum()
+
+    @torch.no_grad()
+    def label_losses(self, batch: PackedBatch) -> Tensor:
         self._evaluating()
-        return self._loss_sum(batch)
+        return self._label_losses(batch)
+
+    def peft_model(self) -> Any:
+        self._evaluating()
+        return self.model
+
+    def release(self) -> None:
+        """Nothing to do: PyTorch's allocator is all that holds memory."""
 
     def _evaluating(self) -> None:
         """No dropout. bitsandbytes must not repack its weights for inference: then none can be trained."""
@@ -59,9 +69,9 @@ class AutogradStep:
     def refresh(self) -> None:
         """Nothing to do: the model's parameters are views into the flat buffer."""
 
-    def _loss_sum(self, batch: PackedBatch) -> Tensor:
+    def _label_losses(self, batch: PackedBatch) -> Tensor:
         logits = self._packed_logits(batch) if self.packs else self._padded_logits(batch)
-        return F.cross_entropy(logits.float(), batch.targets, reduction="sum")
+        return F.cross_entropy(logits.float(), batch.targets, reduction="none")  # (label_tokens,)
 
     def _packed_logits(self, batch: PackedBatch) -> Tensor:
         """(label_tokens, vocab_size), of all examples end to end in one row."""
@@ -78,7 +88,7 @@ class AutogradStep:
         input_ids = pad_sequence(rows, batch_first=True)  # (examples, longest)
         columns = torch.arange(input_ids.shape[1], device=lengths.device)
         mask = columns < lengths[:, None]  # (examples, longest)
-        example = torch.bucketize(batch.label_positions, batch.segments.cu_seqlens[1:], right=True)
+        example = batch.example_of_label  # (label_tokens,)
         column = batch.label_positions - batch.segments.cu_seqlens[example]
         kept: dict[str, Tensor] = {}
         if self._keeps_rows:
@@ -119,9 +129,6 @@ def load_autograd_step(plan: Plan) -> AutogradStep:
     return AutogradStep(load_adapted(plan), plan)
 
 
-def run(plan: Plan, data: Data, report: Report, should_stop: ShouldStop, checkpoints: Checkpoints) -> Outcome:
-    """Train with the autograd step."""
-    report(Phase(phase="loading", message=f"loading {plan.model.name}"))
-    step = load_autograd_step(plan)
-    report(Phase(phase="training", message="training"))
-    return fit(step, plan, data, report, should_stop, checkpoints)
+def open_autograd(plan: Plan) -> StepModel:
+    """The loaded model of this engine; raises as `load_autograd_step`."""
+    return StepModel(load_autograd_step(plan), plan)

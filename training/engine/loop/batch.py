@@ -56,6 +56,11 @@ class PackedBatch:
     def examples(self) -> int:
         return len(self.lengths) - (self.useful_tokens < self.input_ids.numel())
 
+    @property
+    def example_of_label(self) -> Tensor:
+        """The number of the example that each label position belongs to, (label_tokens,)."""
+        return torch.bucketize(self.label_positions, self.segments.cu_seqlens[1:], right=True)
+
     def to(self, device: torch.device) -> PackedBatch:
         """The same on `device`; from pinned memory the copy does not wait."""
         return self if device.type == "cpu" else self._with(self.numbers.to(device, non_blocking=True))

@@ -19,10 +19,10 @@ from torch import Tensor
 from ...errors import GpuOutOfMemoryError, InputError
 from ...events import CheckpointSaved, Epoch, Phase, Report, ShouldStop, Warned
 from ...files.atomic_folder import write_files
+from ..lora_parameters import seed_of
 from ..peft_adapter import adapter_files
 from ..plan import Data, Outcome, OutcomeStatus, Plan, Recovery
 from .checkpoints import Checkpoints, damage
-from .lora_parameters import seed_of
 from .lr_schedule import learning_rate
 from .metrics import StepMetrics, evaluated
 from .optimizer import FlatAdamW

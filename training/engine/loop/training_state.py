@@ -9,10 +9,10 @@ from typing import Any
 from safetensors.torch import load, save
 
 from ...errors import InputError
+from ..lora_parameters import LoraParameters
 from ..peft_adapter import WEIGHTS, AdapterDescription, adapter_files, load_into_buffer
 from ..plan import Recovery
 from .checkpoints import Checkpoints
-from .lora_parameters import LoraParameters
 from .optimizer import FlatAdamW
 
 OPTIMIZER = "optimizer.safetensors"

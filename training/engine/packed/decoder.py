@@ -22,10 +22,10 @@ from torch import Tensor
 from ...config.fields import Recompute
 from ...config.specs import LoraGroup
 from ..loop.batch import PackedBatch, Segments
-from ..loop.lora_parameters import LoraModule, LoraParameters, lora_scale
+from ..lora_parameters import LoraModule, LoraParameters, lora_scale
 from .attention import Attention, attention_for
 from .decoder_config import DecoderConfig, targeted_modules
-from .fused_cross_entropy import loss_and_gradient, loss_sum
+from .fused_cross_entropy import label_losses, loss_and_gradient
 from .fused_ops import (
     add_rms_norm,
     norm_rotate,
@@ -221,10 +221,15 @@ class PackedDecoder:
     @torch.no_grad()
     def loss(self, batch: PackedBatch) -> Tensor:
         """Sum of the cross-entropies of a batch, without dropout."""
-        hidden = self._forward(self._context(batch, None), None)[0][batch.label_positions]
-        return loss_sum(
-            rms_norm(hidden, self.final_norm, self.config.rms_norm_eps), self.lm_head, batch.targets
-        )
+        return self.label_losses(batch).sum()
+
+    @torch.no_grad()
+    def label_losses(self, batch: PackedBatch) -> Tensor:
+        """The cross-entropy at each label position, (label_tokens,), without dropout."""
+        hidden = self._forward(self._context(batch, None), None)[0]
+        rows = hidden[batch.label_positions]  # (label_tokens, hidden_size)
+        normed = rms_norm(rows, self.final_norm, self.config.rms_norm_eps)
+        return label_losses(normed, self.lm_head, batch.targets)
 
     def _context(self, batch: Inputs, masks: Masks | None) -> RowContext:
         angles = batch.position_ids.float()[:, None] * self._frequencies  # (tokens, head_dim / 2)

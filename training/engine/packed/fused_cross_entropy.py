@@ -29,9 +29,9 @@ def _loss_and_gradient(logits: Tensor, targets: Tensor, weight: Tensor) -> tuple
 
 
 @fused_on_cuda
-def _loss(logits: Tensor, targets: Tensor) -> Tensor:
-    z = logits.float()
-    return (torch.logsumexp(z, -1) - z.gather(-1, targets[:, None])[:, 0]).sum()
+def _losses(logits: Tensor, targets: Tensor) -> Tensor:
+    z = logits.float()  # (rows, vocab_size)
+    return torch.logsumexp(z, -1) - z.gather(-1, targets[:, None])[:, 0]
 
 
 def loss_and_gradient(
@@ -61,10 +61,8 @@ def loss_and_gradient(
     return loss, d_hidden
 
 
-def loss_sum(hidden: Tensor, lm_head: Tensor, targets: Tensor) -> Tensor:
-    """Sum of the cross-entropies, without a gradient."""
+def label_losses(hidden: Tensor, lm_head: Tensor, targets: Tensor) -> Tensor:
+    """The cross-entropy at each label position, (label_tokens,), without a gradient."""
     size = chunk_rows(lm_head.shape[0], hidden.device)
-    total = torch.zeros((), device=hidden.device)
-    for rows, target in zip(torch.split(hidden, size), torch.split(targets, size), strict=True):
-        total += _loss(rows @ lm_head.t(), target)
-    return total
+    chunks = zip(torch.split(hidden, size), torch.split(targets, size), strict=True)
+    return torch.cat([_losses(rows @ lm_head.t(), target) for rows, target in chunks])

@@ -25,7 +25,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from ..loop.lora_parameters import Group, LoraModule, LoraParameters
+from ..lora_parameters import Group, LoraModule, LoraParameters
 
 ALIGNMENT = 8
 """LoRA columns are filled up to a multiple of this, which tensor cores want."""

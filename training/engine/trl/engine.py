@@ -8,7 +8,8 @@ from __future__ import annotations
 import math
 import tempfile
 import time
-from collections.abc import Sequence
+from collections.abc import Generator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from types import MethodType
 from typing import Any
@@ -25,7 +26,8 @@ from ...errors import BackpropagateError, GpuOutOfMemoryError, TrainingError
 from ...events import Epoch, Phase, Report, ShouldStop, Step, Warned
 from ...files.atomic_folder import write_files
 from ...models.tokenizer import load_tokenizer
-from ..autograd.peft_lora import load_adapted
+from ..autograd.engine import load_autograd_step
+from ..loaded_model import StepModel
 from ..loop.checkpoints import Checkpoints
 from ..loop.fit import ran_out_of_memory
 from ..loop.lr_schedule import warmup_steps
@@ -35,48 +37,73 @@ from ..peft_adapter import adapter_files
 from ..plan import Data, Outcome, Plan
 
 
-def run(plan: Plan, data: Data, report: Report, should_stop: ShouldStop, checkpoints: Checkpoints) -> Outcome:
-    """Train with TRL's loop."""
-    report(Phase(phase="loading", message=f"loading {plan.model.name}"))
-    if plan.resume:
-        report(Warned(message="TRL's engine keeps no checkpoints: the run begins again."))
-    if plan.evaluation.patience is not None:
-        report(Warned(message="TRL's engine does not stop early: patience is not used."))
-    started = time.monotonic()
+def open_trl(plan: Plan) -> TrlModel:
+    """The model of `plan` with a new LoRA, or the one that it continues from.
+
+    Raises:
+        ModelLoadError: the model cannot be loaded.
+        InputError: the adapter to continue from does not fit, or a target module does not exist.
+        GpuOutOfMemoryError: it does not fit into memory.
+    """
+    with _memory_told(plan):
+        return TrlModel(load_autograd_step(plan), plan)
+
+
+class TrlModel(StepModel):
+    """The autograd engine's model, trained by TRL's loop."""
+
+    def train(self, data: Data, report: Report, should_stop: ShouldStop, checkpoints: Checkpoints) -> Outcome:
+        if self.plan.resume:
+            report(Warned(message="TRL's engine keeps no checkpoints: the run begins again."))
+        if self.plan.evaluation.patience is not None:
+            report(Warned(message="TRL's engine does not stop early: patience is not used."))
+        with _memory_told(self.plan), tempfile.TemporaryDirectory(prefix="backpropagate-") as scratch:
+            return self._train(data, report, should_stop, Path(scratch))
+
+    def _train(self, data: Data, report: Report, should_stop: ShouldStop, scratch: Path) -> Outcome:
+        plan, model = self.plan, self.step.peft_model()
+        started = time.monotonic()
+        model.config.use_cache = False
+        order = step_order(plan, [len(e.input_ids) for e in data.train])
+        steps = total_steps(plan, order)
+        observer = _Observer(steps, report, should_stop)
+        trainer = _trainer(plan, steps, model, data, observer, scratch)
+        if is_worth_evaluating_before(data, order, steps):
+            report(Phase(phase="training", message="evaluating the model as it is"))
+            trainer.evaluate()
+        report(Phase(phase="training", message="training"))
+        trainer.train()  # pyright: ignore[reportUnknownMemberType]
+        eval_loss = _held_out_loss(trainer, data, observer)
+        # What it wrapped around the model's forward pass would go on casting in losses and answers.
+        accelerator: Any = trainer.accelerator  # half typed
+        accelerator.unwrap_model(model, keep_fp32_wrapper=False)
+        write_files(plan.adapter, adapter_files(self.step.lora, self.step.adapter))
+        seconds = time.monotonic() - started
+        return Outcome(
+            status="cancelled" if observer.stopped else "completed",
+            engine="trl",
+            reason=plan.reason,
+            adapter=plan.adapter,
+            steps=observer.step,
+            total_steps=steps,
+            train_loss=observer.loss,
+            eval_loss=eval_loss,
+            eval_loss_before=observer.eval_loss_before,
+            tokens=observer.tokens,
+            seconds=seconds,
+            tokens_per_s=observer.tokens / seconds,
+        )
+
+
+@contextmanager
+def _memory_told(plan: Plan) -> Generator[None]:
+    """A lack of memory as an error of ours."""
     try:
-        adapted = load_adapted(plan)
-        adapted.model.config.use_cache = False
-        with tempfile.TemporaryDirectory(prefix="backpropagate-") as scratch:
-            order = step_order(plan, [len(e.input_ids) for e in data.train])
-            steps = total_steps(plan, order)
-            observer = _Observer(steps, report, should_stop)
-            trainer = _trainer(plan, steps, adapted.model, data, observer, Path(scratch))
-            if is_worth_evaluating_before(data, order, steps):
-                report(Phase(phase="training", message="evaluating the model as it is"))
-                trainer.evaluate()
-            report(Phase(phase="training", message="training"))
-            trainer.train()  # pyright: ignore[reportUnknownMemberType]
-            eval_loss = _held_out_loss(trainer, data, observer)
+        yield
     except (RuntimeError, MemoryError) as error:
         if isinstance(error, BackpropagateError) or not ran_out_of_memory(error):
             raise
         raise _out_of_memory(plan, error) from error
-    write_files(plan.adapter, adapter_files(adapted.lora, adapted.adapter))
-    seconds = time.monotonic() - started
-    return Outcome(
-        status="cancelled" if observer.stopped else "completed",
-        engine="trl",
-        reason=plan.reason,
-        adapter=plan.adapter,
-        steps=observer.step,
-        total_steps=steps,
-        train_loss=observer.loss,
-        eval_loss=eval_loss,
-        eval_loss_before=observer.eval_loss_before,
-        tokens=observer.tokens,
-        seconds=seconds,
-        tokens_per_s=observer.tokens / seconds,
-    )
 
 
 def _batch(plan: Plan, examples: int) -> int:

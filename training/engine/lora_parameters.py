@@ -13,7 +13,7 @@ from hashlib import blake2b
 import torch
 from torch import Tensor
 
-from ...config.specs import LoraGroup
+from ..config.specs import LoraGroup
 
 
 @dataclass(frozen=True)
