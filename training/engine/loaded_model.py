@@ -77,9 +77,11 @@ class StepModel:
     def __init__(self, step: ModelStep, plan: Plan) -> None:
         self.step = step
         self.plan = plan
+        self.holds_training_memory = False
 
     def train(self, data: Data, report: Report, should_stop: ShouldStop, checkpoints: Checkpoints) -> Outcome:
         report(Phase(phase="training", message="training"))
+        self.holds_training_memory = True
         self.step.lora.gradients.zero_()  # a run before may have ended in the middle of a step
         return fit(self.step, self.plan, data, report, should_stop, checkpoints)
 
@@ -87,7 +89,8 @@ class StepModel:
         return example_losses(self.step, examples, self.plan.micro_batch_tokens)
 
     def generate(self, prompts: Sequence[Prompt], *, max_new_tokens: int, adapter: bool = True) -> list[str]:
-        self._release()
+        if self.holds_training_memory:
+            self._release()
         model = self.step.peft_model()
         with nullcontext() if adapter else model.disable_adapter():
             return generate(model, self._tokenizer, prompts, max_new_tokens)
@@ -104,8 +107,9 @@ class StepModel:
         return load_tokenizer(self.plan.model)
 
     def _release(self) -> None:
-        """Before something else needs the memory: answers have caches of their own."""
+        """Give back what a training has left: answers need memory for caches of their own."""
+        self.holds_training_memory = False
         self.step.release()
         if self.step.device.type == "cuda":
-            gc.collect()  # the optimizer of a training before
+            gc.collect()
             torch.cuda.empty_cache()

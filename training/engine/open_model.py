@@ -24,7 +24,6 @@ def open_model(plan: Plan, report: Report) -> LoadedModel:
     Raises:
         ModelLoadError: the model cannot be loaded.
         InputError: the adapter to continue from does not fit, or a target module does not exist.
-        GpuOutOfMemoryError: the model does not fit into memory.
     """
     if plan.training.threads:
         torch.set_num_threads(plan.training.threads)

@@ -61,7 +61,7 @@ def _config(description: AdapterDescription) -> dict[str, Any]:
 
 
 def load_adapter(folder: Path, lora: LoraParameters, settings: LoraGroup) -> None:
-    """Take over the matrices of a PEFT adapter, to go on training them.
+    """Take over the matrices of a PEFT adapter, to train them further.
 
     Raises:
         InputError: the folder holds no LoRA adapter, or one of another rank, scale or set of modules.

@@ -79,7 +79,7 @@ class StepMetrics:
         self._waiting.clear()
 
     def restart_clock(self) -> None:
-        """Training goes on: what happened since the last flush was not training."""
+        """Training continues: the time since the last flush was not spent on it."""
         self._since = time.perf_counter()
 
     def _measure(self) -> None:

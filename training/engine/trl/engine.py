@@ -62,6 +62,7 @@ class TrlModel(StepModel):
 
     def _train(self, data: Data, report: Report, should_stop: ShouldStop, scratch: Path) -> Outcome:
         plan, model = self.plan, self.step.peft_model()
+        self.holds_training_memory = True
         started = time.monotonic()
         model.config.use_cache = False
         order = step_order(plan, [len(e.input_ids) for e in data.train])
@@ -74,7 +75,7 @@ class TrlModel(StepModel):
         report(Phase(phase="training", message="training"))
         trainer.train()  # pyright: ignore[reportUnknownMemberType]
         eval_loss = _held_out_loss(trainer, data, observer)
-        # What it wrapped around the model's forward pass would go on casting in losses and answers.
+        # What it wrapped around the model's forward pass would keep casting in losses and answers.
         accelerator: Any = trainer.accelerator  # half typed
         accelerator.unwrap_model(model, keep_fp32_wrapper=False)
         write_files(plan.adapter, adapter_files(self.step.lora, self.step.adapter))
