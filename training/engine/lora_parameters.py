@@ -13,6 +13,8 @@ from hashlib import blake2b
 import torch
 from torch import Tensor
 
+from ..config.specs import LoraGroup
+
 
 @dataclass(frozen=True)
 class LoraModule:
@@ -21,6 +23,14 @@ class LoraModule:
     name: str
     in_features: int
     out_features: int
+
+
+def lora_scale(lora: LoraGroup) -> float:
+    """The factor of the update in y = W·x + scale·B·A·x (Hu et al. 2021, arXiv:2106.09685).
+
+    alpha / r, or alpha / √r with rank stabilisation (Kalajdzievski 2023, arXiv:2312.03732).
+    """
+    return lora.alpha / (math.sqrt(lora.r) if lora.rslora else lora.r)
 
 
 Group = tuple[LoraModule, ...]
