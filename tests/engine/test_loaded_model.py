@@ -178,11 +178,23 @@ def test_the_model_holds_the_adapter_that_was_written_also_after_early_stopping(
     assert mean == pytest.approx(outcome.eval_loss, rel=1e-5)
 
 
-@pytest.mark.parametrize("engine", ["packed", "autograd"])
+ENGINES: dict[str, dict[str, Any]] = {
+    "packed": {"engine": "packed"},
+    "autograd": {"engine": "autograd"},
+    "autograd, recomputing": {"engine": "autograd", "recompute": "everything"},
+    "autograd, in 4 bits": {"engine": "autograd", "load_in_4bit": True},
+}
+
+
+@pytest.mark.filterwarnings("ignore")  # bitsandbytes' own
+@pytest.mark.parametrize("settings", ENGINES)
 def test_a_model_can_be_trained_again_after_it_has_been_asked(
-    engine: str, base: Path, data: Data, tmp_path: Path
+    settings: str, base: Path, data: Data, tmp_path: Path
 ) -> None:
-    plan = a_plan(model=base, adapter=tmp_path / "adapter", engine=engine, lora=LoraGroup(r=4), **LEARNS)
+    if "4 bits" in settings:
+        pytest.importorskip("bitsandbytes")
+    chosen = {**LEARNS, **ENGINES[settings]}
+    plan = a_plan(model=base, adapter=tmp_path / "adapter", lora=LoraGroup(r=4), **chosen)
     model = open_model(plan, no_report)
     values = model.adapter_values()
     curves: list[list[float]] = []

@@ -41,7 +41,7 @@ autograd/               any other causal model, by transformers, PEFT and autogr
 trl/                    TRL's trainer, in its own loop
   engine                SFTTrainer with our examples and our events
 unsloth/                Unsloth's trainer, in another environment
-  engine                its events and its outcome, and what happens where it cannot train
+  engine                its events and its outcome; answers come from our own engine's model
   process               its job, its process, and the messages between the two
   child                 what runs there; imports nothing of ours
 """

@@ -31,7 +31,7 @@ def open_model(plan: Plan, report: Report) -> LoadedModel:
         # It builds a plan for each new shape of batch, which costs more than it saves.
         torch.backends.cuda.enable_cudnn_sdp(False)
     if plan.training.engine == "unsloth":
-        return _OrOurEngine(plan)
+        return _WithFallback(plan)
     report(Phase(phase="loading", message=f"loading {plan.model.name}"))
     return _opened(plan)
 
@@ -51,7 +51,7 @@ def _opened(plan: Plan) -> LoadedModel:
     return open_it(plan)
 
 
-class _OrOurEngine:
+class _WithFallback:
     """Another library's engine; once it says that it is unavailable, our own takes its place."""
 
     def __init__(self, plan: Plan) -> None:

@@ -25,7 +25,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from ..lora_parameters import Group, LoraModule, LoraParameters
+from ..lora_parameters import InputGroup, LoraModule, LoraParameters
 
 ALIGNMENT = 8
 """LoRA columns are filled up to a multiple of this, which tensor cores want."""
@@ -62,7 +62,7 @@ class FusedLoraLinear:
         device: torch.device,
     ) -> None:
         self.modules = tuple(modules)
-        self.group: Group = tuple(m for m, use in zip(modules, targeted, strict=True) if use)
+        self.group: InputGroup = tuple(m for m, use in zip(modules, targeted, strict=True) if use)
         self.rank = rank
         self.scale = scale
         self.inputs = modules[0].in_features  # K

@@ -45,7 +45,7 @@ def open_trl(plan: Plan) -> TrlModel:
         InputError: the adapter to continue from does not fit, or a target module does not exist.
         GpuOutOfMemoryError: it does not fit into memory.
     """
-    with _memory_told(plan):
+    with _memory_errors(plan):
         return TrlModel(load_autograd_step(plan), plan)
 
 
@@ -57,7 +57,7 @@ class TrlModel(StepModel):
             report(Warned(message="TRL's engine keeps no checkpoints: the run begins again."))
         if self.plan.evaluation.patience is not None:
             report(Warned(message="TRL's engine does not stop early: patience is not used."))
-        with _memory_told(self.plan), tempfile.TemporaryDirectory(prefix="backpropagate-") as scratch:
+        with _memory_errors(self.plan), tempfile.TemporaryDirectory(prefix="backpropagate-") as scratch:
             return self._train(data, report, should_stop, Path(scratch))
 
     def _train(self, data: Data, report: Report, should_stop: ShouldStop, scratch: Path) -> Outcome:
@@ -97,7 +97,7 @@ class TrlModel(StepModel):
 
 
 @contextmanager
-def _memory_told(plan: Plan) -> Generator[None]:
+def _memory_errors(plan: Plan) -> Generator[None]:
     """A lack of memory as an error of ours."""
     try:
         yield
