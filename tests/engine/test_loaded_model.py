@@ -222,8 +222,8 @@ def test_questions_are_answered_before_and_after_until_stopped(
     answers = ask_before_and_after(
         model, tokenizer, evaluation, lambda event: phases.append(event.model_dump()["message"]), never_stop
     )
-    assert [answer["question"] for answer in answers] == evaluation.questions
-    assert any(answer["before"] != answer["after"] for answer in answers)
+    assert [answer.question for answer in answers] == evaluation.questions
+    assert any(answer.before != answer.after for answer in answers)
     assert phases == [f"{count} of 7 questions answered before and after" for count in (5, 7)]
     stop = iter([False, True])
     fewer = ask_before_and_after(model, tokenizer, evaluation, no_report, lambda: next(stop))
