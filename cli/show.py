@@ -103,7 +103,7 @@ def print_answers(view: RunView) -> None:
 def next_command(view: RunView) -> str:
     command = words(view.next) if view.next else "nothing is left to do"
     if view.status is Status.FAILED and view.error and view.error.code.split("_")[0] in USERS_FAULT:
-        return "do what the error says, and start it again" + (f": {command}" if view.kind != "train" else "")
+        return "do what the error says, and start it again" if view.kind == "train" else command
     if view.status is Status.COMPLETED and view.kind == "train":
         return f"{command}  (a GGUF file; --ollama makes it answer in Ollama)"
     return command
