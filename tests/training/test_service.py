@@ -184,7 +184,7 @@ async def test_the_twenty_first_in_line_is_refused_and_leaves_nothing_behind(
     monkeypatch.setattr(service, "_start", lambda run: None)  # twenty idle workers would prove no more
     for seed in range(20):
         await service.submit(small_spec(dataset, tiny_model, seed=seed))
-    with pytest.raises(QueueFullError, match="20 runs wait already"):
+    with pytest.raises(QueueFullError, match="20 runs are waiting"):
         await service.submit(small_spec(dataset, tiny_model, seed=99))
     assert len(service.store.ids()) == 20
     assert len(list((service.store.home / "active").iterdir())) == 20
