@@ -263,7 +263,7 @@ async def test_inspect_dataset_does_not_wait_behind_a_training_and_a_second_look
             "train", small(data, tiny_model, on_bad_rows="skip", control_tokens="remove")
         )
         assert not repaired.is_error, text_of(repaired)
-        assert "Left out: 1 row that cannot be parsed" in text_of(repaired)
+        assert "Dropped: 1 row that cannot be parsed" in text_of(repaired)
         assert "2 of 3 rows used" in text_of(repaired)
 
 

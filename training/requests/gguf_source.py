@@ -1,4 +1,4 @@
-"""Which GGUF file is meant by a path or a run, and which training it comes from."""
+"""Resolves the source of a registration to a GGUF file and its training run."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ class GgufSubject:
     """A GGUF file.
 
     Args:
-        run: the training run that it comes from, if that is known.
+        run: its training run, if known.
     """
 
     path: Path
@@ -31,11 +31,11 @@ class GgufSubject:
 
 
 def gguf_subject(source: str, store: RunStore, paths: PathPolicy) -> GgufSubject:
-    """The file that a path, a GGUF export's id or a training's id stands for.
+    """The GGUF file of a path, of a GGUF export's id or of a training's id.
 
     Raises:
-        InputError: there is no such file, or the run has none.
-        RunNotFoundError: no run, or several, fit.
+        InputError: the file does not exist, or the run has none.
+        RunNotFoundError: no run, or several, match.
         PathForbiddenError: the file may not be read.
     """
     if source.casefold().endswith(SUFFIX) or "/" in source or "\\" in source:
@@ -47,7 +47,7 @@ def gguf_subject(source: str, store: RunStore, paths: PathPolicy) -> GgufSubject
     if isinstance(spec, TrainSpec):
         return GgufSubject(_newest_export_of(run, store), run.run_id)
     raise InputError(
-        f"Run {run.run_id} is no training and no export ({spec.kind}).",
+        f"Run {run.run_id} is neither a training nor an export ({spec.kind}).",
         hint="Give the run_id of a training or of a GGUF export, or the path of a .gguf file.",
     )
 
@@ -55,7 +55,9 @@ def gguf_subject(source: str, store: RunStore, paths: PathPolicy) -> GgufSubject
 def _file(source: str, store: RunStore, paths: PathPolicy) -> GgufSubject:
     path = Path(paths.resolve(source, "path"))
     if not path.is_file():
-        raise InputError(f"path: there is no file {path}.", hint="Give the path that the export returned.")
+        raise InputError(
+            f"path: the file {path} does not exist.", hint="Give the path that the export returned."
+        )
     return GgufSubject(path, next((spec.run for spec, written in _exports(store) if written == path), None))
 
 
@@ -63,8 +65,8 @@ def _export_of(run: RunFolder, state: RunState) -> Path:
     path = _written_by(state)
     if path is None:
         raise InputError(
-            f"Run {run.run_id} has written no GGUF file ({state.status}).",
-            hint="Give a GGUF export that has completed, or export the model.",
+            f"Run {run.run_id} has no GGUF file ({state.status}).",
+            hint="Give a completed GGUF export, or export the model.",
             next=then("export", source=...),
         )
     return path
@@ -76,13 +78,13 @@ def _newest_export_of(training: RunFolder, store: RunStore) -> Path:
             return path
     raise InputError(
         f"Run {training.run_id} has not been exported to a GGUF file yet.",
-        hint="Export it first, then register it again.",
+        hint="Export it first, then register it.",
         next=then("export", source=training.run_id),
     )
 
 
 def _exports(store: RunStore) -> Iterator[tuple[ExportSpec, Path]]:
-    """What was exported to a GGUF file that is still there, newest first."""
+    """The exports whose GGUF file still exists, newest first."""
     for run, state in store.newest(Status.COMPLETED):
         if not isinstance(state, RunState) or state.kind != "export":
             continue
@@ -93,7 +95,7 @@ def _exports(store: RunStore) -> Iterator[tuple[ExportSpec, Path]]:
 
 
 def _written_by(state: RunState) -> Path | None:
-    """The GGUF file that an export has written, if it is still there."""
+    """The GGUF file of an export, if it still exists."""
     path = Path(state.result.path if isinstance(state.result, ExportResult) else "")
     written = state.status is Status.COMPLETED and path.suffix == SUFFIX and path.is_file()
     return path.resolve() if written else None

@@ -1,4 +1,4 @@
-"""What is to be exported: a run, an adapter folder, or a model. Cheap: no weights are looked at."""
+"""Resolves the source of an export: a run, an adapter folder, or a model. Cheap: no weights are read."""
 
 from __future__ import annotations
 
@@ -11,6 +11,7 @@ from ..errors import InputError, RunNotFoundError
 from ..files.atomic_json import read_json
 from ..files.paths import PathPolicy
 from ..models.presets import PRESETS, classify_model
+from ..next_step import then
 from ..runs.store import RunStore
 
 ADAPTER_CONFIG = "adapter_config.json"
@@ -18,7 +19,7 @@ ADAPTER_CONFIG = "adapter_config.json"
 
 @dataclass(frozen=True)
 class Subject:
-    """What is exported. `adapter` is None for a model that is exported as it is."""
+    """The exported model and its adapter; `adapter` is None for a model without one."""
 
     model: ModelGroup
     adapter: Path | None = None
@@ -26,11 +27,11 @@ class Subject:
 
 
 def export_subject(name: str, store: RunStore, paths: PathPolicy) -> Subject:
-    """What a run's id, the path of an adapter or model folder, or a model's name stands for.
+    """The model of a run id, of the path of an adapter or model folder, or of a model name.
 
     Raises:
         InputError: it is none of these, or the run has no adapter.
-        RunNotFoundError: several runs fit.
+        RunNotFoundError: several runs match.
         PathForbiddenError: the folder may not be read.
     """
     if _is_path(name):
@@ -43,8 +44,8 @@ def export_subject(name: str, store: RunStore, paths: PathPolicy) -> Subject:
     except RunNotFoundError as error:
         raise RunNotFoundError(
             error.message,
-            hint="Give the id of a run (list_runs shows them), the absolute path of an adapter or model "
-            "folder, or a model's name.",
+            hint="Give a run id, the absolute path of an adapter or model folder, or a model name.",
+            next=then("list_runs"),
         ) from error
 
 
@@ -60,7 +61,7 @@ def _run(store: RunStore, run_id: str) -> Subject:
         return Subject(spec.model, run.adapter_path, run.run_id)
     raise InputError(
         f"Run {run.run_id} has no adapter to export ({spec.kind}, {store.observe(run).status}).",
-        hint="Export a training that has completed, or was cancelled after its first step.",
+        hint="Export a training that has completed or was cancelled after its first step.",
     )
 
 
@@ -81,8 +82,8 @@ def _base_of(adapter: Path, paths: PathPolicy) -> str:
         classify_model(base)
     except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
         raise InputError(
-            f"{adapter / ADAPTER_CONFIG} names no base model that can be found ({error}).",
-            hint="Put the base's Hub id or folder into base_model_name_or_path.",
+            f"{adapter / ADAPTER_CONFIG}: the base model cannot be found ({error}).",
+            hint="Set base_model_name_or_path to the base model's Hub id or folder.",
             cause=error,
         ) from error
     return base

@@ -1,4 +1,4 @@
-"""What is to be published: the adapter of a training, the folder of an export, or a folder by its path."""
+"""Resolves the source of a push: the adapter of a training, the folder of an export, or a path."""
 
 from __future__ import annotations
 
@@ -16,18 +16,18 @@ from ..runs.store import RunStore
 
 @dataclass(frozen=True)
 class PushSource:
-    """A folder, and the training run that it comes from."""
+    """A folder and its training run, if known."""
 
     folder: Path
     run: str | None = None
 
 
 def push_source(name: str, store: RunStore, paths: PathPolicy) -> PushSource:
-    """What a run's id (any unique part of it) or a path stands for.
+    """The folder of a run id (any unique part of it) or of a path.
 
     Raises:
-        InputError: it holds nothing that can be published.
-        RunNotFoundError: there is no such run, or several fit.
+        InputError: it contains nothing that can be published.
+        RunNotFoundError: no run, or several, match.
         PathForbiddenError: the folder may not be read.
     """
     found = _folder(name, paths) if _is_path(name) else _of_run(store.find(name))
@@ -54,6 +54,6 @@ def _of_run(run: RunFolder) -> PushSource:
         if isinstance(result, ExportResult) and Path(result.path).is_dir():
             return PushSource(Path(result.path), spec.run)
     raise InputError(
-        f"Run {run.run_id} ({spec.kind}) holds neither an adapter nor a merged model.",
-        hint="Push a training that has completed, or an export with format merged or lora.",
+        f"Run {run.run_id} ({spec.kind}) has neither an adapter nor a merged model.",
+        hint="Push a completed training, or an export with format merged or lora.",
     )
