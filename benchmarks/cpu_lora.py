@@ -86,20 +86,15 @@ def main() -> None:
 
     torch.set_num_threads(arguments.threads)
     make_importable()
-    from dataclasses import replace
-
     import our_side
     from transformers import AutoModelForCausalLM
     from trl_side import trainer
 
     from backpropagate.training.engine.packed.engine import load_packed_step
-    from backpropagate.training.engine.plan import Lora, Plan
 
-    plan: Plan = replace(
-        our_side.plan_of("cpu", "float32", batch_size=EXAMPLES_PER_STEP), lora=Lora(r=16, alpha=32)
-    )
-    decoder = load_packed_step(replace(plan, model=arguments.model)).decoder
-    examples = short_examples(decoder.shape.vocab_size)
+    plan = our_side.plan_of("cpu", "float32", batch_size=EXAMPLES_PER_STEP)
+    decoder = load_packed_step(plan.changed(model=arguments.model)).decoder
+    examples = short_examples(decoder.config.vocab_size)
     turns = Turns(["ours", "TRL"], arguments.steps, arguments.turns)
     who: list[str] = []
 

@@ -23,14 +23,15 @@ from workload import make_importable, qwen_config, table
 
 make_importable()
 
+from backpropagate.training.config.specs import LoraGroup  # noqa: E402
 from backpropagate.training.engine.loop.batch import packed_batch  # noqa: E402
 from backpropagate.training.engine.packed.attention import DifferentiatedAttention, attention_for, segmentwise  # noqa: E402
 from backpropagate.training.engine.packed.decoder import PackedDecoder  # noqa: E402
-from backpropagate.training.engine.packed.decoder_config import decoder_shape  # noqa: E402
+from backpropagate.training.engine.packed.decoder_config import read_decoder_config  # noqa: E402
 from backpropagate.training.engine.packed.load_weights import destinations  # noqa: E402
-from backpropagate.training.engine.plan import Example, Lora  # noqa: E402
+from backpropagate.training.engine.plan import Example  # noqa: E402
 
-LORA = Lora(r=16, alpha=16)
+LORA = LoraGroup(r=16, alpha=16)
 LENGTHS = (700, 350, 900, 123, 1500)
 GOAL = 1.1
 
@@ -60,7 +61,7 @@ def random_examples(vocab: int) -> list[Example]:
 
 def our_decoder(model: Any, device: str) -> PackedDecoder:
     """Ours with the same weights, and LoRA values that all sides use."""
-    decoder = PackedDecoder(decoder_shape(model.config), LORA, torch.bfloat16, torch.device(device))
+    decoder = PackedDecoder(read_decoder_config(model.config), LORA, torch.bfloat16, torch.device(device))
     state = model.state_dict()
     for name, place in destinations(decoder).items():
         place.copy_(state[name])

@@ -50,7 +50,7 @@ def run_side(side: str, size: str, windows: Windows, device: str) -> dict[str, A
     import torch
 
     make_importable()
-    from backpropagate.training.engine.packed.decoder_config import decoder_shape
+    from backpropagate.training.engine.packed.decoder_config import read_decoder_config
 
     cuda = device == "cuda"
     if cuda:
@@ -59,7 +59,7 @@ def run_side(side: str, size: str, windows: Windows, device: str) -> dict[str, A
         torch.cuda.reset_peak_memory_stats()
     who = ours(side, size, windows, device) if side in OURS else trl(side, size, windows, device)
     result = windows.result()
-    parameters = decoder_shape(qwen_config(size)).parameters
+    parameters = read_decoder_config(qwen_config(size)).parameters
     return {
         "side": side,
         "size": size,

@@ -10,9 +10,7 @@ from __future__ import annotations
 
 import argparse
 from collections.abc import Callable
-from dataclasses import replace
 from pathlib import Path
-from typing import Any
 
 import our_side
 import torch
@@ -23,6 +21,7 @@ from backpropagate.training.engine.loop.fit import fit
 from backpropagate.training.engine.packed.decoder import PackedDecoder
 from backpropagate.training.engine.packed.engine import PackedStep
 from backpropagate.training.engine.plan import Data, Outcome, Plan
+from backpropagate.training.events import Event, Step
 
 STEPS = 8
 
@@ -31,13 +30,13 @@ def losses_of(
     decoder: PackedDecoder, plan: Plan, data: Data, folder: Path, stop_after: int = STEPS + 1
 ) -> tuple[list[float], Outcome]:
     """The loss of each step of a run with a new LoRA."""
-    decoder.lora.initialise(plan.seed)
+    decoder.lora.initialise(plan.training.seed)
     decoder.lora.gradients.zero_()
     losses: list[float] = []
 
-    def report(kind: str, **fields: Any) -> None:
-        if kind == "step":
-            losses.append(fields["loss"])
+    def report(event: Event) -> None:
+        if isinstance(event, Step):
+            losses.append(event.loss)
 
     should_stop: Callable[[], bool] = lambda: len(losses) >= stop_after  # noqa: E731
     return losses, fit(PackedStep(decoder, plan), plan, data, report, should_stop, Checkpoints(folder))
@@ -59,7 +58,7 @@ def main() -> None:
     plan = our_side.plan_of(
         arguments.device, "bfloat16" if cuda else "float32", batch_size=EXAMPLES_PER_STEP, report_every_s=0.0
     )
-    plan = replace(plan, steps=STEPS, learning_rate=1e-3, micro_batch_tokens=16384)
+    plan = plan.changed(steps=STEPS, learning_rate=1e-3, micro_batch_tokens=16384)
     decoder = our_side.random_decoder(qwen_config(arguments.size), plan)
     data = Data(examples(arguments.size, count=EXAMPLES_PER_STEP * STEPS))  # pyright: ignore[reportArgumentType]
     before = torch.cuda.memory_allocated() if cuda else 0
@@ -72,7 +71,7 @@ def main() -> None:
     if cuda:
         torch.cuda.set_per_process_memory_fraction(1.0)
     first, _ = losses_of(decoder, plan, data, plan.model / "d", stop_after=STEPS // 2)
-    rest, _ = losses_of(decoder, replace(plan, resume=True), data, plan.model / "d")
+    rest, _ = losses_of(decoder, plan.changed(resume=True), data, plan.model / "d")
 
     def difference(losses: list[float]) -> str:
         return f"{max(abs(a - b) / abs(b) for a, b in zip(losses, whole, strict=True)):.1e}"

@@ -19,7 +19,7 @@ import sys
 import tempfile
 import time
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 from pydoc_data.topics import topics
 from typing import Any
@@ -30,9 +30,13 @@ make_importable()
 
 import torch  # noqa: E402
 
+from backpropagate.training.config.fields import EngineName  # noqa: E402
+from backpropagate.training.config.specs import LoraGroup  # noqa: E402
 from backpropagate.training.engine.loop.checkpoints import Checkpoints  # noqa: E402
-from backpropagate.training.engine.plan import Data, EngineName, Example, Lora, Plan  # noqa: E402
+from backpropagate.training.engine.plan import Data, Example, Plan  # noqa: E402
+from backpropagate.training.engine.planner import MICRO_BATCH_TOKENS  # noqa: E402
 from backpropagate.training.engine.run import run_engine  # noqa: E402
+from backpropagate.training.events import Event, Step  # noqa: E402
 
 ROW_TOKENS = (24, 56, 40, 72)
 """Of one row after the other."""
@@ -79,14 +83,14 @@ class Curve:
 def trained(engine: EngineName, plan: Plan, data: Data, folder: Path) -> Curve:
     losses: list[float] = []
 
-    def report(kind: str, **fields: Any) -> None:
-        if kind == "step":
-            losses.append(fields["loss"])
-            if fields["step"] % 50 == 0:
-                print(f"{engine}: step {fields['step']}, loss {fields['loss']:.4f}", file=sys.stderr)
+    def report(event: Event) -> None:
+        if isinstance(event, Step):
+            losses.append(event.loss)
+            if event.step % 50 == 0:
+                print(f"{engine}: step {event.step}, loss {event.loss:.4f}", file=sys.stderr)
 
     started = time.monotonic()
-    plan = replace(plan, engine=engine, adapter=folder / engine)
+    plan = plan.changed(engine=engine, adapter=folder / engine)
     run_engine(plan, data, report, lambda: False, Checkpoints(folder / f"checkpoints-{engine}"))
     return Curve(losses, time.monotonic() - started)
 
@@ -120,16 +124,22 @@ def main() -> int:
     data = rows_of_text(arguments.model, arguments.steps * arguments.batch_size)
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
-        plan = Plan(
-            model=arguments.model,
-            adapter=folder,
-            lora=Lora(r=16, alpha=32),
-            steps=arguments.steps,
-            batch_size=arguments.batch_size,
-            learning_rate=arguments.learning_rate,
-            checkpoint_every_s=None,
-            shuffle=False,
-            threads=1,
+        plan = Plan.from_record(
+            dict(
+                model=arguments.model,
+                adapter=folder,
+                lora=LoraGroup(r=16, alpha=32),
+                steps=arguments.steps,
+                batch_size=arguments.batch_size,
+                learning_rate=arguments.learning_rate,
+                checkpoint_every_s=math.inf,
+                order="as_given",
+                threads=1,
+                engine="packed",
+                device="cpu",
+                recompute="nothing",
+                micro_batch_tokens=MICRO_BATCH_TOKENS,
+            )
         )
         # The engines' own evaluation takes the first rows only; the verdict's is below.
         trimmed = Data(data.train, data.held_out[:4])
@@ -147,9 +157,9 @@ def verdict(ours: Curve, trl: Curve, before: float, plan: Plan, data: Data) -> i
     rows = [["step", "packed", "TRL", "relative difference"]]
     rows += [[str(i + 1), f"{ours.losses[i]:.5f}", f"{trl.losses[i]:.5f}", f"{apart[i]:.1e}"] for i in shown]
     final = abs(ours.held_out - trl.held_out) / trl.held_out
-    tokens = sum(len(row.input_ids) for row in data.train)
+    tokens, rate = sum(len(row.input_ids) for row in data.train), plan.training.learning_rate
     print(table(rows))
-    print(f"\n{len(apart)} steps of {plan.batch_size} rows, {tokens} tokens, lr {plan.learning_rate:g}")
+    print(f"\n{len(apart)} steps of {plan.batch_size} rows, {tokens} tokens, lr {rate:g}")
     print(
         f"relative difference of a step's loss: mean {sum(apart) / len(apart):.1e}, largest {max(apart):.1e}"
     )

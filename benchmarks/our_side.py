@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import tempfile
 import time
 from collections.abc import Callable, Sequence
@@ -16,15 +17,18 @@ from workload import make_importable
 
 make_importable()
 
+from backpropagate.training.config.specs import LoraGroup  # noqa: E402
 from backpropagate.training.engine.loop.batch import PackedBatch  # noqa: E402
 from backpropagate.training.engine.loop.checkpoints import Checkpoints  # noqa: E402
 from backpropagate.training.engine.loop.fit import fit  # noqa: E402
 from backpropagate.training.engine.loop.packing import step_order  # noqa: E402
 from backpropagate.training.engine.packed.decoder import PackedDecoder  # noqa: E402
-from backpropagate.training.engine.packed.decoder_config import decoder_shape  # noqa: E402
+from backpropagate.training.engine.packed.decoder_config import read_decoder_config  # noqa: E402
 from backpropagate.training.engine.packed.engine import PackedStep  # noqa: E402
 from backpropagate.training.engine.packed.load_weights import destinations  # noqa: E402
-from backpropagate.training.engine.plan import Data, Lora, Plan  # noqa: E402
+from backpropagate.training.engine.plan import Data, Plan  # noqa: E402
+from backpropagate.training.engine.planner import MICRO_BATCH_TOKENS  # noqa: E402
+from backpropagate.training.events import no_report  # noqa: E402
 
 
 class TimedStep(PackedStep):
@@ -49,23 +53,25 @@ class TimedStep(PackedStep):
 
 def plan_of(device: str, precision: Any, recompute: Any = "nothing", **settings: Any) -> Plan:
     folder = Path(tempfile.mkdtemp())
-    return Plan(
+    chosen: dict[str, Any] = dict(
         model=folder,
         adapter=folder / "adapter",
-        lora=Lora(r=16, alpha=32),
+        engine="packed",
+        lora=LoraGroup(r=16, alpha=32),
         device=device,
         precision=precision,
         recompute=recompute,
         steps=100_000,
-        checkpoint_every_s=None,
-        **settings,
+        micro_batch_tokens=MICRO_BATCH_TOKENS,
+        checkpoint_every_s=math.inf,
     )
+    return Plan.from_record({**chosen, **settings})
 
 
 def random_decoder(config: Any, plan: Plan) -> PackedDecoder:
     """A decoder of this config with random weights, made where it is used."""
     dtype = getattr(torch, plan.precision)
-    decoder = PackedDecoder(decoder_shape(config), plan.lora, dtype, torch.device(plan.device))
+    decoder = PackedDecoder(read_decoder_config(config), plan.lora, dtype, torch.device(plan.device))
     for name, place in destinations(decoder).items():
         if "norm" in name:
             place.fill_(1.0)
@@ -73,7 +79,7 @@ def random_decoder(config: Any, plan: Plan) -> PackedDecoder:
             place.zero_()
         else:
             place.normal_(0, 0.02)
-    decoder.lora.initialise(plan.seed)
+    decoder.lora.initialise(plan.training.seed)
     return decoder
 
 
@@ -83,7 +89,7 @@ def train(
     """Run the loop until `after_step` says True."""
     step = TimedStep(decoder, plan, after_step)
     checkpoints = Checkpoints(plan.model / "checkpoints")
-    fit(step, plan, Data(examples), lambda *_, **__: None, lambda: step.stop, checkpoints)
+    fit(step, plan, Data(examples), no_report, lambda: step.stop, checkpoints)
 
 
 def in_step_order(examples: Sequence[Any], plan: Plan) -> list[Any]:

@@ -19,8 +19,22 @@ from .wording import words
 
 
 def print_json(view: RunView) -> None:
-    record = view.model_dump(mode="json") | {"next": next_command(view)}
+    record = view.model_dump(mode="json") | _top_level(view) | {"next": next_command(view)}
     click.echo(json.dumps(record, indent=1, ensure_ascii=False))
+
+
+def _top_level(view: RunView) -> dict[str, object]:
+    """What scripts read most of a result, beside the run's own fields, whatever its kind."""
+    result = view.result
+    trained = result if isinstance(result, TrainResult) else None
+    return {
+        "data": trained.data_sentence if trained else None,
+        "engine": trained.engine_sentence if trained else None,
+        "output": trained.output if trained else None,
+        "path": result.path if isinstance(result, ExportResult | RegisterResult) else None,
+        "summary": (result.summary or None) if result else None,
+        "answers": [answer.model_dump() for answer in view.answers],
+    }
 
 
 def print_run(view: RunView) -> None:

@@ -8,8 +8,8 @@ from dataclasses import dataclass
 from pydantic import BaseModel, ConfigDict
 
 from ..training.events import Event
-from ..training.files.paths import PathPolicy
-from ..training.models.presets import classify_model, looks_like_path
+from ..training.files.paths import PathPolicy, looks_like_path
+from ..training.models.presets import PRESETS, classify_model
 from ..training.requests.dataset_source import resolved_source
 from ..training.service import TrainingService
 
@@ -43,7 +43,9 @@ def resolved_model(context: ToolContext, model: str | None) -> str:
         PathForbiddenError: the folder may not be read.
     """
     name = model or context.service.settings.model.name
-    if looks_like_path(name):  # the policy first: nobody may learn what lies where nobody may look
+    if name.lower() not in PRESETS and looks_like_path(
+        name
+    ):  # the policy first: nobody may learn what lies where nobody may look
         name = context.paths.resolve(name, "model")
     classify_model(name)
     return name

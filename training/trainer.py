@@ -258,7 +258,8 @@ class Trainer:
         if self._last is None:
             raise InputError("There is no adapter to publish yet.", hint="Call train() first.")
         paths = PathPolicy.for_person(self._defaults.home)
-        spec = push_spec(self._last.run_id, repo, self._store, paths, private=private, overwrite=overwrite)
+        folder = str(self._last.adapter_path)
+        spec = push_spec(folder, repo, self._store, paths, private=private, overwrite=overwrite)
         state = self._carry_out(push.run, self._store.create(spec), no_report, never_stop)
         assert isinstance(state.result, PushResult)
         return state.result.url

@@ -11,7 +11,9 @@ from typing import Any
 import pytest
 import torch
 
-from backpropagate.training.engine.plan import Example, Lora
+from backpropagate.training.config.specs import LoraGroup
+from backpropagate.training.engine.plan import Example, Plan
+from backpropagate.training.events import Event
 
 SIZES: dict[str, Any] = dict(
     vocab_size=128,
@@ -47,7 +49,7 @@ def tiny_model(family: str, **overrides: Any) -> Any:
     return model.eval()
 
 
-def with_lora(model: Any, lora: Lora) -> Any:
+def with_lora(model: Any, lora: LoraGroup) -> Any:
     """A copy of `model` with PEFT's LoRA, B not zero."""
     from peft import LoraConfig, get_peft_model
 
@@ -96,14 +98,20 @@ def saved(tmp_path: Path) -> Callable[[Any], Path]:
     return save
 
 
+def a_plan(**settings: Any) -> Plan:
+    """A plan for a small model on a CPU; the settings under their flat names."""
+    decided = {"engine": "packed", "device": "cpu", "recompute": "nothing", "batch_size": 8}
+    return Plan.from_record({**decided, "micro_batch_tokens": 8192, **settings})
+
+
 class Events:
     """A report that remembers, and what it saw."""
 
     def __init__(self) -> None:
         self.all: list[tuple[str, dict[str, Any]]] = []
 
-    def __call__(self, kind: str, **fields: Any) -> None:
-        self.all.append((kind, fields))
+    def __call__(self, event: Event) -> None:
+        self.all.append((event.kind, event.model_dump(exclude={"seq", "t", "kind"}, exclude_none=True)))
 
     def of(self, kind: str) -> list[dict[str, Any]]:
         return [fields for name, fields in self.all if name == kind]

@@ -10,9 +10,10 @@ from typing import Any
 import pytest
 import torch
 
+from backpropagate.training.config.specs import LoraGroup
 from backpropagate.training.engine.loop.batch import packed_batch
 from backpropagate.training.engine.peft_adapter import AdapterDescription, adapter_files, load_adapter
-from backpropagate.training.engine.plan import Example, Lora
+from backpropagate.training.engine.plan import Example
 from backpropagate.training.errors import InputError
 from backpropagate.training.files.atomic_folder import write_files
 
@@ -32,7 +33,7 @@ def test_a_saved_adapter_gives_the_same_logits_in_plain_peft(
 ) -> None:
     from peft import PeftModel
 
-    lora = Lora(r=4, alpha=8, rslora=rslora)
+    lora = LoraGroup(r=4, alpha=8, rslora=rslora)
     model = tiny_model("qwen2")
     adapted = with_lora(model, lora)
     decoder = packed_copy(adapted, saved(model), lora)
@@ -44,12 +45,14 @@ def test_a_saved_adapter_gives_the_same_logits_in_plain_peft(
     assert torch.equal(loaded(input_ids=ids).logits, adapted(input_ids=ids).logits)
     batch = packed_batch([example])
     logits = loaded(input_ids=ids).logits[0]
-    expected = torch.nn.functional.cross_entropy(logits[batch.rows], batch.targets, reduction="sum")
+    expected = torch.nn.functional.cross_entropy(
+        logits[batch.label_positions], batch.targets, reduction="sum"
+    )
     assert float(decoder.loss(batch)) == pytest.approx(float(expected), rel=1e-6)
 
 
 def test_an_adapter_saved_by_peft_can_be_trained_on(tmp_path: Path, saved: Callable[[Any], Path]) -> None:
-    lora = Lora(r=4, alpha=8)
+    lora = LoraGroup(r=4, alpha=8)
     model = tiny_model("qwen3", head_dim=12)
     adapted = with_lora(model, lora)
     adapted.save_pretrained(tmp_path / "adapter")
@@ -63,15 +66,15 @@ def test_an_adapter_saved_by_peft_can_be_trained_on(tmp_path: Path, saved: Calla
 @pytest.mark.parametrize(
     ("theirs", "message"),
     [
-        (Lora(r=8, alpha=8), "has rank 8, not 4"),
-        (Lora(r=4, alpha=16), "scaled by 4, not 2"),
-        (Lora(r=4, alpha=8, target_modules="attention"), "of other modules: it lacks"),
+        (LoraGroup(r=8, alpha=8), "has rank 8, not 4"),
+        (LoraGroup(r=4, alpha=16), "scaled by 4, not 2"),
+        (LoraGroup(r=4, alpha=8, target_modules="attention"), "of other modules: it lacks"),
     ],
 )
 def test_an_adapter_that_does_not_fit_is_refused(
-    theirs: Lora, message: str, tmp_path: Path, saved: Callable[[Any], Path]
+    theirs: LoraGroup, message: str, tmp_path: Path, saved: Callable[[Any], Path]
 ) -> None:
-    lora = Lora(r=4, alpha=8)
+    lora = LoraGroup(r=4, alpha=8)
     model = tiny_model("llama")
     with_lora(model, theirs).save_pretrained(tmp_path / "adapter")
     decoder = packed_copy(with_lora(model, lora), saved(model), lora)
@@ -80,7 +83,7 @@ def test_an_adapter_that_does_not_fit_is_refused(
 
 
 def test_an_adapter_that_is_more_than_lora_is_refused(tmp_path: Path, saved: Callable[[Any], Path]) -> None:
-    lora = Lora(r=4, alpha=8)
+    lora = LoraGroup(r=4, alpha=8)
     model = tiny_model("llama")
     adapted = with_lora(model, lora)
     adapted.peft_config["default"].alpha_pattern = {"q_proj": 16}
@@ -91,7 +94,7 @@ def test_an_adapter_that_is_more_than_lora_is_refused(tmp_path: Path, saved: Cal
 
 
 def test_a_folder_without_an_adapter_is_refused(tmp_path: Path, saved: Callable[[Any], Path]) -> None:
-    lora = Lora(r=4, alpha=8)
+    lora = LoraGroup(r=4, alpha=8)
     model = tiny_model("llama")
     decoder = packed_copy(with_lora(model, lora), saved(model), lora)
     with pytest.raises(InputError, match="no LoRA adapter that can be read"):
@@ -99,7 +102,7 @@ def test_a_folder_without_an_adapter_is_refused(tmp_path: Path, saved: Callable[
 
 
 def test_a_new_lora_changes_nothing_and_is_the_same_on_every_engine(saved: Callable[[Any], Path]) -> None:
-    lora = Lora(r=4, alpha=8)
+    lora = LoraGroup(r=4, alpha=8)
     model = tiny_model("llama")
     decoder = packed_copy(with_lora(model, lora), saved(model), lora)
     decoder.lora.initialise(seed=7)
@@ -108,8 +111,8 @@ def test_a_new_lora_changes_nothing_and_is_the_same_on_every_engine(saved: Calla
     assert not first["model.layers.1.mlp.down_proj.lora_B"].any()
     assert 0.9 / 80**0.5 < a.abs().max() <= 1 / 80**0.5
     attention = packed_copy(
-        with_lora(model, Lora(r=4, target_modules=("down_proj",))), saved(model),
-        Lora(r=4, target_modules=("down_proj",)),
+        with_lora(model, LoraGroup(r=4, target_modules=("down_proj",))), saved(model),
+        LoraGroup(r=4, target_modules=("down_proj",)),
     )  # fmt: skip
     attention.lora.initialise(seed=7)
     other = attention.lora.matrices(attention.lora.values)
@@ -117,7 +120,7 @@ def test_a_new_lora_changes_nothing_and_is_the_same_on_every_engine(saved: Calla
 
 
 def test_the_config_is_json_that_names_what_was_trained(tmp_path: Path, saved: Callable[[Any], Path]) -> None:
-    lora = Lora(r=4, alpha=8, dropout=0.1)
+    lora = LoraGroup(r=4, alpha=8, dropout=0.1)
     model = tiny_model("llama")
     decoder = packed_copy(with_lora(model, lora), saved(model), lora)
     files = adapter_files(decoder.lora, AdapterDescription(lora, "some/model", MODULES))

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -11,15 +10,15 @@ import pytest
 import torch
 from torch.nn import functional as F
 
-from backpropagate.training.engine.autograd import engine as autograd_step
+from backpropagate.training.config.specs import LoraGroup
 from backpropagate.training.engine.autograd.engine import AutogradStep, load_autograd_step
 from backpropagate.training.engine.loop.batch import packed_batch
 from backpropagate.training.engine.loop.checkpoints import Checkpoints
-from backpropagate.training.engine.packed import engine as packed_step
-from backpropagate.training.engine.plan import Data, Example, Lora, Plan
+from backpropagate.training.engine.plan import Data, Example, Plan
+from backpropagate.training.engine.run import run_engine
 from backpropagate.training.errors import InputError, ModelLoadError
 
-from .conftest import Events, tiny_model
+from .conftest import Events, a_plan, tiny_model
 
 pytestmark = pytest.mark.filterwarnings("ignore:`is_gradient_checkpointing`:FutureWarning")
 
@@ -42,8 +41,8 @@ def plan_for(tmp_path: Path) -> Callable[..., Plan]:
         folder = tmp_path / family
         if not folder.exists():
             tiny_model(kind, **overrides).save_pretrained(folder)
-        lora = settings.pop("lora", Lora(r=4, alpha=8))
-        return Plan(model=folder, adapter=tmp_path / "adapter", lora=lora, **settings)
+        lora = settings.pop("lora", LoraGroup(r=4, alpha=8))
+        return a_plan(model=folder, adapter=tmp_path / "adapter", lora=lora, **settings)
 
     return make
 
@@ -71,7 +70,9 @@ def test_any_causal_model_gets_the_loss_and_gradients_of_its_examples_one_by_one
 ) -> None:
     # PEFT cannot adapt the modules that a Mamba kernel computes itself.
     targets = ("in_proj", "x_proj") if family == "mamba" else "all-linear"
-    step = randomised(load_autograd_step(plan_for(family, lora=Lora(r=4, alpha=8, target_modules=targets))))
+    step = randomised(
+        load_autograd_step(plan_for(family, lora=LoraGroup(r=4, alpha=8, target_modules=targets)))
+    )
     assert step.packs is PACKS[family]
     made = examples(17, 9, 30, 2)
     batch = packed_batch(made)
@@ -107,8 +108,10 @@ def test_both_engines_train_a_llama_alike(
     plan = plan_for("llama", steps=8, batch_size=4, learning_rate=5e-3, eval_every=4, recompute="everything")
     data = Data(examples(17, 9, 30, 12, 21, 8, vocab=12), examples(20, 11, seed=5, vocab=12))
     packed, differentiated = Events(), Events()
-    packed_step.run(plan, data, packed, lambda: False, Checkpoints(tmp_path / "c"))
-    outcome = autograd_step.run(plan, data, differentiated, lambda: False, Checkpoints(tmp_path / "d"))
+    run_engine(plan, data, packed, lambda: False, Checkpoints(tmp_path / "c"))
+    outcome = run_engine(
+        plan.changed(engine="autograd"), data, differentiated, lambda: False, Checkpoints(tmp_path / "d")
+    )
     assert outcome.engine == "autograd"
     assert differentiated.losses() == pytest.approx(packed.losses(), rel=1e-4)
     assert outcome.eval_loss == pytest.approx(packed.of("eval")[-1]["loss"], rel=1e-4)
@@ -118,14 +121,16 @@ def test_a_resumed_run_is_the_same_bit_for_bit_with_dropout_of_base_and_lora(
     plan_for: Callable[..., Plan], examples: Callable[..., list[Example]], tmp_path: Path
 ) -> None:
     FAMILIES["dropping gpt2"] = ("gpt2", {**FAMILIES["gpt2"][1], "resid_pdrop": 0.1})
-    plan = plan_for("dropping gpt2", lora=Lora(r=4, dropout=0.1), steps=6, batch_size=2, learning_rate=1e-2)
+    plan = plan_for(
+        "dropping gpt2", lora=LoraGroup(r=4, dropout=0.1), steps=6, batch_size=2, learning_rate=1e-2
+    )
     data = Data(examples(17, 9, 30, 12))
     whole, first, rest = Events(), Events(), Events()
-    autograd_step.run(plan, data, whole, lambda: False, Checkpoints(tmp_path / "c"))
+    run_engine(plan.changed(engine="autograd"), data, whole, lambda: False, Checkpoints(tmp_path / "c"))
     adapter = (plan.adapter / "adapter_model.safetensors").read_bytes()
     checkpoints = Checkpoints(tmp_path / "d")
-    autograd_step.run(plan, data, first, lambda: len(first.of("step")) >= 3, checkpoints)
-    autograd_step.run(replace(plan, resume=True), data, rest, lambda: False, checkpoints)
+    run_engine(plan.changed(engine="autograd"), data, first, lambda: len(first.of("step")) >= 3, checkpoints)
+    run_engine(plan.changed(engine="autograd", resume=True), data, rest, lambda: False, checkpoints)
     assert first.losses() + rest.losses() == whole.losses()
     assert (plan.adapter / "adapter_model.safetensors").read_bytes() == adapter
 
@@ -137,17 +142,19 @@ def test_the_adapter_of_a_model_with_transposed_weights_loads_in_plain_peft(
     from peft import PeftModel
     from transformers import AutoModelForCausalLM
 
-    plan = plan_for("gpt2", lora=Lora(r=4, target_modules=targets), steps=2, learning_rate=1e-2)
+    plan = plan_for("gpt2", lora=LoraGroup(r=4, target_modules=targets), steps=2, learning_rate=1e-2)
     data = Data(examples(17, 9), examples(12))
-    outcome = autograd_step.run(plan, data, Events(), lambda: False, Checkpoints(tmp_path / "c"))
+    outcome = run_engine(
+        plan.changed(engine="autograd"), data, Events(), lambda: False, Checkpoints(tmp_path / "c")
+    )
     loaded = PeftModel.from_pretrained(AutoModelForCausalLM.from_pretrained(plan.model), str(plan.adapter))
     batch = packed_batch(data.held_out)
-    logits = loaded(input_ids=batch.input_ids[None]).logits[0, batch.rows]
+    logits = loaded(input_ids=batch.input_ids[None]).logits[0, batch.label_positions]
     assert F.cross_entropy(logits, batch.targets).item() == pytest.approx(outcome.eval_loss, rel=1e-5)
 
 
 def test_attention_means_the_attention_of_any_architecture(plan_for: Callable[..., Plan]) -> None:
-    step = load_autograd_step(plan_for("gpt_neox", lora=Lora(r=4, target_modules="attention")))
+    step = load_autograd_step(plan_for("gpt_neox", lora=LoraGroup(r=4, target_modules="attention")))
     names = {module.name.rpartition(".")[2] for module in step.lora.modules()}
     assert names == {"query_key_value", "dense"}
     assert not any("mlp" in module.name for module in step.lora.modules())
@@ -155,7 +162,7 @@ def test_attention_means_the_attention_of_any_architecture(plan_for: Callable[..
 
 def test_a_target_that_does_not_exist_is_refused_with_the_nearest(plan_for: Callable[..., Plan]) -> None:
     with pytest.raises(InputError, match="no linear module 'q_prj'") as caught:
-        load_autograd_step(plan_for("llama", lora=Lora(target_modules=("q_prj",))))
+        load_autograd_step(plan_for("llama", lora=LoraGroup(target_modules=("q_prj",))))
     assert caught.value.hint == "Did you mean q_proj?"
 
 
@@ -166,7 +173,7 @@ def test_what_peft_cannot_adapt_is_refused(plan_for: Callable[..., Plan]) -> Non
 
 def test_a_folder_without_a_model_is_refused(tmp_path: Path) -> None:
     with pytest.raises(ModelLoadError, match="could not be loaded"):
-        load_autograd_step(Plan(model=tmp_path, adapter=tmp_path / "adapter"))
+        load_autograd_step(a_plan(model=tmp_path, adapter=tmp_path / "adapter"))
 
 
 @pytest.mark.filterwarnings("ignore")
@@ -175,10 +182,12 @@ def test_a_base_in_four_bits_is_trained(
 ) -> None:
     pytest.importorskip("bitsandbytes")
     plan = plan_for("llama", load_in_4bit=True, steps=6, batch_size=4, learning_rate=1e-2, warmup_steps=0)
-    plan = replace(plan, eval_every=2)
+    plan = plan.changed(eval_every=2)
     events = Events()
     data = Data(examples(17, 9, 30, 12, vocab=12))
     data = Data(data.train, data.train)
-    outcome = autograd_step.run(plan, data, events, lambda: False, Checkpoints(tmp_path / "c"))
+    outcome = run_engine(
+        plan.changed(engine="autograd"), data, events, lambda: False, Checkpoints(tmp_path / "c")
+    )
     assert events.losses()[-1] < events.losses()[0] - 0.2
     assert outcome.eval_loss is not None and outcome.eval_loss < events.losses()[-1]

@@ -3,31 +3,32 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
+from backpropagate.training.config.fields import EngineName
+from backpropagate.training.config.specs import LoraGroup
 from backpropagate.training.engine.loop.checkpoints import Checkpoints
-from backpropagate.training.engine.plan import Data, EngineName, Example, Lora, Plan
+from backpropagate.training.engine.plan import Data, Example, Plan
 from backpropagate.training.engine.run import run_engine
 
-from .conftest import Events
+from .conftest import Events, a_plan
 
 
 @pytest.fixture
 def plan(tiny_model: Path, tmp_path: Path) -> Plan:
-    return Plan(
+    return a_plan(
         model=tiny_model,
         adapter=tmp_path / "adapter",
-        lora=Lora(r=4, alpha=8),
+        lora=LoraGroup(r=4, alpha=8),
         steps=8,
         batch_size=4,
         learning_rate=1e-2,
         warmup_steps=2,
         weight_decay=0.1,
         max_grad_norm=0.1,  # below the gradients' norms, so that clipping counts
-        shuffle=False,
+        order="as_given",
         threads=1,
     )
 
@@ -41,7 +42,7 @@ def curve(engine: EngineName, plan: Plan, data: Data, folder: Path) -> list[floa
     """The loss of each step, then that on the held-out examples."""
     events = Events()
     checkpoints = Checkpoints(folder / f"checkpoints-{engine}")
-    outcome = run_engine(replace(plan, engine=engine), data, events, lambda: False, checkpoints)
+    outcome = run_engine(plan.changed(engine=engine), data, events, lambda: False, checkpoints)
     assert outcome.engine == engine and outcome.eval_loss is not None
     return [*events.losses(), outcome.eval_loss]
 
@@ -50,7 +51,7 @@ def curve(engine: EngineName, plan: Plan, data: Data, folder: Path) -> list[floa
 def test_packed_autograd_and_trl_follow_the_same_curve(
     schedule: str, plan: Plan, data: Data, tmp_path: Path
 ) -> None:
-    plan = replace(plan, lr_scheduler=schedule)  # type: ignore[arg-type]
+    plan = plan.changed(lr_scheduler=schedule)
     packed = curve("packed", plan, data, tmp_path)
     assert len(packed) == 9 and packed[-2] < packed[0]
     assert curve("autograd", plan, data, tmp_path) == pytest.approx(packed, rel=1e-4)
@@ -58,8 +59,8 @@ def test_packed_autograd_and_trl_follow_the_same_curve(
 
 
 def test_each_engine_goes_on_from_another_ones_adapter(plan: Plan, data: Data, tmp_path: Path) -> None:
-    curve("trl", replace(plan, adapter=tmp_path / "first"), data, tmp_path)
-    further = replace(plan, continue_from=tmp_path / "first", warmup_steps=0)
+    curve("trl", plan.changed(adapter=tmp_path / "first"), data, tmp_path)
+    further = plan.changed(continue_from=tmp_path / "first", warmup_steps=0)
     packed = curve("packed", further, data, tmp_path)
     assert curve("trl", further, data, tmp_path) == pytest.approx(packed, rel=1e-4)
     assert packed[0] < curve("packed", plan, data, tmp_path / "anew")[0]
@@ -68,7 +69,7 @@ def test_each_engine_goes_on_from_another_ones_adapter(plan: Plan, data: Data, t
 def test_an_engine_without_checkpoints_says_that_a_resumed_run_begins_again(
     plan: Plan, data: Data, tmp_path: Path, events: Events
 ) -> None:
-    resumed = replace(plan, engine="trl", resume=True, steps=1)
+    resumed = plan.changed(engine="trl", resume=True, steps=1)
     run_engine(resumed, data, events, lambda: False, Checkpoints(tmp_path / "c"))
     assert "begins again" in events.of("warning")[0]["message"]
 
@@ -77,7 +78,7 @@ def test_an_engine_without_checkpoints_says_that_a_resumed_run_begins_again(
 def test_held_out_rows_are_evaluated_every_so_many_steps_and_once_at_the_end(
     engine: EngineName, plan: Plan, data: Data, tmp_path: Path, events: Events
 ) -> None:
-    plan = replace(plan, engine=engine, eval_every=3, steps=6)
+    plan = plan.changed(engine=engine, eval_every=3, steps=6)
     outcome = run_engine(plan, data, events, lambda: False, Checkpoints(tmp_path / "c"))
     found = events.of("eval")
     assert [event["step"] for event in found] == [0, 3, 6] and found[-1]["loss"] == outcome.eval_loss
@@ -86,6 +87,6 @@ def test_held_out_rows_are_evaluated_every_so_many_steps_and_once_at_the_end(
 
 
 def test_trl_says_that_it_does_not_stop_early(plan: Plan, data: Data, tmp_path: Path, events: Events) -> None:
-    plan = replace(plan, engine="trl", eval_every=1, patience=1, steps=1)
+    plan = plan.changed(engine="trl", eval_every=1, patience=1, steps=1)
     run_engine(plan, data, events, lambda: False, Checkpoints(tmp_path / "c"))
     assert "patience is not used" in events.of("warning")[0]["message"]

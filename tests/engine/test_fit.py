@@ -2,25 +2,28 @@
 
 from __future__ import annotations
 
+import math
 import multiprocessing
 import os
 import signal
 from collections.abc import Callable
-from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
 
+from backpropagate.training.config.specs import LoraGroup
 from backpropagate.training.engine.loop.batch import PackedBatch
 from backpropagate.training.engine.loop.checkpoints import Checkpoints
 from backpropagate.training.engine.loop.fit import fit
-from backpropagate.training.engine.packed.engine import PackedStep, load_packed_step, run
-from backpropagate.training.engine.plan import Data, Example, Lora, Outcome, Plan
+from backpropagate.training.engine.packed.engine import PackedStep, load_packed_step
+from backpropagate.training.engine.plan import Data, Example, Outcome, Plan
+from backpropagate.training.engine.run import run_engine
 from backpropagate.training.errors import GpuOutOfMemoryError, InputError, TrainingError
+from backpropagate.training.events import Event
 
-from .conftest import Events, tiny_model
+from .conftest import Events, a_plan, tiny_model
 
 
 @pytest.fixture(scope="module")
@@ -39,17 +42,17 @@ def data(examples: Callable[..., list[Example]]) -> Data:
 
 @pytest.fixture
 def plan(model_folder: Path, tmp_path: Path) -> Plan:
-    return Plan(
+    return a_plan(
         model=model_folder,
         adapter=tmp_path / "adapter",
-        lora=Lora(r=4, alpha=8, dropout=0.1),
+        lora=LoraGroup(r=4, alpha=8, dropout=0.1),
         steps=12,
         batch_size=4,
         learning_rate=5e-3,
         warmup_steps=2,
         eval_every=3,
         checkpoint_every_steps=2,
-        checkpoint_every_s=None,
+        checkpoint_every_s=math.inf,
     )
 
 
@@ -62,7 +65,7 @@ def never() -> bool:
 
 
 def trained(plan: Plan, data: Data, folder: Path, events: Events | None = None) -> Outcome:
-    return run(plan, data, events or Events(), never, Checkpoints(folder))
+    return run_engine(plan, data, events or Events(), never, Checkpoints(folder))
 
 
 def adapter_of(plan: Plan) -> bytes:
@@ -90,12 +93,12 @@ def test_the_same_plan_gives_the_same_adapter(plan: Plan, data: Data, tmp_path: 
     first = adapter_of(plan)
     trained(plan, data, tmp_path / "d")
     assert adapter_of(plan) == first
-    trained(replace(plan, seed=1), data, tmp_path / "e")
+    trained(plan.changed(seed=1), data, tmp_path / "e")
     assert adapter_of(plan) != first
 
 
 def test_epochs_are_counted_when_no_steps_are_given(plan: Plan, data: Data, tmp_path: Path) -> None:
-    outcome = trained(replace(plan, steps=None, epochs=1.5), data, tmp_path / "c")
+    outcome = trained(plan.changed(steps=None, epochs=1.5), data, tmp_path / "c")
     assert outcome.total_steps == outcome.steps == 9
 
 
@@ -112,15 +115,15 @@ def test_epochs_are_counted_when_no_steps_are_given(plan: Plan, data: Data, tmp_
 def test_how_a_step_is_split_or_computed_does_not_change_it(
     other: dict[str, Any], plan: Plan, data: Data, tmp_path: Path
 ) -> None:
-    plan = replace(plan, lora=Lora(r=4, alpha=8))
+    plan = plan.changed(lora=LoraGroup(r=4, alpha=8))
     first, second = Events(), Events()
     trained(plan, data, tmp_path / "c", first)
-    trained(replace(plan, **other), data, tmp_path / "d", second)
+    trained(plan.changed(**other), data, tmp_path / "d", second)
     assert second.losses() == pytest.approx(first.losses(), rel=1e-5)
 
 
 def test_a_step_can_be_filled_with_tokens(plan: Plan, data: Data, tmp_path: Path, events: Events) -> None:
-    chosen = replace(plan, tokens_per_step=64, micro_batch_tokens=64, steps=None, epochs=2)
+    chosen = plan.changed(tokens_per_step=64, micro_batch_tokens=64, steps=None, epochs=2)
     outcome = trained(chosen, data, tmp_path / "c", events)
     assert outcome.packing is not None
     assert outcome.packing.fill > 0.85
@@ -137,21 +140,21 @@ class CrashAfter(Events):
         super().__init__()
         self.count = count
 
-    def __call__(self, kind: str, **fields: Any) -> None:
-        super().__call__(kind, **fields)
+    def __call__(self, event: Event) -> None:
+        super().__call__(event)
         if len(self.all) == self.count:
             raise Crash
 
 
 @pytest.mark.parametrize("moment", [1, 5, 9, 14, 22])
 def test_a_crashed_run_goes_on_bit_for_bit(moment: int, plan: Plan, data: Data, tmp_path: Path) -> None:
-    plan = replace(plan, patience=3)
+    plan = plan.changed(patience=3)
     whole, rest = Events(), Events()
     expected = trained(plan, data, tmp_path / "c", whole)
     adapter = adapter_of(plan)
     with pytest.raises(Crash):
         trained(plan, data, tmp_path / "d", CrashAfter(moment))
-    outcome = trained(replace(plan, resume=True), data, tmp_path / "d", rest)
+    outcome = trained(plan.changed(resume=True), data, tmp_path / "d", rest)
     done = outcome.resumed_from or 0
     assert rest.losses() == whole.losses()[done:]
     assert adapter_of(plan) == adapter
@@ -169,9 +172,9 @@ def test_a_killed_run_loses_at_most_the_steps_since_its_last_checkpoint(
     adapter = adapter_of(plan)
 
     class KillAfter(CrashAfter):
-        def __call__(self, kind: str, **fields: Any) -> None:
+        def __call__(self, event: Event) -> None:
             try:
-                super().__call__(kind, **fields)
+                super().__call__(event)
             except Crash:
                 os.kill(os.getpid(), signal.SIGKILL)
 
@@ -182,7 +185,7 @@ def test_a_killed_run_loses_at_most_the_steps_since_its_last_checkpoint(
     process.join()
     assert process.exitcode == -signal.SIGKILL
     last = max([0, *(e["step"] for e in _events_before(moment, plan, data, tmp_path))])
-    outcome = trained(replace(plan, resume=True), data, tmp_path / "d")
+    outcome = trained(plan.changed(resume=True), data, tmp_path / "d")
     assert last - (outcome.resumed_from or 0) <= 2
     assert adapter_of(plan) == adapter
 
@@ -200,10 +203,10 @@ def test_cancelling_stops_within_a_step_and_can_be_resumed(
     trained(plan, data, tmp_path / "c", whole)
     adapter = adapter_of(plan)
     checkpoints = Checkpoints(tmp_path / "d")
-    outcome = run(plan, data, events, lambda: len(events.of("step")) >= 5, checkpoints)
+    outcome = run_engine(plan, data, events, lambda: len(events.of("step")) >= 5, checkpoints)
     assert (outcome.status, outcome.steps) == ("cancelled", 5)
     assert checkpoints.newest_good()[0] == 5
-    resumed = trained(replace(plan, resume=True), data, tmp_path / "d", rest)
+    resumed = trained(plan.changed(resume=True), data, tmp_path / "d", rest)
     assert (resumed.status, resumed.resumed_from) == ("completed", 5)
     assert events.losses() + rest.losses() == whole.losses()
     assert adapter_of(plan) == adapter
@@ -214,11 +217,11 @@ def test_cancelling_during_an_evaluation_repeats_it_after_the_resume(
 ) -> None:
     # The evaluation before and steps 1 to 3 ask once each; the fifth question is the next evaluation's.
     answers = iter([False, False, False, False, True])
-    outcome = run(plan, data, events, lambda: next(answers), Checkpoints(tmp_path / "d"))
+    outcome = run_engine(plan, data, events, lambda: next(answers), Checkpoints(tmp_path / "d"))
     assert (outcome.status, outcome.steps) == ("cancelled", 3)
     assert [e["step"] for e in events.of("eval")] == [0]
     rest = Events()
-    trained(replace(plan, resume=True), data, tmp_path / "d", rest)
+    trained(plan.changed(resume=True), data, tmp_path / "d", rest)
     assert [e["step"] for e in rest.of("eval")] == [3, 6, 9, 12]
 
 
@@ -227,7 +230,7 @@ def test_resuming_a_finished_run_only_writes_its_adapter_again(
 ) -> None:
     trained(plan, data, tmp_path / "c")
     adapter = adapter_of(plan)
-    outcome = trained(replace(plan, resume=True), data, tmp_path / "c", events)
+    outcome = trained(plan.changed(resume=True), data, tmp_path / "c", events)
     assert (outcome.status, outcome.resumed_from, events.of("step")) == ("completed", 12, [])
     assert adapter_of(plan) == adapter
 
@@ -238,7 +241,7 @@ def test_resuming_from_a_damaged_checkpoint_says_so(
     trained(plan, data, tmp_path / "c")
     adapter = adapter_of(plan)
     (tmp_path / "c" / "step-000012" / "optimizer.safetensors").write_bytes(b"")
-    outcome = trained(replace(plan, resume=True), data, tmp_path / "c", events)
+    outcome = trained(plan.changed(resume=True), data, tmp_path / "c", events)
     assert outcome.resumed_from == 10
     assert "step 12 is damaged" in outcome.warnings[0]
     assert adapter_of(plan) == adapter
@@ -247,7 +250,7 @@ def test_resuming_from_a_damaged_checkpoint_says_so(
 def test_resuming_with_other_data_is_refused(plan: Plan, data: Data, tmp_path: Path) -> None:
     trained(plan, data, tmp_path / "c")
     with pytest.raises(InputError, match="other examples"):
-        trained(replace(plan, resume=True), Data(data.train[1:], data.held_out), tmp_path / "c")
+        trained(plan.changed(resume=True), Data(data.train[1:], data.held_out), tmp_path / "c")
 
 
 # --- Early stopping.
@@ -256,17 +259,17 @@ def test_resuming_with_other_data_is_refused(plan: Plan, data: Data, tmp_path: P
 def test_early_stopping_keeps_the_best_adapter(
     plan: Plan, data: Data, tmp_path: Path, events: Events
 ) -> None:
-    wild = replace(plan, learning_rate=0.3, lr_scheduler="constant", patience=2, steps=40)
+    wild = plan.changed(learning_rate=0.3, lr_scheduler="constant", patience=2, steps=40)
     outcome = trained(wild, data, tmp_path / "c", events)
     losses = {e["step"]: e["loss"] for e in events.of("eval")}
     assert outcome.status == "early_stopped"
     assert outcome.best_step == min(losses, key=losses.__getitem__)
     assert outcome.steps == outcome.best_step + 2 * 3
     assert outcome.eval_loss == losses[outcome.best_step]
-    step = load_packed_step(replace(wild, continue_from=wild.adapter))
+    step = load_packed_step(wild.changed(continue_from=wild.adapter))
     step.refresh()
     checked = Events()
-    fit(step, replace(wild, steps=1, learning_rate=0.0), data, checked, never, Checkpoints(tmp_path / "d"))
+    fit(step, wild.changed(steps=1, learning_rate=0.0), data, checked, never, Checkpoints(tmp_path / "d"))
     assert checked.of("eval")[0]["loss"] == pytest.approx(outcome.eval_loss, rel=1e-6)
 
 
@@ -298,7 +301,7 @@ def small(plan: Plan, room: int, error: type[BaseException] = torch.OutOfMemoryE
 def test_a_step_that_runs_out_of_memory_is_done_again_in_smaller_parts(
     error: type[BaseException], plan: Plan, data: Data, tmp_path: Path, events: Events
 ) -> None:
-    plan = replace(plan, lora=Lora(r=4, alpha=8))
+    plan = plan.changed(lora=LoraGroup(r=4, alpha=8))
     undisturbed = Events()
     trained(plan, data, tmp_path / "c", undisturbed)
     step = small(plan, 40, error)
@@ -316,7 +319,7 @@ def test_what_was_learned_about_memory_survives_a_resume(plan: Plan, data: Data,
     events, checkpoints = Events(), Checkpoints(tmp_path / "d")
     first = fit(small(plan, 40), plan, data, events, lambda: len(events.of("step")) >= 5, checkpoints)
     step = small(plan, 40)
-    second = fit(step, replace(plan, resume=True), data, Events(), never, checkpoints)
+    second = fit(step, plan.changed(resume=True), data, Events(), never, checkpoints)
     assert first.recoveries and second.recoveries[: len(first.recoveries)] == first.recoveries
     assert step.attempts[0] <= first.recoveries[-1].micro_batch_tokens
 
@@ -337,7 +340,7 @@ def test_another_error_is_not_taken_for_missing_memory(plan: Plan, data: Data, t
 
 def test_a_loss_that_is_no_number_ends_the_run(plan: Plan, data: Data, tmp_path: Path) -> None:
     step = load_packed_step(plan)
-    step.decoder.last_norm.fill_(float("nan"))
+    step.decoder.final_norm.fill_(float("nan"))
     with pytest.raises(TrainingError, match="loss of step 1 is nan"):
         fit(step, plan, data, Events(), never, Checkpoints(tmp_path / "d"))
 
@@ -366,5 +369,5 @@ def test_no_examples_is_an_error(plan: Plan, tmp_path: Path) -> None:
 
 def test_examples_without_labels_change_nothing(plan: Plan, tmp_path: Path, events: Events) -> None:
     empty: list[Example] = [Example([5, 6, 7], [-100] * 3)] * 4
-    outcome = trained(replace(plan, steps=2), Data(empty), tmp_path / "c", events)
+    outcome = trained(plan.changed(steps=2), Data(empty), tmp_path / "c", events)
     assert outcome.status == "completed" and events.losses() == [0.0, 0.0]

@@ -11,10 +11,12 @@ import torch
 from torch import nn
 from torch.nn import functional as F
 
+from backpropagate.training.config.fields import Recompute
+from backpropagate.training.config.specs import LoraGroup
 from backpropagate.training.engine.loop.batch import packed_batch
-from backpropagate.training.engine.loop.lora_parameters import LoraModule, LoraParameters
-from backpropagate.training.engine.packed.lora_linear import FoldedLinear, Masks, refresh
-from backpropagate.training.engine.plan import Example, Lora, Recompute
+from backpropagate.training.engine.lora_parameters import LoraModule, LoraParameters
+from backpropagate.training.engine.packed.lora_linear import FusedLoraLinear, Masks, refresh
+from backpropagate.training.engine.plan import Example
 
 from .conftest import tiny_model, with_lora
 from .test_packed_step_equals_peft import packed_copy, relative
@@ -33,9 +35,9 @@ class FixedMask(nn.Module):
 
 def linear(
     inputs: int, *outputs: int, rank: int = 4, scale: float = 2.0
-) -> tuple[FoldedLinear, LoraParameters]:
+) -> tuple[FusedLoraLinear, LoraParameters]:
     modules = [LoraModule(str(index), inputs, size) for index, size in enumerate(outputs)]
-    made = FoldedLinear(
+    made = FusedLoraLinear(
         modules, targeted=[True] * len(modules), rank=rank, scale=scale, bias=False,
         dtype=torch.float32, device=CPU,
     )  # fmt: skip
@@ -51,7 +53,7 @@ def linear(
 def test_with_the_same_masks_loss_and_gradients_are_pefts(
     recompute: Recompute, examples: Callable[..., list[Example]], saved: Callable[[Any], Path]
 ) -> None:
-    lora = Lora(r=4, alpha=8, dropout=0.3)
+    lora = LoraGroup(r=4, alpha=8, dropout=0.3)
     model = tiny_model("qwen2")
     adapted = with_lora(model, lora)
     decoder = packed_copy(adapted, saved(model), lora)
@@ -59,9 +61,9 @@ def test_with_the_same_masks_loss_and_gradients_are_pefts(
     tokens = len(batch.input_ids)
     modules = dict(adapted.named_modules())
     for index, layer in enumerate(decoder.layers):
-        for number, folded in enumerate(layer.linears()):
+        for number, fused in enumerate(layer.linears()):
             masks = Masks(0.3, torch.Generator(), 77 + 16 * index + 4 * number)
-            for member, module in enumerate(folded.group):
+            for member, module in enumerate(fused.group):
                 mask = masks.draw(torch.empty(tokens, module.in_features), member)
                 dropout = modules[f"base_model.model.{module.name}"].lora_dropout
                 dropout["default"] = FixedMask(mask)
@@ -70,7 +72,7 @@ def test_with_the_same_masks_loss_and_gradients_are_pefts(
     logits = adapted(
         input_ids=batch.input_ids[None], position_ids=batch.position_ids[None], use_cache=False
     ).logits[0]
-    expected = F.cross_entropy(logits[batch.rows], batch.targets)
+    expected = F.cross_entropy(logits[batch.label_positions], batch.targets)
     expected.backward()
     assert float(loss) == pytest.approx(expected.item(), rel=1e-5)
     for name, gradient in decoder.lora.matrices(decoder.lora.gradients).items():

@@ -10,20 +10,22 @@ import pytest
 import torch
 from torch.nn import functional as F
 
+from backpropagate.training.config.fields import Recompute
+from backpropagate.training.config.specs import LoraGroup
 from backpropagate.training.engine.loop.batch import packed_batch
 from backpropagate.training.engine.packed.decoder import PackedDecoder
-from backpropagate.training.engine.packed.decoder_config import decoder_shape, why_not_packed
+from backpropagate.training.engine.packed.decoder_config import read_decoder_config, why_not_packed
 from backpropagate.training.engine.packed.load_weights import load_weights
-from backpropagate.training.engine.plan import Example, Lora, Recompute
+from backpropagate.training.engine.plan import Example
 
 from .conftest import tiny_model, with_lora
 
 TOLERANCE = 1e-5
 
 
-def packed_copy(adapted: Any, folder: Path, lora: Lora) -> PackedDecoder:
+def packed_copy(adapted: Any, folder: Path, lora: LoraGroup) -> PackedDecoder:
     """The packed decoder of a saved base model, with the LoRA values of its PEFT twin."""
-    decoder = PackedDecoder(decoder_shape(adapted.config), lora, torch.float32, torch.device("cpu"))
+    decoder = PackedDecoder(read_decoder_config(adapted.config), lora, torch.float32, torch.device("cpu"))
     load_weights(decoder, folder)
     values = dict(adapted.named_parameters())
     for name, matrix in decoder.lora.matrices(decoder.lora.values).items():
@@ -118,7 +120,7 @@ def test_every_shape_gives_pefts_loss_and_gradients(
     shape: str, examples: Callable[..., list[Example]], saved: Callable[[Any], Path]
 ) -> None:
     family, overrides = SHAPES[shape]
-    lora = Lora(r=4, alpha=8)
+    lora = LoraGroup(r=4, alpha=8)
     model = tiny_model(family, **overrides)
     assert why_not_packed(model.config, lora=lora, max_seq_length=64) is None
     adapted = with_lora(model, lora)
@@ -126,11 +128,11 @@ def test_every_shape_gives_pefts_loss_and_gradients(
 
 
 LORAS = {
-    "rank 5, which no tensor core likes": Lora(r=5, alpha=8),
-    "rank 16 with rank stabilisation": Lora(r=16, alpha=8, rslora=True),
-    "attention only": Lora(r=4, alpha=8, target_modules="attention"),
-    "some of the merged modules": Lora(r=4, alpha=4, target_modules=("q_proj", "v_proj", "up_proj")),
-    "one module": Lora(r=4, alpha=8, target_modules=("down_proj",)),
+    "rank 5, which no tensor core likes": LoraGroup(r=5, alpha=8),
+    "rank 16 with rank stabilisation": LoraGroup(r=16, alpha=8, rslora=True),
+    "attention only": LoraGroup(r=4, alpha=8, target_modules="attention"),
+    "some of the merged modules": LoraGroup(r=4, alpha=4, target_modules=("q_proj", "v_proj", "up_proj")),
+    "one module": LoraGroup(r=4, alpha=8, target_modules=("down_proj",)),
 }
 
 
@@ -149,7 +151,7 @@ def test_every_lora_option_gives_pefts_loss_and_gradients(
 def test_recomputing_changes_nothing(
     recompute: Recompute, family: str, examples: Callable[..., list[Example]], saved: Callable[[Any], Path]
 ) -> None:
-    lora = Lora(r=4, alpha=8)
+    lora = LoraGroup(r=4, alpha=8)
     model = tiny_model(family, head_dim=12)
     adapted = with_lora(model, lora)
     assert_same(packed_copy(adapted, saved(model), lora), adapted, examples(17, 9, 30), recompute)
@@ -158,7 +160,7 @@ def test_recomputing_changes_nothing(
 def test_filling_the_row_up_changes_nothing(
     examples: Callable[..., list[Example]], saved: Callable[[Any], Path]
 ) -> None:
-    lora = Lora(r=4, alpha=8)
+    lora = LoraGroup(r=4, alpha=8)
     model = tiny_model("llama")
     adapted = with_lora(model, lora)
     assert_same(packed_copy(adapted, saved(model), lora), adapted, examples(17, 9), multiple=64)
@@ -167,7 +169,7 @@ def test_filling_the_row_up_changes_nothing(
 def test_packed_gives_what_the_examples_give_one_by_one(
     examples: Callable[..., list[Example]], saved: Callable[[Any], Path]
 ) -> None:
-    lora = Lora(r=4, alpha=8)
+    lora = LoraGroup(r=4, alpha=8)
     model = tiny_model("mistral", sliding_window=8)
     decoder = packed_copy(with_lora(model, lora), saved(model), lora)
     made = examples(17, 9, 30, 5)
@@ -191,7 +193,7 @@ def test_a_big_vocabulary_goes_through_the_head_in_chunks(
     from backpropagate.training.engine.packed import fused_cross_entropy as label_loss
 
     monkeypatch.setattr(label_loss, "chunk_rows", lambda *_: 5)
-    lora = Lora(r=4, alpha=8)
+    lora = LoraGroup(r=4, alpha=8)
     model = tiny_model("llama")
     adapted = with_lora(model, lora)
     assert_same(packed_copy(adapted, saved(model), lora), adapted, examples(17, 9, 30))
@@ -200,11 +202,11 @@ def test_a_big_vocabulary_goes_through_the_head_in_chunks(
 def test_half_precision_stays_close_to_single(
     examples: Callable[..., list[Example]], saved: Callable[[Any], Path]
 ) -> None:
-    lora = Lora(r=4, alpha=8)
+    lora = LoraGroup(r=4, alpha=8)
     model = tiny_model("qwen3", head_dim=12)
     folder = saved(model)
     exact = packed_copy(with_lora(model, lora), folder, lora)
-    half = PackedDecoder(exact.shape, lora, torch.bfloat16, torch.device("cpu"))
+    half = PackedDecoder(exact.config, lora, torch.bfloat16, torch.device("cpu"))
     load_weights(half, folder)
     half.lora.values.copy_(exact.lora.values)
     half.refresh()

@@ -8,7 +8,7 @@ from hypothesis import strategies as st
 
 from backpropagate.training.engine.loop.batch import packed_batch
 from backpropagate.training.engine.loop.packing import StepOrder, first_fit_decreasing, statistics
-from backpropagate.training.engine.loop.prefetch import Feed
+from backpropagate.training.engine.loop.prefetch import Prefetcher
 from backpropagate.training.engine.plan import Example
 
 LENGTHS = st.lists(st.integers(1, 300), min_size=1, max_size=80)
@@ -74,8 +74,8 @@ def test_labels_never_reach_into_the_next_example() -> None:
     )
     assert batch.input_ids.tolist() == [5, 6, 7, 8, 9, 0, 0, 0]
     assert batch.position_ids.tolist() == [0, 1, 2, 0, 1, 0, 1, 2]
-    assert batch.segments.bounds.tolist() == [0, 3, 5, 8]
-    assert batch.rows.tolist() == [1, 3]
+    assert batch.segments.cu_seqlens.tolist() == [0, 3, 5, 8]
+    assert batch.label_positions.tolist() == [1, 3]
     assert batch.targets.tolist() == [7, 9]
     assert (batch.useful_tokens, batch.examples) == (5, 2)
 
@@ -84,20 +84,26 @@ def test_labels_never_reach_into_the_next_example() -> None:
 def test_batches_made_ahead_are_the_same_and_follow_the_budget(ahead: bool) -> None:
     made: list[Example] = [Example([7] * n, [7] * n) for n in range(5, 45)]
     order = StepOrder([len(example.input_ids) for example in made], seed=0, batch_size=8)
-    feed = Feed(made, order, budget=100, multiple=1, pinned=False, ahead=ahead)
+    prefetcher = Prefetcher(made, order, budget=100, multiple=1, pinned=False, ahead=ahead)
     for step in range(7):
         if step == 4:
-            feed.budget = 50
-        batch = feed.step(step)
+            prefetcher.budget = 50
+        batch = prefetcher.step(step)
         assert batch.tokens == sum(order.lengths[i] for i in order.examples(step))
         assert batch.label_tokens == batch.tokens - len(order.examples(step))
-        assert batch.largest_part.useful_tokens <= feed.budget
-    feed.close()
+        assert batch.largest_part.useful_tokens <= prefetcher.budget
+    prefetcher.close()
 
 
 def test_every_part_of_a_batch_begins_where_kernels_want_it() -> None:
     for length in range(1, 9):
         batch = packed_batch([Example([1] * length, [1] * length), Example([2, 3], [2, 3])])
-        parts = (batch.input_ids, batch.position_ids, batch.rows, batch.targets, batch.segments.bounds)
+        parts = (
+            batch.input_ids,
+            batch.position_ids,
+            batch.label_positions,
+            batch.targets,
+            batch.segments.cu_seqlens,
+        )
         assert all(part.storage_offset() * part.element_size() % 16 == 0 for part in parts)
-        assert batch.segments.bounds.tolist() == [0, length, length + 2]
+        assert batch.segments.cu_seqlens.tolist() == [0, length, length + 2]

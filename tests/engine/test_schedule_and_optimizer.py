@@ -9,14 +9,16 @@ import pytest
 import torch
 from transformers import get_scheduler
 
-from backpropagate.training.engine.loop.lora_parameters import LoraModule, LoraParameters
 from backpropagate.training.engine.loop.lr_schedule import learning_rate, warmup_steps
 from backpropagate.training.engine.loop.optimizer import FlatAdamW
+from backpropagate.training.engine.lora_parameters import LoraModule, LoraParameters
 from backpropagate.training.engine.plan import Plan
+
+from .conftest import a_plan
 
 
 def plan(**settings: Any) -> Plan:
-    return Plan(model=Path("m"), adapter=Path("a"), **settings)
+    return a_plan(model=Path("m"), adapter=Path("a"), **settings)
 
 
 @pytest.mark.parametrize("warmup", [0, 5, 30])

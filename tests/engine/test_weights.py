@@ -11,10 +11,10 @@ import pytest
 import torch
 from safetensors.torch import load_file, save_file
 
+from backpropagate.training.config.specs import LoraGroup
 from backpropagate.training.engine.packed import load_weights as weights
 from backpropagate.training.engine.packed.decoder import PackedDecoder
-from backpropagate.training.engine.packed.decoder_config import decoder_shape
-from backpropagate.training.engine.plan import Lora
+from backpropagate.training.engine.packed.decoder_config import read_decoder_config
 from backpropagate.training.errors import ModelLoadError
 from backpropagate.training.models.safetensors_files import shards
 
@@ -22,7 +22,9 @@ from .conftest import tiny_model
 
 
 def decoder_of(model: Any) -> PackedDecoder:
-    return PackedDecoder(decoder_shape(model.config), Lora(r=4), torch.float32, torch.device("cpu"))
+    return PackedDecoder(
+        read_decoder_config(model.config), LoraGroup(r=4), torch.float32, torch.device("cpu")
+    )
 
 
 def test_shards_and_small_reads_give_the_same_weights(
@@ -36,12 +38,12 @@ def test_shards_and_small_reads_give_the_same_weights(
     weights.load_weights(decoder, tmp_path)
     state = model.state_dict()
     assert torch.equal(decoder.embedding, state["model.embed_tokens.weight"])
-    assert torch.equal(decoder.head, state["lm_head.weight"])
+    assert torch.equal(decoder.lm_head, state["lm_head.weight"])
     for index, layer in enumerate(decoder.layers):
         prefix = f"model.layers.{index}."
         parts = [state[f"{prefix}self_attn.{name}_proj.weight"] for name in "qkv"]
         assert torch.equal(layer.qkv.weight, torch.cat(parts))
-        assert torch.equal(layer.down.weight, state[f"{prefix}mlp.down_proj.weight"])
+        assert torch.equal(layer.down_proj.weight, state[f"{prefix}mlp.down_proj.weight"])
         assert layer.qk_norm is not None
         assert torch.equal(layer.qk_norm[3], state[f"{prefix}self_attn.q_norm.weight"])
         assert torch.equal(layer.qk_norm[5], state[f"{prefix}self_attn.k_norm.weight"])
@@ -52,7 +54,7 @@ def test_half_precision_weights_are_converted(saved: Callable[[Any], Path]) -> N
     folder = saved(model.bfloat16())
     decoder = decoder_of(model)
     weights.load_weights(decoder, folder)
-    assert torch.equal(decoder.layers[0].output.weight, model.model.layers[0].self_attn.o_proj.weight.float())
+    assert torch.equal(decoder.layers[0].o_proj.weight, model.model.layers[0].self_attn.o_proj.weight.float())
 
 
 def test_a_truncated_file_is_refused(saved: Callable[[Any], Path]) -> None:

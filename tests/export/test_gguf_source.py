@@ -11,7 +11,8 @@ from tiny_gguf import write_gguf
 from backpropagate.training.config.specs import ExportSpec, InspectSpec
 from backpropagate.training.errors import InputError, PathForbiddenError, RunNotFoundError
 from backpropagate.training.files.paths import PathPolicy
-from backpropagate.training.requests.gguf_source import GgufSubject, gguf_subject
+from backpropagate.training.next_step import then
+from backpropagate.training.requests.sources import GgufSource, gguf_source
 from backpropagate.training.requests.train import train_spec
 from backpropagate.training.runs.folder import RunFolder, Status
 from backpropagate.training.runs.store import RunStore
@@ -32,17 +33,17 @@ def an_export(store: RunStore, path: Path, run: str | None, status: Status = Sta
     return finished_run(store, ExportSpec(run=run), {"path": str(path)}, status)
 
 
-def found(source: str, store: RunStore) -> GgufSubject:
-    return gguf_subject(source, store, PathPolicy.for_person(store.home))
+def found(source: str, store: RunStore) -> GgufSource:
+    return gguf_source(source, store, PathPolicy.for_person(store.home))
 
 
 def test_a_path_is_itself_and_remembers_the_training_that_it_was_exported_from(
     store: RunStore, training: RunFolder, gguf: Path, tmp_path: Path
 ) -> None:
-    assert found(str(gguf), store) == GgufSubject(gguf, None)
+    assert found(str(gguf), store) == GgufSource(gguf, None)
     an_export(store, gguf, training.run_id)
-    assert found(str(gguf), store) == GgufSubject(gguf, training.run_id)
-    with pytest.raises(InputError, match="there is no file"):
+    assert found(str(gguf), store) == GgufSource(gguf, training.run_id)
+    with pytest.raises(InputError, match="does not exist"):
         found(str(tmp_path / "none.gguf"), store)
 
 
@@ -50,11 +51,11 @@ def test_an_export_stands_for_the_file_that_it_wrote(
     store: RunStore, training: RunFolder, gguf: Path
 ) -> None:
     export = an_export(store, gguf, training.run_id)
-    assert found(export.run_id[-4:], store) == GgufSubject(gguf, training.run_id)
+    assert found(export.run_id[-4:], store) == GgufSource(gguf, training.run_id)
     failed = an_export(store, gguf, training.run_id, Status.FAILED)
     with pytest.raises(InputError, match="no GGUF file") as refused:
         found(failed.run_id, store)
-    assert "export_gguf" in str(refused.value.hint)
+    assert refused.value.next == then("export", source=...)
 
 
 def test_a_training_stands_for_its_newest_export_that_is_still_there(
@@ -66,20 +67,20 @@ def test_a_training_stands_for_its_newest_export_that_is_still_there(
     an_export(store, tmp_path / "merged", training.run_id)
     an_export(store, write_gguf(tmp_path / "others.gguf"), None)
     an_export(store, write_gguf(tmp_path / "failed.gguf"), training.run_id, Status.FAILED)
-    assert found(training.run_id, store) == GgufSubject(newer, training.run_id)
+    assert found(training.run_id, store) == GgufSource(newer, training.run_id)
     newer.unlink()
-    assert found(training.run_id, store) == GgufSubject(gguf, training.run_id)
+    assert found(training.run_id, store) == GgufSource(gguf, training.run_id)
 
 
 def test_a_training_without_an_export_says_to_export_first(store: RunStore, training: RunFolder) -> None:
     with pytest.raises(InputError, match="not been exported") as refused:
         found(training.run_id, store)
-    assert "Call export_gguf" in str(refused.value.hint)
+    assert refused.value.next == then("export", source=training.run_id)
 
 
 def test_other_runs_and_no_runs_are_refused(store: RunStore) -> None:
     inspection = finished_run(store, InspectSpec(), {})
-    with pytest.raises(InputError, match="no training"):
+    with pytest.raises(InputError, match="neither a training nor an export"):
         found(inspection.run_id, store)
     with pytest.raises(RunNotFoundError):
         found("nonsense", store)
@@ -88,4 +89,4 @@ def test_other_runs_and_no_runs_are_refused(store: RunStore) -> None:
 def test_a_path_outside_of_the_roots_is_refused(store: RunStore) -> None:
     paths = PathPolicy.for_assistant([], store.home)
     with pytest.raises(PathForbiddenError):
-        gguf_subject("/etc/model.gguf", store, paths)
+        gguf_source("/etc/model.gguf", store, paths)

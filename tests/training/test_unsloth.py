@@ -78,7 +78,8 @@ def test_unsloth_trains_on_the_same_examples_and_leaves_a_plain_adapter(
     unsloth: str, service: TrainingService, dataset: Path, tiny_model: Path
 ) -> None:
     own = a_trainer(tiny_model, eval_every=2).train(dataset, steps=4)
-    run = a_trainer(tiny_model, engine="unsloth", eval_every=2).train(dataset, steps=4)
+    asked = a_trainer(tiny_model, engine="unsloth", eval_every=2, questions=["What is zorvex?"])
+    run = asked.train(dataset, steps=4)
     folder = service.store.find(run.run_id)
     result = result_of(folder)
     assert run.status is Status.COMPLETED and result["engine"] == "unsloth", result
@@ -95,6 +96,8 @@ def test_unsloth_trains_on_the_same_examples_and_leaves_a_plain_adapter(
     adapted = PeftModel.from_pretrained(base, folder.adapter_path)
     assert any(value.abs().sum() > 0 for name, value in adapted.named_parameters() if "lora_B" in name)
     assert not list(folder.path.glob(".unsloth"))
+    answers = result["answers"]
+    assert isinstance(answers, list) and [one["question"] for one in answers] == ["What is zorvex?"]
 
 
 def test_a_cancelled_run_stops_within_one_step_and_keeps_what_unsloth_has_learnt(

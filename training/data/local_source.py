@@ -3,12 +3,11 @@
 from __future__ import annotations
 
 import hashlib
-from pathlib import Path
 
 from ..config.specs import DataGroup
 from ..errors import DatasetError
 from .formats.reading import open_data
-from .readers.sources import Permit, Source, is_hub_name
+from .readers.sources import Permit, Source, is_on_hub
 
 
 def local_source(data: DataGroup, permit: Permit) -> Source | None:
@@ -33,8 +32,3 @@ def content_of(data: DataGroup, permit: Permit) -> str:
     if source is not None:
         return source.content_hash()
     return hashlib.sha256(f"{data.source} {data.split} {data.dataset_revision}".encode()).hexdigest()
-
-
-def is_on_hub(name: str) -> bool:
-    """Whether a dataset is on the Hub: it has a Hub name, and no file of that name exists."""
-    return is_hub_name(name) and not Path(name).expanduser().exists()

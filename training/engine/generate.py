@@ -1,79 +1,82 @@
-"""Asks a model questions with its adapter off and on: what it said before the training, and what after."""
+"""Greedy answers of a transformers model, in batches, that stop where a turn ends."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
-from dataclasses import replace
-from pathlib import Path
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 import torch
-from peft import PeftModel
-from transformers import GenerationConfig
+from jinja2 import TemplateError
+from torch import Tensor
 
-from ..config.specs import EvaluationGroup
-from .autograd.base_model import load_base
-from .plan import Plan
+Prompt = str | Sequence[Mapping[str, str]]
+"""Plain text to continue, or the turns of a conversation, each {"role", "content"}, to answer."""
 
-TOGETHER = 5  # questions answered in one batch
-
-
-def ask_before_and_after(
-    plan: Plan,
-    adapter: Path,
-    tokenizer: Any,
-    evaluation: EvaluationGroup,
-    should_stop: Callable[[], bool],
-    report: Callable[[int], None] = lambda done: None,
-) -> list[dict[str, str]]:
-    """Answer each question twice, greedily: by the base model, and with the adapter.
-
-    Args:
-        report: told how many questions have been answered.
-
-    Returns:
-        One `{"question", "before", "after"}` each; fewer when asked to stop.
-    """
-    answers: list[dict[str, str]] = []
-    questions = evaluation.questions
-    peft: Any = PeftModel  # half typed
-    model = peft.from_pretrained(load_base(replace(plan, recompute="nothing")), adapter)
-    model.eval()
-    for start in range(0, len(questions), TOGETHER):
-        if should_stop():
-            break
-        batch = questions[start : start + TOGETHER]
-        prompts = [_prompt(question, evaluation.system, tokenizer) for question in batch]
-        with model.disable_adapter():
-            before = _generate(model, tokenizer, prompts, evaluation.max_new_tokens)
-        after = _generate(model, tokenizer, prompts, evaluation.max_new_tokens)
-        answers += [
-            {"question": question, "before": old, "after": new}
-            for question, old, new in zip(batch, before, after, strict=True)
-        ]
-        report(len(answers))
-    return answers
+TOGETHER = 5  # prompts answered in one batch
+ANSWER = "ANSWER"
 
 
-def _prompt(question: str, system: str | None, tokenizer: Any) -> str:
-    if not tokenizer.chat_template:
-        return question
-    turns = [] if system is None else [{"role": "system", "content": system}]
-    turns.append({"role": "user", "content": question})
-    return str(tokenizer.apply_chat_template(turns, tokenize=False, add_generation_prompt=True))
+@torch.no_grad()  # not inference mode: buffers that a model makes anew here must serve in training too
+def generate(model: Any, tokenizer: Any, prompts: Sequence[Prompt], max_new_tokens: int) -> list[str]:
+    """What the model says to each prompt."""
+    from transformers import GenerationConfig
 
-
-def _generate(model: Any, tokenizer: Any, prompts: Sequence[str], max_new_tokens: int) -> list[str]:
-    tokenizer.padding_side = "left"
-    encoded = tokenizer(list(prompts), return_tensors="pt", padding=True, add_special_tokens=False)
+    stops = sorted(stop_tokens(model, tokenizer))
     settings = GenerationConfig(
         max_new_tokens=max_new_tokens,
         do_sample=False,
         use_cache=True,
         pad_token_id=tokenizer.pad_token_id,
-        eos_token_id=model.generation_config.eos_token_id or tokenizer.eos_token_id,
+        eos_token_id=stops or None,
     )
-    with torch.inference_mode():
-        output = model.generate(**encoded.to(model.device), generation_config=settings)
-    new = output[:, encoded["input_ids"].shape[1] :]  # (questions, new tokens)
-    return [text.strip() for text in tokenizer.batch_decode(new, skip_special_tokens=True)]
+    answers: list[str] = []
+    for start in range(0, len(prompts), TOGETHER):
+        input_ids, attention_mask = _batch(tokenizer, prompts[start : start + TOGETHER], model.device)
+        output = model.generate(
+            input_ids=input_ids, attention_mask=attention_mask, generation_config=settings
+        )
+        new = output[:, input_ids.shape[1] :]  # (prompts, new tokens)
+        answers += [text.strip() for text in tokenizer.batch_decode(new, skip_special_tokens=True)]
+    return answers
+
+
+def _batch(tokenizer: Any, prompts: Sequence[Prompt], device: torch.device) -> tuple[Tensor, Tensor]:
+    """Input ids and attention mask, (prompts, tokens of the longest), filled up on the left."""
+    rows = [encoded(tokenizer, prompt) for prompt in prompts]
+    longest = max(len(row) for row in rows)
+    fill = tokenizer.pad_token_id or 0
+    input_ids = [[fill] * (longest - len(row)) + row for row in rows]
+    mask = [[0] * (longest - len(row)) + [1] * len(row) for row in rows]
+    return torch.tensor(input_ids, device=device), torch.tensor(mask, device=device)
+
+
+def encoded(tokenizer: Any, prompt: Prompt) -> list[int]:
+    """The tokens of a prompt. A template writes its own BOS; plain text gets the tokenizer's."""
+    if isinstance(prompt, str):
+        ids: list[int] = tokenizer(prompt)["input_ids"]
+        return ids[:-1] if len(ids) > 1 and ids[-1] == tokenizer.eos_token_id else ids
+    text = tokenizer.apply_chat_template(list(prompt), tokenize=False, add_generation_prompt=True)
+    return tokenizer(text, add_special_tokens=False)["input_ids"]
+
+
+def stop_tokens(model: Any, tokenizer: Any) -> set[int]:
+    """The model's end tokens, the tokenizer's, and what the chat template puts after an assistant's turn."""
+    configured: int | Sequence[int] | None = model.generation_config.eos_token_id
+    listed = [configured] if isinstance(configured, int) else configured or []
+    found: set[int | None] = {*listed, tokenizer.eos_token_id, *_end_of_turn(tokenizer)}
+    return {token for token in found if token is not None}
+
+
+def _end_of_turn(tokenizer: Any) -> Iterator[int]:
+    """That token, if it is a single special one."""
+    if not tokenizer.chat_template:
+        return
+    turns = [{"role": "user", "content": "Question"}, {"role": "assistant", "content": ANSWER}]
+    try:
+        text = str(tokenizer.apply_chat_template(turns, tokenize=False))
+    except TemplateError:  # it wants other turns than these
+        return
+    after = tokenizer(text.rpartition(ANSWER)[2].strip(), add_special_tokens=False)["input_ids"]
+    special = {token for token, added in tokenizer.added_tokens_decoder.items() if added.special}
+    if len(after) == 1 and after[0] in special:
+        yield after[0]

@@ -11,9 +11,9 @@ from safetensors import SafetensorError
 from safetensors.torch import load, save
 from torch import Tensor
 
+from ..config.specs import LoraGroup
 from ..errors import InputError
-from .loop.lora_parameters import LoraParameters
-from .plan import Lora
+from .lora_parameters import LoraParameters, lora_scale
 
 WEIGHTS = "adapter_model.safetensors"
 CONFIG = "adapter_config.json"
@@ -26,7 +26,7 @@ NOT_PLAIN = ("use_dora", "rank_pattern", "alpha_pattern", "modules_to_save", "tr
 class AdapterDescription:
     """What adapter_config.json says besides the matrices."""
 
-    lora: Lora
+    lora: LoraGroup
     base_model: str
     target_modules: tuple[str, ...]
     fan_in_fan_out: bool = False
@@ -60,37 +60,39 @@ def _config(description: AdapterDescription) -> dict[str, Any]:
     }
 
 
-def load_adapter(folder: Path, lora: LoraParameters, settings: Lora) -> None:
-    """Take over the matrices of a PEFT adapter, to go on training them.
+def load_adapter(folder: Path, lora: LoraParameters, settings: LoraGroup) -> None:
+    """Take over the matrices of a PEFT adapter, to train them further.
 
     Raises:
         InputError: the folder holds no LoRA adapter, or one of another rank, scale or set of modules.
     """
     try:
         config = cast("dict[str, Any]", json.loads((folder / CONFIG).read_text("utf-8")))
-        theirs = Lora(r=config["r"], alpha=config["lora_alpha"], rslora=bool(config.get("use_rslora")))
+        theirs = LoraGroup.model_construct(
+            r=config["r"], alpha=config["lora_alpha"], rslora=bool(config.get("use_rslora"))
+        )
         tensors = load((folder / WEIGHTS).read_bytes())
     except (OSError, ValueError, KeyError, SafetensorError) as error:
         raise InputError(f"{folder} holds no LoRA adapter that can be read: {error}.", cause=error) from error
     if config.get("bias", "none") != "none" or any(config.get(name) for name in NOT_PLAIN):
         raise InputError(f"{folder} holds an adapter that is not plain LoRA.")
     _check_scale(folder, theirs, settings)
-    copy_adapter(folder, tensors, lora)
+    load_into_buffer(folder, tensors, lora)
 
 
-def _check_scale(folder: Path, theirs: Lora, ours: Lora) -> None:
+def _check_scale(folder: Path, theirs: LoraGroup, ours: LoraGroup) -> None:
     if theirs.r != ours.r:
         raise InputError(
             f"The adapter in {folder} has rank {theirs.r}, not {ours.r}.", hint=f"Set lora_r={theirs.r}."
         )
-    if theirs.scale != ours.scale:
+    if lora_scale(theirs) != lora_scale(ours):
         raise InputError(
-            f"The adapter in {folder} is scaled by {theirs.scale:g}, not {ours.scale:g}.",
+            f"The adapter in {folder} is scaled by {lora_scale(theirs):g}, not {lora_scale(ours):g}.",
             hint=f"Set lora_alpha={theirs.alpha}{' and use rank stabilisation' if theirs.rslora else ''}.",
         )
 
 
-def copy_adapter(folder: Path, tensors: dict[str, Tensor], lora: LoraParameters) -> None:
+def load_into_buffer(folder: Path, tensors: dict[str, Tensor], lora: LoraParameters) -> None:
     """Copy the tensors of an adapter's file into the flat buffer.
 
     Raises:

@@ -1,4 +1,4 @@
-"""What an engine is given and what it gives back: the plan, the data, the report and the outcome.
+"""What an engine is given and what it gives back: the plan, the data and the outcome.
 
     run(plan, data, report, should_stop, checkpoints) -> Outcome
 
@@ -8,26 +8,17 @@ Every engine is called like this and gets the same examples: `input_ids` with `l
 
 from __future__ import annotations
 
-import math
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import asdict, dataclass, field, fields
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, fields
 from pathlib import Path
-from typing import Any, Literal, Protocol
+from typing import Any, Literal, TypeVar, cast
 
+from ..config.results import PackingStatistics, Recovery
+from ..config.specs import DataGroup, EvaluationGroup, Group, LoraGroup, ModelGroup, TrainingGroup
 from ..data.tokens.example import Example
 
 Precision = Literal["float32", "bfloat16"]
-Recompute = Literal["nothing", "gate_up", "everything"]
-Schedule = Literal["constant", "linear", "cosine"]
-EngineName = Literal["packed", "autograd", "trl", "unsloth"]
-Status = Literal["completed", "cancelled", "early_stopped"]
-ShouldStop = Callable[[], bool]
-
-
-class Report(Protocol):
-    """Receives events: `phase`, `step`, `eval`, `checkpoint`, `warning`, with their fields."""
-
-    def __call__(self, kind: str, **fields: Any) -> None: ...
+OutcomeStatus = Literal["completed", "cancelled", "early_stopped"]
 
 
 @dataclass(frozen=True)
@@ -38,136 +29,102 @@ class Data:
     held_out: Sequence[Example] = ()
 
 
-@dataclass(frozen=True)
-class Lora:
-    """Low-rank adaptation, y = W·x + scale·B·A·x (Hu et al. 2021, arXiv:2106.09685).
-
-    `target_modules`: "all-linear", "attention" (q, k, v, o), or names such as ("q_proj", "v_proj").
-    """
-
-    r: int = 16
-    alpha: int = 32
-    dropout: float = 0.0
-    target_modules: str | tuple[str, ...] = "all-linear"
-    rslora: bool = False
-
-    @property
-    def scale(self) -> float:
-        """alpha / r, or alpha / √r with rank stabilisation (Kalajdzievski 2023, arXiv:2312.03732)."""
-        return self.alpha / (math.sqrt(self.r) if self.rslora else self.r)
-
-
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class Plan:
-    """One run, with every choice made. Lengths and budgets are in tokens, times in seconds."""
+    """One run, with every choice made: the spec's groups without an "auto", and what no spec holds."""
 
     model: Path
     """Folder with config.json and safetensors."""
     adapter: Path
     """Folder for the finished adapter."""
+    load_in_4bit: bool
+    data: DataGroup
+    lora: LoraGroup
+    training: TrainingGroup
+    evaluation: EvaluationGroup
+
     base_model_name: str = ""
     """What adapter_config.json says was trained; the model folder when empty."""
     reason: str = ""
     """Why this engine, in one sentence; repeated in the outcome."""
-
-    lora: Lora = field(default_factory=Lora)
-    load_in_4bit: bool = False
     continue_from: Path | None = None
     """A PEFT adapter to start from instead of a new one."""
-    device: str = "cpu"
     precision: Precision = "float32"
-    recompute: Recompute = "nothing"
-
-    max_seq_length: int = 2048
-    steps: int | None = None
-    """Optimizer steps; wins over epochs."""
-    epochs: float = 3.0
-    batch_size: int = 8
-    """Examples per optimizer step, before accumulation."""
-    gradient_accumulation_steps: int = 1
     tokens_per_step: int | None = None
     """Fill each step with whole examples up to this many tokens, instead of counting examples."""
-    micro_batch_tokens: int = 8192
-    """Most tokens that go through the model at once; a longer example goes alone."""
-
-    learning_rate: float = 2e-4
-    lr_scheduler: Schedule = "linear"
-    warmup_steps: int | None = None
-    warmup_ratio: float | None = None
-    """Share of all steps to warm up over; wins over warmup_steps."""
-    weight_decay: float = 0.0
-    max_grad_norm: float = 1.0
-    """Clip the gradient's norm to this; 0 is off."""
-    seed: int = 42
-    shuffle: bool = True
-    """Draw a new order of the examples for each epoch; False keeps the order in which they come."""
-
-    eval_every: int | None = None
-    """Steps between evaluations; None evaluates only at the end."""
-    patience: int | None = None
-    """Stop after this many evaluations without improvement and keep the best adapter; None is off."""
-    checkpoint_every_steps: int | None = None
-    checkpoint_every_s: float | None = 300.0
     report_every_s: float | None = None
     """Least time between two readings of the device; None reads each step on CPU, twice a second on CUDA."""
     resume: bool = False
-    """Go on from the newest good checkpoint, if there is one."""
-    engine: EngineName = "packed"
-    threads: int | None = None
-    """CPU threads; None leaves torch's own choice."""
+    """Continue from the newest good checkpoint, if there is one."""
     tokens_key: str = ""
     """Where the token cache keeps this run's examples."""
 
+    def __post_init__(self) -> None:
+        left = [name for name, value in self.training if value == "auto"]
+        if left or self.training.micro_batch_tokens is None:
+            raise ValueError(f"not decided in the plan: {', '.join(left) or 'micro_batch_tokens'}")
+
+    @property
+    def batch_size(self) -> int:
+        """Examples per optimizer step, before accumulation."""
+        return cast("int", self.training.batch_size)
+
+    @property
+    def micro_batch_tokens(self) -> int:
+        """Most tokens that go through the model at once; a longer example goes alone."""
+        return cast("int", self.training.micro_batch_tokens)
+
+    @property
+    def device(self) -> str:
+        return self.training.device
+
     def record(self) -> dict[str, Any]:
-        """As plan.json holds it."""
-        values = asdict(self)
-        for name in ("model", "adapter", "continue_from"):
-            values[name] = None if values[name] is None else str(values[name])
-        return values
+        """As plan.json holds it: the settings under their own names, those of the LoRA together."""
+        own = {field.name: getattr(self, field.name) for field in fields(self)}
+        groups = [own.pop(name).model_dump() for name in ("data", "training", "evaluation")]
+        flat: dict[str, Any] = {name: value for group in [*groups, own] for name, value in group.items()}
+        flat = {name: str(value) if isinstance(value, Path) else value for name, value in flat.items()}
+        return {**flat, "lora": self.lora.model_dump()}
 
     @classmethod
     def from_record(cls, values: Mapping[str, Any]) -> Plan:
-        """The plan that plan.json holds."""
-        known = {field.name for field in fields(cls)}
-        given: dict[str, Any] = {name: value for name, value in values.items() if name in known}
-        for name in ("model", "adapter", "continue_from"):
-            given[name] = None if given[name] is None else Path(given[name])
-        lora: dict[str, Any] = dict(given["lora"])
-        if isinstance(lora["target_modules"], list):
-            lora["target_modules"] = tuple(lora["target_modules"])  # pyright: ignore[reportUnknownArgumentType]
-        given["lora"] = Lora(**lora)
-        return cls(**given)
+        """The plan that plan.json holds; a setting that it lacks has the spec's default."""
+        given = dict(values)
+        if given.get("shuffle") is False:  # how older plans say it
+            given.setdefault("order", "as_given")
+        lora = given.get("lora", {})
+        groups: dict[str, Any] = {
+            "data": _group(DataGroup, given),
+            "training": _group(TrainingGroup, given),
+            "evaluation": _group(EvaluationGroup, given),
+            "lora": lora if isinstance(lora, LoraGroup) else _group(LoraGroup, lora),
+        }
+        given.setdefault("load_in_4bit", ModelGroup().load_in_4bit)
+        own: dict[str, Any] = {field.name: given[field.name] for field in fields(cls) if field.name in given}
+        paths: dict[str, Any] = {
+            name: Path(own[name]) for name in ("model", "adapter", "continue_from") if own.get(name)
+        }
+        return cls(**{**own, **paths, **groups})
+
+    def changed(self, **settings: Any) -> Plan:
+        """The same plan with these settings, under the names that `record` gives them."""
+        return Plan.from_record({**self.record(), **settings})
 
 
-@dataclass(frozen=True)
-class PackingStatistics:
-    """How well the examples of the run's first epoch fill its micro-batches."""
-
-    examples: int
-    tokens: int
-    longest: int
-    steps_per_epoch: int
-    micro_batches_per_epoch: int
-    fill: float
-    """Tokens / (micro-batches · micro_batch_tokens)."""
-    padding_avoided: float
-    """Share of a step's positions that padding to its longest example would have wasted."""
+G = TypeVar("G", bound=Group)
 
 
-@dataclass(frozen=True)
-class Recovery:
-    """A step that ran out of memory and was done again in smaller parts."""
-
-    step: int
-    micro_batch_tokens: int
-    """The budget from this step on."""
+def _group(kind: type[G], values: Mapping[str, Any]) -> G:
+    """The settings of one group among `values`; they were checked when the spec was made."""
+    known = {name: values[name] for name in kind.model_fields if name in values}
+    return kind().model_copy(update=known)
 
 
 @dataclass
 class Outcome:
     """How a run ended. Losses are means per label token, in nats."""
 
-    status: Status
+    status: OutcomeStatus
     engine: str
     reason: str
     adapter: Path

@@ -7,9 +7,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
+from ..config.fields import EngineName, Recompute
 from ..config.specs import TrainSpec
-from .plan import EngineName, Lora, Plan, Recompute
-from .select_engine import own_engine
+from .plan import Plan
+from .select_engine import select_engine
 
 GIB = 2**30
 STEP_EXAMPLES = {"cpu": 4, "cuda": 8}
@@ -48,68 +49,42 @@ def choose_plan(
         adapter: folder that the engine writes.
         base_model_name: what the adapter says it belongs to.
     """
-    training, evaluation = spec.training, spec.evaluation
-    lora = _lora(spec)
-    engine, why = _engine(spec, model, lora)
+    engine, why = _engine(spec, model)
     recompute, why_recompute = _recompute(spec, machine, model)
     batch_size, why_batch = _batch_size(spec, machine)
     reasons = {"engine": why, "batch_size": why_batch, "recompute": why_recompute}
-    reasons["precision"] = (
-        "bf16 on a GPU" if machine.device == "cuda" else "fp32 is faster than bf16 on a CPU"
-    )
+    on_gpu = machine.device == "cuda"
+    reasons["precision"] = "bf16 on a GPU" if on_gpu else "fp32 is faster than bf16 on a CPU"
+    decided = {
+        "engine": engine,
+        "recompute": recompute,
+        "batch_size": batch_size,
+        "micro_batch_tokens": _micro_batch_tokens(spec),
+        "device": machine.device,
+        "threads": spec.training.threads or machine.threads,
+    }
     plan = Plan(
         model=model,
         adapter=adapter,
+        load_in_4bit=spec.model.load_in_4bit,
+        data=spec.data,
+        lora=spec.lora,
+        training=spec.training.model_copy(update=decided),
+        evaluation=spec.evaluation,
         base_model_name=base_model_name,
         reason=why,
-        lora=lora,
-        load_in_4bit=spec.model.load_in_4bit,
         continue_from=continue_from,
-        device=machine.device,
-        precision="bfloat16" if machine.device == "cuda" else "float32",
-        recompute=recompute,
-        max_seq_length=spec.data.max_seq_length,
-        steps=training.steps,
-        epochs=training.epochs,
-        batch_size=batch_size,
-        gradient_accumulation_steps=training.gradient_accumulation_steps,
-        micro_batch_tokens=training.micro_batch_tokens or MICRO_BATCH_TOKENS,
-        learning_rate=training.learning_rate,
-        lr_scheduler=training.lr_scheduler,
-        warmup_steps=training.warmup_steps,
-        warmup_ratio=training.warmup_ratio,
-        weight_decay=training.weight_decay,
-        max_grad_norm=training.max_grad_norm,
-        seed=training.seed,
-        shuffle=spec.data.order == "shuffled",
-        eval_every=evaluation.eval_every,
-        patience=evaluation.patience,
-        checkpoint_every_steps=training.checkpoint_every_steps,
-        checkpoint_every_s=training.checkpoint_every_s,
-        engine=engine,
-        threads=training.threads or machine.threads,
+        precision="bfloat16" if on_gpu else "float32",
     )
     return plan, reasons
 
 
-def _lora(spec: TrainSpec) -> Lora:
-    asked = spec.lora
-    targets = asked.target_modules
-    return Lora(
-        r=asked.r,
-        alpha=asked.alpha,
-        dropout=asked.dropout,
-        target_modules=tuple(targets) if isinstance(targets, list) else targets,
-        rslora=asked.rslora,
-    )
-
-
-def _engine(spec: TrainSpec, model: Path, lora: Lora) -> tuple[EngineName, str]:
+def _engine(spec: TrainSpec, model: Path) -> tuple[EngineName, str]:
     asked = spec.training.engine
     if asked in ("autograd", "trl", "unsloth"):
         return asked, "asked for"
-    engine, why = own_engine(
-        model, lora, load_in_4bit=spec.model.load_in_4bit, max_seq_length=spec.data.max_seq_length
+    engine, why = select_engine(
+        model, spec.lora, load_in_4bit=spec.model.load_in_4bit, max_seq_length=spec.data.max_seq_length
     )
     wish = "packed was asked for, but: " if asked == "packed" and engine != "packed" else ""
     return engine, f"{wish}{why}"
@@ -122,6 +97,10 @@ def _batch_size(spec: TrainSpec, machine: Machine) -> tuple[int, str]:
     return STEP_EXAMPLES[machine.device], f"the usual on a {machine.device}"
 
 
+def _micro_batch_tokens(spec: TrainSpec) -> int:
+    return spec.training.micro_batch_tokens or MICRO_BATCH_TOKENS
+
+
 def _recompute(spec: TrainSpec, machine: Machine, model: Path) -> tuple[Recompute, str]:
     """As little as the free memory allows; recomputing costs up to a third of the speed."""
     asked = spec.training.recompute
@@ -130,7 +109,7 @@ def _recompute(spec: TrainSpec, machine: Machine, model: Path) -> tuple[Recomput
     if machine.device == "cpu":
         return "nothing", "main memory holds the activations of a CPU's batches"
     left = machine.free_gpu_bytes - _weight_bytes(spec, model) - RESERVE_BYTES
-    tokens = spec.training.micro_batch_tokens or MICRO_BATCH_TOKENS
+    tokens = _micro_batch_tokens(spec)
     config = json.loads((model / "config.json").read_text(encoding="utf-8"))
     size = tokens * config.get("hidden_size", 4096) * config.get("num_hidden_layers", 32)
     for mode in ("nothing", "gate_up", "everything"):

@@ -1,11 +1,11 @@
-"""The one door to every engine."""
+"""The one door to every engine: open the model, train it."""
 
 from __future__ import annotations
 
-import torch
-
+from ..events import Report, ShouldStop
 from .loop.checkpoints import Checkpoints
-from .plan import Data, Outcome, Plan, Report, ShouldStop
+from .open_model import open_model
+from .plan import Data, Outcome, Plan
 
 
 def run_engine(
@@ -18,18 +18,4 @@ def run_engine(
         TrainingError: a loss or a gradient is not finite.
         ModelLoadError, InputError, DiskFullError: as the engines say.
     """
-    if plan.threads:
-        torch.set_num_threads(plan.threads)
-    if plan.device == "cuda":
-        # It builds a plan for each new shape of batch, which costs more than it saves.
-        torch.backends.cuda.enable_cudnn_sdp(False)
-    match plan.engine:
-        case "packed":
-            from .packed.engine import run
-        case "autograd":
-            from .autograd.engine import run
-        case "trl":
-            from .trl.engine import run
-        case "unsloth":
-            from .unsloth.engine import run
-    return run(plan, data, report, should_stop, checkpoints)
+    return open_model(plan, report).train(data, report, should_stop, checkpoints)

@@ -5,12 +5,12 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any, Literal
 
+from ..config.specs import LoraGroup
 from .packed.decoder_config import why_not_packed
-from .plan import Lora
 
 
-def own_engine(
-    model: Path, lora: Lora, *, load_in_4bit: bool, max_seq_length: int
+def select_engine(
+    model: Path, lora: LoraGroup, *, load_in_4bit: bool, max_seq_length: int
 ) -> tuple[Literal["packed", "autograd"], str]:
     """packed where the model allows it, else autograd; with the reason in one sentence.
 
@@ -24,7 +24,7 @@ def own_engine(
     return "autograd", obstacle
 
 
-def _obstacle(model: Path, lora: Lora, load_in_4bit: bool, max_seq_length: int) -> str | None:
+def _obstacle(model: Path, lora: LoraGroup, load_in_4bit: bool, max_seq_length: int) -> str | None:
     from transformers import AutoConfig
 
     if load_in_4bit:

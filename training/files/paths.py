@@ -112,6 +112,16 @@ class PathPolicy:
         )
 
 
+def looks_like_path(name: str) -> bool:
+    """Whether a name that may also mean something else is a path of this machine.
+
+    It is one if it begins with `.` or `~`, is absolute, has a backslash, or exists.
+    """
+    if name.startswith((".", "~")) or "\\" in name:
+        return True
+    return Path(name).is_absolute() or Path(name).exists()
+
+
 def _in_system_folder(path: Path) -> bool:
     if os.name == "nt":
         folders = [Path(os.environ[name]) for name in WINDOWS_SYSTEM if name in os.environ]

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Literal, NamedTuple
 
 from ..errors import InputError, nearest
+from ..files.paths import looks_like_path
 from .model_folder import missing_from
 
 
@@ -49,9 +50,8 @@ def classify_model(name: str) -> ModelSource:
     preset = PRESETS.get(name.lower())
     if preset:
         return ModelSource("preset", preset.hub_id)
-    folder = Path(os.path.expanduser(name))
-    if _is_path(name, folder):
-        return ModelSource("folder", str(_checked_folder(folder)))
+    if looks_like_path(name):
+        return ModelSource("folder", str(_checked_folder(Path(os.path.expanduser(name)))))
     if is_hub_id(name):
         return ModelSource("hub", name)
     close = nearest(name.lower(), list(PRESETS))
@@ -61,16 +61,6 @@ def classify_model(name: str) -> ModelSource:
         + f"Give a preset ({', '.join(PRESETS)}), a Hub id such as {PRESETS[DEFAULT_PRESET].hub_id}, "
         "or the absolute path of a model folder.",
     )
-
-
-def looks_like_path(name: str) -> bool:
-    """Whether a model name denotes a local folder."""
-    return name.lower() not in PRESETS and _is_path(name, Path(name).expanduser())
-
-
-def _is_path(name: str, folder: Path) -> bool:
-    looks_like_one = name.startswith((".", "~")) or "\\" in name or folder.is_absolute()
-    return looks_like_one or (folder / "config.json").is_file()
 
 
 def _checked_folder(folder: Path) -> Path:

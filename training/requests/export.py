@@ -11,7 +11,7 @@ from ..errors import InputError
 from ..files.output_folder import check_output
 from ..files.paths import PathPolicy
 from ..runs.store import RunStore
-from .model_source import export_subject
+from .sources import export_source
 from .validated import validated
 
 
@@ -38,20 +38,20 @@ def export_spec(
         InputError: the source or the quantization does not exist, or the output is in use.
         MissingExtraError: the quantization needs llama-cpp-python.
     """
-    subject = export_subject(source, store, paths)
+    meant = export_source(source, store, paths)
     if format == "gguf":
         quantization = known_quantization(quantization or default_quantization(imatrix))
         require(quantization, imatrix)
-    if imatrix and subject.run is None:
+    if imatrix and meant.run is None:
         raise InputError(
             "imatrix needs the held-out rows of a training run.", hint="Give a run id, or leave imatrix out."
         )
     if format != "gguf" or output is None or not Path(output).is_dir():
         check_output(output)
     values = {
-        "model": subject.model,
-        "adapter": str(subject.adapter) if subject.adapter else None,
-        "run": subject.run,
+        "model": meant.model,
+        "adapter": str(meant.adapter) if meant.adapter else None,
+        "run": meant.run,
         "format": format,
         "quantization": quantization or DEFAULT,
         "imatrix": imatrix,

@@ -7,7 +7,7 @@ from ..errors import InputError
 from ..files.paths import PathPolicy
 from ..models.presets import is_hub_id
 from ..runs.store import RunStore
-from .push_source import push_source
+from .sources import push_source
 from .validated import validated
 
 

@@ -10,7 +10,7 @@ from ..config.ollama_parameters import checked_parameters
 from ..config.specs import RegisterSpec
 from ..files.paths import PathPolicy
 from ..runs.store import RunStore
-from .gguf_source import gguf_subject
+from .sources import gguf_source
 from .validated import validated
 
 
@@ -37,10 +37,10 @@ def register_spec(
         InputError: the file or run does not exist, or the run has no GGUF file.
         OllamaError: Ollama does not accept the name or a parameter.
     """
-    subject = gguf_subject(source, store, paths)
+    meant = gguf_source(source, store, paths)
     values = {
-        "gguf": str(subject.path),
-        "run": subject.run,
+        "gguf": str(meant.path),
+        "run": meant.run,
         "name": str(model_name(name)),
         "system": system,
         "parameters": checked_parameters(parameters or {}),

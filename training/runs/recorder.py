@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import os
 import threading
-import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -145,28 +144,6 @@ def _first_loss(run: RunFolder) -> float | None:
     """The first loss of an earlier attempt."""
     events, _ = read_events(run.events_path)
     return next((event.loss for event in events if isinstance(event, Step)), None)
-
-
-class StepClock:
-    """Speed and remaining time from the completed steps, without the first (slow) one if there are more."""
-
-    def __init__(self, total_steps: int) -> None:
-        self._total = total_steps
-        self._start = time.monotonic()
-        self._first: tuple[float, int, int] | None = None
-
-    def tick(self, step: int, tokens: int) -> dict[str, float | None]:
-        """`tokens_per_s` and `eta_s` after `step`; `tokens` is the total number of trained tokens."""
-        elapsed = time.monotonic() - self._start
-        first_elapsed, first_step, first_tokens = self._first or (0.0, 0, 0)
-        if self._first is None:
-            self._first = (elapsed, step, tokens)
-        span = max(elapsed - first_elapsed, 1e-9)
-        per_step = span / max(step - first_step, 1)
-        return {
-            "tokens_per_s": round((tokens - first_tokens) / span, 1),
-            "eta_s": round(per_step * (self._total - step), 1),
-        }
 
 
 def as_record(error: BaseException, log_path: Path) -> ErrorRecord:

@@ -37,7 +37,7 @@ def provenance(spec: TrainSpec, plan: Plan, data: Prepared) -> dict[str, Any]:
             "path": str(plan.model),
             "revision": _revision(plan) or spec.model.revision,
         },
-        "seed": plan.seed,
+        "seed": plan.training.seed,
     }
 
 

@@ -6,22 +6,22 @@ from the last checkpoint.
 
 from __future__ import annotations
 
-import gc
-from dataclasses import asdict, dataclass, replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from ..config.results import Answer, FindingRecord, PackingStatistics, Recovery, TrainResult
+from ..config.results import Answer, FindingRecord, TrainResult
 from ..config.specs import TrainSpec
 from ..data.check import check
 from ..data.findings import meaning_of, rows_of
 from ..data.prepare import Prepared, prepare, prepared_before
 from ..errors import DatasetError, TrainingAbortedError, describe
-from ..events import EVENTS, AdapterSaved
+from ..events import AdapterSaved
 from ..runs.recorder import as_record
 from .context import RunContext, WaitForDevice, use_threads
 
 if TYPE_CHECKING:
+    from ..engine.loaded_model import LoadedModel
     from ..engine.plan import Outcome, Plan
 
 
@@ -52,12 +52,12 @@ def run(context: RunContext, wait_for_device: WaitForDevice) -> None:
     if planned is None:
         _check_data(context, spec)
     wait_for_device()
-    model = context.model_folder()
+    folder = context.model_folder()
     ready = (
-        _prepare(context, spec, model) if planned is None else _prepare_again(context, spec, model, planned)
+        _prepare(context, spec, folder) if planned is None else _prepare_again(context, spec, folder, planned)
     )
-    outcome = _train(context, ready)
-    result = _keep(context, ready, outcome)
+    model, outcome = _train(context, ready)
+    result = _keep(context, ready, model, outcome)
     if outcome.status == "cancelled":
         context.recorder.cancelled(result)
     else:
@@ -153,25 +153,25 @@ def _parent_adapter(context: RunContext, spec: TrainSpec) -> Path | None:
 
 
 # --- The training, and its result. ---
-def _train(context: RunContext, ready: Ready) -> Outcome:
+def _train(context: RunContext, ready: Ready) -> tuple[LoadedModel, Outcome]:
     from ..engine.loop.checkpoints import Checkpoints
+    from ..engine.open_model import open_model
     from ..engine.plan import Data
-    from ..engine.run import run_engine
 
     context.stop_if_asked()
-    outcome = run_engine(
-        ready.plan,
+    model = open_model(ready.plan, context.report)
+    outcome = model.train(
         Data(ready.data.train, ready.data.held_out),
-        lambda kind, **fields: context.report(EVENTS[kind].model_validate(fields)),
+        context.report,
         context.should_stop,
         Checkpoints(context.run.checkpoints_path),
     )
     if outcome.steps == 0:
         raise TrainingAbortedError("Cancelled before the first step.")
-    return outcome
+    return model, outcome
 
 
-def _keep(context: RunContext, ready: Ready, outcome: Outcome) -> TrainResult:
+def _keep(context: RunContext, ready: Ready, model: LoadedModel, outcome: Outcome) -> TrainResult:
     """Save the adapter, ask the questions, copy the adapter.
 
     After the adapter is saved, a later failure is only a warning.
@@ -189,7 +189,7 @@ def _keep(context: RunContext, ready: Ready, outcome: Outcome) -> TrainResult:
     def answer(result: TrainResult) -> TrainResult:
         if outcome.status == "cancelled" or not ready.spec.evaluation.questions:
             return result
-        result = result.model_copy(update={"answers": _ask(context, ready)})
+        result = result.model_copy(update={"answers": _ask(context, ready, model)})
         replace_card(adapter, _card(context, ready, result))
         return result
 
@@ -242,8 +242,8 @@ def _result(context: RunContext, ready: Ready, outcome: Outcome) -> TrainResult:
         device=ready.plan.device,
         tokens_per_s=round(outcome.tokens_per_s, 1),
         peak_memory_mib=outcome.peak_memory_mib or peak_memory_mib(),
-        packing=PackingStatistics(**asdict(outcome.packing)) if outcome.packing else None,
-        recoveries=[Recovery(**asdict(recovery)) for recovery in outcome.recoveries],
+        packing=outcome.packing,
+        recoveries=outcome.recoveries,
         rows=summary.rows,
         rows_used=summary.used,
         rows_truncated=summary.truncated,
@@ -254,18 +254,9 @@ def _result(context: RunContext, ready: Ready, outcome: Outcome) -> TrainResult:
     )
 
 
-def _ask(context: RunContext, ready: Ready) -> list[Answer]:
-    from ..engine.generate import ask_before_and_after
+def _ask(context: RunContext, ready: Ready, model: LoadedModel) -> list[Answer]:
+    from ..engine.questions import ask_before_and_after
 
     evaluation = ready.spec.evaluation
     context.recorder.phase("answering", f"asking {len(evaluation.questions)} questions before and after")
-    gc.collect()  # free the engine's model before another one is loaded
-    total = len(evaluation.questions)
-
-    def report(done: int) -> None:
-        context.recorder.phase("answering", f"{done} of {total} questions answered before and after")
-
-    answers = ask_before_and_after(
-        ready.plan, context.run.adapter_path, ready.tokenizer, evaluation, context.should_stop, report
-    )
-    return [Answer.model_validate(answer) for answer in answers]
+    return ask_before_and_after(model, ready.tokenizer, evaluation, context.report, context.should_stop)

@@ -19,6 +19,7 @@ from waiting import wait_for_phase
 
 from backpropagate.server.app import build_server
 from backpropagate.training.config import quantizations
+from backpropagate.training.config.results import ExportResult
 from backpropagate.training.export.gguf.reader import read_gguf_header
 from backpropagate.training.files.paths import PathPolicy
 from backpropagate.training.requests.export import export_spec
@@ -169,13 +170,13 @@ async def test_an_equal_export_finds_the_first_one_unless_its_file_is_gone(
     )
     first = await service.submit(spec, find_equal=True)
     view = await end_of(service, RunFolder(service.store.runs / first.run_id))
-    assert view.status is Status.COMPLETED and view.path is not None
+    assert view.status is Status.COMPLETED and isinstance(view.result, ExportResult)
     assert (await service.submit(spec, find_equal=True)).run_id == first.run_id
-    Path(view.path).unlink()
+    Path(view.result.path).unlink()
     again = await service.submit(spec, find_equal=True)
     assert again.run_id != first.run_id
     await end_of(service, RunFolder(service.store.runs / again.run_id))
-    assert Path(view.path).is_file()
+    assert Path(view.result.path).is_file()
 
 
 async def test_a_window_that_llama_cpp_does_not_keep_to_is_told(

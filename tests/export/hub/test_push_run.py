@@ -17,6 +17,7 @@ from waiting import events_of, wait_until
 
 from backpropagate import Trainer
 from backpropagate.server.app import build_server
+from backpropagate.training.config.results import PushResult
 from backpropagate.training.errors import InputError, PathForbiddenError, RunNotFoundError
 from backpropagate.training.files.paths import PathPolicy
 from backpropagate.training.requests.push import push_spec
@@ -61,7 +62,8 @@ async def test_a_push_is_a_run_that_shows_its_bytes_and_writes_no_token_down(
     run = await submitted(service, copied_run().run_id)
     view = await end_of(service, run)
     assert view.status is Status.COMPLETED, view.error
-    assert view.kind == "push" and view.summary and f"{hub.endpoint}/{REPO} (private)" in view.summary
+    assert isinstance(view.result, PushResult)
+    assert f"{hub.endpoint}/{REPO} (private)" in view.result.summary
     assert view.result.commit == hub.repositories[REPO].head
     told = [str(getattr(event, "message", None)) for event in events_of(run)]
     assert any("uploaded adapter_model.safetensors: 0.0 of 0.0 MB" in message for message in told)
@@ -123,7 +125,7 @@ def test_the_trainer_publishes_what_it_trained(hub: HubStandIn, trained: RunFold
     trainer = Trainer(str(tiny_model))
     with pytest.raises(InputError, match="no adapter to publish"):
         trainer.push_to_hub(REPO)
-    last = TrainingRun("r", Status.COMPLETED, 1, 1, [], trained.adapter_path, trained.path, 1.0)
+    last = TrainingRun(trained.run_id, Status.COMPLETED, 1, 1, [], trained.adapter_path, trained.path, 1.0)
     trainer._last = last  # pyright: ignore[reportPrivateUsage]
     assert trainer.push_to_hub(REPO) == f"{hub.endpoint}/{REPO}"
     assert "adapter_config.json" in hub.repositories[REPO].files

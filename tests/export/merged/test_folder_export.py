@@ -13,6 +13,7 @@ import pytest
 from hub_stand_in import HubStandIn
 
 from backpropagate.training.config.fields import ExportFormat
+from backpropagate.training.config.results import ExportResult
 from backpropagate.training.files.paths import PathPolicy
 from backpropagate.training.requests.export import export_spec
 from backpropagate.training.requests.push import push_spec
@@ -37,14 +38,12 @@ async def test_a_run_is_exported_merged_and_that_is_pushed(
     hub: HubStandIn, service: TrainingService, copied_run: CopiedRun
 ) -> None:
     view = await exported(service, copied_run().run_id, "merged")
-    assert view.status is Status.COMPLETED and view.path and "Merged model of" in str(view.summary), (
-        view.error
-    )
+    assert isinstance(view.result, ExportResult) and "Merged model of" in view.result.summary, view.error
     from transformers import AutoModelForCausalLM, AutoTokenizer
 
-    AutoModelForCausalLM.from_pretrained(view.path, local_files_only=True)
-    assert AutoTokenizer.from_pretrained(view.path, local_files_only=True).chat_template
-    card = (Path(view.path) / "README.md").read_text("utf-8")
+    AutoModelForCausalLM.from_pretrained(view.result.path, local_files_only=True)
+    assert AutoTokenizer.from_pretrained(view.result.path, local_files_only=True).chat_template
+    card = (Path(view.result.path) / "README.md").read_text("utf-8")
     assert "merged into its weights" in card and "| seed | 42 |" in card
     paths = PathPolicy.for_person(service.settings.home)
     submission = await service.submit(push_spec(view.run_id, "me/merged", service.store, paths))
@@ -72,5 +71,5 @@ async def test_an_adapter_of_no_known_run_gets_a_card_that_claims_nothing(
 ) -> None:
     folder = shutil.copytree(trained.adapter_path, tmp_path / "elsewhere")
     view = await exported(service, str(folder), "merged")
-    assert view.status is Status.COMPLETED and view.path, view.error
-    assert "is not recorded" in (Path(view.path) / "README.md").read_text("utf-8")
+    assert isinstance(view.result, ExportResult), view.error
+    assert "are not recorded" in (Path(view.result.path) / "README.md").read_text("utf-8")

@@ -17,6 +17,7 @@ from glob import glob, has_magic
 from pathlib import Path
 
 from ...errors import DatasetFormatError, DatasetNotFoundError
+from ...files.paths import looks_like_path
 from .decoding import OnRead, file_hash, ignore_count, regular_file
 from .hub_rows import HubDataset, hub_dataset, is_hub_name
 from .json_rows import json_file, json_lines
@@ -110,6 +111,11 @@ class Source:
         return parts[0] if len(parts) == 1 else hashlib.sha256("\n".join(parts).encode()).hexdigest()
 
 
+def is_on_hub(name: str) -> bool:
+    """Whether a dataset is on the Hub: it has a Hub name, and is no path of this machine."""
+    return is_hub_name(name) and not looks_like_path(name)
+
+
 def open_source(
     source: str | os.PathLike[str] | Sequence[str | os.PathLike[str]],
     *,
@@ -136,7 +142,7 @@ def open_source(
     if isinstance(source, (str, os.PathLike)):
         name = os.fspath(source)
         folder = Path(name).expanduser()
-        if is_hub_name(name) and not folder.exists():
+        if is_on_hub(name):
             return Source((hub_dataset(name, split or "train", revision),))
         if split is not None and folder.is_dir():
             _check_tree(folder, permit)

@@ -8,10 +8,11 @@ from typing import Any, cast
 import torch
 from torch import nn
 
+from ...config.specs import LoraGroup
 from ...errors import MissingExtraError
 from ...models.llama_like import unknown_module
 from ...models.tokenizer import load_error
-from ..plan import Lora, Plan
+from ..plan import Plan
 
 
 def load_base(plan: Plan) -> Any:
@@ -43,7 +44,7 @@ def load_base(plan: Plan) -> Any:
     except Exception as error:  # transformers raises what its parsers raise
         raise load_error(plan.model, "model", error) from error
     model.requires_grad_(False)
-    if plan.recompute != "nothing":
+    if plan.training.recompute != "nothing":
         # Renamed in transformers 5.2x; the old name warns there.
         enable = (
             getattr(model, "activation_checkpointing_enable", None) or model.gradient_checkpointing_enable
@@ -76,7 +77,7 @@ def linear_modules(model: Any) -> dict[str, nn.Module]:
     return {name: module for name, module in named.items() if isinstance(module, nn.Linear | Conv1D)}
 
 
-def lora_targets(model: Any, lora: Lora) -> list[str]:
+def lora_targets(model: Any, lora: LoraGroup) -> list[str]:
     """The full names of the modules that get a LoRA. "all-linear" leaves the head out, as PEFT does.
 
     Raises:
@@ -89,7 +90,7 @@ def lora_targets(model: Any, lora: Lora) -> list[str]:
         return body
     if lora.target_modules == "attention":
         return [name for name in body if any("att" in part for part in name.split(".")[:-1])]
-    wanted = (lora.target_modules,) if isinstance(lora.target_modules, str) else lora.target_modules
+    wanted = (lora.target_modules,) if isinstance(lora.target_modules, str) else tuple(lora.target_modules)
     for target in wanted:
         if not any(_matches(name, target) for name in linear):
             raise unknown_module(target, sorted({name.rpartition(".")[2] for name in linear}))

@@ -9,16 +9,16 @@ and padded where it does not.
 from __future__ import annotations
 
 import inspect
+from typing import Any
 
 import torch
 from torch import Tensor
 from torch.nn import functional as F
 from torch.nn.utils.rnn import pad_sequence
 
+from ..loaded_model import StepModel
 from ..loop.batch import PackedBatch
-from ..loop.checkpoints import Checkpoints
-from ..loop.fit import fit
-from ..plan import Data, Outcome, Plan, Report, ShouldStop
+from ..plan import Plan
 from .peft_lora import Adapted, load_adapted
 
 
@@ -39,14 +39,25 @@ class AutogradStep:
     def forward_backward(self, batch: PackedBatch, weight: Tensor, *, seed: int) -> Tensor:
         torch.manual_seed(seed)  # pyright: ignore[reportUnknownMemberType]
         self.model.train()
-        loss = self._loss_sum(batch) * weight
+        loss = self._label_losses(batch).sum() * weight
         loss.backward()  # pyright: ignore[reportUnknownMemberType]
         return loss.detach()
 
     @torch.no_grad()
     def loss(self, batch: PackedBatch) -> Tensor:
+        return self.label_losses(batch).sum()
+
+    @torch.no_grad()
+    def label_losses(self, batch: PackedBatch) -> Tensor:
         self._evaluating()
-        return self._loss_sum(batch)
+        return self._label_losses(batch)
+
+    def peft_model(self) -> Any:
+        self._evaluating()
+        return self.model
+
+    def release(self) -> None:
+        """Nothing to do: PyTorch's allocator is all that holds memory."""
 
     def _evaluating(self) -> None:
         """No dropout. bitsandbytes must not repack its weights for inference: then none can be trained."""
@@ -58,17 +69,17 @@ class AutogradStep:
     def refresh(self) -> None:
         """Nothing to do: the model's parameters are views into the flat buffer."""
 
-    def _loss_sum(self, batch: PackedBatch) -> Tensor:
+    def _label_losses(self, batch: PackedBatch) -> Tensor:
         logits = self._packed_logits(batch) if self.packs else self._padded_logits(batch)
-        return F.cross_entropy(logits.float(), batch.targets, reduction="sum")
+        return F.cross_entropy(logits.float(), batch.targets, reduction="none")  # (label_tokens,)
 
     def _packed_logits(self, batch: PackedBatch) -> Tensor:
         """(label_tokens, vocab_size), of all examples end to end in one row."""
-        kept = {"logits_to_keep": batch.rows} if self._keeps_rows else {}
+        kept = {"logits_to_keep": batch.label_positions} if self._keeps_rows else {}
         logits = self.model(
             input_ids=batch.input_ids[None], position_ids=batch.position_ids[None], use_cache=False, **kept
         ).logits[0]
-        return logits if kept else logits[batch.rows]
+        return logits if kept else logits[batch.label_positions]
 
     def _padded_logits(self, batch: PackedBatch) -> Tensor:
         """(label_tokens, vocab_size), of one row per example, filled up on the right."""
@@ -77,8 +88,8 @@ class AutogradStep:
         input_ids = pad_sequence(rows, batch_first=True)  # (examples, longest)
         columns = torch.arange(input_ids.shape[1], device=lengths.device)
         mask = columns < lengths[:, None]  # (examples, longest)
-        example = torch.bucketize(batch.rows, batch.segments.bounds[1:], right=True)
-        column = batch.rows - batch.segments.bounds[example]
+        example = batch.example_of_label  # (label_tokens,)
+        column = batch.label_positions - batch.segments.cu_seqlens[example]
         kept: dict[str, Tensor] = {}
         if self._keeps_rows:
             wanted = torch.unique(column)  # pyright: ignore[reportUnknownMemberType, reportUnknownVariableType]
@@ -118,9 +129,6 @@ def load_autograd_step(plan: Plan) -> AutogradStep:
     return AutogradStep(load_adapted(plan), plan)
 
 
-def run(plan: Plan, data: Data, report: Report, should_stop: ShouldStop, checkpoints: Checkpoints) -> Outcome:
-    """Train with the autograd step."""
-    report("phase", phase="loading", message=f"loading {plan.model.name}")
-    step = load_autograd_step(plan)
-    report("phase", phase="training", message="training")
-    return fit(step, plan, data, report, should_stop, checkpoints)
+def open_autograd(plan: Plan) -> StepModel:
+    """The loaded model of this engine; raises as `load_autograd_step`."""
+    return StepModel(load_autograd_step(plan), plan)

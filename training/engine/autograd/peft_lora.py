@@ -7,8 +7,9 @@ from typing import Any, NamedTuple
 import torch
 from torch import nn
 
+from ...config.specs import LoraGroup
 from ...errors import InputError
-from ..loop.lora_parameters import LoraModule, LoraParameters
+from ..lora_parameters import LoraModule, LoraParameters
 from ..peft_adapter import AdapterDescription, load_adapter
 from ..plan import Plan
 from .base_model import load_base, lora_targets, shortest_names
@@ -33,31 +34,39 @@ def load_adapted(plan: Plan) -> Adapted:
         ModelLoadError: the model cannot be loaded.
         InputError: the adapter to continue from does not fit, or a target module does not exist.
     """
+    model, names, transposed = adapt(load_base(plan), plan.lora)
+    lora = flatten_lora(model, plan.lora.r, torch.device(plan.device))
+    lora.initialise(plan.training.seed)
+    if plan.continue_from is not None:
+        load_adapter(plan.continue_from, lora, plan.lora)
+    base_model = plan.base_model_name or str(plan.model)
+    return Adapted(model, lora, AdapterDescription(plan.lora, base_model, names, transposed))
+
+
+def adapt(base: Any, settings: LoraGroup) -> tuple[Any, tuple[str, ...], bool]:
+    """`base` with PEFT's LoRA, the names of its targets, and whether their weights are transposed.
+
+    Raises:
+        InputError: a target module does not exist, or PEFT cannot adapt it.
+    """
     from peft import LoraConfig, get_peft_model
 
-    model = load_base(plan)
-    targets = lora_targets(model, plan.lora)
-    names = shortest_names(model, targets)
-    transposed = any(not isinstance(model.get_submodule(name), nn.Linear) for name in targets)
+    targets = lora_targets(base, settings)
+    names = shortest_names(base, targets)
+    transposed = any(not isinstance(base.get_submodule(name), nn.Linear) for name in targets)
     config = LoraConfig(
-        r=plan.lora.r,
-        lora_alpha=plan.lora.alpha,
-        lora_dropout=plan.lora.dropout,
-        use_rslora=plan.lora.rslora,
+        r=settings.r,
+        lora_alpha=settings.alpha,
+        lora_dropout=settings.dropout,
+        use_rslora=settings.rslora,
         target_modules=list(names),
         fan_in_fan_out=transposed,
         task_type="CAUSAL_LM",
     )
     try:
-        adapted = get_peft_model(model, config)
+        return get_peft_model(base, config), names, transposed
     except ValueError as error:
         raise InputError(f"PEFT refuses these target modules: {error}", cause=error) from error
-    lora = flatten_lora(adapted, plan.lora.r, torch.device(plan.device))
-    lora.initialise(plan.seed)
-    if plan.continue_from is not None:
-        load_adapter(plan.continue_from, lora, plan.lora)
-    base_model = plan.base_model_name or str(plan.model)
-    return Adapted(adapted, lora, AdapterDescription(plan.lora, base_model, names, transposed))
 
 
 def flatten_lora(model: Any, rank: int, device: torch.device) -> LoraParameters:
@@ -81,13 +90,18 @@ def flatten_lora(model: Any, rank: int, device: torch.device) -> LoraParameters:
         for name, a in a_parts.items()
     ]
     lora = LoraParameters(groups, rank, device)
+    bind_lora(model, lora)
+    return lora
+
+
+def bind_lora(model: Any, lora: LoraParameters) -> None:
+    """Let PEFT's LoRA matrices, values and gradients, be views into the buffers of `lora`."""
     gradients = lora.matrices(lora.gradients)
     for name, value in lora.matrices(lora.values).items():
         module, _, which = name.rpartition(".lora_")
         parameter = model.get_parameter(_peft_name(module, which))
         parameter.data = value
         parameter.grad = gradients[name]
-    return lora
 
 
 def _peft_name(module: str, which: str) -> str:

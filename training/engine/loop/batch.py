@@ -1,4 +1,4 @@
-"""Examples laid end to end as one row of tokens, with the bounds between them."""
+"""Examples laid end to end as one row of tokens, with the boundaries between them."""
 
 from __future__ import annotations
 
@@ -21,13 +21,13 @@ class Segments:
     """Where each example lies in the row: tokens attend within their segment only."""
 
     lengths: tuple[int, ...]
-    bounds: Tensor  # (segments + 1,) int32, the cumulated lengths
-    longest: int
+    cu_seqlens: Tensor  # (segments + 1,) int32, the cumulated lengths
+    max_seqlen: int
 
 
 @dataclass(frozen=True)
 class PackedBatch:
-    """One micro-batch. `rows` are the positions whose next token is predicted, `targets` those tokens.
+    """One micro-batch. At `label_positions` the next token is predicted; `targets` are these next tokens.
 
     All of them are views into `numbers`, so that a batch is pinned and moved by one copy.
     """
@@ -38,23 +38,28 @@ class PackedBatch:
     useful_tokens: int
     input_ids: Tensor = field(init=False)  # (tokens,)
     position_ids: Tensor = field(init=False)  # (tokens,)
-    rows: Tensor = field(init=False)  # (label_tokens,)
+    label_positions: Tensor = field(init=False)  # (label_tokens,)
     targets: Tensor = field(init=False)  # (label_tokens,)
     segments: Segments = field(init=False)
 
     def __post_init__(self) -> None:
-        tokens, labels, bounds = sum(self.lengths), self.label_tokens, len(self.lengths) + 1
-        counts = (tokens, tokens, labels, labels, -(-bounds // 2))
+        tokens, labels, boundaries = sum(self.lengths), self.label_tokens, len(self.lengths) + 1
+        counts = (tokens, tokens, labels, labels, -(-boundaries // 2))
         views = self.numbers.split_with_sizes([_aligned(count) for count in counts])
-        names = ("input_ids", "position_ids", "rows", "targets")
+        names = ("input_ids", "position_ids", "label_positions", "targets")
         for name, view, count in zip(names, views, counts, strict=False):
             object.__setattr__(self, name, view[:count])
-        segments = Segments(self.lengths, views[4].view(torch.int32)[:bounds], max(self.lengths))
+        segments = Segments(self.lengths, views[4].view(torch.int32)[:boundaries], max(self.lengths))
         object.__setattr__(self, "segments", segments)
 
     @property
     def examples(self) -> int:
         return len(self.lengths) - (self.useful_tokens < self.input_ids.numel())
+
+    @property
+    def example_of_label(self) -> Tensor:
+        """The number of the example that each label position belongs to, (label_tokens,)."""
+        return torch.bucketize(self.label_positions, self.segments.cu_seqlens[1:], right=True)
 
     def to(self, device: torch.device) -> PackedBatch:
         """The same on `device`; from pinned memory the copy does not wait."""
@@ -78,18 +83,21 @@ def packed_batch(examples: Sequence[Example], *, multiple: int = 1) -> PackedBat
     if fill := -useful % multiple:
         lengths.append(fill)
     tokens = useful + fill
-    bounds = np.cumsum([0, *lengths], dtype=np.int32)
+    cu_seqlens = np.cumsum([0, *lengths], dtype=np.int32)
     input_ids = np.zeros(tokens, np.int64)
     np.concatenate([example.input_ids for example in examples], out=input_ids[:useful])
     # Each position's target is the label of the next one; the last position of a segment has none.
     nexts = np.full(tokens + 1, IGNORED, np.int64)
     np.concatenate([example.labels for example in examples], out=nexts[:useful])
     nexts = nexts[1:]
-    nexts[bounds[1:] - 1] = IGNORED
-    rows = np.flatnonzero(nexts != IGNORED)
-    position_ids = np.arange(tokens) - np.repeat(bounds[:-1], lengths)
+    nexts[cu_seqlens[1:] - 1] = IGNORED
+    label_positions = np.flatnonzero(nexts != IGNORED)
+    position_ids = np.arange(tokens) - np.repeat(cu_seqlens[:-1], lengths)
     return PackedBatch(
-        _end_to_end([input_ids, position_ids, rows, nexts[rows], bounds]), tuple(lengths), len(rows), useful
+        _end_to_end([input_ids, position_ids, label_positions, nexts[label_positions], cu_seqlens]),
+        tuple(lengths),
+        len(label_positions),
+        useful,
     )
 
 

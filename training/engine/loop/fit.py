@@ -10,38 +10,50 @@ from __future__ import annotations
 
 import gc
 import json
-import math
 import time
 from hashlib import blake2b
 
 import torch
 from torch import Tensor
 
+from ...config.results import Recovery
 from ...errors import GpuOutOfMemoryError, InputError
+from ...events import CheckpointSaved, Epoch, Phase, Report, ShouldStop, Warned
 from ...files.atomic_folder import write_files
+from ..lora_parameters import seed_of
 from ..peft_adapter import adapter_files
-from ..plan import Data, Outcome, Plan, Recovery, Report, ShouldStop, Status
+from ..plan import Data, Outcome, OutcomeStatus, Plan
 from .checkpoints import Checkpoints, damage
-from .lora_parameters import seed_of
 from .lr_schedule import learning_rate
-from .metrics import StepReports
+from .metrics import StepMetrics, evaluated
 from .optimizer import FlatAdamW
 from .packing import is_worth_evaluating_before, statistics, step_order, total_steps
-from .prefetch import Feed, StepBatch, in_parts
-from .step import Step
-from .training_state import Progress, read_adapter, read_optimizer, read_progress, snapshot_files
+from .prefetch import Prefetcher, StepBatch, in_parts
+from .step import TrainingStep
+from .training_state import (
+    TrainingState,
+    read_adapter,
+    read_optimizer,
+    read_training_state,
+    training_state_files,
+)
 
 MOST_HALVINGS = 3
 """How often a run may halve its micro-batches before it gives up."""
 
 
 def fit(
-    step: Step, plan: Plan, data: Data, report: Report, should_stop: ShouldStop, checkpoints: Checkpoints
+    step: TrainingStep,
+    plan: Plan,
+    data: Data,
+    report: Report,
+    should_stop: ShouldStop,
+    checkpoints: Checkpoints,
 ) -> Outcome:
     """Train the LoRA of `step` as `plan` says, and write the adapter.
 
     Args:
-        report: gets `step`, `eval`, `checkpoint` and `warning` events.
+        report: gets each step, evaluation, checkpoint and warning.
         should_stop: asked before each step and during evaluations; True saves a checkpoint and ends.
 
     Raises:
@@ -60,7 +72,7 @@ class _Fit:
 
     def __init__(
         self,
-        step: Step,
+        step: TrainingStep,
         plan: Plan,
         data: Data,
         report: Report,
@@ -76,45 +88,50 @@ class _Fit:
         self.checkpoints = checkpoints
         lengths = [len(example.input_ids) for example in data.train]
         self.order = step_order(plan, lengths)
-        self.progress = Progress(
+        self.state = TrainingState(
             total_steps=total_steps(plan, self.order),
             micro_batch_tokens=plan.micro_batch_tokens,
             examples=blake2b(json.dumps(lengths).encode(), digest_size=8).hexdigest(),
-            seed=plan.seed,
+            seed=plan.training.seed,
         )
-        self.optimizer = FlatAdamW(step.lora, plan.weight_decay)
+        self.optimizer = FlatAdamW(
+            step.lora, plan.training.weight_decay
+        )  # before _resume, which fills its moments
         self.warnings: list[str] = []
+        # Before the prefetcher: a run that has met a lack of memory resumes with its smaller micro-batches.
         self.resumed_from = self._resume() if plan.resume else None
-        self.feed = Feed(
+        self.prefetcher = Prefetcher(
             data.train,
             self.order,
-            budget=self.progress.micro_batch_tokens,
+            budget=self.state.micro_batch_tokens,
             multiple=step.row_multiple,
             pinned=self.on_cuda,
             ahead=self.on_cuda,
         )
-        self.reports = StepReports(report, plan, self.progress.total_steps, step.device)
-        self.saved_step = self.progress.step
+        self.metrics = StepMetrics(report, plan, self.state.total_steps, step.device)
+        self.saved_step = self.state.step
         self.saved_time = time.monotonic()
 
     def run(self) -> Outcome:
-        self.model.refresh()
+        self.model.refresh()  # the buffer may have been filled from a checkpoint or an adapter
         try:
             self._evaluate_before()
-            self.reports.restart_clock()
+            self.metrics.restart_clock()
             status = self._loop()
         finally:
-            self.feed.close()
-        self.reports.flush()
+            self.prefetcher.close()
+        self.metrics.flush()
         return self._finish(status)
 
-    def _loop(self) -> Status:
+    def _loop(self) -> OutcomeStatus:
         while True:
+            # Evaluation first: a resumed run repeats one that was cut off, and the last step's is part of it.
+            # A checkpoint is saved at the top of the next round, after the evaluation that it must remember.
             if self._evaluation_due() and not self._evaluate():
                 return self._stopped("cancelled")
             if self._out_of_patience():
                 return self._stopped("early_stopped")
-            if self.progress.step >= self.progress.total_steps:
+            if self.state.step >= self.state.total_steps:
                 return self._stopped("completed")
             if self.should_stop():
                 return self._stopped("cancelled")
@@ -125,21 +142,21 @@ class _Fit:
     # --- One optimizer step.
 
     def _train_step(self) -> None:
-        index = self.progress.step
+        index = self.state.step
         batch, loss = self._gradients(index)
-        rate = learning_rate(self.plan, index, self.progress.total_steps)
-        norm = self.optimizer.step(rate, self.plan.max_grad_norm)
-        self.model.refresh()
-        self.progress.step += 1
-        self.reports.add(self.progress.step, rate, loss, norm, batch.tokens)
-        epoch, rest = divmod(self.progress.step, self.order.steps_per_epoch)
+        rate = learning_rate(self.plan, index, self.state.total_steps)
+        norm = self.optimizer.step(rate, self.plan.training.max_grad_norm)
+        self.model.refresh()  # before anything reads the model: evaluation, the next step
+        self.state.step += 1
+        self.metrics.add(self.state.step, rate, loss, norm, batch.tokens)
+        epoch, rest = divmod(self.state.step, self.order.steps_per_epoch)
         if not rest:
-            self.report("epoch", epoch=epoch, step=self.progress.step)
+            self.report(Epoch(epoch=epoch, step=self.state.step))
 
     def _gradients(self, index: int) -> tuple[StepBatch, Tensor]:
         """The step's batch and loss, its gradients in the buffer; in smaller parts if memory runs out."""
         while True:
-            batch = self.feed.step(index)
+            batch = self.prefetcher.step(index)
             shortage = self._try_gradients(index, batch)
             if isinstance(shortage, Tensor):
                 return batch, shortage
@@ -160,7 +177,7 @@ class _Fit:
         loss = torch.zeros((), device=device)
         for number, part in enumerate(batch.parts):
             if part.label_tokens:
-                seed = seed_of("dropout", self.plan.seed, index, number)
+                seed = seed_of("dropout", self.plan.training.seed, index, number)
                 loss += self.model.forward_backward(part.to(device), weight, seed=seed)
         return loss
 
@@ -173,7 +190,7 @@ class _Fit:
             torch.cuda.empty_cache()
         largest = batch.largest_part
         hint = "Set a smaller max_seq_length, recompute more, load in 4 bits, or take a smaller model."
-        if len(self.progress.recoveries) >= MOST_HALVINGS:
+        if len(self.state.recoveries) >= MOST_HALVINGS:
             raise GpuOutOfMemoryError(
                 f"Step {index + 1} does not fit into memory, not even {largest.useful_tokens} tokens at once:"
                 f" {shortage}",
@@ -185,8 +202,8 @@ class _Fit:
                 hint=hint,
             )
         budget = largest.useful_tokens // 2
-        self.feed.budget = self.progress.micro_batch_tokens = budget
-        self.progress.recoveries.append(Recovery(index + 1, budget))
+        self.prefetcher.budget = self.state.micro_batch_tokens = budget
+        self.state.recoveries.append(Recovery(step=index + 1, micro_batch_tokens=budget))
         self._warn(
             f"Step {index + 1} ran out of memory and is done again with at most {budget} tokens at once; the"
             f" batch stays the same. Next time set micro_batch_tokens={budget}."
@@ -195,45 +212,45 @@ class _Fit:
     # --- Evaluation and early stopping.
 
     def _evaluation_due(self) -> bool:
-        step, every = self.progress.step, self.plan.eval_every
-        if not self.data.held_out or step == self.progress.evaluated:
+        step, every = self.state.step, self.plan.evaluation.eval_every
+        if not self.data.held_out or step == self.state.evaluated:
             return False
-        return step == self.progress.total_steps or bool(every and step % every == 0)
+        return step == self.state.total_steps or bool(every and step % every == 0)
 
     def _evaluate(self) -> bool:
         """Evaluate on the held-out examples; False if told to stop meanwhile."""
-        self.reports.flush()
+        self.metrics.flush()  # the steps' events come before the evaluation's, and their time is measured
         loss = self._held_out_loss()
         if loss is None:
             return False
-        progress = self.progress
-        progress.evaluated, progress.eval_loss = progress.step, loss
-        self.report("eval", step=progress.step, loss=loss, perplexity=math.exp(min(loss, 700.0)))
-        if progress.best_loss is None or loss < progress.best_loss:
-            progress.best_loss, progress.best_step, progress.worse_evaluations = loss, progress.step, 0
-            if self.plan.patience is not None:
+        state = self.state
+        state.evaluated, state.eval_loss = state.step, loss
+        self.report(evaluated(state.step, loss))
+        if state.best_loss is None or loss < state.best_loss:
+            state.best_loss, state.best_step, state.worse_evaluations = loss, state.step, 0
+            if self.plan.evaluation.patience is not None:
                 self._checkpoint()
         else:
-            progress.worse_evaluations += 1
-        self.reports.restart_clock()
+            state.worse_evaluations += 1
+        self.metrics.restart_clock()
         return True
 
     def _evaluate_before(self) -> None:
         """Evaluate the model as it comes, so that the last evaluation shows what the training did."""
-        progress = self.progress
-        if progress.step or not is_worth_evaluating_before(self.data, self.order, progress.total_steps):
+        state = self.state
+        if state.step or not is_worth_evaluating_before(self.data, self.order, state.total_steps):
             return
-        self.report("phase", phase="training", message="evaluating the model as it is")
-        progress.eval_loss_before = loss = self._held_out_loss()
+        self.report(Phase(phase="training", message="evaluating the model as it is"))
+        state.eval_loss_before = loss = self._held_out_loss()
         if loss is not None:
-            self.report("eval", step=0, loss=loss, perplexity=math.exp(min(loss, 700.0)))
-            self.report("phase", phase="training", message="training")
+            self.report(evaluated(0, loss))
+            self.report(Phase(phase="training", message="training"))
 
     def _held_out_loss(self) -> float | None:
         """Mean cross-entropy per label token, or None if told to stop."""
         model = self.model
         total = torch.zeros((), device=model.device)
-        batch = in_parts(self.data.held_out, self.feed.budget, model.row_multiple, self.on_cuda)
+        batch = in_parts(self.data.held_out, self.prefetcher.budget, model.row_multiple, self.on_cuda)
         for part in batch.parts:
             if self.should_stop():
                 return None
@@ -242,28 +259,28 @@ class _Fit:
         return float(total) / max(1, batch.label_tokens)
 
     def _out_of_patience(self) -> bool:
-        patience = self.plan.patience
-        return patience is not None and self.progress.worse_evaluations >= patience
+        patience = self.plan.evaluation.patience
+        return patience is not None and self.state.worse_evaluations >= patience
 
     # --- Checkpoints.
 
     def _checkpoint_due(self) -> bool:
-        if self.progress.step == self.saved_step:
+        if self.state.step == self.saved_step:
             return False
-        steps, seconds = self.plan.checkpoint_every_steps, self.plan.checkpoint_every_s
-        by_steps = bool(steps) and self.progress.step % steps == 0
-        return by_steps or (seconds is not None and time.monotonic() - self.saved_time >= seconds)
+        steps, seconds = self.plan.training.checkpoint_every_steps, self.plan.training.checkpoint_every_s
+        by_steps = bool(steps) and self.state.step % steps == 0
+        return by_steps or time.monotonic() - self.saved_time >= seconds
 
     def _checkpoint(self) -> None:
         """Save now; the best step's checkpoint is kept as long as it is the best."""
-        self.reports.flush()
-        step = self.progress.step
-        files = snapshot_files(self.progress, self.model.lora, self.model.adapter, self.optimizer)
-        kept = self.progress.best_step if self.plan.patience is not None else None
+        self.metrics.flush()  # raises if a loss was not finite: such a step must not be saved
+        step = self.state.step
+        files = training_state_files(self.state, self.model.lora, self.model.adapter, self.optimizer)
+        kept = self.state.best_step if self.plan.evaluation.patience is not None else None
         path = self.checkpoints.save(step, files, best_step=kept)
         self.saved_step, self.saved_time = step, time.monotonic()
-        self.report("checkpoint", step=step, path=str(path))
-        self.reports.restart_clock()
+        self.report(CheckpointSaved(step=step, path=str(path)))
+        self.metrics.restart_clock()
 
     def _resume(self) -> int | None:
         """Take over the newest good checkpoint and return its step, or None if there is none."""
@@ -272,49 +289,51 @@ class _Fit:
             self._warn(sentence)
         if step is None:
             return None
-        self.progress = read_progress(self.checkpoints, step, self.progress)
+        self.state = read_training_state(self.checkpoints, step, self.state)
         read_adapter(self.checkpoints, step, self.model.lora)
         read_optimizer(self.checkpoints, step, self.optimizer)
         return step
 
     # --- The end.
 
-    def _stopped(self, status: Status) -> Status:
-        self.reports.flush()
-        if self.progress.step != self.saved_step:
+    def _stopped(self, status: OutcomeStatus) -> OutcomeStatus:
+        self.metrics.flush()
+        if self.state.step != self.saved_step:
             self._checkpoint()
         return status
 
-    def _finish(self, status: Status) -> Outcome:
-        progress, reports = self.progress, self.reports
-        eval_loss = progress.eval_loss
+    def _finish(self, status: OutcomeStatus) -> Outcome:
+        state, metrics = self.state, self.metrics
+        eval_loss = state.eval_loss
+        # The best adapter goes back into the buffer before it is written; a cancelled run keeps its last one,
+        # from which it may be resumed.
         if status != "cancelled" and self._keep_best():
-            eval_loss = progress.best_loss
+            eval_loss = state.best_loss
         write_files(self.plan.adapter, adapter_files(self.model.lora, self.model.adapter))
         return Outcome(
             status=status,
             engine=self.model.name,
             reason=self.plan.reason,
             adapter=self.plan.adapter,
-            steps=progress.step,
-            total_steps=progress.total_steps,
-            train_loss=reports.last_loss,
+            steps=state.step,
+            total_steps=state.total_steps,
+            train_loss=metrics.last_loss,
             eval_loss=eval_loss,
-            eval_loss_before=progress.eval_loss_before,
-            best_step=progress.best_step,
+            eval_loss_before=state.eval_loss_before,
+            best_step=state.best_step,
             resumed_from=self.resumed_from,
-            tokens=reports.tokens,
-            seconds=reports.seconds,
-            tokens_per_s=reports.tokens / reports.seconds if reports.seconds else 0.0,
-            packing=statistics(self.order, progress.micro_batch_tokens),
-            recoveries=list(progress.recoveries),
+            tokens=metrics.tokens,
+            seconds=metrics.seconds,
+            tokens_per_s=metrics.tokens / metrics.seconds if metrics.seconds else 0.0,
+            packing=statistics(self.order, state.micro_batch_tokens),
+            recoveries=list(state.recoveries),
             warnings=self.warnings,
         )
 
     def _keep_best(self) -> bool:
         """With early stopping, go back to the best adapter; False if the last one is kept."""
-        best = self.progress.best_step
-        if self.plan.patience is None or best is None or best == self.progress.step:
+        best = self.state.best_step
+        if self.plan.evaluation.patience is None or best is None or best == self.state.step:
             return False
         reason = damage(self.checkpoints.path(best))
         if reason is not None:
@@ -326,7 +345,7 @@ class _Fit:
 
     def _warn(self, message: str) -> None:
         self.warnings.append(message)
-        self.report("warning", message=message)
+        self.report(Warned(message=message))
 
 
 def ran_out_of_memory(error: BaseException) -> bool:

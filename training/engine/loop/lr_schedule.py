@@ -11,9 +11,10 @@ USUAL_WARMUP, SHARE_OF_STEPS = 5, 10
 
 def warmup_steps(plan: Plan, total: int) -> int:
     """As asked for; else 5, but no more than a tenth of all steps, or short runs would hardly learn."""
-    if plan.warmup_ratio is not None:
-        return math.ceil(plan.warmup_ratio * total)
-    return min(USUAL_WARMUP, total // SHARE_OF_STEPS) if plan.warmup_steps is None else plan.warmup_steps
+    asked = plan.training
+    if asked.warmup_ratio is not None:
+        return math.ceil(asked.warmup_ratio * total)
+    return min(USUAL_WARMUP, total // SHARE_OF_STEPS) if asked.warmup_steps is None else asked.warmup_steps
 
 
 def learning_rate(plan: Plan, step: int, total: int) -> float:
@@ -22,12 +23,13 @@ def learning_rate(plan: Plan, step: int, total: int) -> float:
     constant stays at the peak; linear falls to 0; cosine falls to 0 along half a wave (Loshchilov & Hutter
     2017, arXiv:1608.03983).
     """
+    peak, schedule = plan.training.learning_rate, plan.training.lr_scheduler
     warmup = warmup_steps(plan, total)
     if step < warmup:
-        return plan.learning_rate * step / warmup
+        return peak * step / warmup
     done = (step - warmup) / max(1, total - warmup)
-    if plan.lr_scheduler == "constant":
-        return plan.learning_rate
-    if plan.lr_scheduler == "linear":
-        return plan.learning_rate * max(0.0, 1 - done)
-    return plan.learning_rate * 0.5 * (1 + math.cos(math.pi * min(1.0, done)))
+    if schedule == "constant":
+        return peak
+    if schedule == "linear":
+        return peak * max(0.0, 1 - done)
+    return peak * 0.5 * (1 + math.cos(math.pi * min(1.0, done)))

@@ -1,4 +1,4 @@
-"""Step events, read from the device in groups, because each reading makes the host wait for it."""
+"""Events of steps and evaluations. Steps are read from the device in groups: each reading waits for it."""
 
 from __future__ import annotations
 
@@ -12,7 +12,8 @@ import torch
 from torch import Tensor
 
 from ...errors import TrainingError
-from ..plan import Plan, Report
+from ...events import Evaluated, Report, Step
+from ..plan import Plan
 
 
 @dataclass(frozen=True)
@@ -24,8 +25,8 @@ class _Taken:
     tokens: int
 
 
-class StepReports:
-    """Reports `step` with step, total_steps, loss, learning_rate, grad_norm, tokens_per_s, eta_s."""
+class StepMetrics:
+    """Reports each step with its loss, learning rate, gradient norm, speed and the time left."""
 
     def __init__(self, report: Report, plan: Plan, total_steps: int, device: torch.device) -> None:
         self.report = report
@@ -65,19 +66,20 @@ class StepReports:
             self._check(taken.step, "gradient's norm", grad_norm)
             self.last_loss = loss
             self.report(
-                "step",
-                step=taken.step,
-                total_steps=self.total_steps,
-                loss=loss,
-                learning_rate=taken.learning_rate,
-                grad_norm=grad_norm,
-                tokens_per_s=sum(tokens for _, tokens, _ in self._recent) / seconds,
-                eta_s=(self.total_steps - taken.step) * seconds / steps,
+                Step(
+                    step=taken.step,
+                    total_steps=self.total_steps,
+                    loss=loss,
+                    learning_rate=taken.learning_rate,
+                    grad_norm=grad_norm,
+                    tokens_per_s=sum(tokens for _, tokens, _ in self._recent) / seconds,
+                    eta_s=(self.total_steps - taken.step) * seconds / steps,
+                )
             )
         self._waiting.clear()
 
     def restart_clock(self) -> None:
-        """Training goes on: what happened since the last flush was not training."""
+        """Training continues: the time since the last flush was not spent on it."""
         self._since = time.perf_counter()
 
     def _measure(self) -> None:
@@ -94,3 +96,30 @@ class StepReports:
                 f"The {what} of step {step} is {number}.",
                 hint="Lower learning_rate; the last checkpoint is from before this step.",
             )
+
+
+class StepClock:
+    """Speed and time left for engines whose loop is another library's.
+
+    Taken from the steps so far; the first one (warm-up) does not count if there are others.
+    """
+
+    def __init__(self, total_steps: int) -> None:
+        self._total = total_steps
+        self._start = time.monotonic()
+        self._first: tuple[float, int, int] | None = None
+
+    def tick(self, step: int, tokens: int) -> tuple[float, float]:
+        """Tokens per second, and seconds left, after `step`, when `tokens` have been trained on in all."""
+        elapsed = time.monotonic() - self._start
+        first_elapsed, first_step, first_tokens = self._first or (0.0, 0, 0)
+        if self._first is None:
+            self._first = (elapsed, step, tokens)
+        span = max(elapsed - first_elapsed, 1e-9)
+        per_step = span / max(step - first_step, 1)
+        return round((tokens - first_tokens) / span, 1), round(per_step * (self._total - step), 1)
+
+
+def evaluated(step: int, loss: float) -> Evaluated:
+    """The event of an evaluation after `step`; the perplexity is e^loss, at most e^700."""
+    return Evaluated(step=step, loss=loss, perplexity=math.exp(min(loss, 700.0)))

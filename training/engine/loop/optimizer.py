@@ -7,7 +7,7 @@ from typing import cast
 import torch
 from torch import Tensor
 
-from .lora_parameters import LoraParameters
+from ..lora_parameters import LoraParameters
 
 MOMENTS = ("exp_avg", "exp_avg_sq")
 

@@ -11,7 +11,8 @@ import random
 from collections.abc import Sequence
 from functools import cached_property
 
-from ..plan import Data, PackingStatistics, Plan
+from ...config.results import PackingStatistics
+from ..plan import Data, Plan
 
 WINDOW = 1024
 """Examples among which the ones for a step of given tokens are chosen: more fill better, fewer are nearer to
@@ -104,10 +105,10 @@ def step_order(plan: Plan, lengths: Sequence[int]) -> StepOrder:
     """The order of a plan's steps; accumulation counts towards a step's examples."""
     return StepOrder(
         lengths,
-        seed=plan.seed,
-        batch_size=plan.batch_size * plan.gradient_accumulation_steps,
+        seed=plan.training.seed,
+        batch_size=plan.batch_size * plan.training.gradient_accumulation_steps,
         tokens_per_step=plan.tokens_per_step,
-        shuffle=plan.shuffle,
+        shuffle=plan.data.order == "shuffled",
     )
 
 
@@ -123,7 +124,7 @@ def is_worth_evaluating_before(data: Data, order: StepOrder, steps: int) -> bool
 
 def total_steps(plan: Plan, order: StepOrder) -> int:
     """The optimizer steps of a run: `steps`, or `epochs` times those of an epoch, rounded up."""
-    return plan.steps or math.ceil(plan.epochs * order.steps_per_epoch)
+    return plan.training.steps or math.ceil(plan.training.epochs * order.steps_per_epoch)
 
 
 def statistics(order: StepOrder, budget: int) -> PackingStatistics:

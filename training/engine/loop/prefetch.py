@@ -42,7 +42,7 @@ def in_parts(examples: Sequence[Example], budget: int, multiple: int, pinned: bo
     return StepBatch(tuple(part.pinned() if pinned else part for part in parts))
 
 
-class Feed:
+class Prefetcher:
     """Step batches by number. Change `budget` at any time: what was prepared with another is made anew.
 
     Args:
@@ -67,7 +67,7 @@ class Feed:
         self.budget = budget
         self.multiple = multiple
         self.pinned = pinned
-        self._ahead = ThreadPoolExecutor(1, "feed") if ahead else None
+        self._ahead = ThreadPoolExecutor(1, "prefetch") if ahead else None
         self._prepared: dict[tuple[int, int], Future[StepBatch]] = {}
 
     def step(self, step: int) -> StepBatch:

@@ -7,12 +7,12 @@ from typing import Protocol
 import torch
 from torch import Tensor
 
+from ..lora_parameters import LoraParameters
 from ..peft_adapter import AdapterDescription
 from .batch import PackedBatch
-from .lora_parameters import LoraParameters
 
 
-class Step(Protocol):
+class TrainingStep(Protocol):
     """A model with LoRA. The loop owns the optimizer; the step only ever adds to `lora.gradients`."""
 
     name: str
@@ -35,6 +35,10 @@ class Step(Protocol):
 
     def loss(self, batch: PackedBatch) -> Tensor:
         """Σ cross-entropy of a batch on the device, without dropout or gradients."""
+        ...
+
+    def label_losses(self, batch: PackedBatch) -> Tensor:
+        """The cross-entropy at each label position, (label_tokens,), without dropout or gradients."""
         ...
 
     def refresh(self) -> None:

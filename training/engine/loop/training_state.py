@@ -1,4 +1,4 @@
-"""What a checkpoint holds: adapter, optimizer and progress. There are no random states to keep, see `fit`."""
+"""What a checkpoint holds: adapter, optimizer and counters. There are no random states to keep, see `fit`."""
 
 from __future__ import annotations
 
@@ -8,19 +8,19 @@ from typing import Any
 
 from safetensors.torch import load, save
 
+from ...config.results import Recovery
 from ...errors import InputError
-from ..peft_adapter import WEIGHTS, AdapterDescription, adapter_files, copy_adapter
-from ..plan import Recovery
+from ..lora_parameters import LoraParameters
+from ..peft_adapter import WEIGHTS, AdapterDescription, adapter_files, load_into_buffer
 from .checkpoints import Checkpoints
-from .lora_parameters import LoraParameters
 from .optimizer import FlatAdamW
 
 OPTIMIZER = "optimizer.safetensors"
-PROGRESS = "progress.json"
+STATE = "progress.json"  # its name in every checkpoint so far
 
 
 @dataclass
-class Progress:
+class TrainingState:
     """Everything that a resumed run must know besides the tensors."""
 
     total_steps: int
@@ -42,41 +42,45 @@ class Progress:
     recoveries: list[Recovery] = field(default_factory=list[Recovery])
 
 
-def snapshot_files(
-    progress: Progress, lora: LoraParameters, description: AdapterDescription, optimizer: FlatAdamW
+def training_state_files(
+    state: TrainingState, lora: LoraParameters, description: AdapterDescription, optimizer: FlatAdamW
 ) -> dict[str, bytes]:
     """The files of a checkpoint. The adapter's are plain PEFT, so a checkpoint is an adapter too."""
-    state = {name: tensor.cpu() for name, tensor in optimizer.tensors().items()}
+    moments = {name: tensor.cpu() for name, tensor in optimizer.tensors().items()}
     return {
         **adapter_files(lora, description),
-        OPTIMIZER: save(state),
-        PROGRESS: json.dumps(asdict(progress), indent=1).encode(),
+        OPTIMIZER: save(moments),
+        STATE: json.dumps(_record(state), indent=1).encode(),
     }
 
 
-def read_progress(checkpoints: Checkpoints, step: int, expected: Progress) -> Progress:
-    """The progress at a checkpoint.
+def _record(state: TrainingState) -> dict[str, Any]:
+    return {**asdict(state), "recoveries": [recovery.model_dump() for recovery in state.recoveries]}
+
+
+def read_training_state(checkpoints: Checkpoints, step: int, expected: TrainingState) -> TrainingState:
+    """The state at a checkpoint.
 
     Raises:
         InputError: the checkpoint is of a run with other data, seed or length than `expected`.
     """
-    stored: dict[str, Any] = json.loads(checkpoints.read(step, PROGRESS))
+    stored: dict[str, Any] = json.loads(checkpoints.read(step, STATE))
     stored["recoveries"] = [Recovery(**recovery) for recovery in stored["recoveries"]]
-    progress = Progress(**stored)
+    state = TrainingState(**stored)
     for name in ("examples", "total_steps", "seed"):
-        theirs, ours = getattr(progress, name), getattr(expected, name)
+        theirs, ours = getattr(state, name), getattr(expected, name)
         if theirs != ours:
             raise InputError(
                 f"The checkpoint of step {step} belongs to a run with other {name.replace('_', ' ')}:"
                 f" {theirs}, not {ours}.",
                 hint="Start a new run instead of resuming this one.",
             )
-    return progress
+    return state
 
 
 def read_adapter(checkpoints: Checkpoints, step: int, lora: LoraParameters) -> None:
     """Take over the adapter of a checkpoint."""
-    copy_adapter(checkpoints.path(step), load(checkpoints.read(step, WEIGHTS)), lora)
+    load_into_buffer(checkpoints.path(step), load(checkpoints.read(step, WEIGHTS)), lora)
 
 
 def read_optimizer(checkpoints: Checkpoints, step: int, optimizer: FlatAdamW) -> None:

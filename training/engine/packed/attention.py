@@ -5,7 +5,7 @@ On CUDA: variable-length FlashAttention (Dao 2023, arXiv:2307.08691) through the
 model. Elsewhere, and for what those kernels do not take (fp32, old GPUs): scaled_dot_product_attention, one
 segment after the other.
 
-    forward(q, k, v, segments, window)  q (tokens, heads, head_dim); k, v (tokens, key_value_heads, head_dim)
+    forward(q, k, v, segments, window)  q (tokens, num_heads, head_dim); k, v (tokens, num_kv_heads, head_dim)
     backward(d_out, saved)              → dq, dk, dv, shaped like q, k, v
 """
 
@@ -31,7 +31,7 @@ class Attention(Protocol):
     def forward(
         self, q: Tensor, k: Tensor, v: Tensor, segments: Segments, window: int | None
     ) -> tuple[Tensor, Any]:
-        """The output, (tokens, heads, head_dim), and what backward needs."""
+        """The output, (tokens, num_heads, head_dim), and what backward needs."""
         ...
 
     def backward(self, d_out: Tensor, saved: Any) -> Gradients: ...
@@ -64,18 +64,19 @@ class FlashOperator:
         self, q: Tensor, k: Tensor, v: Tensor, segments: Segments, window: int | None
     ) -> tuple[Tensor, Any]:
         left = -1 if window is None else window - 1
-        bounds, longest = segments.bounds, segments.longest
+        cu_seqlens, max_seqlen = segments.cu_seqlens, segments.max_seqlen
         out, logsumexp, *_ = torch.ops.aten._flash_attention_forward(
-            q, k, v, bounds, bounds, longest, longest, 0.0, window is None, False,
+            q, k, v, cu_seqlens, cu_seqlens, max_seqlen, max_seqlen, 0.0, window is None, False,
             window_size_left=left, window_size_right=0,
         )  # fmt: skip
-        return out, (q, k, v, out, logsumexp, bounds, longest, left)
+        # out: (tokens, num_heads, head_dim); logsumexp: (num_heads, tokens)
+        return out, (q, k, v, out, logsumexp, cu_seqlens, max_seqlen, left)
 
     def backward(self, d_out: Tensor, saved: Any) -> Gradients:
-        q, k, v, out, logsumexp, bounds, longest, left = saved
+        q, k, v, out, logsumexp, cu_seqlens, max_seqlen, left = saved
         random_state, unused = _no_dropout(q.device)
         dq, dk, dv = torch.ops.aten._flash_attention_backward(
-            d_out, q, k, v, out, logsumexp, bounds, bounds, longest, longest, 0.0, left == -1,
+            d_out, q, k, v, out, logsumexp, cu_seqlens, cu_seqlens, max_seqlen, max_seqlen, 0.0, left == -1,
             random_state, unused, window_size_left=left, window_size_right=0,
         )  # fmt: skip
         return dq, dk, dv
@@ -108,15 +109,16 @@ def segmentwise(q: Tensor, k: Tensor, v: Tensor, segments: Segments, window: int
     """softmax(q·kᵀ / √head_dim)·v for each segment on its own."""
     groups = q.shape[1] // k.shape[1]
     if groups > 1:
-        k, v = k.repeat_interleave(groups, 1), v.repeat_interleave(groups, 1)  # (tokens, heads, head_dim)
+        k, v = k.repeat_interleave(groups, 1), v.repeat_interleave(groups, 1)  # (tokens, num_heads, head_dim)
     lengths = list(segments.lengths)
+    # Each (num_heads, length, head_dim)
     segmented = zip(*(torch.split(x.transpose(0, 1), lengths, 1) for x in (q, k, v)), strict=True)
     outs = [_causal(query, key, value, window) for query, key, value in segmented]
     return torch.cat(outs, 1).transpose(0, 1)
 
 
 def _causal(q: Tensor, k: Tensor, v: Tensor, window: int | None) -> Tensor:
-    """One segment; all are (heads, length, head_dim)."""
+    """One segment; all are (num_heads, length, head_dim)."""
     q, k, v = q[None], k[None], v[None]
     length = q.shape[2]
     if window is None or window >= length:

@@ -2,7 +2,7 @@
 
 A step of a small model has thousands of short kernels, and launching them one by one takes longer than they
 run. A graph is made for a shape of batch when that comes for the second time (Gray 2019, "Getting started
-with CUDA graphs"). The loss stays outside, since the number of label rows is different each time.
+with CUDA graphs"). The loss stays outside, since the number of label positions is different each time.
 
 All graphs share one memory pool: what one saves for its backward is used up before another one runs.
 """
@@ -15,8 +15,8 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor
 
+from ...config.fields import Recompute
 from ..loop.batch import PackedBatch, Segments
-from ..plan import Recompute
 from .attention import FlashOperator
 from .decoder import PackedDecoder
 
@@ -30,12 +30,12 @@ MOST_GRAPHS = 96
 LEAST_SEGMENTS = 8
 
 
-class Shape(NamedTuple):
-    """What all batches of one graph have in common. `segments` and `longest` are rounded up."""
+class GraphKey(NamedTuple):
+    """What all batches of one graph have in common. `segments` and `max_seqlen` are rounded up."""
 
     tokens: int
     segments: int
-    longest: int
+    max_seqlen: int
 
 
 def graphs_help(decoder: PackedDecoder) -> bool:
@@ -43,7 +43,7 @@ def graphs_help(decoder: PackedDecoder) -> bool:
     return (
         isinstance(decoder.attention, FlashOperator)
         and not decoder.has_dropout
-        and decoder.shape.parameters < LARGEST_MODEL
+        and decoder.config.parameters < LARGEST_MODEL
     )
 
 
@@ -52,8 +52,8 @@ class GraphedDecoder:
 
     def __init__(self, decoder: PackedDecoder) -> None:
         self.decoder = decoder
-        self._seen: set[Shape] = set()
-        self._graphs: dict[Shape, _Graphs] = {}
+        self._seen: set[GraphKey] = set()
+        self._graphs: dict[GraphKey, _Graphs] = {}
         self._pool: Any = torch.cuda.graph_pool_handle()
         self._full = False
 
@@ -73,44 +73,44 @@ class GraphedDecoder:
         return loss
 
     def _graphs_for(self, batch: PackedBatch, recompute: Recompute) -> _Graphs | None:
-        shape = _shape_of(batch)
-        found = self._graphs.get(shape)
+        key = _key_of(batch)
+        found = self._graphs.get(key)
         if found is not None or self._full:
             return found
-        if shape not in self._seen:  # once as usual: kernels are compiled, and rare shapes cost nothing
-            self._seen.add(shape)
+        if key not in self._seen:  # once as usual: kernels are compiled, and rare shapes cost nothing
+            self._seen.add(key)
             return None
         try:
-            self._graphs[shape] = _Graphs(self.decoder, shape, recompute, self._pool)
+            self._graphs[key] = _Graphs(self.decoder, key, recompute, self._pool)
         except torch.OutOfMemoryError:
             self._full = True
             return None
         self._full = len(self._graphs) >= MOST_GRAPHS
-        return self._graphs[shape]
+        return self._graphs[key]
 
 
 class _Graphs:
-    """The two graphs of one shape, and the tensors that they read and write."""
+    """The two graphs of one key, and the tensors that they read and write."""
 
-    def __init__(self, decoder: PackedDecoder, shape: Shape, recompute: Recompute, pool: Any) -> None:
-        self._batch = _StaticBatch.of(shape, decoder.device)
+    def __init__(self, decoder: PackedDecoder, key: GraphKey, recompute: Recompute, pool: Any) -> None:
+        self._batch = _StaticBatch.of(key, decoder.device)
         self.forward, self.backward = torch.cuda.CUDAGraph(), torch.cuda.CUDAGraph()
         torch.cuda.synchronize()
         with torch.no_grad():
-            # The feed's thread pins memory meanwhile, which only concerns itself.
+            # The prefetcher's thread pins memory meanwhile, which only concerns itself.
             with torch.cuda.graph(self.forward, pool=pool, capture_error_mode="thread_local"):
-                self.hidden, saved, row = decoder.forward_keeping(self._batch, recompute)
+                self.hidden, saved, context = decoder.forward_keeping(self._batch, recompute)
             self.d_hidden = torch.zeros_like(self.hidden)
             with torch.cuda.graph(self.backward, pool=pool, capture_error_mode="thread_local"):
-                decoder.backward_through(saved, self.d_hidden, row)
+                decoder.backward_through(saved, self.d_hidden, context)
 
     def take(self, batch: PackedBatch) -> None:
         """Put a batch of this shape where the graphs read it."""
         self._batch.input_ids.copy_(batch.input_ids)
         self._batch.position_ids.copy_(batch.position_ids)
-        bounds, used = self._batch.segments.bounds, batch.segments.bounds
-        bounds.fill_(len(batch.input_ids))  # segments that are not used have no tokens
-        bounds[: len(used)].copy_(used)
+        cu_seqlens, used = self._batch.segments.cu_seqlens, batch.segments.cu_seqlens
+        cu_seqlens.fill_(len(batch.input_ids))  # segments that are not used have no tokens
+        cu_seqlens[: len(used)].copy_(used)
 
 
 @dataclass(frozen=True)
@@ -122,19 +122,19 @@ class _StaticBatch:
     segments: Segments
 
     @classmethod
-    def of(cls, shape: Shape, device: torch.device) -> _StaticBatch:
-        bounds = torch.full((shape.segments + 1,), shape.tokens, dtype=torch.int32, device=device)
-        bounds[0] = 0
-        ids = torch.zeros(shape.tokens, dtype=torch.int64, device=device)
-        return cls(ids, ids.clone(), Segments((shape.tokens,), bounds, shape.longest))
+    def of(cls, key: GraphKey, device: torch.device) -> _StaticBatch:
+        cu_seqlens = torch.full((key.segments + 1,), key.tokens, dtype=torch.int32, device=device)
+        cu_seqlens[0] = 0
+        ids = torch.zeros(key.tokens, dtype=torch.int64, device=device)
+        return cls(ids, ids.clone(), Segments((key.tokens,), cu_seqlens, key.max_seqlen))
 
 
-def _shape_of(batch: PackedBatch) -> Shape:
+def _key_of(batch: PackedBatch) -> GraphKey:
     segments = batch.segments
-    return Shape(
+    return GraphKey(
         len(batch.input_ids),
         max(LEAST_SEGMENTS, _power_of_two(len(segments.lengths))),
-        _power_of_two(segments.longest),
+        _power_of_two(segments.max_seqlen),
     )
 
 

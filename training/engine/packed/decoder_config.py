@@ -1,7 +1,7 @@
-"""The shape of a Llama-like decoder, read off a Hugging Face config, and what the packed step cannot train.
+"""The sizes of a Llama-like decoder, read from a Hugging Face config, and what the packed step cannot train.
 
 Each layer is RMSNorm → attention with rotary positions and grouped heads → RMSNorm → SwiGLU, both added to
-the residual stream. The families differ in a few switches only, which `DecoderShape` names.
+the residual stream. The families differ in a few switches only, which `DecoderConfig` names.
 """
 
 from __future__ import annotations
@@ -13,71 +13,71 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from ...config.specs import LoraGroup
 from ...models.llama_like import ATTENTION_MODULES, FAMILIES, MLP_MODULES
-from ..plan import Lora
 
 ROPE_TYPES = ("default", "linear", "dynamic", "llama3", "yarn")
 
 
 @dataclass(frozen=True)
-class DecoderShape:
-    """Sizes and switches of a decoder. `windows` and `rotated` have one entry per layer."""
+class DecoderConfig:
+    """Sizes and switches of a decoder. `windows` and `use_rope` have one entry per layer."""
 
     vocab_size: int
     hidden_size: int
     intermediate_size: int
-    heads: int
-    key_value_heads: int
+    num_heads: int
+    num_kv_heads: int
     head_dim: int
     rms_norm_eps: float
-    tied_head: bool
+    tie_word_embeddings: bool
     qkv_bias: bool
-    output_bias: bool
+    o_proj_bias: bool
     mlp_bias: bool
     qk_norm: bool
     windows: tuple[int | None, ...]
     """Positions that a token attends to, itself included; None is all before it."""
-    rotated: tuple[bool, ...]
+    use_rope: tuple[bool, ...]
     """Whether the layer's queries and keys are rotated (SmolLM3 leaves some out)."""
     inverse_frequencies: Tensor  # (head_dim / 2,) fp32
     rotary_scale: float
     """Factor on cos and sin (YaRN's attention factor)."""
 
     @property
-    def layers(self) -> int:
+    def num_layers(self) -> int:
         return len(self.windows)
 
     @property
     def parameters(self) -> int:
         """Weights of all matrices, the head counted even if it is tied; a step costs about 4 FLOP each."""
-        heads = 2 * self.heads + 2 * self.key_value_heads
+        heads = 2 * self.num_heads + 2 * self.num_kv_heads
         layer = self.hidden_size * (heads * self.head_dim + 3 * self.intermediate_size)
-        return self.layers * layer + self.vocab_size * self.hidden_size
+        return self.num_layers * layer + self.vocab_size * self.hidden_size
 
 
-def decoder_shape(config: Any) -> DecoderShape:
-    """The shape that a config of one of `FAMILIES` describes. Ask `why_not_packed` first."""
+def read_decoder_config(config: Any) -> DecoderConfig:
+    """The sizes that a config of one of `FAMILIES` describes. Ask `why_not_packed` first."""
     family = config.model_type
     inverse_frequencies, rotary_scale = rope_frequencies(config)
     attention_bias = bool(getattr(config, "attention_bias", False))
     mlp_bias = bool(getattr(config, "mlp_bias", False))
     layers = config.num_hidden_layers
-    rotated = getattr(config, "no_rope_layers", None) or [1] * layers
-    return DecoderShape(
+    use_rope = getattr(config, "no_rope_layers", None) or [1] * layers
+    return DecoderConfig(
         vocab_size=config.vocab_size,
         hidden_size=config.hidden_size,
         intermediate_size=config.intermediate_size,
-        heads=config.num_attention_heads,
-        key_value_heads=config.num_key_value_heads,
+        num_heads=config.num_attention_heads,
+        num_kv_heads=config.num_key_value_heads,
         head_dim=head_dim(config),
         rms_norm_eps=config.rms_norm_eps,
-        tied_head=bool(config.tie_word_embeddings),
+        tie_word_embeddings=bool(config.tie_word_embeddings),
         qkv_bias=family == "qwen2" or attention_bias,
-        output_bias=family != "qwen2" and attention_bias,
+        o_proj_bias=family != "qwen2" and attention_bias,
         mlp_bias=family in ("llama", "smollm3") and mlp_bias,
         qk_norm=family == "qwen3",
         windows=_windows(config),
-        rotated=tuple(bool(use) for use in rotated[:layers]),
+        use_rope=tuple(bool(use) for use in use_rope[:layers]),
         inverse_frequencies=inverse_frequencies,
         rotary_scale=rotary_scale,
     )
@@ -111,17 +111,17 @@ def rope_frequencies(config: Any) -> tuple[Tensor, float]:
     return frequencies.float(), float(scale)
 
 
-def targeted_modules(lora: Lora) -> tuple[str, ...]:
-    """The names of the linear modules that get a LoRA, as far as a decoder of this shape has them."""
+def targeted_modules(lora: LoraGroup) -> tuple[str, ...]:
+    """The names of the linear modules that get a LoRA, as far as such a decoder has them."""
     if lora.target_modules == "all-linear":
         return ATTENTION_MODULES + MLP_MODULES
     if lora.target_modules == "attention":
         return ATTENTION_MODULES
-    names = (lora.target_modules,) if isinstance(lora.target_modules, str) else lora.target_modules
+    names = (lora.target_modules,) if isinstance(lora.target_modules, str) else tuple(lora.target_modules)
     return tuple(name for name in ATTENTION_MODULES + MLP_MODULES if name in names)
 
 
-def why_not_packed(config: Any, *, lora: Lora | None = None, max_seq_length: int = 0) -> str | None:
+def why_not_packed(config: Any, *, lora: LoraGroup | None = None, max_seq_length: int = 0) -> str | None:
     """The reason why the packed step cannot train this model, in one sentence, or None if it can."""
     if config.model_type not in FAMILIES:
         return f"The packed step has no {config.model_type} layers."
@@ -148,9 +148,9 @@ def _why_not_rotated(rope: Mapping[str, Any], config: Any, max_seq_length: int) 
     return None
 
 
-def _why_not_adapted(lora: Lora | None) -> str | None:
+def _why_not_adapted(lora: LoraGroup | None) -> str | None:
     if lora is None or lora.target_modules in ("all-linear", "attention"):
         return None
-    names = (lora.target_modules,) if isinstance(lora.target_modules, str) else lora.target_modules
+    names = (lora.target_modules,) if isinstance(lora.target_modules, str) else tuple(lora.target_modules)
     unknown = [name for name in names if name not in ATTENTION_MODULES + MLP_MODULES]
     return f"The packed step has no LoRA on {', '.join(unknown)}." if unknown else None

@@ -7,15 +7,16 @@ from typing import Any, cast
 import torch
 from torch import Tensor
 
+from ...config.fields import Recompute
+from ..loaded_model import StepModel
 from ..loop.batch import PackedBatch
-from ..loop.checkpoints import Checkpoints
-from ..loop.fit import fit
 from ..peft_adapter import AdapterDescription, load_adapter
-from ..plan import Data, Outcome, Plan, Recompute, Report, ShouldStop
+from ..plan import Plan
 from .cuda_graphs import ROW_MULTIPLE, GraphedDecoder, graphs_help
 from .decoder import PackedDecoder
-from .decoder_config import decoder_shape, targeted_modules
+from .decoder_config import read_decoder_config, targeted_modules
 from .load_weights import load_weights
+from .peft_view import peft_view
 
 
 class PackedStep:
@@ -27,10 +28,12 @@ class PackedStep:
         self.decoder = decoder
         self.device = decoder.device
         self.lora = decoder.lora
-        self.recompute: Recompute = plan.recompute
+        self.recompute: Recompute = plan.training.recompute
         self.adapter = AdapterDescription(
             plan.lora, plan.base_model_name or str(plan.model), targeted_modules(plan.lora)
         )
+        self._plan = plan
+        self._peft_model: Any = None
         self._runs: PackedDecoder | GraphedDecoder = decoder
         self.row_multiple = 64 if self.device.type == "cuda" else 1
         if graphs_help(decoder):
@@ -42,8 +45,20 @@ class PackedStep:
     def loss(self, batch: PackedBatch) -> Tensor:
         return self.decoder.loss(batch)
 
+    def label_losses(self, batch: PackedBatch) -> Tensor:
+        return self.decoder.label_losses(batch)
+
     def refresh(self) -> None:
         self.decoder.refresh()
+
+    def peft_model(self) -> Any:
+        if self._peft_model is None:
+            self._peft_model = peft_view(self.decoder, self._plan)
+        return self._peft_model
+
+    def release(self) -> None:
+        if isinstance(self._runs, GraphedDecoder):
+            self._runs = GraphedDecoder(self.decoder)  # the old one's graphs hold their memory
 
 
 def load_packed_step(plan: Plan) -> PackedStep:
@@ -57,17 +72,15 @@ def load_packed_step(plan: Plan) -> PackedStep:
 
     config = cast("Any", AutoConfig.from_pretrained(plan.model, local_files_only=True))  # pyright: ignore[reportUnknownMemberType]
     dtype = getattr(torch, plan.precision)
-    decoder = PackedDecoder(decoder_shape(config), plan.lora, dtype, torch.device(plan.device))
+    decoder = PackedDecoder(read_decoder_config(config), plan.lora, dtype, torch.device(plan.device))
     load_weights(decoder, plan.model)
-    decoder.lora.initialise(plan.seed)
+    decoder.lora.initialise(plan.training.seed)
     if plan.continue_from is not None:
         load_adapter(plan.continue_from, decoder.lora, plan.lora)
+    decoder.refresh()
     return PackedStep(decoder, plan)
 
 
-def run(plan: Plan, data: Data, report: Report, should_stop: ShouldStop, checkpoints: Checkpoints) -> Outcome:
-    """Train with the packed step; ask `why_not_packed` first."""
-    report("phase", phase="loading", message=f"loading {plan.model.name}")
-    step = load_packed_step(plan)
-    report("phase", phase="training", message="training")
-    return fit(step, plan, data, report, should_stop, checkpoints)
+def open_packed(plan: Plan) -> StepModel:
+    """The loaded model of this engine; raises as `load_packed_step`."""
+    return StepModel(load_packed_step(plan), plan)

@@ -1,4 +1,4 @@
-"""Cross-entropy of the label rows only, in chunks, with the gradient taken in the forward pass.
+"""Cross-entropy at the label positions only, in chunks, with the gradient taken in the forward pass.
 
 The full logits never exist: a chunk of rows goes through the head, becomes its own gradient and goes back
 (as Wijmans et al. 2024, arXiv:2411.09009, and Liger, arXiv:2410.10989, do).
@@ -23,23 +23,25 @@ def _loss_and_gradient(logits: Tensor, targets: Tensor, weight: Tensor) -> tuple
     z = logits.float()  # (rows, vocab_size)
     logsumexp = torch.logsumexp(z, -1, keepdim=True)
     columns = torch.arange(z.shape[-1], device=z.device)
-    hit = columns[None] == targets[:, None]
+    hit = columns[None] == targets[:, None]  # (rows, vocab_size)
     loss = (logsumexp[:, 0] - torch.where(hit, z, 0).sum(-1)).sum() * weight
     return loss, ((torch.exp(z - logsumexp) - hit.float()) * weight).to(logits.dtype)
 
 
 @fused_on_cuda
-def _loss(logits: Tensor, targets: Tensor) -> Tensor:
-    z = logits.float()
-    return (torch.logsumexp(z, -1) - z.gather(-1, targets[:, None])[:, 0]).sum()
+def _losses(logits: Tensor, targets: Tensor) -> Tensor:
+    z = logits.float()  # (rows, vocab_size)
+    return torch.logsumexp(z, -1) - z.gather(-1, targets[:, None])[:, 0]
 
 
-def loss_and_gradient(hidden: Tensor, head: Tensor, targets: Tensor, weight: Tensor) -> tuple[Tensor, Tensor]:
+def loss_and_gradient(
+    hidden: Tensor, lm_head: Tensor, targets: Tensor, weight: Tensor
+) -> tuple[Tensor, Tensor]:
     """Weighted sum of the cross-entropies, and its gradient.
 
     Args:
-        hidden: (label_tokens, hidden_size), after the last norm.
-        head: (vocab_size, hidden_size).
+        hidden: (label_tokens, hidden_size), after the final norm.
+        lm_head: (vocab_size, hidden_size).
         targets: (label_tokens,).
         weight: scalar tensor on the device, usually 1 / label tokens of the step.
 
@@ -47,21 +49,20 @@ def loss_and_gradient(hidden: Tensor, head: Tensor, targets: Tensor, weight: Ten
         The loss, a scalar, and the gradient of `hidden`.
     """
     loss = torch.zeros((), device=hidden.device)
-    d_hidden = torch.empty_like(hidden)
-    size = chunk_rows(head.shape[0], hidden.device)
+    d_hidden = torch.empty_like(hidden)  # (label_tokens, hidden_size)
+    size = chunk_rows(lm_head.shape[0], hidden.device)
     for rows, target, d_rows in zip(
         torch.split(hidden, size), torch.split(targets, size), torch.split(d_hidden, size), strict=True
     ):
-        part, d_logits = _loss_and_gradient(rows @ head.t(), target, weight)
+        # logits and d_logits: (rows of the chunk, vocab_size)
+        part, d_logits = _loss_and_gradient(rows @ lm_head.t(), target, weight)
         loss += part
-        torch.mm(d_logits, head, out=d_rows)
+        torch.mm(d_logits, lm_head, out=d_rows)
     return loss, d_hidden
 
 
-def loss_sum(hidden: Tensor, head: Tensor, targets: Tensor) -> Tensor:
-    """Sum of the cross-entropies, without a gradient."""
-    size = chunk_rows(head.shape[0], hidden.device)
-    total = torch.zeros((), device=hidden.device)
-    for rows, target in zip(torch.split(hidden, size), torch.split(targets, size), strict=True):
-        total += _loss(rows @ head.t(), target)
-    return total
+def label_losses(hidden: Tensor, lm_head: Tensor, targets: Tensor) -> Tensor:
+    """The cross-entropy at each label position, (label_tokens,), without a gradient."""
+    size = chunk_rows(lm_head.shape[0], hidden.device)
+    chunks = zip(torch.split(hidden, size), torch.split(targets, size), strict=True)
+    return torch.cat([_losses(rows @ lm_head.t(), target) for rows, target in chunks])

@@ -60,8 +60,8 @@ def rms_norm_backward(
     """The gradient through the norm, r·(g - x̂·mean(g·x̂)) with g = d_normed·weight and x̂ = x·r, plus
     d_residual; and the norm again, weight·x̂."""
     x = hidden.float()
-    r = torch.rsqrt(x.pow(2).mean(-1, keepdim=True) + eps)
-    g = d_normed.float() * weight.float()
+    r = torch.rsqrt(x.pow(2).mean(-1, keepdim=True) + eps)  # (tokens, 1)
+    g = d_normed.float() * weight.float()  # (tokens, hidden_size)
     normed = x * r
     d_hidden = r * (g - normed * (g * normed).mean(-1, keepdim=True))
     if d_residual is not None:
@@ -78,13 +78,13 @@ def swiglu(gate_up: Tensor) -> Tensor:
 
 @fused_on_cuda
 def swiglu_backward(d_activation: Tensor, gate_up: Tensor) -> tuple[Tensor, Tensor]:
-    """The activation again, and the gradient of gate_up."""
-    gate, up = (half.float() for half in gate_up.chunk(2, -1))
+    """The activation again, (tokens, intermediate_size), and the gradient of gate_up."""
+    gate, up = (half.float() for half in gate_up.chunk(2, -1))  # each (tokens, intermediate_size)
     d = d_activation.float()
     sigmoid = torch.sigmoid(gate)
     silu = gate * sigmoid
     d_gate = d * up * (sigmoid + silu * (1 - sigmoid))
-    d_gate_up = torch.cat([d_gate, d * silu], -1).to(gate_up.dtype)
+    d_gate_up = torch.cat([d_gate, d * silu], -1).to(gate_up.dtype)  # (tokens, 2 · intermediate_size)
     return (silu * up).to(gate_up.dtype), d_gate_up
 
 
@@ -106,7 +106,10 @@ def rotate(qkv: Tensor, cos: Tensor, sin: Tensor, rotated_heads: int) -> Tensor:
 
 @fused_on_cuda
 def rotate_backward(dq: Tensor, dk: Tensor, dv: Tensor, cos: Tensor, sin: Tensor) -> Tensor:
-    """The gradient of unrotated qkv: a rotation's derivative is the rotation back."""
+    """The gradient of unrotated qkv: a rotation's derivative is the rotation back.
+
+    dq (tokens, num_heads, head_dim); dk, dv (tokens, num_kv_heads, head_dim).
+    """
     return torch.cat([_rotated(dq, cos, -sin), _rotated(dk, cos, -sin), dv], 1)
 
 
@@ -128,6 +131,7 @@ def norm_rotate_backward(
     heads = weight.shape[0]
     x = qkv[:, :heads].float()
     r = torch.rsqrt(x.pow(2).mean(-1, keepdim=True) + eps)
+    # (tokens, num_heads + num_kv_heads, head_dim)
     d_normed = torch.cat([_rotated(dq, cos, -sin), _rotated(dk, cos, -sin)], 1)
     g = d_normed.float() * weight.float()
     normed = x * r

@@ -50,16 +50,16 @@ def load_weights(decoder: PackedDecoder, folder: Path) -> None:
 
 def destinations(decoder: PackedDecoder) -> dict[str, Tensor]:
     """Where each tensor of a checkpoint belongs, as views into the decoder's buffers."""
-    places = {"model.embed_tokens.weight": decoder.embedding, "model.norm.weight": decoder.last_norm}
-    if not decoder.shape.tied_head:
-        places["lm_head.weight"] = decoder.head
+    places = {"model.embed_tokens.weight": decoder.embedding, "model.norm.weight": decoder.final_norm}
+    if not decoder.config.tie_word_embeddings:
+        places["lm_head.weight"] = decoder.lm_head
     for index, layer in enumerate(decoder.layers):
         prefix = f"model.layers.{index}"
         places[f"{prefix}.input_layernorm.weight"] = layer.input_norm
-        places[f"{prefix}.post_attention_layernorm.weight"] = layer.middle_norm
+        places[f"{prefix}.post_attention_layernorm.weight"] = layer.post_attention_norm
         if layer.qk_norm is not None:
             places[f"{prefix}.self_attn.q_norm.weight"] = layer.qk_norm[0]
-            places[f"{prefix}.self_attn.k_norm.weight"] = layer.qk_norm[decoder.shape.heads]
+            places[f"{prefix}.self_attn.k_norm.weight"] = layer.qk_norm[decoder.config.num_heads]
         for linear in layer.linears():
             for module in linear.modules:
                 rows = linear.rows_of(module)
@@ -96,8 +96,8 @@ def _row_ranges(rows: int, step: int) -> Iterator[slice]:
 
 def _spread_qk_norms(decoder: PackedDecoder) -> None:
     """The norm's weight is the same for all query heads, and for all key heads; it was read for the first."""
-    heads = decoder.shape.heads
+    num_heads = decoder.config.num_heads
     for layer in decoder.layers:
         if layer.qk_norm is not None:
-            layer.qk_norm[:heads] = layer.qk_norm[0].clone()
-            layer.qk_norm[heads:] = layer.qk_norm[heads].clone()
+            layer.qk_norm[:num_heads] = layer.qk_norm[0].clone()
+            layer.qk_norm[num_heads:] = layer.qk_norm[num_heads].clone()

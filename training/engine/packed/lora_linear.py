@@ -1,4 +1,4 @@
-"""Linear layers that share an input, with their LoRA folded into the frozen weight's own GEMM.
+"""Linear layers that share an input, with their LoRA fused into the frozen weight's own GEMM.
 
 One buffer holds everything:
 
@@ -8,11 +8,11 @@ One buffer holds everything:
 
 so that [x, x·Aᵀ]·[W, B]ᵀ is the output with LoRA, and dy·[W, B] = [dy·W, dy·B] gives the gradients of x and
 of x·Aᵀ at once. A wide layer (N > K) extends its input so; a tall one extends its output instead: x·[W; A]ᵀ
-and [dy, dy·B]·[W; A]. Either way the narrow products ride on the big ones.
+and [dy, dy·B]·[W; A]. Either way the small products are part of the big ones.
 
-Dropout cannot be folded: y = W·x + scale·B·A·(mask ∘ x)/(1-p) gives each LoRA an input of its own. With it,
+Dropout cannot be fused: y = W·x + scale·B·A·(mask ∘ x)/(1-p) gives each LoRA an input of its own. With it,
 each module draws its mask three times (forward, and for both gradients) instead of storing it, and makes a
-masked copy of its input and two narrow products of its own. That made a step of SmolLM2 on a CPU 31% longer.
+masked copy of its input and two small products of its own. That made a step of SmolLM2 on a CPU 31% longer.
 At p = 0 nothing of this happens.
 """
 
@@ -25,7 +25,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from ..loop.lora_parameters import Group, LoraModule, LoraParameters
+from ..lora_parameters import InputGroup, LoraModule, LoraParameters
 
 ALIGNMENT = 8
 """LoRA columns are filled up to a multiple of this, which tensor cores want."""
@@ -47,7 +47,7 @@ class Masks:
         return mask.bernoulli_(keep, generator=self.generator).div_(keep)
 
 
-class FoldedLinear:
+class FusedLoraLinear:
     """y = x·Wᵀ + bias + scale·B·A·x for layers with a common input, see the module."""
 
     def __init__(
@@ -62,18 +62,18 @@ class FoldedLinear:
         device: torch.device,
     ) -> None:
         self.modules = tuple(modules)
-        self.group: Group = tuple(m for m, use in zip(modules, targeted, strict=True) if use)
+        self.group: InputGroup = tuple(m for m, use in zip(modules, targeted, strict=True) if use)
         self.rank = rank
         self.scale = scale
         self.inputs = modules[0].in_features  # K
         self.outputs = sum(m.out_features for m in modules)  # N
         self.lora_columns = -(-rank * len(self.group) // ALIGNMENT) * ALIGNMENT  # R
         rows, columns = self.outputs + self.lora_columns, self.inputs + self.lora_columns
-        self.folded = torch.empty(rows, columns, dtype=dtype, device=device)
-        self.folded[self.outputs :].zero_()
-        self.folded[:, self.inputs :].zero_()
-        self.weight_and_b = self.folded[: self.outputs]  # (N, K + R)
-        self.weight_and_a = self.folded[:, : self.inputs]  # (N + R, K)
+        self.fused = torch.empty(rows, columns, dtype=dtype, device=device)
+        self.fused[self.outputs :].zero_()
+        self.fused[:, self.inputs :].zero_()
+        self.weight_and_b = self.fused[: self.outputs]  # (N, K + R)
+        self.weight_and_a = self.fused[:, : self.inputs]  # (N + R, K)
         self.weight = self.weight_and_b[:, : self.inputs]  # (N, K)
         self.b = self.weight_and_b[:, self.inputs :]  # (N, R), scaled
         self.a = self.weight_and_a[self.outputs :]  # (R, K)
@@ -110,61 +110,65 @@ class FoldedLinear:
         ]
 
     def forward(self, x: Tensor, masks: Masks | None = None) -> tuple[Tensor, Tensor]:
-        """The output, (tokens, N), and the LoRA's narrow input A·x, (tokens, R); x is (tokens, K)."""
+        """The output, (tokens, N), and x·Aᵀ, (tokens, R); x is (tokens, K)."""
         if not self.group:
             return F.linear(x, self.weight, self.bias), x[:, :0]
         if self.outputs > self.inputs or masks is not None:
             return self._forward_wide(x, masks)
         both = torch.mm(x, self._weight_and_a_transposed)  # (tokens, N + R)
-        y, narrow = both.split_with_sizes([self.outputs, self.lora_columns], 1)
-        narrow = narrow.contiguous()  # it is kept, and must not keep `both`
-        y.addmm_(narrow, self._b_transposed)
-        return (y if self.bias is None else y.add_(self.bias)), narrow
+        y, lora_hidden = both.split_with_sizes(
+            [self.outputs, self.lora_columns], 1
+        )  # (tokens, N), (tokens, R)
+        lora_hidden = lora_hidden.contiguous()  # it is kept, and must not keep `both`
+        y.addmm_(lora_hidden, self._b_transposed)
+        return (y if self.bias is None else y.add_(self.bias)), lora_hidden
 
     def _forward_wide(self, x: Tensor, masks: Masks | None) -> tuple[Tensor, Tensor]:
         if masks is None:
-            narrow = torch.mm(x, self._a_transposed)
+            lora_hidden = torch.mm(x, self._a_transposed)  # (tokens, R)
         else:
-            narrow = x.new_zeros(x.shape[0], self.lora_columns)
+            lora_hidden = x.new_zeros(x.shape[0], self.lora_columns)
             for columns, masked in self._masked(x, masks):
-                narrow[:, columns] = masked @ self.a[columns].t()
-        extended = torch.cat([x, narrow], 1)  # (tokens, K + R)
-        return F.linear(extended, self.weight_and_b, self.bias), narrow
+                lora_hidden[:, columns] = masked @ self.a[columns].t()
+        extended = torch.cat([x, lora_hidden], 1)  # (tokens, K + R)
+        return F.linear(extended, self.weight_and_b, self.bias), lora_hidden
 
     def backward(self, dy: Tensor, masks: Masks | None = None) -> tuple[Tensor, Tensor]:
         """The gradients of x, (tokens, K), and of A·x, (tokens, R); dy is (tokens, N)."""
         if not self.group:
             return dy @ self.weight, dy[:, :0]
         if self.outputs <= self.inputs and masks is None:
-            d_narrow = torch.mm(dy, self.b)
-            return torch.mm(torch.cat([dy, d_narrow], 1), self.weight_and_a), d_narrow
+            d_lora_hidden = torch.mm(dy, self.b)  # (tokens, R)
+            return torch.mm(torch.cat([dy, d_lora_hidden], 1), self.weight_and_a), d_lora_hidden
         both = torch.mm(dy, self.weight_and_b)  # (tokens, K + R)
-        dx, d_narrow = both.split_with_sizes([self.inputs, self.lora_columns], 1)
+        dx, d_lora_hidden = both.split_with_sizes(
+            [self.inputs, self.lora_columns], 1
+        )  # (tokens, K), (tokens, R)
         if masks is None:
-            return dx.addmm_(d_narrow, self.a), d_narrow
+            return dx.addmm_(d_lora_hidden, self.a), d_lora_hidden
         for index, columns in enumerate(self._columns):
-            dx.add_(masks.draw(dx, index).mul_(d_narrow[:, columns] @ self.a[columns]))
-        return dx, d_narrow
+            dx.add_(masks.draw(dx, index).mul_(d_lora_hidden[:, columns] @ self.a[columns]))
+        return dx, d_lora_hidden
 
     def backward_to_lora(self, dy: Tensor) -> Tensor:
         """The gradient of A·x alone, where nothing before the layer is trained."""
-        return dy @ self.b
+        return dy @ self.b  # (tokens, R)
 
     def gradients(
-        self, dy: Tensor, d_narrow: Tensor, x: Tensor, narrow: Tensor, masks: Masks | None = None
+        self, dy: Tensor, d_lora_hidden: Tensor, x: Tensor, lora_hidden: Tensor, masks: Masks | None = None
     ) -> None:
-        """Write dA = d_narrowᵀ·x and dB = scale·dyᵀ·narrow into the gradient buffer."""
+        """Write dA = d_narrowᵀ·x and dB = scale·dyᵀ·lora_hidden into the gradient buffer."""
         if not self.group:
             return
         if masks is None:
-            used = d_narrow if self._used is None else d_narrow[:, self._used]
-            torch.mm(used.t(), x, out=self._a_gradient)
+            used = d_lora_hidden if self._used is None else d_lora_hidden[:, self._used]
+            torch.mm(used.t(), x, out=self._a_gradient)  # (rank · modules, K)
         else:
             for columns, masked in self._masked(x, masks):
-                torch.mm(d_narrow[:, columns].t(), masked, out=self._a_gradient[columns])
+                torch.mm(d_lora_hidden[:, columns].t(), masked, out=self._a_gradient[columns])
         for gradient, rows, columns in zip(self._b_gradients, self._rows, self._columns, strict=True):
-            d_rows = dy if rows is None else dy[:, rows]
-            gradient.addmm_(d_rows.t(), narrow[:, columns], beta=0, alpha=self.scale)
+            d_rows = dy if rows is None else dy[:, rows]  # (tokens, out_features of the module)
+            gradient.addmm_(d_rows.t(), lora_hidden[:, columns], beta=0, alpha=self.scale)
 
     def _masked(self, x: Tensor, masks: Masks) -> Iterator[tuple[slice, Tensor]]:
         """Each LoRA's columns of R and its own dropped-out input."""
@@ -172,8 +176,8 @@ class FoldedLinear:
             yield columns, masks.draw(x, index).mul_(x)
 
 
-def refresh(linears: Sequence[FoldedLinear]) -> None:
-    """Copy the LoRA's values into the folded buffers; due after each optimizer step."""
+def refresh(linears: Sequence[FusedLoraLinear]) -> None:
+    """Copy the LoRA's values into the fused buffers; due after each optimizer step."""
     bound = [linear for linear in linears if linear.group]
     if not bound:
         return

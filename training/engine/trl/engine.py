@@ -8,7 +8,8 @@ from __future__ import annotations
 import math
 import tempfile
 import time
-from collections.abc import Sequence
+from collections.abc import Generator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from types import MethodType
 from typing import Any
@@ -22,60 +23,88 @@ from trl.trainer.sft_trainer import SFTTrainer
 
 from ...data.tokens.example import Example
 from ...errors import BackpropagateError, GpuOutOfMemoryError, TrainingError
+from ...events import Epoch, Phase, Report, ShouldStop, Step, Warned
 from ...files.atomic_folder import write_files
 from ...models.tokenizer import load_tokenizer
-from ...runs.recorder import StepClock
-from ..autograd.peft_lora import load_adapted
+from ..autograd.engine import load_autograd_step
+from ..loaded_model import StepModel
 from ..loop.checkpoints import Checkpoints
 from ..loop.fit import ran_out_of_memory
 from ..loop.lr_schedule import warmup_steps
+from ..loop.metrics import StepClock, evaluated
 from ..loop.packing import is_worth_evaluating_before, step_order, total_steps
 from ..peft_adapter import adapter_files
-from ..plan import Data, Outcome, Plan, Report, ShouldStop
+from ..plan import Data, Outcome, Plan
 
 
-def run(plan: Plan, data: Data, report: Report, should_stop: ShouldStop, checkpoints: Checkpoints) -> Outcome:
-    """Train with TRL's loop."""
-    report("phase", phase="loading", message=f"loading {plan.model.name}")
-    if plan.resume:
-        report("warning", message="TRL's engine keeps no checkpoints: the run begins again.")
-    if plan.patience is not None:
-        report("warning", message="TRL's engine does not stop early: patience is not used.")
-    started = time.monotonic()
+def open_trl(plan: Plan) -> TrlModel:
+    """The model of `plan` with a new LoRA, or the one that it continues from.
+
+    Raises:
+        ModelLoadError: the model cannot be loaded.
+        InputError: the adapter to continue from does not fit, or a target module does not exist.
+        GpuOutOfMemoryError: it does not fit into memory.
+    """
+    with _memory_errors(plan):
+        return TrlModel(load_autograd_step(plan), plan)
+
+
+class TrlModel(StepModel):
+    """The autograd engine's model, trained by TRL's loop."""
+
+    def train(self, data: Data, report: Report, should_stop: ShouldStop, checkpoints: Checkpoints) -> Outcome:
+        if self.plan.resume:
+            report(Warned(message="TRL's engine keeps no checkpoints: the run begins again."))
+        if self.plan.evaluation.patience is not None:
+            report(Warned(message="TRL's engine does not stop early: patience is not used."))
+        with _memory_errors(self.plan), tempfile.TemporaryDirectory(prefix="backpropagate-") as scratch:
+            return self._train(data, report, should_stop, Path(scratch))
+
+    def _train(self, data: Data, report: Report, should_stop: ShouldStop, scratch: Path) -> Outcome:
+        plan, model = self.plan, self.step.peft_model()
+        self.holds_training_memory = True
+        started = time.monotonic()
+        model.config.use_cache = False
+        order = step_order(plan, [len(e.input_ids) for e in data.train])
+        steps = total_steps(plan, order)
+        observer = _Observer(steps, report, should_stop)
+        trainer = _trainer(plan, steps, model, data, observer, scratch)
+        if is_worth_evaluating_before(data, order, steps):
+            report(Phase(phase="training", message="evaluating the model as it is"))
+            trainer.evaluate()
+        report(Phase(phase="training", message="training"))
+        trainer.train()  # pyright: ignore[reportUnknownMemberType]
+        eval_loss = _held_out_loss(trainer, data, observer)
+        # What it wrapped around the model's forward pass would keep casting in losses and answers.
+        accelerator: Any = trainer.accelerator  # half typed
+        accelerator.unwrap_model(model, keep_fp32_wrapper=False)
+        write_files(plan.adapter, adapter_files(self.step.lora, self.step.adapter))
+        seconds = time.monotonic() - started
+        return Outcome(
+            status="cancelled" if observer.stopped else "completed",
+            engine="trl",
+            reason=plan.reason,
+            adapter=plan.adapter,
+            steps=observer.step,
+            total_steps=steps,
+            train_loss=observer.loss,
+            eval_loss=eval_loss,
+            eval_loss_before=observer.eval_loss_before,
+            tokens=observer.tokens,
+            seconds=seconds,
+            tokens_per_s=observer.tokens / seconds,
+        )
+
+
+@contextmanager
+def _memory_errors(plan: Plan) -> Generator[None]:
+    """A lack of memory as an error of ours."""
     try:
-        adapted = load_adapted(plan)
-        adapted.model.config.use_cache = False
-        with tempfile.TemporaryDirectory(prefix="backpropagate-") as scratch:
-            order = step_order(plan, [len(e.input_ids) for e in data.train])
-            steps = total_steps(plan, order)
-            observer = _Observer(steps, report, should_stop)
-            trainer = _trainer(plan, steps, adapted.model, data, observer, Path(scratch))
-            if is_worth_evaluating_before(data, order, steps):
-                report("phase", phase="training", message="evaluating the model as it is")
-                trainer.evaluate()
-            report("phase", phase="training", message="training")
-            trainer.train()  # pyright: ignore[reportUnknownMemberType]
-            eval_loss = _held_out_loss(trainer, data, observer)
+        yield
     except (RuntimeError, MemoryError) as error:
         if isinstance(error, BackpropagateError) or not ran_out_of_memory(error):
             raise
         raise _out_of_memory(plan, error) from error
-    write_files(plan.adapter, adapter_files(adapted.lora, adapted.adapter))
-    seconds = time.monotonic() - started
-    return Outcome(
-        status="cancelled" if observer.stopped else "completed",
-        engine="trl",
-        reason=plan.reason,
-        adapter=plan.adapter,
-        steps=observer.step,
-        total_steps=steps,
-        train_loss=observer.loss,
-        eval_loss=eval_loss,
-        eval_loss_before=observer.eval_loss_before,
-        tokens=observer.tokens,
-        seconds=seconds,
-        tokens_per_s=observer.tokens / seconds,
-    )
 
 
 def _batch(plan: Plan, examples: int) -> int:
@@ -83,7 +112,7 @@ def _batch(plan: Plan, examples: int) -> int:
 
 
 def _accumulation(plan: Plan) -> int:
-    return plan.gradient_accumulation_steps
+    return plan.training.gradient_accumulation_steps
 
 
 def _trainer(
@@ -97,7 +126,7 @@ def _trainer(
         processing_class=load_tokenizer(plan.model),
         callbacks=[observer],
     )
-    if not plan.shuffle:
+    if plan.data.order != "shuffled":
         sampler: Any = SequentialSampler(data.train)
         trainer._get_train_sampler = MethodType(lambda *_: sampler, trainer)  # pyright: ignore[reportPrivateUsage, reportUnknownLambdaType]
     # Both print to stdout.
@@ -113,23 +142,24 @@ def _dataset(examples: Sequence[Example]) -> Dataset:
 
 def _arguments(plan: Plan, steps: int, data: Data, scratch: Path) -> SFTConfig:
     on_gpu, examples = plan.device == "cuda", len(data.train)
+    schedule = plan.training.lr_scheduler
     return SFTConfig(
         output_dir=str(scratch),
         max_steps=steps,
         per_device_train_batch_size=_batch(plan, examples),
         per_device_eval_batch_size=_batch(plan, examples),
         gradient_accumulation_steps=_accumulation(plan),
-        learning_rate=plan.learning_rate,
-        lr_scheduler_type="constant_with_warmup" if plan.lr_scheduler == "constant" else plan.lr_scheduler,
+        learning_rate=plan.training.learning_rate,
+        lr_scheduler_type="constant_with_warmup" if schedule == "constant" else schedule,
         warmup_steps=min(warmup_steps(plan, steps), steps - 1),
-        weight_decay=plan.weight_decay,
-        max_grad_norm=plan.max_grad_norm,
+        weight_decay=plan.training.weight_decay,
+        max_grad_norm=plan.training.max_grad_norm,
         optim="adamw_torch_fused",
-        seed=plan.seed,
-        data_seed=plan.seed,
+        seed=plan.training.seed,
+        data_seed=plan.training.seed,
         # SFTConfig turns both on, also where they only cost time.
         bf16=on_gpu,
-        gradient_checkpointing=on_gpu and plan.recompute != "nothing",
+        gradient_checkpointing=on_gpu and plan.training.recompute != "nothing",
         use_cpu=not on_gpu,
         dataloader_pin_memory=on_gpu,
         dataset_kwargs={"skip_prepare_dataset": True},
@@ -137,8 +167,8 @@ def _arguments(plan: Plan, steps: int, data: Data, scratch: Path) -> SFTConfig:
         logging_steps=1,
         logging_nan_inf_filter=False,  # it would show a diverged loss as 0
         save_strategy="no",
-        eval_strategy="steps" if plan.eval_every and len(data.held_out) else "no",
-        eval_steps=plan.eval_every,
+        eval_strategy="steps" if plan.evaluation.eval_every and len(data.held_out) else "no",
+        eval_steps=plan.evaluation.eval_every,
         report_to="none",
         disable_tqdm=True,
     )
@@ -179,7 +209,7 @@ class _Observer(TrainerCallback):
     def on_epoch_end(
         self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any
     ) -> None:
-        self._report("epoch", epoch=round(state.epoch or 0), step=state.global_step)
+        self._report(Epoch(epoch=round(state.epoch or 0), step=state.global_step))
 
     def on_evaluate(
         self,
@@ -193,8 +223,7 @@ class _Observer(TrainerCallback):
             self.evaluated, self.eval_loss = state.global_step, float(metrics["eval_loss"])
             if not self.evaluated:
                 self.eval_loss_before = self.eval_loss
-            perplexity = math.exp(min(self.eval_loss, 700.0))
-            self._report("eval", step=self.evaluated, loss=self.eval_loss, perplexity=perplexity)
+            self._report(evaluated(self.evaluated, self.eval_loss))
 
     def on_log(
         self,
@@ -213,14 +242,17 @@ class _Observer(TrainerCallback):
                 hint="Use a lower learning_rate, more warmup_steps, or max_grad_norm=1.",
             )
         self.tokens = int(logs.get("num_tokens", 0))
+        tokens_per_s, eta_s = self._clock.tick(state.global_step, self.tokens)
         self._report(
-            "step",
-            step=state.global_step,
-            total_steps=self._total,
-            loss=self.loss,
-            learning_rate=logs.get("learning_rate"),
-            grad_norm=logs.get("grad_norm"),
-            **self._clock.tick(state.global_step, self.tokens),
+            Step(
+                step=state.global_step,
+                total_steps=self._total,
+                loss=self.loss,
+                learning_rate=logs.get("learning_rate"),
+                grad_norm=logs.get("grad_norm"),
+                tokens_per_s=tokens_per_s,
+                eta_s=eta_s,
+            )
         )
 
 

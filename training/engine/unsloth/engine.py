@@ -2,8 +2,8 @@
 
 Unsloth wants other versions of our libraries and patches them for a whole process, so it gets a process and
 an environment of its own (BACKPROPAGATE_UNSLOTH__PYTHON). It is given the same `input_ids` and `labels` as
-every engine, in the same order. Where it cannot train, our own engine does, and the run says why. It has no
-checkpoints of ours: a run that was interrupted begins again.
+every engine, in the same order. Where it cannot train it raises UnavailableError. It has no checkpoints of
+ours: a run that was interrupted begins again.
 """
 
 from __future__ import annotations
@@ -11,56 +11,96 @@ from __future__ import annotations
 import math
 import shutil
 import time
-from collections.abc import Generator
+from collections.abc import Generator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
+from safetensors.torch import load
+from torch import Tensor
+
+from ...data.tokens.example import Example
 from ...errors import GpuOutOfMemoryError, InputError, TrainingError
-from ...runs.recorder import StepClock
+from ...events import Epoch, Phase, Report, ShouldStop, Step, Warned
+from ..autograd.engine import open_autograd
+from ..generate import Prompt
+from ..loaded_model import StepModel, UnavailableError
 from ..loop.checkpoints import Checkpoints
+from ..loop.example_losses import ExampleLoss
+from ..loop.metrics import StepClock, evaluated
 from ..loop.packing import StepOrder, step_order, total_steps
-from ..plan import Data, Outcome, Plan, Report, ShouldStop
-from ..select_engine import own_engine
-from .process import UnavailableError, UnslothProcess, interpreter, write_job
+from ..packed.engine import open_packed
+from ..peft_adapter import WEIGHTS, load_into_buffer
+from ..plan import Data, Outcome, Plan
+from ..select_engine import select_engine
+from .process import UnslothProcess, interpreter, write_job
 
 
-def run(plan: Plan, data: Data, report: Report, should_stop: ShouldStop, checkpoints: Checkpoints) -> Outcome:
-    """Train with Unsloth, or with our own engine where Unsloth cannot.
+def open_unsloth(plan: Plan) -> UnslothModel:
+    """Loads nothing: Unsloth's process does, when it trains."""
+    return UnslothModel(plan)
 
-    Raises:
-        InputError: there are no examples.
-        TrainingError: a loss is not finite, or Unsloth failed after it had begun.
-        GpuOutOfMemoryError: a step does not fit into memory.
-    """
-    if not data.train:
-        raise InputError("There are no examples to train on.")
-    try:
-        if plan.resume and checkpoints.steps():
+
+class UnslothModel:
+    """Trained by Unsloth in its own process; measured and asked here, by our own engine's model."""
+
+    def __init__(self, plan: Plan) -> None:
+        self._plan = plan
+        self._adapter: bytes | None = None
+
+    def train(self, data: Data, report: Report, should_stop: ShouldStop, checkpoints: Checkpoints) -> Outcome:
+        """Train with Unsloth.
+
+        Raises:
+            UnavailableError: Unsloth cannot train this run.
+            InputError: there are no examples.
+            TrainingError: a loss is not finite, or Unsloth failed after it had begun.
+            GpuOutOfMemoryError: a step does not fit into memory.
+        """
+        if not data.train:
+            raise InputError("There are no examples to train on.")
+        if self._plan.resume and checkpoints.steps():
             raise UnavailableError("this run's checkpoints are our own engine's")
-        return _train(plan, data, report, should_stop)
-    except UnavailableError as obstacle:
-        report("warning", message=f"Our own engine trains instead of Unsloth: {obstacle}.")
-        plan = _with_own_engine(plan, f"unsloth was asked for, but {obstacle}")
-    from ..run import run_engine
+        outcome = _train(self._plan, data, report, should_stop)
+        # Held in memory: the folder is moved once the run is over.
+        self._adapter = (outcome.adapter / WEIGHTS).read_bytes()
+        self.__dict__.pop("_ours", None)
+        return outcome
 
-    return run_engine(plan, data, report, should_stop, checkpoints)
+    def losses(self, examples: Sequence[Example]) -> list[ExampleLoss]:
+        return self._ours.losses(examples)
 
+    def generate(self, prompts: Sequence[Prompt], *, max_new_tokens: int, adapter: bool = True) -> list[str]:
+        return self._ours.generate(prompts, max_new_tokens=max_new_tokens, adapter=adapter)
 
-def _with_own_engine(plan: Plan, reason: str) -> Plan:
-    engine, _ = own_engine(
-        plan.model, plan.lora, load_in_4bit=plan.load_in_4bit, max_seq_length=plan.max_seq_length
-    )
-    return replace(plan, engine=engine, reason=reason)
+    def adapter_values(self) -> Tensor:
+        return self._ours.adapter_values()
+
+    def set_adapter_values(self, values: Tensor) -> None:
+        self._ours.set_adapter_values(values)
+
+    @cached_property
+    def _ours(self) -> StepModel:
+        """Our own engine's model with the adapter that Unsloth has trained."""
+        plan = self._plan
+        engine, _ = select_engine(
+            plan.model, plan.lora, load_in_4bit=plan.load_in_4bit, max_seq_length=plan.data.max_seq_length
+        )
+        model = open_packed(plan) if engine == "packed" else open_autograd(plan)
+        if self._adapter is not None:
+            load_into_buffer(plan.adapter, load(self._adapter), model.step.lora)
+            model.step.refresh()
+        return model
 
 
 def _train(plan: Plan, data: Data, report: Report, should_stop: ShouldStop) -> Outcome:
-    report("phase", phase="loading", message=f"loading {plan.model.name} with Unsloth")
+    report(Phase(phase="loading", message=f"loading {plan.model.name} with Unsloth"))
     if plan.resume:
-        report("warning", message="Unsloth's engine keeps no checkpoints: the run begins again.")
-    if plan.patience is not None:
-        report("warning", message="Unsloth's trainer does not stop early: patience is not used.")
+        report(Warned(message="Unsloth's engine keeps no checkpoints: the run begins again."))
+    if plan.evaluation.patience is not None:
+        report(Warned(message="Unsloth's trainer does not stop early: patience is not used."))
     python = interpreter()
     shutil.rmtree(plan.adapter, ignore_errors=True)
     order = step_order(plan, [len(example.input_ids) for example in data.train])
@@ -119,8 +159,7 @@ class _Follower:
                 self.eval_loss = message["loss"]
                 if not message["step"]:
                     self.eval_loss_before = self.eval_loss
-                perplexity = math.exp(min(message["loss"], 700.0))
-                self.report("eval", step=message["step"], loss=message["loss"], perplexity=perplexity)
+                self.report(evaluated(message["step"], message["loss"]))
             case "failed":
                 raise _failure(self.plan, message)
             case _:
@@ -130,25 +169,28 @@ class _Follower:
         self.version = message["version"]
         self.clock = StepClock(self.total_steps)
         self.started = time.monotonic()
-        self.report("phase", phase="training", message=f"training with Unsloth {self.version}")
+        self.report(Phase(phase="training", message=f"training with Unsloth {self.version}"))
 
     def _step(self, message: dict[str, Any]) -> None:
         self.step, self.loss = message["step"], float(message["loss"])
         self.tokens += sum(self.order.lengths[row] for row in self.order.examples(self.step - 1))
         if not math.isfinite(self.loss):
             raise TrainingError(f"The loss of step {self.step} is {self.loss}.", hint="Lower learning_rate.")
+        tokens_per_s, eta_s = self.clock.tick(self.step, self.tokens)
         self.report(
-            "step",
-            step=self.step,
-            total_steps=self.total_steps,
-            loss=self.loss,
-            learning_rate=message["learning_rate"],
-            grad_norm=message["grad_norm"],
-            **self.clock.tick(self.step, self.tokens),
+            Step(
+                step=self.step,
+                total_steps=self.total_steps,
+                loss=self.loss,
+                learning_rate=message["learning_rate"],
+                grad_norm=message["grad_norm"],
+                tokens_per_s=tokens_per_s,
+                eta_s=eta_s,
+            )
         )
         epoch, rest = divmod(self.step, self.order.steps_per_epoch)
         if not rest:
-            self.report("epoch", epoch=epoch, step=self.step)
+            self.report(Epoch(epoch=epoch, step=self.step))
 
     def require_done(self, process: UnslothProcess) -> None:
         """Raises if the process ended without a word."""

@@ -14,6 +14,7 @@ from typing import Any
 
 from ...config.settings import load_settings
 from ...data.tokens.example import Example
+from ..loaded_model import UnavailableError
 from ..loop.lr_schedule import warmup_steps
 from ..loop.packing import StepOrder, is_worth_evaluating_before, total_steps
 from ..packed.decoder_config import targeted_modules
@@ -21,10 +22,6 @@ from ..plan import Data, Plan
 from . import child as unsloth_child
 
 LEAVING_S = 10.0  # for the process to see that its stdin has ended
-
-
-class UnavailableError(Exception):
-    """Why Unsloth cannot train a run, as part of a sentence."""
 
 
 def interpreter() -> Path:
@@ -54,7 +51,7 @@ def write_job(folder: Path, plan: Plan, data: Data, order: StepOrder) -> Path:
         **plan.record(),
         "steps": steps,
         "warmup_steps": min(warmup_steps(plan, steps), steps - 1),
-        "target_modules": list(targets if isinstance(targets, tuple) else targeted_modules(plan.lora)),
+        "target_modules": list(targets if isinstance(targets, list) else targeted_modules(plan.lora)),
         "order": [row for step in range(steps) for row in order.examples(step)],
         "held_out": len(data.held_out),
         "evaluate_before": is_worth_evaluating_before(data, order, steps),

@@ -13,6 +13,8 @@ from hashlib import blake2b
 import torch
 from torch import Tensor
 
+from ..config.specs import LoraGroup
+
 
 @dataclass(frozen=True)
 class LoraModule:
@@ -23,14 +25,22 @@ class LoraModule:
     out_features: int
 
 
-Group = tuple[LoraModule, ...]
+def lora_scale(lora: LoraGroup) -> float:
+    """The factor of the update in y = W·x + scale·B·A·x (Hu et al. 2021, arXiv:2106.09685).
+
+    alpha / r, or alpha / √r with rank stabilisation (Kalajdzievski 2023, arXiv:2312.03732).
+    """
+    return lora.alpha / (math.sqrt(lora.r) if lora.rslora else lora.r)
+
+
+InputGroup = tuple[LoraModule, ...]
 """Modules that read the same input; their A matrices lie one below the other."""
 
 
 class LoraParameters:
     """A (r, in_features) and B (out_features, r) of each module, as views into `values` and `gradients`."""
 
-    def __init__(self, groups: Sequence[Group], rank: int, device: torch.device) -> None:
+    def __init__(self, groups: Sequence[InputGroup], rank: int, device: torch.device) -> None:
         self.groups = tuple(groups)
         self.rank = rank
         count = sum(rank * (m.in_features + m.out_features) for m in self.modules())
@@ -64,7 +74,7 @@ class LoraParameters:
         offset, shape = self._places[name]
         return buffer[offset : offset + math.prod(shape)].view(shape)
 
-    def stacked_a(self, buffer: Tensor, group: Group) -> Tensor:
+    def stacked_a(self, buffer: Tensor, group: InputGroup) -> Tensor:
         """The A matrices of a group as one view, (rank · modules, in_features)."""
         offset, (_, in_features) = self._places[f"{group[0].name}.lora_A"]
         rows = self.rank * len(group)

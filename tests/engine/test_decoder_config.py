@@ -8,8 +8,8 @@ import pytest
 import torch
 from transformers import AutoConfig, GPT2Config
 
-from backpropagate.training.engine.packed.decoder_config import decoder_shape, why_not_packed
-from backpropagate.training.engine.plan import Lora
+from backpropagate.training.config.specs import LoraGroup
+from backpropagate.training.engine.packed.decoder_config import read_decoder_config, why_not_packed
 
 from .conftest import SIZES, tiny_model
 
@@ -47,17 +47,17 @@ def test_another_architecture_is_refused_by_its_name() -> None:
 @pytest.mark.parametrize("modules", [("q_proj", "lm_head"), "lm_head"])
 def test_lora_on_the_head_is_refused(modules: str | tuple[str, ...]) -> None:
     config = AutoConfig.for_model("llama", **SIZES)
-    reason = why_not_packed(config, lora=Lora(target_modules=modules))
+    reason = why_not_packed(config, lora=LoraGroup(target_modules=modules))
     assert reason == "The packed step has no LoRA on lm_head."
 
 
 @pytest.mark.parametrize("family", ["llama", "qwen2", "qwen3", "smollm3"])
 def test_the_rotary_frequencies_are_those_of_the_model(family: str) -> None:
     model = tiny_model(family, head_dim=12)
-    assert torch.equal(decoder_shape(model.config).inverse_frequencies, model.model.rotary_emb.inv_freq)
+    assert torch.equal(read_decoder_config(model.config).inverse_frequencies, model.model.rotary_emb.inv_freq)
 
 
 def test_parameters_count_every_matrix() -> None:
     model = tiny_model("mistral")
     matrices = sum(p.numel() for n, p in model.named_parameters() if p.dim() == 2 and "embed" not in n)
-    assert decoder_shape(model.config).parameters == matrices
+    assert read_decoder_config(model.config).parameters == matrices

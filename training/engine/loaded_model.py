@@ -1,0 +1,115 @@
+"""A model that is loaded once: train it, measure it, ask it, read and set its adapter."""
+
+from __future__ import annotations
+
+import gc
+from collections.abc import Sequence
+from contextlib import nullcontext
+from functools import cached_property
+from typing import Any, Protocol
+
+import torch
+from torch import Tensor
+
+from ..data.tokens.example import Example
+from ..events import Phase, Report, ShouldStop
+from ..models.tokenizer import load_tokenizer
+from .generate import Prompt, generate
+from .loop.checkpoints import Checkpoints
+from .loop.example_losses import ExampleLoss, example_losses
+from .loop.fit import fit
+from .loop.step import TrainingStep
+from .plan import Data, Outcome, Plan
+
+
+class UnavailableError(Exception):
+    """Why an engine cannot train a run, as part of a sentence; another engine may."""
+
+
+class LoadedModel(Protocol):
+    """A base model with its adapter, in memory."""
+
+    def train(self, data: Data, report: Report, should_stop: ShouldStop, checkpoints: Checkpoints) -> Outcome:
+        """Train the adapter as planned and write it; afterwards the model's adapter is the one written.
+
+        Raises:
+            UnavailableError: this engine cannot train this run.
+            GpuOutOfMemoryError, TrainingError, InputError, DiskFullError: as the engines say.
+        """
+        ...
+
+    def losses(self, examples: Sequence[Example]) -> list[ExampleLoss]:
+        """The loss of each example with the adapter as it is, without dropout."""
+        ...
+
+    def generate(self, prompts: Sequence[Prompt], *, max_new_tokens: int, adapter: bool = True) -> list[str]:
+        """Greedy answers, in the order of the prompts.
+
+        Args:
+            adapter: False gives the base model's answers.
+        """
+        ...
+
+    def adapter_values(self) -> Tensor:
+        """A copy of all LoRA matrices end to end, (parameters,) in fp32, on the model's device."""
+        ...
+
+    def set_adapter_values(self, values: Tensor) -> None:
+        """Take over LoRA matrices, laid out as `adapter_values` gives them."""
+        ...
+
+
+class ModelStep(TrainingStep, Protocol):
+    """A step of our loop that can generate as well."""
+
+    def peft_model(self) -> Any:
+        """A transformers model with the same weights and the same LoRA, set to evaluate."""
+        ...
+
+    def release(self) -> None:
+        """Give back what only training needs, such as CUDA graphs."""
+        ...
+
+
+class StepModel:
+    """The loaded model of an engine that trains by a step in our loop."""
+
+    def __init__(self, step: ModelStep, plan: Plan) -> None:
+        self.step = step
+        self.plan = plan
+        self.holds_training_memory = False
+
+    def train(self, data: Data, report: Report, should_stop: ShouldStop, checkpoints: Checkpoints) -> Outcome:
+        report(Phase(phase="training", message="training"))
+        self.holds_training_memory = True
+        self.step.lora.gradients.zero_()  # a run before may have ended in the middle of a step
+        return fit(self.step, self.plan, data, report, should_stop, checkpoints)
+
+    def losses(self, examples: Sequence[Example]) -> list[ExampleLoss]:
+        return example_losses(self.step, examples, self.plan.micro_batch_tokens)
+
+    def generate(self, prompts: Sequence[Prompt], *, max_new_tokens: int, adapter: bool = True) -> list[str]:
+        if self.holds_training_memory:
+            self._release()
+        model = self.step.peft_model()
+        with nullcontext() if adapter else model.disable_adapter():
+            return generate(model, self._tokenizer, prompts, max_new_tokens)
+
+    def adapter_values(self) -> Tensor:
+        return self.step.lora.values.clone()
+
+    def set_adapter_values(self, values: Tensor) -> None:
+        self.step.lora.values.copy_(values)
+        self.step.refresh()
+
+    @cached_property
+    def _tokenizer(self) -> Any:
+        return load_tokenizer(self.plan.model)
+
+    def _release(self) -> None:
+        """Give back what a training has left: answers need memory for caches of their own."""
+        self.holds_training_memory = False
+        self.step.release()
+        if self.step.device.type == "cuda":
+            gc.collect()
+            torch.cuda.empty_cache()

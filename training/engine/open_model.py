@@ -1,0 +1,88 @@
+"""A plan's model, loaded once, whichever engine trains it."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import torch
+from torch import Tensor
+
+from ..config.fields import EngineName
+from ..data.tokens.example import Example
+from ..events import Phase, Report, ShouldStop, Warned
+from .generate import Prompt
+from .loaded_model import LoadedModel, UnavailableError
+from .loop.checkpoints import Checkpoints
+from .loop.example_losses import ExampleLoss
+from .plan import Data, Outcome, Plan
+from .select_engine import select_engine
+
+
+def open_model(plan: Plan, report: Report) -> LoadedModel:
+    """Load the plan's base with a new adapter, or the one that it continues from.
+
+    Raises:
+        ModelLoadError: the model cannot be loaded.
+        InputError: the adapter to continue from does not fit, or a target module does not exist.
+    """
+    if plan.training.threads:
+        torch.set_num_threads(plan.training.threads)
+    if plan.device == "cuda":
+        # It builds a plan for each new shape of batch, which costs more than it saves.
+        torch.backends.cuda.enable_cudnn_sdp(False)
+    if plan.training.engine == "unsloth":
+        return _WithFallback(plan)
+    report(Phase(phase="loading", message=f"loading {plan.model.name}"))
+    return _opened(plan)
+
+
+def _opened(plan: Plan) -> LoadedModel:
+    match plan.training.engine:
+        case "packed":
+            from .packed.engine import open_packed as open_it
+        case "autograd":
+            from .autograd.engine import open_autograd as open_it
+        case "trl":
+            from .trl.engine import open_trl as open_it
+        case "unsloth":
+            from .unsloth.engine import open_unsloth as open_it
+        case "auto":
+            raise ValueError("the plan has no engine")
+    return open_it(plan)
+
+
+class _WithFallback:
+    """Another library's engine; once it says that it is unavailable, our own takes its place."""
+
+    def __init__(self, plan: Plan) -> None:
+        self._plan = plan
+        self._name: EngineName = plan.training.engine
+        self._model = _opened(plan)
+
+    def train(self, data: Data, report: Report, should_stop: ShouldStop, checkpoints: Checkpoints) -> Outcome:
+        try:
+            return self._model.train(data, report, should_stop, checkpoints)
+        except UnavailableError as obstacle:
+            report(Warned(message=f"Our own engine trains instead of {self._name.title()}: {obstacle}."))
+            plan = _with_our_engine(self._plan, f"{self._name} was asked for, but {obstacle}")
+        self._model = open_model(plan, report)
+        return self._model.train(data, report, should_stop, checkpoints)
+
+    def losses(self, examples: Sequence[Example]) -> list[ExampleLoss]:
+        return self._model.losses(examples)
+
+    def generate(self, prompts: Sequence[Prompt], *, max_new_tokens: int, adapter: bool = True) -> list[str]:
+        return self._model.generate(prompts, max_new_tokens=max_new_tokens, adapter=adapter)
+
+    def adapter_values(self) -> Tensor:
+        return self._model.adapter_values()
+
+    def set_adapter_values(self, values: Tensor) -> None:
+        self._model.set_adapter_values(values)
+
+
+def _with_our_engine(plan: Plan, reason: str) -> Plan:
+    engine, _ = select_engine(
+        plan.model, plan.lora, load_in_4bit=plan.load_in_4bit, max_seq_length=plan.data.max_seq_length
+    )
+    return plan.changed(engine=engine, reason=reason)

@@ -1,0 +1,49 @@
+"""The questions of a run, answered by the base model and by the trained one."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from ..config.results import Answer
+from ..config.specs import EvaluationGroup
+from ..events import Phase, Report, ShouldStop
+from .generate import TOGETHER, Prompt
+from .loaded_model import LoadedModel
+
+
+def ask_before_and_after(
+    model: LoadedModel,
+    tokenizer: Any,
+    evaluation: EvaluationGroup,
+    report: Report,
+    should_stop: ShouldStop,
+) -> list[Answer]:
+    """Answer each question twice: with the adapter off, which is the model before training, and on.
+
+    Returns:
+        One answer each; fewer when asked to stop.
+    """
+    answers: list[Answer] = []
+    questions, longest = evaluation.questions, evaluation.max_new_tokens
+    for start in range(0, len(questions), TOGETHER):
+        if should_stop():
+            break
+        batch = questions[start : start + TOGETHER]
+        prompts = [as_prompt(question, evaluation.system, tokenizer) for question in batch]
+        before = model.generate(prompts, max_new_tokens=longest, adapter=False)
+        after = model.generate(prompts, max_new_tokens=longest)
+        answers += [
+            Answer(question=question, before=old, after=new)
+            for question, old, new in zip(batch, before, after, strict=True)
+        ]
+        done = f"{len(answers)} of {len(questions)} questions answered before and after"
+        report(Phase(phase="answering", message=done))
+    return answers
+
+
+def as_prompt(question: str, system: str | None, tokenizer: Any) -> Prompt:
+    """The question as a conversation, or as plain text for a model without a chat template."""
+    if not tokenizer.chat_template:
+        return question
+    turns = [] if system is None else [{"role": "system", "content": system}]
+    return [*turns, {"role": "user", "content": question}]
