@@ -1,7 +1,7 @@
-"""Logs go to stderr through structlog, with the run's id bound and secrets taken out.
+"""Logs to stderr through structlog, with the run id and without secrets.
 
-Lines of the standard library's `logging` (the MCP SDK's, transformers') take the same way. structlog is
-imported with the first line: with rich, which it brings, it would be a tenth of the server's start.
+Lines of the standard library's `logging` (MCP SDK, transformers) are formatted the same way. structlog is
+imported with the first line, since it imports rich, which takes a tenth of the server's start time.
 """
 
 from __future__ import annotations
