@@ -103,8 +103,7 @@ def print_answers(view: RunView) -> None:
 def next_command(view: RunView) -> str:
     command = words(view.next) if view.next else "nothing to do"
     if view.status is Status.FAILED and view.error and view.error.code.split("_")[0] in USERS_FAULT:
-        again = f": {command}" if view.kind != "train" else ""
-        return f"correct what the error names, then start it again{again}"
+        return "correct what the error names, then start it again" if view.kind == "train" else command
     if view.status is Status.COMPLETED and view.kind == "train":
         return f"{command}  (a GGUF file; --ollama --ollama-name NAME also registers it with Ollama)"
     return command

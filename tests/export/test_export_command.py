@@ -67,7 +67,7 @@ def test_a_registration_that_fails_leaves_the_export_with_its_path_and_the_next_
     assert run(["export", copied_run("").run_id, *options]) == 3
     shown = capsys.readouterr().out
     assert output.is_file() and "disk space" in shown
-    assert f"then start it again: backprop export {output} --ollama --ollama-name mine" in shown
+    assert f"Next: backprop export {output} --ollama --ollama-name mine" in shown
 
 
 def test_an_equal_export_is_found_unless_the_adapter_was_written_anew(

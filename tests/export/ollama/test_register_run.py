@@ -147,7 +147,9 @@ def test_the_function_registers_in_this_process(home: Path, server: OllamaStandI
     path = write_gguf(tmp_path / "model.gguf", SMOLLM2)
     result = register_with_ollama(path, "mine", parameters={"temperature": 0.5}, question="Why?")
     assert result.answer == "a canned answer to Why?" and result.system == DEFAULT_SYSTEM
-    assert not RunStore(home).ids()
+    (run_id,) = RunStore(home).ids()
+    state = RunStore(home).find(run_id).state()
+    assert state.kind == "register" and state.status is Status.COMPLETED and not state.survives_client
     with pytest.raises(OllamaError, match="already"):
         register_with_ollama(path, "mine")
     assert register_with_ollama(str(path), "mine", overwrite=True, system="Be brief.").replaced
