@@ -1,1 +1,1 @@
-"""What a person types: the command `backprop`."""
+"""The command line: `backprop`."""

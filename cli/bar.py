@@ -1,4 +1,4 @@
-"""The progress bar of a run, on a terminal."""
+"""The progress bar of a run on a terminal."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from ..training.events import Event, Phase, Step, Warned
 
 
 class BarDisplay:
-    """A spinner with the phase's message, then a bar of steps."""
+    """A spinner with the message of the phase, then a progress bar of steps."""
 
     def __init__(self, progress: Progress, task: TaskID) -> None:
         self._progress = progress

@@ -31,7 +31,7 @@ from .train import start_and_follow
     type=click.Choice(["gguf", "merged", "lora"]),
     default="gguf",
     show_default=True,
-    help="One GGUF file; safetensors with the LoRA merged in; or the adapter alone.",
+    help="gguf: one GGUF file; merged: safetensors with merged LoRA; lora: only the adapter.",
 )
 @click.option(
     "-q",
@@ -40,12 +40,14 @@ from .train import start_and_follow
     help="Type of a GGUF's weights: f32, f16, bf16, q8_0; with the extra `export` also q6_k, q4_k_m, … "
     "[default: q4_k_m; without the extra, q8_0]",
 )
-@click.option("--imatrix", is_flag=True, help="Weigh a K-quant's errors by the run's held-out rows.")
+@click.option(
+    "--imatrix", is_flag=True, help="Weight a K-quant's errors by activations on the run's held-out rows."
+)
 @click.option("--output", metavar="PATH", help="The .gguf file, or folder, to write.")
-@click.option("--ollama", is_flag=True, help="Make the GGUF a model of the Ollama server at OLLAMA_HOST.")
-@click.option("--ollama-name", metavar="NAME", help="Its name there: [namespace/]model[:tag].")
-@click.option("--overwrite", is_flag=True, help="Replace an Ollama model of this name.")
-@click.option("--detach", is_flag=True, help="Start the export and leave; it goes on by itself.")
+@click.option("--ollama", is_flag=True, help="Register the GGUF with the Ollama server at OLLAMA_HOST.")
+@click.option("--ollama-name", metavar="NAME", help="Model name in Ollama: [namespace/]model[:tag].")
+@click.option("--overwrite", is_flag=True, help="Replace an existing Ollama model of this name.")
+@click.option("--detach", is_flag=True, help="Start the export and exit; it continues in the background.")
 @click.option("--json", "as_json", is_flag=True, help="Print the run as JSON.")
 @click.pass_context
 def export(
@@ -61,9 +63,9 @@ def export(
     detach: bool,
     as_json: bool,
 ) -> None:
-    """Export SOURCE: a run's id, or the path of an adapter or model folder. A GGUF is proven first.
+    """Export SOURCE: a run id, or the path of an adapter or model folder.
 
-    With --ollama, SOURCE may also be a .gguf file.
+    A GGUF file is verified against the trained model. With --ollama, SOURCE may also be a .gguf file.
     """
     if ollama or ollama_name:
         _check_ollama(format_, ollama_name, overwrite, detach)
@@ -97,25 +99,25 @@ def export(
 
 
 def _exit_code(exported: RunView | None, view: RunView) -> int:
-    """Partly done: a file was exported, and is no model of Ollama."""
+    """Partly done, if the file was exported but not registered with Ollama."""
     if exported is not None and exported is not view and view.status is not Status.COMPLETED:
         return PARTLY
     return run_exit_code(view)
 
 
 def _check_ollama(format_: ExportFormat, name: str | None, overwrite: bool, detach: bool) -> None:
-    """What can be known before a long export.
+    """Check the options before a long export.
 
     Raises:
-        InputError: the options do not go together.
-        OllamaError: the name is not one of Ollama's or is in use, or there is no server.
+        InputError: the options cannot be combined.
+        OllamaError: the name is not valid or is in use, or there is no server.
     """
     if name is None:
         raise InputError("--ollama needs a name.", hint="Give --ollama-name NAME.")
     model_name(name)
     if format_ != "gguf" or detach:
-        raise InputError("--ollama goes with --format gguf, and not with --detach.")
-    # Imported when it is needed: reading chat templates and talking HTTP bring much in.
+        raise InputError("--ollama needs --format gguf and cannot be combined with --detach.")
+    # Imported here, since chat templates and HTTP need heavy libraries.
     from ..training.export.ollama.register import check_name_is_free
 
     check_name_is_free(name, overwrite)

@@ -1,4 +1,4 @@
-"""Showing a run on a terminal as it goes, and stopping it on Ctrl-C."""
+"""Shows the progress of a run on a terminal, and cancels it on Ctrl-C."""
 
 from __future__ import annotations
 
@@ -19,19 +19,19 @@ from ..training.runs.folder import Status
 from ..training.runs.view import RunView
 from ..training.service import TrainingService
 
-PLAIN_GAP_S = 2.0  # between two lines of steps where there is no terminal
+PLAIN_GAP_S = 2.0  # between two lines of steps without a terminal
 PARTLY = 3  # exit code
 
 
 class Display(Protocol):
-    """Shows events to a person."""
+    """Shows events to the user."""
 
     def show(self, events: Sequence[Event]) -> None: ...
 
 
 async def follow_to_the_end(service: TrainingService, run_id: str) -> RunView:
-    """Show the run until it has ended. Ctrl-C cancels it, which saves what it has learnt; a second
-    Ctrl-C leaves at once and lets it finish that by itself."""
+    """Show the run until it has ended. Ctrl-C cancels it and saves its adapter; a second Ctrl-C exits at
+    once, and the worker still saves the adapter."""
     with _display() as display, _interrupts() as interrupts:
         cancelled = False
         async for events in service.watch(run_id, tick_s=0.2):
@@ -39,7 +39,7 @@ async def follow_to_the_end(service: TrainingService, run_id: str) -> RunView:
             if interrupts.count and not cancelled:
                 cancelled = True
                 click.echo(
-                    "Cancelling; what was learnt is being saved. Ctrl-C again leaves at once.", err=True
+                    "Cancelling and saving the adapter. Press Ctrl-C again to exit without waiting.", err=True
                 )
                 await service.cancel(run_id, "Ctrl-C")
             if interrupts.count > 1:
@@ -48,7 +48,7 @@ async def follow_to_the_end(service: TrainingService, run_id: str) -> RunView:
 
 
 def run_exit_code(view: RunView) -> int:
-    """0 completed, 3 cancelled with an adapter, else what the error says."""
+    """0 completed, 3 cancelled with an adapter, else the exit code of the error."""
     if view.status is Status.COMPLETED:
         return 0
     if view.status is Status.CANCELLED:
@@ -57,7 +57,7 @@ def run_exit_code(view: RunView) -> int:
 
 
 class Interrupts:
-    """How often Ctrl-C was pressed."""
+    """Number of times that Ctrl-C was pressed."""
 
     count = 0
 
@@ -87,7 +87,7 @@ def _display() -> Generator[Display]:
 
 
 class PlainDisplay:
-    """Lines on stderr: each phase, each warning, and the steps every two seconds."""
+    """Lines on stderr: each phase, each warning, and a step every two seconds."""
 
     def __init__(self) -> None:
         self._shown_at = -PLAIN_GAP_S

@@ -23,10 +23,10 @@ LIBRARIES = ("mcp", "torch", "transformers", "peft", "trl", "datasets", "bitsand
 
 
 @click.command("info")
-@click.option("--error-codes", is_flag=True, help="List every error code instead.")
+@click.option("--error-codes", is_flag=True, help="List all error codes instead.")
 @click.option("--json", "as_json", is_flag=True, help="Print JSON.")
 def info(error_codes: bool, as_json: bool) -> None:
-    """Version, paths, hardware and settings; or every error code."""
+    """Show version, paths, hardware and settings; or all error codes."""
     if error_codes:
         _print_codes(as_json)
         return
@@ -39,12 +39,14 @@ def info(error_codes: bool, as_json: bool) -> None:
     for name, found in facts["libraries"].items():
         click.echo(f"{name:<10} {found or 'not installed'}")
     click.echo(GpuStatus(hardware=read_hardware()).text())
-    click.echo("Settings (environment variables, or lines in the home's .env; * is not the default):")
+    click.echo(
+        "Settings (environment variables, or lines of .env in the home folder; * marks changed values):"
+    )
     for name, setting in facts["settings"].items():
         click.echo(_line(name, **setting))
     if "settings_error" in facts:
         error = facts["settings_error"]
-        click.echo(f"The settings cannot be used; these are the defaults. {error}", err=True)
+        click.echo(f"The settings are not valid; the defaults are shown. {error}", err=True)
 
 
 def _line(name: str, value: Any, default: Any, description: str) -> str:
@@ -62,7 +64,7 @@ def _print_codes(as_json: bool) -> None:
         click.echo(json.dumps(rows, indent=1))
         return
     for row in rows:
-        again = "  (may be tried again)" if row["retryable"] else ""
+        again = "  (retryable)" if row["retryable"] else ""
         click.echo(f"{row['code']:<34} exit {row['exit_code']}  {row['meaning']}{again}")
 
 
@@ -79,7 +81,7 @@ def _facts() -> dict[str, Any]:
     default = Settings.model_construct(home=Path("~/.backpropagate").expanduser().absolute())
     try:
         settings = load_settings()
-    except InvalidSettingError as error:  # which is why one may be looking here
+    except InvalidSettingError as error:  # shown, since users call `info` to find it
         facts["settings_error"] = scrub(error.sentence())
         settings = default
     defaults, values = values_of(default), scrub_all(values_of(settings))

@@ -26,7 +26,7 @@ from .train import resolved_paths
 @click.option("--json", "as_json", is_flag=True, help="Print JSON.")
 @click.pass_context
 def inspect(ctx: click.Context, dataset: str, preview: int, as_json: bool, **values: Any) -> None:
-    """What is in a dataset, what is wrong with it line by line, and what the model will see."""
+    """Inspect a dataset: its content, its problems by line, and what the model sees."""
     service = TrainingService()
     arguments = resolved_paths(service, {**given(values), "dataset": dataset})
     spec = inspect_spec(service.settings, arguments=arguments, preview=preview)

@@ -1,4 +1,4 @@
-"""`backprop`: the table of commands, and what happens to their errors."""
+"""`backprop`: the table of commands, and the handling of errors."""
 
 from __future__ import annotations
 
@@ -12,26 +12,29 @@ if TYPE_CHECKING:
     from ..training.errors import BackpropagateError
 
 COMMANDS = {
-    "quickstart": (".quickstart", "Fine-tune a small real model on an example, and see what it learnt."),
+    "quickstart": (
+        ".quickstart",
+        "Fine-tune a small real model on an example dataset and compare its answers.",
+    ),
     "train": (".train", "Fine-tune a model on a dataset."),
-    "inspect": (".inspect", "What is in a dataset, what is wrong with it, what the model will see."),
-    "list-runs": (".runs", "Past, live and queued runs, newest first."),
-    "show-run": (".runs", "One run in detail."),
-    "resume": (".runs", "Go on with a run that was cancelled, failed or was interrupted."),
-    "cancel": (".runs", "Stop a run and keep what it has learnt."),
-    "prune": (".runs", "Remove ended runs for good."),
-    "export": (".export", "A trained model as a GGUF file, merged safetensors, or its adapter."),
+    "inspect": (".inspect", "Inspect a dataset: content, problems, and what the model sees."),
+    "list-runs": (".runs", "List past, running and queued runs, newest first."),
+    "show-run": (".runs", "Show one run in detail."),
+    "resume": (".runs", "Resume a cancelled, failed or interrupted run from its last checkpoint."),
+    "cancel": (".runs", "Stop a run and save its adapter."),
+    "prune": (".runs", "Remove ended runs permanently."),
+    "export": (".export", "Export a trained model as GGUF, merged safetensors, or adapter."),
     "push": (".push", "Publish an adapter or a merged model on the Hugging Face Hub."),
-    "info": (".info", "Version, paths, hardware, settings and error codes."),
+    "info": (".info", "Show version, paths, hardware, settings and error codes."),
     "serve": (".serve", "Serve the tools to an MCP client over stdio."),
 }
-"""Command → the module that holds it, and its line in the help. Modules are imported when used."""
+"""Command → its module, and its line in the help. Modules are imported when used."""
 
 CONTEXT = {"help_option_names": ["-h", "--help"], "max_content_width": 110}
 
 
 class LazyGroup(click.Group):
-    """A group that knows its commands' names without importing them."""
+    """A group that lists its commands without importing them."""
 
     def list_commands(self, ctx: click.Context) -> list[str]:
         return list(COMMANDS)
@@ -52,7 +55,7 @@ class LazyGroup(click.Group):
 @click.version_option(None, "--version", package_name="backpropagate-mcp", prog_name="backprop")
 @click.pass_context
 def backprop(ctx: click.Context, verbose: bool) -> None:
-    """Fine-tune language models from an AI client, from Python, or from here."""
+    """Fine-tune language models from an MCP client, from Python, or from the command line."""
     ctx.ensure_object(dict)["verbose"] = verbose
     if ctx.invoked_subcommand is None:
         click.echo(ctx.get_help())
@@ -61,10 +64,10 @@ def backprop(ctx: click.Context, verbose: bool) -> None:
 def run(arguments: list[str], wire: int | None = None) -> int:
     """Run a command line; returns the exit code: 0 done, 1 input, 2 run-time failure, 3 partly done.
 
-    An error is told on stderr and, with --json, on stdout too: `{"error": {"code", "message", "hint"}}`.
+    An error is printed on stderr and, with --json, also on stdout: `{"error": {"code", "message", "hint"}}`.
 
     Args:
-        wire: the real stdout, where `serve` has reserved it.
+        wire: descriptor of the real stdout, if `serve` has reserved it.
     """
     try:
         return backprop.main(arguments, prog_name="backprop", standalone_mode=False, obj={"wire": wire}) or 0
@@ -99,7 +102,7 @@ def _failed(error: Exception, *, verbose: bool, as_json: bool) -> int:
 
 
 def _as_ours(error: Exception, verbose: bool) -> BackpropagateError:
-    """The error with a code and the next step."""
+    """Any exception as an error with a code and a hint."""
     from ..training.errors import BackpropagateError, InputError, RuntimeFailure
 
     if isinstance(error, BackpropagateError):

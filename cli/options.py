@@ -1,4 +1,4 @@
-"""Command-line options made from the definitions of the settings."""
+"""Command-line options, generated from the definitions of the settings."""
 
 from __future__ import annotations
 
@@ -19,13 +19,13 @@ NAMES = {
     "learning_rate": ["--lr", "--learning-rate"],
     "questions": ["--question", "--questions"],
 }
-"""Options that are not simply the flat name with dashes."""
+"""Options that differ from the flat name with dashes."""
 
 
 def setting_options(*groups: str) -> Callable[[Function], Function]:
-    """Add one option per setting of these groups (all if none is named, and `dataset` only then).
+    """Add one option per setting of these groups; without groups, of all, `dataset` included.
 
-    A value goes to the command under the setting's flat name.
+    The command gets a value under the setting's flat name.
     """
 
     def decorate(function: Function) -> Function:
@@ -62,7 +62,7 @@ def _option(name: str, info: FieldInfo) -> Callable[[Function], Function]:
 
 
 def _alias_option(name: str, info: FieldInfo, alias: Alias) -> Callable[[Function], Function]:
-    """Another tool's name of a setting: accepted, not shown."""
+    """Another tool's name of a setting: accepted, but not in the help."""
     plain = name.replace("_", "-")
     if "true" in alias.values:
         return click.option(f"--{plain}/--no-{plain}", name, default=None, hidden=True)
@@ -76,7 +76,7 @@ def _help(info: FieldInfo) -> str:
 
 
 def description_of(info: FieldInfo) -> str:
-    """What a setting is for."""
+    """The description of a setting."""
     return info.description or _inner_description(info.annotation) or ""
 
 
@@ -103,7 +103,7 @@ def _metavar(annotation: Any) -> str:
 
 
 def given(values: dict[str, Any]) -> dict[str, Any]:
-    """The settings that were typed, as the spec takes them."""
+    """The given settings, in the types of the spec."""
     shown = {name: value for name, value in values.items() if value not in (None, ())}
     if "columns" in shown:
         shown["columns"] = _columns(shown["columns"])
@@ -115,7 +115,7 @@ def given(values: dict[str, Any]) -> dict[str, Any]:
 
 
 def _columns(text: str) -> dict[str, str]:
-    """`{"prompt": "Frage"}` or `prompt=Frage,completion=Antwort`.
+    """Parses `{"prompt": "Frage"}` or `prompt=Frage,completion=Antwort`.
 
     Raises:
         InputError: it is neither.
@@ -127,7 +127,7 @@ def _columns(text: str) -> dict[str, str]:
             raise InputError(f"columns: {text!r} is not JSON ({error}).", hint=COLUMNS_HINT) from error
     pairs = [part.partition("=") for part in text.split(",")]
     if not all(column for _, _, column in pairs):
-        raise InputError(f"columns: {text!r} names no column.", hint=COLUMNS_HINT)
+        raise InputError(f"columns: {text!r} has no column name.", hint=COLUMNS_HINT)
     return {field.strip(): column.strip() for field, _, column in pairs}
 
 

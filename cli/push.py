@@ -16,10 +16,12 @@ from .train import start_and_follow
 
 @click.command("push")
 @click.argument("source", metavar="PATH|RUN")
-@click.option("--repo", required=True, metavar="OWNER/NAME", help="The repository; made if there is none.")
-@click.option("--public", is_flag=True, help="A new repository is public; by default it is private.")
-@click.option("--overwrite", is_flag=True, help="Replace other weights that the repository holds.")
-@click.option("--detach", is_flag=True, help="Start the push and leave; it goes on by itself.")
+@click.option(
+    "--repo", required=True, metavar="OWNER/NAME", help="The repository; created if it does not exist."
+)
+@click.option("--public", is_flag=True, help="Create a new repository as public. Default: private.")
+@click.option("--overwrite", is_flag=True, help="Replace other weights in the repository.")
+@click.option("--detach", is_flag=True, help="Start the push and exit; it continues in the background.")
 @as_json_option
 @click.pass_context
 def push(
@@ -27,8 +29,8 @@ def push(
 ) -> None:
     """Publish an adapter or a merged model on the Hugging Face Hub, with its model card.
 
-    The access token comes from HF_TOKEN or `hf auth login`. A push that was interrupted goes on when it is
-    asked for again.
+    The access token comes from HF_TOKEN or `hf auth login`. An interrupted upload resumes when you push
+    again.
     """
     service = TrainingService()
     paths = PathPolicy.for_person(service.settings.home)

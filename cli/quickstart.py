@@ -25,9 +25,9 @@ SETTINGS = {"batch_size": 4, "learning_rate": 1e-3, "warmup_steps": 5, "max_seq_
 @click.option("--json", "as_json", is_flag=True, help="Print the run as JSON.")
 @click.pass_context
 def quickstart(ctx: click.Context, steps: int, as_json: bool) -> None:
-    """Fine-tune SmolLM2-135M on an example, on this machine, in about two minutes on a CPU.
+    """Fine-tune SmolLM2-135M on an example dataset, on this machine, in about two minutes on a CPU.
 
-    The model has never heard of what the example teaches: the answers before and after show it.
+    The facts in the dataset are new to the model: its answers before and after show what it learnt.
     """
     service = TrainingService()
     with as_file(files(examples) / "quickstart.jsonl") as data:

@@ -16,11 +16,15 @@ as_json_option = click.option("--json", "as_json", is_flag=True, help="Print JSO
 
 
 @click.command("list-runs")
-@click.option("--status", type=click.Choice([status.value for status in Status]), help="Only these.")
-@click.option("--limit", type=click.IntRange(1, 1000), default=10, show_default=True, help="At most so many.")
+@click.option(
+    "--status", type=click.Choice([status.value for status in Status]), help="Only runs with this status."
+)
+@click.option(
+    "--limit", type=click.IntRange(1, 1000), default=10, show_default=True, help="Maximum number of runs."
+)
 @as_json_option
 def list_runs(status: str | None, limit: int, as_json: bool) -> None:
-    """Past, live and queued runs, newest first."""
+    """List past, running and queued runs, newest first."""
     service = TrainingService()
 
     async def look() -> tuple[list[RunView], list[str]]:
@@ -50,11 +54,11 @@ def _progress(view: RunView) -> str:
 
 @click.command("show-run")
 @click.argument("run_id")
-@click.option("--follow", is_flag=True, help="Show the run as it goes, until it has ended.")
+@click.option("--follow", is_flag=True, help="Show progress until the run has ended.")
 @as_json_option
 @click.pass_context
 def show_run(ctx: click.Context, run_id: str, follow: bool, as_json: bool) -> None:
-    """One run in detail; any unique part of its id is enough."""
+    """Show one run in detail. RUN_ID: the id, or any unique part of it."""
     service = TrainingService()
     view = anyio.run(service.get, run_id)
     if follow:
@@ -68,18 +72,18 @@ def show_run(ctx: click.Context, run_id: str, follow: bool, as_json: bool) -> No
 
 @click.command("resume")
 @click.argument("run_id")
-@click.option("--detach", is_flag=True, help="Queue it and leave; it goes on by itself.")
+@click.option("--detach", is_flag=True, help="Queue the run and exit; it continues in the background.")
 @as_json_option
 @click.pass_context
 def resume(ctx: click.Context, run_id: str, detach: bool, as_json: bool) -> None:
-    """Go on with a run from its last checkpoint: same id, same settings, same course."""
+    """Resume a run from its last checkpoint. The result equals an uninterrupted run."""
     service = TrainingService()
 
-    async def go_on() -> RunView:
+    async def resume_run() -> RunView:
         view = await service.resume(run_id)
         return view if detach else await follow_to_the_end(service, view.run_id)
 
-    view = anyio.run(go_on)
+    view = anyio.run(resume_run)
     if as_json:
         print_json(view)
     else:
@@ -91,13 +95,13 @@ def resume(ctx: click.Context, run_id: str, detach: bool, as_json: bool) -> None
 @click.argument("run_id")
 @as_json_option
 def cancel(run_id: str, as_json: bool) -> None:
-    """Stop a run within one step, and keep what it has learnt."""
+    """Stop a run within one step, and save its adapter."""
     service = TrainingService()
 
     async def stop() -> RunView:
         view = await service.cancel(run_id)
         if view.status in ENDED:
-            click.echo(f"The run had ended already ({view.status.value}).", err=True)
+            click.echo(f"The run had already ended ({view.status.value}).", err=True)
             return view
         return await follow_to_the_end(service, view.run_id)
 
@@ -110,20 +114,20 @@ def cancel(run_id: str, as_json: bool) -> None:
 
 @click.command("prune")
 @click.argument("run_ids", nargs=-1)
-@click.option("--all-ended", is_flag=True, help="Every run that has ended.")
-@click.option("--yes", is_flag=True, help="Do not ask.")
+@click.option("--all-ended", is_flag=True, help="Remove all ended runs.")
+@click.option("--yes", is_flag=True, help="Do not ask for confirmation.")
 def prune(run_ids: tuple[str, ...], all_ended: bool, yes: bool) -> None:
-    """Remove ended runs for good: their folders with adapters, logs and events."""
+    """Remove ended runs permanently: their folders with adapters, logs and events."""
     service = TrainingService()
     ids = list(run_ids) or (_ended(service) if all_ended else [])
     if not ids and not all_ended:
-        raise InputError("Nothing to remove was named.", hint="Give run ids, or --all-ended.")
+        raise InputError("No run was given.", hint="Give run ids, or --all-ended.")
     runs = [service.store.find(run_id) for run_id in ids]
     sizes = [_bytes(run) for run in runs]
     for run, size in zip(runs, sizes, strict=True):
         click.echo(f"{run.run_id:<52} {_kind_and_status(service, run):<22} {_size(size):>10}")
     what = f"{len(runs)} run(s), {_size(sum(sizes))}"
-    if not runs or not (yes or click.confirm(f"Remove {what} for good?")):
+    if not runs or not (yes or click.confirm(f"Remove {what} permanently?")):
         return
     for run in runs:
         anyio.run(service.delete, run.run_id)
@@ -134,12 +138,12 @@ def _kind_and_status(service: TrainingService, run: RunFolder) -> str:
     try:
         state = service.store.observe(run)
     except RunFolderError:
-        return "cannot be read"
+        return "unreadable"
     return f"{state.kind:<9} {state.status}"
 
 
 def _bytes(run: RunFolder) -> int:
-    """What removing the run's folder frees."""
+    """Size of the run folder in bytes."""
     return sum(path.lstat().st_size for path in run.path.rglob("*") if not path.is_dir())
 
 
@@ -151,7 +155,7 @@ def _size(count: int) -> str:
 
 
 def _ended(service: TrainingService) -> list[str]:
-    """The runs that have ended, and the folders that cannot be read."""
+    """The ended runs, and the unreadable folders."""
     return [
         run.run_id
         for run, state in service.store.newest()

@@ -1,4 +1,4 @@
-"""A run, printed for a person or as JSON."""
+"""Prints a run as text or as JSON."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ def print_json(view: RunView) -> None:
 
 
 def _top_level(view: RunView) -> dict[str, object]:
-    """What scripts read most of a result, beside the run's own fields, whatever its kind."""
+    """Result fields at the top level of the JSON, for scripts; the same for all kinds of run."""
     result = view.result
     trained = result if isinstance(result, TrainResult) else None
     return {
@@ -62,11 +62,11 @@ def _lines(view: RunView) -> Iterator[tuple[str, object]]:
     if view.loss is not None:
         yield "loss", _from_to(view.first_loss, view.loss)
     if view.eval_loss is not None:
-        yield "held out", _from_to(view.eval_loss_before, view.eval_loss)
+        yield "held-out", _from_to(view.eval_loss_before, view.eval_loss)
     if view.eta_s is not None:
         yield "left", f"about {duration(view.eta_s)}"
     if view.phase and view.status in {Status.QUEUED, Status.RUNNING}:
-        yield "doing", view.phase
+        yield "phase", view.phase
     if view.adapter_path:
         yield "adapter", view.adapter_path
 
@@ -101,14 +101,14 @@ def print_answers(view: RunView) -> None:
 
 
 def next_command(view: RunView) -> str:
-    command = words(view.next) if view.next else "nothing is left to do"
+    command = words(view.next) if view.next else "nothing to do"
     if view.status is Status.FAILED and view.error and view.error.code.split("_")[0] in USERS_FAULT:
-        return "do what the error says, and start it again" if view.kind == "train" else command
+        return "correct what the error names, then start it again" if view.kind == "train" else command
     if view.status is Status.COMPLETED and view.kind == "train":
-        return f"{command}  (a GGUF file; --ollama makes it answer in Ollama)"
+        return f"{command}  (a GGUF file; --ollama --ollama-name NAME also registers it with Ollama)"
     return command
 
 
 def _line(text: str | None) -> str:
-    """A model's text on one line, without control characters that a terminal would obey."""
+    """A model's text on one line, without terminal control characters."""
     return cleaned(text or "")

@@ -25,12 +25,16 @@ from .show import print_json, print_run
 @click.command("train")
 @setting_options()
 @click.option("--output", metavar="FOLDER", help="Also copy the finished adapter to this folder.")
-@click.option("--resume", metavar="ID", help="Go on with this run; with more --steps, as a new run from it.")
-@click.option("--detach", is_flag=True, help="Start the run and leave; it goes on by itself.")
+@click.option(
+    "--resume",
+    metavar="ID",
+    help="Resume this run; with more --steps than planned, start a new run from its adapter.",
+)
+@click.option("--detach", is_flag=True, help="Start the run and exit; it continues in the background.")
 @click.option("--json", "as_json", is_flag=True, help="Print the run as JSON.")
 @click.pass_context
 def train(ctx: click.Context, resume: str | None, detach: bool, as_json: bool, **values: Any) -> None:
-    """Fine-tune a model on a dataset, with LoRA. Ctrl-C cancels the run and saves what it has learnt."""
+    """Fine-tune a model on a dataset with LoRA. Ctrl-C cancels the run and saves its adapter."""
     service = TrainingService()
     arguments = given(values)
 
@@ -51,7 +55,7 @@ def train(ctx: click.Context, resume: str | None, detach: bool, as_json: bool, *
 
 
 def spec_of(service: TrainingService, arguments: dict[str, Any]) -> TrainSpec:
-    """The spec of what was typed, with absolute paths that may be touched."""
+    """The spec of the arguments, with permitted absolute paths."""
     spec = train_spec(service.settings, arguments=resolved_paths(service, arguments))
     for note in alias_notes(arguments):
         click.echo(note, err=True)
@@ -76,12 +80,15 @@ def resolved_paths(service: TrainingService, arguments: dict[str, Any]) -> dict[
 async def start_and_follow(
     service: TrainingService, submit: Callable[[], Awaitable[Submission]], detach: bool = False
 ) -> RunView:
-    """Submit a run and, unless detached, show it to its end."""
+    """Submit a run and, unless detached, show it until it has ended."""
     await service.recover()
     submission = await submit()
     click.echo(f"run_started run_id={submission.run_id}", err=True)
     if submission.existing:
-        click.echo("It was there already: an equal request had started it.", err=True)
+        existing = await service.get(submission.run_id)
+        click.echo(
+            f"Same request as run {existing.run_id}, which is already {existing.status.value}.", err=True
+        )
     if detach:
         return await service.get(submission.run_id)
     return await follow_to_the_end(service, submission.run_id)

@@ -1,4 +1,4 @@
-"""Next steps as a person takes them: command lines."""
+"""Next steps for the command line: commands."""
 
 from __future__ import annotations
 
@@ -9,12 +9,12 @@ from ..training.next_step import Next
 
 
 def words(step: Next) -> str:
-    """The step as a command line, or as what to add to the one that was typed."""
+    """The step as a command, or as options to add to the last command."""
     given = {name: _value(value) for name, value in step.arguments.items()}
     match step.action:
         case "ask_again":
             options = [_option(name, value) for name, value in step.arguments.items()]
-            return f"Run it again with {' '.join(options)}"
+            return f"run it again with {' '.join(options)}"
         case "train" if "resume" in given:
             return f"backprop train --resume {given['resume']} --steps N"
         case "train":
@@ -43,11 +43,11 @@ def words(step: Next) -> str:
         case "chat_in_ollama":
             return f"ollama run {given['name']}"
         case "load_model":
-            return f"use {given['path']}"
+            return f"load it from {given['path']}"
         case "show_settings":
             return "backprop info"
         case "add_root":
-            return "Use a folder of your own"
+            return "use a folder that you own"
 
 
 def _value(value: Any) -> str:

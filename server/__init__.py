@@ -1,1 +1,1 @@
-"""Speaks MCP. Knows no torch, and does no training itself."""
+"""The MCP server. It imports no torch and does no training."""

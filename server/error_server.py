@@ -1,4 +1,4 @@
-"""A server that cannot work, and says so to whoever asks: an assistant does not see what goes to stderr."""
+"""A server that answers every call with its startup error, since assistants do not see stderr."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from ..training.errors import BackpropagateError
 
 
 def broken_server(error: BackpropagateError) -> MCPServer[Any]:
-    """Every tool, each of which answers with the error that keeps the server from working."""
+    """A server with all tools, each of which returns the startup error."""
     sentence = error.sentence(words)
     server: MCPServer[Any] = MCPServer("backpropagate", version=__version__, instructions=sentence)
 
@@ -22,5 +22,5 @@ def broken_server(error: BackpropagateError) -> MCPServer[Any]:
         raise ToolError(sentence)
 
     for tool in TOOLS:
-        server.add_tool(refuse, name=tool.name, title=tool.title, description=f"Cannot work now: {sentence}")
+        server.add_tool(refuse, name=tool.name, title=tool.title, description=f"Not available: {sentence}")
     return server

@@ -1,4 +1,4 @@
-"""From a run's events to MCP progress: at once, at most two a second, never long silent, always rising."""
+"""Converts a run's events to MCP progress: immediate, at most two per second, with heartbeats, increasing."""
 
 from __future__ import annotations
 
@@ -12,31 +12,31 @@ SendProgress = Callable[[float, float | None, str], Awaitable[None]]
 
 LEAST_GAP_S = 0.5
 HEARTBEAT_S = 10.0
-MESSAGE_LENGTH = 200  # characters, all that some clients show
-END_RESERVE = 0.5  # of a step; what comes after the last step lies in it
+MESSAGE_LENGTH = 200  # characters; some clients show no more
+END_RESERVE = 0.5  # of a step, for the phases after the last step
 
 
 class ProgressStream:
     """The progress of one call.
 
-    `progress` counts optimizer steps; before the first it is a fraction that shows the phase. It rises with
-    every message, also when a message only says that the run still lives.
+    `progress` counts optimizer steps; before the first it is a fraction that depends on the phase. It
+    increases with every message, also with heartbeats.
     """
 
     def __init__(self, send: SendProgress, clock: Callable[[], float] = time.monotonic) -> None:
         self._send = send
         self._clock = clock
         self._sent_at = -1e9
-        self._value = 0.0  # what was sent last
-        self._floor = 0.0  # what the run has reached
-        self._beats = 0  # messages since the run got further
+        self._value = 0.0  # last sent value
+        self._floor = 0.0  # progress of the run
+        self._beats = 0  # messages since the run's last progress
         self._total: float | None = None
         self._message = "queued"
-        self._fresh = True  # something new has not been sent yet
+        self._fresh = True  # there is an event that was not sent yet
         self._done = False
 
     async def show(self, events: Sequence[Event]) -> None:
-        """Take in what is new and send it, if it is time."""
+        """Process new events, and send a message if one is due."""
         for event in events:
             self._take(event)
         waited = self._clock() - self._sent_at
@@ -78,7 +78,7 @@ class ProgressStream:
             return max(self._total, self._value + 1e-6)
         if self._floor > self._value:
             return self._floor
-        # Creep towards the next whole step, slowly enough never to arrive.
+        # Heartbeats approach the next whole step without reaching it.
         ceiling = int(self._value) + 1.0
         self._beats += 1
         return ceiling - (ceiling - self._value) * (1 - 1 / (self._beats + 100))

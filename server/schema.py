@@ -1,4 +1,4 @@
-"""Small JSON schemas: hosts drop servers whose tool list is large, and titles say nothing new."""
+"""Compact JSON schemas, since hosts reject servers with large tool lists."""
 
 from __future__ import annotations
 
@@ -9,12 +9,12 @@ from ..training.config.settings import Settings
 
 
 def compact(schema: dict[str, Any]) -> dict[str, Any]:
-    """The schema without generated titles, and with "or null" left out of optional arguments."""
+    """The schema without generated titles, and without "or null" in optional arguments."""
     return _compact(schema)
 
 
 def _compact(node: Any, *, names: bool = False) -> Any:
-    """`names`: the keys of `node` are names of properties, not words of JSON Schema."""
+    """`names`: the keys of `node` are property names, not JSON Schema keywords."""
     if isinstance(node, list):
         return [_compact(item) for item in node]  # pyright: ignore[reportUnknownVariableType]
     if not isinstance(node, dict):
@@ -31,7 +31,7 @@ def _compact(node: Any, *, names: bool = False) -> Any:
 
 
 def _without_null(schema: dict[str, Any]) -> dict[str, Any]:
-    """An optional argument as its plain type: leaving it out already says null."""
+    """An optional argument as its plain type, since an omitted argument is null."""
     options = schema.get("anyOf")
     if "default" not in schema or schema["default"] is not None or not isinstance(options, list):
         return schema
@@ -41,7 +41,7 @@ def _without_null(schema: dict[str, Any]) -> dict[str, Any]:
 
 
 def with_defaults(schema: dict[str, Any], settings: Settings) -> dict[str, Any]:
-    """The schema of a tool that takes a dataset, with what its settings are when they are not given."""
+    """The schema of a tool with a dataset argument, with the defaults from the settings."""
     properties: dict[str, dict[str, Any]] = schema.get("properties", {})
     if "dataset" not in properties:
         return schema

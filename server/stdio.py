@@ -1,4 +1,4 @@
-"""Serving over stdin and stdout. Nothing but the protocol ever reaches stdout."""
+"""Serves over stdin and stdout. Only protocol messages are written to stdout."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ STDERR = 2
 
 
 def reserve_stdout() -> int:
-    """Send what anything prints to stderr from now on; returns the descriptor of the real stdout.
+    """Redirect stdout to stderr; returns the descriptor of the real stdout.
 
     Called before the first import that could print.
     """
@@ -30,11 +30,11 @@ def serve_stdio(wire: int, roots: Sequence[Path]) -> None:
 
     Args:
         wire: what `reserve_stdout` returned.
-        roots: folders beside the user's home that tools may touch.
+        roots: folders besides the user's home that tools may read and write.
     """
     server = _server(roots)
     sys.stdout.flush()
-    os.dup2(wire, STDOUT)  # the SDK takes it over, and diverts it again while it serves
+    os.dup2(wire, STDOUT)  # the SDK takes it, and redirects stdout again while it serves
     os.close(wire)
     server.run("stdio")
 

@@ -1,4 +1,4 @@
-"""What an agent can ask: one file per tool, and this list."""
+"""The tools for agents: one file per tool, and this list."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from .train import train
 TOOLS = (
     AgentTool(
         inspect_dataset,
-        "Look at a dataset",
+        "Inspect a dataset",
         read_only=True,
         destructive=False,
         idempotent=True,
@@ -38,11 +38,13 @@ TOOLS = (
         open_world=True,
     ),
     AgentTool(list_runs, "List runs", read_only=True, destructive=False, idempotent=True, open_world=False),
-    AgentTool(get_run, "Look at a run", read_only=True, destructive=False, idempotent=True, open_world=False),
+    AgentTool(get_run, "Show a run", read_only=True, destructive=False, idempotent=True, open_world=False),
     AgentTool(
-        resume_run, "Go on with a run", read_only=False, destructive=False, idempotent=True, open_world=True
+        resume_run, "Resume a run", read_only=False, destructive=False, idempotent=True, open_world=True
     ),
-    AgentTool(cancel_run, "Stop a run", read_only=False, destructive=True, idempotent=True, open_world=False),
+    AgentTool(
+        cancel_run, "Cancel a run", read_only=False, destructive=True, idempotent=True, open_world=False
+    ),
     AgentTool(
         push_to_hub, "Publish on the Hub", read_only=False, destructive=True, idempotent=True, open_world=True
     ),

@@ -1,4 +1,4 @@
-"""cancel_run: stop a run and keep what it has learnt."""
+"""cancel_run: stop a run and save its adapter."""
 
 from __future__ import annotations
 
@@ -10,12 +10,12 @@ from .status import RunStatus, run_status
 
 
 async def cancel_run(context: ToolContext, run_id: RunId, wait_s: WaitSeconds = 20) -> RunStatus:
-    """Stop a run within one training step. What it has learnt so far is saved as its adapter.
+    """Stop a run within one training step, and save its adapter.
 
-    A run that has ended already is left as it is.
+    A run that has already ended is not changed.
     """
     before = await context.service.get(run_id)
     if before.status in ENDED:
-        return run_status(before, note=f"The run had ended already ({before.status}).")
+        return run_status(before, note=f"The run had already ended ({before.status}).")
     await context.service.cancel(before.run_id)
     return run_status(await follow(context, before.run_id, wait_s))

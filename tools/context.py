@@ -1,4 +1,4 @@
-"""What every tool is given, and what every tool gives back."""
+"""The context and the result type of all tools."""
 
 from __future__ import annotations
 
@@ -14,12 +14,12 @@ from ..training.requests.dataset_source import resolved_source
 from ..training.service import TrainingService
 
 Show = Callable[[Sequence[Event]], Awaitable[None]]
-"""Shows the person what is new of a run; called some times a second, also when nothing is new."""
+"""Shows new events of a run to the user; called several times a second, also without new events."""
 
 
 @dataclass(frozen=True)
 class ToolContext:
-    """The service that does the work, the paths that may be touched, and the person's eyes."""
+    """The service, the permitted paths, and the display of progress."""
 
     service: TrainingService
     paths: PathPolicy
@@ -27,7 +27,7 @@ class ToolContext:
 
 
 def resolved_dataset(context: ToolContext, dataset: str | list[str]) -> str | list[str]:
-    """The dataset that is meant, with absolute paths.
+    """The dataset with absolute paths.
 
     Raises:
         PathForbiddenError: a path may not be read.
@@ -36,23 +36,22 @@ def resolved_dataset(context: ToolContext, dataset: str | list[str]) -> str | li
 
 
 def resolved_model(context: ToolContext, model: str | None) -> str:
-    """The model that is meant, with a folder's path resolved.
+    """The model name; the path of a folder is resolved.
 
     Raises:
-        InputError: the name is not a model's.
+        InputError: it is not a model name.
         PathForbiddenError: the folder may not be read.
     """
     name = model or context.service.settings.model.name
-    if name.lower() not in PRESETS and looks_like_path(
-        name
-    ):  # the policy first: nobody may learn what lies where nobody may look
+    # The policy is checked first, so that errors do not reveal files outside the permitted folders.
+    if name.lower() not in PRESETS and looks_like_path(name):
         name = context.paths.resolve(name, "model")
     classify_model(name)
     return name
 
 
 class ToolResult(BaseModel):
-    """A tool's result: fields for programs, and a text that stands alone."""
+    """A tool's result: fields for programs, and a self-contained text."""
 
     model_config = ConfigDict(frozen=True)
 
@@ -62,7 +61,7 @@ class ToolResult(BaseModel):
 
 @dataclass(frozen=True)
 class AgentTool:
-    """A tool as it is offered: its function, its title and what it does to the world."""
+    """A tool: its function, its title and its MCP annotations."""
 
     function: Callable[..., Awaitable[ToolResult]]
     title: str

@@ -1,4 +1,4 @@
-"""export_gguf: a trained model as one file that llama.cpp and Ollama run."""
+"""export_gguf: write a trained model as one GGUF file for llama.cpp and Ollama."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ ExportSource = Annotated[
     Field(
         min_length=1,
         max_length=4096,
-        description="A training run's id; or the absolute path of an adapter or model folder; or a model.",
+        description="Id of a training run, absolute path of an adapter or model folder, or model name.",
     ),
 ]
 
@@ -31,10 +31,10 @@ async def export_gguf(
     output: ExportOutput | None = None,
     wait_s: WaitSeconds = 50,
 ) -> RunStatus:
-    """A base model with its adapter merged in, as one GGUF file at the chosen quantization.
+    """Merge an adapter into its base model and write one GGUF file at the chosen quantization.
 
-    The file is read back and proven to be the trained model before it gets its name. Then
-    `register_ollama` makes it answer in Ollama. Like `train`, the export goes on after wait_s.
+    The file is read back and verified against the trained model before it gets its name. `register_ollama`
+    registers it with Ollama. Like `train`, the export continues after wait_s.
     """
     spec = export_spec(
         source,
@@ -48,5 +48,5 @@ async def export_gguf(
     view = await follow_or_raise(context, submission, wait_s)
     notes = [note_on_default(quantization, spec.quantization)]
     if submission.existing:
-        notes.append("An equal export had been started already.")
+        notes.append(f"Same request as run {view.run_id}; no new export was started.")
     return run_status(view, note=" ".join(filter(None, notes)) or None)

@@ -1,4 +1,4 @@
-"""Waiting for a run within one call: shows what happens, and gives up waiting, never the run."""
+"""Waits for a run within one call and shows its progress; the run continues after the wait."""
 
 from __future__ import annotations
 
@@ -23,10 +23,10 @@ TICK_S = 0.25
 
 
 async def follow(context: ToolContext, run_id: str, wait_s: float, *, stop_at_news: bool = False) -> RunView:
-    """Show the run's progress until it has ended, or `wait_s` seconds are over.
+    """Show the run's progress until it has ended, or for `wait_s` seconds.
 
     Args:
-        stop_at_news: return as well when the run starts, or evaluates, or warns.
+        stop_at_news: also return when the run starts, is evaluated or warns.
     """
     with anyio.move_on_after(wait_s):
         first = True
@@ -39,10 +39,10 @@ async def follow(context: ToolContext, run_id: str, wait_s: float, *, stop_at_ne
 
 
 async def follow_or_raise(context: ToolContext, submission: Submission, wait_s: float) -> RunView:
-    """`follow`, for the call that asked for the run.
+    """`follow`, for the call that submitted the run.
 
     Raises:
-        BackpropagateError: the run failed, with the error of its worker.
+        BackpropagateError: the run failed; the error of its worker.
     """
     view = await follow(context, submission.run_id, wait_s)
     if view.error and view.status in {Status.FAILED, Status.INTERRUPTED}:

@@ -1,4 +1,4 @@
-"""get_run: one run in detail; can wait for news of it."""
+"""get_run: show one run in detail; can wait for its next event."""
 
 from __future__ import annotations
 
@@ -11,12 +11,12 @@ from .follow import WaitSeconds, follow
 from .status import RunStatus, run_status
 
 RunId = Annotated[
-    str, Field(min_length=1, max_length=200, description="The run's id, or any unique part of it.")
+    str, Field(min_length=1, max_length=200, description="The run id, or any unique part of it.")
 ]
 
 
 async def get_run(context: ToolContext, run_id: RunId, wait_s: WaitSeconds = 0) -> RunStatus:
-    """One run: status, losses, time left, adapter, answers, error, and what to do next.
+    """Show one run: status, losses, time left, adapter, answers, error and next step.
 
     With wait_s it streams progress and returns when the run starts, warns, is evaluated or ends.
     """

@@ -1,4 +1,4 @@
-"""gpu_status: what the machine has, and who uses it."""
+"""gpu_status: show the machine's hardware and the processes that use it."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from .context import ToolContext, ToolResult
 
 
 class GpuStatus(ToolResult):
-    """The machine's GPUs and its CPU."""
+    """The GPUs and the CPU of the machine."""
 
     hardware: HardwareReading
 
@@ -36,9 +36,9 @@ class GpuStatus(ToolResult):
 
 
 async def gpu_status(context: ToolContext) -> GpuStatus:
-    """Each GPU: memory, temperature, power, load, driver, and which processes use it; and the CPU.
+    """Show each GPU: memory, temperature, power, load, driver and processes; and the CPU.
 
-    Without a GPU it says so, and what the CPU can train.
+    Without a GPU it shows the reason, and what the CPU can train.
     """
     return GpuStatus(hardware=await anyio.to_thread.run_sync(read_hardware))
 

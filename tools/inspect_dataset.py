@@ -1,4 +1,4 @@
-"""inspect_dataset: what is in a dataset, what is wrong with it line by line, what the model will see."""
+"""inspect_dataset: show a dataset's content, its problems by line, and what the model sees."""
 
 from __future__ import annotations
 
@@ -19,13 +19,13 @@ from .follow import WaitSeconds, follow
 Settings = Annotated[
     dict[str, Any] | None,
     Field(
-        description='Further data settings by name, e.g. {"columns": {"prompt": "Frage"}, "dedupe": "near"}.'
+        description='Other data settings by name, e.g. {"columns": {"prompt": "Frage"}, "dedupe": "near"}.'
     ),
 ]
 
 
 class Finding(BaseModel):
-    """Something about the rows that matters, with the argument that repairs it."""
+    """A problem or property of rows, with the argument that repairs it."""
 
     severity: str
     kind: str
@@ -36,7 +36,7 @@ class Finding(BaseModel):
 
 
 class DatasetReport(ToolResult):
-    """What is in a dataset."""
+    """The content and the problems of a dataset."""
 
     run_id: str
     rows: int = 0
@@ -58,7 +58,7 @@ class DatasetReport(ToolResult):
             lines.append(f"Turns: {_counts(self.turns)}.")
         if self.tokens:
             lines.append(f"Tokens: {_counts(self.tokens)}.")
-        lines += [_finding_line(found) for found in self.findings] or ["Nothing is wrong with its rows."]
+        lines += [_finding_line(found) for found in self.findings] or ["No problems were found in its rows."]
         lines += self.notes
         if self.untrusted_preview:
             lines.append(str(self.untrusted_preview["note"]))
@@ -77,10 +77,10 @@ async def inspect_dataset(
     settings: Settings = None,
     wait_s: WaitSeconds = 50,
 ) -> DatasetReport:
-    """What is in a dataset, what is wrong with it line by line, and what the model will see and learn from.
+    """Inspect a dataset: its content, its problems by line, and what the model sees and learns from.
 
-    Do this before `train`. Each finding names the argument that repairs it. Give the model that will be
-    trained: lengths and the preview are in its tokens and its chat template.
+    Use this before `train`. Each finding names the argument that repairs it. Give the model that you will
+    train: token counts and the preview use its tokenizer and its chat template.
     """
     spec = inspect_spec(
         context.service.settings,
@@ -101,7 +101,8 @@ async def inspect_dataset(
         raise from_record(view.error)
     if view.status not in ENDED:
         return DatasetReport(
-            run_id=view.run_id, next="Still reading: call inspect_dataset again, the same way."
+            run_id=view.run_id,
+            next="The inspection is still running: call inspect_dataset again with the same arguments.",
         )
     assert isinstance(view.result, InspectResult)
     report = dataset_report(view.run_id, view.result)
@@ -121,11 +122,11 @@ def dataset_report(run_id: str, result: InspectResult) -> DatasetReport:
 
 
 def _next_step(result: InspectResult) -> str:
-    """From a fixed list: remedies are our own words."""
+    """From a fixed list, never from text of the dataset."""
     if result.remedy:
         return f"{result.remedy}. Then call inspect_dataset again, and train with the same arguments."
     if result.findings:
-        return "train with the same dataset and model, and the arguments of the findings that you agree with."
+        return "train with the same dataset and model, and the arguments of the findings that you accept."
     return "train with the same dataset and model."
 
 

@@ -1,4 +1,4 @@
-"""list_runs: past, live and queued runs."""
+"""list_runs: list past, running and queued runs."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ StatusName = Annotated[
     Literal["queued", "running", "completed", "failed", "cancelled", "interrupted"],
     Field(description="Only runs with this status."),
 ]
-Limit = Annotated[int, Field(ge=1, le=100, description="At most this many runs.")]
+Limit = Annotated[int, Field(ge=1, le=100, description="Maximum number of runs.")]
 
 
 class RunLine(BaseModel):
@@ -48,9 +48,9 @@ class RunList(ToolResult):
 
 
 async def list_runs(context: ToolContext, status: StatusName | None = None, limit: Limit = 10) -> RunList:
-    """Past, live and queued runs, newest first."""
+    """List past, running and queued runs, newest first."""
     views, unreadable = await context.service.list(Status(status) if status else None, limit)
-    following = "get_run(run_id=…) for one of them." if views else "train(dataset=…) starts one."
+    following = "get_run(run_id=…) shows one of them." if views else "train(dataset=…) starts one."
     return RunList(runs=[_run_line(view) for view in views], unreadable=unreadable, next=following)
 
 

@@ -19,7 +19,7 @@ from .get_run import RunId
 
 
 class Publication(ToolResult):
-    """What is on the Hub now, or how far the upload is."""
+    """The published repository, or the progress of the upload."""
 
     run_id: str
     status: str
@@ -41,15 +41,16 @@ async def push_to_hub(
     run_id: RunId,
     repo: RepoName,
     private: Annotated[
-        bool, Field(description="A new repository is private; one that is there stays as visible as it is.")
+        bool,
+        Field(description="Create a new repository as private; an existing repository keeps its visibility."),
     ] = True,
-    overwrite: Annotated[bool, Field(description="Replace other weights that the repository holds.")] = False,
+    overwrite: Annotated[bool, Field(description="Replace other weights in the repository.")] = False,
     wait_s: WaitSeconds = 50,
 ) -> Publication:
     """Publish a run's adapter, or a merged export, with its model card on the Hugging Face Hub.
 
-    Ask the user first, and make public only what the user wants public. The token comes from HF_TOKEN or
-    `hf auth login`. A push that was interrupted goes on when it is asked for again.
+    Ask the user first; publish in a public repository only if the user wants that. The token comes from
+    HF_TOKEN or `hf auth login`. An interrupted upload resumes when the push is requested again.
     """
     make = partial(push_spec, run_id, repo, context.service.store, context.paths)
     spec = await anyio.to_thread.run_sync(partial(make, private=private, overwrite=overwrite))
@@ -70,8 +71,8 @@ def _publication(view: RunView) -> Publication:
 def _next_step(view: RunView) -> str:
     match view.status:
         case Status.COMPLETED:
-            return "Give the user the address."
+            return "Give the URL to the user."
         case Status.QUEUED | Status.RUNNING:
             return f'get_run(run_id="{view.run_id}", wait_s=50) to follow the upload; cancel_run to stop it.'
         case _:
-            return "The repository is as it was; push_to_hub again goes on with the upload."
+            return "The repository is unchanged; push_to_hub again resumes the upload."

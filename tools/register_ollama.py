@@ -1,4 +1,4 @@
-"""register_ollama: make a GGUF a model of the local Ollama server, and prove that it answers."""
+"""register_ollama: register a GGUF file with the local Ollama server, and verify that it answers."""
 
 from __future__ import annotations
 
@@ -35,14 +35,14 @@ async def register_ollama(
     question: OllamaQuestion | None = None,
     wait_s: WaitSeconds = 50,
 ) -> RunStatus:
-    """Make a GGUF file a model of the local Ollama server, and prove that it answers.
+    """Register a GGUF file as a model of the local Ollama server, and verify that it answers.
 
-    Give the path of a GGUF, or the run_id of an export or of a training that has been exported. The answer
-    stands beside the trained model's own where the run wrote one down. Returns within wait_s; the
-    registration goes on by itself.
+    Give the path of a GGUF file, or the run_id of an export or of an exported training. The result shows the
+    answer, and the trained model's own answer if the run recorded one. The registration continues after
+    wait_s.
     """
     if (path is None) == (run_id is None):
-        raise InputError("Give either path or run_id.", hint="export_gguf tells both.")
+        raise InputError("Give either path or run_id.", hint="An export returns both.")
     spec = await anyio.to_thread.run_sync(
         partial(
             register_spec,
@@ -59,5 +59,5 @@ async def register_ollama(
     )
     submission = await context.service.submit(spec, find_equal=True)
     view = await follow_or_raise(context, submission, wait_s)
-    note = "The same request had been made already; it was not made again." if submission.existing else None
+    note = f"Same request as run {view.run_id}; it was not repeated." if submission.existing else None
     return run_status(view, note=note)

@@ -1,4 +1,4 @@
-"""resume_run: go on with a run that was cancelled, failed or was interrupted."""
+"""resume_run: resume a cancelled, failed or interrupted run."""
 
 from __future__ import annotations
 
@@ -11,13 +11,13 @@ from .status import RunStatus, run_status
 
 
 async def resume_run(context: ToolContext, run_id: RunId, wait_s: WaitSeconds = 50) -> RunStatus:
-    """Go on with a run that was cancelled, failed or was interrupted, from its last checkpoint.
+    """Resume a cancelled, failed or interrupted run from its last checkpoint.
 
-    The run keeps its id, its settings, its data and its course: the end is what it would have been.
+    The run keeps its id, settings and data. The result equals an uninterrupted run.
     """
     before = await context.service.get(run_id)
     if before.status not in ENDED:
-        return run_status(before, note=f"The run is {before.status} already.")
+        return run_status(before, note=f"The run is already {before.status}.")
     await context.service.resume(before.run_id)
     view = await follow(context, before.run_id, wait_s)
     if view.error and view.status in {Status.FAILED, Status.INTERRUPTED}:

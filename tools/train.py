@@ -54,7 +54,7 @@ async def train(
     settings: Annotated[
         dict[str, Any] | None,
         Field(
-            description="Any further setting by its name, or by group; "
+            description="Other settings by name or by group, "
             'e.g. {"lora_dropout": 0.05, "training": {"lr_scheduler": "cosine"}}.'
         ),
     ] = None,
@@ -63,22 +63,20 @@ async def train(
         Field(
             min_length=1,
             max_length=200,
-            description="Your name for this request: a retry with it finds the same run.",
+            description="Your name for this request; a retry with the same name returns the same run.",
         ),
     ] = None,
-    new_run: Annotated[bool, Field(description="Start a new run even if an equal one is there.")] = False,
+    new_run: Annotated[bool, Field(description="Start a new run even if an equal one exists.")] = False,
     resume: Annotated[
         str | None,
-        Field(
-            description="Go on with this run instead; with more steps than it planned, as a new run from it."
-        ),
+        Field(description="Resume this run; with more steps than planned, start a new run from its adapter."),
     ] = None,
     wait_s: WaitSeconds = 50,
 ) -> RunStatus:
     """Fine-tune a language model on a dataset with LoRA, on this machine.
 
-    Returns within wait_s with the result, or with a run_id that get_run follows: the run goes on by itself,
-    also when the client is closed. Give `questions` that only the dataset answers to see whether it helped.
+    Returns within wait_s: the result, or a run_id for get_run. The run continues after that, also when the
+    client is closed. Give `questions` that only the dataset answers, to compare the model before and after.
     """
     if resume is not None:
         given = dict(
@@ -123,14 +121,17 @@ async def train(
 def _note(submission: Submission, request_key: str | None) -> str | None:
     if submission.stopped:
         return (
-            f"An equal run was stopped before ({submission.stopped}) and has been left as it is: this one "
-            "begins from the start; resume_run would have gone on."
+            f"The same request was stopped before (run {submission.stopped}). This is a new run from the "
+            "start; resume_run resumes the stopped one."
         )
     if not submission.existing:
         return None
     if request_key:
-        return f"This is the run that request_key {request_key!r} started before; no new one was started."
+        return (
+            f"Same request_key {request_key!r} as run {submission.run_id}, which already exists; "
+            "no new run was started."
+        )
     return (
-        "An equal request (same settings, same dataset content) had started this run already; "
-        "no new one was started. Use new_run=true for another."
+        f"Same request (settings and dataset content) as run {submission.run_id}, which already exists; "
+        "no new run was started. Set new_run=true to start another."
     )

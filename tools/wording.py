@@ -1,4 +1,4 @@
-"""Next steps as an assistant takes them: tool calls."""
+"""Next steps for assistants: tool calls."""
 
 from __future__ import annotations
 
@@ -21,21 +21,21 @@ TOOLS_OF_ACTIONS = {
 
 
 def words(step: Next) -> str:
-    """The step as a tool call; or as what the user has to do where no tool does it."""
+    """The step as a tool call, or as an action of the user where no tool exists."""
     given = step.arguments
     match step.action:
         case "ask_again":
             return f"call again with {_arguments(given)}."
         case "chat_in_ollama":
-            return f"`ollama run {given['name']}` talks to it."
+            return f"`ollama run {given['name']}` starts a chat with it."
         case "load_model":
-            return f"it loads with AutoModelForCausalLM.from_pretrained({_value(given['path'])})."
+            return f"AutoModelForCausalLM.from_pretrained({_value(given['path'])}) loads it."
         case "delete":
             return f"the user can remove it with `backprop prune {given['run_id']}`."
         case "free_disk":
             return "the user can remove old runs with `backprop prune`."
         case "show_settings":
-            return "the user sees every setting with `backprop info`."
+            return "the user can list all settings with `backprop info`."
         case "add_root":
             return "the user can permit the folder: start the server with --root FOLDER."
         case action:

@@ -1,4 +1,4 @@
-"""Every error that a user can meet, in one tree.
+"""All errors for users, in one tree.
 
     BackpropagateError
     ├── InputError (ValueError)               INPUT_VALIDATION_FAILED
@@ -36,8 +36,8 @@
         ├── RunFolderError
         └── LockUnsupportedError
 
-Each class carries its `code` and, where it refines a standard error, inherits that too, so
-`except FileNotFoundError` goes on working. The code's first word decides the exit code.
+Each class has a `code`. A class that refines a standard error also inherits from it, so that
+`except FileNotFoundError` works. The first word of the code decides the exit code.
 """
 
 from __future__ import annotations
@@ -51,11 +51,11 @@ from pydantic import BaseModel
 from .next_step import Next, then
 
 Words = Callable[[Next], str]
-"""Words a next step in a surface's dialect."""
+"""Describes a next step as one surface calls it: a tool call, a command line or Python."""
 
 
 class ErrorRecord(BaseModel):
-    """An error as it stands in a run folder and in results."""
+    """An error as run folders and results contain it."""
 
     code: str
     message: str
@@ -65,14 +65,14 @@ class ErrorRecord(BaseModel):
 
 
 class BackpropagateError(Exception):
-    """Base of all errors that are meant for the user.
+    """Base class of all errors for users.
 
     Args:
-        message: what was wrong, with the number, path or line that was wrong.
-        hint: what helps, in words that fit every surface: no names of tools, commands or flags.
-        next: the call that helps; each surface words it in its own dialect.
-        cause: the error underneath, if any.
-        retryable: whether the same request may succeed later, unchanged.
+        message: the problem, with the wrong number, path or line.
+        hint: the remedy, valid on every surface: without names of tools, commands or flags.
+        next: the call that helps; each surface describes it with its own names.
+        cause: the original error, if any.
+        retryable: whether the same request can succeed later.
     """
 
     code: ClassVar[str] = "RUNTIME_ERROR"
@@ -103,7 +103,7 @@ class BackpropagateError(Exception):
         return self.message
 
     def sentence(self, words: Words = Next.plainly) -> str:
-        """The whole error in one line; see `describe`."""
+        """The error in one line; see `describe`."""
         return describe(self.record(), words)
 
     def record(self) -> ErrorRecord:
@@ -117,7 +117,7 @@ class BackpropagateError(Exception):
 
 
 class InputError(BackpropagateError, ValueError):
-    """An argument is not what was expected."""
+    """An argument is not valid."""
 
     code = "INPUT_VALIDATION_FAILED"
 
@@ -130,10 +130,12 @@ class DatasetError(InputError):
 
 
 class DatasetNotFoundError(DatasetError, FileNotFoundError):
-    """There is no dataset at this path or under this name."""
+    """No dataset has this path or name."""
 
     code = "INPUT_DATASET_NOT_FOUND"
-    default_hint = "Give the absolute path of a file, a pattern, a folder, or a Hub dataset as owner/name."
+    default_hint = (
+        "Give the absolute path of a file, a glob pattern, a folder, or a Hub dataset as owner/name."
+    )
 
 
 class DatasetParseError(DatasetError):
@@ -143,31 +145,31 @@ class DatasetParseError(DatasetError):
 
 
 class DatasetValidationError(DatasetError):
-    """A row can be read, but cannot be trained on."""
+    """A row can be read, but not used for training."""
 
     code = "INPUT_DATASET_VALIDATION_FAILED"
 
 
 class DatasetFormatError(DatasetError):
-    """The file type or the row format is not one that is supported."""
+    """The file type or the row format is not supported."""
 
     code = "INPUT_DATASET_FORMAT_UNSUPPORTED"
 
 
 class ChatTemplateError(DatasetError):
-    """The model's chat template cannot tell exactly which tokens the assistant wrote."""
+    """The chat template does not show exactly which tokens are the assistant's."""
 
     code = "INPUT_DATASET_TEMPLATE_UNSUPPORTED"
 
 
 class PathForbiddenError(InputError, PermissionError):
-    """A path lies outside the folders that may be read or written."""
+    """A path is outside the folders that may be read or written."""
 
     code = "INPUT_PATH_FORBIDDEN"
 
 
 class RunNotFoundError(InputError, LookupError):
-    """No run, or more than one, has this id."""
+    """No run, or more than one, matches this id."""
 
     code = "INPUT_RUN_NOT_FOUND"
 
@@ -191,7 +193,7 @@ class InvalidSettingError(ConfigError):
 
 
 class RuntimeFailure(BackpropagateError, RuntimeError):
-    """Something failed while working, not in what was asked."""
+    """A failure at run time; the request is valid."""
 
     code = "RUNTIME_ERROR"
 
@@ -203,13 +205,13 @@ class TrainingError(RuntimeFailure):
 
 
 class TrainingAbortedError(RuntimeFailure):
-    """The training was stopped before its end."""
+    """The training was stopped before it was complete."""
 
     code = "RUNTIME_TRAINING_ABORTED"
 
 
 class RunInterruptedError(RuntimeFailure):
-    """The run's worker process ended without a word: killed, out of memory, or a power cut."""
+    """The run's worker process exited unexpectedly: killed, out of memory, or a power failure."""
 
     code = "RUNTIME_RUN_INTERRUPTED"
     retryable_by_default = True
@@ -222,7 +224,7 @@ class ExportError(RuntimeFailure):
 
 
 class GgufExportError(ExportError):
-    """A GGUF file could not be made, or is not the trained model."""
+    """A GGUF file could not be written, or differs from the trained model."""
 
     code = "RUNTIME_GGUF_EXPORT_FAILED"
 
@@ -240,14 +242,14 @@ class LoraExportError(ExportError):
 
 
 class QueueFullError(RuntimeFailure):
-    """As many runs as are allowed wait already."""
+    """The queue has its maximum number of waiting runs."""
 
     code = "RUNTIME_QUEUE_FULL"
     retryable_by_default = True
 
 
 class DiskFullError(RuntimeFailure, OSError):
-    """There is no space left on the disk."""
+    """The disk is full."""
 
     code = "RUNTIME_DISK_FULL"
     retryable_by_default = True
@@ -260,19 +262,19 @@ class GpuError(RuntimeFailure):
 
 
 class GpuOutOfMemoryError(GpuError, MemoryError):
-    """The model, its activations or its batch do not fit into memory."""
+    """The model, its activations or its batch do not fit in memory."""
 
     code = "RUNTIME_GPU_OOM"
 
 
 class GpuMonitoringError(GpuError):
-    """The GPU's readings could not be taken."""
+    """The GPU's sensors could not be read."""
 
     code = "RUNTIME_GPU_MONITORING_FAILED"
 
 
 class DependencyError(BackpropagateError):
-    """Something outside this program is missing or refused."""
+    """A model, service, device or library outside this program is missing or failed."""
 
     code = "DEP_ERROR"
 
@@ -281,18 +283,18 @@ class ModelLoadError(DependencyError):
     """The model could not be found, downloaded or loaded."""
 
     code = "DEP_MODEL_LOAD_FAILED"
-    default_hint = "Check the model's name; a Hub model needs the network once, and HF_TOKEN if it is gated."
+    default_hint = "Check the model name. A Hub model needs the network once, and HF_TOKEN if it is gated."
 
 
 class HubPushError(DependencyError):
-    """The Hub did not take what was to be published."""
+    """A push to the Hub failed."""
 
     code = "DEP_HUB_PUSH_FAILED"
     default_hint = "Set HF_TOKEN to a token with write permission, or log in with `hf auth login`."
 
 
 class GpuNotAvailableError(DependencyError):
-    """A GPU is needed and there is none that can be used."""
+    """A GPU is required, and none is usable."""
 
     code = "DEP_GPU_NOT_AVAILABLE"
 
@@ -310,7 +312,7 @@ class MissingExtraError(DependencyError, ImportError):
 
 
 class StateError(BackpropagateError):
-    """What lies in the home folder cannot be used."""
+    """The files in the home folder cannot be used."""
 
     code = "STATE_ERROR"
 
@@ -322,7 +324,7 @@ class RunFolderError(StateError):
 
 
 class LockUnsupportedError(StateError):
-    """The file system has no real locks."""
+    """The file system has no file locks."""
 
     code = "STATE_LOCK_UNSUPPORTED"
 
@@ -331,22 +333,22 @@ EXIT_CODES = {"INPUT": 1, "CONFIG": 1, "PARTIAL": 3}
 
 
 def exit_code(code: str) -> int:
-    """The process exit code for an error code: 1 input or configuration, 2 run-time, 3 partly done."""
+    """The exit code of the process for an error code: 1 input or configuration, 2 run time, 3 partly done."""
     return EXIT_CODES.get(code.split("_", 1)[0], 2)
 
 
 def describe(record: ErrorRecord, words: Words = Next.plainly) -> str:
-    """`[CODE] message — help`, the form in which every surface shows an error.
+    """`[CODE] message — help`, the form of an error on every surface.
 
     Args:
-        words: how the surface words a next step.
+        words: describes a next step with the surface's names.
     """
     helps = help_of(record, words)
     return f"[{record.code}] {record.message}" + (f" — {helps}" if helps else "")
 
 
 def help_of(record: ErrorRecord, words: Words) -> str:
-    """Hint and next step of an error in one line; empty if it has neither."""
+    """Hint and next step of an error in one line; empty without both."""
     step = words(record.next) if record.next else ""
     return " ".join(filter(None, [record.hint, f"Next: {step}" if step else ""]))
 
@@ -361,7 +363,7 @@ def error_classes() -> Iterator[type[BackpropagateError]]:
 
 
 def catalogue() -> list[dict[str, Any]]:
-    """One row per error code, made from the classes: code, meaning, exit code, whether to retry."""
+    """One row per error code, from the classes: code, meaning, exit code, whether a retry can succeed."""
     rows: dict[str, dict[str, Any]] = {}
     for error in error_classes():
         rows.setdefault(
@@ -377,13 +379,13 @@ def catalogue() -> list[dict[str, Any]]:
 
 
 def from_record(record: ErrorRecord) -> BackpropagateError:
-    """The error that another process wrote down, as an exception of the same class."""
+    """The error that another process recorded, as an exception of the same class."""
     classes = {error.code: error for error in reversed(list(error_classes()))}
     error = classes.get(record.code, RuntimeFailure)
     return error(record.message, hint=record.hint, next=record.next, retryable=record.retryable)
 
 
 def nearest(name: str, known: list[str]) -> str | None:
-    """The known name that is most like a mistyped one, or None."""
+    """The most similar known name, or None."""
     found = get_close_matches(name, known, n=1, cutoff=0.5)
     return found[0] if found else None

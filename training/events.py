@@ -1,7 +1,7 @@
-"""What happens in a run: every kind of event once, typed.
+"""The events of a run, one class per kind.
 
-The work reports events (`Report`); the run's recorder numbers them, dates them and appends them to
-events.jsonl; progress messages, command line, callbacks and views read them.
+The work reports events (`Report`); the run's recorder numbers, dates and appends them to events.jsonl;
+progress messages, command line, callbacks and views read them.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ from .errors import ErrorRecord
 
 
 class Event(BaseModel):
-    """What all events share.
+    """The common fields of all events.
 
     Args:
         seq: number in the run, from 1; 0 before it is written down.
@@ -52,7 +52,7 @@ class Phase(Event):
         phase: a key of `PHASES`.
         message: one line for people.
         fraction: share of the phase that is done, 0 to 1, where that is known.
-        ahead: runs that are served first, while the run waits.
+        ahead: ready runs before this one in the queue.
     """
 
     kind: str = "phase"
@@ -201,18 +201,18 @@ PHASES = {
     "creating": (0.80, 0.90),
     "trying": (0.90, 0.99),
 }
-"""The phases of a run, each with the share of the way that it takes before the first step, or where there
-are no steps."""
+"""The phases of a run, each with its range of progress (0 to 1) before the first step, or in runs without
+steps."""
 
 Report = Callable[[Event], None]
-"""Takes an event of the work that is being done. The one way to report progress."""
+"""Receives an event of the work. The only way to report progress."""
 
 ShouldStop = Callable[[], bool]
-"""Whether the user has asked to stop; looked at between rows, steps, blocks and questions."""
+"""Whether the user has requested a stop; called between rows, steps, blocks and questions."""
 
 
 def no_report(event: Event) -> None:
-    """For callers who want no progress."""
+    """Ignores progress."""
 
 
 REPORT_EVERY_S = 0.5
@@ -242,12 +242,12 @@ def throttled(report: Report) -> Report:
 
 
 def never_stop() -> bool:
-    """For callers who cannot stop."""
+    """Never requests a stop."""
     return False
 
 
 def event_from(record: dict[str, Any]) -> Event:
-    """The event that a line of events.jsonl holds; a kind that is not known here is a plain `Event`.
+    """The event of a line of events.jsonl; an unknown kind is a plain `Event`.
 
     Raises:
         ValueError: it lacks a field of its kind.

@@ -1,7 +1,7 @@
-"""Logs go to stderr through structlog, with the run's id bound and secrets taken out.
+"""Logs to stderr through structlog, with the run id and without secrets.
 
-Lines of the standard library's `logging` (the MCP SDK's, transformers') take the same way. structlog is
-imported with the first line: with rich, which it brings, it would be a tenth of the server's start.
+Lines of the standard library's `logging` (MCP SDK, transformers) are formatted the same way. structlog is
+imported with the first line, since it imports rich, which takes a tenth of the server's start time.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ def configure_logging(settings: Settings, *, own_process: bool = True) -> None:
     """Send every log line of this process to stderr (and to `log_file`), as text or as JSON.
 
     Args:
-        own_process: False in somebody else's program, whose own way of logging is left as it is.
+        own_process: False in a caller's program, whose logging configuration is not changed.
     """
     if not own_process and _is_configured():
         return
@@ -36,7 +36,7 @@ def configure_logging(settings: Settings, *, own_process: bool = True) -> None:
 
 
 def logger() -> BoundLogger:
-    """Where this package's own lines go."""
+    """The logger of this package."""
     import structlog
 
     if not _is_configured():
@@ -53,7 +53,7 @@ def logger() -> BoundLogger:
 
 
 def _is_configured() -> bool:
-    """Whether somebody has set structlog up, this package or the program that it is used in."""
+    """Whether structlog is configured, by this package or by the caller's program."""
     import structlog
 
     return structlog.is_configured()

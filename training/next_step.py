@@ -1,4 +1,4 @@
-"""What to do next, as data: each surface words it in its own dialect (tool call, command line, Python)."""
+"""The next step as data; each surface describes it with its own names (tool call, command line, Python)."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ Action = Literal[
 
 
 class Next(BaseModel):
-    """A next step: what to do, and with which arguments; made by `then`."""
+    """A next step: an action and its arguments; created by `then`."""
 
     model_config = ConfigDict(frozen=True)
 
@@ -36,13 +36,13 @@ class Next(BaseModel):
     arguments: dict[str, Any] = {}
 
     def plainly(self) -> str:
-        """In no surface's dialect, for logs and for Python programs."""
+        """The step without any surface's names, for logs and for Python programs."""
         arguments = ", ".join(f"{name}={value!r}" for name, value in self.arguments.items())
         return f"{self.action.replace('_', ' ')}: {arguments}" if arguments else self.action.replace("_", " ")
 
 
 def then(action: Action, **arguments: Any) -> Next:
-    """The next step `action`; an argument `...` is for the user to fill in.
+    """The next step `action`; the user fills in an argument that is `...`.
 
     >>> then("resume", run_id="20261122T090712.345Z-smollm2-a7f3").arguments["run_id"]
     '20261122T090712.345Z-smollm2-a7f3'

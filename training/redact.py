@@ -1,4 +1,4 @@
-"""Keeps secrets out of everything that is shown, logged or written down."""
+"""Removes secrets from displayed, logged and recorded text."""
 
 from __future__ import annotations
 
@@ -20,14 +20,14 @@ BEARER = re.compile(r"\b(Bearer\s+)[A-Za-z0-9._~+/=-]{8,}", re.IGNORECASE)
 SIGNED = re.compile(
     r"\b((?:X-Amz-)?(?:Signature|Credential|Security-Token|Policy)=)[^\s&\"'<>]{8,}", re.IGNORECASE
 )
-"""Parameters of a signed address: whoever has it may do what was signed."""
+"""Parameters of a signed URL, which grants access to anyone who has it."""
 ASSIGNED = re.compile(
     r"""\b((?:password|passwd|secret|token|api[_-]?key)["']?\s*[=:]\s*["']?)[^\s"'&,;]{4,}""", re.IGNORECASE
 )
 
 
 CONTROL = re.compile(r"[\x00-\x08\x0b-\x1f\x7f-\x9f\u200b-\u200f\u202a-\u202e\u2060-\u2069]")
-"""Characters that a terminal or a reader would obey rather than show."""
+"""Control characters, which a terminal or a reader would interpret instead of showing."""
 
 
 def scrub(text: str) -> str:
@@ -39,7 +39,7 @@ def scrub(text: str) -> str:
 
 
 def scrub_all(value: Any) -> Any:
-    """`value` with every string in it scrubbed, however deep it lies."""
+    """`value` with every string scrubbed, at any depth."""
     if isinstance(value, str):
         return scrub(value)
     if isinstance(value, dict):
@@ -50,11 +50,11 @@ def scrub_all(value: Any) -> Any:
 
 
 def cleaned(text: str, length: int = 1000) -> str:
-    """Text that may come from anywhere: on one line, without control characters, at most `length` long."""
+    """Untrusted text on one line, without control characters, at most `length` characters long."""
     line = " ".join(CONTROL.sub("", text).split())
     return line if len(line) <= length else line[: length - 1] + "…"
 
 
 def looks_secret(text: str) -> bool:
-    """Whether `text` holds something that is almost certainly an access token or a key."""
+    """Whether `text` contains a string that is almost certainly an access token or a key."""
     return bool(TOKENS.search(text) or BEARER.search(text))

@@ -1,4 +1,4 @@
-"""A GGUF registered with Ollama from the caller's own process."""
+"""Registers a GGUF file with Ollama in the caller's process."""
 
 from __future__ import annotations
 
@@ -26,22 +26,22 @@ def register_with_ollama(
     overwrite: bool = False,
     question: str | None = None,
 ) -> Registration:
-    """Make a GGUF file a model of the Ollama server that OLLAMA_HOST names, and ask it something.
+    """Register a GGUF file as a model of the Ollama server at OLLAMA_HOST, and ask it a question.
 
     Works in the calling process, and is recorded as a run.
 
     Args:
         path: a .gguf file, or the id of a run that has one.
-        name: of the model in Ollama: `[host/][namespace/]model[:tag]`.
-        system: system message; None: the one that the model's chat template puts in by itself.
+        name: model name in Ollama: `[host/][namespace/]model[:tag]`.
+        system: system message; None: the default of the model's chat template.
         parameters: e.g. `{"temperature": 0.2, "num_ctx": 8192}`.
-        keep_template: leave the chat template to the server.
-        overwrite: replace a model of this name.
-        question: asked of the model; by default one that its run has an answer to, or held out.
+        keep_template: let the server choose the chat template.
+        overwrite: replace an existing model of this name.
+        question: for the model. Default: one that its run answered, or from its held-out rows.
 
     Raises:
-        InputError: there is no such file or run.
-        OllamaError: it did not work; says why, and what to do.
+        InputError: the file or the run does not exist.
+        OllamaError: the registration failed; the message contains the next step.
     """
     settings = load_settings()
     store = RunStore(settings.home)

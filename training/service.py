@@ -1,7 +1,7 @@
-"""TrainingService: the runs of a home folder, for whoever wants to start, follow, list or cancel them.
+"""TrainingService: starts, follows, lists and cancels the runs of a home folder.
 
-It lives in the caller's process and holds no state but the paths: what is true stands in the run folders.
-Each run is carried out by a worker process of its own, which outlives this one.
+It is in the caller's process and has no state except paths: the run folders contain the state. Each run has
+its own worker process, which can outlive this one.
 """
 
 from __future__ import annotations
@@ -42,15 +42,15 @@ from .worker.spawn import spawn_worker
 Value = TypeVar("Value")
 
 POLL_S = 0.05
-STARTING_S = 20.0  # a queued run without a worker for longer than this has lost its starter
+STARTING_S = 20.0  # after this time, a queued run without a worker is started again
 
 
 @dataclass(frozen=True)
 class Submission:
-    """The run of a request, and whether an earlier equal request had made it.
+    """The run of a request, and whether an earlier equal request created it.
 
     Args:
-        stopped: the run that an equal request had made, if it was stopped and could be resumed instead.
+        stopped: the run of an earlier equal request, if it was stopped and could be resumed instead.
     """
 
     run_id: str
@@ -73,17 +73,17 @@ class TrainingService:
     async def submit(
         self, spec: AnySpec, *, request_key: str | None = None, find_equal: bool = False
     ) -> Submission:
-        """Write the run down and start its worker.
+        """Create the run folder and start the worker.
 
         Args:
-            request_key: a name for this request; the same key with the same spec finds the same run.
-            find_equal: without a key, find a run of equal spec and equal dataset content that is queued,
-                running, or completed within two minutes.
+            request_key: a name for this request; the same key with the same spec returns the same run.
+            find_equal: without a key, return an existing run with equal spec and equal dataset content that
+                is queued, running, or completed within two minutes.
 
         Raises:
             InputError: the model name, a target module, the dataset or the request key cannot be used.
-            QueueFullError: twenty runs wait already.
-            DiskFullError: there is no space; nothing of the run stays.
+            QueueFullError: twenty runs are waiting.
+            DiskFullError: the disk is full; nothing of the run is kept.
         """
         return await _in_thread(partial(self._submit, spec, request_key, find_equal))
 
@@ -108,7 +108,7 @@ class TrainingService:
         return Submission(run.run_id, existing, stopped)
 
     def _require_libraries(self, spec: AnySpec) -> None:
-        """Say now what a worker would find out after it has waited; another interpreter is not known here."""
+        """Check for the worker's libraries before it waits; not possible for another interpreter."""
         if self.settings.python is not None:
             return
         for library in libraries_of(spec):
@@ -131,19 +131,19 @@ class TrainingService:
         except OSError as error:
             self._could_not_start(run, attempt, str(error))
             return
-        # Somebody has to take the exit status of a child, or it stays behind as a zombie.
+        # Without a wait for its exit status the child would remain as a zombie.
         threading.Thread(target=self._reap, args=(run, attempt, process), daemon=True).start()
 
     def _reap(self, run: RunFolder, attempt: int, process: subprocess.Popen[bytes]) -> None:
         code = process.wait()
-        with suppress(RunFolderError, OSError):  # the run has been removed meanwhile
-            self._could_not_start(run, attempt, f"exit code {code}; {run.log_path} says more")
+        with suppress(RunFolderError, OSError):  # the run may have been removed
+            self._could_not_start(run, attempt, f"exit code {code}; details are in {run.log_path}")
 
     def _could_not_start(self, run: RunFolder, attempt: int, reason: str) -> None:
-        """Fail a run whose worker exited before it took up this attempt."""
+        """Fail a run whose worker exited before it started this attempt."""
         error = RuntimeFailure(
             f"The run's worker could not start ({reason}).",
-            hint="Check the installation; BACKPROPAGATE_PYTHON names the interpreter.",
+            hint="Check the installation; BACKPROPAGATE_PYTHON sets the interpreter.",
             next=then("show_settings"),
         )
         self.store.fail_unstarted(run, attempt, error.record())
@@ -153,7 +153,7 @@ class TrainingService:
         return self.settings.runtime_dir or default_runtime_folder()
 
     async def recover(self) -> None:
-        """Start the queued runs whose worker is gone, and write down what was interrupted."""
+        """Start the queued runs that have no worker, and record the interrupted ones."""
         await _in_thread(self._recover)
 
     def _recover(self) -> None:
@@ -162,18 +162,18 @@ class TrainingService:
             try:
                 state = self.store.observe(run)
             except RunFolderError:
-                continue  # `list` shows it
+                continue  # `list` returns the error
             if _needs_a_worker(state):
                 self._start(run)
 
     async def resume(self, run_id: str) -> RunView:
         """Queue an ended run again: the same folder, a new attempt, from its last checkpoint.
 
-        A run that is queued or running already is left as it is.
+        A queued or running run is not changed.
 
         Raises:
             InputError: it has completed, or belongs to another machine.
-            QueueFullError: twenty runs wait already.
+            QueueFullError: twenty runs are waiting.
         """
         return await _in_thread(partial(self._resume, run_id))
 
@@ -192,13 +192,13 @@ class TrainingService:
         return view(run, state)
 
     async def resume_or_extend(self, run_id: str, steps: int | None = None) -> Submission:
-        """Resume a run; or, to take more steps than it had planned, start a new one from its adapter.
+        """Resume a run; or, for more steps than planned, start a new run from its adapter.
 
         Args:
-            steps: steps in all, those that the run has taken included; None: as it had planned.
+            steps: total steps, including those of the run; None: as planned.
 
         Raises:
-            InputError: there is nothing to continue from.
+            InputError: the run has no adapter to continue from.
         """
         return await _in_thread(partial(self._resume_or_extend, run_id, steps))
 
@@ -211,7 +211,7 @@ class TrainingService:
         if before.status not in ENDED or before.adapter_path is None:
             raise InputError(
                 f"Run {before.run_id} is {before.status} and has no adapter to continue from.",
-                hint="Resume it without steps first.",
+                hint="First resume it without steps.",
             )
         training = spec.training.model_copy(update={"steps": steps - before.step})
         child = {"parent": before.run_id, "training": training, "output": None}
@@ -222,7 +222,7 @@ class TrainingService:
         """One run; any unique part of its id is enough.
 
         Raises:
-            RunNotFoundError: there is none, or there are several.
+            RunNotFoundError: no run, or several, match.
             RunFolderError: its folder cannot be read.
         """
         return await _in_thread(partial(self._get, run_id))
@@ -232,7 +232,7 @@ class TrainingService:
         return view(run, self.store.observe(run))
 
     async def list(self, status: Status | None = None, limit: int = 10) -> tuple[list[RunView], list[str]]:
-        """The newest runs, and a sentence for each folder that cannot be read."""
+        """The newest runs, and an error message for each unreadable folder."""
         return await _in_thread(partial(self._list, status, limit))
 
     def _list(self, status: Status | None, limit: int) -> tuple[list[RunView], list[str]]:
@@ -252,16 +252,15 @@ class TrainingService:
         return views, unreadable
 
     async def watch(self, run_id: str, *, tick_s: float = 1.0) -> AsyncGenerator[list[Event]]:
-        """The run's events as they are written, until it has ended; first all that there are already.
+        """The run's events until it has ended; first all existing ones, then new ones as they are written.
 
-        Yields an empty list when `tick_s` seconds have passed without an event, so that the reader can
-        show that it is alive.
+        Yields an empty list after `tick_s` seconds without an event, so that the caller can show progress.
         """
         run = await _in_thread(partial(self.store.find, run_id))
         offset = 0
         quiet_s = 0.0
         while True:
-            # State before events: what ends a run is written before the state says so.
+            # The state is read before the events, since a run writes its last event before its last state.
             ended = await _in_thread(partial(self._has_ended, run))
             events, offset = await _in_thread(partial(read_events, run.events_path, offset))
             quiet_s += POLL_S
@@ -277,7 +276,7 @@ class TrainingService:
 
     # --- stop ---------------------------------------------------------------------------------------
     async def cancel(self, run_id: str, reason: str = "asked by the user") -> RunView:
-        """Ask a run to stop within one step and to keep what it has learnt. Does not wait for that."""
+        """Request that a run stops within one step and saves its adapter. Does not wait for it."""
         return await _in_thread(partial(self._cancel, run_id, reason))
 
     def _cancel(self, run_id: str, reason: str) -> RunView:
@@ -292,11 +291,11 @@ class TrainingService:
             )
         run.request_cancel(reason)
         if state.pid is None or state.boot_id != boot_id():
-            self._start(run)  # nobody is there to see it: a worker that comes up only to say so
+            self._start(run)  # no worker sees the request: a new one starts only to record the cancellation
         return view(run, state)
 
     async def delete(self, run_id: str) -> str:
-        """Remove an ended run for good; returns its id."""
+        """Remove an ended run permanently; returns its id."""
 
         def delete() -> str:
             run = self.store.find(run_id)
@@ -307,7 +306,7 @@ class TrainingService:
 
 
 def _with_absolute_model(spec: AnySpec) -> AnySpec:
-    """The worker has another working folder, so a model's folder must be told in full."""
+    """The spec with an absolute model folder, since the worker has another working folder."""
     if not isinstance(spec, DataSpec | ExportSpec):
         return spec
     source = classify_model(spec.model.name)
@@ -317,7 +316,7 @@ def _with_absolute_model(spec: AnySpec) -> AnySpec:
 
 
 def _stamp(spec: AnySpec) -> str:
-    """What changes when the file that a run is about is written anew, as an adapter by a resumed training."""
+    """Size and time of the run's input file: a rewritten file, e.g. by a resumed run, is a new request."""
     file = None
     if isinstance(spec, RegisterSpec):
         file = Path(spec.gguf)
@@ -330,7 +329,7 @@ def _stamp(spec: AnySpec) -> str:
 
 
 def _check_target_modules(spec: AnySpec) -> None:
-    """Say now what loading the model would find out; the files of a model of the Hub may not be here yet."""
+    """Check the target modules of a local model before it is loaded; a Hub model may not be here yet."""
     if not isinstance(spec, TrainSpec):
         return
     source = classify_model(spec.model.name)
@@ -351,9 +350,9 @@ def _needs_a_worker(state: RunState) -> bool:
 
 
 def _fingerprint(spec: AnySpec, content: str) -> str:
-    """Hash of all that a run depends on: its spec and the content of its dataset."""
-    told = json.dumps(spec.model_dump(mode="json"), sort_keys=True)
-    return hashlib.sha256(f"{told}\n{content}".encode()).hexdigest()
+    """Hash of the inputs of a run: its spec and the content of its dataset."""
+    request = json.dumps(spec.model_dump(mode="json"), sort_keys=True)
+    return hashlib.sha256(f"{request}\n{content}".encode()).hexdigest()
 
 
 async def _in_thread(action: Callable[[], Value]) -> Value:

@@ -1,4 +1,4 @@
-"""Trainer: training and exporting in the caller's own process."""
+"""Trainer: trains and exports in the caller's process."""
 
 from __future__ import annotations
 
@@ -34,9 +34,9 @@ from .worker.in_process import CarryOut, run_in_process
 
 @dataclass(frozen=True)
 class Callbacks:
-    """Functions that are called as the training goes; each gets one event.
+    """Functions that are called during training; each gets one event.
 
-    An exception in one of them ends the training as failed: a callback is part of the caller's program.
+    An exception in a callback fails the training: a callback is part of the caller's program.
     """
 
     on_step: Callable[[Event], None] | None = None
@@ -86,7 +86,7 @@ class Export:
 
     Args:
         bytes: its size.
-        proof: a sentence for each proof that a GGUF got.
+        proof: one sentence for each check of a GGUF.
     """
 
     run_id: str
@@ -99,12 +99,12 @@ class Trainer:
     """Fine-tunes a model in this process.
 
     Args:
-        model: preset, Hub id, or path of a model folder; the default is the settings' (Qwen2.5 7B).
-        output_dir: the home folder for this trainer's runs; `~/.backpropagate` by default.
+        model: preset, Hub id, or path of a model folder. Default: from the settings (Qwen2.5 7B).
+        output_dir: the home folder for this trainer's runs. Default: `~/.backpropagate`.
         settings: any setting by its flat name, e.g. `lora_r=8, learning_rate=1e-4`.
 
     Raises:
-        InputError: a setting is unknown or out of bounds, or the model's name is not one.
+        InputError: a setting is unknown or out of bounds, or the model name is not valid.
     """
 
     def __init__(
@@ -120,7 +120,7 @@ class Trainer:
         classify_model(self._arguments["model"])
         self._store = RunStore(Path(output_dir).absolute() if output_dir else self._defaults.home)
         self._last: TrainingRun | None = None
-        # Settings that are wrong are told here, not when the training starts.
+        # Wrong settings raise here, not at the start of the training.
         train_spec(self._defaults, arguments={"dataset": "any", **self._arguments})
         for note in alias_notes(self._arguments):
             logger().warning(note)
@@ -137,24 +137,24 @@ class Trainer:
         """Fine-tune on a dataset, and record it as a run.
 
         Args:
-            dataset: a file, a pattern, a folder, a list of files, or a Hub dataset.
-            steps: optimizer steps; None: as set, or by epochs.
-            samples: use only so many rows.
-            callback: told what happens.
-            should_stop: asked between steps; True ends the training and keeps what was learnt.
-            resume_from: go on with this run of the home folder from its last checkpoint, with its own
-                dataset and settings; `dataset` is not needed then.
+            dataset: a file, a glob pattern, a folder, a list of files, or a Hub dataset.
+            steps: optimizer steps; None: from the settings, or by epochs.
+            samples: use only this many rows.
+            callback: called with events.
+            should_stop: called between steps; True stops the training and saves the adapter.
+            resume_from: resume this run of the home folder from its last checkpoint, with its own dataset
+                and settings; `dataset` is not needed then.
 
         Raises:
-            InputError: the dataset or a setting is not what was expected.
-            BackpropagateError: the training failed; the run holds the reason too.
+            InputError: the dataset or a setting is not valid.
+            BackpropagateError: the training failed; the run records the error too.
             TrainingAbortedError: it was stopped before its first step.
         """
         from .worker import train
 
         if resume_from is None:
             spec = self._spec(dataset, steps, samples)
-            device_request(spec)  # before there is a run: a GPU may be wanted and not be there
+            device_request(spec)  # raises before the run is created if the requested GPU is missing
             run = self._store.create(spec)
         else:
             run = self._store.find(resume_from)
@@ -175,25 +175,25 @@ class Trainer:
         output: str | Path | None = None,
         should_stop: ShouldStop = never_stop,
     ) -> Export:
-        """Export what was trained last, and record that as a run. A GGUF is proven before it gets its name.
+        """Export the last training, and record it as a run. A GGUF is verified before it gets its name.
 
         Args:
             format: "gguf", "merged" (safetensors) or "lora" (the adapter alone).
             quantization: of a GGUF: f32, f16, bf16, q8_0; with the extra `export` also q6_k, q4_k_m, ….
-                By default q4_k_m; without the extra, q8_0, and the log says so.
-            imatrix: weigh a K-quant's errors by what the run's held-out rows activate.
-            output: the .gguf file, or folder, to write; by default inside the run's folder.
-            should_stop: asked often; True ends the export, and nothing of it stays.
+                Default: q4_k_m; without the extra, q8_0 with a warning in the log.
+            imatrix: weight a K-quant's errors by activations on the run's held-out rows.
+            output: the .gguf file, or folder, to write. Default: in the run folder.
+            should_stop: called often; True stops the export without keeping any files.
 
         Raises:
-            InputError: nothing has been trained yet, or an argument is wrong.
-            ExportError: it cannot be exported, or what was written is not the model.
+            InputError: there is no training yet, or an argument is wrong.
+            ExportError: it cannot be exported, or the written file differs from the model.
             MissingExtraError: the quantization needs llama-cpp-python.
         """
         from .worker import export
 
         if self._last is None:
-            raise InputError("There is nothing to export yet.", hint="Call train() first.")
+            raise InputError("There is no training to export yet.", hint="Call train() first.")
         paths = PathPolicy.for_person(self._defaults.home)
         spec = export_spec(
             self._last.run_id,
@@ -223,15 +223,15 @@ class Trainer:
         return run_in_process(carry_out, run, self._store, runtime, listener, should_stop)
 
     def save(self, path: str | Path) -> Path:
-        """Copy the adapter of the last training to a folder that does not exist yet, or is empty.
+        """Copy the adapter of the last training to a new or empty folder.
 
         Raises:
-            InputError: nothing has been trained yet, or the folder is in use.
+            InputError: there is no training yet, or the folder is in use.
         """
         from .worker.save_adapter import copy_adapter_folder
 
         if self._last is None:
-            raise InputError("There is nothing to save yet.", hint="Call train() first.")
+            raise InputError("There is no adapter to save yet.", hint="Call train() first.")
         target = Path(path).absolute()
         check_output(str(target))
         if target.exists():
@@ -240,23 +240,23 @@ class Trainer:
         return target
 
     def push_to_hub(self, repo: str, private: bool = True, *, overwrite: bool = False) -> str:
-        """Publish the adapter of the last training on the Hub, with its card, and record that as a run.
+        """Publish the adapter of the last training on the Hub, with its model card, and record it as a run.
 
         The access token comes from HF_TOKEN or `hf auth login`.
 
         Args:
-            repo: `owner/name`; made if there is none.
-            private: whether a repository that is made for this is private.
-            overwrite: replace other weights that the repository holds.
+            repo: `owner/name`; created if it does not exist.
+            private: create a new repository as private.
+            overwrite: replace other weights in the repository.
 
         Raises:
-            InputError: nothing has been trained yet.
-            HubPushError: the Hub did not take it; says what to do.
+            InputError: there is no training yet.
+            HubPushError: the push failed; the message contains the next step.
         """
         from .worker import push
 
         if self._last is None:
-            raise InputError("There is nothing to publish yet.", hint="Call train() first.")
+            raise InputError("There is no adapter to publish yet.", hint="Call train() first.")
         paths = PathPolicy.for_person(self._defaults.home)
         folder = str(self._last.adapter_path)
         spec = push_spec(folder, repo, self._store, paths, private=private, overwrite=overwrite)
@@ -279,7 +279,7 @@ class Trainer:
 
 
 class _Recorder:
-    """Keeps the losses, and passes each event on."""
+    """Collects the losses, and calls the callbacks."""
 
     def __init__(self, callbacks: Callbacks) -> None:
         self._callbacks = callbacks

@@ -43,7 +43,7 @@ def test_a_path_is_itself_and_remembers_the_training_that_it_was_exported_from(
     assert found(str(gguf), store) == GgufSource(gguf, None)
     an_export(store, gguf, training.run_id)
     assert found(str(gguf), store) == GgufSource(gguf, training.run_id)
-    with pytest.raises(InputError, match="there is no file"):
+    with pytest.raises(InputError, match="does not exist"):
         found(str(tmp_path / "none.gguf"), store)
 
 
@@ -80,7 +80,7 @@ def test_a_training_without_an_export_says_to_export_first(store: RunStore, trai
 
 def test_other_runs_and_no_runs_are_refused(store: RunStore) -> None:
     inspection = finished_run(store, InspectSpec(), {})
-    with pytest.raises(InputError, match="no training"):
+    with pytest.raises(InputError, match="neither a training nor an export"):
         found(inspection.run_id, store)
     with pytest.raises(RunNotFoundError):
         found("nonsense", store)

@@ -51,7 +51,7 @@ def test_a_path_is_permitted_before_anything_is_read(home: Path, tmp_path: Path)
 def test_a_hub_id_is_no_file_and_nothing_to_push(home: Path) -> None:
     store, paths = RunStore(home), PathPolicy.for_person(home)
     assert export_source("Qwen/Qwen2.5-7B", store, paths).model.name == "Qwen/Qwen2.5-7B"
-    with pytest.raises(InputError, match="there is no file"):
+    with pytest.raises(InputError, match="does not exist"):
         gguf_source("Qwen/Qwen2.5-7B", store, paths)
     with pytest.raises(InputError, match="no folder of that name exists"):
         push_source("Qwen/Qwen2.5-7B", store, paths)

@@ -102,7 +102,7 @@ async def test_a_call_returns_within_wait_s_and_get_run_goes_on(
         assert f'get_run(run_id="{run_id}"' in text_of(result)
         again = await client.call_tool("train", small(dataset, tiny_model, wait_s=0.1))
         assert again.structured_content and again.structured_content["run_id"] == run_id
-        assert "no new one was started" in text_of(again)
+        assert "no new run was started" in text_of(again)
         listed = await client.call_tool("list_runs", {"status": "queued"})
         assert run_id in text_of(listed)
         device.release()
@@ -163,7 +163,7 @@ async def test_cancel_run_keeps_what_was_learnt(home: Path, dataset: Path, tiny_
         assert stopped.structured_content and stopped.structured_content["status"] == "cancelled"
         assert Path(stopped.structured_content["adapter_path"], "adapter_model.safetensors").is_file()
         again = await client.call_tool("cancel_run", {"run_id": run_of(home, started).run_id})
-        assert "had ended already" in text_of(again)
+        assert "had already ended" in text_of(again)
 
 
 async def test_a_run_that_is_killed_is_an_error_of_the_call_that_waits_for_it(
@@ -263,7 +263,7 @@ async def test_inspect_dataset_does_not_wait_behind_a_training_and_a_second_look
             "train", small(data, tiny_model, on_bad_rows="skip", control_tokens="remove")
         )
         assert not repaired.is_error, text_of(repaired)
-        assert "Left out: 1 row that cannot be parsed" in text_of(repaired)
+        assert "Dropped: 1 row that cannot be parsed" in text_of(repaired)
         assert "2 of 3 rows used" in text_of(repaired)
 
 

@@ -102,7 +102,7 @@ def test_a_changed_dataset_is_refused_when_its_tokens_are_gone(
     run = stopped(trainer, dataset, service)
     shutil.rmtree(home / "cache")
     dataset.write_text('{"text": "changed meanwhile"}\n' * 30)
-    with pytest.raises(DatasetError, match="no longer what this run began with"):
+    with pytest.raises(DatasetError, match="has changed since this run started"):
         trainer.train(resume_from=run.run_id)
     assert run.state().status is Status.FAILED
 

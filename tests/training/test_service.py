@@ -184,7 +184,7 @@ async def test_the_twenty_first_in_line_is_refused_and_leaves_nothing_behind(
     monkeypatch.setattr(service, "_start", lambda run: None)  # twenty idle workers would prove no more
     for seed in range(20):
         await service.submit(small_spec(dataset, tiny_model, seed=seed))
-    with pytest.raises(QueueFullError, match="20 runs wait already"):
+    with pytest.raises(QueueFullError, match="20 runs are waiting"):
         await service.submit(small_spec(dataset, tiny_model, seed=99))
     assert len(service.store.ids()) == 20
     assert len(list((service.store.home / "active").iterdir())) == 20
@@ -253,11 +253,11 @@ async def test_a_run_that_did_harm_says_so_and_one_that_helped_says_by_how_much(
 
     good = await view_of(small_spec(dataset, tiny_model, learning_rate=0.01, steps=100))
     assert good.eval_loss and good.eval_loss_before and good.eval_loss < good.eval_loss_before
-    assert not any("got worse" in warning for warning in good.warnings)
+    assert not any("is worse than before" in warning for warning in good.warnings)
     reckless = small_spec(dataset, tiny_model, learning_rate=0.5, steps=40)
     bad = await view_of(reckless.model_copy(update={"parent": good.run_id}))
     assert bad.eval_loss_before == pytest.approx(good.eval_loss, rel=1e-3) and bad.parent == good.run_id
-    assert any("held-out loss rose from" in warning for warning in bad.warnings)
+    assert any("held-out loss increased from" in warning for warning in bad.warnings)
 
 
 async def test_old_inspections_are_removed_when_a_server_starts_and_nothing_else(

@@ -1,1 +1,1 @@
-"""Every setting, spec and result once. Imports pydantic and the standard library only."""
+"""Definitions of all settings, specs and results. Imports only pydantic and the standard library."""

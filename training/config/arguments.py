@@ -1,4 +1,4 @@
-"""The flat names under which settings are typed (`lora_r`, `dataset`), and other tools' names for them."""
+"""The flat names of settings (`lora_r`, `dataset`), and the names that other tools use for them."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from .specs import GROUPS
 
 
 class TrainArguments(TypedDict, total=False):
-    """The flat names of a training's settings beside `model` and `dataset`, as `Trainer(...)` takes them."""
+    """The flat names of the training settings, without `model` and `dataset`; the arguments of `Trainer`."""
 
     revision: str | None
     load_in_4bit: bool
@@ -64,7 +64,7 @@ class TrainArguments(TypedDict, total=False):
 
 
 def flat_name(group: str, field: str) -> str:
-    """The name under which people type a setting: `lora.r` is `lora_r`, `training.steps` is `steps`."""
+    """The flat name of a setting: `lora.r` is `lora_r`, `training.steps` is `steps`."""
     special = {("model", "name"): "model", ("data", "source"): "dataset"}
     return special.get((group, field), f"lora_{field}" if group == "lora" else field)
 
@@ -83,7 +83,7 @@ class Alias(NamedTuple):
 
     Args:
         name: the flat name here.
-        values: values that have another name here, by their text in lower case; None means "not given".
+        values: the other tool's values in lower case → the values here; None means "not given".
     """
 
     name: str
@@ -112,11 +112,11 @@ ALIASES = {
     "train_on_responses": Alias("train_on", {"true": "assistant", "false": "all"}),
     "gradient_accumulation": Alias("gradient_accumulation_steps"),
 }
-"""Names that are accepted for a setting beside its own."""
+"""Names of other tools that are accepted for a setting."""
 
 
 def explain(error: ValidationError, *, prefix: str = "", separator: str = ".") -> str:
-    """A pydantic error in one line: each argument, what it was given and what is allowed."""
+    """A pydantic error in one line: each argument, the given value and the allowed ones."""
     parts: list[str] = []
     for item in error.errors(include_url=False):
         location = [str(part) for part in item["loc"]]

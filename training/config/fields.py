@@ -1,6 +1,6 @@
-"""The vocabulary of settings: the type, bounds, unit and meaning of each, once.
+"""The definition of every setting, once: type, bounds, unit and description.
 
-Specs, tool arguments and command-line options are all made of these.
+Specs, tool arguments and command-line options are built from these.
 """
 
 from __future__ import annotations
@@ -24,117 +24,146 @@ DatasetSource = Annotated[
     Annotated[str, Field(min_length=1)] | Annotated[list[str], Field(min_length=1)],
     Field(
         description="Absolute path of a file (.jsonl .json .csv .tsv .parquet .txt .md, also .gz .zst), "
-        "a pattern, a folder, a Hub dataset as owner/name or owner/name:config, or a list of files."
+        "a glob pattern, a folder, a Hub dataset as owner/name or owner/name:config, or a list of files."
     ),
 ]
-DatasetSplit = Annotated[str, Field(min_length=1, description='Split of a Hub dataset; by default "train".')]
+DatasetSplit = Annotated[str, Field(min_length=1, description='Split of a Hub dataset. Default: "train".')]
 DatasetRevision = Annotated[str, Field(min_length=1, description="Branch, tag or commit of a Hub dataset.")]
 Columns = Annotated[
     dict[str, str],
-    Field(description='Field → column of the data, e.g. {"prompt": "Frage", "completion": "Antwort"}.'),
+    Field(description='Field → dataset column, e.g. {"prompt": "Frage", "completion": "Antwort"}.'),
 ]
 Separator = Annotated[
-    str, Field(description='Line between two documents of a .txt or .md file; "" is an empty line.')
+    str, Field(description='Line that separates documents in .txt and .md files; "" is an empty line.')
 ]
 OnBadRows = Annotated[
     Literal["refuse", "skip"],
-    Field(description="What rows that cannot be used do: refuse the dataset, or be left out and counted."),
+    Field(description="Unusable rows: `refuse` rejects the dataset, `skip` drops and counts them."),
 ]
 Dedupe = Annotated[
     Literal["off", "exact", "near"],
-    Field(description="Keep only the first of equal rows, or of nearly equal rows as well."),
+    Field(description="Keep only the first of duplicate rows: `exact` equal, `near` also nearly equal."),
 ]
 Quality = Annotated[
     Literal["off", "basic"],
-    Field(description="basic leaves out rows that repeat themselves, answer nothing or confuse their roles."),
+    Field(description="`basic` drops rows with repetitive or broken text, no answer, or roles out of order."),
 ]
 ControlTokens = Annotated[
     Literal["keep", "remove", "skip"],
-    Field(description="What is done about control tokens such as <|im_end|> inside a row's text."),
+    Field(
+        description="Control tokens such as <|im_end|> in a row's text: `remove` deletes them, "
+        "`skip` drops the row."
+    ),
 ]
 PrivateData = Annotated[
     Literal["keep", "hide", "skip"],
-    Field(
-        description="What is done about probable secrets and personal data: hide them, or skip their rows."
-    ),
+    Field(description="Probable secrets and personal data: `hide` replaces them, `skip` drops their rows."),
 ]
 MergeSystem = Annotated[
-    bool, Field(description="Put the system message before the first user's text, for templates without one.")
+    bool,
+    Field(
+        description="Put the system message into the first user message, for chat templates without a "
+        "system role."
+    ),
 ]
 Order = Annotated[
     Literal["shuffled", "as_given", "length", "difficulty"],
-    Field(description="Order of the training rows; length and difficulty put short and common ones first."),
+    Field(
+        description="Order of the training rows; `length` starts with short rows, `difficulty` with rows of "
+        "common tokens."
+    ),
 ]
 HeldOut = Annotated[
     float,
-    Field(ge=0, lt=1, description="Share of rows kept for evaluation, 8 to 500 of them; 0 is off."),
+    Field(ge=0, lt=1, description="Fraction of rows held out for evaluation, 8 to 500 rows; 0 is off."),
 ]
-Samples = Annotated[int, Field(ge=1, description="Use only this many rows, drawn with the seed.")]
+Samples = Annotated[int, Field(ge=1, description="Use only this many rows, sampled with the seed.")]
 MaxSeqLength = Annotated[
-    int, Field(ge=16, le=1_048_576, description="Tokens per example; longer ones are cut at the end.")
+    int,
+    Field(
+        ge=16, le=1_048_576, description="Maximum tokens per example; longer ones are truncated at the end."
+    ),
 ]
 TrainOn = Annotated[
     Literal["assistant", "last", "all"],
-    Field(description="Which tokens carry loss: the assistant's turns, its last turn, or every token."),
+    Field(
+        description="Tokens in the loss: all assistant messages, the last assistant message, or all tokens."
+    ),
 ]
 LoraRank = Annotated[int, Field(ge=1, le=1024, description="Rank of the LoRA matrices.")]
-LoraAlpha = Annotated[int, Field(ge=1, le=4096, description="LoRA scale: updates are weighted alpha / r.")]
+LoraAlpha = Annotated[
+    int, Field(ge=1, le=4096, description="LoRA scaling: updates are multiplied by alpha / r.")
+]
 LoraDropout = Annotated[float, Field(ge=0, lt=1, description="Dropout on the LoRA input; 0 is off.")]
 TargetModules = Annotated[
     str | list[str],
-    Field(description='Modules that get a LoRA: "all-linear", "attention", or a list of module names.'),
+    Field(description='Modules with LoRA matrices: "all-linear", "attention", or a list of module names.'),
 ]
-Steps = Annotated[int, Field(ge=1, le=10_000_000, description="Optimizer steps; wins over epochs.")]
-Epochs = Annotated[float, Field(gt=0, le=1000, description="Passes over the data when steps is not given.")]
+Steps = Annotated[int, Field(ge=1, le=10_000_000, description="Optimizer steps; overrides epochs.")]
+Epochs = Annotated[float, Field(gt=0, le=1000, description="Passes over the data, if steps is not set.")]
 BatchSize = Annotated[
     Annotated[int, Field(ge=1, le=65_536)] | Literal["auto"],
-    Field(description='Examples per optimizer step and device, before accumulation; "auto" chooses.'),
+    Field(description='Examples per device and batch, before gradient accumulation; "auto" selects it.'),
 ]
-Accumulation = Annotated[int, Field(ge=1, le=65_536, description="Batches added up per optimizer step.")]
+Accumulation = Annotated[int, Field(ge=1, le=65_536, description="Batches per optimizer step.")]
 LearningRate = Annotated[float, Field(gt=0, le=1, description="Peak learning rate of AdamW.")]
 Schedule = Annotated[
     Literal["constant", "linear", "cosine"],
-    Field(description="Course of the learning rate after warm-up."),
+    Field(description="Learning-rate schedule after warmup."),
 ]
 WarmupSteps = Annotated[
-    int, Field(ge=0, description="Steps over which the learning rate rises; 5, or a tenth of few.")
+    int, Field(ge=0, description="Linear warmup steps. Default: 5, at most a tenth of all steps.")
 ]
 WeightDecay = Annotated[float, Field(ge=0, le=1, description="AdamW weight decay; 0 is off.")]
-MaxGradNorm = Annotated[float, Field(ge=0, description="Clip the gradient's norm to this; 0 is off.")]
+MaxGradNorm = Annotated[float, Field(ge=0, description="Maximum gradient norm (clipping); 0 is off.")]
 Seed = Annotated[int, Field(ge=0, le=2**32 - 1, description="Seed of every random choice.")]
-WarmupRatio = Annotated[float, Field(ge=0, le=1, description="Share of all steps to warm up over.")]
+WarmupRatio = Annotated[
+    float, Field(ge=0, le=1, description="Warmup as a fraction of all steps; overrides warmup_steps.")
+]
 EngineName = Annotated[
     Literal["auto", "packed", "autograd", "trl", "unsloth"],
     Field(
-        description="Training engine; auto takes packed where the model allows it, else autograd. unsloth "
-        "needs BACKPROPAGATE_UNSLOTH__PYTHON, a Python interpreter that has it."
+        description="Training engine; `auto` uses packed for supported models, else autograd. `unsloth` "
+        "needs BACKPROPAGATE_UNSLOTH__PYTHON, a Python interpreter with Unsloth."
     ),
 ]
 Recompute = Annotated[
     Literal["auto", "nothing", "gate_up", "everything"],
-    Field(description="Activations to compute again in the backward pass, to save GPU memory."),
+    Field(
+        description="Activation checkpointing: `nothing` stores all activations, `gate_up` recomputes the "
+        "MLP's gate and up projections, `everything` whole layers; `auto` decides by free GPU memory."
+    ),
 ]
-MicroBatchTokens = Annotated[int, Field(ge=16, description="Most tokens that go through the model at once.")]
-CheckpointSteps = Annotated[int, Field(ge=1, description="Save a checkpoint every so many steps.")]
-CheckpointSeconds = Annotated[float, Field(ge=0, description="Save a checkpoint every so many seconds.")]
+MicroBatchTokens = Annotated[int, Field(ge=16, description="Maximum tokens per forward pass.")]
+CheckpointSteps = Annotated[int, Field(ge=1, description="Steps between checkpoints.")]
+CheckpointSeconds = Annotated[float, Field(ge=0, description="Seconds between checkpoints.")]
 EvalEvery = Annotated[int, Field(ge=1, description="Steps between evaluations on the held-out rows.")]
 Patience = Annotated[
-    int, Field(ge=1, description="Stop after so many worse evaluations, and keep the best adapter.")
+    int,
+    Field(
+        ge=1,
+        description="Early stopping: evaluations without improvement before the run stops; the best adapter "
+        "is kept.",
+    ),
 ]
-RankStabilised = Annotated[bool, Field(description="Scale LoRA by alpha / sqrt(r) instead of alpha / r.")]
-Device = Annotated[Literal["auto", "cpu", "cuda"], Field(description="Where to train.")]
-Threads = Annotated[int, Field(ge=1, le=1024, description="CPU threads; by default the physical cores.")]
+RankStabilised = Annotated[
+    bool, Field(description="Rank-stabilized LoRA: scale by alpha / sqrt(r) instead of alpha / r.")
+]
+Device = Annotated[Literal["auto", "cpu", "cuda"], Field(description="Device to train on.")]
+Threads = Annotated[int, Field(ge=1, le=1024, description="CPU threads. Default: one per physical core.")]
 Questions = Annotated[
     list[Annotated[str, Field(min_length=1, max_length=4000)]],
-    Field(max_length=50, description="Asked before and after training; both answers are in the result."),
+    Field(max_length=50, description="Asked before and after training; the result contains both answers."),
 ]
-MaxNewTokens = Annotated[int, Field(ge=1, le=4096, description="Longest answer to a question, in tokens.")]
+MaxNewTokens = Annotated[int, Field(ge=1, le=4096, description="Maximum tokens per answer.")]
 SystemPrompt = Annotated[str, Field(description="System message for the questions; may be empty.")]
-RunReference = Annotated[str, Field(description="The run whose adapter this one goes on from.")]
-PreviewRows = Annotated[int, Field(ge=0, le=20, description="How many rows to show as the model sees them.")]
+RunReference = Annotated[str, Field(description="The run whose adapter is used.")]
+PreviewRows = Annotated[int, Field(ge=0, le=20, description="Number of rows to show as the model sees them.")]
 ExportFormat = Annotated[
     Literal["gguf", "merged", "lora"],
-    Field(description="One GGUF file; safetensors with the LoRA merged in; or the adapter alone."),
+    Field(
+        description="`gguf`: one GGUF file; `merged`: safetensors with merged LoRA; `lora`: only the adapter."
+    ),
 ]
 Quantization = Annotated[
     str,
@@ -142,37 +171,37 @@ Quantization = Annotated[
         min_length=1,
         max_length=20,
         description="GGUF type: f32, f16, bf16, q8_0; with the extra `export` also q6_k, q4_k_m, … "
-        "By default q4_k_m; without the extra, q8_0.",
+        "Default: q4_k_m; without the extra, q8_0.",
     ),
 ]
 ImportanceMatrix = Annotated[
-    bool, Field(description="Weigh a K-quant's errors by what the run's held-out rows activate.")
+    bool, Field(description="Weight a K-quant's errors by activations on the run's held-out rows.")
 ]
 ExportOutput = Annotated[
     str,
-    Field(min_length=1, description="The .gguf file, or folder, to write; by default inside the run folder."),
+    Field(min_length=1, description="The .gguf file, or folder, to write. Default: in the run folder."),
 ]
 GgufFile = Annotated[str, Field(min_length=1, description="Absolute path of a .gguf file.")]
 OllamaName = Annotated[
     str,
-    Field(min_length=1, max_length=350, description="Model name for Ollama: [host/][namespace/]model[:tag]."),
+    Field(min_length=1, max_length=350, description="Model name in Ollama: [host/][namespace/]model[:tag]."),
 ]
-OllamaSystem = Annotated[str, Field(description="System prompt that the model gets in Ollama.")]
+OllamaSystem = Annotated[str, Field(description="System prompt of the model in Ollama.")]
 OllamaParameters = Annotated[
-    dict[str, Any], Field(description='Ollama\'s run parameters, e.g. {"temperature": 0.2, "num_ctx": 4096}.')
+    dict[str, Any], Field(description='Ollama model parameters, e.g. {"temperature": 0.2, "num_ctx": 4096}.')
 ]
-KeepTemplate = Annotated[bool, Field(description="Leave the chat template to the Ollama server.")]
+KeepTemplate = Annotated[bool, Field(description="Let the Ollama server choose the chat template.")]
 OllamaQuestion = Annotated[
     str,
     Field(
         min_length=1,
         max_length=4000,
-        description="Asked of the model; by default one that its run has answered, or has held out.",
+        description="Question for the model. Default: one that its run answered, or from its held-out rows.",
     ),
 ]
-Overwrite = Annotated[bool, Field(description="Replace what is there under this name.")]
+Overwrite = Annotated[bool, Field(description="Replace an existing model of this name.")]
 RepoName = Annotated[str, Field(min_length=3, max_length=96, description="Hub repository as owner/name.")]
-Private = Annotated[bool, Field(description="Whether a repository that is made for this is private.")]
+Private = Annotated[bool, Field(description="Create a new repository as private.")]
 OutputFolder = Annotated[
     str, Field(min_length=1, description="Also copy the finished adapter to this folder.")
 ]

@@ -1,4 +1,4 @@
-"""Names of models as Ollama has them: `[host/][namespace/]model[:tag]`, upper and lower case alike."""
+"""Ollama model names: `[host/][namespace/]model[:tag]`, not case-sensitive."""
 
 from __future__ import annotations
 
@@ -22,8 +22,8 @@ class ModelName:
     """A model's name.
 
     Args:
-        given: as it was written.
-        full: host, namespace, model and tag in lower case; names of one model have the same.
+        given: as the user wrote it.
+        full: host, namespace, model and tag in lower case; equal for all names of one model.
     """
 
     given: str
@@ -33,22 +33,22 @@ class ModelName:
         return self.given
 
     def is_among(self, names: list[str]) -> bool:
-        """Whether one of the names is this model's."""
+        """Whether one of the names refers to this model."""
         return any(_full(name) == self.full for name in names)
 
 
 def model_name(given: str) -> ModelName:
-    """The name, if Ollama takes it.
+    """The name, checked.
 
     Raises:
-        OllamaError: it does not.
+        OllamaError: it is not a valid Ollama name.
     """
     full = _full(given)
     if full is None:
         raise OllamaError(
-            f"name: Ollama has no models with a name like {given[:100]!r}.",
-            hint="Use letters, digits, '-', '_' and '.', at most 80, e.g. my-model or me/my-model:v2; "
-            "it begins with a letter, a digit or '_'.",
+            f"name: {given[:100]!r} is not a valid Ollama model name.",
+            hint="Use letters, digits, '-', '_' and '.', at most 80 characters, e.g. my-model or "
+            "me/my-model:v2; the first character is a letter, a digit or '_'.",
         )
     return ModelName(given, full)
 

@@ -1,4 +1,4 @@
-"""Parameters that an Ollama model can carry. A name that the server does not know, it would ignore."""
+"""Parameters of an Ollama model. Checked here, since the server ignores unknown names."""
 
 from __future__ import annotations
 
@@ -18,10 +18,10 @@ KNOWN = (*NUMBERS, *FLAGS, STOP)
 
 
 def checked_parameters(given: Mapping[str, Any]) -> dict[str, Any]:
-    """The parameters, `stop` always as a list.
+    """The parameters; `stop` is always a list.
 
     Raises:
-        OllamaError: a name is unknown, or a value is of the wrong type.
+        OllamaError: a name is unknown, or a value has the wrong type.
     """
     return {name: _checked(name, value) for name, value in given.items()}
 
@@ -36,14 +36,16 @@ def _checked(name: str, value: Any) -> Any:
     texts = [value] if isinstance(value, str) else value
     if name == STOP and isinstance(texts, list) and all(isinstance(text, str) for text in texts):  # pyright: ignore[reportUnknownVariableType]
         return texts  # pyright: ignore[reportUnknownVariableType]
-    wanted = {STOP: "a text or a list of texts"}.get(name, "true or false" if name in FLAGS else "a number")
+    wanted = {STOP: "a string or a list of strings"}.get(
+        name, "true or false" if name in FLAGS else "a number"
+    )
     right = isinstance(value, bool) if name in FLAGS else isinstance(value, int | float)
     if name == STOP or not right or (name in NUMBERS and isinstance(value, bool)):
-        raise OllamaError(f"parameters: {name} is {wanted}, not {value!r:.60}.", hint="Correct it.")
+        raise OllamaError(f"parameters: {name} must be {wanted}, not {value!r:.60}.", hint="Correct it.")
     return value
 
 
 def with_stops(parameters: Mapping[str, Any], ends: tuple[str, ...]) -> dict[str, Any]:
-    """The parameters with the model's own ends among the texts at which an answer stops."""
+    """The parameters, with the model's own stop tokens added to `stop`."""
     stops = list(dict.fromkeys([*parameters.get(STOP, []), *ends]))
     return {**parameters, STOP: stops} if stops else dict(parameters)

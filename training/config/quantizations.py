@@ -1,4 +1,4 @@
-"""The quantizations that a GGUF can have: their names, and what each of them needs. Cheap to import."""
+"""The quantizations of GGUF files: their names and requirements. Cheap to import."""
 
 from __future__ import annotations
 
@@ -13,10 +13,10 @@ WITH_EXTRA = (
     *("q6_k", "q5_k_m", "q5_k_s", "q5_1", "q5_0", "q4_k_m", "q4_k_s", "q4_1", "q4_0"),
     *("iq4_nl", "iq4_xs", "q3_k_l", "q3_k_m", "q3_k_s", "iq3_m", "iq3_s", "q2_k", "tq2_0", "tq1_0"),
 )
-"""Quantised by llama.cpp's own code."""
+"""Quantized by llama.cpp."""
 
 WITH_IMATRIX = ("q2_k_s", "iq3_xs", "iq3_xxs", "iq2_m", "iq2_s", "iq2_xs", "iq2_xxs", "iq1_m", "iq1_s")
-"""As WITH_EXTRA, and of no use without an importance matrix."""
+"""As WITH_EXTRA; these also need an importance matrix."""
 
 SHORT_NAMES = {"q5_k": "q5_k_m", "q4_k": "q4_k_m", "q3_k": "q3_k_m"}
 DEFAULT = "q4_k_m"
@@ -24,10 +24,10 @@ EXTRA = 'pip install "backpropagate-mcp[export]"'
 
 
 def known_quantization(name: str) -> str:
-    """The quantization that a name stands for, in lower case.
+    """The quantization of this name, in lower case.
 
     Raises:
-        InputError: there is none of this name.
+        InputError: the name is unknown.
     """
     given = name.lower().replace("-", "_")
     given = SHORT_NAMES.get(given, given)
@@ -35,42 +35,44 @@ def known_quantization(name: str) -> str:
     if given not in known:
         close = nearest(given, known)
         raise InputError(
-            f"quantization: there is no {name!r}.",
+            f"quantization: {name!r} does not exist.",
             hint=(f"Did you mean {close}? " if close else "") + f"Known: {', '.join(known)}.",
         )
     return given
 
 
 def default_quantization(imatrix: bool) -> str:
-    """What is taken where none is named: the best that can be written here; only some can use an imatrix."""
+    """The quantization if none is given: q4_k_m with llama-cpp-python or for an imatrix, else q8_0."""
     return DEFAULT if imatrix or find_spec("llama_cpp") is not None else "q8_0"
 
 
 def note_on_default(named: str | None, taken: str) -> str | None:
-    """A sentence for a user who named none, where it is not the usual one that was taken."""
+    """A sentence for users who gave no quantization, if it is not the usual default."""
     if named is not None or taken == DEFAULT:
         return None
-    return f"Taken: {taken}, as {DEFAULT} (about half the size) needs llama-cpp-python: {EXTRA}."
+    return f"Using {taken}: {DEFAULT} (about half the size) needs llama-cpp-python: {EXTRA}."
 
 
 def require(quantization: str, imatrix: bool) -> None:
-    """Refuse what cannot be done here before any work.
+    """Check that this installation can write the quantization.
 
     Raises:
-        InputError: the quantization is of no use without an importance matrix, or cannot use one.
+        InputError: the quantization needs an importance matrix, or cannot use one.
         MissingExtraError: llama.cpp is needed and not installed.
     """
     if quantization in PLAIN:
         if imatrix:
-            raise InputError(f"imatrix: {quantization} has no use for one.", hint="Leave imatrix out.")
+            raise InputError(
+                f"imatrix: {quantization} does not use an importance matrix.", hint="Leave imatrix out."
+            )
         return
     if quantization in WITH_IMATRIX and not imatrix:
         raise InputError(
             f"quantization: {quantization} needs an importance matrix.",
-            hint="Pass imatrix=true, or take iq3_s, q3_k_m or q4_k_m.",
+            hint="Set imatrix=true, or use iq3_s, q3_k_m or q4_k_m.",
         )
     if find_spec("llama_cpp") is None:
         raise MissingExtraError(
             f"{quantization} needs llama-cpp-python, which is not installed.",
-            hint=f"{EXTRA} (it is compiled, which takes about 5 minutes), or take q8_0, which needs nothing.",
+            hint=f"{EXTRA} (compiles for about 5 minutes), or use q8_0, which needs nothing else.",
         )

@@ -1,4 +1,4 @@
-"""What each kind of run results in: one model a kind, told apart by `kind`, as state.json holds it."""
+"""The result of each kind of run, as in state.json: one model per kind, discriminated by `kind`."""
 
 from __future__ import annotations
 
@@ -9,13 +9,13 @@ from pydantic import BaseModel, ConfigDict, Discriminator, TypeAdapter
 
 
 class Record(BaseModel):
-    """A part of a result. Fields that a newer version may have added are ignored."""
+    """A part of a result. Unknown fields, e.g. of a newer version, are ignored."""
 
     model_config = ConfigDict(frozen=True, extra="ignore")
 
 
 class Answer(Record):
-    """A question with its answers: before and after training, and in Ollama. A model's text: data."""
+    """A question with its answers: before and after training, and in Ollama. Untrusted text of a model."""
 
     question: str
     before: str | None = None
@@ -24,10 +24,10 @@ class Answer(Record):
 
 
 class FindingRecord(Record):
-    """Rows of a dataset that share a problem or a reason to be left out.
+    """Rows of a dataset with the same problem or the same reason for being dropped.
 
     Args:
-        first: places of the first of them, `file:line`.
+        first: places of the first ones, `file:line`.
         details: messages with their counts.
         repair: the argument that repairs it.
     """
@@ -45,7 +45,7 @@ class PackingStatistics(Record):
 
     Args:
         fill: tokens / (micro-batches · micro_batch_tokens).
-        padding_avoided: share of a step's positions that padding to its longest example would have wasted.
+        padding_avoided: share of padding in a step's positions if examples were padded to the longest one.
     """
 
     examples: int
@@ -58,10 +58,10 @@ class PackingStatistics(Record):
 
 
 class Recovery(Record):
-    """A step that ran out of memory and was repeated in smaller parts.
+    """A step that ran out of memory and was repeated with smaller micro-batches.
 
     Args:
-        micro_batch_tokens: the budget from this step on.
+        micro_batch_tokens: the token limit from this step on.
     """
 
     step: int
@@ -69,17 +69,17 @@ class Recovery(Record):
 
 
 class Result(Record):
-    """What all results share.
+    """The common fields of all results.
 
     Args:
-        summary: one sentence for people; empty where the fields say it all.
+        summary: one sentence for people; empty if the fields are sufficient.
     """
 
     summary: str = ""
 
     @property
     def written(self) -> list[str]:
-        """Files and folders that the run wrote outside its record; the result holds while they exist."""
+        """Files and folders that the run wrote; the result is valid while they exist."""
         return []
 
     @property
@@ -93,12 +93,12 @@ class TrainResult(Result):
 
     Args:
         final_loss: training loss of the last step.
-        eval_loss: of the adapter that was kept, on the held-out rows.
-        eval_loss_before: of the base model, on the same rows; None where it was not measured.
-        rows: of the dataset; each is used or left out.
-        held_out: examples kept for evaluation.
-        trained_token_share: share of the tokens that carry loss.
-        output: where a copy of the adapter lies.
+        eval_loss: of the saved adapter, on the held-out rows.
+        eval_loss_before: of the base model, on the same rows; None if it was not measured.
+        rows: of the dataset; each is used or dropped.
+        held_out: examples held out for evaluation.
+        trained_token_share: share of the tokens in the loss.
+        output: path of the copy of the adapter.
     """
 
     kind: Literal["train"] = "train"
@@ -143,7 +143,7 @@ class TrainResult(Result):
 
     @property
     def data_sentence(self) -> str:
-        """What became of the dataset's rows."""
+        """How the rows of the dataset were used."""
         counts = (
             f"{self.rows_used} of {self.rows} rows used, {self.held_out} held out, "
             f"{self.trained_token_share:.0%} of the tokens trained"
@@ -152,7 +152,7 @@ class TrainResult(Result):
 
 
 class ExportResult(Result):
-    """A file or folder that was written.
+    """A written file or folder.
 
     Args:
         bytes: its size.
@@ -179,9 +179,9 @@ class RegisterResult(Result):
     Args:
         path: the GGUF file.
         bytes: its size.
-        uploaded: False if the server had the file.
+        uploaded: False if the server already had the file.
         template: which chat template the server uses.
-        question_from: where the question that it was asked comes from.
+        question_from: the source of the question.
     """
 
     kind: Literal["register"] = "register"
@@ -212,7 +212,7 @@ class PushResult(Result):
     """A commit of a Hub repository.
 
     Args:
-        created: the repository was made for it.
+        created: whether the push created the repository.
         bytes: of all files.
     """
 
@@ -230,7 +230,7 @@ class PreviewRow(Record):
     """A row as the model sees it.
 
     Args:
-        untrusted_text: with the trained parts marked; text from the dataset.
+        untrusted_text: text from the dataset, with marks around the trained parts.
     """
 
     place: str
@@ -240,20 +240,20 @@ class PreviewRow(Record):
 
 
 class Preview(Record):
-    """Rows as the model sees them, and a sentence that says that they are data."""
+    """Rows as the model sees them, with a note that they are untrusted data."""
 
     note: str
     rows: list[PreviewRow]
 
 
 class InspectResult(Result):
-    """What is in a dataset.
+    """The content and the problems of a dataset.
 
     Args:
-        usable: rows that can be trained on.
+        usable: rows that can be used for training.
         turns: most frequent sequences of roles.
         tokens: lengths in the model's tokens.
-        remedy: what has to be done before it can be trained on.
+        remedy: the change that is needed before training.
     """
 
     kind: Literal["inspect"] = "inspect"
@@ -277,6 +277,6 @@ AnyResult = TrainResult | ExportResult | RegisterResult | PushResult | InspectRe
 
 
 def read_result(kind: str, record: Mapping[str, Any]) -> AnyResult:
-    """The result of a run of this kind; ValidationError if `record` holds anything else."""
+    """The result of a run of this kind; raises ValidationError if `record` is not valid."""
     results = Annotated[AnyResult, Discriminator("kind")]
     return TypeAdapter[AnyResult](results).validate_python({**record, "kind": kind})

@@ -1,4 +1,4 @@
-"""The process's settings: from the environment, the home's `.env`, and the defaults of every group."""
+"""The settings of the process: environment variables, the home folder's `.env`, and the defaults."""
 
 from __future__ import annotations
 
@@ -12,6 +12,7 @@ from pydantic.fields import FieldInfo
 from pydantic_settings import BaseSettings, PydanticBaseSettingsSource, SettingsConfigDict
 
 from ..errors import InvalidSettingError, nearest
+from ..next_step import then
 from .arguments import explain
 from .specs import DataGroup, EvaluationGroup, Group, LoraGroup, ModelGroup, TrainingGroup
 
@@ -26,17 +27,19 @@ class UnslothSettings(Group):
 
 
 class Settings(BaseSettings):
-    """Defaults of every run and settings of this process, from the environment and the home's `.env`."""
+    """Defaults of every run, and settings of this process; from the environment and the home's `.env`."""
 
     model_config = SettingsConfigDict(
         env_prefix=ENV_PREFIX, env_nested_delimiter="__", extra="forbid", frozen=True, env_ignore_empty=True
     )
 
-    home: Annotated[Path, Field(description="Folder of runs, models and cache.")] = Path("~/.backpropagate")
-    runtime_dir: Annotated[Path | None, Field(description="Folder of the slots' locks.")] = None
+    home: Annotated[Path, Field(description="Home folder: runs, models and cache.")] = Path(
+        "~/.backpropagate"
+    )
+    runtime_dir: Annotated[Path | None, Field(description="Folder of the device queue and its locks.")] = None
     python: Annotated[str | None, Field(description="Python interpreter of the workers.")] = None
     log_level: Annotated[
-        Literal["DEBUG", "INFO", "WARNING", "ERROR"], Field(description="Least level that is logged.")
+        Literal["DEBUG", "INFO", "WARNING", "ERROR"], Field(description="Lowest level that is logged.")
     ] = "INFO"
     log_json: Annotated[bool, Field(description="Log JSON lines instead of text.")] = False
     log_file: Annotated[Path | None, Field(description="Log to this file as well as to stderr.")] = None
@@ -60,7 +63,7 @@ class Settings(BaseSettings):
 
 
 NOT_IN_DOTENV = ("HOME", "RUNTIME_DIR", "PYTHON", "UNSLOTH__PYTHON", "ROOTS")
-"""What the `.env` file may not set: it could redirect what is run, or where is written."""
+"""Names that `.env` may not set: they decide which program is executed and where files are written."""
 
 
 def home_folder() -> Path:
@@ -72,7 +75,8 @@ def load_settings() -> Settings:
     """The settings of this process: environment first, then `.env` in the home folder, then the defaults.
 
     Raises:
-        InvalidSettingError: a name is unknown, a value out of bounds, or `.env` sets what it may not.
+        InvalidSettingError: a name is unknown, a value is out of bounds, or `.env` sets a name of
+            `NOT_IN_DOTENV`.
     """
     home = home_folder()
     _require_folder(home, "HOME")
@@ -84,7 +88,7 @@ def load_settings() -> Settings:
         settings = Settings(_env_file=dotenv)  # pyright: ignore[reportCallIssue]
     except ValidationError as error:
         raise InvalidSettingError(
-            explain(error, prefix=ENV_PREFIX, separator="__"), hint="See `backprop info` for every setting."
+            explain(error, prefix=ENV_PREFIX, separator="__"), next=then("show_settings")
         ) from None
     if settings.runtime_dir:
         _require_folder(settings.runtime_dir.expanduser().absolute(), "RUNTIME_DIR")
@@ -93,17 +97,17 @@ def load_settings() -> Settings:
 
 
 def _require_folder(folder: Path, name: str) -> None:
-    """The folder, or the nearest one above it that is there, must be one that can be written to."""
+    """Raises InvalidSettingError unless the folder, or its nearest existing parent, is writable."""
     there = next(parent for parent in (folder, *folder.parents) if parent.exists())
     if not there.is_dir() or not os.access(there, os.W_OK) or there == Path("/proc"):
         raise InvalidSettingError(
-            f"{ENV_PREFIX}{name}: {folder} cannot be a folder of this program ({there} is not writable).",
-            hint="Name a folder of your own, on a local disk.",
+            f"{ENV_PREFIX}{name}: {folder} cannot be used ({there} is not a writable folder).",
+            hint="Use a folder that you own, on a local disk.",
         )
 
 
 def _absolute(path: Path | None) -> Path | None:
-    """Workers have another working folder, so a path must mean the same everywhere."""
+    """An absolute path, since workers have another working folder."""
     return None if path is None else path.expanduser().absolute()
 
 
@@ -125,13 +129,13 @@ def _check_dotenv(dotenv: Path) -> None:
     for name in names:
         if name.upper().removeprefix(ENV_PREFIX) in NOT_IN_DOTENV:
             raise InvalidSettingError(
-                f"{dotenv} sets {name}, which only the real environment may set.",
-                hint=f"Remove the line and set {name} where the server or the command is started.",
+                f"{dotenv} sets {name}, which only an environment variable may set.",
+                hint=f"Remove the line and set {name} in the environment of the server or the command.",
             )
         if not name.upper().startswith(ENV_PREFIX):
             raise InvalidSettingError(
                 f"{dotenv} sets {name}, which is not a setting of backpropagate.",
-                hint=f"Names begin with {ENV_PREFIX}; set other variables in the environment itself.",
+                hint=f"Names in it begin with {ENV_PREFIX}; set other variables in the environment.",
             )
     _check_names(names, str(dotenv))
 
@@ -144,12 +148,13 @@ def _check_names(variables: Mapping[str, str], place: str) -> None:
             close = nearest(upper, list(known))
             raise InvalidSettingError(
                 f"{name} in {place} is not a setting.",
-                hint=f"Did you mean {close}?" if close else "See `backprop info` for every setting.",
+                hint=f"Did you mean {close}?" if close else None,
+                next=None if close else then("show_settings"),
             )
 
 
 def values_of(settings: Settings) -> dict[str, Any]:
-    """What each environment variable, or its default, has come to: None, a number, or text."""
+    """The value of each setting by the name of its environment variable: None, a number, or text."""
     dumped = settings.model_dump(mode="json")
     values: dict[str, Any] = {}
     for field, value in dumped.items():

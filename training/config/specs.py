@@ -1,7 +1,7 @@
 """The groups of settings with their defaults, and the spec of each kind of run.
 
 A tool call, a command line and `Trainer(...)` all become a spec; tool schemas, command-line options,
-environment variables (`BACKPROPAGATE_LORA__R`) and `.env` are read off the same groups.
+environment variables (`BACKPROPAGATE_LORA__R`) and `.env` are derived from the same groups.
 """
 
 from __future__ import annotations
@@ -83,7 +83,7 @@ FORMAT_VERSION = 1
 
 
 class Group(BaseModel):
-    """A group of settings: immutable, and strict about names."""
+    """A group of settings: immutable; unknown names are an error."""
 
     model_config = ConfigDict(extra="forbid", frozen=True, validate_default=True)
 
@@ -151,10 +151,10 @@ class EvaluationGroup(Group):
 
 
 class Spec(Group):
-    """What a run was asked to do. Written once as spec.json, never changed.
+    """The request of a run. Written once as spec.json, never changed.
 
     Args:
-        roots: folders that may be read beside the user's home; None: as a person at the command line may.
+        roots: folders that may be read in addition to the user's home; None: the command line's rules.
     """
 
     format_version: Literal[1] = FORMAT_VERSION
@@ -162,12 +162,12 @@ class Spec(Group):
 
     @property
     def subject(self) -> str:
-        """The model, file or folder that the run is about, as people name it."""
+        """The model, name or repository of the run, for people."""
         raise NotImplementedError
 
 
 class DataSpec(Spec):
-    """What is asked of a model and a dataset."""
+    """A request for a model and a dataset."""
 
     model: ModelGroup = ModelGroup()
     data: DataGroup = DataGroup()
@@ -178,7 +178,7 @@ class DataSpec(Spec):
 
 
 class InspectSpec(DataSpec):
-    """A look at a dataset, as a model would see it."""
+    """An inspection of a dataset with the tokenizer of a model."""
 
     kind: Literal["inspect"] = "inspect"
     preview: PreviewRows = 3
@@ -197,10 +197,10 @@ class TrainSpec(DataSpec):
 
 
 class ExportSpec(Spec):
-    """A trained model as a file or folder of its own.
+    """An export of a trained model to a file or folder.
 
     Args:
-        model: the base, or the whole model that is exported.
+        model: the base model of the adapter, or the model that is exported.
         adapter: folder of the LoRA adapter; None exports the model as it is.
         run: the training run that the adapter comes from.
     """
@@ -220,8 +220,8 @@ class ExportSpec(Spec):
 
     @property
     def label(self) -> str:
-        """The name of what is exported, e.g. `smollm2-135m-a7f3`: the base, and what tells the run, or else
-        the adapter, from others."""
+        """The name of the exported model, e.g. `smollm2-135m-a7f3`: the base model, and the end of the run id
+        or the adapter's folder."""
         base = Path(self.model.name).name.lower()
         if self.run is not None:
             return f"{base}-{self.run.rpartition('-')[2]}"
@@ -229,10 +229,10 @@ class ExportSpec(Spec):
 
 
 class RegisterSpec(Spec):
-    """A GGUF as a model of an Ollama server.
+    """A registration of a GGUF file as a model of an Ollama server.
 
     Args:
-        run: the training run whose held-out rows and answers the model is tried with.
+        run: the training run whose held-out rows and answers are used to test the model.
     """
 
     kind: Literal["register"] = "register"
@@ -251,10 +251,10 @@ class RegisterSpec(Spec):
 
 
 class PushSpec(Spec):
-    """An adapter or a merged model as a repository of the Hub. The access token is never part of it.
+    """A push of an adapter or a merged model to a Hub repository. It never contains the access token.
 
     Args:
-        folder: what is uploaded.
+        folder: the folder that is uploaded.
         run: the training run that it comes from.
     """
 
@@ -286,6 +286,6 @@ GROUPS: dict[str, type[Group]] = {
 
 
 def read_spec(record: Mapping[str, Any]) -> AnySpec:
-    """The spec that spec.json holds; ValidationError if it holds anything else."""
+    """The spec in spec.json; raises ValidationError if it is not valid."""
     kinds = Annotated[AnySpec, Discriminator("kind")]
     return TypeAdapter[AnySpec](kinds).validate_python(record)

@@ -1,1 +1,1 @@
-"""From what was asked to a spec. What a name means is answered here."""
+"""Builds specs from arguments, and resolves the names of models, datasets, runs and files."""

@@ -1,4 +1,4 @@
-"""Which dataset is meant by a path, a pattern, a list or a Hub name."""
+"""Resolves a dataset argument: a path, a glob pattern, a list or a Hub name."""
 
 from __future__ import annotations
 
@@ -13,10 +13,10 @@ from ..files.paths import PathPolicy
 
 
 def named_source(given: object) -> str | list[str]:
-    """The names of a dataset that Python code gives: a path or a name, or a list of them.
+    """The dataset argument of Python code as text: a path or a name, or a list of them.
 
     Raises:
-        InputError: it is something else, e.g. rows in memory.
+        InputError: another type, e.g. rows in memory.
     """
     if isinstance(given, list | tuple):
         return [_name(item) for item in cast("list[Any]", given)]
@@ -28,15 +28,15 @@ def _name(given: object) -> str:
         return str(cast("str | os.PathLike[str]", given))
     raise InputError(
         f"dataset: rows in memory ({type(given).__name__}) are not accepted.",
-        hint="Write them to a .jsonl file, one row a line as JSON, and give its path.",
+        hint="Write them to a .jsonl file, one JSON object per line, and give its path.",
     )
 
 
 def resolved_source(given: str | list[str], paths: PathPolicy) -> str | list[str]:
-    """The dataset as a spec holds it: absolute paths that may be read, patterns, or a Hub name.
+    """The dataset for a spec: permitted absolute paths, glob patterns, or a Hub name.
 
     Raises:
-        PathForbiddenError: a path is outside of what may be touched.
+        PathForbiddenError: a path is outside the permitted folders.
     """
     if isinstance(given, list):
         return [_resolved(item, paths) for item in given]
@@ -48,5 +48,5 @@ def _resolved(given: str, paths: PathPolicy) -> str:
         return paths.resolve(given, "dataset")
     parts = Path(given).parts
     fixed = next(index for index, part in enumerate(parts) if has_magic(part))
-    folder = paths.resolve(str(Path(*parts[:fixed])), "dataset")  # each file is checked when it is opened
+    folder = paths.resolve(str(Path(*parts[:fixed])), "dataset")  # files are checked when they are opened
     return str(Path(folder, *parts[fixed:]))

@@ -1,4 +1,4 @@
-"""The request to export."""
+"""The spec of an export from its arguments."""
 
 from __future__ import annotations
 
@@ -29,13 +29,13 @@ def export_spec(
 
     Args:
         source: a run's id, the path of an adapter or model folder, or a model's name.
-        store: where runs are looked up.
-        paths: which folders may be read.
-        quantization: of a GGUF; None: what `default_quantization` says.
+        store: the runs.
+        paths: the folders that may be read.
+        quantization: of a GGUF; None: `default_quantization`.
         output: absolute path that may be written.
 
     Raises:
-        InputError: there is no such source, run or quantization, or the output is in use.
+        InputError: the source or the quantization does not exist, or the output is in use.
         MissingExtraError: the quantization needs llama-cpp-python.
     """
     meant = export_source(source, store, paths)
@@ -44,7 +44,7 @@ def export_spec(
         require(quantization, imatrix)
     if imatrix and meant.run is None:
         raise InputError(
-            "imatrix needs the rows of a training run.", hint="Give a run's id, or leave imatrix out."
+            "imatrix needs the held-out rows of a training run.", hint="Give a run id, or leave imatrix out."
         )
     if format != "gguf" or output is None or not Path(output).is_dir():
         check_output(output)

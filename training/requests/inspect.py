@@ -1,4 +1,4 @@
-"""The request to inspect a dataset."""
+"""The spec of an inspection from its arguments."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ def inspect_spec(
     preview: int = 3,
     roots: Sequence[str] | None = None,
 ) -> InspectSpec:
-    """The spec of a look at a dataset; arguments as `train_spec` takes them.
+    """The spec of an inspection of a dataset; arguments as in `train_spec`.
 
     Raises:
         InputError: an unknown name, a value out of bounds, or a secret.

@@ -1,4 +1,4 @@
-"""The request to push to the Hub."""
+"""The spec of a push to the Hub from its arguments."""
 
 from __future__ import annotations
 
@@ -25,14 +25,14 @@ def push_spec(
     Args:
         source: a training's or an export's id, or the path of an adapter or of a merged model.
         repo: `owner/name`.
-        store: where runs are looked up.
-        paths: which folders may be read.
+        store: the runs.
+        paths: the folders that may be read.
 
     Raises:
-        InputError: there is no such source, or nothing of it can be published; or `repo` is no such name.
+        InputError: the source does not exist or cannot be published, or `repo` is not a repository name.
     """
     if not is_hub_id(repo):
-        raise InputError(f"repo: {repo!r} is not the name of a repository.", hint="Write owner/name.")
+        raise InputError(f"repo: {repo!r} is not a repository name.", hint="Write owner/name.")
     found = push_source(source, store, paths)
     values = {
         "folder": str(found.folder),

@@ -1,4 +1,4 @@
-"""The request to register a GGUF with Ollama."""
+"""The spec of a registration with Ollama from its arguments."""
 
 from __future__ import annotations
 
@@ -30,12 +30,12 @@ def register_spec(
 
     Args:
         source: path of a .gguf file, the id of a GGUF export, or of a training that has one.
-        store: where runs are looked up.
-        paths: which folders may be read.
+        store: the runs.
+        paths: the folders that may be read.
 
     Raises:
-        InputError: there is no such file or run, or the run has no GGUF.
-        OllamaError: the name or a parameter is not one of Ollama's.
+        InputError: the file or run does not exist, or the run has no GGUF file.
+        OllamaError: Ollama does not accept the name or a parameter.
     """
     meant = gguf_source(source, store, paths)
     values = {

@@ -1,4 +1,4 @@
-"""Settings as they are typed, by the groups of a spec: defaults, then `settings`, then arguments."""
+"""Merges settings into the groups of a spec: defaults, then `settings`, then arguments."""
 
 from __future__ import annotations
 
@@ -15,9 +15,9 @@ def by_group(defaults: Settings, settings: Mapping[str, Any], arguments: Mapping
     """Values by group, and `output`.
 
     Args:
-        defaults: where values that are not given come from.
+        defaults: the values of settings that are not given.
         settings: by group (`{"lora": {"dropout": 0.1}}`) or by flat name.
-        arguments: by flat name; None means not given. They win over `settings`.
+        arguments: by flat name; None means not given. They override groups in `settings`.
 
     Raises:
         InputError: a name is unknown (with the nearest known one) or given twice.
@@ -46,17 +46,17 @@ def by_group(defaults: Settings, settings: Mapping[str, Any], arguments: Mapping
 
 
 def alias_notes(*given: Mapping[str, Any] | None) -> list[str]:
-    """A sentence for each setting that was given by another tool's name.
+    """A sentence for each setting that was given under another tool's name.
 
     Args:
-        given: arguments and settings as `by_group` takes them.
+        given: arguments and settings as in `by_group`.
     """
     names = dict.fromkeys(name for values in given for name in _names(values or {}) if name in ALIASES)
     return [f"{name} is called {ALIASES[name].name} here." for name in names]
 
 
 def _names(values: Mapping[str, Any]) -> Iterator[str]:
-    """The names that were given, those inside groups too."""
+    """The given names, including those inside groups."""
     for name, value in values.items():
         if name in GROUPS and isinstance(value, Mapping):
             yield from value  # pyright: ignore[reportUnknownVariableType]
@@ -65,7 +65,7 @@ def _names(values: Mapping[str, Any]) -> Iterator[str]:
 
 
 def _own_names(given: Mapping[str, Any]) -> dict[str, Any]:
-    """The same by our own names.
+    """The values under this package's names.
 
     Raises:
         InputError: a name is unknown, or a setting is given under two names.
@@ -94,14 +94,15 @@ def _take_group(into: dict[str, Any], group: str, values: Mapping[str, Any]) -> 
         argument = flat_name(group, field)
         if argument in {"model", "dataset"}:
             raise InputError(
-                f"settings.{group}.{field} has an argument of its own.", hint=f"Use {argument}=…."
+                f"settings.{group}.{field} is not accepted: {argument} is an argument.",
+                hint=f"Use {argument}=….",
             )
         if value is not None or alias is None:
             into[field] = value
 
 
 def require_known(name: str, known: list[str], place: str) -> None:
-    """Raises InputError, with the nearest known name, for a name that is not known."""
+    """Raises InputError, with the most similar known name, for an unknown name."""
     if name in known:
         return
     close = nearest(name, known)

@@ -1,8 +1,8 @@
-"""What a name means: a run, a path, or a model by preset or Hub id. The one answer, for every request.
+"""Resolves names for every request: to a run, a path, or a model (preset or Hub id).
 
 In this order: a preset; a path (begins with `.` or `~`, is absolute, has a backslash, or exists); a Hub id
-(`owner/name`); else a run's id, of which any unique part is enough. Nothing is read of what a path names
-before the policy has permitted it.
+(`owner/name`); else a run id, or any unique part of one. A path is read only after the policy has permitted
+it.
 """
 
 from __future__ import annotations
@@ -35,10 +35,10 @@ class Model:
 
 
 def meaning_of(name: str, store: RunStore, paths: PathPolicy, argument: str) -> RunFolder | Path | Model:
-    """What a name stands for; of a path, what it resolves to.
+    """The run, the resolved path or the model of a name.
 
     Args:
-        argument: what errors call it.
+        argument: the name of the argument in errors.
 
     Raises:
         RunNotFoundError: no run, or several, match.
@@ -56,7 +56,7 @@ def meaning_of(name: str, store: RunStore, paths: PathPolicy, argument: str) -> 
 # --- A model to export. ---
 @dataclass(frozen=True)
 class ExportSource:
-    """What is exported. `adapter` is None for a model that is exported as it is."""
+    """The exported model and its adapter; `adapter` is None for a model without one."""
 
     model: ModelGroup
     adapter: Path | None = None
@@ -76,7 +76,7 @@ def export_source(name: str, store: RunStore, paths: PathPolicy) -> ExportSource
     except RunNotFoundError as error:
         raise RunNotFoundError(
             error.message,
-            hint="Give a run's id, the absolute path of an adapter or model folder, or a model's name.",
+            hint="Give a run id, the absolute path of an adapter or model folder, or a model name.",
             next=then("list_runs"),
         ) from error
     match meant:
@@ -96,7 +96,7 @@ def _trained_by(run: RunFolder, store: RunStore) -> ExportSource:
         return ExportSource(spec.model, run.adapter_path, run.run_id)
     raise InputError(
         f"Run {run.run_id} has no adapter to export ({spec.kind}, {store.observe(run).status}).",
-        hint="Export a training run that has completed, or was cancelled after its first step.",
+        hint="Export a training run that has completed or was cancelled after its first step.",
     )
 
 
@@ -115,8 +115,8 @@ def _base_of(adapter: Path, paths: PathPolicy) -> str:
         classify_model(base)
     except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
         raise InputError(
-            f"{adapter / ADAPTER_FILES[0]} names no base model that can be found ({error}).",
-            hint="Put the base's Hub id or folder into base_model_name_or_path.",
+            f"{adapter / ADAPTER_FILES[0]}: the base model cannot be found ({error}).",
+            hint="Set base_model_name_or_path to the base model's Hub id or folder.",
             cause=error,
         ) from error
     return base
@@ -128,7 +128,7 @@ class GgufSource:
     """A GGUF file.
 
     Args:
-        run: the training run that it comes from, if that is known.
+        run: its training run, if known.
     """
 
     path: Path
@@ -136,10 +136,10 @@ class GgufSource:
 
 
 def gguf_source(name: str, store: RunStore, paths: PathPolicy) -> GgufSource:
-    """The file that a path, a GGUF export's id or a training run's id stands for.
+    """The GGUF file of a path, of a GGUF export's id or of a training run's id.
 
     Raises:
-        InputError: there is no such file, or the run has none.
+        InputError: the file does not exist, or the run has none.
         RunNotFoundError: no run, or several, match.
         PathForbiddenError: the file may not be read.
     """
@@ -150,14 +150,16 @@ def gguf_source(name: str, store: RunStore, paths: PathPolicy) -> GgufSource:
             return _gguf_of(run, store)
         case Model():
             raise InputError(
-                f"path: there is no file {name}.",
-                hint="Give the path that the export returned, or a run's id.",
+                f"path: the file {name} does not exist.",
+                hint="Give the path that the export returned, or a run id.",
             )
 
 
 def _gguf_file(path: Path, store: RunStore) -> GgufSource:
     if not path.is_file():
-        raise InputError(f"path: there is no file {path}.", hint="Give the path that the export returned.")
+        raise InputError(
+            f"path: the file {path} does not exist.", hint="Give the path that the export returned."
+        )
     return GgufSource(path, next((spec.run for spec, made in _gguf_exports(store) if made == path), None))
 
 
@@ -169,13 +171,13 @@ def _gguf_of(run: RunFolder, store: RunStore) -> GgufSource:
         if path is not None:
             return GgufSource(path, spec.run)
         raise InputError(
-            f"Run {run.run_id} has written no GGUF file ({state.status}).",
-            hint="Give a GGUF export that has completed, or export the model.",
+            f"Run {run.run_id} has no GGUF file ({state.status}).",
+            hint="Give a completed GGUF export, or export the model.",
             next=then("export", source=...),
         )
     if not isinstance(spec, TrainSpec):
         raise InputError(
-            f"Run {run.run_id} is no training and no export ({spec.kind}).",
+            f"Run {run.run_id} is neither a training nor an export ({spec.kind}).",
             hint="Give the id of a training run or of a GGUF export, or the path of a .gguf file.",
         )
     for export, path in _gguf_exports(store):
@@ -183,13 +185,13 @@ def _gguf_of(run: RunFolder, store: RunStore) -> GgufSource:
             return GgufSource(path, run.run_id)
     raise InputError(
         f"Run {run.run_id} has not been exported to a GGUF file yet.",
-        hint="Export it first, then register it again.",
+        hint="Export it first, then register it.",
         next=then("export", source=run.run_id),
     )
 
 
 def _gguf_exports(store: RunStore) -> Iterator[tuple[ExportSpec, Path]]:
-    """GGUF exports whose file is still there, newest first."""
+    """GGUF exports whose file still exists, newest first."""
     for run, state in store.newest(Status.COMPLETED):
         if not isinstance(state, RunState) or state.kind != "export":
             continue
@@ -200,7 +202,7 @@ def _gguf_exports(store: RunStore) -> Iterator[tuple[ExportSpec, Path]]:
 
 
 def _written_by(state: RunState) -> Path | None:
-    """The GGUF file that an export has written, if it is still there."""
+    """The GGUF file of an export, if it still exists."""
     if state.status is not Status.COMPLETED or not isinstance(state.result, ExportResult):
         return None
     path = Path(state.result.path)
@@ -210,17 +212,17 @@ def _written_by(state: RunState) -> Path | None:
 # --- A folder to push. ---
 @dataclass(frozen=True)
 class PushSource:
-    """A folder, and the training run that it comes from."""
+    """A folder and its training run, if known."""
 
     folder: Path
     run: str | None = None
 
 
 def push_source(name: str, store: RunStore, paths: PathPolicy) -> PushSource:
-    """The folder that a run's id or a path stands for.
+    """The folder of a run id or of a path.
 
     Raises:
-        InputError: it holds nothing that can be published.
+        InputError: it contains nothing that can be published.
         RunNotFoundError: no run, or several, match.
         PathForbiddenError: the folder may not be read.
     """
@@ -231,8 +233,8 @@ def push_source(name: str, store: RunStore, paths: PathPolicy) -> PushSource:
             found = PushSource(folder, _run_of(folder))
         case Model():
             raise InputError(
-                f"source: {name} is a model of the Hub, and no folder of that name exists.",
-                hint="Give a run's id, or the folder of an adapter or a merged model.",
+                f"source: {name} is a Hub model, and no folder of that name exists.",
+                hint="Give a run id, or the folder of an adapter or a merged model.",
             )
     folder_form(found.folder)
     return found
@@ -246,6 +248,6 @@ def _pushable(run: RunFolder) -> PushSource:
     if isinstance(spec, ExportSpec) and isinstance(result, ExportResult) and Path(result.path).is_dir():
         return PushSource(Path(result.path), spec.run)
     raise InputError(
-        f"Run {run.run_id} ({spec.kind}) holds neither an adapter nor a merged model.",
-        hint="Push a training run that has completed, or an export with format merged or lora.",
+        f"Run {run.run_id} ({spec.kind}) has neither an adapter nor a merged model.",
+        hint="Push a completed training run, or an export with format merged or lora.",
     )

@@ -1,4 +1,4 @@
-"""The request to train."""
+"""The spec of a training from its arguments."""
 
 from __future__ import annotations
 
@@ -13,19 +13,19 @@ from .validated import validated
 
 
 def require_alone(names: Iterable[str]) -> None:
-    """Refuse what would be ignored: a run goes on as it was made, and only its number of steps can grow.
+    """Refuse arguments that a resumed run would ignore; only its number of steps can be increased.
 
     Args:
-        names: the arguments that were given with `resume`, beside `steps`.
+        names: the arguments that were given with `resume`, except `steps`.
 
     Raises:
-        InputError: there are any.
+        InputError: there is at least one.
     """
     given = ", ".join(names)
     if given:
         raise InputError(
-            f"A run that goes on keeps its settings and its dataset; resume cannot be given with {given}.",
-            hint="Give resume alone, or with steps; or leave resume out to start a new run.",
+            f"A resumed run keeps its settings and its dataset; resume cannot be given with {given}.",
+            hint="Give resume alone or with steps; leave resume out to start a new run.",
         )
 
 
@@ -39,10 +39,10 @@ def train_spec(
     """The spec of a training run.
 
     Args:
-        defaults: where values that are not given come from.
+        defaults: the values of settings that are not given.
         settings: more settings, by group (`{"lora": {"dropout": 0.1}}`) or by flat name.
-        arguments: settings by their flat names (`TrainArguments`); None means not given. They win over
-            `settings`.
+        arguments: settings by their flat names (`TrainArguments`); None means not given. They override groups
+            in `settings`.
         roots: see `Spec`.
 
     Raises:

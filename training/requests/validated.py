@@ -1,4 +1,4 @@
-"""Values as a spec, with errors that name what was typed."""
+"""Validates values as a spec; errors use the names that users type."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ SpecType = TypeVar("SpecType", bound=Spec)
 
 
 def validated(kind: type[SpecType], values: Mapping[str, Any]) -> SpecType:
-    """`values` as a spec, with errors that name the flat argument."""
+    """`values` as a spec; errors use the flat name of the argument."""
     try:
         spec = kind.model_validate(dict(values))
     except ValidationError as error:
@@ -25,7 +25,7 @@ def validated(kind: type[SpecType], values: Mapping[str, Any]) -> SpecType:
         raise InputError("dataset is missing.", hint="Give the path of a file, a folder or a Hub dataset.")
     if looks_secret(spec.model_dump_json()):
         raise InputError(
-            "One of the arguments looks like a secret (an access token or a key).",
-            hint="Secrets are never written into a run: set HF_TOKEN in the environment instead.",
+            "An argument looks like a secret (an access token or a key).",
+            hint="Secrets are never stored in a run. Set HF_TOKEN in the environment instead.",
         )
     return spec

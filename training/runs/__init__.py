@@ -1,1 +1,1 @@
-"""The run folder: the one place where a run is written down."""
+"""The run folder, which contains the whole record of a run; and the device queue."""

@@ -1,9 +1,9 @@
-"""Who may use a device: one run at a time, first come first served, across servers and homes.
+"""The queue for a device: one run at a time, first in first out, across servers and home folders.
 
-A slot is an OS lock on a file named by the device, in a folder of the user's, not of a home's. Whoever
-wants one stands in line with a ticket, a file named by the time and the run's id, which its worker keeps
-locked. Nothing runs between the processes: the first in line looks for a free slot and takes it. Whoever is
-not ready yet, because it still checks its data, keeps its place but is passed by those who are.
+A slot is an OS lock on a file named after the device, in a folder per user and not per home folder. A run in
+the queue has a ticket: a file named by time and run id, which its worker keeps locked. There is no queue
+process: the worker of the first ticket polls for a free slot and takes it. A run that still checks its data
+keeps its queue place, but ready runs behind it are served first.
 """
 
 from __future__ import annotations
@@ -21,21 +21,21 @@ from .identity import machine
 from .locks import Lock, is_free
 
 MOST_WAITING = 20
-NOT_READY, READY = 0.0, 1.0  # modification times of tickets that are held: they mark a file that is locked
-FRESH_S = 20.0  # a ticket that nobody has locked yet counts for this long: its worker is being started
+NOT_READY, READY = 0.0, 1.0  # modification times of locked tickets: the state of their run
+FRESH_S = 20.0  # a ticket that is not locked yet counts for this long, since its worker is starting
 
 
 def default_runtime_folder() -> Path:
-    """One folder per user and machine, the same for every home."""
+    """One folder per user and machine, the same for all home folders."""
     return user_state_path("backpropagate", appauthor=False) / "slots"
 
 
 class DeviceRequest(NamedTuple):
-    """What a run waits for.
+    """The queue and the slots of a run.
 
     Args:
-        queue: `cuda` or `cpu` for work on a device, `short` for what does not wait behind it.
-        slots: of which it needs one: GPU UUIDs, `cpu`, or the numbered places of the short queue.
+        queue: `cuda` or `cpu` for work on a device, `short` for work that does not wait for one.
+        slots: the run needs one of these: GPU UUIDs, `cpu`, or the numbered slots of the short queue.
     """
 
     queue: str
@@ -47,11 +47,11 @@ class DeviceRequest(NamedTuple):
 
 
 class DeviceQueue:
-    """The runs that wait for a device of one kind, and these devices' slots.
+    """The waiting runs of one queue, and the slots of its devices.
 
     Args:
-        folder: where the locks lie; see `default_runtime_folder`.
-        queue: the kind of device, `cpu` or `cuda`: one queue for each.
+        folder: folder of the locks; see `default_runtime_folder`.
+        queue: see `DeviceRequest`.
     """
 
     def __init__(self, folder: Path, queue: str) -> None:
@@ -63,42 +63,42 @@ class DeviceQueue:
         self._place: Lock | None = None
 
     def join(self, run_id: str) -> None:
-        """Stand in line.
+        """Add the run to the queue.
 
         Raises:
-            QueueFullError: twenty runs wait already.
+            QueueFullError: twenty runs are waiting.
         """
         with self._gate:
             waiting = self._waiting()
             if len(waiting) >= MOST_WAITING:
                 raise QueueFullError(
-                    f"{len(waiting)} runs wait already; at most {MOST_WAITING} may.",
-                    hint="Cancel one that is not needed, or try again when one has started.",
+                    f"The queue is full: {len(waiting)} runs are waiting (maximum {MOST_WAITING}).",
+                    hint="Cancel one of them, or try again after one has started.",
                 )
             self._ticket(run_id).touch()
 
     def hold_place(self, run_id: str) -> None:
-        """Lock the ticket for as long as this process waits; joins if there is none."""
+        """Lock the ticket while this process waits; joins the queue if there is no ticket."""
         with self._gate:
             ticket = self._ticket(run_id)
             ticket.touch()
             self._place = Lock(ticket)
             self._place.try_acquire()
-            _mark(ticket, NOT_READY)  # from now on the lock alone says that somebody waits
+            _mark(ticket, NOT_READY)  # from now on the lock alone shows that a worker waits
 
     def leave(self, run_id: str) -> None:
         with self._gate:
             self._leave(run_id)
 
     def ahead(self, run_id: str) -> int:
-        """How many stand in line before this run and are ready to go."""
+        """Number of ready runs before this one in the queue."""
         with self._gate:
             return self._ahead(run_id)
 
     def try_take(self, run_id: str, devices: Sequence[str]) -> str | None:
-        """Take a free slot if it is this run's turn, and leave the line; whoever asks is ready.
+        """Take a free slot and leave the queue, if no ready run is ahead. The caller becomes ready.
 
-        The place must be held; the slot is held until `release`.
+        Needs `hold_place`; the slot is held until `release`.
         """
         with self._gate:
             _mark(self._ticket(run_id), READY)
@@ -110,7 +110,7 @@ class DeviceQueue:
             return device
 
     def take_unless_busy(self, devices: Sequence[str]) -> str | None:
-        """Take a free slot without standing in line."""
+        """Take a free slot without joining the queue."""
         with self._gate:
             return self._take_free(devices)
 
@@ -137,7 +137,7 @@ class DeviceQueue:
         return sum(t.name < mine.name and t.stat().st_mtime == READY for t in self._waiting(mine))
 
     def _waiting(self, mine: Path | None = None) -> list[Path]:
-        """The tickets in line, first come first; those of dead processes are removed."""
+        """The tickets in queue order; those of dead processes are removed."""
         waiting: list[Path] = []
         for ticket in sorted(self._tickets.iterdir()):
             if ticket == mine or not is_free(ticket) or _age_s(ticket) < FRESH_S:
@@ -147,7 +147,7 @@ class DeviceQueue:
         return waiting
 
     def _ticket(self, run_id: str) -> Path:
-        """The run's ticket, or the one it would get now."""
+        """The run's ticket, or the path of a new one."""
         found = next(self._tickets.glob(f"*~{run_id}"), None)
         return found or self._tickets / f"{time.time_ns():020d}~{run_id}"
 

@@ -1,6 +1,6 @@
-"""events.jsonl: what happened in a run, one JSON object a line, only ever appended to.
+"""events.jsonl: the events of a run, one JSON object per line, append-only.
 
-A reader never waits for the writer, and a line that is not yet whole is not yet there.
+Readers never wait for the writer, and ignore an incomplete last line.
 """
 
 from __future__ import annotations
@@ -14,21 +14,21 @@ from ..files.atomic_json import disk_full, is_disk_full
 from ..redact import scrub_all
 from .identity import now
 
-TAIL = 64 * 1024  # bytes; holds hundreds of the latest events
+TAIL = 64 * 1024  # bytes; hundreds of events
 
 
 class EventLog:
-    """The writer's end. Only the holder of the run's lock has one."""
+    """The writer of events.jsonl. Only the holder of the run's lock has one."""
 
     def __init__(self, path: Path) -> None:
         self.path = path
         self._seq = _mend(path)
 
     def append(self, event: Event) -> Event:
-        """Number an event, date it, add it and flush it; returns it as it was written.
+        """Number, date, append and flush an event; returns the written event.
 
         Raises:
-            DiskFullError: there is no space; the file ends at the event before.
+            DiskFullError: the disk is full; the file ends after the previous event.
         """
         written = event.model_copy(update={"seq": self._seq + 1, "t": now()})
         record = scrub_all(written.model_dump(mode="json", exclude_none=True))
@@ -44,7 +44,7 @@ class EventLog:
         try:
             written = os.write(descriptor, line)
             if written < len(line):
-                os.write(descriptor, line[written:])  # raises the reason for the short write
+                os.write(descriptor, line[written:])  # raises the cause of the short write
         except OSError as error:
             os.ftruncate(descriptor, size)
             if is_disk_full(error):
@@ -55,7 +55,7 @@ class EventLog:
 
 
 def read_events(path: Path, offset: int = 0) -> tuple[list[Event], int]:
-    """The whole lines from byte `offset` on, and the offset after the last of them."""
+    """The complete lines from byte `offset` on, and the offset after the last one."""
     try:
         with path.open("rb") as file:
             file.seek(offset)
@@ -67,7 +67,7 @@ def read_events(path: Path, offset: int = 0) -> tuple[list[Event], int]:
 
 
 def latest_events(path: Path) -> list[Event]:
-    """The newest events, as many as lie in the file's last 64 KiB."""
+    """The newest events: those in the last 64 KiB of the file."""
     try:
         size = path.stat().st_size
     except FileNotFoundError:
@@ -91,7 +91,7 @@ def _parse(line: bytes) -> Event | None:
 
 
 def _mend(path: Path) -> int:
-    """Cut a torn last line off, and return the number of the last event."""
+    """Remove an incomplete last line, and return the number of the last event."""
     events, end = read_events(path)
     if path.exists() and path.stat().st_size > end:
         with path.open("r+b") as file:

@@ -1,10 +1,10 @@
 """One run's folder and its state.
 
-spec.json    what was asked; never changes          state.json   status, times, result or error
-plan.json    every choice made, with reasons       events.jsonl what happened
-parts.json   what an export writes aside
-adapter/     the result                             worker.lock  held while a worker lives
-control.json what others ask of the worker          worker.log   what libraries printed
+spec.json    the request; never changes            state.json   status, times, result or error
+plan.json    all choices, with reasons             events.jsonl the events of the run
+parts.json   temporary files of an export          worker.lock  locked while a worker runs
+adapter/     the trained adapter                   worker.log   output of the worker and its libraries
+control.json a request to stop
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ from .locks import Lock
 
 
 class Status(StrEnum):
-    """What a run is doing, or how it ended."""
+    """The status of a run."""
 
     QUEUED = "queued"
     RUNNING = "running"
@@ -43,11 +43,11 @@ ENDED = FINISHED | {Status.INTERRUPTED}
 
 
 class RunState(BaseModel):
-    """state.json. `pid` is for people: nothing is ever done to a process by its number.
+    """state.json. `pid` is information for people: no process is ever stopped by its pid.
 
     Args:
-        result: of the run's kind; None until there is one.
-        warnings: what the run has warned of, once it has ended.
+        result: of the run's kind; None until it exists.
+        warnings: all warnings of the run, after it has ended.
     """
 
     model_config = ConfigDict(frozen=True, extra="ignore")
@@ -82,7 +82,7 @@ class RunState(BaseModel):
 
 
 class RunFolder:
-    """The files of one run. Holds nothing in memory: every read is of the disk."""
+    """The files of one run. Nothing is cached: every read is from the disk."""
 
     def __init__(self, path: Path) -> None:
         self.path = path
@@ -112,11 +112,11 @@ class RunFolder:
         return self.path / "worker.lock"
 
     def lock(self) -> Lock:
-        """The lock that a worker holds for its life; whoever holds it is the run's one writer."""
+        """The lock that a worker holds until it exits; its holder is the only writer of the run."""
         return Lock(self.lock_path)
 
     def spec(self) -> AnySpec:
-        """What was asked.
+        """The request.
 
         Raises:
             RunFolderError: spec.json is missing or unreadable.
@@ -127,7 +127,7 @@ class RunFolder:
             raise self._unreadable("spec.json", error) from error
 
     def state(self) -> RunState:
-        """What state.json says; `store.observe` tells whether that is still true.
+        """The content of state.json; `RunStore.observe` also checks that the worker is alive.
 
         Raises:
             RunFolderError: state.json is missing or unreadable.
@@ -157,11 +157,11 @@ class RunFolder:
         write_json(self.path / "plan.json", plan)
 
     def write_parts(self, parts: Iterable[Path]) -> None:
-        """Note what is written outside of this folder before it gets its name."""
+        """Record the temporary files that an export writes outside this folder."""
         write_json(self.path / "parts.json", {"parts": [str(part) for part in parts]})
 
     def discard_parts(self) -> None:
-        """Remove what a killed worker had written aside; older exports name it in plan.json."""
+        """Remove the temporary files of a killed worker; version 0.1 named them in plan.json."""
         with suppress(RunFolderError, OSError):
             noted = self._record("parts.json") or self.plan() or {}
             for part in noted.get("parts", []):
@@ -175,11 +175,11 @@ class RunFolder:
         write_json(self.path / "provenance.json", provenance)
 
     def request_cancel(self, reason: str) -> None:
-        """Ask the worker to stop; it looks at this file several times a second."""
+        """Ask the worker to stop; it checks for this file several times a second."""
         write_json(self.path / "control.json", {"cancel": True, "reason": reason})
 
     def forget_cancel(self) -> None:
-        """A run that is resumed has not been cancelled yet."""
+        """Remove the request to stop, for a run that is resumed."""
         (self.path / "control.json").unlink(missing_ok=True)
 
     def cancel_requested(self) -> bool:

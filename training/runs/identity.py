@@ -1,4 +1,4 @@
-"""Which machine, which boot, which run."""
+"""Identifiers of the machine, of its boot and of runs."""
 
 from __future__ import annotations
 
@@ -13,28 +13,28 @@ from pathlib import Path
 
 import psutil
 
-RANDOM_ADDRESS = 1 << 40  # the multicast bit, by which uuid marks addresses that it made up
+RANDOM_ADDRESS = 1 << 40  # the multicast bit, which uuid sets in random addresses
 LINUX_BOOT_ID = Path("/proc/sys/kernel/random/boot_id")
 
 
 @cache
 def host() -> str:
-    """This machine, as other machines that share a home folder see it: its name and a part of its id.
+    """This machine's name and a part of its id, for machines that share a home folder.
 
-    A name alone changes with the network, and a container's with every start; where there is an id, runs
-    are known by that (`same_host`).
+    The name can change with the network, and changes with every start of a container; so hosts are compared
+    by id (`same_host`).
     """
     return f"{socket.gethostname()}~{_machine_id()[:12]}"
 
 
 def same_host(other: str) -> bool:
-    """Whether a run's host is this machine, under whatever name."""
+    """Whether a run's host is this machine, under any name."""
     return other == host() or other.rpartition("~")[2] == host().rpartition("~")[2]
 
 
 @cache
 def machine() -> str:
-    """A name for this machine's own files in a folder that several may share."""
+    """A folder name for this machine's files, in a folder that several machines may share."""
     return host().rpartition("~")[2]
 
 
@@ -43,17 +43,17 @@ def _machine_id() -> str:
         if path.is_file() and (text := path.read_text().strip()):
             return text
     address = uuid.getnode()
-    if address & RANDOM_ADDRESS:  # there is no network card: another number in each process
+    if address & RANDOM_ADDRESS:  # no network card: the number differs between processes
         return hashlib.sha256(socket.gethostname().encode()).hexdigest()
     return uuid.UUID(int=address).hex[::-1]
 
 
 @cache
 def boot_id() -> str:
-    """The same for all processes since the machine was started, another one after a restart."""
+    """An id that is the same for all processes until the machine restarts."""
     if LINUX_BOOT_ID.is_file():
         return LINUX_BOOT_ID.read_text().strip()
-    # The clock may be corrected while the machine runs; ten minutes absorb that.
+    # Rounded to ten minutes, since the clock may be corrected while the machine runs.
     return f"{host()}-{round(psutil.boot_time() / 600)}"
 
 
@@ -63,12 +63,12 @@ def now() -> str:
 
 
 def seconds_since(moment: str) -> float:
-    """Seconds from `moment` (as `now` writes it) until now."""
+    """Seconds since `moment`, in the format of `now`."""
     return (datetime.now(UTC) - datetime.fromisoformat(moment)).total_seconds()
 
 
 def new_run_id(label: str) -> str:
-    """An id that sorts by time and can be read: `20261122T090712.345Z-smollm2-135m-a7f3`."""
+    """A readable id that sorts by time: `20261122T090712.345Z-smollm2-135m-a7f3`."""
     stamp = now().replace("-", "").replace(":", "")
     word = re.sub(r"[^a-z0-9.]+", "-", Path(label).name.lower()).strip("-.")[:24].strip("-.") or "run"
     return f"{stamp}-{word}-{secrets.token_hex(2)}"

@@ -1,6 +1,6 @@
-"""Every kind of run once: spec, result, queue, libraries, and what comes next.
+"""The kinds of run: spec, result, queue, libraries and next step of each.
 
-A new kind is a row here, its spec and result in `config`, and a file each in `requests`, `worker`, `tools`.
+A new kind is a row here, a spec and a result in `config`, and a file each in `requests`, `worker`, `tools`.
 """
 
 from __future__ import annotations
@@ -43,7 +43,7 @@ EXTRAS = {
 """Library → the extra of this package that installs it."""
 
 SHORT_PLACES = ["short-1", "short-2"]
-"""The places of the short queue: runs that need no device and do not wait behind those that do."""
+"""The slots of the short queue, for runs that need no device."""
 
 
 @dataclass(frozen=True)
@@ -51,15 +51,15 @@ class RunKind:
     """One kind of run.
 
     Args:
-        name: also of the next step that starts such a run, and of the module in `training.worker` whose
-            `run(context, wait_for_device)` carries it out.
+        name: also the name of the next step that starts such a run, and of the module in `training.worker`
+            with `run(context, wait_for_device)`.
         queue: `device` waits for the device that the spec names, `cpu` for the CPU, `short` for neither.
-        subject: what the spec's `subject` is, in one word.
-        libraries: what the worker imports; see `EXTRAS`.
-        listed: whether users mean it when they say "run".
-        lasting: whether an equal request finds a completed run for as long as its data are unchanged, and not
-            for two minutes only; old runs of such a kind are removed by themselves.
-        checkpoints: whether a later attempt continues from a checkpoint and does not start again.
+        subject: the label of the spec's `subject`, one word.
+        libraries: the optional libraries that the worker imports; see `EXTRAS`.
+        listed: whether lists of runs show it.
+        lasting: whether an equal request returns a completed run while its data are unchanged, and not only
+            for two minutes; old runs of such a kind are removed automatically.
+        checkpoints: whether a later attempt continues from a checkpoint instead of starting again.
         after: the next step after a completed run, given its id, spec and result.
     """
 
@@ -141,21 +141,21 @@ def kind_of(name: str) -> RunKind:
     """The kind of this name.
 
     Raises:
-        StateError: it is not one of this version's.
+        StateError: this version does not have it.
     """
     if name not in KINDS:
         raise StateError(
-            f"{name!r} is not a kind of run that this version knows ({', '.join(KINDS)}).",
-            hint="Use the version of backpropagate that made the run.",
+            f"{name!r} is not a kind of run in this version ({', '.join(KINDS)}).",
+            hint="Use the version of backpropagate that created the run.",
         )
     return KINDS[name]
 
 
 def device_request(spec: AnySpec) -> DeviceRequest:
-    """What a run has to wait for.
+    """The queue and the slots of a run.
 
     Raises:
-        GpuNotAvailableError: a GPU is wanted and there is none.
+        GpuNotAvailableError: a GPU is requested and none is usable.
     """
     match kind_of(spec.kind).queue:
         case "short":
@@ -168,11 +168,11 @@ def device_request(spec: AnySpec) -> DeviceRequest:
 
 
 def libraries_of(spec: AnySpec) -> list[str]:
-    """What the worker of this spec imports and an extra installs."""
+    """The libraries from extras that the worker of this spec imports."""
     quantized = isinstance(spec, DataSpec) and spec.model.load_in_4bit
     return [*kind_of(spec.kind).libraries, *(["bitsandbytes"] if quantized else [])]
 
 
 def next_after(run_id: str, spec: AnySpec, result: AnyResult | None) -> Next | None:
-    """The next step after a completed run; None if there is nothing to do but to tell the user."""
+    """The next step after a completed run; None if there is none."""
     return None if result is None else kind_of(spec.kind).after(run_id, spec, result)

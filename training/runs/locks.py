@@ -1,4 +1,4 @@
-"""Locks that the operating system holds for a process and drops when it dies."""
+"""File locks of the operating system, which it releases when the process dies."""
 
 from __future__ import annotations
 
@@ -11,15 +11,15 @@ from ..errors import LockUnsupportedError
 
 
 class Lock:
-    """An exclusive lock on a file. It is never broken by age, and is gone with its process."""
+    """An exclusive lock on a file. It has no timeout; it ends with its process."""
 
     def __init__(self, path: Path) -> None:
         self.path = path
-        # A soft lock would outlive a killed process, so it is refused rather than fallen back to.
+        # A soft lock would remain after a killed process, so there is no fallback to it.
         self._lock = FileLock(path, fallback_to_soft=False, preserve_lock_file=True, thread_local=False)
 
     def try_acquire(self, patience_s: float = 0) -> bool:
-        """Take the lock if it is free, or gets free within `patience_s` seconds.
+        """Take the lock if it is free, or becomes free within `patience_s` seconds.
 
         Raises:
             LockUnsupportedError: the file system has no locks.
@@ -53,7 +53,7 @@ class Lock:
 
 
 def is_free(path: Path) -> bool:
-    """Whether nobody holds the lock on `path`."""
+    """Whether no process holds the lock on `path`."""
     if not path.exists():
         return True
     lock = Lock(path)

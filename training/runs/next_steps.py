@@ -1,4 +1,4 @@
-"""The next step for whoever looks at a run: decided here once, worded by each surface."""
+"""The next step after looking at a run, as data; each surface describes it with its own names."""
 
 from __future__ import annotations
 
@@ -8,11 +8,11 @@ from .folder import RunState, Status
 from .kinds import next_after
 
 USERS_FAULT = frozenset({"INPUT", "CONFIG", "DEP"})
-"""First words of the codes of errors that an unchanged attempt would meet again."""
+"""First words of error codes that an unchanged attempt would raise again."""
 
 
 def next_step_of(run_id: str, spec: AnySpec, state: RunState) -> Next | None:
-    """What to do next; None if there is nothing to do but to tell the user."""
+    """The next step; None if there is none."""
     match state.status:
         case Status.QUEUED | Status.RUNNING:
             return then("get_run", run_id=run_id)

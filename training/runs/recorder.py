@@ -1,4 +1,4 @@
-"""What the process that carries a run out records: events, state, result."""
+"""Records a run while it is executed: events, state and result."""
 
 from __future__ import annotations
 
@@ -20,13 +20,13 @@ from .identity import boot_id, host, now
 from .store import RunStore
 
 TRAIN_MODULES = frozenset({"torch", "transformers", "peft", "trl", "datasets", "accelerate", "numpy"})
-BALLAST_BYTES = 64 * 1024  # given back when the disk is full, so that the end can still be written
+BALLAST_BYTES = 64 * 1024  # freed when the disk is full, so that the end can still be written
 
 
 class RunRecorder:
-    """The one writer of a run. Made by the holder of the run's lock.
+    """The only writer of a run; created by the holder of the run's lock.
 
-    Every method may be called from any thread; nothing is written after the end.
+    All methods are thread-safe; nothing is written after the run has ended.
 
     Args:
         listener: called with each event after it has been written.
@@ -48,14 +48,14 @@ class RunRecorder:
         self.log = logger().bind(run_id=run.run_id)
 
     def begin(self, *, survives_client: bool = True) -> None:
-        """Say that a process has taken the run up: it lives as long as the client, or longer."""
+        """Record that this process executes the run, and whether it survives the client."""
         self._ballast.write_bytes(os.urandom(BALLAST_BYTES))
         self._change(pid=os.getpid(), boot_id=boot_id(), host=host(), survives_client=survives_client)
         self.log.info("run_started", attempt=self._state.attempt)
         self.phase("starting", "starting the worker")
 
     def running(self) -> None:
-        """Say that the run's turn has come."""
+        """Record that the run has its device."""
         self._change(status=Status.RUNNING, started_at=now())
 
     def report(self, event: Event) -> None:
@@ -84,7 +84,7 @@ class RunRecorder:
         self.report(Warned(message=message))
 
     def keep(self, result: AnyResult) -> None:
-        """Record the result early: if the worker dies from here on, the run has not failed."""
+        """Record the result early: if the worker dies after this, the run has not failed."""
         self._change(result=result)
 
     def completed(self, result: AnyResult) -> None:
@@ -133,7 +133,7 @@ class RunRecorder:
             self._listener(last)
 
     def _write_end(self, end: RunState) -> Event:
-        """The event first: whoever sees the new state then finds all events."""
+        """The event is written first, so that a reader of the new state finds all events."""
         ended = Failed(error=end.error) if end.error else Done(status=end.status.value)
         event = self._events.append(ended)
         self._state = self._store.finish(self.run, end)
@@ -141,22 +141,22 @@ class RunRecorder:
 
 
 def _first_loss(run: RunFolder) -> float | None:
-    """Of an earlier attempt."""
+    """The first loss of an earlier attempt."""
     events, _ = read_events(run.events_path)
     return next((event.loss for event in events if isinstance(event, Step)), None)
 
 
 def as_record(error: BaseException, log_path: Path) -> ErrorRecord:
-    """Any exception as an error for the user; what was not foreseen points to the log.
+    """Any exception as an error for users; an unexpected one points to the log.
 
-    Its text may come from a file or from a model's folder: it is cleaned, and kept short.
+    Its text may come from a file or a model folder: it is cleaned and shortened.
     """
     if isinstance(error, BackpropagateError):
         record = error.record()
         return record.model_copy(update={"message": cleaned(scrub(record.message))})
     if is_disk_full(error):
         return DiskFullError(
-            f"No space left on the disk ({error}).", hint="Free some space, then go on with the run."
+            f"No space left on the disk ({error}).", hint="Free disk space, then resume the run."
         ).record()
     if isinstance(error, ModuleNotFoundError) and error.name in TRAIN_MODULES:
         return MissingExtraError(

@@ -1,7 +1,7 @@
-"""All runs of one home folder: make, find, list, and tell which of them still live.
+"""The runs of one home folder: create, find, list, observe, delete.
 
-runs/<run id>/       one folder a run                      requests/   which request made which run
-active/<run id>      an empty file per unfinished run, so that a status filter need not read them all
+runs/<run id>/       one folder per run                    requests/   the run of each request
+active/<run id>      an empty file per unfinished run, so that a status filter does not read every run
 """
 
 from __future__ import annotations
@@ -34,9 +34,9 @@ from .identity import boot_id, host, new_run_id, now, same_host, seconds_since
 from .kinds import KINDS, kind_of
 from .locks import Lock, is_free
 
-EQUAL_WINDOW_S = 120.0  # a completed run answers the same request for this long
+EQUAL_WINDOW_S = 120.0  # an equal request returns a completed run for this long
 ABANDONED_S = 3600.0
-OLD_S = 30 * 24 * 3600.0  # runs of a lasting kind, which no list shows, are removed at this age
+OLD_S = 30 * 24 * 3600.0  # runs of a lasting kind, which lists do not show, are removed at this age
 LEAVING_S = 5.0
 LASTING = [kind.name for kind in KINDS.values() if kind.lasting]
 PREPARING = ".new-"
@@ -46,8 +46,8 @@ class Requested(NamedTuple):
     """The run of a request.
 
     Args:
-        existing: an earlier request had made it.
-        stopped: the run that an equal request had made, if it came to no end and could be resumed.
+        existing: whether an earlier request created it.
+        stopped: the run of an earlier equal request, if it was stopped and could be resumed.
     """
 
     run: RunFolder
@@ -66,10 +66,10 @@ class RunStore:
 
     # --- make ---------------------------------------------------------------------------------------
     def create(self, spec: AnySpec, run_id: str | None = None) -> RunFolder:
-        """A new run, on the disk for good before this returns.
+        """A new run, durable on the disk when this returns.
 
         Raises:
-            DiskFullError: there is no space; nothing of the run stays.
+            DiskFullError: the disk is full; nothing of the run is kept.
         """
         self._make_folders()
         run = RunFolder(self.runs / (run_id or _new_id(spec)))
@@ -97,12 +97,12 @@ class RunStore:
         return run
 
     def for_request(self, spec: AnySpec, key: str | None, fingerprint: str | None) -> Requested:
-        """The run that this request made before, or a new one.
+        """The existing run of this request, or a new one.
 
         Args:
-            key: the client's own name for the request; finds its run for ever, unless that failed.
-            fingerprint: hash of all that the request says; finds a run that is queued, running, or
-                completed (within two minutes, for a training). None: always a new run.
+            key: the client's name for the request; always returns its run, unless that failed.
+            fingerprint: hash of the whole request; returns a run that is queued, running, or completed
+                (for a training within two minutes). None: always a new run.
 
         Raises:
             RequestKeyReusedError: the key was used with other arguments.
@@ -121,7 +121,7 @@ class RunStore:
                 )
             if known and (self._holds(known[0]) if key else self._answers(known[0])):
                 return Requested(known[0], existing=True)
-            # The record comes first: of a run that is not there it says nothing, but no run goes unrecorded.
+            # The record is written first: it may name a run that does not exist, but every run has a record.
             run_id = _new_id(spec)
             write_json(path, {"run_id": run_id, "arguments": _hash(spec.model_dump_json())})
             stopped = known[0] if known and not key and self._was_stopped(known[0]) else None
@@ -135,11 +135,11 @@ class RunStore:
         return (run, record["arguments"]) if run.path.is_dir() else None
 
     def _holds(self, run: RunFolder) -> bool:
-        """A key finds its run for ever, unless that came to nothing: then the same request may try again."""
+        """Whether a key returns this run; after a failure the same request starts a new one."""
         return self.observe(run).status not in {Status.FAILED, Status.INTERRUPTED}
 
     def _was_stopped(self, run: RunFolder) -> bool:
-        """Whether a run could be resumed that a request made before."""
+        """Whether the run was stopped and could be resumed."""
         try:
             status = self.observe(run).status
             stopping = status not in ENDED and run.cancel_requested()
@@ -163,7 +163,7 @@ class RunStore:
         """The run with this id, or with this unique part of an id.
 
         Raises:
-            RunNotFoundError: there is none, or there are several.
+            RunNotFoundError: no run, or several, match.
         """
         ids = self.ids()
         if part in ids:
@@ -172,7 +172,7 @@ class RunStore:
         if len(found) == 1:
             return RunFolder(self.runs / found[0])
         if not found:
-            raise RunNotFoundError(f"There is no run {part!r}.", next=then("list_runs"))
+            raise RunNotFoundError(f"No run matches {part!r}.", next=then("list_runs"))
         raise RunNotFoundError(
             f"{part!r} matches {len(found)} runs: {', '.join(found[:5])}{' …' if len(found) > 5 else ''}.",
             hint="Give more of the id.",
@@ -185,7 +185,7 @@ class RunStore:
         return sorted((entry.name for entry in self.runs.iterdir() if _is_run(entry)), reverse=True)
 
     def newest(self, status: Status | None = None) -> Iterator[tuple[RunFolder, RunState | RunFolderError]]:
-        """Runs from the newest to the oldest with what is true of them; reads one folder at a time."""
+        """Runs and their observed states, newest first; reads one folder at a time."""
         for run_id in self._ids_with(status):
             run = RunFolder(self.runs / run_id)
             try:
@@ -198,7 +198,7 @@ class RunStore:
                 yield run, state
 
     def fail_unstarted(self, run: RunFolder, attempt: int, error: ErrorRecord) -> None:
-        """Write that a queued attempt failed, unless a worker has taken it up."""
+        """Record that a queued attempt failed, unless a worker has started it."""
         lock = run.lock()
         if not lock.try_acquire():
             return
@@ -211,7 +211,7 @@ class RunStore:
             lock.release()
 
     def sweep(self) -> None:
-        """Remove old inspections, and what killed processes left of runs that never were or were deleted."""
+        """Remove old inspections, and the remains of incomplete creations and deletions."""
         if not self.runs.is_dir():
             return
         for entry in self.runs.iterdir():
@@ -244,9 +244,9 @@ class RunStore:
 
     # --- observe and end -----------------------------------------------------------------------------
     def observe(self, run: RunFolder) -> RunState:
-        """The run's state as it is, not as it was last written: a dead worker's run is interrupted.
+        """The run's current state: the run of a dead worker is recorded as interrupted.
 
-        A run of another machine is never judged here.
+        The recorded state of a run of another machine is returned unchanged.
         """
         state = run.state()
         if not _worker_is_gone(run, state):
@@ -255,7 +255,7 @@ class RunStore:
         if not lock.try_acquire():
             return run.state()
         try:
-            state = run.state()  # it may have ended between the two looks
+            state = run.state()  # it may have ended since the first read
             if state.status in ENDED:
                 return state
             run.discard_parts()
@@ -264,7 +264,7 @@ class RunStore:
             lock.release()
 
     def finish(self, run: RunFolder, state: RunState) -> RunState:
-        """Write how a run ended. Only the holder of the run's lock may."""
+        """Record how a run ended. Only the holder of the run's lock may call this."""
         run.write_state(state)
         if state.status in FINISHED:
             (self._active / run.run_id).unlink(missing_ok=True)
@@ -274,10 +274,10 @@ class RunStore:
         """Queue an ended run again, as its next attempt.
 
         Raises:
-            InputError: it lives, has completed, or belongs to another machine.
+            InputError: it is running, has completed, or belongs to another machine.
         """
         lock = run.lock()
-        if not lock.try_acquire(LEAVING_S):  # a worker that has written its end may still be leaving
+        if not lock.try_acquire(LEAVING_S):  # a worker that has recorded the end may still be exiting
             raise InputError(f"Run {run.run_id} is running.", next=then("cancel", run_id=run.run_id))
         try:
             state = run.state()
@@ -304,7 +304,7 @@ class RunStore:
 
     # --- remove -------------------------------------------------------------------------------------
     def delete(self, run: RunFolder) -> None:
-        """Remove a run for good.
+        """Remove a run permanently.
 
         Raises:
             InputError: it is still queued or running, or belongs to another machine.
@@ -321,13 +321,17 @@ class RunStore:
                     next=then("cancel", run_id=run.run_id),
                 )
         if lock is not None and not lock.try_acquire():
-            raise InputError(f"Run {run.run_id} has a live worker.", hint="Cancel it first.")
+            raise InputError(
+                f"The worker of run {run.run_id} is running.",
+                hint="Cancel it first.",
+                next=then("cancel", run_id=run.run_id),
+            )
         if lock is not None:
             lock.release()
         self._remove(run)
 
     def delete_unstarted(self, run: RunFolder) -> None:
-        """Take back a run that could not be put in line."""
+        """Remove a run that could not join the queue."""
         self._remove(run)
 
     def _remove(self, run: RunFolder) -> None:
@@ -357,15 +361,15 @@ def _require_resumable(run: RunFolder, state: RunState) -> None:
 def _worker_is_gone(run: RunFolder, state: RunState) -> bool:
     if state.status in ENDED or not same_host(state.host):
         return False
-    if state.pid is None:  # queued, and no worker has come up yet
+    if state.pid is None:  # queued, and no worker has started yet
         return False
     if state.status is Status.QUEUED and state.boot_id != boot_id():
-        return False  # waited when the machine was restarted: it is started again, not given up
+        return False  # it was waiting when the machine restarted: its worker is started again
     return is_free(run.lock_path)
 
 
 def _interrupted(run_id: str, state: RunState) -> RunState:
-    if state.result is not None:  # the adapter is saved; only what comes after it is missing
+    if state.result is not None:  # the adapter is saved; only later steps are missing
         warning = "The worker exited after the adapter was saved: a copy or answers may be missing."
         cancelled = isinstance(state.result, TrainResult) and state.result.outcome == "cancelled"
         status = Status.CANCELLED if cancelled else Status.COMPLETED
@@ -388,7 +392,7 @@ def _interrupted(run_id: str, state: RunState) -> RunState:
 
 def _how_to_continue(kind: str) -> str:
     if not kind_of(kind).checkpoints:
-        return "If memory ran out, free some. Resuming starts it again; nothing half-written is left."
+        return "If memory ran out, free some. Resuming starts it again; no incomplete files remain."
     return (
         "If memory ran out, use a smaller batch_size or max_seq_length. "
         "Resuming continues from the last checkpoint."
@@ -396,7 +400,7 @@ def _how_to_continue(kind: str) -> str:
 
 
 def _still_there(state: RunState) -> bool:
-    """Whether nobody has removed what a run wrote."""
+    """Whether the files that a run wrote still exist."""
     return all(Path(path).exists() for path in (state.result.written if state.result else []))
 
 

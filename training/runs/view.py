@@ -1,4 +1,4 @@
-"""A run as it is shown: what all runs share, and the result of its kind; the same on every surface."""
+"""A run for display, the same on every surface: the common fields, and the result of its kind."""
 
 from __future__ import annotations
 
@@ -27,17 +27,17 @@ class RunView(BaseModel):
     run_id: str
     kind: KindName
     status: Status
-    model: str = Field(description="The model that the run is about, or the name or repository it writes.")
+    model: str = Field(description="The model of the run, or the model name or repository that it writes.")
     dataset: str | list[str] | None = None
-    parent: str | None = Field(None, description="The run whose adapter this one started from.")
+    parent: str | None = Field(None, description="The run whose adapter this run continues from.")
     training: str | None = Field(None, description="The training run whose model is exported.")
-    phase: str | None = Field(None, description="What a live run is doing.")
+    phase: str | None = Field(None, description="Current phase of a queued or running run.")
     step: int = 0
     total_steps: int | None = None
     loss: float | None = Field(None, description="Training loss of the last step.")
     first_loss: float | None = None
     eval_loss: float | None = Field(None, description="Loss on the held-out rows.")
-    eval_loss_before: float | None = Field(None, description="The same, of the base model.")
+    eval_loss_before: float | None = Field(None, description="The base model's loss on the held-out rows.")
     tokens_per_s: float | None = None
     eta_s: float | None = Field(None, description="Estimated seconds left.")
     attempt: int = 1
@@ -55,12 +55,12 @@ class RunView(BaseModel):
 
     @property
     def answers(self) -> list[Answer]:
-        """Questions with a model's answers, if the run asked any."""
+        """Questions with the model's answers; empty if the run asked none."""
         return self.result.answered if self.result else []
 
 
 def view(run: RunFolder, state: RunState) -> RunView:
-    """The run as its folder describes it; `state` is what `RunStore.observe` found.
+    """The run from its folder; `state` is the result of `RunStore.observe`.
 
     Raises:
         RunFolderError: the folder cannot be read.
@@ -116,7 +116,7 @@ def _last(events: list[Event], kind: type[EventType]) -> EventType | None:
 
 
 def _is_stepping(state: RunState, step: Step, phase: Phase | None) -> bool:
-    """Whether the last step is current: not of an earlier attempt, and not followed by other work."""
+    """Whether the last step is current: not of an earlier attempt, and without a later phase."""
     return state.status is Status.RUNNING and (phase is None or step.seq > phase.seq)
 
 

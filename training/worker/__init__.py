@@ -1,1 +1,1 @@
-"""A run carried out: in a process of its own, or in the caller's. One file per kind of run."""
+"""Executes runs, in a worker process or in the caller's process. One file per kind of run."""

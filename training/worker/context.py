@@ -1,4 +1,4 @@
-"""What every kind of run is given while it is carried out."""
+"""The context that every kind of run gets while it is executed."""
 
 from __future__ import annotations
 
@@ -17,17 +17,17 @@ from ..runs.folder import RunFolder
 from ..runs.recorder import RunRecorder
 
 WaitForDevice = Callable[[], None]
-"""Returns when a device is free and taken. Called after cheap checks, before anything heavy is imported."""
+"""Returns when the run has its device. Called after cheap checks, before heavy imports."""
 
 
 @dataclass(frozen=True)
 class RunContext:
-    """One run while it is carried out.
+    """One run while it is executed.
 
     Args:
-        recorder: where its events, state and result are recorded.
-        should_stop: looked at between rows, steps and questions.
-        home: where models and caches lie.
+        recorder: records its events, state and result.
+        should_stop: called between rows, steps and questions.
+        home: the home folder with models and caches.
     """
 
     run: RunFolder
@@ -36,23 +36,23 @@ class RunContext:
     home: Path
 
     def report(self, event: Event) -> None:
-        """Record an event of the work."""
+        """Record an event."""
         self.recorder.report(event)
 
     def stop_if_asked(self) -> None:
-        """Raises TrainingAbortedError if the user wants the run to stop."""
+        """Raises TrainingAbortedError if the user has cancelled the run."""
         if self.should_stop():
-            raise TrainingAbortedError("Cancelled before there was anything to keep.")
+            raise TrainingAbortedError("Cancelled before there was a result to save.")
 
     def permit(self, path: Path) -> None:
         """Raises PathForbiddenError for a file that this run may not read."""
         PathPolicy.from_record(self.run.spec().roots, self.home).permit(path)
 
     def model_folder(self, *, weights: bool = True) -> Path:
-        """The folder of the run's model, downloaded if need be.
+        """The folder of the run's model, downloaded if necessary.
 
         Args:
-            weights: False where the tokenizer is enough.
+            weights: False if only the tokenizer is needed.
 
         Raises:
             ModelLoadError: the model cannot be found or downloaded.
@@ -74,10 +74,10 @@ class RunContext:
 
 
 def use_threads(wanted: int | None) -> int:
-    """Set the thread counts that libraries read when they are imported; more than cores would be slower."""
+    """Set the thread counts that libraries read at import; more threads than cores are slower."""
     cores = wanted or training_threads()
     for name in ("OMP_NUM_THREADS", "MKL_NUM_THREADS"):
         os.environ[name] = str(cores)
-    # Threads that spin while they wait for each other cost a factor of ten on a machine that is not idle.
+    # Threads that busy-wait make training ten times slower on a machine with other load.
     os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
     return cores

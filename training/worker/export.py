@@ -1,4 +1,4 @@
-"""An export run from its spec to a file or folder that has been verified."""
+"""Executes an export run: from its spec to a verified file or folder."""
 
 from __future__ import annotations
 
@@ -21,14 +21,14 @@ if TYPE_CHECKING:
     from ..export.held_out_rows import RunRows
 
 IMATRIX_ROWS = 64
-NO_TEMPLATE = "The file has no chat template, as the model has none; Ollama registration would refuse it."
+NO_TEMPLATE = "The file has no chat template, since the model has none; a registration with Ollama needs one."
 
 
 def run(context: RunContext, wait_for_device: WaitForDevice) -> None:
-    """Export what the run's spec names; nothing half-written stays, whatever happens.
+    """Execute the export; incomplete files are always removed.
 
     Raises:
-        ExportError: it cannot be exported, or what was written is not the model.
+        ExportError: it cannot be exported, or the written file differs from the model.
         TrainingAbortedError: it was cancelled.
     """
     spec = context.run.spec()
@@ -44,10 +44,10 @@ def _export_gguf(context: RunContext, spec: ExportSpec, wait_for_device: WaitFor
     target = _target(context, spec, f"{spec.label}-{spec.quantization}.gguf")
     check_output(spec.output and str(target))
     wait_for_device()
-    check_output(spec.output and str(target))  # another export may have had its turn before
+    check_output(spec.output and str(target))  # another export may have written it during the wait
     base = context.model_folder()
     use_threads(None)
-    os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")  # blocks are worked on by threads of our own
+    os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")  # our own threads process the blocks
     from ..export.gguf.architectures import ignored_window_warning
     from ..export.gguf.export import export_gguf
     from ..export.verify.verify import FileVerifier
@@ -97,7 +97,7 @@ def _rows(context: RunContext, spec: ExportSpec) -> RunRows | None:
 
 
 def _target(context: RunContext, spec: ExportSpec, name: str) -> Path:
-    """The file or folder to write: a folder that is there already gets `name` inside."""
+    """The file or folder to write; in an existing folder, the file `name`."""
     if spec.output is None:
         return context.run.path / "export" / name
     output = Path(spec.output)

@@ -1,4 +1,4 @@
-"""An export to a folder: the merged model, or the adapter alone."""
+"""Executes an export to a folder: the merged model, or only the adapter."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from .context import RunContext, WaitForDevice
 
 
 def export_folder(context: RunContext, spec: ExportSpec, wait_for_device: WaitForDevice) -> None:
-    """Write the folder, whole or not at all, and the run's result.
+    """Write the folder atomically, and record the run's result.
 
     Raises:
         ExportError: it cannot be exported in this format.
@@ -47,7 +47,7 @@ def _write(context: RunContext, spec: ExportSpec, base: Path, target: Path) -> i
         )
     if adapter is None:
         raise LoraExportError(
-            f"{spec.model.name} has no adapter.", hint="Give a run, or an adapter's folder."
+            f"{spec.model.name} has no adapter.", hint="Give a run id, or the path of an adapter folder."
         )
     from ..export.merged.adapter import write_lora
 
@@ -55,7 +55,7 @@ def _write(context: RunContext, spec: ExportSpec, base: Path, target: Path) -> i
 
 
 def _card(spec: ExportSpec, base: Path, form: FolderForm) -> str:
-    """Of the run, where the adapter still lies in it."""
+    """The model card: with the facts of the run, if the run folder still contains the adapter."""
     adapter = Path(spec.adapter) if spec.adapter else base
     chat = has_chat_template(adapter) or has_chat_template(base)
     run = RunFolder(adapter.parent)
@@ -65,7 +65,7 @@ def _card(spec: ExportSpec, base: Path, form: FolderForm) -> str:
 
 
 def has_chat_template(folder: Path) -> bool:
-    """Whether the tokenizer in a folder can lay a conversation out."""
+    """Whether the tokenizer in a folder has a chat template."""
     if (folder / "chat_template.jinja").is_file():
         return True
     config = folder / "tokenizer_config.json"

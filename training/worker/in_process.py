@@ -1,4 +1,4 @@
-"""A run carried out in the caller's own process, recorded as a run all the same."""
+"""Executes a run in the caller's process, with the same record as in a worker."""
 
 from __future__ import annotations
 
@@ -30,17 +30,17 @@ def run_in_process(
     listener: Report = no_report,
     should_stop: ShouldStop = never_stop,
 ) -> RunState:
-    """Carry a run out now, and return how it ended.
+    """Execute a run now, and return its final state.
 
     Args:
         carry_out: the `run` of its kind's module.
-        runtime_folder: where slots lie; None is the user's own.
+        runtime_folder: folder of the device queue; None: the user's default.
         listener: called with each event.
 
     Raises:
-        BackpropagateError: it failed; the run holds the reason too.
-        TrainingAbortedError: it was stopped before there was anything to keep.
-        InputError: another process carries it out.
+        BackpropagateError: it failed; the run records the error too.
+        TrainingAbortedError: it was stopped before there was a result to save.
+        InputError: another process executes it.
     """
     request = device_request(run.spec())
     queue = DeviceQueue(runtime_folder or default_runtime_folder(), request.queue)
@@ -51,7 +51,7 @@ def run_in_process(
         def wait_for_device() -> None:
             device = queue.take_unless_busy(request.slots)
             if device is None:
-                recorder.warn("Another run uses the device; this one shares it and will be slower.")
+                recorder.warn("Another run uses the device; both share it and will be slower.")
             elif request.needs_device:
                 use_device(device)
             recorder.running()
@@ -68,7 +68,7 @@ def run_in_process(
 
 
 def _recorded(carry_out: CarryOut, context: RunContext, wait_for_device: WaitForDevice) -> None:
-    """Carry out, and record an end that the work itself does not."""
+    """Execute the run, and record a failure or a cancellation."""
     try:
         carry_out(context, wait_for_device)
     except (TrainingAbortedError, KeyboardInterrupt):
@@ -81,11 +81,11 @@ def _recorded(carry_out: CarryOut, context: RunContext, wait_for_device: WaitFor
 
 @contextmanager
 def _locked(run: RunFolder) -> Generator[None]:
-    """Hold the run's lock: whoever has it is the run's one writer."""
+    """Hold the run's lock, whose holder is the only writer of the run."""
     lock = run.lock()
-    if not lock.try_acquire(LEAVING_S):  # the process of an earlier attempt may still be leaving
+    if not lock.try_acquire(LEAVING_S):  # the process of an earlier attempt may still be exiting
         raise InputError(
-            f"Run {run.run_id} is carried out by another process.", next=then("get_run", run_id=run.run_id)
+            f"Run {run.run_id} is running in another process.", next=then("get_run", run_id=run.run_id)
         )
     try:
         yield

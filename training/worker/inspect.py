@@ -1,4 +1,4 @@
-"""An inspection of a dataset, in the short queue: it needs no more of a model than its tokenizer."""
+"""Executes the inspection of a dataset, in the short queue, since it needs only the model's tokenizer."""
 
 from __future__ import annotations
 
@@ -12,10 +12,10 @@ from .context import RunContext, WaitForDevice, use_threads
 
 
 def run(context: RunContext, wait_for_device: WaitForDevice) -> None:
-    """Inspect the run's dataset; the result is what `Inspection.as_dict` gives.
+    """Inspect the run's dataset; the result is `Inspection.as_dict`.
 
     Raises:
-        DatasetError: the dataset cannot be read at all. Bad rows are findings.
+        DatasetError: the dataset cannot be read. Bad rows are findings, not errors.
     """
     spec = context.run.spec()
     assert spec.kind == "inspect"
@@ -33,14 +33,14 @@ def run(context: RunContext, wait_for_device: WaitForDevice) -> None:
     )
     found = InspectResult.model_validate(result.as_dict())
     if missing:
-        note = f"Tokens are not counted and nothing is previewed: {missing.message}"
+        note = f"Tokens are not counted and there is no preview: {missing.message}"
         remedy = found.remedy or (missing.hint or "Give another model").rstrip(".")
         found = found.model_copy(update={"notes": [note, *found.notes], "remedy": remedy})
     context.recorder.completed(found)
 
 
 def _tokenizer(context: RunContext) -> tuple[Any, ModelLoadError | None]:
-    """The model's tokenizer; or None and the reason, where it can be done without."""
+    """The model's tokenizer; or None and the error, since an inspection works without it."""
     use_threads(None)
     try:
         path = context.model_folder(weights=False)
@@ -49,7 +49,7 @@ def _tokenizer(context: RunContext) -> tuple[Any, ModelLoadError | None]:
     context.recorder.phase("loading", "loading the tokenizer")
     try:
         return TokenizerFiles(path), None
-    except ModelLoadError:  # no tokenizer.json: an older form, which transformers converts
+    except ModelLoadError:  # no tokenizer.json: an older format, which transformers converts
         from ..models.tokenizer import load_tokenizer
 
         return load_tokenizer(path), None

@@ -1,6 +1,6 @@
-"""One run, carried out in a process of its own: `python -P -m backpropagate.training.worker.main RUN_FOLDER`.
+"""The worker process of one run: `python -P -m backpropagate.training.worker.main RUN_FOLDER`.
 
-Takes the run's lock, checks the data, waits for its turn, and only then imports anything heavy.
+Takes the run's lock, checks the data, waits for the device, and only then imports heavy libraries.
 """
 
 from __future__ import annotations
@@ -25,18 +25,18 @@ from ..runs.recorder import RunRecorder
 from ..runs.store import LEAVING_S, RunStore
 from .context import RunContext
 
-LOOK_S = 0.2  # how often the worker looks whether it should stop, and whether a device is free
+LOOK_S = 0.2  # interval of the checks for a request to stop and for a free device
 GRACE_S = 3.0  # for work that cannot be stopped: imports, downloads, loading, compiling
 STEP_GRACE_S = 300.0  # for a step to end and the adapter to be saved
 STEPPING = frozenset({"training", "saving", "answering"})
 
 
 def main() -> int:
-    """Carry out the run whose folder is the first argument."""
+    """Execute the run whose folder is the first argument."""
     run = RunFolder(Path(sys.argv[1]))
     lock = run.lock()
-    if not lock.try_acquire(LEAVING_S):  # the attempt before may still be leaving
-        return 0  # another worker carries it out
+    if not lock.try_acquire(LEAVING_S):  # the worker of the previous attempt may still be exiting
+        return 0  # another worker executes the run
     if run.state().status in ENDED:
         return 0
     settings = load_settings()
@@ -69,7 +69,7 @@ def _carry_out(run: RunFolder, recorder: RunRecorder, settings: Settings) -> Non
 
 
 def _step_back() -> None:
-    """Give way to the server, the client and the desktop."""
+    """Lower the priority, so that the server, the client and the desktop stay responsive."""
     if sys.platform == "win32":
         import psutil
 
@@ -79,10 +79,10 @@ def _step_back() -> None:
 
 
 def _wait_for_device(context: RunContext, queue: DeviceQueue, request: DeviceRequest) -> None:
-    """Wait for a device, first come first served, and make it the only one that torch will see.
+    """Wait in the queue for a device, and make it the only one that torch sees.
 
     Raises:
-        TrainingAbortedError: the run was cancelled while it waited.
+        TrainingAbortedError: the run was cancelled while it was waiting.
     """
     run_id, shown = context.run.run_id, -1
     while (device := queue.try_take(run_id, request.slots)) is None:
@@ -100,15 +100,15 @@ def _wait_for_device(context: RunContext, queue: DeviceQueue, request: DeviceReq
 
 def _waiting_message(ahead: int) -> str:
     if ahead == 0:
-        return "waiting for the device: next in line"
+        return "waiting for the device: first in the queue"
     return f"waiting for the device: {ahead} run{'s' if ahead > 1 else ''} ahead"
 
 
 class CancelWatcher:
-    """Sees a request to stop, and ends the process where the work itself cannot.
+    """Watches for a request to stop, and exits the process if the work itself cannot stop.
 
-    A step, a wait and a row of data look at `should_stop`. A download, an import or a compilation does
-    not: then the watcher writes that the run is cancelled and leaves.
+    Steps, waits and rows of data check `should_stop`. A download, an import or a compilation does not: then
+    the watcher records that the run is cancelled and exits the process.
     """
 
     def __init__(self, run: RunFolder, recorder: RunRecorder) -> None:
@@ -130,7 +130,7 @@ class CancelWatcher:
         self._leave()
 
     def _leave(self) -> NoReturn:
-        self._run.discard_parts()  # the work that would tidy up is not waited for
+        self._run.discard_parts()  # the work cannot clean up after itself
         self._recorder.cancelled(None)
         os._exit(0)
 

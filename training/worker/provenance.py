@@ -1,4 +1,4 @@
-"""What a run was made of: enough to make it again, or to say why it came out otherwise."""
+"""The provenance of a run: versions, hardware, data and seed, to reproduce it or explain a difference."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ def provenance(spec: TrainSpec, plan: Plan, data: Prepared) -> dict[str, Any]:
         "dataset": {
             "source": spec.data.source,
             **data.summary.as_dict(),
-            # Content hashes of the held-out rows: later runs can be compared on the same ones.
+            # Content hashes of the held-out rows, to compare later runs on the same rows.
             "held_out_rows": sorted(set(data.held_out.hashes())),
         },
         "model": {
@@ -44,7 +44,7 @@ def provenance(spec: TrainSpec, plan: Plan, data: Prepared) -> dict[str, Any]:
 def _hardware() -> dict[str, Any]:
     try:
         return read_hardware().model_dump(mode="json")
-    except GpuMonitoringError as error:  # a run does not depend on what the driver tells about the card
+    except GpuMonitoringError as error:  # a run does not depend on the GPU's sensors
         return {"error": error.sentence()}
 
 

@@ -1,4 +1,4 @@
-"""A push to the Hub, in the short queue: it needs neither a device nor torch."""
+"""Executes a push to the Hub, in the short queue, since it needs neither a device nor torch."""
 
 from __future__ import annotations
 
@@ -15,14 +15,14 @@ def run(context: RunContext, wait_for_device: WaitForDevice) -> None:
     """Publish the run's folder.
 
     Raises:
-        InputError: the folder holds nothing that can be published.
-        HubPushError: the Hub refused it.
+        InputError: the folder contains nothing that can be published.
+        HubPushError: the push failed.
         TrainingAbortedError: it was cancelled; the repository is unchanged.
     """
     spec = context.run.spec()
     assert spec.kind == "push"
     wait_for_device()
-    context.recorder.phase("checking", "looking at what is to be published")
+    context.recorder.phase("checking", "checking the files to publish")
     files = published_files(Path(spec.folder), context.permit)
     to = Destination(spec.repo, spec.private, spec.overwrite)
     pushed = push(files, to, context.report, context.should_stop)
@@ -31,4 +31,4 @@ def run(context: RunContext, wait_for_device: WaitForDevice) -> None:
 
 def _summary(pushed: Pushed) -> str:
     visibility = "private" if pushed.private else "public"
-    return f"{len(pushed.files)} files, {pushed.bytes / 1e6:,.1f} MB, are at {pushed.url} ({visibility})."
+    return f"Published {len(pushed.files)} files, {pushed.bytes / 1e6:,.1f} MB: {pushed.url} ({visibility})."

@@ -1,4 +1,4 @@
-"""A registration with Ollama, in the short queue."""
+"""Executes a registration with Ollama, in the short queue."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ def run(context: RunContext, wait_for_device: WaitForDevice) -> Registration:
     """Register the run's GGUF file.
 
     Raises:
-        OllamaError: it did not context.
+        OllamaError: the registration failed.
         TrainingAbortedError: it was cancelled; the server has no new model.
     """
     spec = context.run.spec()
@@ -69,7 +69,7 @@ def _result(found: Registration) -> RegisterResult:
 
 def _summary(found: Registration) -> str:
     done = "replaced" if found.replaced else "registered"
-    own = "" if found.question.trained_answer else "; no answer of the trained model itself is written down"
+    own = "" if found.question.trained_answer else "; the run has no answer of the trained model to compare"
     return (
         f"{done} as {found.name} with Ollama {found.server_version} at {found.server}. "
         f"It uses {found.template.sentence}, and was asked {found.question.origin}{own}."

@@ -1,4 +1,4 @@
-"""The adapter folder: what plain PEFT loads, written whole or not at all."""
+"""Writes the adapter folder atomically, in the format of PEFT."""
 
 from __future__ import annotations
 
@@ -17,14 +17,14 @@ CARD = "README.md"
 
 
 def finish_adapter(written: Path, target: Path, tokenizer: Any, plan: Plan, card: str) -> None:
-    """Move what an engine wrote to `target`, with tokenizer, chat template and card; replaces an older one.
+    """Move an engine's adapter to `target`, with tokenizer, chat template and card; replaces an older one.
 
     Args:
-        written: folder with adapter_model.safetensors and adapter_config.json; gone afterwards.
-        card: what README.md says.
+        written: folder with adapter_model.safetensors and adapter_config.json; removed afterwards.
+        card: text of README.md.
 
     Raises:
-        DiskFullError: there is no space; `target` is what it was before.
+        DiskFullError: the disk is full; `target` is unchanged.
     """
 
     def fill(folder: Path) -> None:
@@ -39,24 +39,24 @@ def finish_adapter(written: Path, target: Path, tokenizer: Any, plan: Plan, card
 
 
 def replace_card(adapter: Path, card: str) -> None:
-    """Describe an adapter anew; the old card stays if there is no space."""
+    """Replace the model card of an adapter; the old card is kept if the disk is full."""
     part = adapter / f".{CARD}.part"
     part.write_text(card, encoding="utf-8")
     part.replace(adapter / CARD)
 
 
 def base_model_name(spec: TrainSpec, model: Path) -> str:
-    """The name under which plain PEFT finds the base: its Hub id, or the folder it was loaded from."""
+    """The name under which PEFT finds the base model: its Hub id, or the folder it was loaded from."""
     source = classify_model(spec.model.name)
     return str(model) if source.kind == "folder" else source.location
 
 
 def copy_adapter_folder(adapter: Path, output: str | None) -> str | None:
-    """Copy the adapter to where the user wants it as well; returns where that is."""
+    """Copy the adapter to the user's output folder; returns its path."""
     if output is None:
         return None
     target = Path(output)
-    check_output(output)  # hours may have passed since it was asked for
+    check_output(output)  # checked again, since training may have taken hours
     target.parent.mkdir(parents=True, exist_ok=True)
     if target.exists():
         target.rmdir()

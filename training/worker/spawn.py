@@ -1,4 +1,4 @@
-"""Starting a worker so that it outlives the process that starts it."""
+"""Starts a worker that outlives the process that started it."""
 
 from __future__ import annotations
 
@@ -16,10 +16,10 @@ WINDOWS_BREAKAWAY = 0x01000000  # CREATE_BREAKAWAY_FROM_JOB
 
 
 def spawn_worker(run: RunFolder, settings: Settings, runtime_folder: Path) -> subprocess.Popen[bytes]:
-    """Start the worker of a run: detached, with nothing of the user's folder on its import path.
+    """Start the worker of a run: detached, without the user's folders on its import path.
 
-    `-P` and the run folder as working directory keep a `torch.py` beside the user's data from being
-    imported. What the worker and its libraries print goes to worker.log.
+    With `-P` and the run folder as working directory, a `torch.py` in the user's data folder is not imported.
+    The output of the worker and its libraries goes to worker.log.
     """
     command = [settings.python or sys.executable, "-P", "-m", f"{__package__}.main", str(run.path)]
     environment = os.environ | {
@@ -45,7 +45,7 @@ def spawn_worker(run: RunFolder, settings: Settings, runtime_folder: Path) -> su
 def _spawn_on_windows(
     command: list[str], environment: dict[str, str], folder: Path, log: int
 ) -> subprocess.Popen[bytes]:
-    """Leave the client's job, which kills its children; where that is forbidden, stay and say so."""
+    """Leave the client's job, which kills its children; if that is forbidden, record it for the user."""
 
     def spawn(flags: int, survives: str) -> subprocess.Popen[bytes]:
         return subprocess.Popen(

@@ -1,7 +1,7 @@
-"""A training run from its spec to its adapter: check, wait, load, train, save, ask.
+"""Executes a training run: check the data, wait for the device, load, train, save, answer the questions.
 
-Workers and the Trainer both use this. A later attempt takes the plan and the examples of the first, and
-continues from the last checkpoint.
+Workers and the Trainer use this. A later attempt uses the plan and the examples of the first, and continues
+from the last checkpoint.
 """
 
 from __future__ import annotations
@@ -26,12 +26,12 @@ if TYPE_CHECKING:
 
 
 MUCH_WORSE = 1.2
-"""A loss of single batches varies; one that has risen by this factor has not only varied."""
+"""The losses of single batches vary; an increase by this factor is more than that variation."""
 
 
 @dataclass(frozen=True)
 class Ready:
-    """All that the engine needs."""
+    """The inputs of the engine."""
 
     spec: TrainSpec
     tokenizer: Any
@@ -40,11 +40,11 @@ class Ready:
 
 
 def run(context: RunContext, wait_for_device: WaitForDevice) -> None:
-    """Do all that the run's spec asks for, and record how it ended.
+    """Execute the training, and record its result.
 
     Raises:
-        BackpropagateError: the run failed for a foreseen reason; anything else is a fault.
-        TrainingAbortedError: it was cancelled before there was anything to keep.
+        BackpropagateError: the run failed; any other exception is a bug.
+        TrainingAbortedError: it was cancelled before there was a result to save.
     """
     spec = context.run.spec()
     assert spec.kind == "train"
@@ -66,7 +66,7 @@ def run(context: RunContext, wait_for_device: WaitForDevice) -> None:
 
 # --- Before the first step. ---
 def _check_data(context: RunContext, spec: TrainSpec) -> None:
-    """Refuse bad rows before anything is waited for, downloaded or loaded."""
+    """Refuse bad rows before the run waits, downloads or loads."""
     context.recorder.phase("checking", "checking the data")
     checked = check(spec.data, permit=context.permit, report=context.report, should_stop=context.should_stop)
     checked.raise_if_unusable(spec.data.on_bad_rows)
@@ -97,10 +97,10 @@ def _prepare(context: RunContext, spec: TrainSpec, model: Path) -> Ready:
 
 
 def _prepare_again(context: RunContext, spec: TrainSpec, model: Path, planned: dict[str, Any]) -> Ready:
-    """The examples and the plan of the attempt before.
+    """The examples and the plan of the first attempt.
 
     Raises:
-        DatasetError: the dataset has been changed, and its tokens are no longer in the cache.
+        DatasetError: the dataset has changed, and its tokens are no longer in the cache.
     """
     from ..engine.plan import Plan
 
@@ -110,7 +110,7 @@ def _prepare_again(context: RunContext, spec: TrainSpec, model: Path, planned: d
     data = data or _examples(context, spec, tokenizer)
     if data.key != plan.tokens_key:
         raise DatasetError(
-            f"The dataset {spec.data.source} is no longer what this run began with.",
+            f"The dataset {spec.data.source} has changed since this run started.",
             hint="Restore it to resume, or start a new run.",
         )
     return Ready(spec, tokenizer, data, plan)
@@ -142,17 +142,17 @@ def _warn_about_data(context: RunContext, data: Prepared) -> None:
     for found in data.summary.left_out:
         first = ", ".join(found["first"])
         meaning = meaning_of(found["kind"], found["count"])
-        context.recorder.warn(f"Left out: {rows_of(found['count'])} that {meaning} ({first}).")
+        context.recorder.warn(f"Dropped: {rows_of(found['count'])} that {meaning} ({first}).")
     if data.summary.truncated:
         count = data.summary.truncated
-        context.recorder.warn(f"Cut: {rows_of(count)} that {meaning_of('truncated', count)}.")
+        context.recorder.warn(f"{rows_of(count)} {meaning_of('truncated', count)}.")
 
 
 def _parent_adapter(context: RunContext, spec: TrainSpec) -> Path | None:
     return None if spec.parent is None else context.run.path.parent / spec.parent / "adapter"
 
 
-# --- The training, and what is kept of it. ---
+# --- The training, and its result. ---
 def _train(context: RunContext, ready: Ready) -> tuple[LoadedModel, Outcome]:
     from ..engine.loop.checkpoints import Checkpoints
     from ..engine.open_model import open_model
@@ -174,7 +174,7 @@ def _train(context: RunContext, ready: Ready) -> tuple[LoadedModel, Outcome]:
 def _keep(context: RunContext, ready: Ready, model: LoadedModel, outcome: Outcome) -> TrainResult:
     """Save the adapter, ask the questions, copy the adapter.
 
-    Once the adapter is saved the run cannot be lost: what fails after that is a warning.
+    After the adapter is saved, a later failure is only a warning.
     """
     from .save_adapter import copy_adapter_folder, finish_adapter, replace_card
 
@@ -207,11 +207,11 @@ def _keep(context: RunContext, ready: Ready, model: LoadedModel, outcome: Outcom
 
 def _warn_if_worse(context: RunContext, outcome: Outcome) -> None:
     what, first, bound, last = "held-out", outcome.eval_loss_before, 1.0, outcome.eval_loss
-    if first is None:  # not measured: the losses of two single steps say less
+    if first is None:  # not measured; the losses of single steps are less exact
         what, first, bound, last = "training", context.recorder.first_loss, MUCH_WORSE, outcome.train_loss
     if first is not None and last is not None and last > first * bound:
         context.recorder.warn(
-            f"The {what} loss rose from {first:.4g} to {last:.4g}: the model got worse. "
+            f"The {what} loss increased from {first:.4g} to {last:.4g}: the model is worse than before. "
             "A lower learning_rate or fewer steps may help."
         )
 

@@ -123,7 +123,7 @@ def test_the_command_publishes_a_folder(hub: HubStandIn, trained: RunFolder, hom
 
 def test_the_trainer_publishes_what_it_trained(hub: HubStandIn, trained: RunFolder, tiny_model: Path) -> None:
     trainer = Trainer(str(tiny_model))
-    with pytest.raises(InputError, match="nothing to publish"):
+    with pytest.raises(InputError, match="no adapter to publish"):
         trainer.push_to_hub(REPO)
     last = TrainingRun(trained.run_id, Status.COMPLETED, 1, 1, [], trained.adapter_path, trained.path, 1.0)
     trainer._last = last  # pyright: ignore[reportPrivateUsage]
