@@ -12,10 +12,26 @@ from typing import TYPE_CHECKING, Any
 from .training.version import __version__
 
 if TYPE_CHECKING:
+    from .training.config.arguments import TrainArguments as TrainArguments
+    from .training.config.settings import Settings as Settings
+    from .training.config.specs import ExportSpec as ExportSpec
+    from .training.config.specs import InspectSpec as InspectSpec
+    from .training.config.specs import PushSpec as PushSpec
+    from .training.config.specs import RegisterSpec as RegisterSpec
+    from .training.config.specs import TrainSpec as TrainSpec
+    from .training.data.report.inspection_result import Inspection as Inspection
     from .training.errors import BackpropagateError as BackpropagateError
+    from .training.errors import ErrorRecord as ErrorRecord
+    from .training.events import Event as Event
+    from .training.export.ollama.effective_template import EffectiveTemplate as EffectiveTemplate
+    from .training.export.ollama.question import Question as Question
     from .training.export.ollama.registration import Registration as Registration
     from .training.inspect_dataset import inspect_dataset as inspect_dataset
+    from .training.next_step import Next as Next
     from .training.register_with_ollama import register_with_ollama as register_with_ollama
+    from .training.runs.folder import Status as Status
+    from .training.runs.view import RunView as RunView
+    from .training.service import Submission as Submission
     from .training.service import TrainingService as TrainingService
     from .training.trainer import Callbacks as Callbacks
     from .training.trainer import Export as Export
@@ -25,8 +41,24 @@ if TYPE_CHECKING:
 _PUBLIC = {
     "BackpropagateError": ".training.errors",
     "Callbacks": ".training.trainer",
+    "EffectiveTemplate": ".training.export.ollama.effective_template",
+    "ErrorRecord": ".training.errors",
+    "Event": ".training.events",
     "Export": ".training.trainer",
+    "ExportSpec": ".training.config.specs",
+    "InspectSpec": ".training.config.specs",
+    "Inspection": ".training.data.report.inspection_result",
+    "Next": ".training.next_step",
+    "PushSpec": ".training.config.specs",
+    "Question": ".training.export.ollama.question",
+    "RegisterSpec": ".training.config.specs",
     "Registration": ".training.export.ollama.registration",
+    "RunView": ".training.runs.view",
+    "Settings": ".training.config.settings",
+    "Status": ".training.runs.folder",
+    "Submission": ".training.service",
+    "TrainArguments": ".training.config.arguments",
+    "TrainSpec": ".training.config.specs",
     "Trainer": ".training.trainer",
     "TrainingRun": ".training.trainer",
     "TrainingService": ".training.service",
@@ -37,8 +69,24 @@ _PUBLIC = {
 __all__ = [
     "BackpropagateError",
     "Callbacks",
+    "EffectiveTemplate",
+    "ErrorRecord",
+    "Event",
     "Export",
+    "ExportSpec",
+    "InspectSpec",
+    "Inspection",
+    "Next",
+    "PushSpec",
+    "Question",
+    "RegisterSpec",
     "Registration",
+    "RunView",
+    "Settings",
+    "Status",
+    "Submission",
+    "TrainArguments",
+    "TrainSpec",
     "Trainer",
     "TrainingRun",
     "TrainingService",

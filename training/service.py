@@ -186,7 +186,7 @@ class TrainingService:
             try:
                 DeviceQueue(self.runtime_folder, device_request(run.spec()).queue).join(run.run_id)
             except Exception:
-                self.store.finish(run, before)
+                self.store.undo_requeue(run, before)
                 raise
             self._start(run)
         return view(run, state)

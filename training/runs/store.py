@@ -302,6 +302,16 @@ class RunStore:
         finally:
             lock.release()
 
+    def undo_requeue(self, run: RunFolder, before: RunState) -> None:
+        """Put a run that could not be queued back to how it had ended; a worker that has it keeps it."""
+        lock = run.lock()
+        if not lock.try_acquire():
+            return
+        try:
+            self.finish(run, before)
+        finally:
+            lock.release()
+
     # --- remove -------------------------------------------------------------------------------------
     def delete(self, run: RunFolder) -> None:
         """Remove a run permanently.

@@ -10,6 +10,7 @@ import pytest
 from facts import QUESTION
 from huggingface_hub import ModelCard
 
+from backpropagate.training.config.results import Answer, FindingRecord
 from backpropagate.training.export.hub.model_card import bare_card, run_card
 from backpropagate.training.export.hub.run_facts import RunFacts
 from backpropagate.training.runs.folder import RunFolder
@@ -27,17 +28,19 @@ def metadata(card: str) -> dict[str, Any]:
 def from_the_hub(facts: RunFacts, **data: object) -> RunFacts:
     """The same run, as if its base and its dataset had come from the Hub."""
     spec = facts.spec.model_copy(update={"data": facts.spec.data.model_copy(update=data)})
-    return replace(facts, spec=spec, plan={**facts.plan, "base_model_name": "Qwen/Qwen2.5-3B-Instruct"})
+    return replace(
+        facts, spec=spec, plan=facts.plan.model_copy(update={"base_model_name": "Qwen/Qwen2.5-3B-Instruct"})
+    )
 
 
 def test_a_run_leaves_the_whole_card_beside_its_adapter(trained: RunFolder, facts: RunFacts) -> None:
     card = (trained.adapter_path / "README.md").read_text("utf-8")
     assert card == run_card(facts, "adapter")
     assert metadata(card)["library_name"] == "peft"
-    content = facts.provenance["dataset"]["provenance"]["content_hash"]
+    content = facts.provenance.content_hash
     for told in (content, "200, of which 200 used and 10 of those held out", "| seed | 42 |", QUESTION[:20]):
         assert told in card
-    assert f"{facts.result['first_loss']:.4f} → {facts.result['final_loss']:.4f}" in card
+    assert f"{facts.result.first_loss:.4f} → {facts.result.final_loss:.4f}" in card
     assert "4, 32, 0" in card and "0.01, linear" in card and "20 of 20" in card
 
 
@@ -67,7 +70,7 @@ def test_no_path_of_this_machine_is_told(facts: RunFacts, trained: RunFolder) ->
 
 def test_the_licence_is_the_bases_own_or_none(facts: RunFacts, tmp_path: Path) -> None:
     assert "license" not in metadata(run_card(facts, "adapter"))
-    base = replace(facts, plan={**facts.plan, "model": str(tmp_path)})
+    base = replace(facts, plan=facts.plan.model_copy(update={"model": str(tmp_path)}))
     (tmp_path / "README.md").write_text("---\nlicense: other\nlicense_name: qwen-research\n---\n# Base\n")
     told = metadata(run_card(base, "adapter"))
     assert (told["license"], told["license_name"]) == ("other", "qwen-research")
@@ -76,15 +79,15 @@ def test_the_licence_is_the_bases_own_or_none(facts: RunFacts, tmp_path: Path) -
 
 
 def test_rows_that_were_left_out_are_counted_with_their_reasons(facts: RunFacts) -> None:
-    left_out = [{"kind": "parse", "count": 3, "first": ["secret-project.jsonl:7"]}]
-    result = {**facts.result, "rows": 203, "rows_left_out": left_out}
+    left_out = [FindingRecord(kind="parse", count=3, first=["secret-project.jsonl:7"])]
+    result = facts.result.model_copy(update={"rows": 203, "rows_left_out": left_out})
     card = run_card(replace(facts, result=result), "adapter")
     assert "203, of which 200 used" in card and "3 that cannot be parsed" in card
     assert "secret-project" not in card
 
 
 def test_limits_say_what_is_not_known(facts: RunFacts) -> None:
-    unmeasured = {**facts.result, "held_out": 0, "eval_loss": None, "outcome": "cancelled"}
+    unmeasured = facts.result.model_copy(update={"held_out": 0, "eval_loss": None, "outcome": "cancelled"})
     card = run_card(replace(facts, result=unmeasured), "adapter")
     for told in (
         "not measured",
@@ -93,14 +96,14 @@ def test_limits_say_what_is_not_known(facts: RunFacts) -> None:
         "cancelled before its planned end",
     ):
         assert told in card
-    many = run_card(replace(facts, result={**facts.result, "rows_used": 50_000}), "adapter")
+    many = run_card(replace(facts, result=facts.result.model_copy(update={"rows_used": 50_000})), "adapter")
     assert "trained on only" not in many and "can reduce abilities" in many
 
 
 def test_what_a_model_said_is_shown_as_text_capped_and_without_secrets(facts: RunFacts) -> None:
     said = "<script>alert(1)</script> [click](http://evil) hf_" + "a" * 30 + " \x1b[2J" + "long " * 200
-    answers = [{"question": "q?\n# Heading", "before": None, "after": said}] * 12
-    card = run_card(replace(facts, result={**facts.result, "answers": answers}), "adapter")
+    answers = [Answer(question="q?\n# Heading", after=said)] * 12
+    card = run_card(replace(facts, result=facts.result.model_copy(update={"answers": answers})), "adapter")
     assert "<script>" not in card and "[click](" not in card and "\x1b" not in card
     assert "hf_aaaa" not in card and "[hidden]" in card.replace("\\", "")
     assert "\n# Heading" not in card and "… and 2 more." in card

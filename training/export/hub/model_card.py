@@ -11,6 +11,7 @@ import re
 from pathlib import Path, PurePath
 from typing import Any
 
+from ...config.results import Answer, FindingRecord, TrainResult
 from ...data.findings import meaning_of, rows_of
 from ...models.model_folder import FolderForm
 from ...redact import cleaned, scrub
@@ -117,22 +118,21 @@ def _data(facts: RunFacts) -> str:
     result = facts.result
     name = facts.hub_dataset
     dataset = f"[{name}](https://huggingface.co/datasets/{name})" if name else "local, not published"
-    recorded = facts.provenance.get("dataset", {})
-    content = recorded.get("provenance", {}).get("content_hash")
+    content = facts.provenance.content_hash
     lines = [f"Dataset: {dataset}", f"Content: sha256 `{content}`" if content else None]
-    if "rows_used" in result:
+    if result.rows:
         lines += [
-            f"Rows: {result['rows']}, of which {result['rows_used']} used "
-            f"and {result['held_out']} of those held out for evaluation",
-            _left_out(result["rows_left_out"]),
-            f"Cut to {facts.spec.data.max_seq_length} tokens: {rows_of(result['rows_truncated'])}",
-            f"Loss on {result['trained_token_share']:.0%} of the tokens ({_trained_on(facts)})",
+            f"Rows: {result.rows}, of which {result.rows_used} used "
+            f"and {result.held_out} of those held out for evaluation",
+            _left_out(result.rows_left_out),
+            f"Cut to {facts.spec.data.max_seq_length} tokens: {rows_of(result.rows_truncated)}",
+            f"Loss on {result.trained_token_share:.0%} of the tokens ({_trained_on(facts)})",
         ]
     return _section("Training data", lines)
 
 
-def _left_out(reasons: list[dict[str, Any]]) -> str:
-    parts = [f"{reason['count']} that {meaning_of(reason['kind'], reason['count'])}" for reason in reasons]
+def _left_out(reasons: list[FindingRecord]) -> str:
+    parts = [f"{reason.count} that {meaning_of(reason.kind, reason.count)}" for reason in reasons]
     return f"Left out: {'; '.join(parts) or 'none'}"
 
 
@@ -142,23 +142,22 @@ def _trained_on(facts: RunFacts) -> str:
 
 
 def _settings(facts: RunFacts) -> str:
-    plan, lora = facts.plan, facts.plan["lora"]
-    versions = facts.provenance.get("libraries", {})
-    targets = lora["target_modules"]
+    plan, lora, versions = facts.plan, facts.plan.lora, facts.provenance.libraries
+    targets, total = lora.target_modules, facts.result.total_steps or plan.steps
     rows = {
-        "LoRA rank, alpha, dropout": f"{lora['r']}, {lora['alpha']}, {lora['dropout']:g}"
-        + (" (rank-stabilised)" if lora["rslora"] else ""),
+        "LoRA rank, alpha, dropout": f"{lora.r}, {lora.alpha}, {lora.dropout:g}"
+        + (" (rank-stabilised)" if lora.rslora else ""),
         "modules": targets if isinstance(targets, str) else ", ".join(targets),
-        "learning rate": f"{plan['learning_rate']:g}, {plan['lr_scheduler']}",
-        "steps": f"{facts.result.get('steps', 0)} of {facts.result.get('total_steps', plan['steps'])}",
+        "learning rate": f"{plan.learning_rate:g}, {plan.lr_scheduler}",
+        "steps": f"{facts.result.steps} of {total}",
         **({"continued from": f"the adapter of run {facts.spec.parent}"} if facts.spec.parent else {}),
-        "batch": f"{plan['batch_size']} examples x {plan['gradient_accumulation_steps']}",
-        "longest example": f"{plan['max_seq_length']} tokens",
-        "base held in": "4 bits (NF4)" if plan["load_in_4bit"] else plan["precision"],
-        "engine": f"{plan['engine']}, on {plan['device']}",
-        "seed": str(plan["seed"]),
+        "batch": f"{plan.batch_size} examples x {plan.gradient_accumulation_steps}",
+        "longest example": f"{plan.max_seq_length} tokens",
+        "base held in": "4 bits (NF4)" if plan.load_in_4bit else plan.precision,
+        "engine": f"{plan.engine}, on {plan.device}",
+        "seed": str(plan.seed),
         "versions": ", ".join(
-            [f"backpropagate {facts.provenance.get('backpropagate', '?')}"]
+            [f"backpropagate {facts.provenance.backpropagate}"]
             + [f"{name} {versions[name]}" for name in ("torch", "transformers", "peft") if name in versions]
         ),
     }
@@ -173,17 +172,17 @@ def _verdict(facts: RunFacts) -> str:
             _section(
                 "Results",
                 [
-                    f"Training loss: {_from_to(result.get('first_loss'), result.get('final_loss'))}",
-                    f"Loss on the {result.get('held_out', 0)} held-out rows: {_held_out_loss(result)}",
+                    f"Training loss: {_from_to(result.first_loss, result.final_loss)}",
+                    f"Loss on the {result.held_out} held-out rows: {_held_out_loss(result)}",
                 ],
             ),
-            *_answers(result.get("answers", [])),
+            *_answers(result.answers),
         ]
     )
 
 
-def _held_out_loss(result: dict[str, Any]) -> str:
-    return _from_to(result.get("eval_loss_before"), result.get("eval_loss"))
+def _held_out_loss(result: TrainResult) -> str:
+    return _from_to(result.eval_loss_before, result.eval_loss)
 
 
 def _from_to(before: float | None, after: float | None) -> str:
@@ -192,13 +191,13 @@ def _from_to(before: float | None, after: float | None) -> str:
     return f"{before:.4f} → {after:.4f}" if before is not None else f"{after:.4f}"
 
 
-def _answers(answers: list[dict[str, Any]]) -> list[str]:
+def _answers(answers: list[Answer]) -> list[str]:
     """Questions with both answers. They are a model's text: shown as text, never as Markdown."""
     if not answers:
         return []
     shown = [
-        f"> **Question:** {_as_text(answer['question'])}\n>\n> before: {_as_text(answer.get('before'))}\n>\n"
-        f"> after: {_as_text(answer.get('after'))}"
+        f"> **Question:** {_as_text(answer.question)}\n>\n> before: {_as_text(answer.before)}\n>\n"
+        f"> after: {_as_text(answer.after)}"
         for answer in answers[:QUESTIONS_SHOWN]
     ]
     more = len(answers) - len(shown)
@@ -211,19 +210,17 @@ def _as_text(text: str | None) -> str:
 
 def _limits(facts: RunFacts) -> str:
     result = facts.result
-    used = result.get("rows_used", 0) - result.get("held_out", 0)
+    used = result.rows_used - result.held_out
     few = f"It was trained on only {used} rows: expect it to repeat their wording."
-    unfinished = f"The training was {result.get('outcome')} before its planned end."
+    unfinished = f"The training was {result.outcome} before its planned end."
     quantised = "It was trained on the base in 4 bits; on the unquantised base its answers differ slightly."
     return _section(
         "Limits",
         [
             few if used < FEW_ROWS else None,
-            None
-            if result.get("held_out")
-            else "No rows were held out: the loss on unseen data is not known.",
-            unfinished if result.get("outcome") == "cancelled" else None,
-            quantised if facts.plan["load_in_4bit"] else None,
+            None if result.held_out else "No rows were held out: the loss on unseen data is not known.",
+            unfinished if result.outcome == "cancelled" else None,
+            quantised if facts.plan.load_in_4bit else None,
             "Fine-tuning can reduce abilities of the base model; this was not measured.",
             "No benchmark was run, and neither safety nor bias was evaluated.",
         ],

@@ -6,11 +6,46 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from ...config.results import TrainResult
-from ...config.specs import TrainSpec
+from pydantic import Field
+
+from ...config.results import Record, TrainResult
+from ...config.specs import LoraGroup, TrainSpec
 from ...data.readers.hub_rows import is_hub_name
 from ...errors import InputError
 from ...runs.folder import RunFolder
+
+
+class PlanFacts(Record):
+    """What plan.json says of a training, as far as a card tells it. Names as the settings have them."""
+
+    model: str = ""
+    base_model_name: str = ""
+    lora: LoraGroup = LoraGroup()
+    load_in_4bit: bool = False
+    learning_rate: float
+    lr_scheduler: str
+    steps: int | None = None
+    batch_size: int
+    gradient_accumulation_steps: int
+    max_seq_length: int
+    precision: str
+    engine: str
+    device: str
+    seed: int
+
+
+class ProvenanceFacts(Record):
+    """What provenance.json says of a training, as far as a card tells it."""
+
+    backpropagate: str = "?"
+    libraries: dict[str, str] = Field(default_factory=dict[str, str])
+    content_hash: str | None = None
+    """Of the dataset."""
+
+    @classmethod
+    def of(cls, record: dict[str, Any]) -> ProvenanceFacts:
+        content_hash = record.get("dataset", {}).get("provenance", {}).get("content_hash")
+        return cls.model_validate({**record, "content_hash": content_hash})
 
 
 @dataclass(frozen=True)
@@ -18,9 +53,9 @@ class RunFacts:
     """spec.json, plan.json, provenance.json and the result of a training."""
 
     spec: TrainSpec
-    plan: dict[str, Any]
-    provenance: dict[str, Any]
-    result: dict[str, Any]
+    plan: PlanFacts
+    provenance: ProvenanceFacts
+    result: TrainResult
 
     @classmethod
     def of(cls, run: RunFolder, result: TrainResult | None = None) -> RunFacts:
@@ -30,25 +65,27 @@ class RunFacts:
             result: of the training, where state.json does not have it yet.
 
         Raises:
-            InputError: the run is no training.
+            InputError: the run is no training, or has no plan yet.
             RunFolderError: a file of the folder cannot be read.
         """
-        spec = run.spec()
-        if not isinstance(spec, TrainSpec):
-            raise InputError(f"Run {run.run_id} is of kind {spec.kind}, not a training.")
+        spec, plan = run.spec(), run.plan()
+        if not isinstance(spec, TrainSpec) or plan is None:
+            what = f"of kind {spec.kind}" if plan is not None or spec.kind != "train" else "not planned yet"
+            raise InputError(f"Run {run.run_id} is {what}: there is no training to describe.")
         found = result or run.state().result
-        told = found.model_dump(mode="json") if found else {}
-        return cls(spec, run.plan() or {}, run.provenance() or {}, told)
+        trained = found if isinstance(found, TrainResult) else TrainResult()
+        provenance = ProvenanceFacts.of(run.provenance() or {})
+        return cls(spec, PlanFacts.model_validate(plan), provenance, trained)
 
     @property
     def base(self) -> str:
         """The base model as its users load it: a Hub id, or a folder of this machine."""
-        return self.plan.get("base_model_name") or self.spec.model.name
+        return self.plan.base_model_name or self.spec.model.name
 
     @property
     def base_folder(self) -> Path | None:
         """The base model's folder at the time of training."""
-        return Path(self.plan["model"]) if "model" in self.plan else None
+        return Path(self.plan.model) if self.plan.model else None
 
     @property
     def hub_dataset(self) -> str | None:
