@@ -20,7 +20,7 @@ fast *ARGS:
 coverage *ARGS:
     .ci/task coverage {{ARGS}}
 
-# write the tools' schemas and README.md's generated parts anew
+# write the tools' schemas and the generated parts of README.md and docs/ anew
 snapshots:
     .ci/task snapshots
 

@@ -46,6 +46,8 @@ def build(folder: Path, hidden: int, layers: int) -> Path:
 async def train(model: Path, data: Path, four_bits: bool, steps: int) -> None:
     from backpropagate import TrainingService
     from backpropagate.tools.gpu_status import GpuStatus
+    from backpropagate.training.config.results import TrainResult
+    from backpropagate.training.events import Step
     from backpropagate.training.hardware.reading import read_hardware
     from backpropagate.training.requests.train import train_spec
 
@@ -65,10 +67,11 @@ async def train(model: Path, data: Path, four_bits: bool, steps: int) -> None:
     speeds: list[float] = []
     async for events in service.watch(run.run_id):
         for event in events:
-            if event.kind == "step":
-                losses.append(event.get("loss"))
-                speeds.append(event.get("tokens_per_s"))
-            if event.kind == "step" and event.get("step") == steps // 2:
+            if not isinstance(event, Step):
+                continue
+            losses.append(event.loss)
+            speeds.append(event.tokens_per_s or 0.0)
+            if event.step == steps // 2:
                 print(GpuStatus(hardware=read_hardware()).text())
     view = await service.get(run.run_id)
     folder = Path(view.run_folder)
@@ -76,10 +79,15 @@ async def train(model: Path, data: Path, four_bits: bool, steps: int) -> None:
     if view.status != "completed":
         print((folder / "worker.log").read_text()[-3000:])
         return
-    state = service.store.find(run.run_id).state().result or {}
+    result = view.result
+    assert isinstance(result, TrainResult)
+    for warning in view.warnings:
+        print(f"  warning: {warning}")
+    for answer in view.answers:
+        print(f"  before: {answer.before!r}\n  after: {answer.after!r}")
     print(f"  loss {losses[0]:.3f} → {losses[-1]:.3f} in {len(losses)} steps, {speeds[-1]:.0f} tokens/s")
     print(
-        f"  {state['engine']} engine on {state['device']}, peak memory {state['peak_memory_mib']} MiB, "
+        f"  {result.engine} engine on {result.device}, peak memory {result.peak_memory_mib} MiB, "
         f"plan {folder / 'plan.json'}"
     )
 
@@ -101,4 +109,5 @@ def main() -> None:
             anyio.run(train, model, data, four_bits, asked.steps)
 
 
-main()
+if __name__ == "__main__":
+    main()

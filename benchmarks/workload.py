@@ -9,7 +9,6 @@ import random
 import statistics
 import sys
 import time
-import types
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -44,11 +43,6 @@ EXAMPLES_PER_STEP = 8
 
 def make_importable() -> None:
     """Let `import backpropagate` find this checkout, whose root is the package, if it is not installed."""
-    if importlib.util.find_spec("pydantic") is None:
-        # The engine needs pydantic for one record of an error only.
-        stand_in = types.ModuleType("pydantic")
-        stand_in.BaseModel = object  # pyright: ignore[reportAttributeAccessIssue]
-        sys.modules["pydantic"] = stand_in
     if importlib.util.find_spec("backpropagate") is not None:
         return
     root = Path(__file__).resolve().parent.parent

@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import ast
-import os
 import re
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+from generated_parts import assert_up_to_date
 
 from backpropagate.cli.main import COMMANDS
 from backpropagate.tools import TOOLS
@@ -50,24 +50,9 @@ def docstring(file: Path) -> str:
     return ast.get_docstring(ast.parse(file.read_text(encoding="utf-8"))) or ""
 
 
-def replaced(text: str, part: str, lines: list[str]) -> str:
-    """`text` with `lines` between the two marks of a generated part."""
-    marks = rf"(<!-- {part}:begin[^\n]*-->\n).*?(<!-- {part}:end -->)"
-    content = "\n".join(lines)
-    changed, count = re.subn(marks, lambda found: f"{found[1]}{content}\n{found[2]}", text, flags=re.DOTALL)
-    assert count == 1, f"README.md has {count} parts named {part}"
-    return changed
-
-
 def test_the_tool_table_and_the_tree_are_what_the_server_offers_and_the_folders_hold() -> None:
     """Set UPDATE_SNAPSHOTS=1 to write both anew, and read the diff."""
-    path = ROOT / "README.md"
-    text = path.read_text(encoding="utf-8")
-    wanted = replaced(replaced(text, "tools", tool_table()), "tree", folder_tree())
-    if os.environ.get("UPDATE_SNAPSHOTS"):
-        path.write_text(wanted, encoding="utf-8", newline="\n")
-        text = path.read_text(encoding="utf-8")
-    assert text == wanted
+    assert_up_to_date(ROOT / "README.md", {"tools": tool_table(), "tree": folder_tree()})
 
 
 def test_a_packages_map_names_all_that_is_in_the_package_and_nothing_else() -> None:

@@ -33,7 +33,12 @@ class Event(BaseModel):
 
 
 class Queued(Event):
-    """The run waits for the worker of its first or of a later attempt."""
+    """The run waits for its first worker, or for that of another attempt.
+
+    Args:
+        run_id: the run's id, in the first event only.
+        attempt: number of the attempt, from 1; each resume adds one.
+    """
 
     kind: str = "queued"
     run_id: str | None = None
@@ -58,7 +63,17 @@ class Phase(Event):
 
 
 class Step(Event):
-    """One optimizer step. `loss` is the mean per label token, in nats; `eta_s` the estimated seconds left."""
+    """One optimizer step.
+
+    Args:
+        step: number of the step, from 1.
+        total_steps: steps that are planned.
+        loss: training loss of this step, mean per label token, in nats.
+        learning_rate: of this step.
+        grad_norm: norm of the gradient before clipping.
+        tokens_per_s: tokens trained on per second, padding not counted.
+        eta_s: estimated seconds left.
+    """
 
     kind: str = "step"
     step: int
@@ -71,7 +86,12 @@ class Step(Event):
 
 
 class Epoch(Event):
-    """A pass over the training data has ended, with optimizer step `step`."""
+    """A pass over the training data has ended.
+
+    Args:
+        epoch: number of the pass, from 1.
+        step: the optimizer step with which it ended.
+    """
 
     kind: str = "epoch"
     epoch: int
@@ -79,7 +99,13 @@ class Epoch(Event):
 
 
 class Evaluated(Event):
-    """Loss (mean per label token, in nats) and perplexity on the held-out rows; step 0 is the base model."""
+    """An evaluation on the held-out rows.
+
+    Args:
+        step: the optimizer step after which it was made; 0 is the model before training.
+        loss: mean per label token, in nats.
+        perplexity: exp(loss).
+    """
 
     kind: str = "eval"
     step: int
@@ -88,7 +114,12 @@ class Evaluated(Event):
 
 
 class CheckpointSaved(Event):
-    """A checkpoint is on the disk."""
+    """A checkpoint is on the disk.
+
+    Args:
+        step: the optimizer step after which it was made.
+        path: its folder.
+    """
 
     kind: str = "checkpoint"
     step: int
@@ -96,28 +127,45 @@ class CheckpointSaved(Event):
 
 
 class AdapterSaved(Event):
-    """The finished adapter is on the disk; later failures do not lose it."""
+    """The finished adapter is on the disk: from here on the run keeps it, even if its worker dies.
+
+    Args:
+        path: its folder.
+    """
 
     kind: str = "saved"
     path: str
 
 
 class Warned(Event):
-    """A warning for the user."""
+    """Something that the user should know.
+
+    Args:
+        message: one or more sentences for people.
+    """
 
     kind: str = "warning"
     message: str
 
 
 class Done(Event):
-    """The run has ended: completed or cancelled."""
+    """The run has ended: completed or cancelled.
+
+    Args:
+        status: `completed` or `cancelled`.
+    """
 
     kind: str = "done"
     status: str
 
 
 class Failed(Event):
-    """The run has failed."""
+    """The run has failed.
+
+    Args:
+        status: `failed`.
+        error: the reason.
+    """
 
     kind: str = "error"
     status: str = "failed"

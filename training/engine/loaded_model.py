@@ -66,10 +66,6 @@ class ModelStep(TrainingStep, Protocol):
         """A transformers model with the same weights and the same LoRA, set to evaluate."""
         ...
 
-    def release(self) -> None:
-        """Give back what only training needs, such as CUDA graphs."""
-        ...
-
 
 class StepModel:
     """The loaded model of an engine that trains by a step in our loop."""

@@ -185,6 +185,7 @@ class _Fit:
         """Back to the beginning of the step, with parts of half the tokens from here on."""
         # Called outside the except clause: the error's traceback would hold the step's tensors.
         self.model.lora.gradients.zero_()
+        self.model.release()  # graphs of larger batches may hold the memory that is missing
         gc.collect()
         if self.on_cuda:
             torch.cuda.empty_cache()

@@ -44,3 +44,7 @@ class TrainingStep(Protocol):
     def refresh(self) -> None:
         """Take over changed LoRA values."""
         ...
+
+    def release(self) -> None:
+        """Give back memory that holds what can be made again, such as CUDA graphs."""
+        ...
