@@ -65,7 +65,7 @@ class ErrorRecord(BaseModel):
 
 
 class BackpropagateError(Exception):
-    """Base class of all errors for users.
+    """An error without a more specific code; the base class of all errors for users.
 
     Args:
         message: the problem, with the wrong number, path or line.

@@ -58,8 +58,8 @@ def register_with_ollama(
     )
     registrations: list[Registration] = []
 
-    def carry_out(context: RunContext, wait_for_device: WaitForDevice) -> None:
+    def execute(context: RunContext, wait_for_device: WaitForDevice) -> None:
         registrations.append(register.run(context, wait_for_device))
 
-    run_in_process(carry_out, store.create(spec), store, settings.runtime_dir)
+    run_in_process(execute, store.create(spec), store, settings.runtime_dir)
     return registrations[0]

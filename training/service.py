@@ -275,7 +275,7 @@ class TrainingService:
         return self.store.observe(run).status in ENDED
 
     # --- stop ---------------------------------------------------------------------------------------
-    async def cancel(self, run_id: str, reason: str = "asked by the user") -> RunView:
+    async def cancel(self, run_id: str, reason: str = "requested by the user") -> RunView:
         """Request that a run stops within one step and saves its adapter. Does not wait for it."""
         return await _in_thread(partial(self._cancel, run_id, reason))
 

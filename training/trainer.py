@@ -29,7 +29,7 @@ from .requests.train import train_spec
 from .runs.folder import RunFolder, RunState, Status
 from .runs.kinds import device_request
 from .runs.store import RunStore
-from .worker.in_process import CarryOut, run_in_process
+from .worker.in_process import Execute, run_in_process
 
 
 @dataclass(frozen=True)
@@ -162,7 +162,7 @@ class Trainer:
             self._store.requeue(run)
         recorder = _Recorder(callback or Callbacks())
         started = time.monotonic()
-        state = self._carry_out(train.run, run, recorder, should_stop)
+        state = self._execute(train.run, run, recorder, should_stop)
         self._last = recorder.summary(run, state, time.monotonic() - started)
         return self._last
 
@@ -208,19 +208,19 @@ class Trainer:
         if note:
             logger().warning(note)
         run = self._store.create(spec)
-        state = self._carry_out(export.run, run, no_report, should_stop)
+        state = self._execute(export.run, run, no_report, should_stop)
         assert isinstance(state.result, ExportResult)
         return Export(run.run_id, Path(state.result.path), state.result.bytes, state.result.proof)
 
-    def _carry_out(
+    def _execute(
         self,
-        carry_out: CarryOut,
+        execute: Execute,
         run: RunFolder,
         listener: Report,
         should_stop: ShouldStop,
     ) -> RunState:
         runtime = self._defaults.runtime_dir
-        return run_in_process(carry_out, run, self._store, runtime, listener, should_stop)
+        return run_in_process(execute, run, self._store, runtime, listener, should_stop)
 
     def save(self, path: str | Path) -> Path:
         """Copy the adapter of the last training to a new or empty folder.
@@ -260,7 +260,7 @@ class Trainer:
         paths = PathPolicy.for_person(self._defaults.home)
         folder = str(self._last.adapter_path)
         spec = push_spec(folder, repo, self._store, paths, private=private, overwrite=overwrite)
-        state = self._carry_out(push.run, self._store.create(spec), no_report, never_stop)
+        state = self._execute(push.run, self._store.create(spec), no_report, never_stop)
         assert isinstance(state.result, PushResult)
         return state.result.url
 

@@ -116,14 +116,14 @@ WarmupSteps = Annotated[
 ]
 WeightDecay = Annotated[float, Field(ge=0, le=1, description="AdamW weight decay; 0 is off.")]
 MaxGradNorm = Annotated[float, Field(ge=0, description="Maximum gradient norm (clipping); 0 is off.")]
-Seed = Annotated[int, Field(ge=0, le=2**32 - 1, description="Seed of every random choice.")]
+Seed = Annotated[int, Field(ge=0, le=2**32 - 1, description="Seed of all random choices.")]
 WarmupRatio = Annotated[
     float, Field(ge=0, le=1, description="Warmup as a fraction of all steps; overrides warmup_steps.")
 ]
 EngineName = Annotated[
     Literal["auto", "packed", "autograd", "trl", "unsloth"],
     Field(
-        description="Training engine; `auto` uses packed for supported models, else autograd. `unsloth` "
+        description="Training engine: `auto` uses packed for supported models, else autograd; `unsloth` "
         "needs BACKPROPAGATE_UNSLOTH__PYTHON, a Python interpreter with Unsloth."
     ),
 ]

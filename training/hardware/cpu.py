@@ -70,7 +70,7 @@ def _advice(billions: float, presets: list[str], available_mib: int) -> str:
         return f"The CPU has too little memory to fine-tune any preset: {memory}."
     return (
         f"On the CPU, models up to about {billions:g} billion parameters fit {memory}: {', '.join(presets)}. "
-        "Time grows with the size: take the smallest that can do the job."
+        "Training time grows with the size: use the smallest model that is sufficient."
     )
 
 

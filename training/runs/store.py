@@ -64,7 +64,7 @@ class RunStore:
         self._active = home / "active"
         self._requests = home / "requests"
 
-    # --- make ---------------------------------------------------------------------------------------
+    # --- create -------------------------------------------------------------------------------------
     def create(self, spec: AnySpec, run_id: str | None = None) -> RunFolder:
         """A new run, durable on the disk when this returns.
 
@@ -119,7 +119,7 @@ class RunStore:
                     f"request_key {key!r} belongs to run {known[0].run_id}, which had other arguments.",
                     hint="Use a new request_key for a new request, or the same arguments to find that run.",
                 )
-            if known and (self._holds(known[0]) if key else self._answers(known[0])):
+            if known and (self._keeps_key(known[0]) if key else self._is_reusable(known[0])):
                 return Requested(known[0], existing=True)
             # The record is written first: it may name a run that does not exist, but every run has a record.
             run_id = _new_id(spec)
@@ -134,7 +134,7 @@ class RunStore:
         run = RunFolder(self.runs / record["run_id"])
         return (run, record["arguments"]) if run.path.is_dir() else None
 
-    def _holds(self, run: RunFolder) -> bool:
+    def _keeps_key(self, run: RunFolder) -> bool:
         """Whether a key returns this run; after a failure the same request starts a new one."""
         return self.observe(run).status not in {Status.FAILED, Status.INTERRUPTED}
 
@@ -147,7 +147,8 @@ class RunStore:
         except RunFolderError:
             return False
 
-    def _answers(self, run: RunFolder) -> bool:
+    def _is_reusable(self, run: RunFolder) -> bool:
+        """Whether an equal request without a key returns this run."""
         try:
             state = self.observe(run)
         except RunFolderError:

@@ -18,12 +18,12 @@ from ..runs.recorder import RunRecorder
 from ..runs.store import LEAVING_S, RunStore
 from .context import RunContext, WaitForDevice
 
-CarryOut = Callable[[RunContext, WaitForDevice], object]
+Execute = Callable[[RunContext, WaitForDevice], object]
 """The `run` of a kind's module."""
 
 
 def run_in_process(
-    carry_out: CarryOut,
+    execute: Execute,
     run: RunFolder,
     store: RunStore,
     runtime_folder: Path | None,
@@ -33,7 +33,7 @@ def run_in_process(
     """Execute a run now, and return its final state.
 
     Args:
-        carry_out: the `run` of its kind's module.
+        execute: the `run` of its kind's module.
         runtime_folder: folder of the device queue; None: the user's default.
         listener: called with each event.
 
@@ -58,7 +58,7 @@ def run_in_process(
 
         context = RunContext(run, recorder, lambda: should_stop() or run.cancel_requested(), store.home)
         try:
-            _recorded(carry_out, context, wait_for_device)
+            _recorded(execute, context, wait_for_device)
         finally:
             queue.release()
     state = run.state()
@@ -67,10 +67,10 @@ def run_in_process(
     return state
 
 
-def _recorded(carry_out: CarryOut, context: RunContext, wait_for_device: WaitForDevice) -> None:
+def _recorded(execute: Execute, context: RunContext, wait_for_device: WaitForDevice) -> None:
     """Execute the run, and record a failure or a cancellation."""
     try:
-        carry_out(context, wait_for_device)
+        execute(context, wait_for_device)
     except (TrainingAbortedError, KeyboardInterrupt):
         context.recorder.cancelled(None)
         raise

@@ -41,11 +41,11 @@ def main() -> int:
         return 0
     settings = load_settings()
     configure_logging(settings)
-    _step_back()
+    _lower_priority()
     recorder = RunRecorder(RunStore(run.path.parent.parent), run)
     try:
         recorder.begin(survives_client="dies-with-client" not in sys.argv)
-        _carry_out(run, recorder, settings)
+        _execute(run, recorder, settings)
     except TrainingAbortedError:
         recorder.cancelled(None)
     except BaseException as error:  # the run must not end without a record
@@ -54,7 +54,7 @@ def main() -> int:
     return 0
 
 
-def _carry_out(run: RunFolder, recorder: RunRecorder, settings: Settings) -> None:
+def _execute(run: RunFolder, recorder: RunRecorder, settings: Settings) -> None:
     kind = kind_of(run.spec().kind)
     request = device_request(run.spec())
     queue = DeviceQueue(settings.runtime_dir or default_runtime_folder(), request.queue)
@@ -68,7 +68,7 @@ def _carry_out(run: RunFolder, recorder: RunRecorder, settings: Settings) -> Non
         queue.leave(run.run_id)
 
 
-def _step_back() -> None:
+def _lower_priority() -> None:
     """Lower the priority, so that the server, the client and the desktop stay responsive."""
     if sys.platform == "win32":
         import psutil

@@ -102,7 +102,7 @@ async def test_a_worker_killed_in_any_stage_leaves_nothing_and_resuming_complete
     assert bool(list(output.iterdir())) == (stage != "loading")
     view = await service.get(run.run_id)
     assert view.status is Status.INTERRUPTED and not list(output.iterdir())
-    assert view.error is not None and "nothing half-written" in (view.error.hint or "")
+    assert view.error is not None and "no incomplete files" in (view.error.hint or "")
     await service.resume(run.run_id)
     view = await end_of(service, run)
     assert view.status is Status.COMPLETED, view.error
@@ -153,7 +153,7 @@ async def test_the_tool_names_file_proof_and_next_step_and_writes_nowhere_else(
     path = next(root.glob("*.gguf"))
     assert not done.is_error and f"File: {path}" in said, said
     assert "tensors read back and compared with base + adapter" in said
-    assert "Taken: q8_0, as q4_k_m" in said and f"export of run {run_id}" in said
+    assert "Using q8_0: q4_k_m" in said and f"export of run {run_id}" in said
     label = f"tiny-llama-{run_id[-4:]}"
     assert path.name == f"{label}-q8_0.gguf"
     assert read_gguf_header(path).metadata["general.name"] == label

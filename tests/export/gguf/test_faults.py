@@ -279,7 +279,7 @@ def test_a_k_quant_without_llama_cpp_is_refused_before_there_is_a_run(
     [
         ("q4_km", {}, "Did you mean q4_k_m"),
         ("quantum", {}, "Known: f32, f16"),
-        ("q8_0", {"imatrix": True}, "q8_0 has no use for one"),
+        ("q8_0", {"imatrix": True}, "q8_0 does not use an importance matrix"),
         ("iq2_xxs", {}, "imatrix=true"),
         ("q4_k_m", {"imatrix": True}, "rows of a training run"),
     ],

@@ -38,7 +38,7 @@ def test_ollamas_names_are_taken(name: str) -> None:
     ],
 )
 def test_other_names_are_refused_with_an_example(name: str) -> None:
-    with pytest.raises(OllamaError, match="no models with a name") as refused:
+    with pytest.raises(OllamaError, match="not a valid Ollama model name") as refused:
         model_name(name)
     assert refused.value.hint and "my-model" in refused.value.hint
 

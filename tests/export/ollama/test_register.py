@@ -188,7 +188,7 @@ def test_given_parameters_come_beside_the_models_own_stop_tokens(
         ({"temperature": "hot"}, "a number"),
         ({"num_ctx": True}, "a number"),
         ({"use_mmap": 1}, "true or false"),
-        ({"stop": [1]}, "list of texts"),
+        ({"stop": [1]}, "list of strings"),
     ],
 )
 def test_parameters_that_ollama_would_ignore_are_refused(
