@@ -1,4 +1,4 @@
-"""`backprop quickstart`: the main job on a small real model and an example dataset."""
+"""`backprop quickstart`: fine-tune a small real model on an example dataset."""
 
 from __future__ import annotations
 

@@ -11,9 +11,9 @@ from ..tools.status import answers_of, duration
 from ..training.config.results import ExportResult, RegisterResult, Result, TrainResult
 from ..training.errors import describe
 from ..training.redact import cleaned
+from ..training.runs.after_status import USERS_FAULT
 from ..training.runs.folder import Status
 from ..training.runs.kinds import kind_of
-from ..training.runs.next_steps import USERS_FAULT
 from ..training.runs.view import RunView
 from .wording import words
 

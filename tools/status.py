@@ -11,9 +11,9 @@ from ..training.config.results import Answer, ExportResult, RegisterResult, Resu
 from ..training.errors import ErrorRecord, describe, help_of
 from ..training.events import Step
 from ..training.redact import cleaned
+from ..training.runs.after_status import USERS_FAULT
 from ..training.runs.folder import Status
 from ..training.runs.identity import same_host
-from ..training.runs.next_steps import USERS_FAULT
 from ..training.runs.view import RunView
 from .context import ToolResult
 from .wording import TOOLS_OF_ACTIONS, words

@@ -1,6 +1,7 @@
 """The kinds of run: spec, result, queue, libraries and next step of each.
 
-A new kind is a row here, a spec and a result in `config`, and a file each in `requests`, `worker`, `tools`.
+A new kind is a row here and a few files elsewhere: docs/architecture.md lists them, tests/runs/test_kinds.py
+checks them.
 """
 
 from __future__ import annotations
@@ -160,11 +161,13 @@ def device_request(spec: AnySpec) -> DeviceRequest:
     match kind_of(spec.kind).queue:
         case "short":
             return DeviceRequest("short", SHORT_PLACES)
-        case "device" if isinstance(spec, TrainSpec):
+        case "cpu":
+            return DeviceRequest("cpu", [CPU])
+        case "device":
+            if not isinstance(spec, TrainSpec):
+                raise StateError(f"A run of kind {spec.kind} waits for a device, but its spec names none.")
             devices = training_devices(spec.training.device)
             return DeviceRequest("cpu" if devices == [CPU] else "cuda", devices)
-        case _:
-            return DeviceRequest("cpu", [CPU])
 
 
 def libraries_of(spec: AnySpec) -> list[str]:

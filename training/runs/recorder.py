@@ -98,6 +98,14 @@ class RunRecorder:
         self.log.error("run_failed", code=record.code, message=record.message)
         self._finish(Status.FAILED, None, record)
 
+    def require_end(self) -> None:
+        """Raises RuntimeFailure if the work returned without recording how the run ended."""
+        if not self.finished:
+            raise RuntimeFailure(
+                f"The worker of run {self.run.run_id} returned without a result.",
+                hint=f"This is an error of backpropagate; {self.run.log_path} may say more.",
+            )
+
     @property
     def finished(self) -> bool:
         return self._state.status in FINISHED

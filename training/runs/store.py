@@ -219,9 +219,7 @@ class RunStore:
             age = time.time() - entry.stat().st_mtime
             if entry.name.startswith(PREPARING) and age > ABANDONED_S:
                 shutil.rmtree(entry, ignore_errors=True)
-            elif age > OLD_S and any(
-                f"-{kind.name}-" in entry.name for kind in KINDS.values() if kind.lasting
-            ):
+            elif age > OLD_S and any(f"-{name}-" in entry.name for name in LASTING):
                 self._remove_if_lasting(RunFolder(entry))
         for marker in self._active.iterdir() if self._active.is_dir() else ():
             if not (self.runs / marker.name).exists() and time.time() - marker.stat().st_mtime > ABANDONED_S:

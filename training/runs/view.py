@@ -12,9 +12,9 @@ from ..errors import ErrorRecord, RunFolderError
 from ..events import Evaluated, Event, Phase, Step, Warned
 from ..next_step import Next
 from ..redact import cleaned
+from .after_status import next_step_of
 from .event_log import latest_events
 from .folder import RunFolder, RunState, Status
-from .next_steps import next_step_of
 
 EventType = TypeVar("EventType", bound=Event)
 

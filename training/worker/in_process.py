@@ -71,6 +71,7 @@ def _recorded(execute: Execute, context: RunContext, wait_for_device: WaitForDev
     """Execute the run, and record a failure or a cancellation."""
     try:
         execute(context, wait_for_device)
+        context.recorder.require_end()
     except (TrainingAbortedError, KeyboardInterrupt):
         context.recorder.cancelled(None)
         raise

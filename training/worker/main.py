@@ -64,6 +64,7 @@ def _execute(run: RunFolder, recorder: RunRecorder, settings: Settings) -> None:
         context = RunContext(run, recorder, watcher.should_stop, settings.home)
         module = import_module(f".{kind.name}", __package__)  # here, since it may be heavy
         module.run(context, lambda: _wait_for_device(context, queue, request))
+        recorder.require_end()
     finally:
         queue.leave(run.run_id)
 

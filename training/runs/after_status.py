@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from ..config.specs import AnySpec, ExportSpec, PushSpec, RegisterSpec, TrainSpec
+from ..config.specs import AnySpec, ExportSpec, InspectSpec, PushSpec, RegisterSpec, TrainSpec
 from ..next_step import Next, then
 from .folder import RunState, Status
 from .kinds import next_after
@@ -34,5 +34,5 @@ def _start_again(spec: AnySpec) -> Next:
             return then("register", path=spec.gguf, name=spec.name)
         case PushSpec():
             return then("push", source=spec.run or spec.folder, repo=spec.repo)
-        case _:
+        case InspectSpec():
             return then("inspect", dataset=spec.data.source)
