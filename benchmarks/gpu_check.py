@@ -16,32 +16,9 @@ from importlib.util import find_spec
 from pathlib import Path
 
 import anyio
+from workload import random_llama
 
 sys.path.insert(0, str(Path(__file__).parents[1] / "tests" / "support"))
-
-
-def build(folder: Path, hidden: int, layers: int) -> Path:
-    """A random Llama on the tiny model's tokenizer."""
-    import torch
-    from tiny_model import build_tiny_model
-    from transformers import LlamaConfig, LlamaForCausalLM
-
-    build_tiny_model(folder)
-    shape = LlamaConfig(
-        vocab_size=258,
-        hidden_size=hidden,
-        intermediate_size=hidden * 4,
-        num_hidden_layers=layers,
-        num_attention_heads=hidden // 64,
-        num_key_value_heads=hidden // 128,
-        max_position_embeddings=2048,
-        eos_token_id=1,
-        pad_token_id=1,
-        dtype="bfloat16",
-    )
-    torch.manual_seed(0)
-    LlamaForCausalLM(shape).to(torch.bfloat16).save_pretrained(folder)
-    return folder
 
 
 async def train(model: Path, data: Path, four_bits: bool, steps: int) -> None:
@@ -104,7 +81,7 @@ def main() -> None:
         os.environ["BACKPROPAGATE_RUNTIME_DIR"] = f"{scratch}/slots"
         from facts import write_dataset
 
-        model = build(Path(scratch) / "model", asked.hidden, asked.layers)
+        model = random_llama(Path(scratch) / "model", asked.hidden, asked.layers)
         data = write_dataset(Path(scratch) / "facts.jsonl")
         anyio.run(train, model, data, False, asked.steps)
         if find_spec("bitsandbytes") is None:

@@ -17,9 +17,8 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from gpu_check import build
 from our_side import plan_of
-from workload import table
+from workload import random_llama, table
 
 from backpropagate.training.config.specs import LoraGroup
 from backpropagate.training.data.tokens.example import Example
@@ -69,7 +68,7 @@ def main() -> int:
     asked = parser.parse_args()
     rows, failed = [], False
     with tempfile.TemporaryDirectory() as scratch:
-        folder = build(Path(scratch) / "model", asked.hidden, asked.layers)
+        folder = random_llama(Path(scratch) / "model", asked.hidden, asked.layers)
         for engine in ("packed", "autograd", "trl"):
             row, wrong = compare(engine, folder, Path(scratch) / engine, asked)
             rows.append(row)

@@ -71,6 +71,32 @@ def qwen_config(size: str) -> Any:
     )
 
 
+def random_llama(folder: Path, hidden: int, layers: int) -> Path:
+    """A bf16 Llama with random weights, on the byte tokenizer of the tests' tiny model."""
+    import torch
+
+    sys.path.insert(0, str(Path(__file__).parents[1] / "tests" / "support"))
+    from tiny_model import build_tiny_model
+    from transformers import LlamaConfig, LlamaForCausalLM
+
+    build_tiny_model(folder)
+    shape = LlamaConfig(
+        vocab_size=258,
+        hidden_size=hidden,
+        intermediate_size=hidden * 4,
+        num_hidden_layers=layers,
+        num_attention_heads=hidden // 64,
+        num_key_value_heads=hidden // 128,
+        max_position_embeddings=2048,
+        eos_token_id=1,
+        pad_token_id=1,
+        dtype="bfloat16",
+    )
+    torch.manual_seed(0)
+    LlamaForCausalLM(shape).to(torch.bfloat16).save_pretrained(folder)
+    return folder
+
+
 def examples(size: str, count: int = 2000, longest: int = 2048, seed: int = 0) -> list[Any]:
     """Random tokens, 16 to `longest`, lognormal (median 350, sigma 0.9); labels on the second half."""
     generator = random.Random(seed)

@@ -11,6 +11,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from backpropagate.tools.inspect_dataset import dataset_report
+from backpropagate.training.config.results import InspectResult
 from backpropagate.training.config.specs import DataGroup
 from backpropagate.training.data.cleaning.private_data import hide, personal_in, secrets_in
 from backpropagate.training.data.cleaning.untrusted_text import safe_line, sanitized, with_loss_marks
@@ -38,7 +39,7 @@ def look(tmp_path: Path, tokenizer_of: Any) -> Any:
 
 
 def next_step(result: Any) -> str:
-    return dataset_report("", result.as_dict()).next
+    return dataset_report("", InspectResult.model_validate(result.as_dict())).next
 
 
 def finding(result: Any, kind: str) -> dict[str, Any]:
