@@ -8,7 +8,7 @@ from pydantic import BaseModel, Field
 
 from ..training.config.fields import DatasetSource, MaxSeqLength, ModelName, OnBadRows, PreviewRows, TrainOn
 from ..training.config.results import InspectResult
-from ..training.data.findings import rows_of
+from ..training.data.row_counts import rows_of
 from ..training.errors import from_record
 from ..training.requests.inspect import inspect_spec
 from ..training.requests.settings import alias_notes

@@ -25,7 +25,7 @@ class Event(BaseModel):
         kind: names the class; the same as its key in `EVENTS`.
     """
 
-    model_config = ConfigDict(frozen=True, extra="ignore")
+    model_config = ConfigDict(frozen=True, extra="ignore", defer_build=True)
 
     seq: int = 0
     t: str = ""

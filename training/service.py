@@ -23,7 +23,6 @@ import anyio.to_thread
 
 from .config.settings import Settings, load_settings
 from .config.specs import AnySpec, DataSpec, ExportSpec, RegisterSpec, TrainSpec
-from .data.local_source import content_of, local_source
 from .errors import InputError, MissingExtraError, RunFolderError, RuntimeFailure
 from .events import Event
 from .files.paths import PathPolicy
@@ -88,6 +87,9 @@ class TrainingService:
         return await _in_thread(partial(self._submit, spec, request_key, find_equal))
 
     def _submit(self, spec: AnySpec, request_key: str | None, find_equal: bool) -> Submission:
+        # Here: a server answers its first request without the readers of datasets.
+        from .data.local_source import content_of, local_source
+
         spec = _with_absolute_model(spec)
         _check_target_modules(spec)
         self._require_libraries(spec)

@@ -27,7 +27,7 @@ async def offered(service: TrainingService) -> list[Tool]:
 
 def test_a_server_starts_without_what_only_runs_need() -> None:
     heavy = ("torch", "numpy", "structlog", "jinja2", "datasets")
-    ours = ("engine", "export", "worker.train", "data.prepare", "data.report.inspection")
+    ours = ("engine", "export", "worker.train", "data.readers.sources", "data.report")
     names = [*heavy, *(f"backpropagate.training.{name}" for name in ours)]
     program = (
         f"import sys, backpropagate.server.app; print([name for name in {names} if name in sys.modules])"

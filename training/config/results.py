@@ -11,7 +11,7 @@ from pydantic import BaseModel, ConfigDict, Discriminator, TypeAdapter
 class Record(BaseModel):
     """A part of a result. Unknown fields, e.g. of a newer version, are ignored."""
 
-    model_config = ConfigDict(frozen=True, extra="ignore")
+    model_config = ConfigDict(frozen=True, extra="ignore", defer_build=True)
 
 
 class Answer(Record):

@@ -157,6 +157,8 @@ class Spec(Group):
         roots: folders that may be read in addition to the user's home; None: the command line's rules.
     """
 
+    model_config = ConfigDict(defer_build=True)  # a server starts sooner
+
     format_version: Literal[1] = FORMAT_VERSION
     roots: tuple[str, ...] | None = None
 

@@ -7,6 +7,7 @@
     tokens/          text → input_ids and labels with an exact loss mask; the store on disk
     split/           selection of rows, held-out rows, training order
     report/          inspection: findings with repairs, statistics, preview
+    row_counts.py    numbers of rows in words
     findings.py      the kinds of problems of rows, and their repairs
     check.py         checks every row without a tokenizer
     prepare.py       the whole path: select, split, tokenise, store

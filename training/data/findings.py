@@ -10,6 +10,7 @@ from typing import Any, Literal, NamedTuple
 from ..errors import DatasetError, DatasetFormatError, DatasetParseError, DatasetValidationError
 from .readers.decoding import TO_UTF_8
 from .readers.rows import Place
+from .row_counts import rows_of
 
 Severity = Literal["error", "warning", "note"]
 SHOWN_PLACES = 5
@@ -113,11 +114,6 @@ def meaning_of(kind: str, count: int) -> str:
     """The meaning of a kind for this number of rows; it follows `rows_of`."""
     meaning = KINDS[kind].meaning if kind in KINDS else LEFT_OUT_ONLY[kind]
     return meaning if count != 1 else re.sub(r"\w+", lambda word: SINGULAR.get(word[0], word[0]), meaning)
-
-
-def rows_of(count: int) -> str:
-    """`1 row`, `2,000 rows`."""
-    return f"{count:,} {'row' if count == 1 else 'rows'}"
 
 
 @dataclass

@@ -7,7 +7,8 @@ import hashlib
 from ..config.specs import DataGroup
 from ..errors import DatasetError
 from .formats.reading import open_data
-from .readers.sources import Permit, Source, is_on_hub
+from .readers.hub_names import is_on_hub
+from .readers.sources import Permit, Source
 
 
 def local_source(data: DataGroup, permit: Permit) -> Source | None:

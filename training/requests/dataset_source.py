@@ -7,7 +7,7 @@ from glob import has_magic
 from pathlib import Path
 from typing import Any, cast
 
-from ..data.readers.sources import is_on_hub
+from ..data.readers.hub_names import is_on_hub
 from ..errors import InputError
 from ..files.paths import PathPolicy
 

@@ -50,7 +50,7 @@ class RunState(BaseModel):
         warnings: all warnings of the run, after it has ended.
     """
 
-    model_config = ConfigDict(frozen=True, extra="ignore")
+    model_config = ConfigDict(frozen=True, extra="ignore", defer_build=True)
 
     format_version: int = 1
     kind: KindName = "train"

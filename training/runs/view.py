@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Annotated, TypeVar
 
-from pydantic import BaseModel, Discriminator, Field
+from pydantic import BaseModel, ConfigDict, Discriminator, Field
 
 from ..config.results import Answer, AnyResult, TrainResult
 from ..config.specs import AnySpec, DataSpec, ExportSpec, KindName, TrainSpec
@@ -23,6 +23,8 @@ WARNINGS_SHOWN = 10
 
 class RunView(BaseModel):
     """One run."""
+
+    model_config = ConfigDict(defer_build=True)  # a server starts sooner
 
     run_id: str
     kind: KindName

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import hashlib
-import re
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -16,14 +15,6 @@ from .rows import BadRow, Place, RawRow
 from .table_rows import without_nulls
 
 PURPOSE = "Reading a Hub dataset"
-HUB_NAME = re.compile(r"[A-Za-z0-9][\w.-]*/[A-Za-z0-9][\w.-]*(:[\w.-]+)?")
-
-
-def is_hub_name(name: str) -> bool:
-    """Whether `name` has the form `owner/name` or `owner/name:config`, and is not the path of a file."""
-    return bool(HUB_NAME.fullmatch(name)) and not re.search(
-        r"\.(jsonl?|csv|tsv|parquet|txt|md|gz|zst)$", name
-    )
 
 
 @dataclass(frozen=True)

@@ -17,9 +17,9 @@ from glob import glob, has_magic
 from pathlib import Path
 
 from ...errors import DatasetFormatError, DatasetNotFoundError
-from ...files.paths import looks_like_path
 from .decoding import OnRead, file_hash, ignore_count, regular_file
-from .hub_rows import HubDataset, hub_dataset, is_hub_name
+from .hub_names import is_on_hub
+from .hub_rows import HubDataset, hub_dataset
 from .json_rows import json_file, json_lines
 from .rows import BadRow, RawRow
 from .table_rows import csv_rows, parquet_rows
@@ -109,11 +109,6 @@ class Source:
         """A hash of the content of all parts; independent of their paths."""
         parts = [part.content_hash() for part in self.parts]
         return parts[0] if len(parts) == 1 else hashlib.sha256("\n".join(parts).encode()).hexdigest()
-
-
-def is_on_hub(name: str) -> bool:
-    """Whether a dataset is on the Hub: it has a Hub name, and is no path of this machine."""
-    return is_hub_name(name) and not looks_like_path(name)
 
 
 def open_source(

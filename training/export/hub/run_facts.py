@@ -10,7 +10,7 @@ from pydantic import Field
 
 from ...config.results import Record, TrainResult
 from ...config.specs import LoraGroup, TrainSpec
-from ...data.readers.hub_rows import is_hub_name
+from ...data.readers.hub_names import is_hub_name
 from ...errors import InputError
 from ...runs.folder import RunFolder
 
