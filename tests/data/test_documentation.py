@@ -61,3 +61,7 @@ def test_the_map_of_the_package_names_what_there_is() -> None:
     there = {f"{path.parent.name}/" for path in folder.glob("*/__init__.py")}
     there |= {path.name for path in folder.glob("*.py")} - {"__init__.py"}
     assert named == there
+
+
+def test_the_public_names_of_the_package_are_what_its_modules_hold() -> None:
+    assert all(getattr(data, name) is not None for name in data.__all__)

@@ -20,3 +20,30 @@ readers/ (a case in sources.py), a new problem of rows into `findings.KINDS`.
 every few hundred rows. At import, modules need only the standard library and pydantic; pyarrow, zstandard,
 datasets, jinja2, tokenizers, rensa and numpy are imported when they are first needed.
 """
+
+from __future__ import annotations
+
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from .formats.recognise import recognise as recognise
+    from .tokens.encode import encode as encode
+    from .tokens.example import IGNORED as IGNORED
+    from .tokens.example import Example as Example
+
+_PUBLIC = {
+    "IGNORED": ".tokens.example",
+    "Example": ".tokens.example",
+    "encode": ".tokens.encode",
+    "recognise": ".formats.recognise",
+}
+"""What docs/data-formats.md shows, loaded at its first use."""
+
+__all__ = ["IGNORED", "Example", "encode", "recognise"]
+
+
+def __getattr__(name: str) -> Any:
+    if name in _PUBLIC:
+        return getattr(import_module(_PUBLIC[name], __name__), name)
+    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
