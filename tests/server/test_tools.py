@@ -12,8 +12,10 @@ import pytest
 from mcp import Client
 from mcp.types import TextContent, Tool
 
+from backpropagate.cli.options import description_of
 from backpropagate.server.app import build_server
 from backpropagate.tools import TOOLS
+from backpropagate.training.config.arguments import flat_fields
 from backpropagate.training.service import TrainingService
 
 pytestmark = pytest.mark.anyio
@@ -94,3 +96,14 @@ async def test_a_run_that_goes_on_takes_no_other_settings(
         refused = await client.call_tool("train", {"resume": "a7f3", "steps": 9, **given})
     assert refused.is_error and isinstance(refused.content[0], TextContent)
     assert f"resume cannot be given with {', '.join(given)}" in refused.content[0].text
+
+
+@pytest.mark.parametrize("name", ["train", "inspect_dataset"])
+async def test_a_tools_settings_are_those_of_the_specs(service: TrainingService, name: str) -> None:
+    (tool,) = [tool for tool in await offered(service) if tool.name == name]
+    fields = flat_fields()
+    shown = tool.input_schema["properties"]
+    assert shown.keys() & fields.keys()
+    for argument in shown.keys() & fields.keys():
+        _, _, info = fields[argument]
+        assert shown[argument]["description"] == description_of(info), argument

@@ -9,7 +9,14 @@ from itertools import islice
 from pathlib import Path
 from typing import Any
 
+from ...config.results import Answer
 from ...config.specs import DataGroup, TrainSpec
+from ...data.chat_template.control_tokens import control_tokens
+from ...data.cleaning.exact_duplicates import row_hash
+from ...data.cleaning.transforms import Transforms
+from ...data.formats.messages import Completion, Conversation, as_messages
+from ...data.formats.reading import ReadProgress, read_rows
+from ...data.local_source import local_source
 from ...errors import BackpropagateError
 from ...files.atomic_json import read_json
 from ...runs.folder import RunFolder
@@ -55,12 +62,12 @@ def question_for(
     if run is None or not isinstance(spec, TrainSpec):
         return Question(given, "the given question") if given else DEFAULT
     for answer in _recorded_answers(run):
-        if given in (None, answer["question"]):
+        if given in (None, answer.question):
             return Question(
-                answer["question"],
+                answer.question,
                 "one of the run's questions",
                 spec.evaluation.system,
-                answer.get("after"),
+                answer.after,
                 spec.evaluation.max_new_tokens,
             )
     if given:
@@ -70,22 +77,15 @@ def question_for(
     return DEFAULT
 
 
-def _recorded_answers(run: RunFolder) -> list[dict[str, Any]]:
+def _recorded_answers(run: RunFolder) -> list[Answer]:
     result = run.state().result
-    return [answer.model_dump() for answer in result.answered] if result else []
+    return result.answered if result else []
 
 
 def _held_out_questions(
     run: RunFolder, data: DataGroup, permit: Callable[[Path], object]
 ) -> Iterator[Question]:
     """The first turns of the rows that the run held out."""
-    # Imported when they are needed: reading datasets brings much in.
-    from ...data.chat_template.control_tokens import control_tokens
-    from ...data.cleaning.exact_duplicates import row_hash
-    from ...data.cleaning.transforms import Transforms
-    from ...data.formats.reading import ReadProgress, read_rows
-    from ...data.local_source import local_source
-
     held_out = set(read_json(run.path / "provenance.json")["dataset"]["held_out_rows"])
     source = local_source(data, permit) if held_out else None
     if source is None:  # nothing is held out, or the rows would have to be downloaded
@@ -102,8 +102,6 @@ def _held_out_questions(
 
 
 def _first_turn(row: Any) -> Question | None:
-    from ...data.formats.messages import Completion, Conversation, as_messages
-
     if not isinstance(row, Conversation | Completion):
         return None
     system = None
