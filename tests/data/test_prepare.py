@@ -21,6 +21,7 @@ from hypothesis import strategies as st
 from backpropagate.training.config.specs import DataGroup
 from backpropagate.training.data.check import check
 from backpropagate.training.data.prepare import Prepared, prepare
+from backpropagate.training.data.readers.sources import Source
 from backpropagate.training.data.report.inspection import inspect
 from backpropagate.training.data.tokens.example import IGNORED
 from backpropagate.training.errors import (
@@ -396,6 +397,23 @@ def test_a_file_that_changes_while_it_is_read_is_refused(tmp_path: Path, tokeniz
 
     with pytest.raises(DatasetError, match="changed while it was read"):
         prepare(DataGroup(source=source), tokenizer_of("chatml"), cache=tmp_path / "cache", report=touch)
+
+
+def test_a_file_that_changes_after_it_was_hashed_is_refused(
+    tmp_path: Path, tokenizer_of: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path = tmp_path / "a.jsonl"
+    source = write(path, [row(n) for n in range(50)])
+    hashed = Source.content_hash
+
+    def changed_after(self: Source) -> str:
+        found = hashed(self)
+        write(path, [row(n) for n in range(51)])
+        return found
+
+    monkeypatch.setattr(Source, "content_hash", changed_after)
+    with pytest.raises(DatasetError, match="changed while it was read"):
+        prepare(DataGroup(source=source), tokenizer_of("chatml"), cache=tmp_path / "cache")
 
 
 def test_writers_of_the_same_key_at_once_all_get_the_same_examples(tmp_path: Path, tokenizer_of: Any) -> None:

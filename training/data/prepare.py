@@ -139,6 +139,7 @@ def prepare(
     encoder = Encoder(tokenizer, data)
     cache = cache or Path(tempfile.mkdtemp(prefix="backpropagate-tokens-"))
     report(Phase(phase="preparing", message="hashing the dataset"))
+    stamp = source.stamp()  # before hashing: what is read later must be what was hashed
     provenance = _provenance(source, encoder, data, seed)
     key = hashlib.sha256(json.dumps(provenance, sort_keys=True).encode()).hexdigest()
     folder = stored(cache, key)
@@ -146,7 +147,7 @@ def prepare(
     if folder is None:
         work = Preparation(source, encoder, data, seed, report, should_stop)
         with StoreWriter(cache, key) as store, gc_pause():
-            folder = work.run(store, provenance)
+            folder = work.run(store, provenance, stamp)
     return _prepared(folder, key, from_cache=found)
 
 
@@ -184,15 +185,17 @@ class Preparation:
         self._left_out, self._warnings = Findings(), Findings()
         self._without_trained = TokenLengths()
 
-    def run(self, store: StoreWriter, provenance: dict[str, Any]) -> Path:
+    def run(self, store: StoreWriter, provenance: dict[str, Any], stamp: list[tuple[int, int]]) -> Path:
         """Fills the store and returns its finished folder.
+
+        Args:
+            stamp: of the source when its content was hashed.
 
         Raises:
             DatasetError, ChatTemplateError, TrainingAbortedError, DiskFullError: as for `prepare`.
         """
         import numpy as np
 
-        stamp = self._source.stamp()
         # Before the first row: the fast tokenizer is built in a thread while rows are read.
         self._encoder.expect(self._source.size())
         with EncodedRows(self._encoder, store) as encoded:
