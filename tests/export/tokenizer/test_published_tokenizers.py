@@ -32,7 +32,7 @@ LIMITS = {
     "qwen35": ["</s>", "NFC"],
     "gpt-2": [],
     "llama-spm": [],
-    "phi-3": ["beside </s>"],
+    "phi-3": ["next to </s>"],
     "gemma-4": ["<|tool_response>"],
 }
 """What llama.cpp is known to do otherwise, by vocabulary; everything else must agree."""
