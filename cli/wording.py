@@ -10,7 +10,8 @@ from ..training.next_step import Next
 
 def words(step: Next) -> str:
     """The step as a command, or as options to add to the last command."""
-    given = {name: _value(value) for name, value in step.arguments.items()}
+    # What the user fills in has a placeholder of its own in each command.
+    given = {name: _value(value) for name, value in step.arguments.items() if value != "…"}
     match step.action:
         case "ask_again":
             options = [_option(name, value) for name, value in step.arguments.items()]
@@ -36,7 +37,7 @@ def words(step: Next) -> str:
         case "export":
             return f"backprop export {given.get('source', 'RUN')}"
         case "register":
-            name = given.get("name", "NAME").replace("…", "NAME")
+            name = given.get("name", "NAME")
             return f"backprop export {given.get('path', 'FILE')} --ollama --ollama-name {name}"
         case "push":
             return f"backprop push {given.get('source', 'RUN')} --repo {given.get('repo', 'OWNER/NAME')}"

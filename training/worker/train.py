@@ -258,5 +258,5 @@ def _ask(context: RunContext, ready: Ready, model: LoadedModel) -> list[Answer]:
     from ..engine.questions import ask_before_and_after
 
     evaluation = ready.spec.evaluation
-    context.recorder.phase("answering", f"asking {len(evaluation.questions)} questions before and after")
+    context.recorder.phase("answering", f"questions to ask before and after: {len(evaluation.questions)}")
     return ask_before_and_after(model, ready.tokenizer, evaluation, context.report, context.should_stop)
