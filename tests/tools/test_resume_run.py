@@ -1,0 +1,50 @@
+"""resume_run over MCP: a cancelled run continues, a live or completed one is told as it is."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+from mcp import Client
+from mcp.types import TextContent
+from waiting import small_spec, wait_for_step
+
+from backpropagate.server.app import build_server
+from backpropagate.training.runs.folder import Status
+from backpropagate.training.service import TrainingService
+
+pytestmark = pytest.mark.anyio
+
+
+async def end_of(service: TrainingService, run_id: str) -> Status:
+    async for _ in service.watch(run_id):
+        pass
+    return (await service.get(run_id)).status
+
+
+async def test_a_cancelled_run_is_resumed_and_a_live_one_is_left_alone(
+    service: TrainingService, dataset: Path, tiny_model: Path
+) -> None:
+    submitted = await service.submit(small_spec(dataset, tiny_model, steps=100_000))
+    wait_for_step(service.store.find(submitted.run_id), 2)
+    await service.cancel(submitted.run_id)
+    assert await end_of(service, submitted.run_id) is Status.CANCELLED
+    async with Client(build_server(service)) as client:
+        again: Any = await client.call_tool("resume_run", {"run_id": submitted.run_id, "wait_s": 0})
+        assert again.structured_content["status"] in ("queued", "running"), again
+        live: Any = await client.call_tool("resume_run", {"run_id": submitted.run_id, "wait_s": 0})
+        assert not live.is_error and "already" in live.structured_content["note"]
+    await service.cancel(submitted.run_id)
+    assert await end_of(service, submitted.run_id) is Status.CANCELLED
+
+
+async def test_a_completed_run_is_refused_with_the_call_that_extends_it(
+    service: TrainingService, dataset: Path, tiny_model: Path
+) -> None:
+    submitted = await service.submit(small_spec(dataset, tiny_model))
+    assert await end_of(service, submitted.run_id) is Status.COMPLETED
+    async with Client(build_server(service)) as client:
+        refused = await client.call_tool("resume_run", {"run_id": submitted.run_id})
+    assert refused.is_error and isinstance(refused.content[0], TextContent)
+    assert f'train(resume="{submitted.run_id}", steps=…)' in refused.content[0].text
