@@ -5,26 +5,9 @@ from __future__ import annotations
 import re
 from typing import Any
 
+from .secret_patterns import found_secrets
+
 HIDDEN = "[hidden]"
-
-TOKENS = re.compile(
-    r"""\bhf_[A-Za-z0-9]{16,}            # Hugging Face
-      | \bhf_(?:oauth|jwt)_[\w.-]{16,}   # Hugging Face, logged in through a browser
-      | \bsk-[A-Za-z0-9_-]{16,}          # OpenAI, Anthropic
-      | \b(?:AKIA|ASIA)[A-Z0-9]{16}\b    # AWS
-      | \bgh[pousr]_[A-Za-z0-9]{20,}     # GitHub
-    """,
-    re.VERBOSE,
-)
-BEARER = re.compile(r"\b(Bearer\s+)[A-Za-z0-9._~+/=-]{8,}", re.IGNORECASE)
-SIGNED = re.compile(
-    r"\b((?:X-Amz-)?(?:Signature|Credential|Security-Token|Policy)=)[^\s&\"'<>]{8,}", re.IGNORECASE
-)
-"""Parameters of a signed URL, which grants access to anyone who has it."""
-ASSIGNED = re.compile(
-    r"""\b((?:password|passwd|secret|token|api[_-]?key)["']?\s*[=:]\s*["']?)[^\s"'&,;]{4,}""", re.IGNORECASE
-)
-
 
 CONTROL = re.compile(r"[\x00-\x08\x0b-\x1f\x7f-\x9f\u200b-\u200f\u202a-\u202e\u2060-\u2069]")
 """Control characters, which a terminal or a reader would interpret instead of showing."""
@@ -32,10 +15,13 @@ CONTROL = re.compile(r"[\x00-\x08\x0b-\x1f\x7f-\x9f\u200b-\u200f\u202a-\u202e\u2
 
 def scrub(text: str) -> str:
     """`text` with every token, key and password replaced by `[hidden]`."""
-    text = TOKENS.sub(HIDDEN, text)
-    text = BEARER.sub(rf"\1{HIDDEN}", text)
-    text = SIGNED.sub(rf"\1{HIDDEN}", text)
-    return ASSIGNED.sub(rf"\1{HIDDEN}", text)
+    parts: list[str] = []
+    at = 0
+    for start, end in sorted((found.start, found.end) for found in found_secrets(text)):
+        if start >= at:
+            parts += [text[at:start], HIDDEN]
+        at = max(at, end)
+    return "".join([*parts, text[at:]])
 
 
 def scrub_all(value: Any) -> Any:
@@ -56,5 +42,5 @@ def cleaned(text: str, length: int = 1000) -> str:
 
 
 def looks_secret(text: str) -> bool:
-    """Whether `text` contains a string that is almost certainly an access token or a key."""
-    return bool(TOKENS.search(text) or BEARER.search(text))
+    """Whether `text` contains a string that is almost certainly an access token, a key or a password."""
+    return any(found.certain for found in found_secrets(text))
