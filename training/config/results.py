@@ -214,6 +214,7 @@ class PushResult(Result):
     Args:
         created: whether the push created the repository.
         bytes: of all files.
+        card_kept: whether the repository's own README.md was left as it is.
     """
 
     kind: Literal["push"] = "push"
@@ -224,6 +225,7 @@ class PushResult(Result):
     created: bool = False
     files: list[str]
     bytes: int
+    card_kept: bool = False
 
 
 class PreviewRow(Record):

@@ -15,6 +15,7 @@ from ...config.results import Answer, FindingRecord, TrainResult
 from ...data.findings import meaning_of, rows_of
 from ...models.model_folder import FolderForm
 from ...redact import cleaned, scrub
+from .own_card import marked
 from .run_facts import RunFacts
 
 RELATION = {"adapter": "adapter", "merged": "finetune"}
@@ -24,6 +25,7 @@ QUESTIONS_SHOWN = 10
 TEXT_LENGTH = 300  # characters of a question or an answer
 FEW_ROWS = 1000
 UNKNOWN = "unknown base"
+METADATA = re.compile(r"\A---\n.*?\n---\n", re.DOTALL)
 MARKDOWN = re.compile(r"([\\`*_{}\[\]()<>#+!|~&$-])")
 
 
@@ -54,9 +56,36 @@ def shown_base(base: str) -> str:
     return re.split(r"[\\/]", base.rstrip("\\/"))[-1] if is_local(base) else base
 
 
+def without_local_base(card: str) -> str:
+    """A card of another program, without metadata of a base that is a folder: the Hub takes names only."""
+    from huggingface_hub import ModelCard
+
+    try:
+        data: Any = ModelCard(card, ignore_metadata_errors=True).data
+    except Exception:  # YAML that others wrote
+        return card
+    given = data.to_dict()
+    kept = {name: shown for name, value in given.items() if (shown := _without_local(name, value))}
+    if kept == {name: value for name, value in given.items() if value}:
+        return card
+    import yaml
+
+    text = METADATA.sub("", card.replace("\r\n", "\n"), count=1)
+    return f"---\n{yaml.safe_dump(kept, sort_keys=False, allow_unicode=True)}---\n{text}"
+
+
+def _without_local(name: str, value: Any) -> Any:
+    """A field of a card's metadata; None or empty where it names a folder."""
+    if isinstance(value, list):
+        return [item for item in value if _without_local(name, item)]  # pyright: ignore[reportUnknownVariableType]
+    if not isinstance(value, str) or name not in {"base_model", "tags", "datasets"}:
+        return value
+    return None if is_local(value.rpartition(":")[2] if name == "tags" else value) else value
+
+
 def _card(base: str, form: FolderForm, chat: bool, parts: list[str], more: dict[str, Any]) -> str:
     block = _metadata(base, form, more)
-    return scrub("\n\n".join([f"---\n{block}\n---", *parts, _use(base, form, chat)]) + "\n")
+    return marked(scrub("\n\n".join([f"---\n{block}\n---", *parts, _use(base, form, chat)])))
 
 
 def _metadata(base: str, form: FolderForm, more: dict[str, Any]) -> str:
