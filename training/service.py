@@ -21,6 +21,7 @@ from typing import TypeVar
 import anyio
 import anyio.to_thread
 
+from .config.results import RegisterResult
 from .config.settings import Settings, load_settings
 from .config.specs import AnySpec, DataSpec, ExportSpec, RegisterSpec, TrainSpec
 from .errors import InputError, MissingExtraError, RunFolderError, RuntimeFailure
@@ -101,6 +102,8 @@ class TrainingService:
             content = content_of(spec.data, permit) if isinstance(spec, DataSpec) else _stamp(spec)
             fingerprint = _fingerprint(spec, content)
         run, existing, before = self.store.for_request(spec, request_key, fingerprint)
+        if existing and fingerprint and _is_gone(run):
+            run, existing, before = self.store.for_request(spec, None, fingerprint, instead_of=run)
         stopped = before.run_id if before else None
         if not existing:
             self._queue(run, spec)
@@ -315,6 +318,16 @@ def _with_absolute_model(spec: AnySpec) -> AnySpec:
     if source.kind != "folder":
         return spec
     return spec.model_copy(update={"model": spec.model.model_copy(update={"name": source.location})})
+
+
+def _is_gone(run: RunFolder) -> bool:
+    """Whether the run made something elsewhere that is not there any more: a model of an Ollama server."""
+    result = run.state().result
+    if not isinstance(result, RegisterResult):
+        return False
+    from .export.ollama.register import is_registered
+
+    return not is_registered(result.name, result.digest)
 
 
 def _stamp(spec: AnySpec) -> str:

@@ -182,6 +182,7 @@ class RegisterResult(Result):
         uploaded: False if the server already had the file.
         template: which chat template the server uses.
         question_from: the source of the question.
+        digest: by which the server knows the model; empty if an older version registered it.
     """
 
     kind: Literal["register"] = "register"
@@ -197,6 +198,7 @@ class RegisterResult(Result):
     stop: list[str] = []
     system: str | None = None
     question_from: str = ""
+    digest: str = ""
     answers: list[Answer] = []
 
     @property

@@ -96,13 +96,20 @@ class RunStore:
             raise
         return run
 
-    def for_request(self, spec: AnySpec, key: str | None, fingerprint: str | None) -> Requested:
+    def for_request(
+        self,
+        spec: AnySpec,
+        key: str | None,
+        fingerprint: str | None,
+        instead_of: RunFolder | None = None,
+    ) -> Requested:
         """The existing run of this request, or a new one.
 
         Args:
             key: the client's name for the request; always returns its run, unless that failed.
             fingerprint: hash of the whole request; returns a run that is queued, running, or completed
                 (for a training within two minutes). None: always a new run.
+            instead_of: a run that is not returned, since what it made is gone.
 
         Raises:
             RequestKeyReusedError: the key was used with other arguments.
@@ -114,6 +121,8 @@ class RunStore:
         path = self._requests / f"{name}.json"
         with Lock(self._requests / "lock"):
             known = self._requested(path)
+            if known and instead_of and known[0].run_id == instead_of.run_id:
+                known = None
             if known and key and known[1] != _hash(spec.model_dump_json()):
                 raise RequestKeyReusedError(
                     f"request_key {key!r} belongs to run {known[0].run_id}, which had other arguments.",
