@@ -83,10 +83,18 @@ def _difference(config: Config) -> str | None:
     return None if activation in expected else f"expects the activation {min(expected)!r}, not {activation!r}"
 
 
-def ignored_window_warning(config: Config) -> str | None:
-    """A warning about a sliding window that the model has and llama.cpp ignores, or None."""
+def ignored_window(config: Config) -> int | None:
+    """The tokens of a sliding window that the model has and llama.cpp ignores, or None."""
     window, context = config.get("sliding_window"), config["max_position_embeddings"]
     if config["model_type"] not in {"mistral", "phi3"} or not window or window >= context:
+        return None
+    return window
+
+
+def ignored_window_warning(config: Config) -> str | None:
+    """A warning about a sliding window that the model has and llama.cpp ignores, or None."""
+    window = ignored_window(config)
+    if window is None:
         return None
     return (
         f"The model has a sliding window of {window} tokens, which llama.cpp ignores: "
@@ -198,6 +206,16 @@ class RowLayout:
             return values
         head = total_rows // self.heads
         pairs = values.reshape(-1, 2, head // 2, *values.shape[1:])
+        return pairs.swapaxes(1, 2).reshape(values.shape)
+
+    def undo(self, values: Floats, total_rows: int) -> Floats:
+        """The rows as Transformers holds them; arguments as in `apply`."""
+        if self.shift:
+            return values - np.float32(self.shift)
+        if not self.heads:
+            return values
+        head = total_rows // self.heads
+        pairs = values.reshape(-1, head // 2, 2, *values.shape[1:])
         return pairs.swapaxes(1, 2).reshape(values.shape)
 
 

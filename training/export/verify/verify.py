@@ -7,9 +7,12 @@ from pathlib import Path
 
 from ...errors import GgufExportError, TrainingAbortedError
 from ...events import Phase, Report, ShouldStop, never_stop, no_report
+from ...files.atomic_json import read_json
 from ...next_step import then
+from ..gguf.architectures import ignored_window
 from ..gguf.export import GgufRequest, UnverifiedGguf
 from ..held_out_rows import RunRows
+from .sample_rows import sample_rows
 from .tensors import verify_tensors
 from .tokenizer_parity import compare_tokenizers
 
@@ -18,7 +21,7 @@ class FileVerifier:
     """Verifies a finished file, and keeps a sentence on each check.
 
     Args:
-        rows: what the model is run on; None if there is no run, or its tokens are no longer cached.
+        rows: what the model is run on; None for sample texts: there is no run, or its tokens are not cached.
     """
 
     def __init__(
@@ -44,7 +47,7 @@ class FileVerifier:
         self.sentences.append(self._tensors(file))
         self.sentences.append(self._tokenizer(file.path))
         reason = self._why_not_run(file.path)
-        self.sentences.append(f"Not run in llama.cpp: {reason}." if reason else self._run(file.path))
+        self.sentences.append(f"Not run in llama.cpp: {reason}." if reason else self._run(file))
 
     def _tensors(self, file: UnverifiedGguf) -> str:
         comparison = verify_tensors(file, self._request.threads, self._report, self._should_stop)
@@ -68,31 +71,31 @@ class FileVerifier:
     def _why_not_run(self, path: Path) -> str | None:
         if find_spec("llama_cpp") is None:
             return "llama-cpp-python is not installed"
-        if self._rows is None:
-            return "there is no training run whose rows it could be run on"
         from ..reference_model import fits_in_memory
 
         if not fits_in_memory(self._request.base, 4, beside=path.stat().st_size):
             return "the model does not fit into memory twice"
         return None
 
-    def _run(self, path: Path) -> str:
+    def _run(self, file: UnverifiedGguf) -> str:
         from ..reference_model import Reference
-        from .logits import ROWS, verify_logits
+        from .logits import ROWS, TOKENS, verify_logits
 
-        assert self._rows is not None
         self._phase("loading the trained model to compare with", 0.9)
         reference = Reference(self._request.base, self._request.adapter)
 
         def on_row(done: int) -> None:
             if self._should_stop():
                 raise TrainingAbortedError("Cancelled while the file was verified; nothing was kept.")
-            self._phase(f"running the file in llama.cpp: row {done} of {ROWS}", 0.9 + 0.1 * done / ROWS)
+            part = done / (2 * ROWS)
+            self._phase(f"running the file in llama.cpp: row {done} of {2 * ROWS}", 0.9 + 0.1 * part)
 
+        rows = self._rows or sample_rows(self._request)
+        window = ignored_window(read_json(self._request.base / "config.json")) or TOKENS
         comparison = verify_logits(
-            path, self._request.quantization, reference, self._rows.rows, self._request.threads, on_row
+            file, reference, rows.rows, self._request.threads, on_row, min(window, TOKENS)
         )
-        return comparison.sentence(self._rows.which)
+        return comparison.sentence(rows.which)
 
     def _phase(self, message: str, fraction: float) -> None:
         self._report(Phase(phase="proving", message=message, fraction=fraction))
