@@ -51,10 +51,11 @@ def _export_gguf(context: RunContext, spec: ExportSpec, wait_for_device: WaitFor
     from ..export.gguf.architectures import ignored_window_warning
     from ..export.gguf.export import export_gguf
     from ..export.verify.verify import FileVerifier
+    from .second_reader import second_reader
 
     rows = _rows(context, spec)
     request = _request(context, spec, base, target, rows)
-    verifier = FileVerifier(request, rows, context.report, context.should_stop)
+    verifier = FileVerifier(request, rows, second_reader, context.report, context.should_stop)
     exported = export_gguf(request, verifier, context.report, context.should_stop)
     if exported.tokenizer.chat_template is None:
         context.recorder.warn(NO_TEMPLATE)

@@ -15,6 +15,7 @@ from tiny_lora import build_base
 
 from backpropagate.training.errors import GgufExportError
 from backpropagate.training.export.gguf import export as gguf_export
+from backpropagate.training.export.verify import tokenizer_parity, verify
 from backpropagate.training.next_step import then
 
 Export = Callable[..., dict[str, Any]]
@@ -50,7 +51,7 @@ def test_a_right_file_of_a_model_that_loses_much_by_rounding_is_kept(
     weights = load_file(base / "model.safetensors")
     save_file(weights | {"lm_head.weight": weights["lm_head.weight"] * 4}, base / "model.safetensors")
     said = export(base, None, "q8_0", output=str(tmp_path / "model.gguf"))["proof"][-1]
-    lost, of_program, rounding = map(float, re.findall(r"(?:KL to [\w ]+|which) ([\d.e-]+\d)", said))
+    lost, of_program, rounding = map(float, re.findall(r"(?:KL to [\w ]+|explains) ([\d.e-]+\d)", said))
     assert lost > 0.02 and 0.5 < of_program / rounding < 2.0
 
 
@@ -70,3 +71,33 @@ def test_a_file_that_is_another_model_to_llama_cpp_does_not_pass_as_a_bad_quanti
         export(base, None, quantization, output=str(tmp_path / "model.gguf"))
     assert caught.value.next == then("ask_again", format="merged")
     assert not (tmp_path / "model.gguf").exists()
+
+
+@pytest.mark.parametrize("family", ["llama 3", "llama with bias, tied", "qwen2", "qwen3", "smollm3"])
+def test_our_own_decoder_runs_the_file_where_llama_cpp_is_not_installed(
+    family: str, export: Export, tiny_model: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    _without_llama_cpp(monkeypatch)
+    base = write_small_model(family, tmp_path / "base", tiny_model)
+    adapter = write_adapter(base, tmp_path / "adapter")
+    said = export(base, adapter, "q8_0", output=str(tmp_path / "right.gguf"))["proof"]
+    assert "llama-cpp-python is not installed" in said[-2]
+    assert "Run in our own decoder on" in said[-1] and "of 12 sample texts" in said[-1]
+    right = gguf_export.rope_of
+    monkeypatch.setattr(gguf_export, "rope_of", lambda config: replace(right(config), theta=7000.0))
+    with pytest.raises(GgufExportError, match="our own decoder computes another model"):
+        export(base, adapter, "q8_0", output=str(tmp_path / "wrong.gguf"))
+
+
+def test_a_family_that_our_own_decoder_lacks_is_said_not_to_have_been_run(
+    export: Export, tiny_model: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    _without_llama_cpp(monkeypatch)
+    base = write_small_model("gemma3", tmp_path / "base", tiny_model)
+    said = export(base, None, "q8_0", output=str(tmp_path / "model.gguf"))["proof"]
+    assert said[-1] == "Not run: our own decoder has no gemma3 models."
+
+
+def _without_llama_cpp(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(verify, "find_spec", lambda name: None)
+    monkeypatch.setattr(tokenizer_parity, "llama_cpp_is_installed", lambda: False)

@@ -45,7 +45,7 @@ def load_weights(decoder: PackedDecoder, folder: Path) -> None:
             f"{folder} lacks {len(places)} tensors, for example {min(places)}.",
             hint="Download the model again.",
         )
-    _spread_qk_norms(decoder)
+    spread_qk_norms(decoder)
 
 
 def destinations(decoder: PackedDecoder) -> dict[str, Tensor]:
@@ -94,7 +94,7 @@ def _row_ranges(rows: int, step: int) -> Iterator[slice]:
         yield slice(start, min(start + step, rows))
 
 
-def _spread_qk_norms(decoder: PackedDecoder) -> None:
+def spread_qk_norms(decoder: PackedDecoder) -> None:
     """The norm's weight is the same for all query heads, and for all key heads; it was read for the first."""
     num_heads = decoder.config.num_heads
     for layer in decoder.layers:

@@ -11,14 +11,15 @@ Cost: five runs over at most `ROWS` rows of `TOKENS` tokens, and the file is rea
 
 from __future__ import annotations
 
-from collections.abc import Callable, Generator, Iterable, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Generator, Iterable, Mapping, Sequence
+from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass
 from importlib import import_module
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+from gguf import GGMLQuantizationType
 from numpy.typing import NDArray
 
 from ...errors import GgufExportError
@@ -47,12 +48,14 @@ class LogitComparison:
     """How close the file's probabilities are; divergences are Kullback-Leibler's, in nats per token.
 
     Args:
+        program: what ran the file.
         divergence: from the trained model.
         agreement: share of positions at which both predict the same most likely token.
         of_program: from the file's own weights in Transformers.
         own_cost: what llama.cpp's rounding of inputs costs, in Transformers.
     """
 
+    program: str
     rows: int
     tokens: int
     divergence: float
@@ -62,9 +65,9 @@ class LogitComparison:
 
     def sentence(self, which: str) -> str:
         return (
-            f"Run in llama.cpp on {self.tokens} tokens of {self.rows} {which}: KL to the trained model "
+            f"Run in {self.program} on {self.tokens} tokens of {self.rows} {which}: KL to the trained model "
             f"{self.divergence:.2g}, {self.agreement:.0%} of the top tokens agree; KL to the same weights in "
-            f"Transformers {self.of_program:.2g}, of which {self.own_cost:.2g} is llama.cpp's rounding."
+            f"Transformers {self.of_program:.2g}; rounding of inputs explains {self.own_cost:.2g}."
         )
 
 
@@ -75,6 +78,7 @@ def verify_logits(
     threads: int,
     on_row: Callable[[int], None],
     longest: int = TOKENS,
+    own_reader: Logits | None = None,
 ) -> LogitComparison:
     """Compare the file, run by llama.cpp, with the trained model and with the file's weights in Transformers.
 
@@ -83,20 +87,23 @@ def verify_logits(
         rows: token ids; the first tokens of each are used.
         on_row: called with the number of rows that are done, of twice as many; may raise to stop.
         longest: tokens of a row, at most `TOKENS`.
+        own_reader: runs the file instead of llama.cpp, and rounds no inputs.
 
     Raises:
         GgufExportError: llama.cpp cannot run the file, or computes something else from its weights.
     """
     length = min(longest, TOKENS)
+    kinds = {tensor.source: tensor.kind for tensor in file.planned}
     used = [list(row[:length]) for row in rows[:ROWS] if len(row[:length]) >= LEAST_TOKENS]
-    with _llama(file.path, threads) as logits:
+    with _llama(file.path, threads) if own_reader is None else nullcontext(own_reader) as logits:
         trained = [_compared(reference.logits, logits, row, on_row, done) for done, row in enumerate(used, 1)]
         _take_weights(reference, file, threads)
         in_file = [
-            _of_file(reference, file, logits, row, on_row, len(used) + done)
+            _of_file(reference, {} if own_reader else kinds, logits, row, on_row, len(used) + done)
             for done, row in enumerate(used, 1)
         ]
     comparison = LogitComparison(
+        program="our own decoder" if own_reader else "llama.cpp",
         rows=len(used),
         tokens=sum(map(len, used)),
         divergence=_mean(divergence for divergence, _ in trained),
@@ -119,16 +126,19 @@ def _compared(
 
 def _of_file(
     reference: Reference,
-    file: UnverifiedGguf,
+    kinds: Mapping[str | None, GGMLQuantizationType],
     logits: Logits,
     row: list[int],
     on_row: Callable[[int], None],
     done: int,
 ) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
-    """Divergence of llama.cpp, and of rounded inputs, from the file's weights in Transformers."""
+    """Divergence of the file's run, and of rounded inputs, from the file's weights in Transformers.
+
+    Args:
+        kinds: of the weights whose inputs are rounded, by their names.
+    """
     exact = reference.logits(row)
-    kinds = {tensor.source: tensor.kind for tensor in file.planned}
-    linears = {module: kinds[name] for name, module in reference.linears().items()}
+    linears = {module: kinds[name] for name, module in reference.linears().items() if name in kinds}
     with rounded_inputs(linears):
         rounded = reference.logits(row)
     on_row(done)
@@ -145,8 +155,8 @@ def _require_same_model(found: LogitComparison) -> None:
     if np.isfinite(found.divergence) and found.of_program <= limit:
         return
     raise GgufExportError(
-        f"llama.cpp computes another model from the file than Transformers from the same weights: KL "
-        f"{found.of_program:.3g} nats per token; its rounding explains {found.own_cost:.2g}.",
+        f"{found.program} computes another model from the file than Transformers from the same weights: KL "
+        f"{found.of_program:.3g} nats per token; rounding of inputs explains {found.own_cost:.2g}.",
         hint="Export the merged model instead, and report the model's config.json.",
         next=then("ask_again", format="merged"),
     )
