@@ -24,6 +24,8 @@ def words(step: Next) -> str:
     """The step as a tool call, or as an action of the user where no tool exists."""
     given = step.arguments
     match step.action:
+        case "ask_again" if given.get("format") == "merged":
+            return "the user can export the merged model with `backprop export SOURCE --format merged`."
         case "ask_again":
             return f"call again with {_arguments(given)}."
         case "chat_in_ollama":
