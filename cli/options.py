@@ -36,7 +36,7 @@ def setting_options(*groups: str) -> Callable[[Function], Function]:
             if not groups or (group in groups and name != "dataset")
         }
         for name, alias in ALIASES.items():
-            if alias.name in shown:
+            if alias.name in shown and f"--{name}" not in NAMES.get(alias.name, []):
                 function = _alias_option(name, shown[alias.name], alias)(function)
         for name, info in reversed(shown.items()):
             function = _option(name, info)(function)

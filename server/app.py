@@ -20,7 +20,7 @@ from .. import __version__
 from ..tools import TOOLS
 from ..tools.context import AgentTool, ToolContext
 from ..tools.wording import words
-from ..training.config.arguments import ALIASES, explain, flat_fields
+from ..training.config.arguments import ALIASES, OTHER_NAMES, explain, flat_fields
 from ..training.errors import BackpropagateError, InputError, nearest
 from ..training.files.paths import PathPolicy
 from ..training.logs import logger
@@ -142,14 +142,24 @@ class ServerTool(Tool):
         arguments = self._with_settings(arguments, known)
         for name in arguments:
             if name not in known:
-                close = nearest(name, known)
+                hidden = [*flat_fields(), *ALIASES] if "settings" in known else []
+                close = nearest(name, [*known, *hidden], OTHER_NAMES)
                 raise InputError(
                     f"{self.name} has no argument {name!r}.",
                     hint=f"Did you mean {close}?"
                     if close
                     else f"It has: {', '.join(known) or 'no arguments'}.",
                 )
+        given = {name: value for name, value in arguments.items() if value is not None}
+        for name, value in given.items():
+            if isinstance(value, bool) and not _takes_bool(self.parameters["properties"][name]):
+                raise InputError(f"{name}: should be a number or a text, not {str(value).lower()}.")
         try:
-            return self.fn_metadata.validate_arguments(arguments)
+            return self.fn_metadata.validate_arguments(given)
         except ValidationError as error:
             raise InputError(explain(error), hint=f"Correct it and call {self.name} again.") from None
+
+
+def _takes_bool(schema: dict[str, Any]) -> bool:
+    """Whether an argument may be true or false, which Python would also take as the numbers 1 and 0."""
+    return "boolean" in [option.get("type") for option in (schema, *schema.get("anyOf", []))]

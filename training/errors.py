@@ -42,7 +42,7 @@ Each class has a `code`. A class that refines a standard error also inherits fro
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from difflib import get_close_matches
 from typing import Any, ClassVar
 
@@ -385,7 +385,18 @@ def from_record(record: ErrorRecord) -> BackpropagateError:
     return error(record.message, hint=record.hint, next=record.next, retryable=record.retryable)
 
 
-def nearest(name: str, known: list[str]) -> str | None:
-    """The most similar known name, or None."""
-    found = get_close_matches(name, known, n=1, cutoff=0.5)
-    return found[0] if found else None
+def nearest(name: str, known: Iterable[str], other_names: Mapping[str, str] | None = None) -> str | None:
+    """The known name that is meant: nearly the same letters, or the only one with all its words; or None.
+
+    A name that is merely similar (`lr` and `lora_r`) has another meaning.
+
+    Args:
+        other_names: names in `known` that stand for another one, which is returned instead.
+    """
+    meant = {other: (other_names or {}).get(other, other) for other in known}
+    close = get_close_matches(name, meant, n=1, cutoff=0.8)
+    if close:
+        return meant[close[0]]
+    words = set(name.split("_"))
+    longer = {target for other, target in meant.items() if words <= set(other.split("_"))}
+    return longer.pop() if len(longer) == 1 else None
