@@ -50,11 +50,13 @@ class Submission:
 
     Args:
         stopped: the run of an earlier equal request, if it was stopped and could be resumed instead.
+        by_key: whether the request's key was known; else an existing run was found by its equal request.
     """
 
     run_id: str
     existing: bool
     stopped: str | None = None
+    by_key: bool = False
 
 
 class TrainingService:
@@ -76,8 +78,8 @@ class TrainingService:
 
         Args:
             request_key: a name for this request; the same key with the same spec returns the same run.
-            find_equal: without a key, return an existing run with equal spec and equal dataset content that
-                is queued, running, or completed within two minutes.
+            find_equal: if the key is new, or without one, return an existing run with equal spec and equal
+                dataset content that is queued, running, or completed within two minutes.
 
         Raises:
             InputError: the model name, a target module, the dataset or the request key cannot be used.
@@ -96,18 +98,14 @@ class TrainingService:
         permit = PathPolicy.from_record(spec.roots, self.settings.home).permit
         if isinstance(spec, DataSpec):
             local_source(spec.data, permit)
-        fingerprint = None
-        if find_equal and request_key is None:
-            content = content_of(spec.data, permit) if isinstance(spec, DataSpec) else _stamp(spec)
-            fingerprint = _fingerprint(spec, content)
-        run, existing, before = self.store.for_request(spec, request_key, fingerprint)
-        stopped = before.run_id if before else None
-        if not existing:
-            self._queue(run, spec)
-        elif not _was_never_started(self.store.observe(run)):
-            return Submission(run.run_id, existing)
-        self._start(run)
-        return Submission(run.run_id, existing, stopped)
+        content = content_of(spec.data, permit) if isinstance(spec, DataSpec) else _stamp(spec)
+        found = self.store.for_request(spec, request_key, _fingerprint(spec, content), find_equal)
+        if not found.existing:
+            self._queue(found.run, spec)
+        if not found.existing or _was_never_started(self.store.observe(found.run)):
+            self._start(found.run)
+        stopped = found.stopped.run_id if found.stopped else None
+        return Submission(found.run.run_id, found.existing, stopped, found.by_key)
 
     def _require_libraries(self, spec: AnySpec) -> None:
         """Check for the worker's libraries before it waits; not possible for another interpreter."""
@@ -353,7 +351,7 @@ def _needs_a_worker(state: RunState) -> bool:
 
 def _fingerprint(spec: AnySpec, content: str) -> str:
     """Hash of the inputs of a run: its spec and the content of its dataset."""
-    request = json.dumps(spec.model_dump(mode="json"), sort_keys=True)
+    request = json.dumps(spec.arguments(), sort_keys=True)
     return hashlib.sha256(f"{request}\n{content}".encode()).hexdigest()
 
 

@@ -18,7 +18,7 @@ from .data.local_source import local_source
 from .errors import InputError
 from .events import Event, Report, ShouldStop, Step, never_stop, no_report
 from .files.output_folder import check_output
-from .files.paths import PathPolicy
+from .files.paths import PathPolicy, without_uri
 from .logs import configure_logging, logger
 from .models.presets import classify_model
 from .requests.dataset_source import named_source, resolved_source
@@ -116,9 +116,14 @@ class Trainer:
     ) -> None:
         self._defaults = load_settings()
         configure_logging(self._defaults, own_process=False)
-        self._arguments: dict[str, Any] = {**settings, "model": model or self._defaults.model.name}
+        self._arguments: dict[str, Any] = {
+            **settings,
+            "model": without_uri(model or self._defaults.model.name),
+        }
         classify_model(self._arguments["model"])
-        self._store = RunStore(Path(output_dir).absolute() if output_dir else self._defaults.home)
+        self._store = RunStore(
+            Path(output_dir).expanduser().absolute() if output_dir else self._defaults.home
+        )
         self._last: TrainingRun | None = None
         # Wrong settings raise here, not at the start of the training.
         train_spec(self._defaults, arguments={"dataset": "any", **self._arguments})
@@ -232,7 +237,7 @@ class Trainer:
 
         if self._last is None:
             raise InputError("There is no adapter to save yet.", hint="Call train() first.")
-        target = Path(path).absolute()
+        target = Path(path).expanduser().absolute()
         check_output(str(target))
         if target.exists():
             target.rmdir()

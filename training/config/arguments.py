@@ -122,8 +122,14 @@ ALIASES = {
 """Names of other tools that are accepted for a setting."""
 
 
-OTHER_NAMES = {other: alias.name for other, alias in ALIASES.items()}
-"""Another tool's name → the setting's name here."""
+OTHER_NAMES = {other: alias.name for other, alias in ALIASES.items()} | {
+    "data": "dataset",  # `data` and `model` are also groups of settings, so these are not accepted
+    "dataset_name": "dataset",
+    "dataset_path": "dataset",
+    "model_name": "model",
+    "model_name_or_path": "model",
+}
+"""Another tool's name → the argument's name here, for suggestions."""
 
 
 def explain(error: ValidationError, *, prefix: str = "", separator: str = ".") -> str:

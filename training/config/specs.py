@@ -87,6 +87,10 @@ class Group(BaseModel):
 
     model_config = ConfigDict(extra="forbid", frozen=True, validate_default=True)
 
+
+class SettingsGroup(Group):
+    """A group of a run's settings."""
+
     @field_validator("*", mode="before")
     @classmethod
     def _refuse_bool_as_number(cls, value: Any, info: ValidationInfo) -> Any:
@@ -97,13 +101,13 @@ class Group(BaseModel):
         return value
 
 
-class ModelGroup(Group):
+class ModelGroup(SettingsGroup):
     name: ModelName = "Qwen/Qwen2.5-7B-Instruct"
     revision: Revision | None = None
     load_in_4bit: LoadIn4bit = False
 
 
-class DataGroup(Group):
+class DataGroup(SettingsGroup):
     source: DatasetSource | None = None
     samples: Samples | None = None
     split: DatasetSplit | None = None
@@ -122,7 +126,7 @@ class DataGroup(Group):
     held_out: HeldOut = 0.05
 
 
-class LoraGroup(Group):
+class LoraGroup(SettingsGroup):
     r: LoraRank = 16
     alpha: LoraAlpha = 32
     dropout: LoraDropout = 0.0
@@ -130,7 +134,7 @@ class LoraGroup(Group):
     rslora: RankStabilised = False
 
 
-class TrainingGroup(Group):
+class TrainingGroup(SettingsGroup):
     steps: Steps | None = None
     epochs: Epochs = 3.0
     batch_size: BatchSize = "auto"
@@ -151,7 +155,7 @@ class TrainingGroup(Group):
     threads: Threads | None = None
 
 
-class EvaluationGroup(Group):
+class EvaluationGroup(SettingsGroup):
     eval_every: EvalEvery | None = None
     patience: Patience | None = None
     questions: Questions = []
@@ -170,6 +174,10 @@ class Spec(Group):
 
     format_version: Literal[1] = FORMAT_VERSION
     roots: tuple[str, ...] | None = None
+
+    def arguments(self) -> dict[str, Any]:
+        """What was requested, without the folders that may be read; the same for equal requests."""
+        return self.model_dump(mode="json", exclude={"roots"})
 
     @property
     def subject(self) -> str:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from typing import Any
 
 from ..config.arguments import ALIASES, OTHER_NAMES, flat_fields, flat_name
@@ -28,7 +28,7 @@ def by_group(defaults: Settings, settings: Mapping[str, Any], arguments: Mapping
         if not isinstance(group, Mapping):
             raise InputError(f"settings.{name} must be an object, not {group!r}.")
         _take_group(values[name], name, group)  # pyright: ignore[reportUnknownArgumentType]
-    flat = _given({name: value for name, value in settings.items() if name not in GROUPS})
+    flat = _given({name: value for name, value in settings.items() if name not in GROUPS}, GROUPS)
     typed = _given(arguments)
     twice = sorted(flat.keys() & typed.keys())
     if twice:
@@ -62,13 +62,16 @@ def _names(values: Mapping[str, Any]) -> Iterator[str]:
             yield name
 
 
-def _given(values: Mapping[str, Any]) -> dict[str, Any]:
+def _given(values: Mapping[str, Any], groups: Iterable[str] = ()) -> dict[str, Any]:
     """The values that are given: all but None.
+
+    Args:
+        groups: names that may be meant besides the settings.
 
     Raises:
         InputError: a name is unknown, also with None.
     """
-    known = [*flat_fields(), *ALIASES, "output"]
+    known = [*flat_fields(), *ALIASES, *groups, "output"]
     for name in values:
         require_known(name, known, "argument")
     return {name: value for name, value in values.items() if value is not None}
@@ -130,6 +133,6 @@ def require_known(
     """Raises InputError, with the known name that is meant, for an unknown name."""
     if name in known:
         return
-    close = nearest(name, [*known, *other_names], other_names)
+    close = nearest(name, dict.fromkeys([*known, *other_names]), other_names)
     hint = f"Did you mean {close}?" if close else f"Known: {', '.join(known)}."
     raise InputError(f"Unknown {place} {name!r}.", hint=hint)
