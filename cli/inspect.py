@@ -14,9 +14,11 @@ from ..training.requests.inspect import inspect_spec
 from ..training.requests.settings import alias_notes
 from ..training.runs.folder import Status
 from ..training.service import TrainingService
-from .follow import follow_to_the_end
+from .follow import follow_or_cancel
 from .options import given, setting_options
 from .train import resolved_paths
+from .wording import as_options
+from .wrapped import say
 
 
 @click.command("inspect")
@@ -35,7 +37,7 @@ def inspect(ctx: click.Context, dataset: str, preview: int, as_json: bool, **val
 
     async def look() -> Any:
         submission = await service.submit(spec, find_equal=True)
-        return await follow_to_the_end(service, submission.run_id)
+        return await follow_or_cancel(service, submission.run_id)
 
     view = anyio.run(look)
     if view.error:
@@ -44,4 +46,7 @@ def inspect(ctx: click.Context, dataset: str, preview: int, as_json: bool, **val
         ctx.exit(2)
     assert isinstance(view.result, InspectResult)
     report = dataset_report(view.run_id, view.result)
-    click.echo(report.model_dump_json(indent=1, exclude_none=True) if as_json else report.text())
+    if as_json:
+        click.echo(report.model_dump_json(indent=1, exclude_none=True))
+    else:
+        say(as_options(report.text()))

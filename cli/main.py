@@ -83,14 +83,15 @@ def run(arguments: list[str], wire: int | None = None) -> int:
 def _failed(error: Exception, *, verbose: bool, as_json: bool) -> int:
     from ..training.errors import help_of
     from ..training.redact import scrub, scrub_all
-    from .wording import words
+    from .wording import as_options, words
+    from .wrapped import say
 
     if verbose and not isinstance(error, click.UsageError):
         import traceback
 
         click.echo(scrub("".join(traceback.format_exception(error))), err=True)
     known = _as_ours(error, verbose)
-    click.echo(f"Error: {scrub(known.sentence(words))}", err=True)
+    say(f"Error: {scrub(as_options(known.sentence(words)))}", err=True)
     if as_json:
         record = {
             "code": known.code,

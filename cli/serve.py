@@ -36,6 +36,7 @@ def serve(ctx: click.Context, roots: tuple[Path, ...]) -> None:
 
 def _explain_to_a_person(roots: tuple[Path, ...]) -> None:
     """Say what this command is for, and let Ctrl-C end it: the reader of stdin cannot be interrupted."""
+    signal.signal(signal.SIGINT, lambda _signal, _frame: os._exit(130))
     arguments = ["-P", "-m", "backpropagate", "serve"]
     for root in roots:
         arguments += ["--root", str(root.expanduser().absolute())]
@@ -47,4 +48,3 @@ def _explain_to_a_person(roots: tuple[Path, ...]) -> None:
         "For people there are other commands: see `backprop --help`. Ctrl-C stops this one.",
         err=True,
     )
-    signal.signal(signal.SIGINT, lambda _signal, _frame: os._exit(130))
