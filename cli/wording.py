@@ -6,6 +6,7 @@ import shlex
 from typing import Any
 
 from ..training.next_step import Next
+from ..training.untrusted import one_line
 
 
 def words(step: Next) -> str:
@@ -54,7 +55,7 @@ def words(step: Next) -> str:
 def _value(value: Any) -> str:
     if value == "…":
         return "…"
-    return " ".join(map(shlex.quote, value)) if isinstance(value, list) else shlex.quote(str(value))  # pyright: ignore[reportUnknownVariableType, reportUnknownArgumentType]
+    return " ".join(map(shlex.quote, value)) if isinstance(value, list) else shlex.quote(one_line(str(value)))  # pyright: ignore[reportUnknownVariableType, reportUnknownArgumentType]
 
 
 def _option(name: str, value: Any) -> str:

@@ -26,6 +26,7 @@ from ..training.files.paths import PathPolicy
 from ..training.logs import logger
 from ..training.redact import scrub, scrub_all
 from ..training.service import TrainingService
+from ..training.untrusted import sanitized, sanitized_all
 from .progress import ProgressStream
 from .schema import compact, with_defaults
 
@@ -123,8 +124,8 @@ class ServerTool(Tool):
                 "details are in the server's log on stderr."
             ) from error
         return CallToolResult(
-            content=[TextContent(type="text", text=scrub(result.text()))],
-            structured_content=scrub_all(result.model_dump(mode="json", exclude_none=True)),
+            content=[TextContent(type="text", text=sanitized(scrub(result.text())))],
+            structured_content=sanitized_all(scrub_all(result.model_dump(mode="json", exclude_none=True))),
         )
 
     def _with_settings(self, arguments: dict[str, Any], known: list[str]) -> dict[str, Any]:
