@@ -99,8 +99,9 @@ def _failed(error: Exception, *, verbose: bool, as_json: bool) -> int:
             "code": known.code,
             "message": known.message,
             "hint": help_of(known.record(), words) or None,
-            "untrusted_details": known.untrusted,
         }
+        if known.untrusted:
+            record["untrusted_details"] = known.untrusted
         click.echo(json.dumps({"error": scrub_all(record)}, indent=1))
     return known.exit_code
 
