@@ -16,7 +16,8 @@ from ..tools.gpu_status import GpuStatus
 from ..training.config.settings import Settings, environment_names, home_folder, load_settings, values_of
 from ..training.errors import InvalidSettingError, catalogue
 from ..training.hardware.reading import read_hardware
-from ..training.redact import cleaned, scrub, scrub_all
+from ..training.redact import scrub, scrub_all
+from ..training.untrusted import one_line
 from .options import description_of
 from .wrapped import wrapped
 
@@ -60,7 +61,7 @@ def _line(name: str, value: Any, default: Any, description: str) -> str:
 
 
 def _shown(value: Any) -> str:
-    return "unset" if value is None else cleaned(str(value), 100)
+    return "unset" if value is None else one_line(str(value), 100)
 
 
 def _print_codes(as_json: bool) -> None:

@@ -10,13 +10,13 @@ import click
 from ..tools.inspect_dataset import dataset_report
 from ..training.config.results import InspectResult
 from ..training.errors import from_record
+from ..training.requests.argument_paths import with_resolved_paths
 from ..training.requests.inspect import inspect_spec
 from ..training.requests.settings import alias_notes
 from ..training.runs.folder import Status
 from ..training.service import TrainingService
 from .follow import follow_or_cancel
 from .options import given, setting_options
-from .train import resolved_paths
 from .wording import as_options
 from .wrapped import say
 
@@ -30,7 +30,7 @@ from .wrapped import say
 def inspect(ctx: click.Context, dataset: str, preview: int, as_json: bool, **values: Any) -> None:
     """Inspect a dataset: its content, its problems by line, and what the model sees."""
     service = TrainingService()
-    arguments = resolved_paths(service, {**given(values), "dataset": dataset})
+    arguments = with_resolved_paths({**given(values), "dataset": dataset}, service.settings)
     spec = inspect_spec(service.settings, arguments=arguments, preview=preview)
     for note in alias_notes(arguments):
         click.echo(note, err=True)

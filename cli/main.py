@@ -83,21 +83,26 @@ def run(arguments: list[str], wire: int | None = None) -> int:
 def _failed(error: Exception, *, verbose: bool, as_json: bool) -> int:
     from ..training.errors import help_of
     from ..training.redact import scrub, scrub_all
+    from ..training.untrusted import sanitized
     from .wording import as_options, words
     from .wrapped import say
 
     if verbose and not isinstance(error, click.UsageError):
         import traceback
 
-        click.echo(scrub("".join(traceback.format_exception(error))), err=True)
+        click.echo(sanitized(scrub("".join(traceback.format_exception(error)))), err=True)
     known = _as_ours(error, verbose)
     say(f"Error: {scrub(as_options(known.sentence(words)))}", err=True)
+    if known.untrusted:
+        say(f"  (untrusted) {scrub(known.untrusted)}", err=True)
     if as_json:
         record = {
             "code": known.code,
             "message": known.message,
             "hint": help_of(known.record(), words) or None,
         }
+        if known.untrusted:
+            record["untrusted_details"] = known.untrusted
         click.echo(json.dumps({"error": scrub_all(record)}, indent=1))
     return known.exit_code
 
@@ -112,4 +117,4 @@ def _as_ours(error: Exception, verbose: bool) -> BackpropagateError:
         command = error.ctx.command_path if error.ctx else "backprop"
         return InputError(error.format_message(), hint=f"See `{command} --help`.")
     hint = None if verbose else "Run `backprop --verbose …` for the stack trace."
-    return RuntimeFailure(f"{type(error).__name__}: {error}", hint=hint)
+    return RuntimeFailure(f"Unexpected {type(error).__name__}.", hint=hint, untrusted=str(error))

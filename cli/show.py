@@ -10,11 +10,11 @@ import click
 from ..tools.status import answers_of, duration
 from ..training.config.results import ExportResult, RegisterResult, Result, TrainResult
 from ..training.errors import describe
-from ..training.redact import cleaned
 from ..training.runs.after_status import USERS_FAULT
 from ..training.runs.folder import Status
 from ..training.runs.kinds import kind_of
 from ..training.runs.view import RunView
+from ..training.untrusted import one_line
 from .wording import as_options, words
 from .wrapped import say
 
@@ -114,4 +114,4 @@ def next_command(view: RunView) -> str:
 
 def _line(text: str | None) -> str:
     """A model's text on one line, without terminal control characters."""
-    return cleaned(text or "")
+    return one_line(text or "")

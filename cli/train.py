@@ -11,9 +11,7 @@ import click
 from ..training.config.specs import TrainSpec
 from ..training.errors import InputError
 from ..training.files.output_folder import check_output
-from ..training.files.paths import PathPolicy
-from ..training.models.presets import classify_model
-from ..training.requests.dataset_source import resolved_source
+from ..training.requests.argument_paths import with_resolved_paths
 from ..training.requests.settings import alias_notes
 from ..training.requests.train import require_alone, train_spec
 from ..training.runs.view import RunView
@@ -64,25 +62,11 @@ def _whole(steps: str) -> int:
 
 def spec_of(service: TrainingService, arguments: dict[str, Any]) -> TrainSpec:
     """The spec of the arguments, with permitted absolute paths."""
-    spec = train_spec(service.settings, arguments=resolved_paths(service, arguments))
+    spec = train_spec(service.settings, arguments=with_resolved_paths(arguments, service.settings))
     for note in alias_notes(arguments):
         click.echo(note, err=True)
     check_output(spec.output)
     return spec
-
-
-def resolved_paths(service: TrainingService, arguments: dict[str, Any]) -> dict[str, Any]:
-    """The arguments with absolute paths; raises PathForbiddenError for a system or credential folder."""
-    paths = PathPolicy.for_person(service.settings.home)
-    resolved = dict(arguments)
-    if "dataset" in arguments:
-        resolved["dataset"] = resolved_source(arguments["dataset"], paths)
-    if "output" in arguments:
-        resolved["output"] = paths.resolve(arguments["output"], "output", write=True)
-    model = arguments.get("model", service.settings.model.name)
-    if classify_model(model).kind == "folder":
-        resolved["model"] = paths.resolve(model, "model")
-    return resolved
 
 
 async def start_and_follow(

@@ -10,6 +10,7 @@ from typing import Any
 
 from ..training.config.arguments import flat_fields
 from ..training.next_step import Next
+from ..training.untrusted import one_line
 
 OPTIONS = {
     "dataset": "--data",
@@ -88,7 +89,7 @@ def _read(text: str) -> Any:
 def _value(value: Any) -> str:
     if value == "…":
         return "…"
-    return " ".join(map(shlex.quote, value)) if isinstance(value, list) else shlex.quote(str(value))  # pyright: ignore[reportUnknownVariableType, reportUnknownArgumentType]
+    return " ".join(map(shlex.quote, value)) if isinstance(value, list) else shlex.quote(one_line(str(value)))  # pyright: ignore[reportUnknownVariableType, reportUnknownArgumentType]
 
 
 def _option(name: str, value: Any) -> str:

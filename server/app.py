@@ -26,6 +26,7 @@ from ..training.files.paths import PathPolicy
 from ..training.logs import logger
 from ..training.redact import scrub, scrub_all
 from ..training.service import TrainingService
+from ..training.untrusted import sanitized, sanitized_all
 from .client_roots import client_roots
 from .progress import ProgressStream
 from .schema import compact, with_defaults
@@ -133,8 +134,8 @@ class ServerTool(Tool):
         if isinstance(result, InputRequiredResult):
             return result
         return CallToolResult(
-            content=[TextContent(type="text", text=scrub(result.text()))],
-            structured_content=scrub_all(result.model_dump(mode="json", exclude_none=True)),
+            content=[TextContent(type="text", text=sanitized(scrub(result.text())))],
+            structured_content=sanitized_all(scrub_all(result.model_dump(mode="json", exclude_none=True))),
         )
 
     async def _carry_out(
