@@ -12,6 +12,7 @@ from pydantic.fields import FieldInfo
 
 from ..training.config.arguments import ALIASES, OTHER_NAMES, Alias, flat_fields
 from ..training.errors import InputError
+from .completion import CompleteSetting
 
 Function = TypeVar("Function", bound=Callable[..., Any])
 
@@ -60,6 +61,7 @@ def _option(name: str, info: FieldInfo) -> Callable[[Function], Function]:
         multiple=True,  # so that a second value is noticed
         default=None,
         metavar=_metavar(info.annotation),
+        shell_complete=CompleteSetting(name, info),
         help=_help(info) + (" May be repeated." if name in LISTS else ""),
     )
 
@@ -67,7 +69,7 @@ def _option(name: str, info: FieldInfo) -> Callable[[Function], Function]:
 def _alias_option(name: str, info: FieldInfo, alias: Alias) -> Callable[[Function], Function]:
     """Another tool's name of a setting: accepted, but not in the help."""
     plain = name.replace("_", "-")
-    if "true" in alias.values:
+    if "true" in alias.values or info.annotation is bool:
         return click.option(f"--{plain}/--no-{plain}", name, default=None, hidden=True)
     return click.option(f"--{plain}", name, multiple=True, default=None, hidden=True)
 

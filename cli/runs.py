@@ -9,6 +9,7 @@ from ..training.errors import InputError, RunFolderError
 from ..training.runs.folder import ENDED, RunFolder, Status
 from ..training.runs.view import RunView
 from ..training.service import TrainingService
+from .completion import complete_run
 from .follow import follow, follow_or_cancel, run_exit_code
 from .run_table import run_table
 from .show import print_json, print_run
@@ -47,7 +48,7 @@ def list_runs(status: str | None, limit: int, as_json: bool) -> None:
 
 
 @click.command("show-run")
-@click.argument("run_id")
+@click.argument("run_id", shell_complete=complete_run)
 @click.option("--follow", "following", is_flag=True, help="Show progress until the run ends or Ctrl-C.")
 @as_json_option
 @click.pass_context
@@ -65,7 +66,7 @@ def show_run(ctx: click.Context, run_id: str, following: bool, as_json: bool) ->
 
 
 @click.command("resume")
-@click.argument("run_id")
+@click.argument("run_id", shell_complete=complete_run)
 @click.option("--detach", is_flag=True, help="Queue the run and exit; it continues in the background.")
 @as_json_option
 @click.pass_context
@@ -86,7 +87,7 @@ def resume(ctx: click.Context, run_id: str, detach: bool, as_json: bool) -> None
 
 
 @click.command("cancel")
-@click.argument("run_id")
+@click.argument("run_id", shell_complete=complete_run)
 @as_json_option
 def cancel(run_id: str, as_json: bool) -> None:
     """Stop a run within one step, and save its adapter."""
@@ -107,7 +108,7 @@ def cancel(run_id: str, as_json: bool) -> None:
 
 
 @click.command("prune")
-@click.argument("run_ids", nargs=-1)
+@click.argument("run_ids", nargs=-1, shell_complete=complete_run)
 @click.option("--all-ended", is_flag=True, help="Remove all ended runs.")
 @click.option("--yes", is_flag=True, help="Do not ask for confirmation.")
 def prune(run_ids: tuple[str, ...], all_ended: bool, yes: bool) -> None:
