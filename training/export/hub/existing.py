@@ -9,6 +9,7 @@ from typing import Any
 from ...errors import HubPushError
 from ...models.model_folder import ADAPTER_FILES
 from ...next_step import then
+from ...untrusted import short_name
 from .own_card import is_unchanged
 from .published_files import CARD, WEIGHTS, PublishedFile
 
@@ -84,7 +85,8 @@ def _require_same_model(
     theirs = None if others else existing.base()
     if not others and theirs in _bases(files):
         return
-    what = others[0] if others else f"a model made from {theirs or 'an unknown base'}"
+    made_from = "an unknown base" if theirs is None else short_name(theirs)
+    what = short_name(others[0]) if others else f"a model made from {made_from}"
     raise HubPushError(
         f"{repo} contains other weights: {what}. Nothing was uploaded.",
         hint="Push to another repository, or replace its weights.",
