@@ -7,6 +7,7 @@ plan                    what an engine is given and gives back
 planner                 defaults and "auto" of a spec, resolved, with reasons
 select_engine           which of our two steps trains a model, and why
 peft_adapter            plain PEFT adapters, read and written
+plain_peft              a finished adapter, read by PEFT itself, and what of the base it covers
 lora_parameters         all LoRA matrices in one flat buffer
 generate                greedy answers in batches
 questions               questions before and after training

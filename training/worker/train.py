@@ -22,6 +22,7 @@ from .context import RunContext, WaitForDevice, use_threads
 
 if TYPE_CHECKING:
     from ..engine.loaded_model import LoadedModel
+    from ..engine.plain_peft import Coverage
     from ..engine.plan import Outcome, Plan
 
 
@@ -176,12 +177,15 @@ def _keep(context: RunContext, ready: Ready, model: LoadedModel, outcome: Outcom
 
     After the adapter is saved, a later failure is only a warning.
     """
+    from ..engine.plain_peft import read_with_peft
     from .save_adapter import copy_adapter_folder, finish_adapter, replace_card
 
     _warn_if_worse(context, outcome)
     context.recorder.phase("saving", "saving the adapter")
     adapter = context.run.adapter_path
-    result = _result(context, ready, outcome)
+    covered = read_with_peft(ready.plan.model, outcome.adapter)
+    _warn_about_experts(context, covered)
+    result = _result(context, ready, outcome, covered)
     finish_adapter(outcome.adapter, adapter, ready.tokenizer, ready.plan, _card(context, ready, result))
     context.report(AdapterSaved(path=str(adapter)))
     context.recorder.keep(result)
@@ -216,6 +220,14 @@ def _warn_if_worse(context: RunContext, outcome: Outcome) -> None:
         )
 
 
+def _warn_about_experts(context: RunContext, covered: Coverage) -> None:
+    if covered.experts:
+        context.recorder.warn(
+            f"The LoRA covers {covered.share:.0%} of the model's weights. The experts, {covered.experts:.0%}, have "
+            "none: they are not linear modules, and only the other modules were trained."
+        )
+
+
 def _card(context: RunContext, ready: Ready, result: TrainResult) -> str:
     from ..export.hub.model_card import run_card
     from ..export.hub.run_facts import RunFacts
@@ -223,7 +235,7 @@ def _card(context: RunContext, ready: Ready, result: TrainResult) -> str:
     return run_card(RunFacts.of(context.run, result), "adapter", chat=bool(ready.tokenizer.chat_template))
 
 
-def _result(context: RunContext, ready: Ready, outcome: Outcome) -> TrainResult:
+def _result(context: RunContext, ready: Ready, outcome: Outcome, covered: Coverage) -> TrainResult:
     from ..engine.device import peak_memory_mib
 
     summary = ready.data.summary
@@ -250,6 +262,8 @@ def _result(context: RunContext, ready: Ready, outcome: Outcome) -> TrainResult:
         rows_left_out=[FindingRecord.model_validate(found) for found in summary.left_out],
         held_out=summary.held_out,
         trained_token_share=round(summary.trained_share, 4),
+        lora_share=round(covered.share, 4),
+        without_lora=covered.left_out,
         notes=summary.notes,
     )
 

@@ -70,11 +70,19 @@ def _nf4(dtype: torch.dtype) -> Any:
 
 
 def linear_modules(model: Any) -> dict[str, nn.Module]:
-    """Every linear module by its full name; Conv1D is GPT-2's, with its weight transposed."""
+    """Every linear module by its full name; Conv1D is GPT-2's, with its weight transposed.
+
+    A class of a model's own that derives from them computes more, as routers of experts do.
+    """
     from transformers.pytorch_utils import Conv1D
 
     named: dict[str, nn.Module] = dict(model.named_modules())
-    return {name: module for name, module in named.items() if isinstance(module, nn.Linear | Conv1D)}
+    return {
+        name: module
+        for name, module in named.items()
+        if isinstance(module, nn.Linear | Conv1D)
+        and not type(module).__module__.startswith("transformers.models.")
+    }
 
 
 def lora_targets(model: Any, lora: LoraGroup) -> list[str]:
