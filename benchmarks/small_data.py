@@ -1,9 +1,9 @@
-"""What a small dataset teaches: losses and right answers of one training on the first rows of the quick start.
+"""What a small dataset teaches: losses and right answers of a training on the quick start's first rows.
 
     python benchmarks/small_data.py MODEL [--rows 60] [learning_rate=2e-4 epochs=3 held_out=0 …]
 
-Settings that are not given are chosen as for everyone. Six questions ask for facts of the rows in other words;
-an answer is right if it contains the fact.
+Settings that are not given are chosen as for everyone. Six questions ask for facts of the rows in other
+words; an answer is right if it contains the fact.
 """
 
 from __future__ import annotations

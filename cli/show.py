@@ -104,6 +104,8 @@ def next_command(view: RunView) -> str:
     command = words(view.next) if view.next else "nothing to do"
     if view.status is Status.FAILED and view.error and view.error.code.split("_")[0] in USERS_FAULT:
         return "correct what the error names, then start it again" if view.kind == "train" else command
+    if isinstance(view.result, TrainResult) and view.result.still_falling:
+        return f"{command}  (trains on; export makes a GGUF file of what it has learnt)"
     if view.status is Status.COMPLETED and view.kind == "train":
         return f"{command}  (a GGUF file; --ollama --ollama-name NAME also registers it with Ollama)"
     return command

@@ -10,6 +10,7 @@ from pydantic import BaseModel, Field
 from ..training.config.results import Answer, ExportResult, RegisterResult, Result, TrainResult
 from ..training.errors import ErrorRecord, describe, help_of
 from ..training.events import Step
+from ..training.next_step import then
 from ..training.redact import cleaned
 from ..training.runs.after_status import USERS_FAULT
 from ..training.runs.folder import Status
@@ -208,6 +209,12 @@ def next_step(view: RunView) -> str:
     match view.status:
         case Status.QUEUED | Status.RUNNING:
             return f'get_run(run_id="{view.run_id}", wait_s=50) to follow it; cancel_run to stop it.'
+        case Status.COMPLETED if isinstance(view.result, TrainResult) and view.result.still_falling:
+            export = words(then("export", source=view.run_id))
+            return (
+                "Report the losses and the answers to the user. The loss was still falling; "
+                f"to train on: {call} To export it as it is: {export}"
+            )
         case Status.COMPLETED if view.kind == "train":
             return (
                 f"Report the losses and the answers to the user. For Ollama and llama.cpp: {call} "

@@ -110,7 +110,7 @@ class DataGroup(Group):
     private_data: PrivateData = "keep"
     merge_system: MergeSystem = False
     order: Order = "shuffled"
-    held_out: HeldOut = 0.05
+    held_out: HeldOut = "auto"
 
 
 class LoraGroup(Group):
@@ -123,10 +123,10 @@ class LoraGroup(Group):
 
 class TrainingGroup(Group):
     steps: Steps | None = None
-    epochs: Epochs = 3.0
+    epochs: Epochs = "auto"
     batch_size: BatchSize = "auto"
     gradient_accumulation_steps: Accumulation = 1
-    learning_rate: LearningRate = 2e-4
+    learning_rate: LearningRate = "auto"
     lr_scheduler: Schedule = "linear"
     warmup_steps: WarmupSteps | None = None
     weight_decay: WeightDecay = 0.0

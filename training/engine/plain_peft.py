@@ -3,15 +3,15 @@
 from __future__ import annotations
 
 import re
+import warnings
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, cast
 
 import torch
-from safetensors import safe_open
-from torch import Tensor
 
 from ..errors import TrainingError
+from ..models.safetensors_files import read_header
 from .peft_adapter import WEIGHTS
 
 NAMED_FROM = 0.01
@@ -70,24 +70,24 @@ def _skeleton(model: Path) -> Any:
 def _loaded(skeleton: Any, adapter: Path) -> Any:
     from peft import PeftModel
 
-    return cast("Any", PeftModel).from_pretrained(
-        skeleton, str(adapter), low_cpu_mem_usage=True, torch_device="cpu", autocast_adapter_dtype=False
-    )
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # what PEFT only warns of is compared afterwards
+        return cast("Any", PeftModel).from_pretrained(
+            skeleton, str(adapter), low_cpu_mem_usage=True, torch_device="cpu", autocast_adapter_dtype=False
+        )
 
 
 def _require_equal(adapted: Any, adapter: Path) -> None:
-    """PEFT leaves out tensors that it does not know, and starts those anew that it misses; here both are errors."""
-    from peft import get_peft_model_state_dict
+    """PEFT leaves out what it does not know, and makes anew what it misses; here both are errors."""
+    from peft import get_peft_model_state_dict  # pyright: ignore[reportUnknownVariableType]
 
-    state = cast("dict[str, Tensor]", get_peft_model_state_dict(adapted, save_embedding_layers=False))
+    state = get_peft_model_state_dict(adapted, save_embedding_layers=False)
     read = {name: tuple(tensor.shape) for name, tensor in state.items()}
-    with safe_open(adapter / WEIGHTS, "pt") as file:
-        written = {name: tuple(file.get_slice(name).get_shape()) for name in file.keys()}
+    written = {name: stored.shape for name, stored in read_header(adapter / WEIGHTS).items()}
     for name in sorted(read.keys() | written.keys()):
         if read.get(name) != written.get(name):
-            raise _unreadable(
-                adapter, f"{name} is {written.get(name)} in the file and {read.get(name)} in PEFT"
-            )
+            shapes = f"{name} is {written.get(name)} in the file and {read.get(name)} in PEFT"
+            raise _unreadable(adapter, shapes)
 
 
 def _unreadable(adapter: Path, reason: str) -> TrainingError:

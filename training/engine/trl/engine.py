@@ -157,7 +157,7 @@ def _arguments(plan: Plan, steps: int, data: Data, scratch: Path) -> SFTConfig:
         max_steps=steps,
         per_device_train_batch_size=_batch(plan, examples),
         gradient_accumulation_steps=_accumulation(plan),
-        learning_rate=plan.training.learning_rate,
+        learning_rate=plan.learning_rate,
         lr_scheduler_type="constant_with_warmup" if schedule == "constant" else schedule,
         warmup_steps=min(warmup_steps(plan, steps), steps - 1),
         weight_decay=plan.training.weight_decay,
