@@ -12,7 +12,7 @@ from ..training.errors import ErrorRecord, describe, help_of
 from ..training.events import Step
 from ..training.next_step import then
 from ..training.redact import cleaned
-from ..training.runs.after_status import USERS_FAULT
+from ..training.runs.after_status import would_fail_again
 from ..training.runs.folder import Status
 from ..training.runs.identity import same_host
 from ..training.runs.view import RunView
@@ -232,7 +232,7 @@ def next_step(view: RunView) -> str:
             return f"To start it again: {call}"
         case Status.CANCELLED | Status.INTERRUPTED:
             return f"To continue from the last checkpoint: {call}"
-        case Status.FAILED if view.error and view.error.code.split("_")[0] in USERS_FAULT:
+        case Status.FAILED if view.error and would_fail_again(view.error):
             tool = TOOLS_OF_ACTIONS[view.kind]
             return f"Correct what the error names, then call {tool} again."
         case Status.FAILED:

@@ -10,6 +10,7 @@ select_engine           which of our two steps trains a model, and why
 peft_adapter            plain PEFT adapters, read and written
 plain_peft              a finished adapter, read by PEFT itself, and what of the base it covers
 lora_parameters         all LoRA matrices in one flat buffer
+out_of_memory           a lack of memory, and the next setting that needs less
 generate                greedy answers in batches
 questions               questions before and after training
 device                  the device that torch sees, and its memory

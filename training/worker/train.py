@@ -179,19 +179,22 @@ def _keep(context: RunContext, ready: Ready, model: LoadedModel, outcome: Outcom
 
     After the adapter is saved, a later failure is only a warning.
     """
+    from ..engine.out_of_memory import memory_errors
     from ..engine.plain_peft import read_with_peft
     from .save_adapter import copy_adapter_folder, finish_adapter, replace_card
 
     worse = _warn_if_worse(context, outcome)
     context.recorder.phase("saving", "saving the adapter")
     adapter = context.run.adapter_path
-    covered = read_with_peft(ready.plan.model, outcome.adapter)
+    with memory_errors(ready.plan, "saving"):
+        covered = read_with_peft(ready.plan.model, outcome.adapter)
     _warn_about_experts(context, covered)
     result = _result(context, ready, outcome, covered)
     if outcome.status == "completed" and not worse and still_falling(losses_of(context.run)):
         context.recorder.warn("The training loss was still falling at the end: more steps would teach more.")
         result = result.model_copy(update={"still_falling": True})
-    finish_adapter(outcome.adapter, adapter, ready.tokenizer, ready.plan, _card(context, ready, result))
+    with memory_errors(ready.plan, "saving"):
+        finish_adapter(outcome.adapter, adapter, ready.tokenizer, ready.plan, _card(context, ready, result))
     context.report(AdapterSaved(path=str(adapter)))
     context.recorder.keep(result)
 

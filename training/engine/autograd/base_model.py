@@ -12,6 +12,7 @@ from ...config.specs import LoraGroup
 from ...errors import MissingExtraError
 from ...models.llama_like import unknown_module
 from ...models.tokenizer import load_error
+from ..out_of_memory import ran_out_of_memory
 from ..plan import Plan
 
 
@@ -39,9 +40,9 @@ def load_base(plan: Plan) -> Any:
                 **options,
             ),
         )
-    except torch.OutOfMemoryError:
-        raise
     except Exception as error:  # transformers raises what its parsers raise
+        if ran_out_of_memory(error):
+            raise
         raise load_error(plan.model, "model", error) from error
     model.requires_grad_(False)
     if plan.training.recompute != "nothing":

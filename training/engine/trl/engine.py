@@ -8,8 +8,7 @@ from __future__ import annotations
 import math
 import tempfile
 import time
-from collections.abc import Callable, Generator, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Sequence
 from functools import partial
 from pathlib import Path
 from types import MethodType
@@ -23,17 +22,17 @@ from trl.trainer.sft_config import SFTConfig
 from trl.trainer.sft_trainer import SFTTrainer
 
 from ...data.tokens.example import Example
-from ...errors import BackpropagateError, GpuOutOfMemoryError, TrainingError
+from ...errors import TrainingError
 from ...events import Epoch, Phase, Report, ShouldStop, Step, Warned
 from ...files.atomic_folder import write_files
 from ...models.tokenizer import load_tokenizer
 from ..autograd.engine import load_autograd_step
 from ..loaded_model import StepModel
 from ..loop.checkpoints import Checkpoints
-from ..loop.fit import ran_out_of_memory
 from ..loop.lr_schedule import warmup_steps
 from ..loop.metrics import StepClock, evaluated
 from ..loop.packing import is_worth_evaluating_before, step_order, total_steps
+from ..out_of_memory import memory_errors
 from ..peft_adapter import adapter_files
 from ..plan import Data, Outcome, Plan
 
@@ -46,8 +45,7 @@ def open_trl(plan: Plan) -> TrlModel:
         InputError: the adapter to continue from does not fit, or a target module does not exist.
         GpuOutOfMemoryError: it does not fit into memory.
     """
-    with _memory_errors(plan):
-        return TrlModel(load_autograd_step(plan), plan)
+    return TrlModel(load_autograd_step(plan), plan)
 
 
 class TrlModel(StepModel):
@@ -58,7 +56,10 @@ class TrlModel(StepModel):
             report(Warned(message="TRL's engine keeps no checkpoints: the run begins again."))
         if self.plan.evaluation.patience is not None:
             report(Warned(message="TRL's engine does not stop early: patience is not used."))
-        with _memory_errors(self.plan), tempfile.TemporaryDirectory(prefix="backpropagate-") as scratch:
+        with (
+            memory_errors(self.plan, "training"),
+            tempfile.TemporaryDirectory(prefix="backpropagate-") as scratch,
+        ):
             return self._train(data, report, should_stop, Path(scratch))
 
     def _train(self, data: Data, report: Report, should_stop: ShouldStop, scratch: Path) -> Outcome:
@@ -104,17 +105,6 @@ class TrlModel(StepModel):
         """The mean per label token."""
         losses = self.losses(examples)
         return sum(loss.total for loss in losses) / max(1, sum(loss.label_tokens for loss in losses))
-
-
-@contextmanager
-def _memory_errors(plan: Plan) -> Generator[None]:
-    """A lack of memory as an error of ours."""
-    try:
-        yield
-    except (RuntimeError, MemoryError) as error:
-        if isinstance(error, BackpropagateError) or not ran_out_of_memory(error):
-            raise
-        raise _out_of_memory(plan, error) from error
 
 
 def _batch(plan: Plan, examples: int) -> int:
@@ -257,12 +247,3 @@ class _Observer(TrainerCallback):
         )
         if self._evaluate_every and self.step % self._evaluate_every == 0 and not self.stopped:
             self.evaluate()
-
-
-def _out_of_memory(plan: Plan, error: BaseException) -> GpuOutOfMemoryError:
-    return GpuOutOfMemoryError(
-        f"The {plan.device} ran out of memory with batch_size {plan.batch_size}.",
-        hint=f"Try batch_size={max(1, plan.batch_size // 2)}, a smaller max_seq_length, "
-        'or engine="auto", which halves its batches by itself.',
-        cause=error,
-    )
