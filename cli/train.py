@@ -11,7 +11,7 @@ import click
 from ..training.config.specs import TrainSpec
 from ..training.files.output_folder import check_output
 from ..training.files.paths import PathPolicy
-from ..training.models.presets import classify_model
+from ..training.models.presets import AUTO, classify_model
 from ..training.requests.dataset_source import resolved_source
 from ..training.requests.settings import alias_notes
 from ..training.requests.train import require_alone, train_spec
@@ -72,7 +72,7 @@ def resolved_paths(service: TrainingService, arguments: dict[str, Any]) -> dict[
     if "output" in arguments:
         resolved["output"] = paths.resolve(arguments["output"], "output", write=True)
     model = arguments.get("model", service.settings.model.name)
-    if classify_model(model).kind == "folder":
+    if model != AUTO and classify_model(model).kind == "folder":
         resolved["model"] = paths.resolve(model, "model")
     return resolved
 

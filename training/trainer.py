@@ -20,7 +20,7 @@ from .events import Event, Report, ShouldStop, Step, never_stop, no_report
 from .files.output_folder import check_output
 from .files.paths import PathPolicy
 from .logs import configure_logging, logger
-from .models.presets import classify_model
+from .models.presets import AUTO, classify_model
 from .requests.dataset_source import named_source, resolved_source
 from .requests.export import export_spec
 from .requests.push import push_spec
@@ -99,7 +99,7 @@ class Trainer:
     """Fine-tunes a model in this process.
 
     Args:
-        model: preset, Hub id, or path of a model folder. Default: from the settings (Qwen2.5 7B).
+        model: preset, Hub id, or path of a model folder. Default: from the settings, else by this machine.
         output_dir: the home folder for this trainer's runs. Default: `~/.backpropagate`.
         settings: any setting by its flat name, e.g. `lora_r=8, learning_rate=1e-4`.
 
@@ -117,7 +117,8 @@ class Trainer:
         self._defaults = load_settings()
         configure_logging(self._defaults, own_process=False)
         self._arguments: dict[str, Any] = {**settings, "model": model or self._defaults.model.name}
-        classify_model(self._arguments["model"])
+        if self._arguments["model"] != AUTO:
+            classify_model(self._arguments["model"])
         self._store = RunStore(Path(output_dir).absolute() if output_dir else self._defaults.home)
         self._last: TrainingRun | None = None
         # Wrong settings raise here, not at the start of the training.

@@ -15,7 +15,8 @@ ModelName = Annotated[
     str,
     Field(
         min_length=1,
-        description=f"Preset ({', '.join(PRESETS)}), Hub id, or absolute path of a folder.",
+        description=f"Preset ({', '.join(PRESETS)}), Hub id, or absolute path of a folder; `auto`: one that "
+        "this machine can train.",
     ),
 ]
 Revision = Annotated[str, Field(description="Branch, tag or commit of a Hub model.")]

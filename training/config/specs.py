@@ -12,6 +12,7 @@ from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Discriminator, TypeAdapter
 
+from ..models.presets import AUTO
 from .fields import (
     Accumulation,
     BatchSize,
@@ -89,7 +90,7 @@ class Group(BaseModel):
 
 
 class ModelGroup(Group):
-    name: ModelName = "Qwen/Qwen2.5-7B-Instruct"
+    name: ModelName = AUTO
     revision: Revision | None = None
     load_in_4bit: LoadIn4bit = False
 

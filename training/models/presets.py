@@ -30,7 +30,9 @@ PRESETS: dict[str, Preset] = {
     "mistral-7b": Preset("mistralai/Mistral-7B-Instruct-v0.3", 7.25),
     "qwen2.5-7b": Preset("Qwen/Qwen2.5-7B-Instruct", 7.62),
 }
-DEFAULT_PRESET = "qwen2.5-7b"
+AUTO = "auto"
+"""The name that stands for a model that fits the machine; a spec never holds it."""
+EXAMPLE = "qwen3-0.6b"
 
 HUB_ID = re.compile(r"[A-Za-z0-9][\w.-]*/[\w.-]*[\w-]", re.ASCII)
 HUB_ID_LENGTH = 96
@@ -76,7 +78,7 @@ def classify_model(name: str) -> ModelSource:
     raise InputError(
         f"{name!r} is not a model name.",
         hint=(f"Did you mean {close}? " if close else "")
-        + f"Give a preset ({', '.join(PRESETS)}), a Hub id such as {PRESETS[DEFAULT_PRESET].hub_id}, "
+        + f"Give a preset ({', '.join(PRESETS)}), a Hub id such as {PRESETS[EXAMPLE].hub_id}, "
         "or the absolute path of a model folder.",
     )
 

@@ -31,9 +31,9 @@ from ..loop.checkpoints import Checkpoints
 from ..loop.example_losses import ExampleLoss
 from ..loop.metrics import StepClock, evaluated
 from ..loop.packing import StepOrder, step_order, total_steps
+from ..out_of_memory import out_of_memory
 from ..packed.engine import open_packed
 from ..peft_adapter import WEIGHTS, load_into_buffer
-from ..out_of_memory import out_of_memory
 from ..plan import Data, Outcome, Plan
 from ..select_engine import select_engine
 from .process import UnslothProcess, interpreter, write_job
