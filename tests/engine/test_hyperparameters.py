@@ -20,7 +20,7 @@ from .conftest import tiny_model
 def planned(folder: Path, examples: int = 52, **arguments: Any) -> tuple[Plan, dict[str, str]]:
     spec = train_spec(arguments={"dataset": "/rows.jsonl", "model": str(folder), **arguments})
     return choose_plan(
-        spec, Machine("cpu", 0, 1), examples=examples, model=folder, adapter=folder / "a",
+        spec, Machine("cpu", 0, 1), examples=examples, held_out=8, model=folder, adapter=folder / "a",
         base_model_name="m", continue_from=None,
     )  # fmt: skip
 
@@ -37,6 +37,7 @@ def test_a_small_dataset_gets_a_high_rate_and_more_passes_with_reasons(model: Pa
     assert (plan.learning_rate, plan.epochs) == (1e-3, 5.0)
     assert reasons["epochs"] == "few rows: 5 passes are 65 steps"
     assert reasons["learning_rate"] == "for hidden size 48 and a short run of 65 steps"
+    assert reasons["held_out"].startswith("8 examples: 5% of the rows")
     assert {"learning_rate": 1e-3, "epochs": 5.0}.items() <= json.loads(json.dumps(plan.record())).items()
 
 

@@ -82,7 +82,7 @@ def test_an_evaluation_that_runs_out_of_memory_is_done_again_in_smaller_parts(
     evaluated(plan, 25, tmp_path / "d", data, small)
     losses = [[event["loss"] for event in events.of("eval")] for events in (undisturbed, small)]
     assert len(losses[0]) == 3 and losses[1] == pytest.approx(losses[0], rel=1e-5)
-    assert small.of("warning")[0]["message"].startswith("The evaluation before ran out of memory")
+    assert small.of("warning")[0]["message"].startswith("The evaluation after step 0 ran out of memory")
 
 
 def test_an_evaluation_that_cannot_be_smaller_names_the_next_setting(

@@ -41,6 +41,7 @@ def choose_plan(
     machine: Machine,
     *,
     examples: int,
+    held_out: int,
     model: Path,
     adapter: Path,
     base_model_name: str,
@@ -49,7 +50,7 @@ def choose_plan(
     """The plan, and why each choice was made.
 
     Args:
-        examples: number of training examples.
+        examples, held_out: numbers of training and held-out examples.
         adapter: folder that the engine writes.
         base_model_name: what the adapter says it belongs to.
     """
@@ -62,6 +63,8 @@ def choose_plan(
     learning_rate, why_rate = _learning_rate(spec, model, steps)
     reasons = {"engine": why, "batch_size": why_batch, "recompute": why_recompute}
     reasons |= {"epochs": why_epochs, "learning_rate": why_rate}
+    rule = "5% of the rows, 8 to 500, from 20 rows on" if spec.data.held_out == "auto" else "as asked"
+    reasons["held_out"] = f"{held_out} examples: {rule}"
     on_gpu = machine.device == "cuda"
     reasons["precision"] = "bf16 on a GPU" if on_gpu else "fp32 is faster than bf16 on a CPU"
     decided = {

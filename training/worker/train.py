@@ -88,6 +88,7 @@ def _prepare(context: RunContext, spec: TrainSpec, model: Path) -> Ready:
         spec,
         Machine(torch_device(), free_gpu_bytes(), threads),
         examples=len(data.train),
+        held_out=len(data.held_out),
         model=model,
         adapter=context.run.path / ".adapter-of-the-engine",
         base_model_name=base_model_name(spec, model),

@@ -21,7 +21,7 @@ from ...errors import InputError
 from ...events import CheckpointSaved, Epoch, Phase, Report, ShouldStop, Warned
 from ...files.atomic_folder import write_files
 from ..lora_parameters import seed_of
-from ..out_of_memory import first_line, out_of_memory, ran_out_of_memory
+from ..out_of_memory import Doing, first_line, out_of_memory, ran_out_of_memory
 from ..peft_adapter import adapter_files
 from ..plan import Data, Outcome, OutcomeStatus, Plan
 from .checkpoints import Checkpoints, damage
@@ -39,7 +39,7 @@ from .training_state import (
     training_state_files,
 )
 
-MOST_HALVINGS = 3
+MOST_HALVINGS = 5
 """How often a run may halve its micro-batches before it gives up."""
 
 
@@ -161,7 +161,7 @@ class _Fit:
             shortage = self._try_gradients(index, batch)
             if isinstance(shortage, Tensor):
                 return batch, shortage
-            self._halve(f"Step {index + 1}", index + 1, batch, shortage)
+            self._halve("training", batch, shortage)
 
     def _try_gradients(self, index: int, batch: StepBatch) -> Tensor | str:
         """The loss, or what was said when memory ran out."""
@@ -182,13 +182,8 @@ class _Fit:
                 loss += self.model.forward_backward(part.to(device), weight, seed=seed)
         return loss
 
-    def _halve(self, what: str, step: int, batch: StepBatch, shortage: str) -> None:
-        """Let what ran out of memory begin again, with parts of half the tokens from here on.
-
-        Args:
-            what: a step or an evaluation, as the beginning of a sentence.
-            step: its number, counted from 1; 0 before the first.
-        """
+    def _halve(self, doing: Doing, batch: StepBatch, shortage: str) -> None:
+        """Back to the beginning of the step or evaluation, with parts of half the tokens from here on."""
         # Called outside the except clause: the error's traceback would hold the step's tensors.
         self.model.lora.gradients.zero_()
         self.model.release()  # graphs of larger batches may hold the memory that is missing
@@ -196,7 +191,8 @@ class _Fit:
         if self.on_cuda:
             torch.cuda.empty_cache()
         largest = batch.largest_part
-        doing = "training" if what.startswith("Step") else "evaluating"
+        step = self.state.step + (doing == "training")  # counted from 1; an evaluation is after a step
+        what = f"Step {step}" if doing == "training" else f"The evaluation after step {step}"
         if len(self.state.recoveries) >= MOST_HALVINGS:
             few = f"not even {largest.useful_tokens} tokens at once"
             raise out_of_memory(self.plan, doing, f"{what} does not fit into memory, {few}: {shortage}")
@@ -257,10 +253,7 @@ class _Fit:
             loss = self._try_evaluation(batch)
             if not isinstance(loss, str):
                 return loss
-            what = (
-                f"The evaluation after step {self.state.step}" if self.state.step else "The evaluation before"
-            )
-            self._halve(what, self.state.step, batch, loss)
+            self._halve("evaluating", batch, loss)
 
     def _try_evaluation(self, batch: StepBatch) -> float | str | None:
         """The mean loss, None if told to stop, or what was said when memory ran out."""
