@@ -20,7 +20,7 @@ from .events import Event, Report, ShouldStop, Step, never_stop, no_report
 from .files.output_folder import check_output
 from .files.paths import PathPolicy, without_uri
 from .logs import configure_logging, logger
-from .models.presets import classify_model
+from .models.presets import AUTO, classify_model
 from .requests.argument_paths import with_resolved_paths
 from .requests.export import export_spec
 from .requests.push import push_spec
@@ -116,7 +116,7 @@ class Trainer:
     """Fine-tunes a model in this process.
 
     Args:
-        model: preset, Hub id, or path of a model folder. Default: from the settings (Qwen2.5 7B).
+        model: preset, Hub id, or path of a model folder. Default: from the settings, else by this machine.
         output_dir: the home folder for this trainer's runs. Default: `~/.backpropagate`.
         settings: any setting by its flat name, e.g. `lora_r=8, learning_rate=1e-4`.
 
@@ -137,7 +137,8 @@ class Trainer:
             **settings,
             "model": without_uri(model or self._defaults.model.name),
         }
-        classify_model(self._arguments["model"])
+        if self._arguments["model"] != AUTO:
+            classify_model(self._arguments["model"])
         self._store = RunStore(
             Path(output_dir).expanduser().absolute() if output_dir else self._defaults.home
         )

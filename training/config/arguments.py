@@ -31,17 +31,17 @@ class TrainArguments(TypedDict, total=False):
     private_data: str
     merge_system: bool
     order: str
-    held_out: float
+    held_out: float | str
     lora_r: int
     lora_alpha: int
     lora_dropout: float
     lora_target_modules: str | list[str]
     lora_rslora: bool
     steps: int | None
-    epochs: float
+    epochs: float | str
     batch_size: int | str
     gradient_accumulation_steps: int
-    learning_rate: float
+    learning_rate: float | str
     lr_scheduler: str
     warmup_steps: int | None
     weight_decay: float
@@ -123,9 +123,10 @@ ALIASES = {
 
 
 OTHER_NAMES = {other: alias.name for other, alias in ALIASES.items()} | {
-    "data": "dataset",  # `data` and `model` are also groups of settings, so these are not accepted
+    "data": "dataset",  # also a group of settings, so it is not accepted
     "dataset_name": "dataset",
     "dataset_path": "dataset",
+    "num_steps": "steps",
     "model_name": "model",
     "model_name_or_path": "model",
 }

@@ -98,6 +98,9 @@ class TrainResult(Result):
         rows: of the dataset; each is used or dropped.
         held_out: examples held out for evaluation.
         trained_token_share: share of the tokens in the loss.
+        still_falling: whether the training loss was still falling at the end: more steps would help.
+        lora_share: share of the base's weights whose modules have a LoRA; None if it was not measured.
+        without_lora: kind of weights without a LoRA → its share of the base's weights, the largest first.
         output: path of the copy of the adapter.
     """
 
@@ -124,6 +127,9 @@ class TrainResult(Result):
     rows_left_out: list[FindingRecord] = []
     held_out: int = 0
     trained_token_share: float = 0.0
+    still_falling: bool = False
+    lora_share: float | None = None
+    without_lora: dict[str, float] = {}
     notes: list[str] = []
     output: str | None = None
     answers: list[Answer] = []
