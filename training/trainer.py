@@ -173,6 +173,7 @@ class Trainer:
         quantization: str | None = None,
         imatrix: bool = False,
         output: str | Path | None = None,
+        allow_other_base: bool = False,
         should_stop: ShouldStop = never_stop,
     ) -> Export:
         """Export the last training, and record it as a run. A GGUF is verified before it gets its name.
@@ -183,6 +184,7 @@ class Trainer:
                 Default: q4_k_m; without the extra, q8_0 with a warning in the log.
             imatrix: weight a K-quant's errors by activations on the run's held-out rows.
             output: the .gguf file, or folder, to write. Default: in the run folder.
+            allow_other_base: export also if the base model is no longer the one that was trained on.
             should_stop: called often; True stops the export without keeping any files.
 
         Raises:
@@ -202,6 +204,7 @@ class Trainer:
             format=format,
             quantization=quantization,
             imatrix=imatrix,
+            allow_other_base=allow_other_base,
             output=paths.resolve(str(output), "output", write=True) if output else None,
         )
         note = note_on_default(quantization, spec.quantization)

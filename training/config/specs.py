@@ -14,6 +14,7 @@ from pydantic import BaseModel, ConfigDict, Discriminator, TypeAdapter
 
 from .fields import (
     Accumulation,
+    AllowOtherBase,
     BatchSize,
     CheckpointSeconds,
     CheckpointSteps,
@@ -214,6 +215,7 @@ class ExportSpec(Spec):
     format: ExportFormat = "gguf"
     quantization: Quantization = "q4_k_m"
     imatrix: ImportanceMatrix = False
+    allow_other_base: AllowOtherBase = False
     output: ExportOutput | None = None
 
     @property

@@ -23,6 +23,7 @@ def export_spec(
     format: ExportFormat = "gguf",
     quantization: str | None = None,
     imatrix: bool = False,
+    allow_other_base: bool = False,
     output: str | None = None,
 ) -> ExportSpec:
     """The spec of an export.
@@ -32,6 +33,7 @@ def export_spec(
         store: the runs.
         paths: the folders that may be read.
         quantization: of a GGUF; None: `default_quantization`.
+        allow_other_base: export also if the base model is no longer the one that was trained on.
         output: absolute path that may be written.
 
     Raises:
@@ -55,6 +57,7 @@ def export_spec(
         "format": format,
         "quantization": quantization or DEFAULT,
         "imatrix": imatrix,
+        "allow_other_base": allow_other_base,
         "output": output,
         "roots": paths.recorded(),
     }

@@ -15,6 +15,7 @@ from ..hardware.cpu import training_threads
 from ..runs.folder import RunFolder
 from .context import RunContext, WaitForDevice, use_threads
 from .export_folder import export_folder
+from .trained_base import require_base_of_adapter
 
 if TYPE_CHECKING:
     from ..export.gguf.export import GgufExport, GgufRequest
@@ -46,6 +47,7 @@ def _export_gguf(context: RunContext, spec: ExportSpec, wait_for_device: WaitFor
     wait_for_device()
     check_output(spec.output and str(target))  # another export may have written it during the wait
     base = context.model_folder()
+    require_base_of_adapter(context, spec, base)
     use_threads(None)
     os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")  # our own threads process the blocks
     from ..export.gguf.architectures import ignored_window_warning

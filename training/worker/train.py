@@ -17,8 +17,10 @@ from ..data.findings import meaning_of, rows_of
 from ..data.prepare import Prepared, prepare, prepared_before
 from ..errors import DatasetError, TrainingAbortedError, describe
 from ..events import AdapterSaved
+from ..models.base_identity import identify_base
 from ..runs.recorder import as_record
 from .context import RunContext, WaitForDevice, use_threads
+from .trained_base import require_trained_base, trained_revision
 
 if TYPE_CHECKING:
     from ..engine.loaded_model import LoadedModel
@@ -52,7 +54,8 @@ def run(context: RunContext, wait_for_device: WaitForDevice) -> None:
     if planned is None:
         _check_data(context, spec)
     wait_for_device()
-    folder = context.model_folder()
+    folder = context.model_folder(revision=trained_revision(context.run, spec))
+    require_trained_base(context, spec, folder)
     ready = (
         _prepare(context, spec, folder) if planned is None else _prepare_again(context, spec, folder, planned)
     )
@@ -91,7 +94,8 @@ def _prepare(context: RunContext, spec: TrainSpec, model: Path) -> Ready:
         continue_from=_parent_adapter(context, spec),
     )
     plan = replace(plan, tokens_key=data.key)
-    context.run.write_provenance(provenance(spec, plan, data))
+    context.recorder.phase("loading", "reading the base model's weights")
+    context.run.write_provenance(provenance(spec, plan, data, identify_base(model, context.should_stop)))
     context.run.write_plan({**plan.record(), "reasons": reasons})
     return Ready(spec, tokenizer, data, plan)
 
@@ -176,13 +180,14 @@ def _keep(context: RunContext, ready: Ready, model: LoadedModel, outcome: Outcom
 
     After the adapter is saved, a later failure is only a warning.
     """
-    from .save_adapter import copy_adapter_folder, finish_adapter, replace_card
+    from .save_adapter import TrainedBase, copy_adapter_folder, finish_adapter, replace_card
 
     _warn_if_worse(context, outcome)
     context.recorder.phase("saving", "saving the adapter")
     adapter = context.run.adapter_path
     result = _result(context, ready, outcome)
-    finish_adapter(outcome.adapter, adapter, ready.tokenizer, ready.plan, _card(context, ready, result))
+    base = TrainedBase.of(ready.plan, context.run)
+    finish_adapter(outcome.adapter, adapter, ready.tokenizer, base, _card(context, ready, result))
     context.report(AdapterSaved(path=str(adapter)))
     context.recorder.keep(result)
 
