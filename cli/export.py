@@ -47,7 +47,7 @@ from .train import start_and_follow
 @click.option(
     "--allow-other-base",
     is_flag=True,
-    help="Export also if the base model is no longer the one that was trained on.",
+    help="Accept a base model that is no longer the one that was trained on.",
 )
 @click.option("--ollama", is_flag=True, help="Register the GGUF with the Ollama server at OLLAMA_HOST.")
 @click.option("--ollama-name", metavar="NAME", help="Model name in Ollama: [namespace/]model[:tag].")

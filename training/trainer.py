@@ -184,7 +184,7 @@ class Trainer:
                 Default: q4_k_m; without the extra, q8_0 with a warning in the log.
             imatrix: weight a K-quant's errors by activations on the run's held-out rows.
             output: the .gguf file, or folder, to write. Default: in the run folder.
-            allow_other_base: export also if the base model is no longer the one that was trained on.
+            allow_other_base: accept a base model that is no longer the one that was trained on.
             should_stop: called often; True stops the export without keeping any files.
 
         Raises:

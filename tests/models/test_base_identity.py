@@ -1,7 +1,10 @@
-"""A base model is known by its weights and its configuration, whatever its name and its files."""
+"""A base model is known by its weights and its configuration, whatever its name."""
 
 from __future__ import annotations
 
+import shutil
+import sys
+from hashlib import sha256
 from pathlib import Path
 
 import pytest
@@ -14,13 +17,27 @@ from backpropagate.training.models.base_identity import BaseIdentity, difference
 from backpropagate.training.models.safetensors_files import stored_tensors
 
 
-def test_the_same_weights_in_other_files_and_folders_are_the_same_base(
+def test_the_names_of_folders_and_what_is_not_computed_make_no_other_base(
     tiny_model: Path, tmp_path: Path
 ) -> None:
-    one = identify_base(build_base(tmp_path / "one", tiny_model))
-    assert identify_base(build_base(tmp_path / "sharded", tiny_model, shard="30KB")) == one
-    change_json(tmp_path / "sharded" / "config.json", transformers_version="9.9", use_cache=False)
-    assert difference_from(one, tmp_path / "sharded") is None
+    one = identify_base(build_base(tmp_path / "one", tiny_model, shard="30KB"))
+    copy = Path(shutil.copytree(tmp_path / "one", tmp_path / "snapshots" / "copy"))
+    change_json(copy / "config.json", transformers_version="9.9", use_cache=False)
+    assert difference_from(one, copy) is None
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="links take a privilege")
+def test_a_model_in_the_hubs_cache_is_known_by_the_names_of_its_files(
+    tiny_model: Path, tmp_path: Path
+) -> None:
+    base = build_base(tmp_path / "models--me--tiny" / "snapshots" / "one", tiny_model)
+    expected = identify_base(base)
+    weights = base / "model.safetensors"
+    blob = tmp_path / "models--me--tiny" / "blobs" / sha256(weights.read_bytes()).hexdigest()
+    blob.parent.mkdir()
+    weights.rename(blob)
+    weights.symlink_to(blob)
+    assert identify_base(base, lambda: True) == expected, "nothing is read, so nothing is stopped"
 
 
 def test_one_changed_bit_or_entry_is_another_base(tiny_model: Path, tmp_path: Path) -> None:

@@ -178,7 +178,7 @@ ImportanceMatrix = Annotated[
     bool, Field(description="Weight a K-quant's errors by activations on the run's held-out rows.")
 ]
 AllowOtherBase = Annotated[
-    bool, Field(description="Export also if the base model is no longer the one that was trained on.")
+    bool, Field(description="Accept a base model that is no longer the one that was trained on.")
 ]
 ExportOutput = Annotated[
     str,

@@ -93,6 +93,7 @@ class ModelGroup(Group):
     name: ModelName = "Qwen/Qwen2.5-7B-Instruct"
     revision: Revision | None = None
     load_in_4bit: LoadIn4bit = False
+    allow_other_base: AllowOtherBase = False
 
 
 class DataGroup(Group):
@@ -215,7 +216,6 @@ class ExportSpec(Spec):
     format: ExportFormat = "gguf"
     quantization: Quantization = "q4_k_m"
     imatrix: ImportanceMatrix = False
-    allow_other_base: AllowOtherBase = False
     output: ExportOutput | None = None
 
     @property

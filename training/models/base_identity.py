@@ -2,6 +2,9 @@
 
 A name can come to mean another model: a branch of the Hub moves, a folder is written anew. An adapter is
 right on the weights that it was trained on only, so its file carries their hash.
+
+The Hub's cache names files by their SHA-256, so its models cost nothing. The files of a folder are read, in
+parallel: about a second for each GB of the largest one.
 """
 
 from __future__ import annotations
@@ -9,6 +12,7 @@ from __future__ import annotations
 import hashlib
 import json
 import os
+import re
 from collections.abc import Mapping
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
@@ -19,9 +23,10 @@ from typing import Any, Literal
 from ..errors import ModelLoadError, TrainingAbortedError
 from ..events import ShouldStop, never_stop
 from ..files.atomic_json import read_json
-from .safetensors_files import StoredTensor, read_metadata, stored_tensors
+from .safetensors_files import read_metadata, shards
 
 CHUNK = 16 << 20  # bytes
+SHA256 = re.compile(r"[0-9a-f]{64}")
 THREADS = 8  # hashing releases the GIL; more do not read faster
 WEIGHTS, CONFIG = "base_weights_sha256", "base_config_sha256"
 """Names in the metadata of adapter_model.safetensors, and in provenance.json."""
@@ -62,21 +67,16 @@ class BaseIdentity:
 
 
 def identify_base(folder: Path, should_stop: ShouldStop = never_stop) -> BaseIdentity:
-    """Read all weights of a model folder once; the same weights in other files have the same hash.
+    """The identity of the model in a folder; the names of the folder and of its files play no part.
 
     Raises:
         ModelLoadError: its files cannot be read.
         TrainingAbortedError: `should_stop` said so.
     """
-    tensors = sorted(stored_tensors(folder).items())
     digest = partial(_digest, should_stop=should_stop)
     with ThreadPoolExecutor(min(THREADS, os.cpu_count() or 1)) as pool:
-        digests = pool.map(digest, (tensor for _, tensor in tensors))
-        parts = [
-            [name, tensor.dtype, *tensor.shape, found]
-            for (name, tensor), found in zip(tensors, digests, strict=True)
-        ]
-    return BaseIdentity(_sha256(parts), _sha256(_computed(folder / "config.json")))
+        weights = sorted(pool.map(digest, shards(folder)))
+    return BaseIdentity(_sha256(weights), _sha256(_computed(folder / "config.json")))
 
 
 def difference_from(
@@ -97,16 +97,26 @@ def _computed(config: Path) -> dict[str, Any]:
     return {name: value for name, value in entries.items() if name not in NOT_COMPUTED}
 
 
-def _digest(tensor: StoredTensor, should_stop: ShouldStop) -> str:
-    digest, left = hashlib.sha256(), tensor.end - tensor.start
-    with tensor.path.open("rb") as file:
-        file.seek(tensor.start)
-        while left > 0 and (data := file.read(min(left, CHUNK))):
+def _digest(path: Path, should_stop: ShouldStop) -> str:
+    known = _name_of_blob(path)
+    if known:
+        return known
+    digest = hashlib.sha256()
+    with path.open("rb") as file:
+        while data := file.read(CHUNK):
             if should_stop():
                 raise TrainingAbortedError("Cancelled while the base model was identified.")
             digest.update(data)
-            left -= len(data)
     return digest.hexdigest()
+
+
+def _name_of_blob(path: Path) -> str | None:
+    """The SHA-256 by which the Hub's cache names the file that its snapshots link to."""
+    if not path.is_symlink():
+        return None
+    blob = path.resolve()
+    in_cache = blob.parent.name == "blobs" and blob.parent.parent.name.startswith("models--")
+    return blob.name if in_cache and SHA256.fullmatch(blob.name) else None
 
 
 def _sha256(content: object) -> str:

@@ -33,7 +33,7 @@ def export_spec(
         store: the runs.
         paths: the folders that may be read.
         quantization: of a GGUF; None: `default_quantization`.
-        allow_other_base: export also if the base model is no longer the one that was trained on.
+        allow_other_base: accept a base model that is no longer the one that was trained on.
         output: absolute path that may be written.
 
     Raises:
@@ -51,13 +51,12 @@ def export_spec(
     if format != "gguf" or output is None or not Path(output).is_dir():
         check_output(output)
     values = {
-        "model": meant.model,
+        "model": meant.model.model_copy(update={"allow_other_base": allow_other_base}),
         "adapter": str(meant.adapter) if meant.adapter else None,
         "run": meant.run,
         "format": format,
         "quantization": quantization or DEFAULT,
         "imatrix": imatrix,
-        "allow_other_base": allow_other_base,
         "output": output,
         "roots": paths.recorded(),
     }

@@ -9,7 +9,6 @@ from typing import TYPE_CHECKING
 from ..config.quantizations import require
 from ..config.results import ExportResult
 from ..config.specs import ExportSpec
-from ..files.atomic_json import read_json
 from ..files.output_folder import check_output
 from ..hardware.cpu import training_threads
 from ..runs.folder import RunFolder
@@ -50,8 +49,8 @@ def _export_gguf(context: RunContext, spec: ExportSpec, wait_for_device: WaitFor
     require_base_of_adapter(context, spec, base)
     use_threads(None)
     os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")  # our own threads process the blocks
-    from ..export.gguf.architectures import ignored_window_warning
     from ..export.gguf.export import export_gguf
+    from ..export.gguf.model_config import model_config, runtime_warnings
     from ..export.verify.verify import FileVerifier
 
     rows = _rows(context, spec)
@@ -60,9 +59,8 @@ def _export_gguf(context: RunContext, spec: ExportSpec, wait_for_device: WaitFor
     exported = export_gguf(request, verifier, context.report, context.should_stop)
     if exported.tokenizer.chat_template is None:
         context.recorder.warn(NO_TEMPLATE)
-    window = ignored_window_warning(read_json(base / "config.json"))
-    if window is not None:
-        context.recorder.warn(window)
+    for warning in runtime_warnings(model_config(base)):
+        context.recorder.warn(warning)
     context.recorder.completed(_result(spec, exported, verifier.sentences))
 
 

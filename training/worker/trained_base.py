@@ -4,11 +4,11 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from ..config.specs import ExportSpec, TrainSpec
+from ..config.specs import ExportSpec, ModelGroup, TrainSpec
 from ..errors import InputError
 from ..files.paths import looks_like_path
 from ..models.base_identity import BaseIdentity, difference_from
-from ..next_step import then
+from ..next_step import Next, then
 from ..runs.folder import RunFolder
 from .context import RunContext
 
@@ -25,16 +25,14 @@ def require_trained_base(context: RunContext, spec: TrainSpec, folder: Path) -> 
     """Check the base of a later attempt, or of a run that continues another.
 
     Raises:
-        InputError: it is not the one that was trained on.
+        InputError: it is not the one that was trained on, and the settings do not allow that.
+        ModelLoadError: its files cannot be read.
     """
-    trained = _trained_base(context.run, spec)
-    changed = trained and difference_from(trained, folder, context.should_stop)
-    if changed:
-        raise InputError(
-            f"The base model {spec.model.name} in {folder} is not the one that was trained on: its {changed} "
-            "changed.",
-            hint="Restore the base model of the training, or start a new run.",
-        )
+    if spec.parent is None or context.run.provenance():
+        trained = BaseIdentity.from_record(context.run.trained_model())
+    else:
+        trained = BaseIdentity.of_adapter(context.run.path.parent / spec.parent / "adapter")
+    _require_same(context, spec.model, trained, folder, "or start a new run")
 
 
 def require_base_of_adapter(context: RunContext, spec: ExportSpec, folder: Path) -> None:
@@ -42,26 +40,26 @@ def require_base_of_adapter(context: RunContext, spec: ExportSpec, folder: Path)
 
     Raises:
         InputError: it is another one, and the request does not allow that.
-        ModelLoadError: the weights of one of them cannot be read.
+        ModelLoadError: the files of one of them cannot be read.
     """
-    if spec.adapter is None:
-        return
-    trained = BaseIdentity.of_adapter(Path(spec.adapter))
+    trained = BaseIdentity.of_adapter(Path(spec.adapter)) if spec.adapter else None
+    otherwise = then("ask_again", allow_other_base=True)
+    _require_same(context, spec.model, trained, folder, "or allow another one", otherwise)
+
+
+def _require_same(
+    context: RunContext,
+    model: ModelGroup,
+    trained: BaseIdentity | None,
+    folder: Path,
+    otherwise: str,
+    next: Next | None = None,
+) -> None:
     changed = trained and difference_from(trained, folder, context.should_stop)
     if not changed:
         return
-    differs = f"The base model {spec.model.name} is not the one that was trained on: its {changed} changed"
-    if spec.allow_other_base:
-        context.recorder.warn(f"{differs}.")
-        return
-    raise InputError(
-        f"{differs} ({folder}).",
-        hint="Restore the base model of the training, or allow another one.",
-        next=then("ask_again", allow_other_base=True),
-    )
-
-
-def _trained_base(run: RunFolder, spec: TrainSpec) -> BaseIdentity | None:
-    if spec.parent is None or run.provenance():
-        return BaseIdentity.from_record(run.trained_model())
-    return BaseIdentity.of_adapter(run.path.parent / spec.parent / "adapter")
+    differs = f"The base model {model.name} is not the one that was trained on: its {changed} changed"
+    if not model.allow_other_base:
+        hint = f"Restore the base model of the training, {otherwise}."
+        raise InputError(f"{differs} ({folder}).", hint=hint, next=next)
+    context.recorder.warn(f"{differs}.")

@@ -15,12 +15,14 @@ from gguf import GGMLQuantizationType as QuantType
 from ...config.quantizations import PLAIN
 from ...errors import DiskFullError
 from ...events import Report, ShouldStop, never_stop, no_report
-from ...files.atomic_json import disk_full, is_disk_full, read_json, sync_folder
+from ...files.atomic_json import disk_full, is_disk_full, sync_folder
+from ...models.known_config import Config
 from ..merged.merge import Floats, MergedWeights
 from ..stage_progress import StageProgress
 from ..tokenizer.gguf_tokenizer import GgufTokenizer, gguf_tokenizer
-from .architectures import Architecture, Config, architecture_of
+from .architectures import Architecture, architecture_of
 from .check_weights import EMBEDDING, check_weights
+from .model_config import model_config
 from .rope import rope_of
 from .tensor_plan import PlannedTensor, plan_tensors, with_kinds, write_header
 from .writer import Quantize, quantize_with_numpy, write_data
@@ -97,7 +99,7 @@ def export_gguf(
         DiskFullError: there is no space.
         TrainingAbortedError: `should_stop` said so. In each case nothing of the file stays.
     """
-    config = read_json(request.base / "config.json")
+    config = model_config(request.base)
     architecture = architecture_of(config)
     weights = MergedWeights(request.base, request.adapter)
     check_weights(weights, config)
