@@ -88,6 +88,6 @@ def _require_equal_head(weights: MergedWeights) -> None:
     )
     if not same:
         raise GgufExportError(
-            f"config.json says that {LM_HEAD} is the embedding (tie_word_embeddings), but they differ.",
+            f"{LM_HEAD} is tied to the embedding (tie_word_embeddings in config.json), but they differ.",
             hint="Set tie_word_embeddings to false in config.json, and export again.",
         )

@@ -161,7 +161,7 @@ def _gemma(config: Config, period: int, layers_of_27b: int) -> Iterator[str]:
     kinds = ["sliding_attention" if (layer + 1) % period else "full_attention" for layer in range(layers)]
     yield from _expect(config, "layer_types", None, kinds)
     if not is_count(config["sliding_window"]):
-        yield "expects a sliding window"
+        yield "expects a number above 0 as sliding_window"
 
 
 def _gemma2(config: Config) -> Iterator[str]:
