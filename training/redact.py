@@ -26,10 +26,6 @@ ASSIGNED = re.compile(
 )
 
 
-CONTROL = re.compile(r"[\x00-\x08\x0b-\x1f\x7f-\x9f\u200b-\u200f\u202a-\u202e\u2060-\u2069]")
-"""Control characters, which a terminal or a reader would interpret instead of showing."""
-
-
 def scrub(text: str) -> str:
     """`text` with every token, key and password replaced by `[hidden]`."""
     text = TOKENS.sub(HIDDEN, text)
@@ -47,12 +43,6 @@ def scrub_all(value: Any) -> Any:
     if isinstance(value, list | tuple):
         return [scrub_all(item) for item in value]  # pyright: ignore[reportUnknownVariableType]
     return value
-
-
-def cleaned(text: str, length: int = 1000) -> str:
-    """Untrusted text on one line, without control characters, at most `length` characters long."""
-    line = " ".join(CONTROL.sub("", text).split())
-    return line if len(line) <= length else line[: length - 1] + "…"
 
 
 def looks_secret(text: str) -> bool:

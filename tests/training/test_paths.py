@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from backpropagate.training.errors import PathForbiddenError
-from backpropagate.training.files.paths import PathPolicy
+from backpropagate.training.files.paths import PathPolicy, looks_like_path
 from backpropagate.training.next_step import then
 
 
@@ -55,3 +55,24 @@ def test_credential_folders_are_refused_even_inside_a_root(user: Path) -> None:
     for policy in (PathPolicy.for_assistant([user / ".aws"], user), PathPolicy.for_person(user)):
         with pytest.raises(PathForbiddenError, match="credentials"):
             policy.resolve(str(user / ".aws" / "data.jsonl"), "dataset")
+
+
+def test_a_file_uri_and_a_tilde_name_a_path_for_everyone(user: Path) -> None:
+    file = user / "my data" / "a#1.jsonl"
+    for policy in (PathPolicy.for_assistant([], user / "h"), PathPolicy.for_person(user / "h")):
+        for given in (file.as_uri(), file.as_uri().replace("file://", "file://localhost"), f"~/{file.name}"):
+            assert Path(policy.resolve(given, "dataset")).name == "a#1.jsonl", given
+        assert policy.resolve(file.as_uri().replace("file:", "FILE:"), "dataset") == str(file)
+
+
+@pytest.mark.parametrize(
+    "given", ["file://server/share/a.jsonl", "https://x.org/a.jsonl", "file:///a.jsonl#1", "~nobody-here/a"]
+)
+def test_what_names_no_file_of_this_machine_is_refused(user: Path, given: str) -> None:
+    for policy in (PathPolicy.for_assistant([], user), PathPolicy.for_person(user)):
+        with pytest.raises(PathForbiddenError, match="dataset"):
+            policy.resolve(given, "dataset")
+
+
+def test_a_file_uri_is_a_path_and_never_another_name(user: Path) -> None:
+    assert looks_like_path("file:///m/model") and not looks_like_path("files/model")

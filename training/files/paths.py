@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import os
+import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from urllib.parse import urlsplit
 
 from ..errors import PathForbiddenError
 from ..next_step import then
@@ -36,10 +38,12 @@ class PathPolicy:
         roots: folders that an assistant may access; None for a person at the command line, who may
             access anything but system and credential folders.
         home: the home folder of runs and models, which may be read though it is hidden.
+        working: folders that an assistant's relative paths may begin in.
     """
 
     roots: tuple[Path, ...] | None
     home: Path
+    working: tuple[Path, ...] = ()
 
     @classmethod
     def for_assistant(cls, roots: Sequence[Path], home: Path) -> PathPolicy:
@@ -50,6 +54,26 @@ class PathPolicy:
     def for_person(cls, home: Path) -> PathPolicy:
         return cls(None, home.resolve())
 
+    def with_working_folders(self, folders: Sequence[Path]) -> PathPolicy:
+        """Also permit the folders that the user works in, and begin relative paths there.
+
+        A folder that contains the user's home, or is closed (hidden, of the system, of credentials), is left
+        out: only the user can permit that, on the server's command line.
+        """
+        assert self.roots is not None
+        user = Path.home().resolve()
+        resolved = [folder.resolve() for folder in folders]
+        working = [
+            folder
+            for folder in resolved
+            if not user.is_relative_to(folder)
+            and not _in_system_folder(folder)
+            and not CREDENTIALS.intersection(part.casefold() for part in folder.parts)
+            and not _hidden_in(folder, user)
+        ]
+        roots = dict.fromkeys([*self.roots, *working])
+        return PathPolicy(tuple(roots), self.home, tuple(working))
+
     def resolve(self, given: str, argument: str, *, write: bool = False) -> str:
         """The absolute path, with every link followed.
 
@@ -59,11 +83,9 @@ class PathPolicy:
         Raises:
             PathForbiddenError: it is relative where that is refused, or outside the allowed folders.
         """
-        if "://" in given:
-            raise PathForbiddenError(
-                f"{argument}: {given[:200]!r} is a URL.", hint="Download it first, then give the file's path."
-            )
-        path = Path(given).expanduser()
+        path = _path_of(given, argument)
+        if self.roots is not None and not path.is_absolute():
+            path = self._in_working_folder(path)
         if self.roots is not None and not path.is_absolute():
             raise PathForbiddenError(
                 f"{argument}: {given[:200]!r} is a relative path.",
@@ -74,6 +96,12 @@ class PathPolicy:
         if reason:
             raise self._forbidden(f"{argument}: {resolved} {reason}.")
         return str(resolved)
+
+    def _in_working_folder(self, path: Path) -> Path:
+        """The path in the first working folder that has it, or in the only one; else as it is."""
+        found = [folder / path for folder in self.working]
+        there = [each for each in found if each.exists()]
+        return there[0] if there else found[0] if len(found) == 1 else path
 
     def permit(self, path: Path) -> None:
         """Raises PathForbiddenError for a file that may not be read; links are followed."""
@@ -99,7 +127,7 @@ class PathPolicy:
         user = Path.home().resolve()
         if not path.is_relative_to(user):
             return "is outside the folders that this server may access"
-        hidden = [part for part in path.relative_to(user).parts if part.startswith(".") or part == "AppData"]
+        hidden = _hidden_in(path, user)
         return f"is in the hidden folder {hidden[0]}" if hidden else None
 
     def _forbidden(self, message: str) -> PathForbiddenError:
@@ -112,11 +140,52 @@ class PathPolicy:
         )
 
 
+def _hidden_in(path: Path, user: Path) -> list[str]:
+    """The hidden folders of the user's home that the path is in."""
+    if not path.is_relative_to(user):
+        return []
+    return [part for part in path.relative_to(user).parts if part.startswith(".") or part == "AppData"]
+
+
+FILE_URI = re.compile("file:/", re.IGNORECASE)
+
+
+def without_uri(given: str) -> str:
+    """The path of a `file:` URI of this machine; anything else as it is."""
+    if not FILE_URI.match(given):
+        return given
+    from urllib.request import url2pathname  # imports HTTP
+
+    uri = urlsplit(given)
+    if uri.netloc not in ("", "localhost") or uri.query or uri.fragment:
+        return given
+    return url2pathname(uri.path)
+
+
+def _path_of(given: str, argument: str) -> Path:
+    """The path that is meant by a path, a path from `~`, or a `file:` URI."""
+    text = without_uri(given)
+    if "://" in text:
+        raise PathForbiddenError(
+            f"{argument}: {given[:200]!r} is a URL.",
+            hint="Download it first, then give the file's path. "
+            "A file:// URI names a file of this machine, with # and ? as %23 and %3F.",
+        )
+    try:
+        return Path(text).expanduser()
+    except RuntimeError as error:
+        raise PathForbiddenError(
+            f"{argument}: {given[:200]!r} names the home of an unknown user.", hint="Give the absolute path."
+        ) from error
+
+
 def looks_like_path(name: str) -> bool:
     """Whether a name that may also mean something else is a path of this machine.
 
-    It is one if it begins with `.` or `~`, is absolute, has a backslash, or exists.
+    It is one if it begins with `.` or `~`, is absolute, is a `file:` URI, has a backslash, or exists.
     """
+    if FILE_URI.match(name):
+        return True
     if name.startswith((".", "~")) or "\\" in name:
         return True
     return Path(name).is_absolute() or Path(name).exists()

@@ -48,11 +48,13 @@ class Requested(NamedTuple):
     Args:
         existing: whether an earlier request created it.
         stopped: the run of an earlier equal request, if it was stopped and could be resumed.
+        by_key: whether the request's key was known.
     """
 
     run: RunFolder
     existing: bool
     stopped: RunFolder | None = None
+    by_key: bool = False
 
 
 class RunStore:
@@ -96,43 +98,51 @@ class RunStore:
             raise
         return run
 
-    def for_request(self, spec: AnySpec, key: str | None, fingerprint: str | None) -> Requested:
-        """The existing run of this request, or a new one.
+    def for_request(self, spec: AnySpec, key: str | None, fingerprint: str, find_equal: bool) -> Requested:
+        """The existing run of this request, or a new one. The run can be found by both names afterwards.
 
         Args:
             key: the client's name for the request; always returns its run, unless that failed.
-            fingerprint: hash of the whole request; returns a run that is queued, running, or completed
-                (for a training within two minutes). None: always a new run.
+            fingerprint: hash of the whole request.
+            find_equal: unless the key is known, return a run of the same fingerprint that is queued, running,
+                or completed (for a training within two minutes).
 
         Raises:
             RequestKeyReusedError: the key was used with other arguments.
         """
         self._make_folders()
-        name = f"key-{_hash(key)}" if key else f"equal-{fingerprint}" if fingerprint else None
-        if name is None:
-            return Requested(self.create(spec), existing=False)
-        path = self._requests / f"{name}.json"
+        equal_path = self._requests / f"equal-{fingerprint}.json"
+        key_path = self._requests / f"key-{_hash(key)}.json" if key else None
         with Lock(self._requests / "lock"):
-            known = self._requested(path)
-            if known and key and known[1] != _hash(spec.model_dump_json()):
-                raise RequestKeyReusedError(
-                    f"request_key {key!r} belongs to run {known[0].run_id}, which had other arguments.",
-                    hint="Use a new request_key for a new request, or the same arguments to find that run.",
-                )
-            if known and (self._keeps_key(known[0]) if key else self._is_reusable(known[0])):
-                return Requested(known[0], existing=True)
+            named = self._run_of_key(key, key_path, spec) if key and key_path else None
+            if named and self._keeps_key(named):
+                return Requested(named, existing=True, by_key=True)
+            equal = self._requested(equal_path) if find_equal else None
+            if equal and self._is_reusable(equal):
+                if key_path:
+                    write_json(key_path, {"run_id": equal.run_id})
+                return Requested(equal, existing=True)
             # The record is written first: it may name a run that does not exist, but every run has a record.
             run_id = _new_id(spec)
-            write_json(path, {"run_id": run_id, "arguments": _hash(spec.model_dump_json())})
-            stopped = known[0] if known and not key and self._was_stopped(known[0]) else None
+            for path in filter(None, (key_path, equal_path)):
+                write_json(path, {"run_id": run_id})
+            stopped = equal if equal and self._was_stopped(equal) else None
             return Requested(self.create(spec, run_id), existing=False, stopped=stopped)
 
-    def _requested(self, path: Path) -> tuple[RunFolder, str] | None:
+    def _run_of_key(self, key: str, path: Path, spec: AnySpec) -> RunFolder | None:
+        run = self._requested(path)
+        if run and run.spec().arguments() != spec.arguments():
+            raise RequestKeyReusedError(
+                f"request_key {key!r} belongs to run {run.run_id}, which had other arguments.",
+                hint="Use a new request_key for a new request, or the same arguments to find that run.",
+            )
+        return run
+
+    def _requested(self, path: Path) -> RunFolder | None:
         if not path.exists():
             return None
-        record = read_json(path)
-        run = RunFolder(self.runs / record["run_id"])
-        return (run, record["arguments"]) if run.path.is_dir() else None
+        run = RunFolder(self.runs / read_json(path)["run_id"])
+        return run if run.path.is_dir() else None
 
     def _keeps_key(self, run: RunFolder) -> bool:
         """Whether a key returns this run; after a failure the same request starts a new one."""
