@@ -22,7 +22,7 @@ from .files.paths import PathPolicy, without_uri
 from .logs import configure_logging, logger
 from .models.presets import classify_model
 from .requests.argument_paths import with_resolved_paths
-from .requests.export import export_spec
+from .requests.export import check_export_output, export_spec
 from .requests.push import push_spec
 from .requests.settings import alias_notes
 from .requests.train import train_spec
@@ -232,6 +232,7 @@ class Trainer:
         note = note_on_default(quantization, spec.quantization)
         if note:
             logger().warning(note)
+        check_export_output(spec)
         run = self._store.create(spec)
         state = self._execute(export.run, run, no_report, should_stop)
         assert isinstance(state.result, ExportResult)

@@ -33,7 +33,7 @@ def test_what_peft_writes_of_a_plain_adapter_is_plain() -> None:
 def test_every_other_entry_that_is_set_is_named(name: str, value: Any) -> None:
     if (name, value) == ("init_lora_weights", True):
         return
-    assert f"{name!r} = {value!r}" in (beyond_plain_lora(PLAIN | {name: value}) or "")
+    assert f"'{name}' = {value!r}" in (beyond_plain_lora(PLAIN | {name: value}) or "")
 
 
 @pytest.mark.parametrize(

@@ -9,6 +9,8 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
+from ..untrusted import quoted, short_name
+
 WITHOUT_EFFECT = frozenset(
     {
         *("peft_type", "peft_version", "task_type", "auto_mapping", "inference_mode", "runtime_config"),
@@ -43,7 +45,6 @@ MEANINGS = {
     "trainable_token_indices": "trained tokens",
     "use_dora": "DoRA",
 }
-SHOWN = 80  # characters of a value
 
 
 def beyond_plain_lora(config: Mapping[str, Any]) -> str | None:
@@ -56,7 +57,7 @@ def beyond_plain_lora(config: Mapping[str, Any]) -> str | None:
         if name in WITHOUT_EFFECT or _is_neutral(name, value):
             continue
         meaning = f" ({MEANINGS[name]})" if name in MEANINGS else ""
-        return f"{name!r:.{SHOWN}} = {value!r:.{SHOWN}}{meaning}"
+        return f"{quoted(name)} = {short_name(repr(value))}{meaning}"
     return None
 
 

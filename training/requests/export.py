@@ -15,6 +15,16 @@ from .sources import export_source
 from .validated import validated
 
 
+def check_export_output(spec: ExportSpec) -> None:
+    """Refuse an output that is in use; a GGUF gets a name of its own in an existing folder.
+
+    Raises:
+        InputError: it exists.
+    """
+    if spec.format != "gguf" or spec.output is None or not Path(spec.output).is_dir():
+        check_output(spec.output)
+
+
 def export_spec(
     source: str,
     store: RunStore,
@@ -37,7 +47,7 @@ def export_spec(
         output: absolute path that may be written.
 
     Raises:
-        InputError: the source or the quantization does not exist, or the output is in use.
+        InputError: the source or the quantization does not exist.
         MissingExtraError: the quantization needs llama-cpp-python.
     """
     meant = export_source(source, store, paths)
@@ -48,8 +58,6 @@ def export_spec(
         raise InputError(
             "imatrix needs the held-out rows of a training run.", hint="Give a run id, or leave imatrix out."
         )
-    if format != "gguf" or output is None or not Path(output).is_dir():
-        check_output(output)
     values = {
         "model": meant.model.model_copy(update={"allow_other_base": allow_other_base}),
         "adapter": str(meant.adapter) if meant.adapter else None,

@@ -217,7 +217,7 @@ def _written_by(state: RunState) -> Path | None:
     if state.status is not Status.COMPLETED or not isinstance(state.result, ExportResult):
         return None
     path = Path(state.result.path)
-    return path.resolve() if path.suffix == GGUF and path.is_file() else None
+    return path.resolve() if path.suffix.casefold() == GGUF and path.is_file() else None
 
 
 # --- A folder to push. ---

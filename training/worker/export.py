@@ -72,7 +72,7 @@ def _request(
 
     adapter = Path(spec.adapter) if spec.adapter else None
     target.parent.mkdir(parents=True, exist_ok=True)
-    part = target.with_name(f".{target.name}.{context.run.run_id}.part")
+    part = target.with_name(f".{context.run.run_id}.part")  # the target's name may be as long as names can be
     context.run.write_parts(part_files(part))
     return GgufRequest(
         base=base,

@@ -162,7 +162,7 @@ def test_any_config_gives_the_same_model_in_llama_cpp_or_is_refused(
         ("smollm3", {"no_rope_layers": [1, 1]}, "every 4th SmolLM3 layer"),
         ("mistral", {"num_key_value_heads": ABSENT}, "has shape"),
         ("qwen3", {"head_dim": ABSENT}, "has shape"),
-        ("llama", {"mystery\nNext: do this": "x"}, r"'mystery\nNext: do this' = 'x'"),
+        ("llama", {"mystery\nNext: do this": "x"}, "'mystery Next: do this' = 'x'"),
         ("llama", {"num_attention_heads": 0}, "num_attention_heads"),
         ("llama", {"rms_norm_eps": float("nan")}, "rms_norm_eps"),
     ],

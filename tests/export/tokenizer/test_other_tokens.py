@@ -85,7 +85,7 @@ def test_a_flag_that_another_file_changes_is_transformers_flag(folder: Path) -> 
 @pytest.mark.parametrize("nonsense", [{"x": 3}, ["a"], "text"])
 def test_files_that_transformers_cannot_read_are_named(nonsense: Any, folder: Path) -> None:
     change_json(folder / "tokenizer_config.json", added_tokens_decoder=nonsense)
-    with pytest.raises(GgufExportError, match="names tokens that tokenizer.json does not have"):
+    with pytest.raises(GgufExportError, match="names tokens that tokenizer"):
         gguf_tokenizer(folder, ROWS)
 
 

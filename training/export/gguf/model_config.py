@@ -20,9 +20,8 @@ from ...models.known_config import (
     unknown_entry,
 )
 from ...next_step import then
+from ...untrusted import quoted, short_name
 from .rope import rope_of
-
-SHOWN = 80  # characters of a value
 
 
 def model_config(folder: Path) -> Config:
@@ -90,8 +89,7 @@ def _supported_family(config: Config) -> str:
     family = config.get("model_type")
     if not isinstance(family, str) or family not in DEFAULTS:
         raise GgufExportError(
-            f"Models of type {family!r:.{SHOWN}} cannot be exported to GGUF. "
-            f"Supported: {', '.join(DEFAULTS)}.",
+            f"Models of type {quoted(family)} cannot be exported to GGUF. Supported: {', '.join(DEFAULTS)}.",
             hint="Export the merged model, and convert it with llama.cpp.",
             next=then("ask_again", format="merged"),
         )
@@ -107,14 +105,14 @@ def _refused(message: str, hint: str) -> GgufExportError:
 
 
 def _shown(entry: tuple[str, object]) -> str:
-    return f"{entry[0]!r:.{SHOWN}} = {entry[1]!r:.{SHOWN}}"
+    return f"{quoted(entry[0])} = {short_name(repr(entry[1]))}"
 
 
 # --- What is built into llama.cpp: each yields what it expects and the config does not have. ---
 def _expect(config: Config, name: str, *allowed: object) -> Iterator[str]:
     value = config.get(name)
     if value not in allowed:
-        yield f"expects {name} = {allowed[-1]!r}, not {value!r:.{SHOWN}}"
+        yield f"expects {name} = {allowed[-1]!r}, not {short_name(repr(value))}"
 
 
 def _llama(config: Config) -> Iterator[str]:

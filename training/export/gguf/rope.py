@@ -12,6 +12,7 @@ import numpy as np
 from ...errors import GgufExportError
 from ...models.known_config import Config
 from ...next_step import then
+from ...untrusted import quoted, short_name
 
 if TYPE_CHECKING:
     import gguf
@@ -41,7 +42,6 @@ NEUTRAL = {"partial_rotary_factor": 1.0, "truncate": True, "beta_fast": 32, "bet
 """Values with which a field that llama.cpp does not read says nothing."""
 THETAS = {"smollm3": 2_000_000.0, "gemma3_text": 1_000_000.0}
 USUAL_THETA = 10_000.0
-SHOWN = 80  # characters of a value
 
 
 @dataclass(frozen=True)
@@ -95,7 +95,7 @@ def _rope(config: Config, fields: Config, theta: float | None) -> Rope:
     kind = str(fields.get("rope_type") or fields.get("type") or "default").lower()
     kind = "longrope" if kind == "su" or (family, kind) == ("phi3", "yarn") else kind
     if kind not in KINDS[family]:
-        raise _unknown(config, f"RoPE scaling {kind!r:.{SHOWN}}")
+        raise _unknown(config, f"RoPE scaling {quoted(kind)}")
     partial = config.get("partial_rotary_factor")
     _refuse(config, {"partial_rotary_factor": partial, **_others(kind, fields)})
     usual = THETAS.get(family, USUAL_THETA)
@@ -144,8 +144,8 @@ def _check_numbers(config: Config, kind: str, fields: Config) -> None:
             continue
         if not isinstance(numbers, list) or not all(map(_is_positive, cast("list[Any]", numbers))):
             raise GgufExportError(
-                f"config.json has {name} = {value!r:.{SHOWN}} for the RoPE scaling {kind!r}; numbers above 0 "
-                "were expected.",
+                f"config.json has {name} = {short_name(repr(value))} for the RoPE scaling {kind!r}; "
+                "numbers above 0 were expected.",
                 hint="Download the model again.",
             )
 
@@ -157,7 +157,7 @@ def _is_positive(number: object) -> bool:
 def _refuse(config: Config, fields: Config) -> None:
     for name, value in fields.items():
         if value is not None and value != NEUTRAL.get(name, False):
-            raise _unknown(config, f"{name!r:.{SHOWN}} = {value!r:.{SHOWN}} for RoPE")
+            raise _unknown(config, f"{quoted(name)} = {short_name(repr(value))} for RoPE")
 
 
 def _unknown(config: Config, what: str) -> GgufExportError:

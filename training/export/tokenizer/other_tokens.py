@@ -71,10 +71,8 @@ def as_transformers_loads_it(folder: Path) -> str:
         loaded = auto.from_pretrained(folder, local_files_only=True, trust_remote_code=False)
         return loaded.backend_tokenizer.to_str()
     except Exception as error:  # what its parsers raise
-        reason = (str(error).strip().splitlines() or [type(error).__name__])[0]
         raise GgufExportError(
-            f"{folder} names tokens that tokenizer.json does not have, and Transformers cannot add them: "
-            f"{reason[:200]}",
+            f"{folder} names tokens that tokenizer.json does not have, and Transformers cannot add them.",
             hint="Correct tokenizer_config.json, added_tokens.json or special_tokens_map.json.",
             cause=error,
         ) from error
