@@ -34,6 +34,7 @@ from .models.llama_like import check_target_modules
 from .models.presets import classify_model
 from .next_step import then
 from .requests.argument_paths import with_resolved_paths
+from .requests.export import check_export_output
 from .requests.settings import alias_notes
 from .requests.train import train_spec
 from .runs.device_queue import DeviceQueue, default_runtime_folder
@@ -154,6 +155,8 @@ class TrainingService:
 
     def _queue(self, run: RunFolder, spec: AnySpec) -> None:
         try:
+            if isinstance(spec, ExportSpec):
+                check_export_output(spec)  # an equal request that was found has written it
             DeviceQueue(self.runtime_folder, device_request(spec).queue).join(run.run_id)
         except Exception:
             self.store.delete_unstarted(run)

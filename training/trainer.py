@@ -22,7 +22,7 @@ from .files.paths import PathPolicy, without_uri
 from .logs import configure_logging, logger
 from .models.presets import AUTO, classify_model
 from .requests.argument_paths import with_resolved_paths
-from .requests.export import export_spec
+from .requests.export import check_export_output, export_spec
 from .requests.push import push_spec
 from .requests.settings import alias_notes
 from .requests.train import train_spec
@@ -196,6 +196,7 @@ class Trainer:
         quantization: str | None = None,
         imatrix: bool = False,
         output: str | Path | None = None,
+        allow_other_base: bool = False,
         should_stop: ShouldStop = never_stop,
     ) -> Export:
         """Export the last training, and record it as a run. A GGUF is verified before it gets its name.
@@ -206,6 +207,7 @@ class Trainer:
                 Default: q4_k_m; without the extra, q8_0 with a warning in the log.
             imatrix: weight a K-quant's errors by activations on the run's held-out rows.
             output: the .gguf file, or folder, to write. Default: in the run folder.
+            allow_other_base: accept a base model that is no longer the one that was trained on.
             should_stop: called often; True stops the export without keeping any files.
 
         Raises:
@@ -225,11 +227,13 @@ class Trainer:
             format=format,
             quantization=quantization,
             imatrix=imatrix,
+            allow_other_base=allow_other_base,
             output=paths.resolve(str(output), "output", write=True) if output else None,
         )
         note = note_on_default(quantization, spec.quantization)
         if note:
             logger().warning(note)
+        check_export_output(spec)
         run = self._store.create(spec)
         state = self._execute(export.run, run, no_report, should_stop)
         assert isinstance(state.result, ExportResult)

@@ -17,6 +17,7 @@ class TrainArguments(TypedDict, total=False):
 
     revision: str | None
     load_in_4bit: bool
+    allow_other_base: bool
     split: str | None
     dataset_revision: str | None
     columns: dict[str, str] | None

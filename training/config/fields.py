@@ -187,6 +187,9 @@ Quantization = Annotated[
 ImportanceMatrix = Annotated[
     bool, Field(description="Weight a K-quant's errors by activations on the run's held-out rows.")
 ]
+AllowOtherBase = Annotated[
+    bool, Field(description="Accept a base model that is no longer the one that was trained on.")
+]
 ExportOutput = Annotated[
     str,
     Field(min_length=1, description="The .gguf file, or folder, to write. Default: in the run folder."),

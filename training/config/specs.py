@@ -15,6 +15,7 @@ from pydantic import BaseModel, ConfigDict, Discriminator, TypeAdapter, Validati
 from ..models.presets import AUTO
 from .fields import (
     Accumulation,
+    AllowOtherBase,
     BatchSize,
     CheckpointSeconds,
     CheckpointSteps,
@@ -106,6 +107,7 @@ class ModelGroup(SettingsGroup):
     name: ModelName = AUTO
     revision: Revision | None = None
     load_in_4bit: LoadIn4bit = False
+    allow_other_base: AllowOtherBase = False
 
 
 class DataGroup(SettingsGroup):

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from urllib.parse import urlsplit
 
-from ..errors import PathForbiddenError
+from ..errors import InputError, PathForbiddenError
 from ..next_step import then
 
 CREDENTIALS = frozenset(
@@ -165,6 +165,8 @@ def without_uri(given: str) -> str:
 def _path_of(given: str, argument: str) -> Path:
     """The path that is meant by a path, a path from `~`, or a `file:` URI."""
     text = without_uri(given)
+    if "\0" in text:
+        raise InputError(f"{argument}: a path cannot contain the character NUL.", hint="Remove it.")
     if "://" in text:
         raise PathForbiddenError(
             f"{argument}: {given[:200]!r} is a URL.",

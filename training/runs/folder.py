@@ -14,7 +14,7 @@ from collections.abc import Iterable
 from contextlib import suppress
 from enum import StrEnum
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated, Any, cast
 
 from pydantic import BaseModel, ConfigDict, Discriminator, ValidationError, model_validator
 
@@ -145,6 +145,16 @@ class RunFolder:
 
     def provenance(self) -> dict[str, Any] | None:
         return self._record("provenance.json")
+
+    def base_revision(self) -> str | None:
+        """The commit of the Hub model that was trained on, where it is known."""
+        revision = self.trained_model().get("revision")
+        return revision if isinstance(revision, str) else None
+
+    def trained_model(self) -> dict[str, Any]:
+        """What provenance.json says of the base model; empty where it says nothing."""
+        model: Any = (self.provenance() or {}).get("model")
+        return cast("dict[str, Any]", model) if isinstance(model, dict) else {}
 
     def _record(self, name: str) -> dict[str, Any] | None:
         path = self.path / name

@@ -48,11 +48,12 @@ class RunContext:
         """Raises PathForbiddenError for a file that this run may not read."""
         PathPolicy.from_record(self.run.spec().roots, self.home).permit(path)
 
-    def model_folder(self, *, weights: bool = True) -> Path:
+    def model_folder(self, *, weights: bool = True, revision: str | None = None) -> Path:
         """The folder of the run's model, downloaded if necessary.
 
         Args:
             weights: False if only the tokenizer is needed.
+            revision: of a Hub model, where it is known more exactly than the spec says it.
 
         Raises:
             ModelLoadError: the model cannot be found or downloaded.
@@ -63,7 +64,7 @@ class RunContext:
         self.recorder.phase("downloading", f"looking for {model.name}")
         path = resolve_model(
             model.name,
-            model.revision,
+            revision or model.revision,
             self.home / "models",
             self.report,
             self.should_stop,

@@ -9,12 +9,12 @@ from typing import TYPE_CHECKING
 from ..config.quantizations import require
 from ..config.results import ExportResult
 from ..config.specs import ExportSpec
-from ..files.atomic_json import read_json
 from ..files.output_folder import check_output
 from ..hardware.cpu import training_threads
 from ..runs.folder import RunFolder
 from .context import RunContext, WaitForDevice, use_threads
 from .export_folder import export_folder
+from .trained_base import require_base_of_adapter
 
 if TYPE_CHECKING:
     from ..export.gguf.export import GgufExport, GgufRequest
@@ -46,10 +46,11 @@ def _export_gguf(context: RunContext, spec: ExportSpec, wait_for_device: WaitFor
     wait_for_device()
     check_output(spec.output and str(target))  # another export may have written it during the wait
     base = context.model_folder()
+    require_base_of_adapter(context, spec, base)
     use_threads(None)
     os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")  # our own threads process the blocks
-    from ..export.gguf.architectures import ignored_window_warning
     from ..export.gguf.export import export_gguf
+    from ..export.gguf.model_config import model_config, runtime_warnings
     from ..export.verify.verify import FileVerifier
     from .second_reader import second_reader
 
@@ -59,9 +60,8 @@ def _export_gguf(context: RunContext, spec: ExportSpec, wait_for_device: WaitFor
     exported = export_gguf(request, verifier, context.report, context.should_stop)
     if exported.tokenizer.chat_template is None:
         context.recorder.warn(NO_TEMPLATE)
-    window = ignored_window_warning(read_json(base / "config.json"))
-    if window is not None:
-        context.recorder.warn(window)
+    for warning in runtime_warnings(model_config(base)):
+        context.recorder.warn(warning)
     context.recorder.completed(_result(spec, exported, verifier.sentences))
 
 
@@ -73,7 +73,7 @@ def _request(
 
     adapter = Path(spec.adapter) if spec.adapter else None
     target.parent.mkdir(parents=True, exist_ok=True)
-    part = target.with_name(f".{target.name}.{context.run.run_id}.part")
+    part = target.with_name(f".{context.run.run_id}.part")  # the target's name may be as long as names can be
     context.run.write_parts(part_files(part))
     return GgufRequest(
         base=base,

@@ -16,6 +16,7 @@ from ..models.model_folder import FolderForm
 from ..models.presets import classify_model
 from ..runs.folder import RunFolder
 from .context import RunContext, WaitForDevice
+from .trained_base import require_base_of_adapter
 
 
 def export_folder(context: RunContext, spec: ExportSpec, wait_for_device: WaitForDevice) -> None:
@@ -29,6 +30,8 @@ def export_folder(context: RunContext, spec: ExportSpec, wait_for_device: WaitFo
     check_output(str(target))
     wait_for_device()
     base = context.model_folder(weights=spec.format == "merged")
+    if spec.format == "merged":
+        require_base_of_adapter(context, spec, base)
     target.parent.mkdir(parents=True, exist_ok=True)
     context.run.write_parts([part_of(target, context.run.run_id)])
     size = _write(context, spec, base, target)

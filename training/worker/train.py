@@ -18,9 +18,11 @@ from ..data.findings import meaning_of, rows_of
 from ..data.prepare import Prepared, prepare, prepared_before
 from ..errors import DatasetError, TrainingAbortedError, describe
 from ..events import AdapterSaved
+from ..models.base_identity import identify_base
 from ..runs.recorder import as_record
 from .context import RunContext, WaitForDevice, use_threads
 from .loss_curve import losses_of, still_falling
+from .trained_base import require_trained_base, trained_revision
 
 if TYPE_CHECKING:
     from ..engine.loaded_model import LoadedModel
@@ -55,7 +57,8 @@ def run(context: RunContext, wait_for_device: WaitForDevice) -> None:
     if planned is None:
         _check_data(context, spec)
     wait_for_device()
-    folder = context.model_folder()
+    folder = context.model_folder(revision=trained_revision(context.run, spec))
+    require_trained_base(context, spec, folder)
     ready = (
         _prepare(context, spec, folder) if planned is None else _prepare_again(context, spec, folder, planned)
     )
@@ -100,7 +103,8 @@ def _prepare(context: RunContext, spec: TrainSpec, model: Path) -> Ready:
         continue_from=_parent_adapter(context, spec),
     )
     plan = replace(plan, tokens_key=data.key)
-    context.run.write_provenance(provenance(spec, plan, data))
+    context.recorder.phase("loading", "reading the base model's weights")
+    context.run.write_provenance(provenance(spec, plan, data, identify_base(model, context.should_stop)))
     context.run.write_plan({**plan.record(), "reasons": reasons})
     return Ready(spec, tokenizer, data, plan)
 
@@ -187,7 +191,7 @@ def _keep(context: RunContext, ready: Ready, model: LoadedModel, outcome: Outcom
     """
     from ..engine.out_of_memory import memory_errors
     from ..engine.plain_peft import read_with_peft
-    from .save_adapter import copy_adapter_folder, finish_adapter, replace_card
+    from .save_adapter import TrainedBase, copy_adapter_folder, finish_adapter, replace_card
 
     worse = _warn_if_worse(context, outcome)
     context.recorder.phase("saving", "saving the adapter")
@@ -199,8 +203,9 @@ def _keep(context: RunContext, ready: Ready, model: LoadedModel, outcome: Outcom
     if outcome.status == "completed" and not worse and still_falling(losses_of(context.run)):
         context.recorder.warn("The training loss was still falling at the end: more steps would teach more.")
         result = result.model_copy(update={"still_falling": True})
+    base = TrainedBase.of(ready.plan, context.run)
     with memory_errors(ready.plan, "saving"):
-        finish_adapter(outcome.adapter, adapter, ready.tokenizer, ready.plan, _card(context, ready, result))
+        finish_adapter(outcome.adapter, adapter, ready.tokenizer, base, _card(context, ready, result))
     context.report(AdapterSaved(path=str(adapter)))
     context.recorder.keep(result)
 

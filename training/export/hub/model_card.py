@@ -183,6 +183,8 @@ def _settings(facts: RunFacts) -> str:
         **({"continued from": f"the adapter of run {facts.spec.parent}"} if facts.spec.parent else {}),
         "batch": f"{plan.batch_size} examples x {plan.gradient_accumulation_steps}",
         "longest example": f"{plan.max_seq_length} tokens",
+        **({"base revision": facts.provenance.revision} if facts.provenance.revision else {}),
+        **({"base weights": f"sha256 {weights}"} if (weights := facts.provenance.weights_hash) else {}),
         "base held in": "4 bits (NF4)" if plan.load_in_4bit else plan.precision,
         "engine": f"{plan.engine}, on {plan.device}",
         "seed": str(plan.seed),

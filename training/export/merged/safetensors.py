@@ -28,6 +28,7 @@ BLOCK_BYTES = 64 << 20  # of a block's values in fp32; its update takes as much 
 TOO_LARGE = {"F16": 65520.0, "BF16": 255.5 / 128 * 2.0**127}
 """The smallest value that would be rounded to infinity."""
 CONFIGS = ("config.json", "generation_config.json")
+ADDITIONAL_TEMPLATES = "additional_chat_templates"
 TOKENIZER = (
     *("tokenizer.json", "tokenizer_config.json", "special_tokens_map.json", "added_tokens.json"),
     *("vocab.json", "vocab.txt", "merges.txt", "tokenizer.model", "spiece.model", "chat_template.jinja"),
@@ -95,7 +96,11 @@ def write_merged(
 def copy_tokenizer(base: Path, adapter: Path | None, folder: Path) -> None:
     """The tokenizer and chat template that the adapter was trained with; the base's if it has none."""
     trained_with = adapter is not None and (adapter / "tokenizer_config.json").is_file()
-    copy_beside(adapter if adapter is not None and trained_with else base, TOKENIZER, folder)
+    source = adapter if adapter is not None and trained_with else base
+    copy_beside(source, TOKENIZER, folder)
+    for template in sorted((source / ADDITIONAL_TEMPLATES).glob("*.jinja")):
+        (folder / ADDITIONAL_TEMPLATES).mkdir(exist_ok=True)
+        shutil.copyfile(template, folder / ADDITIONAL_TEMPLATES / template.name)
 
 
 def copy_beside(source: Path, names: tuple[str, ...], folder: Path) -> None:

@@ -8,10 +8,9 @@ from pathlib import Path
 
 from ...errors import GgufExportError, TrainingAbortedError
 from ...events import Phase, Report, ShouldStop, never_stop, no_report
-from ...files.atomic_json import read_json
 from ...next_step import then
-from ..gguf.architectures import ignored_window
 from ..gguf.export import GgufRequest, UnverifiedGguf
+from ..gguf.model_config import ignored_window, model_config
 from ..held_out_rows import RunRows
 from ..merged.merge import Floats
 from .sample_rows import sample_rows
@@ -98,7 +97,7 @@ class FileVerifier:
             self._phase(f"running the file: row {done} of {2 * ROWS}", 0.9 + 0.1 * part)
 
         rows = self._rows or sample_rows(self._request)
-        window = ignored_window(read_json(self._request.base / "config.json")) or TOKENS
+        window = ignored_window(model_config(self._request.base)) or TOKENS
         comparison = verify_logits(
             file, reference, rows.rows, self._request.threads, on_row, min(window, TOKENS), reader
         )
