@@ -34,6 +34,10 @@
     │   └── MissingExtraError (ImportError)
     └── StateError                            STATE_…
         ├── RunFolderError
+        ├── ForeignOwnerError (PermissionError)
+        ├── NotWritableError (PermissionError)
+        ├── TooManyFilesError (OSError)
+        ├── LockHeldError (TimeoutError)
         └── LockUnsupportedError
 
 Each class has a `code`. A class that refines a standard error also inherits from it, so that
@@ -49,6 +53,7 @@ from typing import Any, ClassVar
 from pydantic import BaseModel
 
 from .next_step import Next, then
+from .redact import encodable
 
 Words = Callable[[Next], str]
 """Describes a next step as one surface calls it: a tool call, a command line or Python."""
@@ -89,6 +94,8 @@ class BackpropagateError(Exception):
         cause: BaseException | None = None,
         retryable: bool | None = None,
     ) -> None:
+        message = encodable(message)
+        hint = encodable(hint) if hint else None
         super().__init__(message)
         self.message = message
         self.hint = hint or (None if next else self.default_hint)
@@ -321,6 +328,34 @@ class RunFolderError(StateError):
     """A run folder cannot be read."""
 
     code = "STATE_RUN_UNREADABLE"
+
+
+class ForeignOwnerError(StateError, PermissionError):
+    """A folder or a lock belongs to another user of the machine."""
+
+    code = "STATE_FOREIGN_OWNER"
+
+
+class NotWritableError(StateError, PermissionError):
+    """A file or folder of the home cannot be written."""
+
+    code = "STATE_NOT_WRITABLE"
+    default_hint = "Give this user the right to write there, or set BACKPROPAGATE_HOME to another folder."
+
+
+class TooManyFilesError(StateError, OSError):
+    """The process may not open another file."""
+
+    code = "STATE_TOO_MANY_FILES"
+    retryable_by_default = True
+    default_hint = "Raise the limit of open files (`ulimit -n`) for this process, then try again."
+
+
+class LockHeldError(StateError, TimeoutError):
+    """Another process holds a lock for longer than this one waits."""
+
+    code = "STATE_LOCK_HELD"
+    retryable_by_default = True
 
 
 class LockUnsupportedError(StateError):

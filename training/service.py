@@ -20,19 +20,28 @@ from typing import TypeVar
 
 import anyio
 import anyio.to_thread
+from anyio import CapacityLimiter
+from anyio.lowlevel import RunVar
 
 from .config.settings import Settings, load_settings
 from .config.specs import AnySpec, DataSpec, ExportSpec, RegisterSpec, TrainSpec
-from .errors import InputError, MissingExtraError, RunFolderError, RuntimeFailure
+from .errors import (
+    BackpropagateError,
+    InputError,
+    MissingExtraError,
+    RunFolderError,
+    RuntimeFailure,
+    StateError,
+)
 from .events import Event
 from .files.paths import PathPolicy
+from .files.system_error import system_error
 from .models.llama_like import check_target_modules
 from .models.presets import classify_model
 from .next_step import then
 from .runs.device_queue import DeviceQueue, default_runtime_folder
-from .runs.event_log import read_events
 from .runs.folder import ENDED, RunFolder, RunState, Status
-from .runs.identity import boot_id, same_host, seconds_since
+from .runs.identity import boot_id, is_recent, same_host
 from .runs.kinds import EXTRAS, device_request, kind_of, libraries_of
 from .runs.store import RunStore
 from .runs.view import RunView, view
@@ -41,6 +50,9 @@ from .worker.spawn import spawn_worker
 Value = TypeVar("Value")
 
 POLL_S = 0.05
+FOREIGN_SHOWN = 5
+SUBMITTING = 16  # calls
+_limiter: RunVar[CapacityLimiter] = RunVar("submissions")  # one for each event loop
 STARTING_S = 20.0  # after this time, a queued run without a worker is started again
 
 
@@ -84,7 +96,7 @@ class TrainingService:
             QueueFullError: twenty runs are waiting.
             DiskFullError: the disk is full; nothing of the run is kept.
         """
-        return await _in_thread(partial(self._submit, spec, request_key, find_equal))
+        return await self._in_thread(partial(self._submit, spec, request_key, find_equal), _submissions())
 
     def _submit(self, spec: AnySpec, request_key: str | None, find_equal: bool) -> Submission:
         # Here: a server answers its first request without the readers of datasets.
@@ -156,17 +168,14 @@ class TrainingService:
 
     async def recover(self) -> None:
         """Start the queued runs that have no worker, and record the interrupted ones."""
-        await _in_thread(self._recover)
+        await self._in_thread(self._recover)
 
     def _recover(self) -> None:
         self.store.sweep()
         for run in self.store.unfinished():
-            try:
-                state = self.store.observe(run)
-            except RunFolderError:
-                continue  # `list` returns the error
-            if _needs_a_worker(state):
-                self._start(run)
+            with suppress(StateError, OSError):  # `list` returns the error
+                if _needs_a_worker(self.store.observe(run)):
+                    self._start(run)
 
     async def resume(self, run_id: str) -> RunView:
         """Queue an ended run again: the same folder, a new attempt, from its last checkpoint.
@@ -177,7 +186,7 @@ class TrainingService:
             InputError: it has completed, or belongs to another machine.
             QueueFullError: twenty runs are waiting.
         """
-        return await _in_thread(partial(self._resume, run_id))
+        return await self._in_thread(partial(self._resume, run_id), _submissions())
 
     def _resume(self, run_id: str) -> RunView:
         run = self.store.find(run_id)
@@ -202,7 +211,7 @@ class TrainingService:
         Raises:
             InputError: the run has no adapter to continue from.
         """
-        return await _in_thread(partial(self._resume_or_extend, run_id, steps))
+        return await self._in_thread(partial(self._resume_or_extend, run_id, steps), _submissions())
 
     def _resume_or_extend(self, run_id: str, steps: int | None) -> Submission:
         before = self._get(run_id)
@@ -227,7 +236,7 @@ class TrainingService:
             RunNotFoundError: no run, or several, match.
             RunFolderError: its folder cannot be read.
         """
-        return await _in_thread(partial(self._get, run_id))
+        return await self._in_thread(partial(self._get, run_id))
 
     def _get(self, run_id: str) -> RunView:
         run = self.store.find(run_id)
@@ -235,7 +244,7 @@ class TrainingService:
 
     async def list(self, status: Status | None = None, limit: int = 10) -> tuple[list[RunView], list[str]]:
         """The newest runs, and an error message for each unreadable folder."""
-        return await _in_thread(partial(self._list, status, limit))
+        return await self._in_thread(partial(self._list, status, limit))
 
     def _list(self, status: Status | None, limit: int) -> tuple[list[RunView], list[str]]:
         views: list[RunView] = []
@@ -244,27 +253,36 @@ class TrainingService:
             if isinstance(state, RunState) and not kind_of(state.kind).listed:
                 continue
             try:
-                if isinstance(state, RunFolderError):
+                if isinstance(state, StateError):
                     raise state
                 views.append(view(run, state))
-            except RunFolderError as error:
+            except StateError as error:
                 unreadable.append(error.sentence())
             if len(views) + len(unreadable) >= limit:
                 break
-        return views, unreadable
+        return views, [*unreadable, *self._foreign(status)]
+
+    def _foreign(self, status: Status | None) -> list[str]:
+        """One line for each folder that cannot be a run."""
+        if status is not None:
+            return []
+        return [
+            f"{self.store.runs}: the folder {name!r} is not a run, as no run has such a name. Move it away."
+            for name in self.store.foreign()[:FOREIGN_SHOWN]
+        ]
 
     async def watch(self, run_id: str, *, tick_s: float = 1.0) -> AsyncGenerator[list[Event]]:
         """The run's events until it has ended; first all existing ones, then new ones as they are written.
 
         Yields an empty list after `tick_s` seconds without an event, so that the caller can show progress.
         """
-        run = await _in_thread(partial(self.store.find, run_id))
+        run = await self._in_thread(partial(self.store.find, run_id))
         offset = 0
         quiet_s = 0.0
         while True:
             # The state is read before the events, since a run writes its last event before its last state.
-            ended = await _in_thread(partial(self._has_ended, run))
-            events, offset = await _in_thread(partial(read_events, run.events_path, offset))
+            ended = await self._in_thread(partial(self._has_ended, run))
+            events, offset = await self._in_thread(partial(run.events, offset))
             quiet_s += POLL_S
             if events or ended or quiet_s >= tick_s:
                 quiet_s = 0.0
@@ -279,7 +297,7 @@ class TrainingService:
     # --- stop ---------------------------------------------------------------------------------------
     async def cancel(self, run_id: str, reason: str = "requested by the user") -> RunView:
         """Request that a run stops within one step and saves its adapter. Does not wait for it."""
-        return await _in_thread(partial(self._cancel, run_id, reason))
+        return await self._in_thread(partial(self._cancel, run_id, reason))
 
     def _cancel(self, run_id: str, reason: str) -> RunView:
         run = self.store.find(run_id)
@@ -304,7 +322,20 @@ class TrainingService:
             self.store.delete(run)
             return run.run_id
 
-        return await _in_thread(delete)
+        return await self._in_thread(delete)
+
+    async def _in_thread(self, action: Callable[[], Value], limiter: CapacityLimiter | None = None) -> Value:
+        """The value of `action`; an error of the operating system becomes one of ours."""
+
+        def act() -> Value:
+            try:
+                return action()
+            except BackpropagateError:
+                raise
+            except OSError as error:
+                raise system_error(error, self.settings.home) from error
+
+        return await anyio.to_thread.run_sync(act, limiter=limiter)
 
 
 def _with_absolute_model(spec: AnySpec) -> AnySpec:
@@ -348,7 +379,7 @@ def _needs_a_worker(state: RunState) -> bool:
         return False
     if state.boot_id != boot_id():
         return True
-    return state.pid is None and seconds_since(state.queued_at or state.created_at) > STARTING_S
+    return state.pid is None and not is_recent(state.queued_at or state.created_at, STARTING_S)
 
 
 def _fingerprint(spec: AnySpec, content: str) -> str:
@@ -357,5 +388,10 @@ def _fingerprint(spec: AnySpec, content: str) -> str:
     return hashlib.sha256(f"{request}\n{content}".encode()).hexdigest()
 
 
-async def _in_thread(action: Callable[[], Value]) -> Value:
-    return await anyio.to_thread.run_sync(action)
+def _submissions() -> CapacityLimiter:
+    """The threads of calls that read data or wait for locks: others still answer when these are all busy."""
+    try:
+        return _limiter.get()
+    except LookupError:
+        _limiter.set(CapacityLimiter(SUBMITTING))
+        return _limiter.get()

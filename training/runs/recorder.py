@@ -14,7 +14,7 @@ from ..events import Done, Event, Failed, Phase, Step, Warned
 from ..files.atomic_json import is_disk_full
 from ..logs import logger
 from ..redact import cleaned, scrub
-from .event_log import EventLog, read_events
+from .event_log import EventLog, all_events
 from .folder import FINISHED, RunFolder, RunState, Status
 from .identity import boot_id, host, now
 from .store import RunStore
@@ -150,8 +150,7 @@ class RunRecorder:
 
 def _first_loss(run: RunFolder) -> float | None:
     """The first loss of an earlier attempt."""
-    events, _ = read_events(run.events_path)
-    return next((event.loss for event in events if isinstance(event, Step)), None)
+    return next((event.loss for event in all_events(run.events_path) if isinstance(event, Step)), None)
 
 
 def as_record(error: BaseException, log_path: Path) -> ErrorRecord:
