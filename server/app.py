@@ -24,7 +24,7 @@ from ..training.config.arguments import ALIASES, explain, flat_fields
 from ..training.errors import BackpropagateError, InputError, nearest
 from ..training.files.paths import PathPolicy
 from ..training.logs import logger
-from ..training.redact import scrub, scrub_all
+from ..training.redact import cleaned, scrub, scrub_all
 from ..training.service import TrainingService
 from .progress import ProgressStream
 from .schema import compact, with_defaults
@@ -66,7 +66,7 @@ async def _recover(service: TrainingService) -> None:
     """Recover earlier runs; a failure is only logged, so that the server still serves."""
     try:
         await service.recover()
-    except (BackpropagateError, OSError) as error:
+    except Exception as error:
         logger().warning("recovery_failed", error=str(error))
 
 
@@ -144,7 +144,7 @@ class ServerTool(Tool):
             if name not in known:
                 close = nearest(name, known)
                 raise InputError(
-                    f"{self.name} has no argument {name!r}.",
+                    f"{self.name} has no argument {cleaned(name, 100)!r}.",
                     hint=f"Did you mean {close}?"
                     if close
                     else f"It has: {', '.join(known) or 'no arguments'}.",

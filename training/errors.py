@@ -364,6 +364,7 @@ class LockUnsupportedError(StateError):
     code = "STATE_LOCK_UNSUPPORTED"
 
 
+NAME_LENGTH = 100  # characters; no known name is as long
 EXIT_CODES = {"INPUT": 1, "CONFIG": 1, "PARTIAL": 3}
 
 
@@ -422,5 +423,7 @@ def from_record(record: ErrorRecord) -> BackpropagateError:
 
 def nearest(name: str, known: list[str]) -> str | None:
     """The most similar known name, or None."""
+    if len(name) > NAME_LENGTH:  # the comparison takes the square of the length
+        return None
     found = get_close_matches(name, known, n=1, cutoff=0.5)
     return found[0] if found else None

@@ -50,6 +50,7 @@ from .worker.spawn import spawn_worker
 Value = TypeVar("Value")
 
 POLL_S = 0.05
+POLLS_PER_S = 200  # of all followers together, so that many do not keep other calls waiting
 FOREIGN_SHOWN = 5
 SUBMITTING = 16  # calls
 _limiter: RunVar[CapacityLimiter] = RunVar("submissions")  # one for each event loop
@@ -79,6 +80,7 @@ class TrainingService:
     def __init__(self, settings: Settings | None = None) -> None:
         self.settings = settings or load_settings()
         self.store = RunStore(self.settings.home)
+        self._watching = 0
 
     # --- start --------------------------------------------------------------------------------------
     async def submit(
@@ -277,22 +279,32 @@ class TrainingService:
         Yields an empty list after `tick_s` seconds without an event, so that the caller can show progress.
         """
         run = await self._in_thread(partial(self.store.find, run_id))
+        self._watching += 1
+        try:
+            async for events in self._watch(run, tick_s):
+                yield events
+        finally:
+            self._watching -= 1
+
+    async def _watch(self, run: RunFolder, tick_s: float) -> AsyncGenerator[list[Event]]:
         offset = 0
         quiet_s = 0.0
         while True:
-            # The state is read before the events, since a run writes its last event before its last state.
-            ended = await self._in_thread(partial(self._has_ended, run))
-            events, offset = await self._in_thread(partial(run.events, offset))
-            quiet_s += POLL_S
-            if events or ended or quiet_s >= tick_s:
+            ended, events, offset = await self._in_thread(partial(self._news, run, offset))
+            pause_s = max(POLL_S, self._watching / POLLS_PER_S)
+            quiet_s += pause_s
+            if ended and not events:
+                return
+            if events or quiet_s >= tick_s:
                 quiet_s = 0.0
                 yield events
-            if ended:
-                return
-            await anyio.sleep(POLL_S)
+            await anyio.sleep(0 if ended else pause_s)
 
-    def _has_ended(self, run: RunFolder) -> bool:
-        return self.store.observe(run).status in ENDED
+    def _news(self, run: RunFolder, offset: int) -> tuple[bool, list[Event], int]:
+        """Whether the run has ended, its events from `offset` on, and the offset after them."""
+        # The state is read before the events, since a run writes its last event before its last state.
+        ended = self.store.observe(run).status in ENDED
+        return ended, *run.events(offset)
 
     # --- stop ---------------------------------------------------------------------------------------
     async def cancel(self, run_id: str, reason: str = "requested by the user") -> RunView:
