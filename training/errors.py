@@ -9,6 +9,7 @@
     │   │   ├── DatasetFormatError
     │   │   └── ChatTemplateError
     │   ├── PathForbiddenError (PermissionError)
+    │   ├── OutputTakenError (FileExistsError)
     │   ├── RunNotFoundError (LookupError)
     │   └── RequestKeyReusedError
     ├── ConfigError (ValueError)              CONFIG_INVALID
@@ -173,6 +174,12 @@ class PathForbiddenError(InputError, PermissionError):
     """A path is outside the folders that may be read or written."""
 
     code = "INPUT_PATH_FORBIDDEN"
+
+
+class OutputTakenError(InputError, FileExistsError):
+    """Somebody used the name of the output during the run; the result has another name."""
+
+    code = "INPUT_OUTPUT_TAKEN"
 
 
 class RunNotFoundError(InputError, LookupError):

@@ -203,15 +203,19 @@ class RunFolder:
         write_json(self.path / "parts.json", {"parts": [str(part) for part in parts]})
 
     def discard_parts(self) -> None:
-        """Remove the temporary files of a killed worker; version 0.1 named them in plan.json."""
-        with suppress(RunFolderError, OSError):
+        """Remove the temporary files of a killed worker; version 0.1 named them in plan.json.
+
+        Only what has the run's id in its name: the record could name anything.
+        """
+        with suppress(RunFolderError, OSError, TypeError):
             noted = self._record("parts.json") or self.plan() or {}
-            for part in noted.get("parts", []):
-                path = Path(part)
-                if path.is_dir():
-                    shutil.rmtree(path)
+            for part in map(Path, noted.get("parts", [])):
+                if not part.name.startswith(".") or f".{self.run_id}.part" not in part.name:
+                    continue
+                if part.is_dir() and not part.is_symlink():
+                    shutil.rmtree(part)
                 else:
-                    path.unlink(missing_ok=True)
+                    part.unlink(missing_ok=True)
 
     def write_provenance(self, provenance: dict[str, Any]) -> None:
         write_json(self.path / "provenance.json", provenance)

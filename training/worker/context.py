@@ -48,6 +48,14 @@ class RunContext:
         """Raises PathForbiddenError for a file that this run may not read."""
         PathPolicy.from_record(self.run.spec().roots, self.home).permit(path)
 
+    def permit_output(self, target: Path) -> None:
+        """Raises PathForbiddenError if the user's output may not be written.
+
+        Asked again after each wait: a folder of its path may have become a link.
+        """
+        policy = PathPolicy.from_record(self.run.spec().roots, self.home)
+        policy.resolve(str(target.absolute()), "output", write=True)
+
     def model_folder(self, *, weights: bool = True) -> Path:
         """The folder of the run's model, downloaded if necessary.
 

@@ -44,7 +44,7 @@ def _export_gguf(context: RunContext, spec: ExportSpec, wait_for_device: WaitFor
     target = _target(context, spec, f"{spec.label}-{spec.quantization}.gguf")
     check_output(spec.output and str(target))
     wait_for_device()
-    check_output(spec.output and str(target))  # another export may have written it during the wait
+    _prepare(context, spec, target)
     base = context.model_folder()
     use_threads(None)
     os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")  # our own threads process the blocks
@@ -64,6 +64,16 @@ def _export_gguf(context: RunContext, spec: ExportSpec, wait_for_device: WaitFor
     context.recorder.completed(_result(spec, exported, verifier.sentences))
 
 
+def _prepare(context: RunContext, spec: ExportSpec, target: Path) -> None:
+    """Look at the output again, after the wait."""
+    if spec.output is None:
+        target.unlink(missing_ok=True)  # of an earlier attempt
+    else:
+        check_output(str(target))
+        context.permit_output(target)
+    target.parent.mkdir(parents=True, exist_ok=True)
+
+
 def _request(
     context: RunContext, spec: ExportSpec, base: Path, target: Path, rows: RunRows | None
 ) -> GgufRequest:
@@ -71,7 +81,6 @@ def _request(
     from ..export.gguf.imatrix import measure_imatrix
 
     adapter = Path(spec.adapter) if spec.adapter else None
-    target.parent.mkdir(parents=True, exist_ok=True)
     part = target.with_name(f".{target.name}.{context.run.run_id}.part")
     context.run.write_parts(part_files(part))
     return GgufRequest(
