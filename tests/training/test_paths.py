@@ -55,3 +55,43 @@ def test_credential_folders_are_refused_even_inside_a_root(user: Path) -> None:
     for policy in (PathPolicy.for_assistant([user / ".aws"], user), PathPolicy.for_person(user)):
         with pytest.raises(PathForbiddenError, match="credentials"):
             policy.resolve(str(user / ".aws" / "data.jsonl"), "dataset")
+
+
+@pytest.mark.parametrize(
+    "place",
+    [
+        ".kube/config",
+        ".azure/tokens.json",
+        ".config/gh/hosts.yml",
+        ".mozilla/firefox/a.default/logins.json",
+        ".config/google-chrome/Default/Cookies",
+        ".local/share/keyrings/login.keyring",
+        "Library/Keychains/login.keychain-db",
+        "LIBRARY/KEYCHAINS/login.keychain-db",
+        "AppData/Roaming/Mozilla/Firefox/Profiles/a/key4.db",
+        "work/.SSH/id_ed25519",
+        ".cache/huggingface/token",
+        ".git-credentials",
+    ],
+)
+def test_places_of_credentials_are_refused_whatever_the_root_and_the_case(user: Path, place: str) -> None:
+    for root in (user, (user / place).parent, Path("/")):
+        for policy in (
+            PathPolicy.for_assistant([root], user / ".backpropagate"),
+            PathPolicy.for_person(user),
+        ):
+            with pytest.raises(PathForbiddenError, match="credentials"):
+                policy.resolve(str(user / place), "dataset")
+
+
+def test_names_that_only_resemble_places_of_credentials_are_permitted(user: Path) -> None:
+    policy = PathPolicy.for_assistant([user], user / ".backpropagate")
+    for name in ("token", "ssh/a.jsonl", "huggingface/models/a", "config/gh/a.jsonl", "keyrings.jsonl"):
+        assert policy.resolve(str(user / name), "dataset")
+
+
+@pytest.mark.parametrize("given", ["/" + "x/" * 100_000, "/" + "x" * 1000, "/a\0b", "/" + "\0"])
+def test_a_path_that_no_file_can_have_is_refused_with_its_argument(user: Path, given: str) -> None:
+    with pytest.raises(PathForbiddenError, match="dataset: ") as caught:
+        PathPolicy.for_assistant([], user / ".backpropagate").resolve(given, "dataset")
+    assert len(caught.value.message) < 600

@@ -9,21 +9,10 @@ from pathlib import Path
 
 from ..errors import PathForbiddenError
 from ..next_step import then
+from ..redact import cleaned
+from .credential_places import in_credential_place
 
-CREDENTIALS = frozenset(
-    {
-        ".ssh",
-        ".aws",
-        ".azure",
-        ".gnupg",
-        ".kube",
-        ".docker",
-        ".netrc",
-        ".password-store",
-        "gcloud",
-        "Keychains",
-    }
-)
+PATH_LENGTH = 4096  # characters; the most that an operating system takes
 POSIX_SYSTEM = ("/bin", "/boot", "/dev", "/etc", "/lib", "/lib64", "/proc", "/sbin", "/sys", "/usr")
 WINDOWS_SYSTEM = ("SystemRoot", "ProgramFiles", "ProgramFiles(x86)", "ProgramData")
 
@@ -63,16 +52,16 @@ class PathPolicy:
             raise PathForbiddenError(
                 f"{argument}: {given[:200]!r} is a URL.", hint="Download it first, then give the file's path."
             )
-        path = Path(given).expanduser()
+        path = Path(given).expanduser() if len(given) <= PATH_LENGTH else Path(given)
         if self.roots is not None and not path.is_absolute():
             raise PathForbiddenError(
                 f"{argument}: {given[:200]!r} is a relative path.",
                 hint="Give the absolute path: the server does not know the client's working folder.",
             )
-        resolved = path.resolve()
+        resolved = _resolved(path, argument)
         reason = self._reason_against(resolved, write)
         if reason:
-            raise self._forbidden(f"{argument}: {resolved} {reason}.")
+            raise self._forbidden(f"{argument}: {cleaned(str(resolved), 300)} {reason}.")
         return str(resolved)
 
     def permit(self, path: Path) -> None:
@@ -88,7 +77,7 @@ class PathPolicy:
         return cls.for_person(home) if roots is None else cls.for_assistant([Path(r) for r in roots], home)
 
     def _reason_against(self, path: Path, write: bool) -> str | None:
-        if CREDENTIALS.intersection(part.casefold() for part in path.parts):
+        if in_credential_place(path):
             return "is in a folder of credentials"
         if self.roots is None:
             return "is in a system folder" if _in_system_folder(path) else None
@@ -119,7 +108,32 @@ def looks_like_path(name: str) -> bool:
     """
     if name.startswith((".", "~")) or "\\" in name:
         return True
-    return Path(name).is_absolute() or Path(name).exists()
+    return Path(name).is_absolute() or _exists(name)
+
+
+def _exists(name: str) -> bool:
+    try:
+        return len(name) <= PATH_LENGTH and Path(name).exists()
+    except (OSError, ValueError):  # a part that is too long, or a NUL
+        return False
+
+
+def _resolved(path: Path, argument: str) -> Path:
+    """The path with every link followed.
+
+    Raises:
+        PathForbiddenError: no file can have it.
+    """
+    reason = f"it has {len(str(path)):,} characters; the limit is {PATH_LENGTH:,}"
+    if len(str(path)) <= PATH_LENGTH:
+        try:
+            return path.resolve()
+        except (OSError, ValueError, RuntimeError) as error:
+            reason = error.strerror if isinstance(error, OSError) and error.strerror else str(error)
+    raise PathForbiddenError(
+        f"{argument}: {cleaned(str(path), 100)!r} is no path of a file ({cleaned(reason, 200)}).",
+        hint="Give the path of an existing file or folder.",
+    )
 
 
 def _in_system_folder(path: Path) -> bool:

@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import os
 import stat
+from contextlib import suppress
 from pathlib import Path
 
-from ..errors import ForeignOwnerError
+from ..errors import ForeignOwnerError, NotWritableError
+from .system_error import system_error
 
 OWN_FOLDER = "Set BACKPROPAGATE_HOME (or BACKPROPAGATE_RUNTIME_DIR) to a folder of your own."
 OTHERS = stat.S_IRWXG | stat.S_IRWXO
@@ -35,15 +37,32 @@ def take_rights(folder: Path) -> None:
     folder.chmod(mode & ~OTHERS)
 
 
-def require_own(path: Path) -> None:
+def take_home(home: Path) -> None:
+    """`take_rights` of an existing home, where nothing may be another user's either.
+
+    A home that is read-only can be listed; what writes says that it cannot.
+    """
+    with suppress(NotWritableError):
+        try:
+            take_rights(home)
+            for entry in home.iterdir():
+                require_own(entry, follow=False)
+        except OSError as error:
+            raise system_error(error, home) from error
+
+
+def require_own(path: Path, *, follow: bool = True) -> None:
     """Refuse what another user made: that user could change it at any time.
 
+    Args:
+        follow: also look at what a link leads to.
+
     Raises:
-        ForeignOwnerError: `path`, or the link at this path, belongs to another user.
+        ForeignOwnerError: `path` belongs to another user.
     """
     if os.name == "nt":  # rights are inherited from the user's profile there
         return
-    for found in (path.lstat(), path.stat()):
+    for found in (path.lstat(), *([path.stat()] if follow else [])):
         if found.st_uid != os.geteuid():
             raise ForeignOwnerError(
                 f"{path} belongs to another user of this machine (uid {found.st_uid}).",

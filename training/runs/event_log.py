@@ -19,6 +19,7 @@ from ..redact import scrub_all
 from .identity import now
 
 TAIL = 64 * 1024  # bytes; hundreds of events
+EVENTS_BYTES = 2**30  # a million steps have 200 MB
 CHUNK = 16 * 2**20  # bytes
 
 
@@ -96,6 +97,8 @@ def latest_events(path: Path) -> list[Event]:
 def _bytes_of(path: Path, offset: int, most: int) -> bytes:
     try:
         with open_regular(path, follow_links=False) as file:
+            if (size := os.fstat(file.fileno()).st_size) > EVENTS_BYTES:
+                raise ValueError(f"it has {size:,} bytes; the limit is {EVENTS_BYTES:,}")
             file.seek(offset)
             return file.read(most)
     except FileNotFoundError:

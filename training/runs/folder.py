@@ -34,7 +34,7 @@ from ..events import Event
 from ..files.atomic_json import read_json, write_json
 from ..next_step import then
 from ..redact import cleaned
-from .event_log import latest_events, read_events
+from .event_log import EventLog, latest_events, read_events
 from .identity import require_moment
 from .locks import Lock
 
@@ -173,6 +173,11 @@ class RunFolder:
         """
         with self._readable("events.jsonl"):
             return read_events(self.events_path, offset)
+
+    def event_log(self) -> EventLog:
+        """The writer of the events, for the holder of the lock; RunFolderError as `events`."""
+        with self._readable("events.jsonl"):
+            return EventLog(self.events_path)
 
     def latest_events(self) -> list[Event]:
         """The newest events; RunFolderError as `events`."""

@@ -14,7 +14,7 @@ from ..events import Done, Event, Failed, Phase, Step, Warned
 from ..files.atomic_json import is_disk_full
 from ..logs import logger
 from ..redact import cleaned, scrub
-from .event_log import EventLog, all_events
+from .event_log import all_events
 from .folder import FINISHED, RunFolder, RunState, Status
 from .identity import boot_id, host, now
 from .store import RunStore
@@ -38,7 +38,7 @@ class RunRecorder:
         self.run = run
         self._store = store
         self._listener = listener
-        self._events = EventLog(run.events_path)
+        self._events = run.event_log()
         self._ballast = run.path / ".ballast"
         self._lock = threading.Lock()
         self._state = run.state()

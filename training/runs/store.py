@@ -327,7 +327,7 @@ class RunStore:
             state = run.state()
             _require_resumable(run, state)
             run.forget_cancel()
-            EventLog(run.events_path).append(Queued(attempt=state.attempt + 1))
+            run.event_log().append(Queued(attempt=state.attempt + 1))
             (self._active / run.run_id).touch()
             state = state.model_copy(
                 update={
