@@ -363,7 +363,8 @@ class RunStore:
         Raises:
             InputError: it is still queued or running, or belongs to another machine.
         """
-        lock = run.lock() if run.path.is_dir() else None
+        # No worker can hold a lock that is a folder.
+        lock = run.lock() if run.path.is_dir() and not run.lock_path.is_dir() else None
         with suppress(StateError):
             state = self.observe(run)
             if state.status not in ENDED:
