@@ -105,9 +105,11 @@ class TrainingService:
         from .data.local_source import content_of, local_source
 
         spec = _with_absolute_model(spec)
+        policy = PathPolicy.from_record(spec.roots, self.settings.home)
+        _permit_links(spec, policy)
         _check_target_modules(spec)
         self._require_libraries(spec)
-        permit = PathPolicy.from_record(spec.roots, self.settings.home).permit
+        permit = policy.permit
         if isinstance(spec, DataSpec):
             local_source(spec.data, permit)
         fingerprint = None
@@ -358,6 +360,14 @@ def _with_absolute_model(spec: AnySpec) -> AnySpec:
     if source.kind != "folder":
         return spec
     return spec.model_copy(update={"model": spec.model.model_copy(update={"name": source.location})})
+
+
+def _permit_links(spec: AnySpec, policy: PathPolicy) -> None:
+    """Check the links of a local model before any of its files is read; the worker checks them again."""
+    if isinstance(spec, DataSpec | ExportSpec):
+        source = classify_model(spec.model.name)
+        if source.kind == "folder":
+            policy.permit_links(Path(source.location), "model")
 
 
 def _stamp(spec: AnySpec) -> str:

@@ -95,3 +95,18 @@ def test_a_path_that_no_file_can_have_is_refused_with_its_argument(user: Path, g
     with pytest.raises(PathForbiddenError, match="dataset: ") as caught:
         PathPolicy.for_assistant([], user / ".backpropagate").resolve(given, "dataset")
     assert len(caught.value.message) < 600
+
+
+@pytest.mark.parametrize("name", ["chat_template.jinja", "README.md", "additional_chat_templates/rag.jinja"])
+def test_a_file_of_a_model_that_is_a_link_follows_the_rules_of_its_folder(user: Path, name: str) -> None:
+    model, key = user / "model", user / ".ssh" / "id_ed25519"
+    (model / name).parent.mkdir(parents=True)
+    (model / "config.json").symlink_to(model / "other.json")
+    key.parent.mkdir()
+    key.write_text("-----BEGIN OPENSSH PRIVATE KEY-----")
+    for policy in (PathPolicy.for_assistant([], user / "bp"), PathPolicy.for_person(user / "bp")):
+        (model / name).unlink(missing_ok=True)
+        policy.permit_links(model, "model")
+        (model / name).symlink_to(key)
+        with pytest.raises(PathForbiddenError, match=r"a link in model: .*id_ed25519 is in a"):
+            policy.permit_links(model, "model")

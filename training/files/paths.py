@@ -12,6 +12,7 @@ from ..next_step import then
 from ..redact import cleaned
 from .credential_places import in_credential_place
 
+MORE_TEMPLATES = "additional_chat_templates"  # the one folder in a model's folder that is read
 PATH_LENGTH = 4096  # characters; the most that an operating system takes
 POSIX_SYSTEM = ("/bin", "/boot", "/dev", "/etc", "/lib", "/lib64", "/proc", "/sbin", "/sys", "/usr")
 WINDOWS_SYSTEM = ("SystemRoot", "ProgramFiles", "ProgramFiles(x86)", "ProgramData")
@@ -67,6 +68,17 @@ class PathPolicy:
     def permit(self, path: Path) -> None:
         """Raises PathForbiddenError for a file that may not be read; links are followed."""
         self.resolve(str(path.absolute()), "dataset")
+
+    def permit_links(self, folder: Path, argument: str) -> None:
+        """Hold every link in the folder of a model or an adapter against the rules for the folder itself.
+
+        Raises:
+            PathForbiddenError: a file of the folder is a link to a file that may not be read.
+        """
+        for inside in (folder, folder / MORE_TEMPLATES):
+            for entry in inside.iterdir() if inside.is_dir() else ():
+                if entry.is_symlink() or inside.is_symlink():
+                    self.resolve(str(entry.absolute()), f"{argument}: a link in {cleaned(folder.name, 100)}")
 
     def recorded(self) -> list[str] | None:
         """The roots as a spec holds them, so that the run's worker is bound by them as well."""

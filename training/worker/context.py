@@ -12,6 +12,7 @@ from ..errors import TrainingAbortedError
 from ..events import Event, ShouldStop
 from ..files.paths import PathPolicy
 from ..hardware.cpu import training_threads
+from ..models.presets import classify_model
 from ..models.resolve import resolve_model
 from ..runs.folder import RunFolder
 from ..runs.recorder import RunRecorder
@@ -78,7 +79,13 @@ class RunContext:
             weights=weights,
         )
         self.stop_if_asked()
+        if classify_model(model.name).kind == "folder":
+            self.permit_links(path, "model")
         return path
+
+    def permit_links(self, folder: Path, argument: str) -> None:
+        """Raises PathForbiddenError for a folder with a link to a file that may not be read."""
+        PathPolicy.from_record(self.run.spec().roots, self.home).permit_links(folder, argument)
 
 
 def use_threads(wanted: int | None) -> int:

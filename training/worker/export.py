@@ -33,6 +33,8 @@ def run(context: RunContext, wait_for_device: WaitForDevice) -> None:
     """
     spec = context.run.spec()
     assert isinstance(spec, ExportSpec)
+    if spec.adapter:
+        context.permit_links(Path(spec.adapter), "source")
     if spec.format == "gguf":
         _export_gguf(context, spec, wait_for_device)
     else:
