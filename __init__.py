@@ -13,6 +13,7 @@ from .training.version import __version__
 
 if TYPE_CHECKING:
     from .training.config.arguments import TrainArguments as TrainArguments
+    from .training.config.results import TrainResult as TrainResult
     from .training.config.settings import Settings as Settings
     from .training.config.specs import ExportSpec as ExportSpec
     from .training.config.specs import InspectSpec as InspectSpec
@@ -58,6 +59,7 @@ _PUBLIC = {
     "Status": ".training.runs.folder",
     "Submission": ".training.service",
     "TrainArguments": ".training.config.arguments",
+    "TrainResult": ".training.config.results",
     "TrainSpec": ".training.config.specs",
     "Trainer": ".training.trainer",
     "TrainingRun": ".training.trainer",
@@ -86,6 +88,7 @@ __all__ = [
     "Status",
     "Submission",
     "TrainArguments",
+    "TrainResult",
     "TrainSpec",
     "Trainer",
     "TrainingRun",

@@ -6,10 +6,12 @@ from collections.abc import Generator, Sequence
 from contextlib import contextmanager
 
 from rich.console import Console
+from rich.markup import escape
 from rich.progress import BarColumn, Progress, SpinnerColumn, TaskID, TextColumn, TimeElapsedColumn
 
 from ..tools.status import step_message
 from ..training.events import Event, Phase, Step, Warned
+from .wording import as_options
 
 
 class BarDisplay:
@@ -25,7 +27,7 @@ class BarDisplay:
                 case Phase():
                     self._progress.update(self._task, description=event.message)
                 case Warned():
-                    self._progress.console.print(f"[yellow]warning:[/] {event.message}")
+                    self._progress.console.print(f"[yellow]warning:[/] {escape(as_options(event.message))}")
                 case Step():
                     self._progress.update(
                         self._task,

@@ -18,13 +18,14 @@ from ..training.requests.register import register_spec
 from ..training.runs.folder import Status
 from ..training.runs.view import RunView
 from ..training.service import TrainingService
+from .completion import complete_run_or_path
 from .follow import PARTLY, run_exit_code
 from .show import print_json, print_run
 from .train import start_and_follow
 
 
 @click.command("export")
-@click.argument("source")
+@click.argument("source", shell_complete=complete_run_or_path)
 @click.option(
     "--format",
     "format_",

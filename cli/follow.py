@@ -1,4 +1,4 @@
-"""Shows the progress of a run on a terminal, and cancels it on Ctrl-C."""
+"""Shows the progress of a run on a terminal; Ctrl-C leaves it, or cancels what the command started."""
 
 from __future__ import annotations
 
@@ -10,14 +10,14 @@ from contextlib import contextmanager
 from types import FrameType
 from typing import Protocol
 
-import click
-
 from ..tools.status import step_message
 from ..training.errors import exit_code
 from ..training.events import Event, Phase, Step, Warned
-from ..training.runs.folder import Status
+from ..training.runs.folder import ENDED, Status
 from ..training.runs.view import RunView
 from ..training.service import TrainingService
+from .wording import as_options
+from .wrapped import say
 
 PLAIN_GAP_S = 2.0  # between two lines of steps without a terminal
 PARTLY = 3  # exit code
@@ -29,7 +29,20 @@ class Display(Protocol):
     def show(self, events: Sequence[Event]) -> None: ...
 
 
-async def follow_to_the_end(service: TrainingService, run_id: str) -> RunView:
+async def follow(service: TrainingService, run_id: str) -> RunView:
+    """Show the run until it has ended, or until Ctrl-C; the run continues."""
+    with _display() as display, _interrupts() as interrupts:
+        async for events in service.watch(run_id, tick_s=0.2):
+            display.show(events)
+            if interrupts.count:
+                break
+    view = await service.get(run_id)
+    if view.status not in ENDED:
+        say(f"The run continues. `backprop cancel {run_id}` stops it.", err=True)
+    return view
+
+
+async def follow_or_cancel(service: TrainingService, run_id: str) -> RunView:
     """Show the run until it has ended. Ctrl-C cancels it and saves its adapter; a second Ctrl-C exits at
     once, and the worker still saves the adapter."""
     with _display() as display, _interrupts() as interrupts:
@@ -38,7 +51,7 @@ async def follow_to_the_end(service: TrainingService, run_id: str) -> RunView:
             display.show(events)
             if interrupts.count and not cancelled:
                 cancelled = True
-                click.echo(
+                say(
                     "Cancelling and saving the adapter. Press Ctrl-C again to exit without waiting.", err=True
                 )
                 await service.cancel(run_id, "Ctrl-C")
@@ -96,9 +109,9 @@ class PlainDisplay:
         for event in events:
             match event:
                 case Phase():
-                    click.echo(f"  {event.message}", err=True)
+                    say(f"  {event.message}", 4, err=True)
                 case Warned():
-                    click.echo(f"  warning: {event.message}", err=True)
+                    say(f"  warning: {as_options(event.message)}", 4, err=True)
                 case Step():
                     self._step(event)
                 case _:
@@ -108,4 +121,4 @@ class PlainDisplay:
         last = step.step == step.total_steps
         if last or time.monotonic() - self._shown_at >= PLAIN_GAP_S:
             self._shown_at = time.monotonic()
-            click.echo(f"  {step_message(step)}", err=True)
+            say(f"  {step_message(step)}", 4, err=True)

@@ -16,8 +16,10 @@ from ..tools.gpu_status import GpuStatus
 from ..training.config.settings import Settings, environment_names, home_folder, load_settings, values_of
 from ..training.errors import InvalidSettingError, catalogue
 from ..training.hardware.reading import read_hardware
-from ..training.redact import cleaned, scrub, scrub_all
+from ..training.redact import scrub, scrub_all
+from ..training.untrusted import one_line
 from .options import description_of
+from .wrapped import wrapped
 
 LIBRARIES = ("mcp", "torch", "transformers", "peft", "trl", "datasets", "bitsandbytes")
 
@@ -34,16 +36,20 @@ def info(error_codes: bool, as_json: bool) -> None:
     if as_json:
         click.echo(json.dumps(facts, indent=1))
         return
-    click.echo(f"backpropagate {facts['version']}, Python {facts['python']} ({facts['interpreter']})")
-    click.echo(f"home       {facts['home']}")
-    for name, found in facts["libraries"].items():
-        click.echo(f"{name:<10} {found or 'not installed'}")
-    click.echo(GpuStatus(hardware=read_hardware()).text())
     click.echo(
-        "Settings (environment variables, or lines of .env in the home folder; * marks changed values):"
+        wrapped(f"backpropagate {facts['version']}, Python {facts['python']} ({facts['interpreter']})")
+    )
+    click.echo(f"home         {facts['home']}")
+    for name, found in facts["libraries"].items():
+        click.echo(f"{name:<12} {found or 'not installed'}")
+    click.echo(wrapped(GpuStatus(hardware=read_hardware()).text()))
+    click.echo(
+        wrapped(
+            "Settings (environment variables, or lines of .env in the home folder; * marks changed values):"
+        )
     )
     for name, setting in facts["settings"].items():
-        click.echo(_line(name, **setting))
+        click.echo(wrapped(_line(name, **setting), 6))
     if "settings_error" in facts:
         error = facts["settings_error"]
         click.echo(f"The settings are not valid; the defaults are shown. {error}", err=True)
@@ -51,11 +57,11 @@ def info(error_codes: bool, as_json: bool) -> None:
 
 def _line(name: str, value: Any, default: Any, description: str) -> str:
     was = "" if value == default else f" (default: {_shown(default)})"
-    return f"{'*' if was else ' '} {f'{name} = {_shown(value)}{was}':<58} {description}"
+    return f"{'*' if was else ' '} {name} = {_shown(value)}{was}  {description}"
 
 
 def _shown(value: Any) -> str:
-    return "unset" if value is None else cleaned(str(value), 100)
+    return "unset" if value is None else one_line(str(value), 100)
 
 
 def _print_codes(as_json: bool) -> None:
@@ -65,7 +71,8 @@ def _print_codes(as_json: bool) -> None:
         return
     for row in rows:
         again = "  (retryable)" if row["retryable"] else ""
-        click.echo(f"{row['code']:<34} exit {row['exit_code']}  {row['meaning']}{again}")
+        line = f"{row['code']:<34} exit {row['exit_code']}  {row['meaning']}{again}"
+        click.echo(wrapped(line, 43))
 
 
 def _facts() -> dict[str, Any]:

@@ -7,20 +7,25 @@ from typing import Any
 import anyio
 import click
 
-from ..tools.inspect_dataset import dataset_report
+from ..tools.inspect_dataset import DatasetReport, dataset_report
 from ..training.config.results import InspectResult
 from ..training.errors import from_record
+from ..training.next_step import then
+from ..training.requests.argument_paths import with_resolved_paths
 from ..training.requests.inspect import inspect_spec
 from ..training.requests.settings import alias_notes
 from ..training.runs.folder import Status
+from ..training.runs.view import RunView
 from ..training.service import TrainingService
-from .follow import follow_to_the_end
+from .completion import complete_path
+from .follow import follow_or_cancel
 from .options import given, setting_options
-from .train import resolved_paths
+from .wording import as_options, words
+from .wrapped import say
 
 
 @click.command("inspect")
-@click.argument("dataset")
+@click.argument("dataset", shell_complete=complete_path)
 @setting_options("data", "model")
 @click.option("--preview", type=click.IntRange(0, 20), default=3, show_default=True, help="Rows to show.")
 @click.option("--json", "as_json", is_flag=True, help="Print JSON.")
@@ -28,14 +33,14 @@ from .train import resolved_paths
 def inspect(ctx: click.Context, dataset: str, preview: int, as_json: bool, **values: Any) -> None:
     """Inspect a dataset: its content, its problems by line, and what the model sees."""
     service = TrainingService()
-    arguments = resolved_paths(service, {**given(values), "dataset": dataset})
+    arguments = with_resolved_paths({**given(values), "dataset": dataset}, service.settings)
     spec = inspect_spec(service.settings, arguments=arguments, preview=preview)
     for note in alias_notes(arguments):
         click.echo(note, err=True)
 
     async def look() -> Any:
         submission = await service.submit(spec, find_equal=True)
-        return await follow_to_the_end(service, submission.run_id)
+        return await follow_or_cancel(service, submission.run_id)
 
     view = anyio.run(look)
     if view.error:
@@ -44,4 +49,21 @@ def inspect(ctx: click.Context, dataset: str, preview: int, as_json: bool, **val
         ctx.exit(2)
     assert isinstance(view.result, InspectResult)
     report = dataset_report(view.run_id, view.result)
-    click.echo(report.model_dump_json(indent=1, exclude_none=True) if as_json else report.text())
+    if as_json:
+        click.echo(report.model_dump_json(indent=1, exclude_none=True))
+    else:
+        say(_for_a_person(report, view).text())
+
+
+def _for_a_person(report: DatasetReport, view: RunView) -> DatasetReport:
+    """The report with options and commands for arguments and calls; the rows' text stays as it is."""
+    assert isinstance(view.result, InspectResult)
+    remedy = view.result.remedy
+    trained = words(then("train", dataset=view.dataset, model=view.model))
+    findings = [
+        found.model_copy(update={"repair": found.repair and as_options(found.repair)})
+        for found in report.findings
+    ]
+    following = f"{as_options(remedy)}. Then inspect it again." if remedy else trained
+    notes = [as_options(note) for note in report.notes]
+    return report.model_copy(update={"findings": findings, "notes": notes, "next": following})

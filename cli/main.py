@@ -45,6 +45,19 @@ class LazyGroup(click.Group):
         module = import_module(COMMANDS[cmd_name][0], __package__)
         return getattr(module, cmd_name.replace("-", "_"))
 
+    def resolve_command(
+        self, ctx: click.Context, args: list[str]
+    ) -> tuple[str | None, click.Command | None, list[str]]:
+        from ..training.errors import nearest
+
+        try:
+            return super().resolve_command(ctx, args)
+        except click.UsageError as error:
+            close = nearest(args[0], COMMANDS)
+            if close is None:
+                raise
+            raise click.UsageError(f"{error.message} Did you mean {close}?", ctx) from error
+
     def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
         with formatter.section("Commands"):
             formatter.write_dl([(name, text) for name, (_, text) in COMMANDS.items()])
@@ -83,20 +96,26 @@ def run(arguments: list[str], wire: int | None = None) -> int:
 def _failed(error: Exception, *, verbose: bool, as_json: bool) -> int:
     from ..training.errors import help_of
     from ..training.redact import scrub, scrub_all
-    from .wording import words
+    from ..training.untrusted import sanitized
+    from .wording import as_options, words
+    from .wrapped import say
 
     if verbose and not isinstance(error, click.UsageError):
         import traceback
 
-        click.echo(scrub("".join(traceback.format_exception(error))), err=True)
+        click.echo(sanitized(scrub("".join(traceback.format_exception(error)))), err=True)
     known = _as_ours(error, verbose)
-    click.echo(f"Error: {scrub(known.sentence(words))}", err=True)
+    say(f"Error: {scrub(as_options(known.sentence(words)))}", err=True)
+    if known.untrusted:
+        say(f"  (untrusted) {scrub(known.untrusted)}", err=True)
     if as_json:
         record = {
             "code": known.code,
             "message": known.message,
             "hint": help_of(known.record(), words) or None,
         }
+        if known.untrusted:
+            record["untrusted_details"] = known.untrusted
         click.echo(json.dumps({"error": scrub_all(record)}, indent=1))
     return known.exit_code
 
@@ -111,4 +130,4 @@ def _as_ours(error: Exception, verbose: bool) -> BackpropagateError:
         command = error.ctx.command_path if error.ctx else "backprop"
         return InputError(error.format_message(), hint=f"See `{command} --help`.")
     hint = None if verbose else "Run `backprop --verbose …` for the stack trace."
-    return RuntimeFailure(f"{type(error).__name__}: {error}", hint=hint)
+    return RuntimeFailure(f"Unexpected {type(error).__name__}.", hint=hint, untrusted=str(error))

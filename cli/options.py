@@ -4,13 +4,15 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable
+from contextlib import suppress
 from typing import Any, TypeVar, get_args, get_origin
 
 import click
 from pydantic.fields import FieldInfo
 
-from ..training.config.arguments import ALIASES, Alias, flat_fields
+from ..training.config.arguments import ALIASES, OTHER_NAMES, Alias, flat_fields
 from ..training.errors import InputError
+from .completion import CompleteSetting
 
 Function = TypeVar("Function", bound=Callable[..., Any])
 
@@ -20,6 +22,9 @@ NAMES = {
     "questions": ["--question", "--questions"],
 }
 """Options that differ from the flat name with dashes."""
+
+LISTS = ("dataset", "questions", "lora_target_modules")
+"""Settings with a list of values."""
 
 
 def setting_options(*groups: str) -> Callable[[Function], Function]:
@@ -36,7 +41,7 @@ def setting_options(*groups: str) -> Callable[[Function], Function]:
             if not groups or (group in groups and name != "dataset")
         }
         for name, alias in ALIASES.items():
-            if alias.name in shown:
+            if alias.name in shown and f"--{name}" not in NAMES.get(alias.name, []):
                 function = _alias_option(name, shown[alias.name], alias)(function)
         for name, info in reversed(shown.items()):
             function = _option(name, info)(function)
@@ -50,23 +55,23 @@ def _option(name: str, info: FieldInfo) -> Callable[[Function], Function]:
     if info.annotation is bool:
         plain = names[0].removeprefix("--")
         return click.option(f"--{plain}/--no-{plain}", name, default=None, help=_help(info))
-    many = name == "questions"
     return click.option(
         *names,
         name,
-        multiple=many,
+        multiple=True,  # so that a second value is noticed
         default=None,
         metavar=_metavar(info.annotation),
-        help=_help(info) + (" May be repeated." if many else ""),
+        shell_complete=CompleteSetting(name, info),
+        help=_help(info) + (" May be repeated." if name in LISTS else ""),
     )
 
 
 def _alias_option(name: str, info: FieldInfo, alias: Alias) -> Callable[[Function], Function]:
     """Another tool's name of a setting: accepted, but not in the help."""
     plain = name.replace("_", "-")
-    if "true" in alias.values:
+    if "true" in alias.values or info.annotation is bool:
         return click.option(f"--{plain}/--no-{plain}", name, default=None, hidden=True)
-    return click.option(f"--{plain}", name, default=None, hidden=True, metavar=_metavar(info.annotation))
+    return click.option(f"--{plain}", name, multiple=True, default=None, hidden=True)
 
 
 def _help(info: FieldInfo) -> str:
@@ -104,14 +109,41 @@ def _metavar(annotation: Any) -> str:
 
 def given(values: dict[str, Any]) -> dict[str, Any]:
     """The given settings, in the types of the spec."""
-    shown = {name: value for name, value in values.items() if value not in (None, ())}
+    shown = {name: _given_once(name, value) for name, value in values.items() if value not in (None, ())}
     if "columns" in shown:
         shown["columns"] = _columns(shown["columns"])
-    if "questions" in shown:
-        shown["questions"] = list(shown["questions"])
-    if "," in str(shown.get("lora_target_modules", "")):
-        shown["lora_target_modules"] = [part.strip() for part in shown["lora_target_modules"].split(",")]
     return shown
+
+
+def _given_once(name: str, value: Any) -> Any:
+    """The value of an option; the values of one that takes a list.
+
+    Raises:
+        InputError: an option that takes one value is given several times.
+    """
+    if not isinstance(value, tuple):
+        return value
+    texts = [str(text) for text in value]  # pyright: ignore[reportUnknownVariableType, reportUnknownArgumentType]
+    if OTHER_NAMES.get(name, name) in LISTS:
+        return _list(OTHER_NAMES.get(name, name), texts)
+    if len(texts) > 1:
+        raise InputError(f"{name} is given {len(texts)} times: {', '.join(texts)}.", hint="Give it once.")
+    return texts[0]
+
+
+def _list(name: str, texts: list[str]) -> list[str] | str:
+    """The values of an option that may be repeated, and may be JSON lists; one name stays a plain text."""
+    found = [part for text in texts for part in _parts(name, text)]
+    return found[0] if len(found) == 1 and name != "questions" else found
+
+
+def _parts(name: str, text: str) -> list[str]:
+    if text.lstrip().startswith("["):
+        with suppress(ValueError):
+            return [str(part) for part in json.loads(text)]
+    if name == "lora_target_modules":
+        return [part.strip() for part in text.split(",")]
+    return [text]
 
 
 def _columns(text: str) -> dict[str, str]:

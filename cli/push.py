@@ -8,6 +8,7 @@ import click
 from ..training.files.paths import PathPolicy
 from ..training.requests.push import push_spec
 from ..training.service import Submission, TrainingService
+from .completion import complete_run_or_path
 from .follow import run_exit_code
 from .runs import as_json_option
 from .show import print_json, print_run
@@ -15,7 +16,7 @@ from .train import start_and_follow
 
 
 @click.command("push")
-@click.argument("source", metavar="PATH|RUN")
+@click.argument("source", metavar="PATH|RUN", shell_complete=complete_run_or_path)
 @click.option(
     "--repo", required=True, metavar="OWNER/NAME", help="The repository; created if it does not exist."
 )

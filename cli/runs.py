@@ -9,7 +9,9 @@ from ..training.errors import InputError, RunFolderError
 from ..training.runs.folder import ENDED, RunFolder, Status
 from ..training.runs.view import RunView
 from ..training.service import TrainingService
-from .follow import follow_to_the_end, run_exit_code
+from .completion import complete_run
+from .follow import follow, follow_or_cancel, run_exit_code
+from .run_table import run_table
 from .show import print_json, print_run
 
 as_json_option = click.option("--json", "as_json", is_flag=True, help="Print JSON.")
@@ -40,38 +42,31 @@ def list_runs(status: str | None, limit: int, as_json: bool) -> None:
         return
     if not views:
         click.echo("No runs.")
-    for view in views:
-        click.echo(f"{view.run_id:<52} {view.status.value:<12} {_progress(view):<26} {view.model}")
-
-
-def _progress(view: RunView) -> str:
-    if view.kind != "train":
-        return f"{view.kind:>11}"
-    loss = f"{view.loss:.4f}" if view.loss is not None else "-"
-    steps = f"{view.step}/{view.total_steps or '?'}"
-    return f"{steps:>11}  loss {loss}"
+        return
+    for line in run_table(views, service.store.ids()):
+        click.echo(line)
 
 
 @click.command("show-run")
-@click.argument("run_id")
-@click.option("--follow", is_flag=True, help="Show progress until the run has ended.")
+@click.argument("run_id", shell_complete=complete_run)
+@click.option("--follow", "following", is_flag=True, help="Show progress until the run ends or Ctrl-C.")
 @as_json_option
 @click.pass_context
-def show_run(ctx: click.Context, run_id: str, follow: bool, as_json: bool) -> None:
+def show_run(ctx: click.Context, run_id: str, following: bool, as_json: bool) -> None:
     """Show one run in detail. RUN_ID: the id, or any unique part of it."""
     service = TrainingService()
     view = anyio.run(service.get, run_id)
-    if follow:
-        view = anyio.run(follow_to_the_end, service, view.run_id)
+    if following:
+        view = anyio.run(follow, service, view.run_id)
     if as_json:
         print_json(view)
     else:
         print_run(view)
-    ctx.exit(run_exit_code(view) if follow else 0)
+    ctx.exit(run_exit_code(view) if following and view.status in ENDED else 0)
 
 
 @click.command("resume")
-@click.argument("run_id")
+@click.argument("run_id", shell_complete=complete_run)
 @click.option("--detach", is_flag=True, help="Queue the run and exit; it continues in the background.")
 @as_json_option
 @click.pass_context
@@ -81,7 +76,7 @@ def resume(ctx: click.Context, run_id: str, detach: bool, as_json: bool) -> None
 
     async def resume_run() -> RunView:
         view = await service.resume(run_id)
-        return view if detach else await follow_to_the_end(service, view.run_id)
+        return view if detach else await follow_or_cancel(service, view.run_id)
 
     view = anyio.run(resume_run)
     if as_json:
@@ -92,7 +87,7 @@ def resume(ctx: click.Context, run_id: str, detach: bool, as_json: bool) -> None
 
 
 @click.command("cancel")
-@click.argument("run_id")
+@click.argument("run_id", shell_complete=complete_run)
 @as_json_option
 def cancel(run_id: str, as_json: bool) -> None:
     """Stop a run within one step, and save its adapter."""
@@ -103,7 +98,7 @@ def cancel(run_id: str, as_json: bool) -> None:
         if view.status in ENDED:
             click.echo(f"The run had already ended ({view.status.value}).", err=True)
             return view
-        return await follow_to_the_end(service, view.run_id)
+        return await follow(service, view.run_id)
 
     view = anyio.run(stop)
     if as_json:
@@ -113,7 +108,7 @@ def cancel(run_id: str, as_json: bool) -> None:
 
 
 @click.command("prune")
-@click.argument("run_ids", nargs=-1)
+@click.argument("run_ids", nargs=-1, shell_complete=complete_run)
 @click.option("--all-ended", is_flag=True, help="Remove all ended runs.")
 @click.option("--yes", is_flag=True, help="Do not ask for confirmation.")
 def prune(run_ids: tuple[str, ...], all_ended: bool, yes: bool) -> None:
@@ -125,7 +120,7 @@ def prune(run_ids: tuple[str, ...], all_ended: bool, yes: bool) -> None:
     runs = [service.store.find(run_id) for run_id in ids]
     sizes = [_bytes(run) for run in runs]
     for run, size in zip(runs, sizes, strict=True):
-        click.echo(f"{run.run_id:<52} {_kind_and_status(service, run):<22} {_size(size):>10}")
+        click.echo(f"{run.run_id:<48} {_kind_and_status(service, run):<21} {_size(size):>9}")
     what = f"{len(runs)} run(s), {_size(sum(sizes))}"
     if not runs or not (yes or click.confirm(f"Remove {what} permanently?")):
         return

@@ -10,12 +10,15 @@ import click
 from ..tools.status import answers_of, duration
 from ..training.config.results import ExportResult, RegisterResult, Result, TrainResult
 from ..training.errors import describe
-from ..training.redact import cleaned
 from ..training.runs.after_status import USERS_FAULT
 from ..training.runs.folder import Status
 from ..training.runs.kinds import kind_of
 from ..training.runs.view import RunView
-from .wording import words
+from ..training.untrusted import one_line
+from .wording import as_options, words
+from .wrapped import say
+
+VALUE = 11  # the column of values
 
 
 def print_json(view: RunView) -> None:
@@ -41,13 +44,13 @@ def print_run(view: RunView) -> None:
     """Status, losses, answers, paths and the next command."""
     click.echo(f"Run {view.run_id}: {view.status}")
     for name, value in _lines(view):
-        click.echo(f"  {name:<8} {value}")
+        say(f"  {name:<8} {value}", VALUE)
     for warning in view.warnings:
-        click.echo(f"  warning  {warning}")
+        say(f"  warning  {as_options(warning)}", VALUE)
     print_answers(view)
     if view.error:
-        click.echo(f"  error    {describe(view.error, words)}")
-    click.echo(f"Next: {next_command(view)}")
+        say(f"  error    {as_options(describe(view.error, words))}", VALUE)
+    say(f"Next: {next_command(view)}", 6)
 
 
 def _lines(view: RunView) -> Iterator[tuple[str, object]]:
@@ -95,9 +98,9 @@ def print_answers(view: RunView) -> None:
         return
     click.echo("  answers")
     for answer in view.answers:
-        click.echo(f"    {_line(answer.question)}")
+        say(f"    {_line(answer.question)}", 4)
         for label, text in answers_of(answer):
-            click.echo(f"      {label:<9} {_line(text)}")
+            say(f"      {label:<9} {_line(text)}", 16)
 
 
 def next_command(view: RunView) -> str:
@@ -111,4 +114,4 @@ def next_command(view: RunView) -> str:
 
 def _line(text: str | None) -> str:
     """A model's text on one line, without terminal control characters."""
-    return cleaned(text or "")
+    return one_line(text or "")

@@ -9,17 +9,17 @@ import anyio
 import click
 
 from ..training.config.specs import TrainSpec
+from ..training.errors import InputError
 from ..training.files.output_folder import check_output
-from ..training.files.paths import PathPolicy
-from ..training.models.presets import classify_model
-from ..training.requests.dataset_source import resolved_source
+from ..training.requests.argument_paths import with_resolved_paths
 from ..training.requests.settings import alias_notes
 from ..training.requests.train import require_alone, train_spec
 from ..training.runs.view import RunView
 from ..training.service import Submission, TrainingService
-from .follow import follow_to_the_end, run_exit_code
+from .follow import follow, follow_or_cancel, run_exit_code
 from .options import given, setting_options
 from .show import print_json, print_run
+from .wrapped import say
 
 
 @click.command("train")
@@ -43,7 +43,7 @@ def train(ctx: click.Context, resume: str | None, detach: bool, as_json: bool, *
             return await service.submit(spec_of(service, arguments))
         require_alone(name for name in arguments if name != "steps")
         return await service.resume_or_extend(
-            resume, int(arguments["steps"]) if "steps" in arguments else None
+            resume, _whole(arguments["steps"]) if "steps" in arguments else None
         )
 
     view = anyio.run(start_and_follow, service, submit, detach)
@@ -54,27 +54,19 @@ def train(ctx: click.Context, resume: str | None, detach: bool, as_json: bool, *
     ctx.exit(0 if detach else run_exit_code(view))
 
 
+def _whole(steps: str) -> int:
+    if not steps.isdecimal() or int(steps) < 1:
+        raise InputError(f"steps: {steps!r} is no number of steps.", hint="Give a whole number above 0.")
+    return int(steps)
+
+
 def spec_of(service: TrainingService, arguments: dict[str, Any]) -> TrainSpec:
     """The spec of the arguments, with permitted absolute paths."""
-    spec = train_spec(service.settings, arguments=resolved_paths(service, arguments))
+    spec = train_spec(service.settings, arguments=with_resolved_paths(arguments, service.settings))
     for note in alias_notes(arguments):
         click.echo(note, err=True)
     check_output(spec.output)
     return spec
-
-
-def resolved_paths(service: TrainingService, arguments: dict[str, Any]) -> dict[str, Any]:
-    """The arguments with absolute paths; raises PathForbiddenError for a system or credential folder."""
-    paths = PathPolicy.for_person(service.settings.home)
-    resolved = dict(arguments)
-    if "dataset" in arguments:
-        resolved["dataset"] = resolved_source(arguments["dataset"], paths)
-    if "output" in arguments:
-        resolved["output"] = paths.resolve(arguments["output"], "output", write=True)
-    model = arguments.get("model", service.settings.model.name)
-    if classify_model(model).kind == "folder":
-        resolved["model"] = paths.resolve(model, "model")
-    return resolved
 
 
 async def start_and_follow(
@@ -86,9 +78,9 @@ async def start_and_follow(
     click.echo(f"run_started run_id={submission.run_id}", err=True)
     if submission.existing:
         existing = await service.get(submission.run_id)
-        click.echo(
-            f"Same request as run {existing.run_id}, which is already {existing.status.value}.", err=True
-        )
+        say(f"Same request as run {existing.run_id}, which is already {existing.status.value}.", err=True)
     if detach:
         return await service.get(submission.run_id)
-    return await follow_to_the_end(service, submission.run_id)
+    if submission.existing:
+        return await follow(service, submission.run_id)
+    return await follow_or_cancel(service, submission.run_id)

@@ -2,10 +2,25 @@
 
 from __future__ import annotations
 
+import json
+import re
 import shlex
+from functools import cache
 from typing import Any
 
+from ..training.config.arguments import flat_fields
 from ..training.next_step import Next
+from ..training.untrusted import one_line
+
+OPTIONS = {
+    "dataset": "--data",
+    "questions": "--question",
+    **{name: f"--{name}" for name in ("format", "imatrix", "output", "overwrite", "preview", "quantization")},
+    "allow_other_base": "--allow-other-base",
+}
+"""Options that are not their setting's name with dashes, or that set no setting."""
+
+VALUE = r'"[^"]*"|\{[^{}]*\}|\[[^\[\]]*\]|…|-?\w(?:[\w./:+-]*\w)?'
 
 
 def words(step: Next) -> str:
@@ -51,14 +66,36 @@ def words(step: Next) -> str:
             return "use a folder that you own"
 
 
+def as_options(text: str) -> str:
+    """A sentence with `max_seq_length=1024` as `--max-seq-length 1024`, as the command line calls it."""
+    return _assignments().sub(lambda found: _option(found[1], _read(found[2])), text)
+
+
+@cache
+def _assignments() -> re.Pattern[str]:
+    names = "|".join([*flat_fields(), *OPTIONS])
+    return re.compile(rf"(?<![\w.-])({names})=({VALUE})")
+
+
+def _read(text: str) -> Any:
+    """A value as messages write it: JSON, or a plain word."""
+    try:
+        value = json.loads(text)
+    except ValueError:
+        return text
+    return value if isinstance(value, bool | str) else text
+
+
 def _value(value: Any) -> str:
     if value == "…":
         return "…"
-    return " ".join(map(shlex.quote, value)) if isinstance(value, list) else shlex.quote(str(value))  # pyright: ignore[reportUnknownVariableType, reportUnknownArgumentType]
+    return " ".join(map(shlex.quote, value)) if isinstance(value, list) else shlex.quote(one_line(str(value)))  # pyright: ignore[reportUnknownVariableType, reportUnknownArgumentType]
 
 
 def _option(name: str, value: Any) -> str:
     if (name, value) == ("private", False):
         return "--public"
-    option = f"--{name.replace('_', '-')}"
+    option = OPTIONS.get(name, f"--{name.replace('_', '-')}")
+    if value is False:
+        return option.replace("--", "--no-", 1)
     return option if value is True else f"{option} {_value(value)}"

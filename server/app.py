@@ -13,19 +13,21 @@ from mcp.server import MCPServer
 from mcp.server.mcpserver import Context
 from mcp.server.mcpserver.exceptions import ToolError
 from mcp.server.mcpserver.tools import Tool
-from mcp.types import CallToolResult, TextContent, ToolAnnotations
+from mcp.types import CallToolResult, InputRequiredResult, TextContent, ToolAnnotations
 from pydantic import PrivateAttr, ValidationError
 
 from .. import __version__
 from ..tools import TOOLS
-from ..tools.context import AgentTool, ToolContext
+from ..tools.context import AgentTool, ToolContext, ToolResult
 from ..tools.wording import words
-from ..training.config.arguments import ALIASES, explain, flat_fields
-from ..training.errors import BackpropagateError, InputError, nearest
+from ..training.config.arguments import ALIASES, OTHER_NAMES, explain, flat_fields
+from ..training.errors import BackpropagateError, InputError, PathForbiddenError, nearest
 from ..training.files.paths import PathPolicy
 from ..training.logs import logger
-from ..training.redact import cleaned, scrub, scrub_all
+from ..training.redact import scrub, scrub_all
 from ..training.service import TrainingService
+from ..training.untrusted import quoted, sanitized, sanitized_all
+from .client_roots import client_roots
 from .progress import ProgressStream
 from .schema import compact, with_defaults
 
@@ -56,9 +58,19 @@ def build_server(service: TrainingService, roots: Sequence[Path] = ()) -> MCPSer
         "backpropagate",
         title="backpropagate",
         version=__version__,
-        instructions=INSTRUCTIONS,
+        instructions=INSTRUCTIONS + _missing_folders(roots),
         lifespan=lifespan,
         tools=[ServerTool.of(tool, service, paths) for tool in TOOLS],
+    )
+
+
+def _missing_folders(roots: Sequence[Path]) -> str:
+    """A sentence for assistants, who do not see stderr."""
+    missing = [str(root) for root in roots if not root.expanduser().is_dir()]
+    if not missing:
+        return ""
+    return (
+        f"\nThe user permitted a folder that does not exist: {', '.join(map(repr, missing))}. Tell the user."
     )
 
 
@@ -103,17 +115,14 @@ class ServerTool(Tool):
 
     async def run(
         self, arguments: dict[str, Any], context: Context[Any, Any], convert_result: bool = False
-    ) -> CallToolResult:
+    ) -> CallToolResult | InputRequiredResult:
         """Run the tool.
 
         Raises:
             ToolError: with `[CODE] message — hint` as its text.
         """
-        progress = ProgressStream(context.report_progress)
-        tool_context = ToolContext(self._service, self._paths, progress.show)
         try:
-            validated = self._validated(arguments)
-            result = await self._agent_tool.function(tool_context, **validated)
+            result = await self._carry_out(self._validated(arguments), context)
         except BackpropagateError as error:
             raise ToolError(scrub(error.sentence(words))) from error
         except Exception as error:
@@ -122,10 +131,28 @@ class ServerTool(Tool):
                 f"[RUNTIME_ERROR] {self.name} failed unexpectedly ({type(error).__name__}) — "
                 "details are in the server's log on stderr."
             ) from error
+        if isinstance(result, InputRequiredResult):
+            return result
         return CallToolResult(
-            content=[TextContent(type="text", text=scrub(result.text()))],
-            structured_content=scrub_all(result.model_dump(mode="json", exclude_none=True)),
+            content=[TextContent(type="text", text=sanitized(scrub(result.text())))],
+            structured_content=sanitized_all(scrub_all(result.model_dump(mode="json", exclude_none=True))),
         )
+
+    async def _carry_out(
+        self, arguments: dict[str, Any], context: Context[Any, Any]
+    ) -> ToolResult | InputRequiredResult:
+        """The tool's result; where a path is refused, with the client's roots, or the question for them."""
+        show = ProgressStream(context.report_progress).show
+        try:
+            return await self._agent_tool.function(ToolContext(self._service, self._paths, show), **arguments)
+        except PathForbiddenError:
+            roots = await client_roots(context)
+            if isinstance(roots, InputRequiredResult):
+                return roots
+            wider = self._paths.with_working_folders(roots)
+            if wider == self._paths:
+                raise
+        return await self._agent_tool.function(ToolContext(self._service, wider, show), **arguments)
 
     def _with_settings(self, arguments: dict[str, Any], known: list[str]) -> dict[str, Any]:
         """Accepts settings as arguments that the schema omits for brevity."""
@@ -142,14 +169,24 @@ class ServerTool(Tool):
         arguments = self._with_settings(arguments, known)
         for name in arguments:
             if name not in known:
-                close = nearest(name, known)
+                hidden = [*flat_fields(), *OTHER_NAMES] if "settings" in known else []
+                close = nearest(name, [*known, *hidden], OTHER_NAMES)
                 raise InputError(
-                    f"{self.name} has no argument {cleaned(name, 100)!r}.",
+                    f"{self.name} has no argument {quoted(name)}.",
                     hint=f"Did you mean {close}?"
                     if close
                     else f"It has: {', '.join(known) or 'no arguments'}.",
                 )
+        given = {name: value for name, value in arguments.items() if value is not None}
+        for name, value in given.items():
+            if isinstance(value, bool) and not _takes_bool(self.parameters["properties"][name]):
+                raise InputError(f"{name}: should be a number or a text, not {str(value).lower()}.")
         try:
-            return self.fn_metadata.validate_arguments(arguments)
+            return self.fn_metadata.validate_arguments(given)
         except ValidationError as error:
             raise InputError(explain(error), hint=f"Correct it and call {self.name} again.") from None
+
+
+def _takes_bool(schema: dict[str, Any]) -> bool:
+    """Whether an argument may be true or false, which Python would also take as the numbers 1 and 0."""
+    return "boolean" in [option.get("type") for option in (schema, *schema.get("anyOf", []))]

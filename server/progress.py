@@ -7,6 +7,7 @@ from collections.abc import Awaitable, Callable, Sequence
 
 from ..tools.status import step_message
 from ..training.events import PHASES, Done, Event, Failed, Phase, Step, Warned
+from ..training.untrusted import one_line
 
 SendProgress = Callable[[float, float | None, str], Awaitable[None]]
 
@@ -71,7 +72,7 @@ class ProgressStream:
         self._value = self._next_value()
         self._sent_at = self._clock()
         self._fresh = False
-        await self._send(self._value, self._total, self._message[:MESSAGE_LENGTH])
+        await self._send(self._value, self._total, one_line(self._message, MESSAGE_LENGTH))
 
     def _next_value(self) -> float:
         if self._done and self._total and self._message == "completed":

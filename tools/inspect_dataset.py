@@ -141,6 +141,6 @@ def _finding_line(found: Finding) -> str:
 
 
 def _preview_lines(row: dict[str, Any]) -> str:
-    return (
-        f"- {row['place']}, {row['tokens']} tokens, {row['trained_tokens']} trained: {row['untrusted_text']}"
-    )
+    """One row on one line: a line break in it must not begin a line that looks like ours."""
+    text = " ⏎ ".join(row["untrusted_text"].splitlines())
+    return f"- {row['place']}, {row['tokens']} tokens, {row['trained_tokens']} trained: {text}"

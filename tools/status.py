@@ -10,11 +10,11 @@ from pydantic import BaseModel, Field
 from ..training.config.results import Answer, ExportResult, RegisterResult, Result, TrainResult
 from ..training.errors import ErrorRecord, describe, help_of
 from ..training.events import Step
-from ..training.redact import cleaned
 from ..training.runs.after_status import USERS_FAULT
 from ..training.runs.folder import Status
 from ..training.runs.identity import same_host
 from ..training.runs.view import RunView
+from ..training.untrusted import one_line
 from .context import ToolResult
 from .wording import TOOLS_OF_ACTIONS, words
 
@@ -41,6 +41,7 @@ class RunError(BaseModel):
     message: str
     hint: str | None = None
     retryable: bool = False
+    untrusted_details: str | None = None
 
 
 class RunStatus(ToolResult):
@@ -140,7 +141,7 @@ class RunStatus(ToolResult):
         for answer in self.untrusted_answers:
             lines.append(f"- {answer.question}")
             for label, text in answers_of(answer):
-                lines.append(f"    {label}: {cleaned(text, length)}")
+                lines.append(f"    {label}: {one_line(text, length)}")
         return lines
 
 
@@ -155,10 +156,10 @@ def run_status(view: RunView, note: str | None = None) -> RunStatus:
         host=None if same_host(view.host) else view.host.partition("~")[0],
         untrusted_answers=[
             UntrustedAnswer(
-                question=cleaned(answer.question, QUESTION_LENGTH),
-                before=answer.before and cleaned(answer.before, length),
-                after=answer.after and cleaned(answer.after, length),
-                in_ollama=answer.in_ollama and cleaned(answer.in_ollama, length),
+                question=one_line(answer.question, QUESTION_LENGTH),
+                before=answer.before and one_line(answer.before, length),
+                after=answer.after and one_line(answer.after, length),
+                in_ollama=answer.in_ollama and one_line(answer.in_ollama, length),
             )
             for answer in answers
         ],
@@ -188,7 +189,13 @@ def _error(error: ErrorRecord | None) -> RunError | None:
     if error is None:
         return None
     hint = help_of(error, words) or None
-    return RunError(code=error.code, message=error.message, hint=hint, retryable=error.retryable)
+    return RunError(
+        code=error.code,
+        message=error.message,
+        hint=hint,
+        retryable=error.retryable,
+        untrusted_details=error.untrusted_details,
+    )
 
 
 def _length(answers: Sequence[Answer | UntrustedAnswer], room: int) -> int:

@@ -83,7 +83,7 @@ async def train(
             dataset=dataset, model=model, epochs=epochs, samples=samples, on_bad_rows=on_bad_rows,
             dedupe=dedupe, batch_size=batch_size, learning_rate=learning_rate, max_seq_length=max_seq_length,
             lora_r=lora_r, lora_alpha=lora_alpha, load_in_4bit=load_in_4bit, seed=seed, questions=questions,
-            output=output, settings=settings, request_key=request_key,
+            output=output, settings=settings, request_key=request_key, new_run=new_run or None,
         )  # fmt: skip
         require_alone(name for name, value in given.items() if value is not None)
         submission = await context.service.resume_or_extend(resume, steps)
@@ -110,9 +110,7 @@ async def train(
             context.service.settings, settings=settings, arguments=arguments, roots=context.paths.recorded()
         )
         check_output(spec.output)
-        submission = await context.service.submit(
-            spec, request_key=request_key, find_equal=request_key is None and not new_run
-        )
+        submission = await context.service.submit(spec, request_key=request_key, find_equal=not new_run)
     view = await follow_or_raise(context, submission, wait_s)
     notes = [_note(submission, request_key), *alias_notes(settings)]
     return run_status(view, note=" ".join(filter(None, notes)) or None)
@@ -126,12 +124,13 @@ def _note(submission: Submission, request_key: str | None) -> str | None:
         )
     if not submission.existing:
         return None
-    if request_key:
+    if submission.by_key:
         return (
             f"Same request_key {request_key!r} as run {submission.run_id}, which already exists; "
             "no new run was started."
         )
+    named = f" request_key {request_key!r} now names it." if request_key else ""
     return (
         f"Same request (settings and dataset content) as run {submission.run_id}, which already exists; "
-        "no new run was started. Set new_run=true to start another."
+        f"no new run was started.{named} Set new_run=true to start another."
     )

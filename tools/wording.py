@@ -6,6 +6,7 @@ import json
 from typing import Any
 
 from ..training.next_step import Next
+from ..training.untrusted import escaped
 
 TOOLS_OF_ACTIONS = {
     "train": "train",
@@ -47,4 +48,4 @@ def _arguments(given: dict[str, Any]) -> str:
 
 
 def _value(value: Any) -> str:
-    return "…" if value == "…" else json.dumps(value, ensure_ascii=False)
+    return "…" if value == "…" else escaped(json.dumps(value, ensure_ascii=False))

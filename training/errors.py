@@ -47,14 +47,17 @@ Each class has a `code`. A class that refines a standard error also inherits fro
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from difflib import get_close_matches
 from typing import Any, ClassVar
 
 from pydantic import BaseModel
 
 from .next_step import Next, then
-from .redact import encodable
+from .untrusted import one_line
+
+LONGEST_MESSAGE, LONGEST_DETAILS = 2_000, 1_000
+"""Maximum characters of a message, and of what others said about the error."""
 
 Words = Callable[[Next], str]
 """Describes a next step as one surface calls it: a tool call, a command line or Python."""
@@ -68,6 +71,7 @@ class ErrorRecord(BaseModel):
     hint: str | None = None
     next: Next | None = None
     retryable: bool = False
+    untrusted_details: str | None = None
 
 
 class BackpropagateError(Exception):
@@ -79,6 +83,7 @@ class BackpropagateError(Exception):
         next: the call that helps; each surface describes it with its own names.
         cause: the original error, if any.
         retryable: whether the same request can succeed later.
+        untrusted: what a file, a library or a server said about it. It stays out of the message.
     """
 
     code: ClassVar[str] = "RUNTIME_ERROR"
@@ -94,12 +99,13 @@ class BackpropagateError(Exception):
         next: Next | None = None,
         cause: BaseException | None = None,
         retryable: bool | None = None,
+        untrusted: str | None = None,
     ) -> None:
-        message = encodable(message)
-        hint = encodable(hint) if hint else None
         super().__init__(message)
-        self.message = message
-        self.hint = hint or (None if next else self.default_hint)
+        # A name in it may contain line breaks, which would look like a line of ours.
+        self.message = one_line(message, LONGEST_MESSAGE)
+        self.hint = one_line(hint, LONGEST_MESSAGE) if hint else (None if next else self.default_hint)
+        self.untrusted = one_line(untrusted, LONGEST_DETAILS) if untrusted else None
         self.next = next or (None if hint else self.default_next)
         self.cause = cause
         self.retryable = self.retryable_by_default if retryable is None else retryable
@@ -116,7 +122,12 @@ class BackpropagateError(Exception):
 
     def record(self) -> ErrorRecord:
         return ErrorRecord(
-            code=self.code, message=self.message, hint=self.hint, next=self.next, retryable=self.retryable
+            code=self.code,
+            message=self.message,
+            hint=self.hint,
+            next=self.next,
+            retryable=self.retryable,
+            untrusted_details=self.untrusted,
         )
 
     @property
@@ -371,7 +382,7 @@ class LockUnsupportedError(StateError):
     code = "STATE_LOCK_UNSUPPORTED"
 
 
-NAME_LENGTH = 100  # characters; no known name is as long
+LONGEST_NAME = 100  # characters; no known name is as long
 EXIT_CODES = {"INPUT": 1, "CONFIG": 1, "PARTIAL": 3}
 
 
@@ -425,12 +436,33 @@ def from_record(record: ErrorRecord) -> BackpropagateError:
     """The error that another process recorded, as an exception of the same class."""
     classes = {error.code: error for error in reversed(list(error_classes()))}
     error = classes.get(record.code, RuntimeFailure)
-    return error(record.message, hint=record.hint, next=record.next, retryable=record.retryable)
+    return error(
+        record.message,
+        hint=record.hint,
+        next=record.next,
+        retryable=record.retryable,
+        untrusted=record.untrusted_details,
+    )
 
 
-def nearest(name: str, known: list[str]) -> str | None:
-    """The most similar known name, or None."""
-    if len(name) > NAME_LENGTH:  # the comparison takes the square of the length
+def nearest(name: str, known: Iterable[str], other_names: Mapping[str, str] | None = None) -> str | None:
+    """The known name that is meant: nearly the same letters, or the only one with all its words; or None.
+
+    A name that is merely similar (`lr` and `lora_r`), or that says more (`eval_batch_size`), means another.
+
+    Args:
+        other_names: names in `known` that stand for another one, which is returned instead.
+    """
+    if len(name) > LONGEST_NAME:  # the comparison takes the square of the length
         return None
-    found = get_close_matches(name, known, n=1, cutoff=0.5)
-    return found[0] if found else None
+    meant = {other: (other_names or {}).get(other, other) for other in known}
+    if name in meant:
+        return meant[name]
+    words = set(name.split("_"))
+    words_of = {other: set(other.split("_")) for other in meant}
+    longer = {target for other, target in meant.items() if words <= words_of[other]}
+    if len(longer) == 1:
+        return longer.pop()
+    slips = [other for other in meant if not (words <= words_of[other] or words >= words_of[other])]
+    close = get_close_matches(name, slips, n=1, cutoff=0.8)
+    return meant[close[0]] if close else None

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING
 
 from .config.settings import Settings
 from .redact import scrub
+from .untrusted import sanitized
 
 if TYPE_CHECKING:
     from structlog.stdlib import BoundLogger, ProcessorFormatter
@@ -101,4 +102,4 @@ def _plain_renderer() -> Processor:
 
 
 def _scrub_event(_logger: WrappedLogger, _method: str, event: EventDict) -> EventDict:
-    return {key: scrub(value) if isinstance(value, str) else value for key, value in event.items()}
+    return {key: sanitized(scrub(value)) if isinstance(value, str) else value for key, value in event.items()}

@@ -26,18 +26,9 @@ ASSIGNED = re.compile(
 )
 
 
-CONTROL = re.compile(r"[\x00-\x08\x0b-\x1f\x7f-\x9f\u200b-\u200f\u202a-\u202e\u2060-\u2069]")
-"""Control characters, which a terminal or a reader would interpret instead of showing."""
-
-
-def encodable(text: str) -> str:
-    """`text` with escapes for what UTF-8 cannot encode: the bytes of a file name that is not UTF-8."""
-    return text.encode("utf-8", "backslashreplace").decode("utf-8")
-
-
 def scrub(text: str) -> str:
-    """`text`, encodable, with every token, key and password replaced by `[hidden]`."""
-    text = TOKENS.sub(HIDDEN, encodable(text))
+    """`text` with every token, key and password replaced by `[hidden]`."""
+    text = TOKENS.sub(HIDDEN, text)
     text = BEARER.sub(rf"\1{HIDDEN}", text)
     text = SIGNED.sub(rf"\1{HIDDEN}", text)
     return ASSIGNED.sub(rf"\1{HIDDEN}", text)
@@ -48,20 +39,10 @@ def scrub_all(value: Any) -> Any:
     if isinstance(value, str):
         return scrub(value)
     if isinstance(value, dict):
-        return {_key(key): scrub_all(item) for key, item in value.items()}  # pyright: ignore[reportUnknownVariableType, reportUnknownArgumentType]
+        return {key: scrub_all(item) for key, item in value.items()}  # pyright: ignore[reportUnknownVariableType]
     if isinstance(value, list | tuple):
         return [scrub_all(item) for item in value]  # pyright: ignore[reportUnknownVariableType]
     return value
-
-
-def _key(key: object) -> object:
-    return encodable(key) if isinstance(key, str) else key
-
-
-def cleaned(text: str, length: int = 1000) -> str:
-    """Untrusted text on one line, without control characters, at most `length` characters long."""
-    line = " ".join(CONTROL.sub("", encodable(text)).split())
-    return line if len(line) <= length else line[: length - 1] + "…"
 
 
 def looks_secret(text: str) -> bool:

@@ -10,19 +10,20 @@ import hashlib
 import json
 import subprocess
 import threading
-from collections.abc import AsyncGenerator, Callable
+from collections.abc import AsyncGenerator, Callable, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from functools import partial
 from importlib.util import find_spec
 from pathlib import Path
-from typing import TypeVar
+from typing import Any, TypeVar, Unpack
 
 import anyio
 import anyio.to_thread
 from anyio import CapacityLimiter
 from anyio.lowlevel import RunVar
 
+from .config.arguments import TrainArguments
 from .config.settings import Settings, load_settings
 from .config.specs import AnySpec, DataSpec, ExportSpec, RegisterSpec, TrainSpec
 from .errors import (
@@ -34,11 +35,16 @@ from .errors import (
     StateError,
 )
 from .events import Event
+from .files.output_folder import check_output
 from .files.paths import PathPolicy
 from .files.system_error import system_error
+from .logs import logger
 from .models.llama_like import check_target_modules
 from .models.presets import classify_model
 from .next_step import then
+from .requests.argument_paths import with_resolved_paths
+from .requests.settings import alias_notes
+from .requests.train import train_spec
 from .runs.device_queue import DeviceQueue, default_runtime_folder
 from .runs.folder import ENDED, RunFolder, RunState, Status
 from .runs.identity import boot_id, is_recent, same_host
@@ -63,11 +69,13 @@ class Submission:
 
     Args:
         stopped: the run of an earlier equal request, if it was stopped and could be resumed instead.
+        by_key: whether the request's key was known; else an existing run was found by its equal request.
     """
 
     run_id: str
     existing: bool
     stopped: str | None = None
+    by_key: bool = False
 
 
 class TrainingService:
@@ -83,6 +91,31 @@ class TrainingService:
         self._watching = 0
 
     # --- start --------------------------------------------------------------------------------------
+    async def train(
+        self,
+        dataset: str | Path | Sequence[str | Path],
+        model: str | Path | None = None,
+        *,
+        request_key: str | None = None,
+        new_run: bool = False,
+        **settings: Unpack[TrainArguments],
+    ) -> Submission:
+        """Start a training in a worker process; it continues after this program.
+
+        Args:
+            dataset: a file, a glob pattern, a folder, a list of files, or a Hub dataset.
+            model: preset, Hub id, or path of a model folder; None: from the settings.
+            request_key: see `submit`.
+            new_run: start a new run even if an equal one exists.
+            settings: settings by their flat names, e.g. `steps=200, lora_r=8`; None means not given.
+
+        Raises:
+            InputError: an argument is unknown, out of bounds, or names nothing.
+        """
+        arguments = {**settings, "dataset": dataset, "model": None if model is None else str(model)}
+        make = partial(_train_spec_of, arguments, self.settings)
+        return await self.submit(await self._in_thread(make), request_key=request_key, find_equal=not new_run)
+
     async def submit(
         self, spec: AnySpec, *, request_key: str | None = None, find_equal: bool = False
     ) -> Submission:
@@ -90,8 +123,8 @@ class TrainingService:
 
         Args:
             request_key: a name for this request; the same key with the same spec returns the same run.
-            find_equal: without a key, return an existing run with equal spec and equal dataset content that
-                is queued, running, or completed within two minutes.
+            find_equal: if the key is new, or without one, return an existing run with equal spec and equal
+                dataset content that is queued, running, or completed within two minutes.
 
         Raises:
             InputError: the model name, a target module, the dataset or the request key cannot be used.
@@ -112,18 +145,14 @@ class TrainingService:
         permit = policy.permit
         if isinstance(spec, DataSpec):
             local_source(spec.data, permit)
-        fingerprint = None
-        if find_equal and request_key is None:
-            content = content_of(spec.data, permit) if isinstance(spec, DataSpec) else _stamp(spec)
-            fingerprint = _fingerprint(spec, content)
-        run, existing, before = self.store.for_request(spec, request_key, fingerprint)
-        stopped = before.run_id if before else None
-        if not existing:
-            self._queue(run, spec)
-        elif not _was_never_started(self.store.observe(run)):
-            return Submission(run.run_id, existing)
-        self._start(run)
-        return Submission(run.run_id, existing, stopped)
+        content = content_of(spec.data, permit) if isinstance(spec, DataSpec) else _stamp(spec)
+        found = self.store.for_request(spec, request_key, _fingerprint(spec, content), find_equal)
+        if not found.existing:
+            self._queue(found.run, spec)
+        if not found.existing or _was_never_started(self.store.observe(found.run)):
+            self._start(found.run)
+        stopped = found.stopped.run_id if found.stopped else None
+        return Submission(found.run.run_id, found.existing, stopped, found.by_key)
 
     def _require_libraries(self, spec: AnySpec) -> None:
         """Check for the worker's libraries before it waits; not possible for another interpreter."""
@@ -271,9 +300,15 @@ class TrainingService:
         if status is not None:
             return []
         return [
-            f"{self.store.runs}: the folder {name!r} is not a run, as no run has such a name. Move it away."
+            f"{self.store.runs}: the folder {name} is not a run, as no run has such a name. Move it away."
             for name in self.store.foreign()[:FOREIGN_SHOWN]
         ]
+
+    async def wait(self, run_id: str) -> RunView:
+        """The run, as soon as it has ended."""
+        async for _ in self.watch(run_id):
+            pass
+        return await self.get(run_id)
 
     async def watch(self, run_id: str, *, tick_s: float = 1.0) -> AsyncGenerator[list[Event]]:
         """The run's events until it has ended; first all existing ones, then new ones as they are written.
@@ -352,6 +387,14 @@ class TrainingService:
         return await anyio.to_thread.run_sync(act, limiter=limiter)
 
 
+def _train_spec_of(arguments: Mapping[str, Any], defaults: Settings) -> TrainSpec:
+    spec = train_spec(defaults, arguments=with_resolved_paths(arguments, defaults))
+    check_output(spec.output)
+    for note in alias_notes(arguments):
+        logger().warning(note)
+    return spec
+
+
 def _with_absolute_model(spec: AnySpec) -> AnySpec:
     """The spec with an absolute model folder, since the worker has another working folder."""
     if not isinstance(spec, DataSpec | ExportSpec):
@@ -406,7 +449,7 @@ def _needs_a_worker(state: RunState) -> bool:
 
 def _fingerprint(spec: AnySpec, content: str) -> str:
     """Hash of the inputs of a run: its spec and the content of its dataset."""
-    request = json.dumps(spec.model_dump(mode="json"), sort_keys=True)
+    request = json.dumps(spec.arguments(), sort_keys=True)
     return hashlib.sha256(f"{request}\n{content}".encode()).hexdigest()
 
 

@@ -18,10 +18,10 @@ from .data.local_source import local_source
 from .errors import InputError
 from .events import Event, Report, ShouldStop, Step, never_stop, no_report
 from .files.output_folder import check_output
-from .files.paths import PathPolicy
+from .files.paths import PathPolicy, without_uri
 from .logs import configure_logging, logger
 from .models.presets import classify_model
-from .requests.dataset_source import named_source, resolved_source
+from .requests.argument_paths import with_resolved_paths
 from .requests.export import export_spec
 from .requests.push import push_spec
 from .requests.settings import alias_notes
@@ -59,7 +59,12 @@ class Callbacks:
 
 @dataclass(frozen=True)
 class TrainingRun:
-    """A training that has ended."""
+    """A training that has ended.
+
+    Args:
+        result: all that was measured, e.g. the losses on the held-out rows.
+        warnings: what the user should know before the adapter is used, e.g. that it is worse than the base.
+    """
 
     run_id: str
     status: Status
@@ -69,6 +74,8 @@ class TrainingRun:
     adapter_path: Path
     run_folder: Path
     duration_s: float
+    result: TrainResult
+    warnings: list[str] = field(default_factory=list[str])
     answers: list[dict[str, str]] = field(default_factory=list[dict[str, str]])
 
     @property
@@ -78,6 +85,16 @@ class TrainingRun:
     @property
     def final_loss(self) -> float | None:
         return self.losses[-1] if self.losses else None
+
+    @property
+    def eval_loss_before(self) -> float | None:
+        """The base model's loss on the held-out rows; None if none were held out."""
+        return self.result.eval_loss_before
+
+    @property
+    def eval_loss(self) -> float | None:
+        """The adapter's loss on the held-out rows; None if none were held out."""
+        return self.result.eval_loss
 
 
 @dataclass(frozen=True)
@@ -116,9 +133,14 @@ class Trainer:
     ) -> None:
         self._defaults = load_settings()
         configure_logging(self._defaults, own_process=False)
-        self._arguments: dict[str, Any] = {**settings, "model": model or self._defaults.model.name}
+        self._arguments: dict[str, Any] = {
+            **settings,
+            "model": without_uri(model or self._defaults.model.name),
+        }
         classify_model(self._arguments["model"])
-        self._store = RunStore(Path(output_dir).absolute() if output_dir else self._defaults.home)
+        self._store = RunStore(
+            Path(output_dir).expanduser().absolute() if output_dir else self._defaults.home
+        )
         self._last: TrainingRun | None = None
         # Wrong settings raise here, not at the start of the training.
         train_spec(self._defaults, arguments={"dataset": "any", **self._arguments})
@@ -232,7 +254,7 @@ class Trainer:
 
         if self._last is None:
             raise InputError("There is no adapter to save yet.", hint="Call train() first.")
-        target = Path(path).absolute()
+        target = Path(path).expanduser().absolute()
         check_output(str(target))
         copy_adapter_folder(self._last.adapter_path, str(target))
         return target
@@ -265,12 +287,9 @@ class Trainer:
     def _spec(
         self, dataset: str | Path | Sequence[str | Path] | None, steps: int | None, samples: int | None
     ) -> TrainSpec:
-        paths = PathPolicy.for_person(self._defaults.home)
-        source = named_source("" if dataset is None else dataset)
-        arguments = {**self._arguments, "dataset": resolved_source(source, paths) if source else None}
-        given = {"steps": steps, "samples": samples}
-        arguments |= {name: value for name, value in given.items() if value is not None}
-        spec = train_spec(self._defaults, arguments=arguments)
+        given = {"dataset": dataset or None, "steps": steps, "samples": samples}
+        arguments = self._arguments | {name: value for name, value in given.items() if value is not None}
+        spec = train_spec(self._defaults, arguments=with_resolved_paths(arguments, self._defaults))
         local_source(spec.data, lambda path: None)
         check_output(spec.output)
         return spec
@@ -300,5 +319,7 @@ class _Recorder:
             adapter_path=run.adapter_path,
             run_folder=run.path,
             duration_s=round(duration_s, 2),
+            result=result,
+            warnings=list(state.warnings),
             answers=[answer.model_dump(exclude_none=True) for answer in result.answers],
         )

@@ -9,6 +9,8 @@ import pytest
 from backpropagate.training.config.specs import TrainSpec
 from backpropagate.training.errors import InputError, PathForbiddenError, RunNotFoundError
 from backpropagate.training.files.paths import PathPolicy
+from backpropagate.training.models.presets import classify_model
+from backpropagate.training.requests.dataset_source import named_source, resolved_source
 from backpropagate.training.requests.sources import Model, export_source, gguf_source, meaning_of, push_source
 from backpropagate.training.runs.folder import RunFolder
 from backpropagate.training.runs.store import RunStore
@@ -53,3 +55,15 @@ def test_a_hub_id_is_no_file_and_nothing_to_push(home: Path) -> None:
         gguf_source("Qwen/Qwen2.5-7B", store, paths)
     with pytest.raises(InputError, match="no folder of that name exists"):
         push_source("Qwen/Qwen2.5-7B", store, paths)
+
+
+def test_a_file_uri_means_the_same_in_every_request(home: Path, tiny_model: Path, tmp_path: Path) -> None:
+    store, paths = RunStore(home), PathPolicy.for_person(home)
+    uri = tiny_model.as_uri()
+    assert classify_model(uri) == classify_model(str(tiny_model))
+    assert meant(uri, store) == tiny_model
+    data = tmp_path / "some data"
+    data.mkdir()
+    assert resolved_source(f"{data.as_uri()}/*.jsonl", paths) == str(data / "*.jsonl")
+    assert resolved_source([(data / "a.jsonl").as_uri()], paths) == [str(data / "a.jsonl")]
+    assert named_source(data.as_uri()) == str(data)

@@ -8,10 +8,10 @@ from backpropagate.tools.status import duration, run_status
 from backpropagate.training.config.results import Answer, TrainResult
 from backpropagate.training.errors import RunInterruptedError
 from backpropagate.training.next_step import then
-from backpropagate.training.redact import cleaned
 from backpropagate.training.runs.folder import Status
 from backpropagate.training.runs.identity import host
 from backpropagate.training.runs.view import RunView
+from backpropagate.training.untrusted import one_line
 
 
 def a_view(**more: object) -> RunView:
@@ -72,4 +72,4 @@ def test_durations_are_short(seconds: float, text: str) -> None:
 
 
 def test_short_text_is_left_as_it_is() -> None:
-    assert cleaned("Greta, since 1887.") == "Greta, since 1887."
+    assert one_line("Greta, since 1887.") == "Greta, since 1887."

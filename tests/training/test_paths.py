@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from backpropagate.training.errors import PathForbiddenError
-from backpropagate.training.files.paths import PathPolicy
+from backpropagate.training.files.paths import PathPolicy, looks_like_path
 from backpropagate.training.next_step import then
 
 
@@ -110,3 +110,24 @@ def test_a_file_of_a_model_that_is_a_link_follows_the_rules_of_its_folder(user: 
         (model / name).symlink_to(key)
         with pytest.raises(PathForbiddenError, match=r"a link in model: .*id_ed25519 is in a"):
             policy.permit_links(model, "model")
+
+
+def test_a_file_uri_and_a_tilde_name_a_path_for_everyone(user: Path) -> None:
+    file = user / "my data" / "a#1.jsonl"
+    for policy in (PathPolicy.for_assistant([], user / "h"), PathPolicy.for_person(user / "h")):
+        for given in (file.as_uri(), file.as_uri().replace("file://", "file://localhost"), f"~/{file.name}"):
+            assert Path(policy.resolve(given, "dataset")).name == "a#1.jsonl", given
+        assert policy.resolve(file.as_uri().replace("file:", "FILE:"), "dataset") == str(file)
+
+
+@pytest.mark.parametrize(
+    "given", ["file://server/share/a.jsonl", "https://x.org/a.jsonl", "file:///a.jsonl#1", "~nobody-here/a"]
+)
+def test_what_names_no_file_of_this_machine_is_refused(user: Path, given: str) -> None:
+    for policy in (PathPolicy.for_assistant([], user), PathPolicy.for_person(user)):
+        with pytest.raises(PathForbiddenError, match="dataset"):
+            policy.resolve(given, "dataset")
+
+
+def test_a_file_uri_is_a_path_and_never_another_name(user: Path) -> None:
+    assert looks_like_path("file:///m/model") and not looks_like_path("files/model")

@@ -214,6 +214,48 @@ async def test_an_equal_request_finds_a_live_run_unless_the_data_has_changed(
     assert (await service.submit(spec, find_equal=True)).run_id != first.run_id
 
 
+@pytest.mark.parametrize(("first", "second"), [(None, "tickets"), ("tickets", None), ("tickets", "again")])
+async def test_a_key_and_an_equal_request_find_each_others_run(
+    service: TrainingService,
+    dataset: Path,
+    tiny_model: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    first: str | None,
+    second: str | None,
+) -> None:
+    monkeypatch.setattr(service, "_start", lambda run: None)
+    spec = small_spec(dataset, tiny_model)
+    made = await service.submit(spec, request_key=first, find_equal=True)
+    found = await service.submit(spec, request_key=second, find_equal=True)
+    assert (found.run_id, found.existing, found.by_key) == (made.run_id, True, False)
+    if second:
+        dataset.write_text(dataset.read_text() + '{"text": "one more row"}\n')
+        later = await service.submit(spec, request_key=second, find_equal=True)
+        assert (later.run_id, later.existing, later.by_key) == (made.run_id, True, True)
+
+
+async def test_a_new_run_is_found_by_the_equal_requests_after_it_and_its_key_stays_its_own(
+    service: TrainingService, dataset: Path, tiny_model: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(service, "_start", lambda run: None)
+    spec = small_spec(dataset, tiny_model)
+    older = await service.submit(spec, find_equal=True)
+    newer = await service.submit(spec, request_key="new")
+    assert newer.run_id != older.run_id and not newer.existing
+    assert (await service.submit(spec, find_equal=True)).run_id == newer.run_id
+    assert (await service.submit(spec, request_key="new")).run_id == newer.run_id
+
+
+async def test_a_key_finds_its_run_also_when_the_server_may_read_other_folders(
+    service: TrainingService, dataset: Path, tiny_model: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(service, "_start", lambda run: None)
+    spec = small_spec(dataset, tiny_model)
+    first = await service.submit(spec, request_key="tickets")
+    roots = spec.model_copy(update={"roots": (str(dataset.parent), str(tiny_model.parent))})
+    assert (await service.submit(roots, request_key="tickets")).run_id == first.run_id
+
+
 async def test_an_equal_request_after_a_cancelled_run_names_that_run(
     service: TrainingService, dataset: Path, tiny_model: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -101,18 +101,35 @@ ALIASES = {
     "gradient_checkpointing": Alias("recompute", {"true": "everything", "false": "nothing"}),
     "lr_scheduler_type": Alias("lr_scheduler", {"constant_with_warmup": "constant"}),
     "lora_rank": Alias("lora_r"),
+    "r": Alias("lora_r"),
+    "lr": Alias("learning_rate"),
+    "target_modules": Alias("lora_target_modules"),
+    "use_rslora": Alias("lora_rslora"),
+    "max_length": Alias("max_seq_length"),
     "save_steps": Alias("checkpoint_every_steps"),
     "eval_steps": Alias("eval_every"),
     "early_stopping_patience": Alias("patience"),
     # axolotl
     "val_set_size": Alias("held_out"),
     "sequence_len": Alias("max_seq_length"),
+    "num_epochs": Alias("epochs"),
+    "micro_batch_size": Alias("batch_size"),
     # earlier versions
     "use_unsloth": Alias("engine", {"true": "unsloth", "false": None}),
     "train_on_responses": Alias("train_on", {"true": "assistant", "false": "all"}),
     "gradient_accumulation": Alias("gradient_accumulation_steps"),
 }
 """Names of other tools that are accepted for a setting."""
+
+
+OTHER_NAMES = {other: alias.name for other, alias in ALIASES.items()} | {
+    "data": "dataset",  # `data` and `model` are also groups of settings, so these are not accepted
+    "dataset_name": "dataset",
+    "dataset_path": "dataset",
+    "model_name": "model",
+    "model_name_or_path": "model",
+}
+"""Another tool's name → the argument's name here, for suggestions."""
 
 
 def explain(error: ValidationError, *, prefix: str = "", separator: str = ".") -> str:

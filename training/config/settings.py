@@ -150,10 +150,10 @@ def _check_names(variables: Mapping[str, str], place: str) -> None:
     for name in variables:
         upper = name.upper()
         if upper.startswith(ENV_PREFIX) and upper not in known:
-            close = nearest(upper, list(known))
+            close = nearest(upper.removeprefix(ENV_PREFIX), [each.removeprefix(ENV_PREFIX) for each in known])
             raise InvalidSettingError(
                 f"{name} in {place} is not a setting.",
-                hint=f"Did you mean {close}?" if close else None,
+                hint=f"Did you mean {ENV_PREFIX}{close}?" if close else None,
                 next=None if close else then("show_settings"),
             )
 

@@ -8,9 +8,9 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, Literal, get_args
 
-from pydantic import BaseModel, ConfigDict, Discriminator, TypeAdapter
+from pydantic import BaseModel, ConfigDict, Discriminator, TypeAdapter, ValidationInfo, field_validator
 
 from .fields import (
     Accumulation,
@@ -88,13 +88,26 @@ class Group(BaseModel):
     model_config = ConfigDict(extra="forbid", frozen=True, validate_default=True)
 
 
-class ModelGroup(Group):
+class SettingsGroup(Group):
+    """A group of a run's settings."""
+
+    @field_validator("*", mode="before")
+    @classmethod
+    def _refuse_bool_as_number(cls, value: Any, info: ValidationInfo) -> Any:
+        """Python counts True as 1."""
+        kind = cls.model_fields[info.field_name or ""].annotation
+        if isinstance(value, bool) and bool not in (kind, *get_args(kind)):
+            raise ValueError("should be a number or a text")
+        return value
+
+
+class ModelGroup(SettingsGroup):
     name: ModelName = "Qwen/Qwen2.5-7B-Instruct"
     revision: Revision | None = None
     load_in_4bit: LoadIn4bit = False
 
 
-class DataGroup(Group):
+class DataGroup(SettingsGroup):
     source: DatasetSource | None = None
     samples: Samples | None = None
     split: DatasetSplit | None = None
@@ -113,7 +126,7 @@ class DataGroup(Group):
     held_out: HeldOut = 0.05
 
 
-class LoraGroup(Group):
+class LoraGroup(SettingsGroup):
     r: LoraRank = 16
     alpha: LoraAlpha = 32
     dropout: LoraDropout = 0.0
@@ -121,7 +134,7 @@ class LoraGroup(Group):
     rslora: RankStabilised = False
 
 
-class TrainingGroup(Group):
+class TrainingGroup(SettingsGroup):
     steps: Steps | None = None
     epochs: Epochs = 3.0
     batch_size: BatchSize = "auto"
@@ -142,7 +155,7 @@ class TrainingGroup(Group):
     threads: Threads | None = None
 
 
-class EvaluationGroup(Group):
+class EvaluationGroup(SettingsGroup):
     eval_every: EvalEvery | None = None
     patience: Patience | None = None
     questions: Questions = []
@@ -161,6 +174,10 @@ class Spec(Group):
 
     format_version: Literal[1] = FORMAT_VERSION
     roots: tuple[str, ...] | None = None
+
+    def arguments(self) -> dict[str, Any]:
+        """What was requested, without the folders that may be read; the same for equal requests."""
+        return self.model_dump(mode="json", exclude={"roots"})
 
     @property
     def subject(self) -> str:

@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 import os
+import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from urllib.parse import urlsplit
 
 from ..errors import PathForbiddenError
 from ..next_step import then
-from ..redact import cleaned
+from ..untrusted import one_line, quoted, short_name, shown_path
 from .credential_places import in_credential_place
 
 MORE_TEMPLATES = "additional_chat_templates"  # the one folder in a model's folder that is read
@@ -26,10 +28,12 @@ class PathPolicy:
         roots: folders that an assistant may access; None for a person at the command line, who may
             access anything but system and credential folders.
         home: the home folder of runs and models, which may be read though it is hidden.
+        working: folders that an assistant's relative paths may begin in.
     """
 
     roots: tuple[Path, ...] | None
     home: Path
+    working: tuple[Path, ...] = ()
 
     @classmethod
     def for_assistant(cls, roots: Sequence[Path], home: Path) -> PathPolicy:
@@ -40,6 +44,26 @@ class PathPolicy:
     def for_person(cls, home: Path) -> PathPolicy:
         return cls(None, home.resolve())
 
+    def with_working_folders(self, folders: Sequence[Path]) -> PathPolicy:
+        """Also permit the folders that the user works in, and begin relative paths there.
+
+        A folder that contains the user's home, or is closed (hidden, of the system, of credentials), is left
+        out: only the user can permit that, on the server's command line.
+        """
+        assert self.roots is not None
+        user = Path.home().resolve()
+        resolved = [folder.resolve() for folder in folders]
+        working = [
+            folder
+            for folder in resolved
+            if not user.is_relative_to(folder)
+            and not _in_system_folder(folder)
+            and not in_credential_place(folder)
+            and not _hidden_in(folder, user)
+        ]
+        roots = dict.fromkeys([*self.roots, *working])
+        return PathPolicy(tuple(roots), self.home, tuple(working))
+
     def resolve(self, given: str, argument: str, *, write: bool = False) -> str:
         """The absolute path, with every link followed.
 
@@ -49,11 +73,9 @@ class PathPolicy:
         Raises:
             PathForbiddenError: it is relative where that is refused, or outside the allowed folders.
         """
-        if "://" in given:
-            raise PathForbiddenError(
-                f"{argument}: {given[:200]!r} is a URL.", hint="Download it first, then give the file's path."
-            )
-        path = Path(given).expanduser() if len(given) <= PATH_LENGTH else Path(given)
+        path = _path_of(given, argument)
+        if self.roots is not None and not path.is_absolute():
+            path = self._in_working_folder(path)
         if self.roots is not None and not path.is_absolute():
             raise PathForbiddenError(
                 f"{argument}: {given[:200]!r} is a relative path.",
@@ -62,8 +84,14 @@ class PathPolicy:
         resolved = _resolved(path, argument)
         reason = self._reason_against(resolved, write)
         if reason:
-            raise self._forbidden(f"{argument}: {cleaned(str(resolved), 300)} {reason}.")
+            raise self._forbidden(f"{argument}: {shown_path(resolved)} {reason}.")
         return str(resolved)
+
+    def _in_working_folder(self, path: Path) -> Path:
+        """The path in the first working folder that has it, or in the only one; else as it is."""
+        found = [folder / path for folder in self.working]
+        there = [each for each in found if _exists(str(each))]
+        return there[0] if there else found[0] if len(found) == 1 else path
 
     def permit(self, path: Path) -> None:
         """Raises PathForbiddenError for a file that may not be read; links are followed."""
@@ -78,7 +106,7 @@ class PathPolicy:
         for inside in (folder, folder / MORE_TEMPLATES):
             for entry in inside.iterdir() if inside.is_dir() else ():
                 if entry.is_symlink() or inside.is_symlink():
-                    self.resolve(str(entry.absolute()), f"{argument}: a link in {cleaned(folder.name, 100)}")
+                    self.resolve(str(entry.absolute()), f"{argument}: a link in {short_name(folder.name)}")
 
     def recorded(self) -> list[str] | None:
         """The roots as a spec holds them, so that the run's worker is bound by them as well."""
@@ -100,7 +128,7 @@ class PathPolicy:
         user = Path.home().resolve()
         if not path.is_relative_to(user):
             return "is outside the folders that this server may access"
-        hidden = [part for part in path.relative_to(user).parts if part.startswith(".") or part == "AppData"]
+        hidden = _hidden_in(path, user)
         return f"is in the hidden folder {hidden[0]}" if hidden else None
 
     def _forbidden(self, message: str) -> PathForbiddenError:
@@ -113,11 +141,52 @@ class PathPolicy:
         )
 
 
+def _hidden_in(path: Path, user: Path) -> list[str]:
+    """The hidden folders of the user's home that the path is in."""
+    if not path.is_relative_to(user):
+        return []
+    return [part for part in path.relative_to(user).parts if part.startswith(".") or part == "AppData"]
+
+
+FILE_URI = re.compile("file:/", re.IGNORECASE)
+
+
+def without_uri(given: str) -> str:
+    """The path of a `file:` URI of this machine; anything else as it is."""
+    if not FILE_URI.match(given):
+        return given
+    from urllib.request import url2pathname  # imports HTTP
+
+    uri = urlsplit(given)
+    if uri.netloc not in ("", "localhost") or uri.query or uri.fragment:
+        return given
+    return url2pathname(uri.path)
+
+
+def _path_of(given: str, argument: str) -> Path:
+    """The path that is meant by a path, a path from `~`, or a `file:` URI."""
+    text = without_uri(given)
+    if "://" in text:
+        raise PathForbiddenError(
+            f"{argument}: {given[:200]!r} is a URL.",
+            hint="Download it first, then give the file's path. "
+            "A file:// URI names a file of this machine, with # and ? as %23 and %3F.",
+        )
+    try:
+        return Path(text).expanduser()
+    except RuntimeError as error:
+        raise PathForbiddenError(
+            f"{argument}: {given[:200]!r} names the home of an unknown user.", hint="Give the absolute path."
+        ) from error
+
+
 def looks_like_path(name: str) -> bool:
     """Whether a name that may also mean something else is a path of this machine.
 
-    It is one if it begins with `.` or `~`, is absolute, has a backslash, or exists.
+    It is one if it begins with `.` or `~`, is absolute, is a `file:` URI, has a backslash, or exists.
     """
+    if FILE_URI.match(name):
+        return True
     if name.startswith((".", "~")) or "\\" in name:
         return True
     return Path(name).is_absolute() or _exists(name)
@@ -143,7 +212,7 @@ def _resolved(path: Path, argument: str) -> Path:
         except (OSError, ValueError, RuntimeError) as error:
             reason = error.strerror if isinstance(error, OSError) and error.strerror else str(error)
     raise PathForbiddenError(
-        f"{argument}: {cleaned(str(path), 100)!r} is no path of a file ({cleaned(reason, 200)}).",
+        f"{argument}: {quoted(path)} is no path of a file ({one_line(reason, 200)}).",
         hint="Give the path of an existing file or folder.",
     )
 

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Literal, NamedTuple
 
 from ..errors import InputError, nearest
-from ..files.paths import looks_like_path
+from ..files.paths import looks_like_path, without_uri
 from .model_folder import missing_from
 
 
@@ -51,7 +51,7 @@ def classify_model(name: str) -> ModelSource:
     if preset:
         return ModelSource("preset", preset.hub_id)
     if looks_like_path(name):
-        return ModelSource("folder", str(_checked_folder(Path(os.path.expanduser(name)))))
+        return ModelSource("folder", str(_checked_folder(Path(os.path.expanduser(without_uri(name))))))
     if is_hub_id(name):
         return ModelSource("hub", name)
     close = nearest(name.lower(), list(PRESETS))

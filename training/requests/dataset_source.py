@@ -9,7 +9,7 @@ from typing import Any, cast
 
 from ..data.readers.hub_names import is_on_hub
 from ..errors import InputError
-from ..files.paths import PathPolicy
+from ..files.paths import PathPolicy, without_uri
 
 
 def named_source(given: object) -> str | list[str]:
@@ -25,7 +25,7 @@ def named_source(given: object) -> str | list[str]:
 
 def _name(given: object) -> str:
     if isinstance(given, str | os.PathLike):
-        return str(cast("str | os.PathLike[str]", given))
+        return without_uri(str(cast("str | os.PathLike[str]", given)))
     raise InputError(
         f"dataset: rows in memory ({type(given).__name__}) are not accepted.",
         hint="Write them to a .jsonl file, one JSON object per line, and give its path.",
@@ -44,7 +44,8 @@ def resolved_source(given: str | list[str], paths: PathPolicy) -> str | list[str
 
 
 def _resolved(given: str, paths: PathPolicy) -> str:
-    if not has_magic(given) or Path(given).expanduser().exists():
+    given = without_uri(given)
+    if not has_magic(given) or Path(os.path.expanduser(given)).exists():
         return paths.resolve(given, "dataset")
     parts = Path(given).parts
     fixed = next(index for index, part in enumerate(parts) if has_magic(part))

@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from typing import Any
 
-from ..config.arguments import ALIASES, flat_fields, flat_name
+from ..config.arguments import ALIASES, OTHER_NAMES, flat_fields, flat_name
 from ..config.settings import Settings
 from ..config.specs import GROUPS
 from ..errors import InputError, nearest
@@ -23,15 +23,13 @@ def by_group(defaults: Settings, settings: Mapping[str, Any], arguments: Mapping
         InputError: a name is unknown (with the nearest known one) or given twice.
     """
     values: dict[str, Any] = {name: getattr(defaults, name).model_dump(exclude_unset=True) for name in GROUPS}
-    flat: dict[str, Any] = {}
-    for name, value in settings.items():
-        if name not in GROUPS:
-            flat[name] = value
-        elif isinstance(value, Mapping):
-            _take_group(values[name], name, value)  # pyright: ignore[reportUnknownArgumentType]
-        else:
-            raise InputError(f"settings.{name} must be an object, not {value!r}.")
-    typed = {name: value for name, value in arguments.items() if value is not None}
+    groups = {name: group for name, group in settings.items() if name in GROUPS and group is not None}
+    for name, group in groups.items():
+        if not isinstance(group, Mapping):
+            raise InputError(f"settings.{name} must be an object, not {group!r}.")
+        _take_group(values[name], name, group)  # pyright: ignore[reportUnknownArgumentType]
+    flat = _given({name: value for name, value in settings.items() if name not in GROUPS}, GROUPS)
+    typed = _given(arguments)
     twice = sorted(flat.keys() & typed.keys())
     if twice:
         raise InputError(f"{twice[0]} is given twice: as an argument and in settings.", hint="Give it once.")
@@ -64,16 +62,29 @@ def _names(values: Mapping[str, Any]) -> Iterator[str]:
             yield name
 
 
+def _given(values: Mapping[str, Any], groups: Iterable[str] = ()) -> dict[str, Any]:
+    """The values that are given: all but None.
+
+    Args:
+        groups: names that may be meant besides the settings.
+
+    Raises:
+        InputError: a name is unknown, also with None.
+    """
+    known = [*flat_fields(), *ALIASES, *groups, "output"]
+    for name in values:
+        require_known(name, known, "argument")
+    return {name: value for name, value in values.items() if value is not None}
+
+
 def _own_names(given: Mapping[str, Any]) -> dict[str, Any]:
     """The values under this package's names.
 
     Raises:
-        InputError: a name is unknown, or a setting is given under two names.
+        InputError: a setting is given under two names.
     """
-    known = [*flat_fields(), *ALIASES, *GROUPS, "output"]
     own: dict[str, Any] = {}
     for name, value in given.items():
-        require_known(name, known, "argument")
         alias = ALIASES.get(name)
         target = alias.name if alias else name
         if target in own or (alias and target in given):
@@ -86,25 +97,42 @@ def _own_names(given: Mapping[str, Any]) -> dict[str, Any]:
 
 def _take_group(into: dict[str, Any], group: str, values: Mapping[str, Any]) -> None:
     fields = flat_fields()
-    for field, value in values.items():
-        alias = ALIASES.get(field)
+    taken: dict[str, str] = {}
+    for given, value in values.items():
+        field, alias = given, ALIASES.get(given)
         if alias and fields[alias.name][0] == group:
             field, value = fields[alias.name][1], alias.value(value)
-        require_known(field, list(GROUPS[group].model_fields), f"settings.{group}")
+        require_known(field, list(GROUPS[group].model_fields), f"settings.{group}", _other_names_in(group))
         argument = flat_name(group, field)
         if argument in {"model", "dataset"}:
             raise InputError(
                 f"settings.{group}.{field} is not accepted: {argument} is an argument.",
                 hint=f"Use {argument}=….",
             )
-        if value is not None or alias is None:
-            into[field] = value
+        if value is None:
+            continue
+        if field in taken:
+            raise InputError(
+                f"settings.{group}.{field} is given twice: as {taken[field]} and as {given}.",
+                hint="Give it once.",
+            )
+        taken[field] = given
+        into[field] = value
 
 
-def require_known(name: str, known: list[str], place: str) -> None:
-    """Raises InputError, with the most similar known name, for an unknown name."""
+def _other_names_in(group: str) -> dict[str, str]:
+    """Flat names, and other tools' names, of the settings of a group → their names in the group."""
+    fields = flat_fields()
+    names = {name: name for name in fields} | OTHER_NAMES
+    return {name: fields[flat][1] for name, flat in names.items() if fields[flat][0] == group}
+
+
+def require_known(
+    name: str, known: list[str], place: str, other_names: Mapping[str, str] = OTHER_NAMES
+) -> None:
+    """Raises InputError, with the known name that is meant, for an unknown name."""
     if name in known:
         return
-    close = nearest(name, known)
+    close = nearest(name, dict.fromkeys([*known, *other_names]), other_names)
     hint = f"Did you mean {close}?" if close else f"Known: {', '.join(known)}."
     raise InputError(f"Unknown {place} {name!r}.", hint=hint)

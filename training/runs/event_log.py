@@ -16,6 +16,7 @@ from ..events import Event, event_from
 from ..files.atomic_json import disk_full, is_disk_full
 from ..files.regular_file import open_regular
 from ..redact import scrub_all
+from ..untrusted import sanitized_all
 from .identity import now
 
 TAIL = 64 * 1024  # bytes; hundreds of events
@@ -37,8 +38,8 @@ class EventLog:
             DiskFullError: the disk is full; the file ends after the previous event.
         """
         written = event.model_copy(update={"seq": self._seq + 1, "t": now()})
-        record = scrub_all(written.model_dump(mode="json", exclude_none=True))
-        self._write(json.dumps(record, ensure_ascii=False).encode("utf-8", "backslashreplace") + b"\n")
+        record = sanitized_all(scrub_all(written.model_dump(mode="json", exclude_none=True)))
+        self._write(json.dumps(record, ensure_ascii=False).encode() + b"\n")
         self._seq = written.seq
         return written
 

@@ -33,7 +33,7 @@ from ..errors import ErrorRecord, RunFolderError
 from ..events import Event
 from ..files.atomic_json import read_json, write_json
 from ..next_step import then
-from ..redact import cleaned
+from ..untrusted import one_line
 from .event_log import EventLog, latest_events, read_events
 from .identity import require_moment
 from .locks import Lock
@@ -240,7 +240,7 @@ class RunFolder:
         if not self.path.is_dir():
             return RunFolderError(f"Run {self.run_id} has been removed.", next=then("list_runs"))
         return RunFolderError(
-            f"{self.path / name} cannot be read ({cleaned(_first_line(error), 300)}).",
+            f"{self.path / name} cannot be read ({one_line(_first_line(error), 300)}).",
             hint="Restore the file, or remove the run.",
             next=then("delete", run_id=self.run_id),
             cause=error,

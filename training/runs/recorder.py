@@ -13,7 +13,8 @@ from ..errors import BackpropagateError, DiskFullError, ErrorRecord, MissingExtr
 from ..events import Done, Event, Failed, Phase, Step, Warned
 from ..files.atomic_json import is_disk_full
 from ..logs import logger
-from ..redact import cleaned, scrub
+from ..redact import scrub
+from ..untrusted import one_line
 from .event_log import all_events
 from .folder import FINISHED, RunFolder, RunState, Status
 from .identity import boot_id, host, now
@@ -65,7 +66,7 @@ class RunRecorder:
                 self.phase_name = phase
             case Warned(message=message):
                 self.log.warning("run_warning", message=message)
-                self._warnings.append(cleaned(message))
+                self._warnings.append(one_line(message))
             case Step(loss=loss) if self.first_loss is None:
                 self.first_loss = loss
             case _:
@@ -156,11 +157,11 @@ def _first_loss(run: RunFolder) -> float | None:
 def as_record(error: BaseException, log_path: Path) -> ErrorRecord:
     """Any exception as an error for users; an unexpected one points to the log.
 
-    Its text may come from a file or a model folder: it is cleaned and shortened.
+    The text of an unexpected error is a library's, and may contain what a file or a model folder says.
     """
     if isinstance(error, BackpropagateError):
         record = error.record()
-        return record.model_copy(update={"message": cleaned(scrub(record.message))})
+        return record.model_copy(update={"message": scrub(record.message)})
     if is_disk_full(error):
         return DiskFullError(
             f"No space left on the disk ({error}).", hint="Free disk space, then resume the run."
@@ -171,6 +172,7 @@ def as_record(error: BaseException, log_path: Path) -> ErrorRecord:
             hint='pip install "backpropagate-mcp[train]"',
         ).record()
     return RuntimeFailure(
-        f"{type(error).__name__}: {cleaned(scrub(str(error)), 300) or 'no message'}",
+        f"The run ended with an unexpected {type(error).__name__}.",
         hint=f"Details are in {log_path}.",
+        untrusted=scrub(str(error)),
     ).record()

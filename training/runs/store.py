@@ -30,7 +30,7 @@ from ..files.atomic_json import disk_full, is_disk_full, read_json, sync_folder,
 from ..files.private_folder import make_private
 from ..files.system_error import system_error
 from ..next_step import then
-from ..redact import cleaned
+from ..untrusted import quoted
 from .event_log import EventLog
 from .folder import ENDED, FINISHED, RunFolder, RunState, Status
 from .identity import boot_id, file_is_recent, host, is_recent, is_run_id, new_run_id, now, same_host
@@ -51,11 +51,13 @@ class Requested(NamedTuple):
     Args:
         existing: whether an earlier request created it.
         stopped: the run of an earlier equal request, if it was stopped and could be resumed.
+        by_key: whether the request's key was known.
     """
 
     run: RunFolder
     existing: bool
     stopped: RunFolder | None = None
+    by_key: bool = False
 
 
 class RunStore:
@@ -99,59 +101,71 @@ class RunStore:
             raise
         return run
 
-    def for_request(self, spec: AnySpec, key: str | None, fingerprint: str | None) -> Requested:
-        """The existing run of this request, or a new one.
+    def for_request(self, spec: AnySpec, key: str | None, fingerprint: str, find_equal: bool) -> Requested:
+        """The existing run of this request, or a new one. The run can be found by both names afterwards.
 
         Args:
             key: the client's name for the request; always returns its run, unless that failed.
-            fingerprint: hash of the whole request; returns a run that is queued, running, or completed
-                (for a training within two minutes). None: always a new run.
+            fingerprint: hash of the whole request.
+            find_equal: unless the key is known, return a run of the same fingerprint that is queued, running,
+                or completed (for a training within two minutes).
 
         Raises:
             RequestKeyReusedError: the key was used with other arguments.
         """
         self._make_folders()
-        name = f"key-{_hash(key)}" if key else f"equal-{fingerprint}" if fingerprint else None
-        if name is None:
-            return Requested(self.create(spec), existing=False)
-        path = self._requests / f"{name}.json"
+        equal_path = self._requests / f"equal-{fingerprint}.json"
+        key_path = self._requests / f"key-{_hash(key)}.json" if key else None
         with Lock(self._requests / "lock"):
-            known = self._requested(path, required=key is not None)
-            if known and key and known[1] != _hash(spec.model_dump_json()):
-                raise RequestKeyReusedError(
-                    f"request_key {key!r} belongs to run {known[0].run_id}, which had other arguments.",
-                    hint="Use a new request_key for a new request, or the same arguments to find that run.",
-                )
-            if known and (self._keeps_key(known[0]) if key else self._is_reusable(known[0])):
-                return Requested(known[0], existing=True)
+            named = self._run_of_key(key, key_path, spec) if key and key_path else None
+            if named and self._keeps_key(named):
+                return Requested(named, existing=True, by_key=True)
+            equal = self._requested_or_none(equal_path) if find_equal else None
+            if equal and self._is_reusable(equal):
+                if key_path:
+                    write_json(key_path, {"run_id": equal.run_id})
+                return Requested(equal, existing=True)
             # The record is written first: it may name a run that does not exist, but every run has a record.
             run_id = _new_id(spec)
-            write_json(path, {"run_id": run_id, "arguments": _hash(spec.model_dump_json())})
-            stopped = known[0] if known and not key and self._was_stopped(known[0]) else None
+            for path in filter(None, (key_path, equal_path)):
+                write_json(path, {"run_id": run_id})
+            stopped = equal if equal and self._was_stopped(equal) else None
             return Requested(self.create(spec, run_id), existing=False, stopped=stopped)
 
-    def _requested(self, path: Path, *, required: bool) -> tuple[RunFolder, str] | None:
-        """The run of a request, and the hash of its arguments.
+    def _run_of_key(self, key: str, path: Path, spec: AnySpec) -> RunFolder | None:
+        run = self._requested(path)
+        if run and run.spec().arguments() != spec.arguments():
+            raise RequestKeyReusedError(
+                f"request_key {key!r} belongs to run {run.run_id}, which had other arguments.",
+                hint="Use a new request_key for a new request, or the same arguments to find that run.",
+            )
+        return run
+
+    def _requested(self, path: Path) -> RunFolder | None:
+        """The run that a record names, if there is one.
 
         Raises:
-            StateError: the record is damaged and `required`: a key must not start its run a second time.
+            StateError: the record is damaged: a key must not start its run a second time.
         """
         if not path.exists():
             return None
         try:
-            run_id, arguments = (str(read_json(path)[name]) for name in ("run_id", "arguments"))
-        except (OSError, ValueError, KeyError) as error:
-            run_id, arguments = "", cleaned(str(error), 200)
+            run_id = str(read_json(path)["run_id"])
+        except (OSError, ValueError, KeyError):
+            run_id = ""
         if not is_run_id(run_id):
-            if not required:
-                return None
             raise StateError(
                 f"{path} cannot be read: the run of this request_key is not known.",
                 hint="Look for the run in the list; then remove the file, or use another request_key.",
                 next=then("list_runs"),
             )
         run = RunFolder(self.runs / run_id)
-        return (run, arguments) if run.path.is_dir() else None
+        return run if run.path.is_dir() else None
+
+    def _requested_or_none(self, path: Path) -> RunFolder | None:
+        with suppress(StateError):
+            return self._requested(path)
+        return None
 
     def _keeps_key(self, run: RunFolder) -> bool:
         """Whether a key returns this run; after a failure the same request starts a new one.
@@ -195,7 +209,7 @@ class RunStore:
         found = [run_id for run_id in ids if part and part in run_id]
         if len(found) == 1:
             return RunFolder(self.runs / found[0])
-        shown = repr(cleaned(part, 100))
+        shown = quoted(part)
         if not found:
             raise RunNotFoundError(f"No run matches {shown}.", next=then("list_runs"))
         raise RunNotFoundError(
@@ -208,8 +222,8 @@ class RunStore:
         return sorted((name for name in self._folders() if is_run_id(name)), reverse=True)
 
     def foreign(self) -> list[str]:
-        """Names of folders among the runs that no run has, cleaned for display."""
-        return sorted(cleaned(name, 100) for name in self._folders() if not is_run_id(name))
+        """Names of folders among the runs that no run has, ready for display."""
+        return sorted(quoted(name) for name in self._folders() if not is_run_id(name))
 
     def _folders(self) -> Iterator[str]:
         """The names of the folders that are whole: others begin with a dot."""

@@ -11,7 +11,7 @@ from ..config.specs import AnySpec, DataSpec, ExportSpec, KindName, TrainSpec
 from ..errors import ErrorRecord, RunFolderError
 from ..events import Evaluated, Event, Phase, Step, Warned
 from ..next_step import Next, then
-from ..redact import cleaned
+from ..untrusted import one_line
 from .after_status import next_step_of
 from .folder import RunFolder, RunState, Status
 
@@ -111,7 +111,7 @@ def view(run: RunFolder, state: RunState) -> RunView:
 
 
 def _warnings(state: RunState, events: list[Event]) -> list[str]:
-    seen = [cleaned(event.message) for event in events if isinstance(event, Warned)]
+    seen = [one_line(event.message) for event in events if isinstance(event, Warned)]
     return (state.warnings or seen)[:WARNINGS_SHOWN]
 
 

@@ -7,13 +7,9 @@ from __future__ import annotations
 
 import re
 
+from ... import untrusted
+from ...untrusted import shortened
 from .private_data import hide
-
-HIDDEN_CHARACTERS = re.compile(
-    "[\x00-\x08\x0b-\x1f\x7f-\x9f\u00ad\u061c\u200b-\u200f\u2028-\u202e\u2060-\u206f\ufeff\ufff0-\uffff"
-    "\ud800-\udfff\U000e0000-\U000e007f]"
-)
-"""Control characters, characters that hide or reorder text, and invisible tag characters."""
 
 TRAINED, END, CUT = "\u27e6", "\u27e7", "\u2702"
 """Marks in a preview: start and end of text that carries loss, and the position of truncation."""
@@ -26,15 +22,7 @@ def safe_line(text: str, limit: int) -> str:
 
 def sanitized(text: str) -> str:
     """The text without control characters and with secrets hidden."""
-    return hide(HIDDEN_CHARACTERS.sub("", text))
-
-
-def shortened(text: str, limit: int) -> str:
-    """At most `limit` characters; a longer text is cut in the middle."""
-    if len(text) <= limit:
-        return text
-    tail = limit // 3
-    return f"{text[: limit - tail - 1]}…{text[len(text) - tail :]}"
+    return hide(untrusted.sanitized(text))
 
 
 def with_loss_marks(text: str, spans: list[tuple[int, int]], cut: int | None) -> str:

@@ -11,12 +11,13 @@ from typing import TYPE_CHECKING, Any
 
 from ...config.specs import DataGroup
 from ...errors import ChatTemplateError
+from ...untrusted import shortened
 from ..chat_template.control_tokens import control_tokens
 from ..cleaning.exact_duplicates import first_of_each, row_hash
 from ..cleaning.near_duplicates import NearDuplicates
 from ..cleaning.private_data import personal_in, secrets_in
 from ..cleaning.quality import quality_findings
-from ..cleaning.untrusted_text import safe_line, shortened, with_loss_marks
+from ..cleaning.untrusted_text import safe_line, with_loss_marks
 from ..findings import SHOWN_PLACES, Finding, Findings, remedy
 from ..formats.messages import Conversation, Recognised, texts_of
 from ..formats.reading import Read

@@ -6,7 +6,8 @@ import re
 from collections.abc import Iterator
 
 from ...errors import HubPushError
-from ...redact import HIDDEN, cleaned, scrub
+from ...redact import HIDDEN, scrub
+from ...untrusted import one_line
 
 ADDRESS = re.compile(r"(https?://[^\s?'\"<>]+)\?[^\s'\"<>]+")
 QUOTA = re.compile(r"storage|quota|limit reached|billing|payment", re.IGNORECASE)
@@ -80,4 +81,4 @@ def _words(text: str, token: str) -> str:
     """The first line, without the token and without signed addresses."""
     lines = [line for line in text.splitlines() if line.strip()] or ["no reason given"]
     plain = ADDRESS.sub(r"\1", lines[0].replace(token, HIDDEN))
-    return cleaned(scrub(plain), 300).rstrip(".")
+    return one_line(scrub(plain), 300).rstrip(".")

@@ -14,7 +14,8 @@ from typing import Any
 from ...config.results import Answer, FindingRecord, TrainResult
 from ...data.findings import meaning_of, rows_of
 from ...models.model_folder import FolderForm
-from ...redact import cleaned, scrub
+from ...redact import scrub
+from ...untrusted import one_line
 from .run_facts import RunFacts
 
 RELATION = {"adapter": "adapter", "merged": "finetune"}
@@ -205,7 +206,7 @@ def _answers(answers: list[Answer]) -> list[str]:
 
 
 def _as_text(text: str | None) -> str:
-    return MARKDOWN.sub(r"\\\1", cleaned(scrub(text or "(no answer)"), TEXT_LENGTH))
+    return MARKDOWN.sub(r"\\\1", one_line(scrub(text or "(no answer)"), TEXT_LENGTH))
 
 
 def _limits(facts: RunFacts) -> str:

@@ -12,7 +12,8 @@ from typing import NamedTuple
 import httpx2
 
 from ...errors import OllamaError
-from ...redact import cleaned, scrub
+from ...redact import scrub
+from ...untrusted import one_line
 from .address import Address
 
 UPDATE = "Update Ollama (https://ollama.com/download), then try again."
@@ -87,7 +88,7 @@ def _cause(said: str, status: int | None) -> Cause:
 
 def quoted(said: str) -> str:
     """A server's words as a part of a sentence."""
-    text = cleaned(scrub(said), 300)
+    text = one_line(scrub(said), 300)
     return f'; its message (untrusted): "{text}"' if text else ""
 
 

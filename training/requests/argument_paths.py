@@ -1,0 +1,30 @@
+"""The paths among the arguments of a person or a program: absolute, permitted, with links followed."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+from ..config.settings import Settings
+from ..files.paths import PathPolicy
+from ..models.presets import classify_model
+from .dataset_source import named_source, resolved_source
+
+
+def with_resolved_paths(arguments: Mapping[str, Any], defaults: Settings) -> dict[str, Any]:
+    """The arguments with absolute paths for `dataset`, `model` and `output`.
+
+    Raises:
+        InputError: the model's name is not valid, or the dataset is no path or name.
+        PathForbiddenError: a path is in a system folder or in a folder of credentials.
+    """
+    paths = PathPolicy.for_person(defaults.home)
+    resolved = dict(arguments)
+    if arguments.get("dataset"):
+        resolved["dataset"] = resolved_source(named_source(arguments["dataset"]), paths)
+    if arguments.get("output"):
+        resolved["output"] = paths.resolve(str(arguments["output"]), "output", write=True)
+    model = str(arguments.get("model") or defaults.model.name)
+    if classify_model(model).kind == "folder":
+        resolved["model"] = paths.resolve(model, "model")
+    return resolved
