@@ -71,12 +71,17 @@ def require_moment(text: str) -> str:
     return text
 
 
+def seconds_since(moment: str) -> float:
+    """Seconds since `moment`, in the format of `now`; negative if the clock was set back since."""
+    return (datetime.now(UTC) - datetime.fromisoformat(moment)).total_seconds()
+
+
 def is_recent(moment: str, seconds: float) -> bool:
     """Whether `moment` is at most `seconds` from now, in either direction.
 
     A time further in the future is from before the clock was set back: it says nothing about the age.
     """
-    return abs((datetime.now(UTC) - datetime.fromisoformat(moment)).total_seconds()) < seconds
+    return abs(seconds_since(moment)) < seconds
 
 
 def file_is_recent(path: Path, seconds: float) -> bool:
