@@ -43,7 +43,7 @@ class BarDisplay:
 def bar_display() -> Generator[BarDisplay]:
     columns = (
         SpinnerColumn(),
-        BarColumn(bar_width=30),
+        BarColumn(bar_width=12),  # the message fits beside it in 80 columns
         TextColumn("{task.description}", markup=False),
         TimeElapsedColumn(),
     )

@@ -52,7 +52,8 @@ async def follow_or_cancel(service: TrainingService, run_id: str) -> RunView:
             if interrupts.count and not cancelled:
                 cancelled = True
                 say(
-                    "Cancelling and saving the adapter. Press Ctrl-C again to exit without waiting.", err=True
+                    "Cancelling; a training saves its adapter. Press Ctrl-C again to exit without waiting.",
+                    err=True,
                 )
                 await service.cancel(run_id, "Ctrl-C")
             if interrupts.count > 1:

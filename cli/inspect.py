@@ -18,7 +18,7 @@ from ..training.runs.folder import Status
 from ..training.runs.view import RunView
 from ..training.service import TrainingService
 from .completion import complete_path
-from .follow import follow_or_cancel
+from .follow import follow, follow_or_cancel
 from .options import given, setting_options
 from .wording import as_options, words
 from .wrapped import say
@@ -40,7 +40,8 @@ def inspect(ctx: click.Context, dataset: str, preview: int, as_json: bool, **val
 
     async def look() -> Any:
         submission = await service.submit(spec, find_equal=True)
-        return await follow_or_cancel(service, submission.run_id)
+        show = follow if submission.existing else follow_or_cancel
+        return await show(service, submission.run_id)
 
     view = anyio.run(look)
     if view.error:

@@ -12,6 +12,7 @@ from generated_parts import assert_up_to_date
 
 from backpropagate.cli.main import COMMANDS
 from backpropagate.tools import TOOLS
+from backpropagate.training.runs.store import RunStore
 
 ROOT = Path(__file__).parents[1]
 README = (ROOT / "README.md").read_text(encoding="utf-8")
@@ -83,14 +84,16 @@ def test_every_command_line_in_the_readme_names_a_command_and_options_that_exist
 
 
 def test_the_python_example_runs(
-    home: Path, monkeypatch: pytest.MonkeyPatch, smollm2: Path, tmp_path: Path
+    home: Path, monkeypatch: pytest.MonkeyPatch, smollm2: Path, tiny_model: Path, tmp_path: Path
 ) -> None:
-    snippet = README.split("```python\n")[1].split("```")[0]
+    own_process, service = re.findall(r"```python\n(.*?)```", README, re.DOTALL)
     (tmp_path / "examples").symlink_to(ROOT / "examples", target_is_directory=True)
     (home / "models").mkdir(parents=True)
     (home / "models" / smollm2.name).symlink_to(smollm2, target_is_directory=True)
     monkeypatch.chdir(tmp_path)
-    exec(compile(snippet.replace("steps=10", "steps=2"), "README.md", "exec"), {})
+    for snippet in (own_process, service.replace("smollm2-135m", str(tiny_model))):
+        exec(compile(snippet.replace("steps=10", "steps=2"), "README.md", "exec"), {})
+    assert len(RunStore(home).ids()) == 2
     assert (tmp_path / "my-adapter" / "adapter_model.safetensors").is_file()
 
 

@@ -60,7 +60,7 @@ class DatasetReport(ToolResult):
             lines.append(f"Tokens: {_counts(self.tokens)}.")
         lines += [_finding_line(found) for found in self.findings] or ["No problems were found in its rows."]
         lines += self.notes
-        if self.untrusted_preview:
+        if self.untrusted_preview and self.untrusted_preview["rows"]:
             lines.append(str(self.untrusted_preview["note"]))
             lines += [_preview_lines(row) for row in self.untrusted_preview["rows"]]
         return "\n".join([*lines, f"Next: {self.next}"])

@@ -127,10 +127,11 @@ def _note(submission: Submission, request_key: str | None) -> str | None:
     if submission.by_key:
         return (
             f"Same request_key {request_key!r} as run {submission.run_id}, which already exists; "
-            "no new run was started."
+            "no new run was started. Another run needs a new request_key."
         )
     named = f" request_key {request_key!r} now names it." if request_key else ""
+    another = "Set new_run=true, with a new request_key," if request_key else "Set new_run=true"
     return (
         f"Same request (settings and dataset content) as run {submission.run_id}, which already exists; "
-        f"no new run was started.{named} Set new_run=true to start another."
+        f"no new run was started.{named} {another} to start another."
     )

@@ -129,12 +129,14 @@ def test_a_source_without_a_usable_row_is_refused(prepared: Any, rows: list[Any]
         prepared(rows, on_bad_rows="skip")
 
 
-def test_exact_duplicates_are_dropped_whatever_their_format_and_spacing(prepared: Any) -> None:
+def test_exact_duplicates_are_dropped_whatever_their_format_and_the_space_around_their_turns(
+    prepared: Any,
+) -> None:
     rows = [
         {"question": "What is it?", "answer": "A fox."},
         {
             "messages": [
-                {"role": "user", "content": "What  is it?"},
+                {"role": "user", "content": "What is it? "},
                 {"role": "assistant", "content": "A fox.\n"},
             ]
         },

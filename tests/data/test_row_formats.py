@@ -75,7 +75,7 @@ def test_preference_rows_are_recognised_and_refused_until_they_can_be_trained(ro
     assert isinstance(recognised, Preference)
     with pytest.raises(RowError) as error:
         require_trainable(recognised)
-    assert error.value.kind == "preference"
+    assert error.value.kind == recognised.format
 
 
 @pytest.mark.parametrize(

@@ -123,9 +123,10 @@ ALIASES = {
 
 
 OTHER_NAMES = {other: alias.name for other, alias in ALIASES.items()} | {
-    "data": "dataset",  # `data` and `model` are also groups of settings, so these are not accepted
+    "data": "dataset",  # also a group of settings, so it is not accepted
     "dataset_name": "dataset",
     "dataset_path": "dataset",
+    "num_steps": "steps",
     "model_name": "model",
     "model_name_or_path": "model",
 }

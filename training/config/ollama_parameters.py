@@ -18,21 +18,26 @@ KNOWN = (*NUMBERS, *FLAGS, STOP)
 
 
 def checked_parameters(given: Mapping[str, Any]) -> dict[str, Any]:
-    """The parameters; `stop` is always a list.
+    """The parameters that are given (None means not given); `stop` is always a list.
 
     Raises:
         OllamaError: a name is unknown, or a value has the wrong type.
     """
-    return {name: _checked(name, value) for name, value in given.items()}
+    for name in given:
+        _require_known(name)
+    return {name: _checked(name, value) for name, value in given.items() if value is not None}
 
 
-def _checked(name: str, value: Any) -> Any:
+def _require_known(name: str) -> None:
     if name not in KNOWN:
         close = nearest(name, list(KNOWN))
         raise OllamaError(
             f"parameters: Ollama has no parameter {name[:60]!r}.",
             hint=f"Did you mean {close}?" if close else f"Known: {', '.join(KNOWN)}.",
         )
+
+
+def _checked(name: str, value: Any) -> Any:
     texts = [value] if isinstance(value, str) else value
     if name == STOP and isinstance(texts, list) and all(isinstance(text, str) for text in texts):  # pyright: ignore[reportUnknownVariableType]
         return texts  # pyright: ignore[reportUnknownVariableType]

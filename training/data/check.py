@@ -8,9 +8,11 @@ from typing import Any
 
 from ..config.specs import DataGroup
 from ..events import Report, ShouldStop, never_stop, no_report
+from .cleaning.private_data import secrets_in
 from .findings import Findings, refuse_bad_rows
+from .formats.messages import texts_of
 from .formats.reading import ReadProgress, open_data, read_rows
-from .formats.validity import turn_findings
+from .formats.validity import turn_findings, unread_findings
 from .readers.sources import Permit, permit_all
 
 
@@ -74,4 +76,8 @@ def check(
         checked.formats[read.row.format] += 1
         for kind in turn_findings(read.row):
             checked.findings.add(kind, read.place)
+        for kind, keys in unread_findings(read.row):
+            checked.findings.add(kind, read.place, keys)
+        if secrets := secrets_in("\n".join(text for _, text in texts_of(read.row))):
+            checked.findings.add("secret", read.place, ", ".join(sorted(secrets)))
     return checked

@@ -60,6 +60,13 @@ KINDS: dict[str, FindingKind] = {
     ),
     "wrong_type": FindingKind("error", "have a field of the wrong type", SKIP),
     "unknown_role": FindingKind("error", "have a turn without a known role", SKIP),
+    "kto": FindingKind(
+        "error",
+        "have a KTO label for good and bad answers, which cannot be trained on yet",
+        SKIP,
+        DatasetFormatError,
+        "keep only the rows with a good answer, without the label",
+    ),
     "unsupported_content": FindingKind("error", "contain an image, audio or a file", SKIP),
     "empty": FindingKind("error", "are empty or have no answer", SKIP),
     "no_assistant": FindingKind("error", "have no assistant turn", SKIP),
@@ -73,8 +80,50 @@ KINDS: dict[str, FindingKind] = {
     "mask_inexact": FindingKind(
         "error", "have a turn for which the chat template allows no exact loss mask", SKIP
     ),
+    "answer_lost": FindingKind(
+        "error",
+        "have an answer of which the chat template shows nothing",
+        SKIP,
+        correction="use a model whose template shows it",
+    ),
+    "tool_call_lost": FindingKind(
+        "error",
+        "have a tool call that the chat template drops, in whole or in part",
+        SKIP,
+        correction="use a model whose template shows tool calls",
+    ),
     "system_lost": FindingKind(
         "warning", "have a system message that the chat template drops", "merge_system=true"
+    ),
+    "tools_lost": FindingKind(
+        "warning",
+        "have a list of tools that the chat template drops, in whole or in part",
+        correction="use a model whose template shows it",
+    ),
+    "tool_result_lost": FindingKind(
+        "warning",
+        "have a tool's result that the chat template drops",
+        correction="use a model whose template shows it",
+    ),
+    "reasoning_lost": FindingKind(
+        "warning",
+        "have reasoning that the chat template drops",
+        correction="use a model whose template shows it",
+    ),
+    "text_lost": FindingKind(
+        "warning",
+        "have a turn with text that the chat template drops",
+        correction="move the text to a turn of its own",
+    ),
+    "unread": FindingKind(
+        "warning",
+        "have keys with content that is not trained on",
+        "columns={…}",
+        correction="name the key that belongs to the text in columns",
+    ),
+    "metadata": FindingKind("note", "have keys that describe them and are not trained on", correction=""),
+    "name_lost": FindingKind(
+        "note", "have names of speakers or tools that the chat template drops", correction=""
     ),
     "nothing_to_learn": FindingKind(
         "warning", "have no trained token within max_seq_length", "max_seq_length=…", correction=""
@@ -149,7 +198,8 @@ class Finding:
                 nothing. With many, `columns` is no repair: it applies to them too and makes them unusable.
         """
         repair = self.exact_repair or (KINDS[self.kind].repair if self.kind in KINDS else None)
-        if repair and repair.startswith("columns=") and usable * MANY_TIMES > self.count:
+        unusable = self.severity == "error"
+        if repair and repair.startswith("columns=") and unusable and usable * MANY_TIMES > self.count:
             return SKIP
         return None if repair == SKIP and not usable else repair
 

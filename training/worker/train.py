@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any
 from ..config.results import Answer, FindingRecord, TrainResult
 from ..config.specs import TrainSpec
 from ..data.check import check
+from ..data.cleaning.quality import QUALITY_KINDS
 from ..data.findings import meaning_of, rows_of
 from ..data.prepare import Prepared, prepare, prepared_before
 from ..errors import DatasetError, TrainingAbortedError, describe
@@ -70,6 +71,10 @@ def _check_data(context: RunContext, spec: TrainSpec) -> None:
     context.recorder.phase("checking", "checking the data")
     checked = check(spec.data, permit=context.permit, report=context.report, should_stop=context.should_stop)
     checked.raise_if_unusable(spec.data.on_bad_rows)
+    for found in checked.findings.sorted():
+        dropped = spec.data.quality == "basic" and found.kind in QUALITY_KINDS
+        if found.severity == "warning" and not dropped:
+            context.recorder.warn(f"{found.sentence()}.")
 
 
 def _prepare(context: RunContext, spec: TrainSpec, model: Path) -> Ready:
@@ -143,9 +148,9 @@ def _warn_about_data(context: RunContext, data: Prepared) -> None:
         first = ", ".join(found["first"])
         meaning = meaning_of(found["kind"], found["count"])
         context.recorder.warn(f"Dropped: {rows_of(found['count'])} that {meaning} ({first}).")
-    if data.summary.truncated:
-        count = data.summary.truncated
-        context.recorder.warn(f"{rows_of(count)} {meaning_of('truncated', count)}.")
+    for found in data.summary.warnings:
+        count, first = found["count"], ", ".join(found["first"])
+        context.recorder.warn(f"{rows_of(count)} {meaning_of(found['kind'], count)} ({first}).")
 
 
 def _parent_adapter(context: RunContext, spec: TrainSpec) -> Path | None:

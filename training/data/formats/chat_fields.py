@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Iterator
 from typing import Any, cast
 
 from ..readers.rows import RowError
 from .messages import Message
+from .unread import filled
 
 ROLES = {
     "system": "system",
@@ -27,6 +29,22 @@ ROLES = {
 }
 REASONING = ("reasoning_content", "thinking", "reasoning")
 KEPT = ("name", "tool_call_id")
+WEIGHTS = ("weight", "train", "training", "loss")
+"""Keys of a turn that say whether it carries loss (OpenAI, axolotl, ms-swift)."""
+
+READ = frozenset(
+    ("role", "from", "content", "value", "tool_calls", "function_call", *REASONING, *KEPT, *WEIGHTS)
+)
+"""The keys of a turn that are read."""
+
+YES_OR_NO: dict[object, bool] = {
+    "0": False,
+    "0.0": False,
+    "1": True,
+    "1.0": True,
+    "false": False,
+    "true": True,
+}
 USUAL = frozenset(("system", "user", "assistant", "tool"))
 """Roles that need no mapping."""
 
@@ -54,14 +72,43 @@ def message_of(turn: object, number: int) -> Message:
             "tool_calls": [tool_call(json_of(content, number), number)],
         }
     message: Message = {"role": role, "content": content}
-    if fields.get("tool_calls"):
-        calls = fields["tool_calls"]
-        if not isinstance(calls, list):
-            raise RowError("wrong_type", f"tool_calls of turn {number} is not a list")
-        message["tool_calls"] = [tool_call(call, number) for call in cast("list[Any]", calls)]
+    calls = _calls(fields, number)
+    if calls:
+        message["tool_calls"] = calls
     elif content is None:
         raise RowError("wrong_type", f"turn {number} ({role}) has no content")
     return _with_extras(message, fields, number)
+
+
+def _calls(fields: dict[str, Any], number: int) -> list[dict[str, Any]]:
+    """The tool calls of a turn, also in OpenAI's older form: one `function_call`."""
+    given: object = fields.get("tool_calls") or []
+    if not isinstance(given, list):
+        raise RowError("wrong_type", f"tool_calls of turn {number} is not a list")
+    older = [fields["function_call"]] if fields.get("function_call") else []
+    return [tool_call(call, number) for call in [*cast("list[Any]", given), *older]]
+
+
+def weight_of(turn: dict[str, Any]) -> bool | None:
+    """Whether the turn carries loss; None if it does not say so in a known way."""
+    weights = [yes_or_no(turn[key]) for key in WEIGHTS if turn.get(key) is not None]
+    return False if False in weights else next(iter(weights), None)
+
+
+def unread_weights(turn: dict[str, Any]) -> Iterator[str]:
+    """The keys of weights that are not applied: other than 0 and 1, or 1 for a turn that is no answer."""
+    for key in WEIGHTS:
+        weight = yes_or_no(turn.get(key))
+        answer = turn.get("role", turn.get("from")) not in ("user", "human", "system", "tool")
+        if turn.get(key) is not None and (weight is None or (weight and not answer)):
+            yield key
+
+
+def yes_or_no(value: object) -> bool | None:
+    """A boolean that is written as one, as 0 or 1, or as text; None if the value is none of these."""
+    if isinstance(value, bool | int | float | str):
+        return YES_OR_NO.get(str(value).strip().lower())
+    return None
 
 
 def _is_message(fields: dict[str, Any]) -> bool:
@@ -77,10 +124,11 @@ def _with_extras(message: Message, fields: dict[str, Any], number: int) -> Messa
     for key in KEPT:
         if isinstance(fields.get(key), str):
             message[key] = fields[key]
-    for key in REASONING:
-        if fields.get(key) is not None:
-            message["reasoning_content"] = _content(fields[key], number)
-            break
+    reasoning = [fields[key] for key in REASONING if filled(fields.get(key))]
+    if len(reasoning) > 1 and any(other != reasoning[0] for other in reasoning):
+        raise RowError("wrong_type", f"turn {number} has two different texts of reasoning")
+    if reasoning:
+        message["reasoning_content"] = _content(reasoning[0], number)
     return message
 
 
@@ -148,3 +196,9 @@ def tools_of(given: object) -> list[dict[str, Any]] | None:
     if isinstance(given, list) and all(isinstance(tool, dict) for tool in cast("list[Any]", given)):
         return cast("list[dict[str, Any]]", given)
     raise RowError("wrong_type", "tools is not a list of function schemas")
+
+
+def functions_of(given: object) -> list[dict[str, Any]] | None:
+    """The `functions` of a row, OpenAI's older form of `tools`."""
+    functions = tools_of(given)
+    return functions and [{"type": "function", "function": function} for function in functions]

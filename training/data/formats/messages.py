@@ -29,29 +29,41 @@ class Conversation:
 
     Args:
         untrained: indices of assistant messages that carry no loss (`"weight": 0` in the row).
+        unread: keys of the row that have content and are not part of the conversation.
     """
 
     format: FormatName
     messages: list[Message]
     tools: list[dict[str, Any]] | None = None
     untrained: frozenset[int] = frozenset()
+    unread: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
 class Completion:
-    """A prompt and its continuation. With a chat template: a user turn and an assistant turn."""
+    """A prompt and its continuation. With a chat template: a user turn and an assistant turn.
+
+    Args:
+        unread: as for `Conversation`.
+    """
 
     format: FormatName
     prompt: str
     completion: str
+    unread: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
 class Text:
-    """Plain text; every token is trained."""
+    """Plain text; every token is trained.
+
+    Args:
+        unread: as for `Conversation`.
+    """
 
     format: FormatName
     text: str
+    unread: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)

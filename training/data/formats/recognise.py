@@ -3,27 +3,30 @@
 | format | keys |
 |---|---|
 | preference | `chosen` and `rejected`, with or without `prompt`; KTO: `prompt`, `completion`, `label` |
-| OpenAI chat | `messages` with `role`/`content`, `tools`, tool calls, text parts |
+| OpenAI chat | `messages` with `role`/`content`, `tools` or `functions`, tool calls, text parts |
 | ShareGPT | `conversations` with `from`/`value` |
-| Alpaca | `instruction`, `output`, and `input`, `system` if given |
+| Alpaca | `instruction`, `output` or `response`; `input` or `context`, `history`, `system` if given |
 | prompt and completion | `prompt` with `completion` or `response`; texts or lists of messages |
-| question and answer | `question` and `answer`, or `query` and `response`, or `input` and `output` |
+| question and answer | `question`/`answer`, `query`/`response`, or `input`/`output`; `context` if given |
 | ChatML | `text` that starts with `<|im_start|>` |
 | text | `text` |
 
-The first match applies, from top to bottom. If `columns` is set, only the mapped fields are matched.
+The first match applies, from top to bottom. If `columns` is set, only the mapped fields are matched. Keys
+that the format does not read are listed in `unread`.
 """
 
 from __future__ import annotations
 
+import json
 from collections.abc import Mapping
 from difflib import get_close_matches
 from typing import Any, cast
 
 from ..readers.rows import RowError
-from .chat_fields import message_of, tools_of
+from .chat_fields import READ, functions_of, message_of, tools_of, unread_weights, weight_of, yes_or_no
 from .chatml import is_chatml, parse
 from .messages import Completion, Conversation, FormatName, Message, Preference, Recognised, Text
+from .unread import filled, unread_in_turns, unread_keys
 
 PAIRS: tuple[tuple[str, str, FormatName], ...] = (
     ("instruction", "output", "alpaca"),
@@ -39,6 +42,12 @@ CHATS: tuple[tuple[str, FormatName], ...] = (
     ("conversations", "sharegpt"),
     ("conversation", "sharegpt"),
 )
+SYSTEM = ("system", "system_prompt")
+TOOLS = ("tools", "functions")
+CONTEXT = ("input", "context")
+BESIDE = (*SYSTEM, *TOOLS)
+"""Keys that are read in every format but text."""
+
 FIELDS = (
     "messages", "conversations", "instruction", "input", "output", "system", "prompt", "completion",
     "question", "answer", "text", "chosen", "rejected", "label", "tools",
@@ -64,10 +73,11 @@ def recognise(row: Mapping[str, Any], columns: Mapping[str, str] | None = None) 
     for key, name in CHATS:
         if key in present:
             return _conversation(value, key, name)
-    if {"prompt", "completion", "label"} <= present and isinstance(value["label"], bool):
-        return _kto(value)
     for question, answer, name in PAIRS:
         if {question, answer} <= present:
+            label = yes_or_no(value.get("label")) if name == "prompt_completion" else None
+            if label is not None:
+                return _kto(value, answer, label)
             return _pair(value, question, answer, name)
     if "text" in present:
         return _text(value)
@@ -93,10 +103,29 @@ def _conversation(value: Mapping[str, Any], key: str, name: FormatName) -> Conve
     turns = _turns(value[key], key)
     messages = [message_of(turn, number) for number, turn in enumerate(turns, start=1)]
     system = _system(value, messages)
-    untrained = frozenset(
-        index for index, turn in enumerate(turns, start=len(system)) if turn.get("weight") == 0
+    unread = _unread(value, (key, *BESIDE), system + messages, turns)
+    untrained = _untrained(turns, len(system))
+    return Conversation(name, system + messages, _tools(value), untrained, unread)
+
+
+def _untrained(turns: list[Any], before: int) -> frozenset[int]:
+    """The indices of turns that carry no loss, after `before` other messages."""
+    weights = map(weight_of, turns)
+    return frozenset(index for index, weight in enumerate(weights, start=before) if weight is False)
+
+
+def _unread(
+    value: Mapping[str, Any], read: tuple[str, ...], messages: list[Message], turns: list[Any]
+) -> tuple[str, ...]:
+    """The keys of the row, and of its turns, that have content and are not in the conversation."""
+    texts = [message["content"] for message in messages]
+    return tuple(
+        dict.fromkeys([*unread_keys(value, read, texts), *unread_in_turns(turns, READ, unread_weights)])
     )
-    return Conversation(name, system + messages, tools_of(value.get("tools")), untrained)
+
+
+def _tools(value: Mapping[str, Any]) -> list[dict[str, Any]] | None:
+    return tools_of(value.get("tools")) or functions_of(value.get("functions"))
 
 
 def _turns(turns: object, key: str) -> list[Any]:
@@ -108,10 +137,20 @@ def _turns(turns: object, key: str) -> list[Any]:
 
 
 def _system(value: Mapping[str, Any], messages: list[Message]) -> list[Message]:
-    """The row's `system` field as a message, even if empty, unless the first turn is a system message."""
-    if not isinstance(value.get("system"), str) or messages[0]["role"] == "system":
+    """The row's system text as a message, even if empty; none if the row has no such key.
+
+    Raises:
+        RowError: it is not text, or the first turn is another system message.
+    """
+    key = next((key for key in SYSTEM if value.get(key) is not None), None)
+    if key is None:
         return []
-    return [{"role": "system", "content": value["system"]}]
+    content = _string(value, key)
+    if messages[0]["role"] != "system":
+        return [{"role": "system", "content": content}]
+    if filled(content) and content.strip() != messages[0]["content"].strip():
+        raise RowError("wrong_type", f"{key} differs from the system message of the first turn")
+    return []
 
 
 def _pair(
@@ -120,19 +159,66 @@ def _pair(
     if isinstance(value[question], list) or isinstance(value[answer], list):
         return _pair_of_chats(value, question, answer, name)
     prompt, completion = _string(value, question), _string(value, answer)
-    if name == "alpaca" and isinstance(value.get("input"), str) and value["input"].strip():
-        prompt = f"{prompt}\n\n{value['input']}"
-    if name == "prompt_completion" and not isinstance(value.get("system"), str):
-        return Completion(name, prompt, completion)
-    messages = [{"role": "user", "content": prompt}, {"role": "assistant", "content": completion}]
-    return Conversation(name, [*_system(value, messages), *messages])
+    read = {question, answer, *BESIDE}
+    if name != "prompt_completion":
+        prompt = _with_context(value, prompt, name, read)
+        read |= {*CONTEXT, "history"}
+    messages: list[Message] = [
+        *(_history(value) if "history" in read else []),
+        {"role": "user", "content": prompt},
+        {"role": "assistant", "content": completion},
+    ]
+    unread = unread_keys(value, read, (prompt, completion))
+    system, tools = _system(value, messages), _tools(value)
+    if name == "prompt_completion" and not system and not tools:
+        return Completion(name, prompt, completion, unread)
+    return Conversation(name, [*system, *messages], tools, unread=unread)
+
+
+def _with_context(value: Mapping[str, Any], prompt: str, name: FormatName, read: set[str]) -> str:
+    """The prompt with the text that it refers to: after an instruction, before a question."""
+    found = [_as_text(value[key]) for key in CONTEXT if key not in read and filled(value.get(key))]
+    parts = [prompt, *found] if name == "alpaca" else [*found, prompt]
+    return "\n\n".join(parts)
+
+
+def _as_text(value: Any) -> str:
+    """A text unchanged; a number, a list or an object as JSON."""
+    return value if isinstance(value, str) else json.dumps(value, ensure_ascii=False, default=str)
+
+
+def _history(value: Mapping[str, Any]) -> list[Message]:
+    """Earlier turns: a list of [question, answer], as LLaMA-Factory's Alpaca format has them."""
+    pairs = value.get("history")
+    if not filled(pairs):
+        return []
+    if not isinstance(pairs, list):
+        raise RowError("wrong_type", f"history is {type(pairs).__name__}, not a list of [question, answer]")
+    messages: list[Message] = []
+    for number, pair in enumerate(cast("list[Any]", pairs), start=1):
+        match pair:
+            case [str() as question, str() as answer]:
+                messages += [{"role": "user", "content": question}, {"role": "assistant", "content": answer}]
+            case _:
+                raise RowError("wrong_type", f"item {number} of history is not [question, answer]")
+    return messages
 
 
 def _pair_of_chats(value: Mapping[str, Any], question: str, answer: str, name: FormatName) -> Conversation:
     """Lists of messages for prompt and completion. Assistant turns of the prompt carry no loss."""
     prompt, completion = _side(value, question, "user"), _side(value, answer, "assistant")
-    untrained = frozenset(index for index, message in enumerate(prompt) if message["role"] == "assistant")
-    return Conversation(name, [*prompt, *completion], tools_of(value.get("tools")), untrained)
+    messages = [*prompt, *completion]
+    system = _system(value, messages)
+    before = len(system) + len(prompt)
+    untrained = {len(system) + index for index, one in enumerate(prompt) if one["role"] == "assistant"}
+    asked, answers = _list(value[question]), _list(value[answer])
+    unread = _unread(value, (question, answer, *BESIDE), messages, [*asked, *answers])
+    marked = frozenset(untrained | _untrained(answers, before))
+    return Conversation(name, [*system, *messages], _tools(value), marked, unread)
+
+
+def _list(value: object) -> list[Any]:
+    return cast("list[Any]", value) if isinstance(value, list) else []
 
 
 def _side(value: Mapping[str, Any], key: str, role: str) -> list[Message]:
@@ -152,11 +238,13 @@ def _string(value: Mapping[str, Any], key: str) -> str:
 def _text(value: Mapping[str, Any]) -> Text | Conversation:
     text = _string(value, "text")
     if not is_chatml(text):
-        return Text("text", text)
+        return Text("text", text, unread_keys(value, ("text",)))
     messages = [message_of(turn, number) for number, turn in enumerate(parse(text), start=1)]
     if not messages:
         raise RowError("empty", "the ChatML text has no turns")
-    return Conversation("chatml", messages)
+    system = _system(value, messages)
+    unread = unread_keys(value, ("text", *BESIDE))
+    return Conversation("chatml", [*system, *messages], _tools(value), unread=unread)
 
 
 def _preference(value: Mapping[str, Any]) -> Preference:
@@ -170,6 +258,5 @@ def _preference(value: Mapping[str, Any]) -> Preference:
     return Preference("preference", prompt, chosen, rejected)
 
 
-def _kto(value: Mapping[str, Any]) -> Preference:
-    answer = _side(value, "completion", "assistant")
-    return Preference("kto", _side(value, "prompt", "user"), answer, None, value["label"])
+def _kto(value: Mapping[str, Any], answer: str, label: bool) -> Preference:
+    return Preference("kto", _side(value, "prompt", "user"), _side(value, answer, "assistant"), None, label)

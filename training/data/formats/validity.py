@@ -5,14 +5,16 @@ from __future__ import annotations
 from collections.abc import Iterator
 from itertools import pairwise
 
+from ...untrusted import short_name
 from ..readers.rows import RowError
 from .messages import Completion, Conversation, Message, Preference, Recognised, Text
+from .unread import is_metadata
 
 
 def require_trainable(row: Recognised) -> None:
     """Raises RowError if the row has no trainable text, or its format is not trained on yet."""
     if isinstance(row, Preference):
-        raise RowError("preference", f"format {row.format}")
+        raise RowError(row.format, f"format {row.format}")
     if isinstance(row, Text):
         if not row.text.strip():
             raise RowError("empty", "the text is empty")
@@ -62,6 +64,18 @@ def turn_findings(row: Recognised) -> Iterator[str]:
         yield "repeated_role"
     if "system" in roles[1:]:
         yield "late_system"
+
+
+def unread_findings(row: Recognised) -> Iterator[tuple[str, str]]:
+    """The findings for keys that are not read: (kind, keys)."""
+    if isinstance(row, Preference) or not row.unread:
+        return
+    for kind, keys in (
+        ("unread", [key for key in row.unread if not is_metadata(key)]),
+        ("metadata", [key for key in row.unread if is_metadata(key)]),
+    ):
+        if keys:
+            yield kind, ", ".join(map(short_name, keys))
 
 
 def turn_pattern(row: Recognised) -> str:

@@ -57,7 +57,7 @@ class Inspection:
         for key in ("details", "first"):
             if len(json.dumps(result, ensure_ascii=False)) > LARGEST_RESULT:
                 result["findings"] = [_shorter(found, key) for found in self.findings]
-        if self.preview:
+        if self.preview or self.tokens is not None:
             result["preview"] = {"note": UNTRUSTED, "rows": self.preview}
         return result
 

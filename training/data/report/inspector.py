@@ -21,7 +21,7 @@ from ..cleaning.untrusted_text import safe_line, with_loss_marks
 from ..findings import SHOWN_PLACES, Finding, Findings, remedy
 from ..formats.messages import Conversation, Recognised, texts_of
 from ..formats.reading import Read
-from ..formats.validity import turn_pattern
+from ..formats.validity import turn_pattern, unread_findings
 from ..readers.rows import Place, RowError, Unit
 from ..readers.sources import Source
 from ..split.held_out import held_out_count, why_none_is_held_out
@@ -93,6 +93,8 @@ class Inspector:
     def _judge(self, row: Recognised, place: Place) -> None:
         for kind in quality_findings(row):
             self._findings.add(kind, place)
+        for kind, keys in unread_findings(row):
+            self._findings.add(kind, place, keys)
         text = "\n".join(text for _, text in texts_of(row))
         token = self._control.search(text) if "<" in text or "[" in text else None
         if token:
@@ -134,7 +136,7 @@ class Inspector:
         encoded = self._encoder.tokenise([rendered for _, rendered in self._waiting])
         for (place, rendered), one in zip(self._waiting, encoded, strict=True):
             self._lengths.add(one.length, one.kept, one.trained)
-            self._trainable += bool(one.trained)
+            self._trainable += bool(one.trained) and not one.refusal
             for kind in one.kinds:
                 self._findings.add(kind, place)
             if len(self._result.preview) < self._preview:

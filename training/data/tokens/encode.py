@@ -17,8 +17,10 @@ from typing import Any, NamedTuple
 
 from ...config.specs import DataGroup
 from ...errors import ChatTemplateError
+from ..chat_template.shown_parts import ShownParts
 from ..chat_template.template import ANOTHER_TEMPLATE, ChatTemplate
 from ..chat_template.turn_spans import Span, TurnFinder
+from ..findings import KINDS
 from ..formats.messages import Completion, Conversation, Message, Preference, Recognised, Text, as_messages
 from ..readers.rows import RowError
 from .example import Example, MaskedTokens
@@ -57,6 +59,11 @@ class Encoded(NamedTuple):
     length: int
     trained: int
     kinds: tuple[str, ...] = ()
+
+    @property
+    def refusal(self) -> str | None:
+        """The kind of finding for which the row cannot be used, or None."""
+        return next((kind for kind in self.kinds if KINDS[kind].severity == "error"), None)
 
     @property
     def kept(self) -> int:
@@ -122,6 +129,10 @@ class Encoder:
         """
         return TurnFinder(self.template)
 
+    @cached_property
+    def _shown_parts(self) -> ShownParts:
+        return ShownParts(self.template)
+
     @property
     def added_tokens(self) -> frozenset[str]:
         """The tokens added to the tokenizer's vocabulary, control tokens included."""
@@ -148,7 +159,7 @@ class Encoder:
             ChatTemplateError: the template allows no exact mask for any row.
         """
         if isinstance(row, Preference):
-            raise RowError("preference", f"format {row.format}")
+            raise RowError(row.format, f"format {row.format}")
         if isinstance(row, Text):
             return Rendered(row.text, None, document=True)
         if isinstance(row, Completion) and self._template is None:
@@ -167,7 +178,7 @@ class Encoder:
             text, spans = self.template.render(messages, tools), None
         else:
             text, spans = self.finder.spans(messages, tools, self._turns(messages, untrained))
-        return Rendered(text, spans, ("system_lost",) if _loses_system(messages, text) else ())
+        return Rendered(text, spans, self._shown_parts.lost(messages, tools))
 
     def _turns(self, messages: Sequence[Message], untrained: frozenset[int]) -> list[int]:
         turns = [
@@ -267,8 +278,3 @@ def merge_system(messages: list[Message], untrained: frozenset[int]) -> tuple[li
     system, first, *rest = messages
     merged = f"{system['content']}\n\n{first['content']}" if system["content"].strip() else first["content"]
     return [{**first, "content": merged}, *rest], frozenset(index - 1 for index in untrained)
-
-
-def _loses_system(messages: Sequence[Message], text: str) -> bool:
-    system = messages[0]["content"].strip() if messages[0]["role"] == "system" else ""
-    return system not in text

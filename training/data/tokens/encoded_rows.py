@@ -115,6 +115,8 @@ class EncodedRows:
             one = next(encoded) if isinstance(rendered, Rendered) else None
             if one is None:
                 logged.append(_refused(read, rendered))
+            elif one.refusal:
+                logged.append(LoggedRow(read.number, read.part, read.place, one.refusal))
             elif not one.trained:
                 nothing = LoggedRow(read.number, read.part, read.place, "nothing_to_learn")
                 logged.append(nothing._replace(tokens=one.length))
