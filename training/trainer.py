@@ -261,8 +261,6 @@ class Trainer:
             raise InputError("There is no adapter to save yet.", hint="Call train() first.")
         target = Path(path).expanduser().absolute()
         check_output(str(target))
-        if target.exists():
-            target.rmdir()
         copy_adapter_folder(self._last.adapter_path, str(target))
         return target
 

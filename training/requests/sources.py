@@ -47,7 +47,9 @@ def meaning_of(name: str, store: RunStore, paths: PathPolicy, argument: str) -> 
     if name.lower() in PRESETS:
         return Model(name)
     if looks_like_path(name) or name.casefold().endswith(GGUF):
-        return Path(paths.resolve(name, argument))
+        path = Path(paths.resolve(name, argument))
+        paths.permit_links(path, argument)
+        return path
     if is_hub_id(name):
         return Model(name)
     return store.find(name)

@@ -33,6 +33,8 @@ def run(context: RunContext, wait_for_device: WaitForDevice) -> None:
     """
     spec = context.run.spec()
     assert isinstance(spec, ExportSpec)
+    if spec.adapter:
+        context.permit_links(Path(spec.adapter), "source")
     if spec.format == "gguf":
         _export_gguf(context, spec, wait_for_device)
     else:
@@ -44,7 +46,7 @@ def _export_gguf(context: RunContext, spec: ExportSpec, wait_for_device: WaitFor
     target = _target(context, spec, f"{spec.label}-{spec.quantization}.gguf")
     check_output(spec.output and str(target))
     wait_for_device()
-    check_output(spec.output and str(target))  # another export may have written it during the wait
+    _prepare(context, spec, target)
     base = context.model_folder()
     require_base_of_adapter(context, spec, base)
     use_threads(None)
@@ -65,6 +67,16 @@ def _export_gguf(context: RunContext, spec: ExportSpec, wait_for_device: WaitFor
     context.recorder.completed(_result(spec, exported, verifier.sentences))
 
 
+def _prepare(context: RunContext, spec: ExportSpec, target: Path) -> None:
+    """Look at the output again, after the wait."""
+    if spec.output is None:
+        target.unlink(missing_ok=True)  # of an earlier attempt
+    else:
+        check_output(str(target))
+        context.permit_output(target)
+    target.parent.mkdir(parents=True, exist_ok=True)
+
+
 def _request(
     context: RunContext, spec: ExportSpec, base: Path, target: Path, rows: RunRows | None
 ) -> GgufRequest:
@@ -72,7 +84,6 @@ def _request(
     from ..export.gguf.imatrix import measure_imatrix
 
     adapter = Path(spec.adapter) if spec.adapter else None
-    target.parent.mkdir(parents=True, exist_ok=True)
     part = target.with_name(f".{context.run.run_id}.part")  # the target's name may be as long as names can be
     context.run.write_parts(part_files(part))
     return GgufRequest(

@@ -29,6 +29,9 @@ def export_folder(context: RunContext, spec: ExportSpec, wait_for_device: WaitFo
     target = Path(spec.output) if spec.output else context.run.path / "export" / f"{spec.label}-{spec.format}"
     check_output(str(target))
     wait_for_device()
+    check_output(str(target))  # there may be something since
+    if spec.output is not None:
+        context.permit_output(target)
     base = context.model_folder(weights=spec.format == "merged")
     if spec.format == "merged":
         require_base_of_adapter(context, spec, base)

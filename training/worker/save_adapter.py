@@ -9,7 +9,7 @@ from typing import Any
 
 from ..config.specs import TrainSpec
 from ..engine.plan import Plan
-from ..files.atomic_folder import write_folder
+from ..files.atomic_folder import write_folder, write_new_folder
 from ..files.atomic_json import read_json, write_json
 from ..files.output_folder import check_output
 from ..models.base_identity import BaseIdentity
@@ -83,14 +83,16 @@ def base_model_name(spec: TrainSpec, model: Path) -> str:
     return str(model) if source.kind == "folder" else source.location
 
 
-def copy_adapter_folder(adapter: Path, output: str | None) -> str | None:
-    """Copy the adapter to the user's output folder; returns its path."""
-    if output is None:
-        return None
+def copy_adapter_folder(adapter: Path, output: str) -> str:
+    """Copy the adapter of a run to the user's output folder; returns its path.
+
+    Raises:
+        InputError: there is something at `output`.
+    """
     target = Path(output)
     check_output(output)  # checked again, since training may have taken hours
     target.parent.mkdir(parents=True, exist_ok=True)
-    if target.exists():
-        target.rmdir()
-    write_folder(target, lambda folder: shutil.copytree(adapter, folder, dirs_exist_ok=True))
+    write_new_folder(
+        target, lambda folder: shutil.copytree(adapter, folder, dirs_exist_ok=True), adapter.parent.name
+    )
     return str(target)

@@ -217,7 +217,11 @@ def _keep(context: RunContext, ready: Ready, model: LoadedModel, outcome: Outcom
         return result
 
     def copy(result: TrainResult) -> TrainResult:
-        return result.model_copy(update={"output": copy_adapter_folder(adapter, ready.spec.output)})
+        output = ready.spec.output
+        if output is None:
+            return result
+        context.permit_output(Path(output))
+        return result.model_copy(update={"output": copy_adapter_folder(adapter, output)})
 
     for later in (answer, copy):
         try:

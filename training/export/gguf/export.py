@@ -16,7 +16,8 @@ from gguf import GGMLQuantizationType as QuantType
 from ...config.quantizations import PLAIN
 from ...errors import DiskFullError
 from ...events import Report, ShouldStop, never_stop, no_report
-from ...files.atomic_json import disk_full, is_disk_full, sync_folder
+from ...files.atomic_json import disk_full, is_disk_full
+from ...files.new_name import place_file
 from ...models.known_config import Config
 from ..merged.merge import Floats, MergedWeights
 from ..stage_progress import StageProgress
@@ -42,7 +43,7 @@ class GgufRequest:
         adapter: folder of the LoRA adapter, or None.
         name: the model's name in the file.
         quantization: a known one, in lower case.
-        target: the file to write; its folder exists.
+        target: the file to write; its folder exists, and the file does not.
         part: where it is written until it is whole, on the same disk.
         imatrix: by the names of the base's weights, how much each column counts, (columns,), for K-quants.
         threads: cores to use.
@@ -99,8 +100,9 @@ def export_gguf(
 
     Raises:
         GgufExportError: the model cannot be a GGUF, or the file is not the model.
+        OutputTakenError: there is something at `target` now; the file is beside it.
         DiskFullError: there is no space.
-        TrainingAbortedError: `should_stop` said so. In each case nothing of the file stays.
+        TrainingAbortedError: `should_stop` said so. In these two cases nothing of the file stays.
     """
     config = model_config(request.base)
     architecture = architecture_of(config)
@@ -124,8 +126,7 @@ def export_gguf(
         write_data(request.part, planned, starts, weights, quantize, progress.step, request.threads)
         verify(UnverifiedGguf(request.part, planned, weights))
         size = request.part.stat().st_size
-        request.part.replace(request.target)
-        sync_folder(request.target.parent)
+        place_file(request.part, request.target)
     except OSError as error:
         if is_disk_full(error):
             raise disk_full(request.target, error) from error

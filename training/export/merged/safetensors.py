@@ -17,7 +17,7 @@ import numpy as np
 
 from ...errors import MergeExportError
 from ...events import Report, ShouldStop, never_stop, no_report
-from ...files.atomic_folder import require_space, write_folder
+from ...files.atomic_folder import require_space, write_new_folder
 from ...files.atomic_json import read_json
 from ...models.safetensors_files import StoredTensor
 from ..stage_progress import StageProgress
@@ -72,6 +72,7 @@ def write_merged(
         ExportError: the adapter is not a plain LoRA, is of another base, or cannot be merged completely.
         ModelLoadError: the base's files cannot be read.
         DiskFullError: it does not fit; checked before anything is written.
+        OutputTakenError: there is something else at `target` now.
         TrainingAbortedError: it was stopped.
     """
     config = _config(base)
@@ -89,7 +90,7 @@ def write_merged(
         copy_tokenizer(base, adapter, folder)
         (folder / "README.md").write_text(card, encoding="utf-8")
 
-    write_folder(target, fill, writer)
+    write_new_folder(target, fill, writer)
     return total
 
 
