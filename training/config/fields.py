@@ -15,8 +15,8 @@ ModelName = Annotated[
     str,
     Field(
         min_length=1,
-        description=f"Preset ({', '.join(PRESETS)}), Hub id, or absolute path of a folder; `auto`: one that "
-        "this machine can train.",
+        description=f"Preset ({', '.join(PRESETS)}), Hub id, or absolute path of a folder; `auto`: one for "
+        "this machine.",
     ),
 ]
 Revision = Annotated[str, Field(description="Branch, tag or commit of a Hub model.")]
@@ -106,7 +106,7 @@ TargetModules = Annotated[
 Steps = Annotated[int, Field(ge=1, le=10_000_000, description="Optimizer steps; overrides epochs.")]
 Epochs = Annotated[
     Annotated[float, Field(gt=0, le=1000)] | Literal["auto"],
-    Field(description="Passes over the data, if steps is not set; `auto`: 3, more for few rows."),
+    Field(description="Passes over the data, if steps is not set; `auto`: 3 or more."),
 ]
 BatchSize = Annotated[
     Annotated[int, Field(ge=1, le=65_536)] | Literal["auto"],
@@ -115,7 +115,7 @@ BatchSize = Annotated[
 Accumulation = Annotated[int, Field(ge=1, le=65_536, description="Batches per optimizer step.")]
 LearningRate = Annotated[
     Annotated[float, Field(gt=0, le=1)] | Literal["auto"],
-    Field(description="Peak learning rate of AdamW; `auto` selects it by model and data."),
+    Field(description="Peak learning rate of AdamW; `auto`: by model and data."),
 ]
 Schedule = Annotated[
     Literal["constant", "linear", "cosine"],
@@ -188,7 +188,7 @@ ImportanceMatrix = Annotated[
     bool, Field(description="Weight a K-quant's errors by activations on the run's held-out rows.")
 ]
 AllowOtherBase = Annotated[
-    bool, Field(description="Accept a base model that is no longer the one that was trained on.")
+    bool, Field(description="Accept a base model that has changed since the training.")
 ]
 ExportOutput = Annotated[
     str,

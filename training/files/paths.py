@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from urllib.parse import urlsplit
 
-from ..errors import InputError, PathForbiddenError
+from ..errors import PathForbiddenError
 from ..next_step import then
 from ..untrusted import one_line, quoted, short_name, shown_path
 from .credential_places import in_credential_place
@@ -166,8 +166,6 @@ def without_uri(given: str) -> str:
 def _path_of(given: str, argument: str) -> Path:
     """The path that is meant by a path, a path from `~`, or a `file:` URI."""
     text = without_uri(given)
-    if "\0" in text:
-        raise InputError(f"{argument}: a path cannot contain the character NUL.", hint="Remove it.")
     if "://" in text:
         raise PathForbiddenError(
             f"{argument}: {given[:200]!r} is a URL.",

@@ -51,14 +51,14 @@ def _export_gguf(context: RunContext, spec: ExportSpec, wait_for_device: WaitFor
     require_base_of_adapter(context, spec, base)
     use_threads(None)
     os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")  # our own threads process the blocks
+    from ..engine.packed.gguf_decoder import decoder_of_gguf
     from ..export.gguf.export import export_gguf
     from ..export.gguf.model_config import model_config, runtime_warnings
     from ..export.verify.verify import FileVerifier
-    from .second_reader import second_reader
 
     rows = _rows(context, spec)
     request = _request(context, spec, base, target, rows)
-    verifier = FileVerifier(request, rows, second_reader, context.report, context.should_stop)
+    verifier = FileVerifier(request, rows, decoder_of_gguf, context.report, context.should_stop)
     exported = export_gguf(request, verifier, context.report, context.should_stop)
     if exported.tokenizer.chat_template is None:
         context.recorder.warn(NO_TEMPLATE)

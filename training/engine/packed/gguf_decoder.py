@@ -14,17 +14,16 @@ from typing import Any
 import gguf
 import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor
 
-from ..config.specs import LoraGroup
-from ..engine.loop.batch import Segments
-from ..engine.packed.decoder import PackedDecoder
-from ..engine.packed.decoder_config import DecoderConfig
-from ..engine.packed.fused_ops import rms_norm
-from ..engine.packed.load_weights import destinations, spread_qk_norms
-from ..export.gguf.reader import read_gguf_header
-from ..export.merged.merge import Floats
-from ..models.gguf_llama import IN_LAYER, TOP_LEVEL, half_rotation
+from ...config.specs import LoraGroup
+from ...models.gguf_llama import IN_LAYER, TOP_LEVEL, half_rotation
+from ..loop.batch import Segments
+from .decoder import PackedDecoder
+from .decoder_config import DecoderConfig
+from .fused_ops import rms_norm
+from .load_weights import destinations, spread_qk_norms
 
 PERMUTED = ("llama", "smollm3")
 ARCHITECTURES = (*PERMUTED, "qwen2", "qwen3")
@@ -32,17 +31,23 @@ NO_ROPE_EVERY = 4  # layers of SmolLM3
 NORMS = {"attn_q_norm": "self_attn.q_norm", "attn_k_norm": "self_attn.k_norm"}
 
 
-def second_reader(path: Path) -> Callable[[list[int]], Floats] | str:
+Logits = NDArray[np.float32]
+
+
+def decoder_of_gguf(path: Path) -> Callable[[list[int]], Logits] | str:
     """What gives a row's logits, (tokens, vocabulary), by the file; or why there is none."""
-    header = read_gguf_header(path)
-    metadata = header.metadata
+    reader: Any = gguf.GGUFReader(path)
+    metadata = {
+        field.name: field.contents()
+        for field in reader.fields.values()
+        if field.types[0] is not gguf.GGUFValueType.ARRAY
+    }
     name = str(metadata["general.architecture"])
     if name not in ARCHITECTURES:
         return f"our own decoder has no {name} models"
     scaling = metadata.get(f"{name}.rope.scaling.type", "none")
     if scaling not in ("none", "linear"):
         return f"our own decoder reads no {scaling} scaling from a file"
-    reader: Any = gguf.GGUFReader(path)
     tensors = {tensor.name: tensor for tensor in reader.tensors}
     decoder = PackedDecoder(
         _config(name, metadata, tensors), LoraGroup(r=1), torch.float32, torch.device("cpu")
@@ -58,7 +63,7 @@ class _OneRow:
     segments: Segments
 
 
-def _logits(decoder: PackedDecoder, row: list[int]) -> Floats:
+def _logits(decoder: PackedDecoder, row: list[int]) -> Logits:
     count = len(row)
     borders = torch.tensor([0, count], dtype=torch.int32)
     inputs = _OneRow(torch.tensor(row), torch.arange(count), Segments((count,), borders, count))
