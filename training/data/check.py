@@ -16,6 +16,10 @@ from .formats.validity import turn_findings, unread_findings
 from .readers.sources import Permit, permit_all
 
 
+SEARCHED = 100_000
+"""Characters of a row that are searched for secrets; an inspection searches all of it."""
+
+
 @dataclass
 class Checked:
     """The result of `check`.
@@ -78,6 +82,7 @@ def check(
             checked.findings.add(kind, read.place)
         for kind, keys in unread_findings(read.row):
             checked.findings.add(kind, read.place, keys)
-        if secrets := secrets_in("\n".join(text for _, text in texts_of(read.row))):
+        text = "\n".join(text for _, text in texts_of(read.row))
+        if secrets := secrets_in(text[:SEARCHED]):
             checked.findings.add("secret", read.place, ", ".join(sorted(secrets)))
     return checked

@@ -37,6 +37,7 @@ packed/                 our own forward and backward, for Llama-like decoders
   cuda_graphs           all kernels of a small model in two launches
   load_weights          safetensors straight into the merged buffers
   peft_view             these buffers as a transformers model, to generate with
+  gguf_decoder          the decoder of a GGUF file, which proves the file
 autograd/               any other causal model, by transformers, PEFT and autograd
   engine                a PEFT model as a step of the loop
   peft_lora             its LoRA in our flat buffer

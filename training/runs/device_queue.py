@@ -151,7 +151,7 @@ class DeviceQueue:
         """The tickets in queue order; those of dead processes are removed."""
         waiting: list[Path] = []
         for ticket in sorted(self._tickets.iterdir()):
-            if ticket == mine or not is_free(ticket) or file_is_recent(ticket, FRESH_S):
+            if ticket == mine or file_is_recent(ticket, FRESH_S) or not is_free(ticket):
                 waiting.append(ticket)
             else:
                 ticket.unlink(missing_ok=True)
