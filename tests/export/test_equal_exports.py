@@ -43,5 +43,5 @@ async def test_the_same_request_finds_the_run_that_wrote_its_output(
 
 
 def test_a_path_with_a_nul_is_an_error_of_the_argument(home: Path) -> None:
-    with pytest.raises(InputError, match="output: .* is no path of a file"):
+    with pytest.raises(InputError, match=r"output: .* is no path of a file"):
         PathPolicy.for_person(home).resolve("/tmp/a\0b", "output")

@@ -15,7 +15,6 @@ from .formats.reading import ReadProgress, open_data, read_rows
 from .formats.validity import turn_findings, unread_findings
 from .readers.sources import Permit, permit_all
 
-
 SEARCHED = 100_000
 """Characters of a row that are searched for secrets; an inspection searches all of it."""
 
