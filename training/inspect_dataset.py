@@ -12,6 +12,7 @@ from .data.report.inspection import inspect
 from .data.report.inspection_result import Inspection
 from .events import never_stop, no_report
 from .models.resolve import resolve_model
+from .models.token_limits import TokenLimits, token_limits
 from .models.tokenizer import load_tokenizer
 from .requests.dataset_source import named_source
 from .requests.inspect import inspect_spec
@@ -40,7 +41,7 @@ def inspect_dataset(
     defaults = load_settings()
     arguments: dict[str, Any] = {**settings, "dataset": named_source(dataset), "model": model}
     spec = inspect_spec(defaults, arguments=arguments, preview=preview)
-    tokenizer = None
+    tokenizer, limits = None, TokenLimits()
     if model is not None:
         models = defaults.home / "models"
         folder = resolve_model(
@@ -51,5 +52,5 @@ def inspect_dataset(
             never_stop,
             weights=False,
         )
-        tokenizer = load_tokenizer(folder)
-    return inspect(spec.data, tokenizer, preview=preview)
+        tokenizer, limits = load_tokenizer(folder), token_limits(folder)
+    return inspect(spec.data, tokenizer, preview=preview, limits=limits)

@@ -261,7 +261,10 @@ def test_a_long_text_becomes_several_examples_and_loses_nothing(tokenizer_of: An
     tokenizer = tokenizer_of("chatml")
     text = "The quick brown fox answers: it is 42. " * 30
     encoded = encode(Text("text", text), tokenizer, DataGroup(max_seq_length=64))
-    ids = [token for example in encoded.examples for token in example.input_ids]
+    first, *later = encoded.examples
+    # A later example begins with the last token of the one before, which has no label there.
+    ids = [*first.input_ids, *(token for example in later for token in example.input_ids[1:])]
+    assert all(example.labels[0] == IGNORED != example.labels[1] for example in later)
     assert tokenizer.decode(ids) == text + "</s>" and len(encoded.examples) > 1
 
 

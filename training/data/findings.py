@@ -128,11 +128,26 @@ KINDS: dict[str, FindingKind] = {
     "nothing_to_learn": FindingKind(
         "warning", "have no trained token within max_seq_length", "max_seq_length=…", correction=""
     ),
+    "unknown_token": FindingKind(
+        "error",
+        "have a token for which the model has no embedding: it was added to the tokenizer only",
+        SKIP,
+        correction="use the tokenizer and the chat template that belong to the model",
+    ),
+    "beyond_positions": FindingKind(
+        "warning", "are truncated to the positions that the model has", correction=""
+    ),
     "truncated": FindingKind("warning", "are truncated to max_seq_length", "max_seq_length=…"),
     "exact_duplicate": FindingKind("warning", "are equal to another row", 'dedupe="exact"'),
     "near_duplicate": FindingKind("warning", "are nearly equal to another row", 'dedupe="near"'),
     "control_tokens": FindingKind(
         "warning", "contain control tokens of a chat template in their text", 'control_tokens="remove"'
+    ),
+    "rendered": FindingKind(
+        "warning",
+        "are texts with control tokens, perhaps rendered conversations: every token is trained",
+        'control_tokens="skip"',
+        correction="give the turns as messages",
     ),
     "secret": FindingKind("warning", "probably contain a secret", 'private_data="hide"'),
     "personal": FindingKind("warning", "probably contain personal data", 'private_data="hide"'),

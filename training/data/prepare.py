@@ -21,6 +21,7 @@ from typing import TYPE_CHECKING, Any
 from ..config.specs import DataGroup
 from ..errors import DatasetError
 from ..events import Phase, Report, ShouldStop, never_stop, no_report
+from ..models.token_limits import TokenLimits
 from ..next_step import then
 from .chat_template.control_tokens import control_tokens
 from .cleaning.transforms import Transforms, transformed
@@ -29,7 +30,7 @@ from .formats.reading import Read, ReadProgress, open_data, read_rows
 from .readers.sources import Permit, Source, permit_all
 from .split.order import training_order
 from .split.selection import Selection, select
-from .tokens.encode import Encoder
+from .tokens.encode import NO_LIMITS, Encoder
 from .tokens.encoded_rows import EncodedRows
 from .tokens.gc_pause import gc_pause
 from .tokens.row_log import LoggedRow, RowLog
@@ -118,6 +119,7 @@ def prepare(
     permit: Permit = permit_all,
     report: Report = no_report,
     should_stop: ShouldStop = never_stop,
+    limits: TokenLimits = NO_LIMITS,
 ) -> Prepared:
     """Makes the examples of a dataset, or finds them in the cache.
 
@@ -127,6 +129,7 @@ def prepare(
         cache: folder of tokenised data; None: a temporary folder, which the system removes.
         permit: raises PathForbiddenError for a path that may not be read.
         report: receives `Phase` events.
+        limits: of the model.
 
     Raises:
         DatasetError: the dataset cannot be read, rows are bad and `on_bad_rows` is "refuse", or none is left.
@@ -136,7 +139,7 @@ def prepare(
     """
     # Both before hashing, which takes long for large files: their errors come at once.
     source = open_data(data, permit)
-    encoder = Encoder(tokenizer, data)
+    encoder = Encoder(tokenizer, data, limits)
     cache = cache or Path(tempfile.mkdtemp(prefix="backpropagate-tokens-"))
     report(Phase(phase="preparing", message="hashing the dataset"))
     stamp = source.stamp()  # before hashing: what is read later must be what was hashed

@@ -8,6 +8,7 @@ from ..config.results import InspectResult
 from ..data.report.inspection import inspect
 from ..data.tokens.tokenizer_files import TokenizerFiles
 from ..errors import ModelLoadError
+from ..models.token_limits import TokenLimits, token_limits
 from .context import RunContext, WaitForDevice, use_threads
 
 
@@ -20,7 +21,7 @@ def run(context: RunContext, wait_for_device: WaitForDevice) -> None:
     spec = context.run.spec()
     assert spec.kind == "inspect"
     wait_for_device()
-    tokenizer, missing = _tokenizer(context)
+    tokenizer, limits, missing = _tokenizer(context)
     context.recorder.phase("preparing", "inspecting the dataset")
     result = inspect(
         spec.data,
@@ -30,6 +31,7 @@ def run(context: RunContext, wait_for_device: WaitForDevice) -> None:
         permit=context.permit,
         report=context.report,
         should_stop=context.should_stop,
+        limits=limits,
     )
     found = InspectResult.model_validate(result.as_dict())
     if missing:
@@ -39,17 +41,17 @@ def run(context: RunContext, wait_for_device: WaitForDevice) -> None:
     context.recorder.completed(found)
 
 
-def _tokenizer(context: RunContext) -> tuple[Any, ModelLoadError | None]:
-    """The model's tokenizer; or None and the error, since an inspection works without it."""
+def _tokenizer(context: RunContext) -> tuple[Any, TokenLimits, ModelLoadError | None]:
+    """The model's tokenizer and limits; or None and the error, since an inspection works without them."""
     use_threads(None)
     try:
         path = context.model_folder(weights=False)
     except ModelLoadError as error:
-        return None, error
+        return None, TokenLimits(), error
     context.recorder.phase("loading", "loading the tokenizer")
     try:
-        return TokenizerFiles(path), None
+        return TokenizerFiles(path), token_limits(path), None
     except ModelLoadError:  # no tokenizer.json: an older format, which transformers converts
         from ..models.tokenizer import load_tokenizer
 
-        return load_tokenizer(path), None
+        return load_tokenizer(path), token_limits(path), None

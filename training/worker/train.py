@@ -19,6 +19,7 @@ from ..data.prepare import Prepared, prepare, prepared_before
 from ..errors import DatasetError, TrainingAbortedError, describe
 from ..events import AdapterSaved
 from ..models.base_identity import identify_base
+from ..models.token_limits import token_limits
 from ..runs.recorder import as_record
 from .context import RunContext, WaitForDevice, use_threads
 from .loss_curve import losses_of, still_falling
@@ -84,7 +85,7 @@ def _check_data(context: RunContext, spec: TrainSpec) -> None:
 
 def _prepare(context: RunContext, spec: TrainSpec, model: Path) -> Ready:
     tokenizer, threads = _load_tokenizer(context, spec, model)
-    data = _examples(context, spec, tokenizer)
+    data = _examples(context, spec, tokenizer, model)
     _warn_about_data(context, data)
 
     from ..engine.device import free_gpu_bytes, torch_device
@@ -120,7 +121,7 @@ def _prepare_again(context: RunContext, spec: TrainSpec, model: Path, planned: d
     tokenizer, _ = _load_tokenizer(context, spec, model)
     plan = replace(Plan.from_record(planned), model=model, resume=True)
     data = prepared_before(context.home / "cache" / "tokens", plan.tokens_key)
-    data = data or _examples(context, spec, tokenizer)
+    data = data or _examples(context, spec, tokenizer, model)
     if data.key != plan.tokens_key:
         raise DatasetError(
             f"The dataset {spec.data.source} has changed since this run started.",
@@ -138,7 +139,7 @@ def _load_tokenizer(context: RunContext, spec: TrainSpec, model: Path) -> tuple[
     return load_tokenizer(model), threads
 
 
-def _examples(context: RunContext, spec: TrainSpec, tokenizer: Any) -> Prepared:
+def _examples(context: RunContext, spec: TrainSpec, tokenizer: Any, model: Path) -> Prepared:
     context.recorder.phase("preparing", "preparing the data")
     return prepare(
         spec.data,
@@ -148,6 +149,7 @@ def _examples(context: RunContext, spec: TrainSpec, tokenizer: Any) -> Prepared:
         permit=context.permit,
         report=context.report,
         should_stop=context.should_stop,
+        limits=token_limits(model),
     )
 
 

@@ -95,14 +95,17 @@ class ChatTemplate:
 
     def _run(self, messages: Sequence[Message], tools: Any, prompt: bool) -> str:
         try:
-            return self._tokenizer.apply_chat_template(
+            text: str = self._tokenizer.apply_chat_template(
                 messages, tools=tools, tokenize=False, add_generation_prompt=prompt
             )
         except template_errors() as error:
             as_text = _arguments_as_text(messages) if isinstance(error, TypeError) else None
             if as_text is None:
                 raise RowError(self._refusal(messages), str(error)[:200]) from None
-        return self._run(as_text, tools, prompt)
+            return self._run(as_text, tools, prompt)
+        if _prints_python(text, messages):  # it needs them as OpenAI gives them: JSON in a text
+            return self._run(_arguments_as_text(messages) or messages, tools, prompt)
+        return text
 
     def _refusal(self, messages: Sequence[Message]) -> str:
         has_system = bool(messages) and messages[0]["role"] == "system"
@@ -120,6 +123,17 @@ class ChatTemplate:
         except template_errors():
             return False
         return True
+
+
+def _prints_python(text: str, messages: Sequence[Message]) -> bool:
+    """Whether the arguments of a call are in the text as Python prints them, and not as JSON."""
+    calls = (call for message in messages for call in message.get("tool_calls", ()))
+    objects = (call["function"]["arguments"] for call in calls)
+    return any(
+        str(given) in text and str(given) != json.dumps(given, ensure_ascii=False)
+        for given in objects
+        if not isinstance(given, str)
+    )
 
 
 def _arguments_as_text(messages: Sequence[Message]) -> list[Message] | None:

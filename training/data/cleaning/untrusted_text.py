@@ -6,6 +6,7 @@ It remains untrusted: callers that show it to a model must mark it as data.
 from __future__ import annotations
 
 import re
+from collections.abc import Sequence
 
 from ... import untrusted
 from ...untrusted import shortened
@@ -25,18 +26,16 @@ def sanitized(text: str) -> str:
     return hide(untrusted.sanitized(text))
 
 
-def with_loss_marks(text: str, spans: list[tuple[int, int]], cut: int | None) -> str:
-    """The sanitized text with marks around its trained spans, up to character `cut`."""
-    end = len(text) if cut is None else cut
-    parts: list[str] = []
-    at = 0
-    for start, stop in spans:
-        if start >= end:
-            break
-        parts += [_without_marks(text[at:start]), TRAINED, _without_marks(text[start : min(stop, end)]), END]
-        at = min(stop, end)
-    parts.append(_without_marks(text[at:end]))
-    return sanitized("".join(parts)) + ("" if cut is None else CUT)
+def with_loss_marks(runs: Sequence[tuple[str, bool]], *, cut: bool) -> str:
+    """The sanitized text of a row with marks around its trained parts, and at its end if it is truncated.
+
+    Args:
+        runs: texts, each with whether it is trained.
+    """
+    parts = [
+        f"{TRAINED}{_without_marks(text)}{END}" if trained else _without_marks(text) for text, trained in runs
+    ]
+    return sanitized("".join(parts)) + (CUT if cut else "")
 
 
 def _without_marks(text: str) -> str:

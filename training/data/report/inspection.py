@@ -10,10 +10,11 @@ from typing import Any
 from ...config.specs import DataGroup
 from ...events import Report, ShouldStop, never_stop, no_report
 from ...files.atomic_json import read_json, write_json
+from ...models.token_limits import TokenLimits
 from ..cleaning.near_duplicates import NearDuplicates
 from ..formats.reading import ReadProgress, open_data, read_rows
 from ..readers.sources import Permit, Source, permit_all
-from ..tokens.encode import Encoder
+from ..tokens.encode import NO_LIMITS, Encoder
 from ..tokens.gc_pause import gc_pause
 from .inspection_result import Inspection, from_record
 from .inspector import Inspector
@@ -31,12 +32,14 @@ def inspect(
     permit: Permit = permit_all,
     report: Report = no_report,
     should_stop: ShouldStop = never_stop,
+    limits: TokenLimits = NO_LIMITS,
 ) -> Inspection:
     """Reads every row and collects findings. Bad rows are findings, not errors.
 
     Args:
         tokenizer: a transformers tokenizer, or `TokenizerFiles`; None: no token statistics and no preview.
         preview: number of rows to show as the model sees them.
+        limits: of the model.
         cache: folder of results; a second inspection of the same data is answered from it.
 
     Raises:
@@ -44,7 +47,7 @@ def inspect(
         TrainingAbortedError: `should_stop` returned True.
     """
     source = open_data(data, permit)
-    encoder = None if tokenizer is None else Encoder(tokenizer, data)
+    encoder = None if tokenizer is None else Encoder(tokenizer, data, limits)
     path = None if cache is None else cache / f"{_key(source, encoder, data, preview)}.json"
     if path is not None and path.is_file():
         return from_record(read_json(path))

@@ -19,13 +19,13 @@ from ..cleaning.private_data import personal_in, secrets_in
 from ..cleaning.quality import quality_findings
 from ..cleaning.untrusted_text import safe_line, with_loss_marks
 from ..findings import SHOWN_PLACES, Finding, Findings, remedy
-from ..formats.messages import Conversation, Recognised, texts_of
+from ..formats.messages import Conversation, Recognised, Text, texts_of
 from ..formats.reading import Read
 from ..formats.validity import turn_pattern, unread_findings
 from ..readers.rows import Place, RowError, Unit
 from ..readers.sources import Source
 from ..split.held_out import held_out_count, note_on_held_out
-from ..tokens.encode import Encoder, Rendered
+from ..tokens.encode import Encoded, Encoder, Rendered
 from ..tokens.token_lengths import TokenLengths
 from .inspection_result import Inspection
 
@@ -98,7 +98,8 @@ class Inspector:
         text = "\n".join(text for _, text in texts_of(row))
         token = self._control.search(text) if "<" in text or "[" in text else None
         if token:
-            self._findings.add("control_tokens", place, token[0])
+            # Of a rendered conversation the tokens mark the turns: removing them would destroy it.
+            self._findings.add("rendered" if isinstance(row, Text) else "control_tokens", place, token[0])
         for kind, found in (("secret", secrets_in(text)), ("personal", personal_in(text))):
             if found:
                 self._findings.add(kind, place, ", ".join(sorted(found)))
@@ -134,29 +135,25 @@ class Inspector:
         if self._encoder is None:
             return
         encoded = self._encoder.tokenise([rendered for _, rendered in self._waiting])
-        for (place, rendered), one in zip(self._waiting, encoded, strict=True):
+        for (place, _), one in zip(self._waiting, encoded, strict=True):
             self._lengths.add(one.length, one.kept, one.trained)
             self._trainable += bool(one.trained) and not one.refusal
             for kind in one.kinds:
-                self._findings.add(kind, place)
+                self._findings.add(kind, place, one.reason if kind == one.refusal else "")
             if len(self._result.preview) < self._preview:
-                self._show(place, rendered, one.length, one.trained)
+                self._show(place, one)
         self._waiting.clear()
 
-    def _show(self, place: Place, rendered: Rendered, length: int, trained: int) -> None:
+    def _show(self, place: Place, one: Encoded) -> None:
         assert self._encoder is not None
-        limit = self._data.max_seq_length
-        cut = self._encoder.character_of_token(rendered.text, limit) if length > limit else None
-        spans = [(0, len(rendered.text))]
-        if rendered.spans is not None:
-            spans = [(span.start, span.end) for span in rendered.spans]
+        cut = one.kept < one.length
         self._result.preview.append(
             {
                 "place": str(place),
-                "tokens": length,
-                "trained_tokens": trained,
+                "tokens": one.length,
+                "trained_tokens": one.trained,
                 "untrusted_text": shortened(
-                    with_loss_marks(rendered.text, spans, None if rendered.document else cut),
+                    with_loss_marks(self._encoder.decoded(one), cut=cut),
                     PREVIEW_CHARACTERS // max(1, self._preview),
                 ),
             }
@@ -169,7 +166,7 @@ class Inspector:
         self._find_duplicates(index)
         if self._encoder is not None:
             self._measure_longest()
-            self._result.tokens = self._lengths.as_dict(self._result.usable, self._data.max_seq_length)
+            self._result.tokens = self._lengths.as_dict(self._result.usable, self._encoder.max_seq_length)
         self._judge_all()
         usable, share = self._result.usable, self._data.held_out
         self._result.held_out = held_out_count(usable, share)

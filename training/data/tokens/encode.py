@@ -17,15 +17,19 @@ from typing import Any, NamedTuple
 
 from ...config.specs import DataGroup
 from ...errors import ChatTemplateError
+from ...models.token_limits import TokenLimits
+from ...untrusted import quoted
 from ..chat_template.shown_parts import ShownParts
 from ..chat_template.template import ANOTHER_TEMPLATE, ChatTemplate
 from ..chat_template.turn_spans import Span, TurnFinder
 from ..findings import KINDS
 from ..formats.messages import Completion, Conversation, Message, Preference, Recognised, Text, as_messages
 from ..readers.rows import RowError
-from .example import Example, MaskedTokens
+from .example import IGNORED, Example, MaskedTokens
 from .fast_tokenizer import FastTokenizer, fast_tokenizer
 from .token_offsets import ModelTokenizer, Tokenised
+
+NO_LIMITS = TokenLimits()
 
 FAST_FROM_CHARACTERS = 2**22
 """Characters of text from which the fast tokenizer is used. It takes half a second to build."""
@@ -53,12 +57,14 @@ class Encoded(NamedTuple):
         parts: its examples. A long document gives several, so that no token is lost.
         length: tokens of the whole row, before truncation.
         trained: tokens that carry loss, in all examples.
+        reason: why it cannot be used; see `refusal`.
     """
 
     parts: list[MaskedTokens]
     length: int
     trained: int
     kinds: tuple[str, ...] = ()
+    reason: str = ""
 
     @property
     def refusal(self) -> str | None:
@@ -81,18 +87,20 @@ class Encoder:
 
     Args:
         tokenizer: a transformers tokenizer with offsets (a "fast" one).
+        limits: of the model.
 
     Raises:
         ChatTemplateError: the tokenizer has no offsets.
     """
 
-    def __init__(self, tokenizer: Any, data: DataGroup) -> None:
+    def __init__(self, tokenizer: Any, data: DataGroup, limits: TokenLimits = NO_LIMITS) -> None:
         if getattr(tokenizer, "backend_tokenizer", None) is None:
             raise ChatTemplateError(
                 f"{type(tokenizer).__name__} gives no character offsets, so the loss mask cannot be exact.",
                 hint="Use a model that comes with a tokenizer.json.",
             )
-        self._data = data
+        self._data, self._limits = data, limits
+        self._size = min(data.max_seq_length, limits.positions or data.max_seq_length)
         self._tokenizer = tokenizer
         self._template = ChatTemplate(tokenizer) if tokenizer.chat_template else None
         self._added = set(tokenizer.added_tokens_decoder)
@@ -134,6 +142,11 @@ class Encoder:
         return ShownParts(self.template)
 
     @property
+    def max_seq_length(self) -> int:
+        """Maximum tokens of an example: those of the settings, or the positions of the model."""
+        return self._size
+
+    @property
     def added_tokens(self) -> frozenset[str]:
         """The tokens added to the tokenizer's vocabulary, control tokens included."""
         return frozenset(token.content for token in self._tokenizer.added_tokens_decoder.values())
@@ -148,6 +161,7 @@ class Encoder:
             self._tokenizer.backend_tokenizer.to_str(),
             self.template_source,
             str(self._tokenizer.special_tokens_map),
+            str(tuple(self._limits)),
         )
         return hashlib.sha256("\0".join(parts).encode()).hexdigest()
 
@@ -163,7 +177,8 @@ class Encoder:
         if isinstance(row, Text):
             return Rendered(row.text, None, document=True)
         if isinstance(row, Completion) and self._template is None:
-            start, end = len(row.prompt), len(row.prompt) + len(row.completion)
+            # A space before a word is part of its token: with the prompt's last space the answer begins.
+            start, end = len(row.prompt.rstrip(" ")), len(row.prompt) + len(row.completion)
             spans = None if self._data.train_on == "all" else [Span(1, start, end)]
             return Rendered(row.prompt + row.completion, spans, document=True)
         return self._render_chat(row)
@@ -172,6 +187,8 @@ class Encoder:
         messages, tools, untrained = as_messages(row), None, frozenset[int]()
         if isinstance(row, Conversation):
             tools, untrained = row.tools, row.untrained
+        if self._data.train_on != "all":
+            messages = [self._without_end(message) for message in messages]
         if self._data.merge_system:
             messages, untrained = merge_system(messages, untrained)
         turns = self._turns(messages, untrained)
@@ -180,6 +197,13 @@ class Encoder:
         else:
             text, spans = self.finder.spans(messages, tools, turns)
         return Rendered(text, spans, self._shown_parts.lost(messages, tools, turns))
+
+    def _without_end(self, message: Message) -> Message:
+        """The message without an end-of-turn token that its answer has already; the template adds it."""
+        end = self.finder.markers.end
+        if message["role"] != "assistant" or not message["content"].rstrip().endswith(end):
+            return message
+        return {**message, "content": message["content"].rstrip().removesuffix(end)}
 
     def _turns(self, messages: Sequence[Message], untrained: frozenset[int]) -> list[int]:
         turns = [
@@ -227,21 +251,45 @@ class Encoder:
                 found[number] = one
         return [one for one in found if one is not None]
 
-    def character_of_token(self, text: str, number: int) -> int:
-        """The first character of token `number` of a text, counted from 0."""
-        return self._model_tokenizer.character_of_token(text, number)
+    def decoded(self, one: Encoded) -> list[tuple[str, bool]]:
+        """The text of a row's examples in runs of tokens, each with whether they carry loss."""
+        runs: list[tuple[list[int], bool]] = []
+        for number, part in enumerate(one.parts):
+            ids, labels = part.example()
+            overlap = int(number > 0)  # the first token of a later window is the last of the one before
+            for token, label in zip(ids[overlap:], labels[overlap:], strict=True):
+                trained = label != IGNORED
+                if not runs or runs[-1][1] != trained:
+                    runs.append(([], trained))
+                runs[-1][0].append(token)
+        decode = self._tokenizer.backend_tokenizer.decode
+        return [(decode(ids, skip_special_tokens=False), trained) for ids, trained in runs]
 
     def _encoded(self, row: Rendered, found: Tokenised) -> Encoded:
         whole = MaskedTokens(found.ids, self._trained(row, found))
-        length, size = len(found.ids), self._data.max_seq_length
+        length, size = len(found.ids), self._size
         if row.document:
             whole = self._as_document(whole)
             length = len(whole.input_ids)
-        ends = length if row.document and row.spans is None else size
-        parts = [whole.part(start, start + size) for start in range(0, max(1, ends), size)]
+        parts = whole.windows(size) if row.document and row.spans is None else [whole.part(0, size)]
         trained = sum(part.trained_tokens for part in parts)
-        kinds = row.kinds + (("truncated",) if sum(len(part.input_ids) for part in parts) < length else ())
-        return Encoded(parts, length, trained, kinds if trained else (*row.kinds, "nothing_to_learn"))
+        kinds = [*row.kinds]
+        reason = self._unknown(int(whole.input_ids.max(initial=0)))
+        if reason:
+            kinds.append("unknown_token")
+        if not trained:
+            kinds.append("nothing_to_learn")
+        elif sum(len(part.input_ids) for part in parts) < length:
+            kinds.append("truncated" if size == self._data.max_seq_length else "beyond_positions")
+        return Encoded(parts, length, trained, tuple(kinds), reason)
+
+    def _unknown(self, token: int) -> str:
+        """Why the model cannot have this token; empty if it can."""
+        vocabulary = self._limits.vocabulary
+        if vocabulary is None or token < vocabulary:
+            return ""
+        name = quoted(self._tokenizer.backend_tokenizer.id_to_token(token))
+        return f"{name} is token {token:,}, the embedding has {vocabulary:,} rows"
 
     def _trained(self, row: Rendered, found: Tokenised) -> list[tuple[int, int]]:
         """The range of tokens in each trained span."""
@@ -260,10 +308,13 @@ class Encoder:
         import numpy as np
 
         end: list[int] = [] if self._tokenizer.eos_token_id is None else [self._tokenizer.eos_token_id]
-        ids = np.concatenate([self._prefix, tokens.input_ids, end]).astype(np.int32)
-        shift = len(self._prefix)
-        trained = [(start + shift, stop + shift) for start, stop in tokens.trained]
-        return MaskedTokens(ids, [*trained, (len(ids) - len(end), len(ids))])
+        text: list[int] = tokens.input_ids.tolist()
+        # The text may have been rendered or completed with these tokens already.
+        before = [] if text[: len(self._prefix)] == self._prefix else self._prefix
+        after = [] if text[-1:] == end else end
+        ids = np.concatenate([before, tokens.input_ids, after]).astype(np.int32)
+        trained = [(start + len(before), stop + len(before)) for start, stop in tokens.trained]
+        return MaskedTokens(ids, [*trained, (len(ids) - len(after), len(ids))])
 
 
 def encode(row: Recognised, tokenizer: Any, data: DataGroup | None = None) -> Encoded:

@@ -116,7 +116,7 @@ class EncodedRows:
             if one is None:
                 logged.append(_refused(read, rendered))
             elif one.refusal:
-                logged.append(LoggedRow(read.number, read.part, read.place, one.refusal))
+                logged.append(LoggedRow(read.number, read.part, read.place, one.refusal, one.reason))
             elif not one.trained:
                 nothing = LoggedRow(read.number, read.part, read.place, "nothing_to_learn")
                 logged.append(nothing._replace(tokens=one.length))

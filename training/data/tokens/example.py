@@ -43,6 +43,18 @@ class MaskedTokens(NamedTuple):
             labels[start:end] = ids[start:end]
         return Example(ids, labels)
 
+    def windows(self, size: int) -> list[MaskedTokens]:
+        """The tokens in windows of at most `size`, so that each token but the first is predicted once.
+
+        A window begins with the last token of the one before, which has no label there.
+        """
+        windows = [self.part(0, size)]
+        for start in range(size - 1, len(self.input_ids) - 1, size - 1):
+            window = self.part(start, start + size)
+            labelled = [(max(1, first), last) for first, last in window.trained if last > 1]
+            windows.append(window._replace(trained=labelled))
+        return windows
+
     def part(self, start: int, end: int) -> MaskedTokens:
         """The tokens from `start` to `end`."""
         clipped = [(max(first, start) - start, min(last, end) - start) for first, last in self.trained]

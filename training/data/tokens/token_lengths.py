@@ -17,7 +17,7 @@ class TokenLengths:
         """Adds a row: its tokens, its tokens within max_seq_length, and its tokens that carry loss."""
         self._lengths.append(length)
         self._tokens += length
-        self._kept += kept
+        self._kept += min(kept, length)  # windows of a text share tokens
         self._trained += trained
 
     def __len__(self) -> int:
