@@ -46,11 +46,13 @@ def probe_turn_markers(template: ChatTemplate) -> TurnMarkers:
     Raises:
         ChatTemplateError: the start or the end of a turn has no marker, or the probes give different ones.
     """
+    probes = [*_probes(template)]
+    opened = _opened_block(probes)
     headers: list[str] = []
     tails: list[str] = []
     prefixes: set[str] = set()
-    for before, prompt, tail in _probes(template):
-        shared = shared_prefix(prompt, before)
+    for before, prompt, tail in probes:
+        shared = shared_prefix(prompt.removesuffix(opened), before)
         headers.append(before[:shared])
         prefixes.add(before[shared:])
         tails.append(tail)
@@ -61,6 +63,17 @@ def probe_turn_markers(template: ChatTemplate) -> TurnMarkers:
         header = header.rpartition(end)[2].lstrip()
     _require_exact(header, prefixes)
     return TurnMarkers(header, tuple(sorted(prefixes, key=len, reverse=True)), gap, end)
+
+
+def _opened_block(probes: list[tuple[str, str, str]]) -> str:
+    """What the generation prompt opens after the turn's header, e.g. a think block; "" for nothing.
+
+    It is known from earlier turns, which some templates show without the block: their prompt goes on after
+    what the prompt and the conversation share.
+    """
+    more = {prompt[shared_prefix(prompt, before) :] for before, prompt, _ in probes} - {""}
+    opened = more.pop() if len(more) == 1 else ""
+    return opened if all(prompt.endswith(opened) for _, prompt, _ in probes) else ""
 
 
 def shared_prefix(first: str, second: str) -> int:
