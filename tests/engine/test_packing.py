@@ -7,7 +7,12 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from backpropagate.training.engine.loop.batch import packed_batch
-from backpropagate.training.engine.loop.packing import StepOrder, first_fit_decreasing, statistics
+from backpropagate.training.engine.loop.packing import (
+    StepOrder,
+    first_fit_decreasing,
+    micro_batches,
+    statistics,
+)
 from backpropagate.training.engine.loop.prefetch import Prefetcher
 from backpropagate.training.engine.plan import Example
 
@@ -107,3 +112,12 @@ def test_every_part_of_a_batch_begins_where_kernels_want_it() -> None:
         )
         assert all(part.storage_offset() * part.element_size() % 16 == 0 for part in parts)
         assert batch.segments.cu_seqlens.tolist() == [0, length, length + 2]
+
+
+def test_examples_beyond_the_border_are_in_micro_batches_of_their_own() -> None:
+    lengths = [3, 30, 4, 12, 25, 9]
+    together = micro_batches(lengths, 64)
+    apart = micro_batches(lengths, 64, border=10)
+    assert any({0, 1} <= {*items} for items in together)
+    assert sorted(index for items in apart for index in items) == [*range(6)]
+    assert all(len({lengths[index] > 10 for index in items}) == 1 for items in apart)

@@ -20,6 +20,7 @@ from ..loaded_model import StepModel
 from ..loop.batch import PackedBatch
 from ..plan import Plan
 from .peft_lora import Adapted, load_adapted
+from .rope_border import rope_border
 
 
 class AutogradStep:
@@ -33,6 +34,7 @@ class AutogradStep:
         self.device = torch.device(plan.device)
         forward = inspect.signature(self.model.get_base_model().forward).parameters
         self._keeps_rows = "logits_to_keep" in forward
+        self.row_border = rope_border(self.model.get_base_model().config)
         self.packs = "position_ids" in forward and self._keeps_examples_apart()
         """Whether examples go end to end; else padded."""
 

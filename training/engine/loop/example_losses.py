@@ -9,7 +9,7 @@ import torch
 
 from ...data.tokens.example import Example
 from .batch import PackedBatch, packed_batch
-from .packing import WINDOW, first_fit_decreasing
+from .packing import WINDOW, micro_batches
 from .step import TrainingStep
 
 
@@ -27,7 +27,7 @@ def example_losses(step: TrainingStep, examples: Sequence[Example], budget: int)
         budget: most tokens that go through the model at once; a longer example goes alone.
     """
     found = [ExampleLoss(0.0, 0)] * len(examples)
-    for indices in _packed_together(examples, budget):
+    for indices in _packed_together(examples, budget, step.row_border):
         batch = packed_batch([examples[i] for i in indices], multiple=step.row_multiple)
         if batch.label_tokens:
             for index, loss in zip(indices, _by_example(step, batch.to(step.device)), strict=True):
@@ -35,10 +35,10 @@ def example_losses(step: TrainingStep, examples: Sequence[Example], budget: int)
     return found
 
 
-def _packed_together(examples: Sequence[Example], budget: int) -> Iterator[list[int]]:
+def _packed_together(examples: Sequence[Example], budget: int, border: int | None) -> Iterator[list[int]]:
     for start in range(0, len(examples), WINDOW):
         lengths = [len(example.input_ids) for example in examples[start : start + WINDOW]]
-        for items in first_fit_decreasing(lengths, budget):
+        for items in micro_batches(lengths, budget, border):
             yield [start + item for item in items]
 
 

@@ -108,6 +108,7 @@ class _Fit:
             multiple=step.row_multiple,
             pinned=self.on_cuda,
             ahead=self.on_cuda,
+            border=step.row_border,
         )
         self.metrics = StepMetrics(report, plan, self.state.total_steps, step.device)
         self.saved_step = self.state.step
@@ -249,7 +250,10 @@ class _Fit:
         """Mean cross-entropy per label token, in smaller parts if memory runs out; None if told to stop."""
         model = self.model
         while True:
-            batch = in_parts(self.data.held_out, self.prefetcher.budget, model.row_multiple, self.on_cuda)
+            prepared = self.prefetcher
+            batch = in_parts(
+                self.data.held_out, prepared.budget, model.row_multiple, self.on_cuda, model.row_border
+            )
             loss = self._try_evaluation(batch)
             if not isinstance(loss, str):
                 return loss

@@ -39,6 +39,22 @@ def first_fit_decreasing(lengths: Sequence[int], capacity: int) -> list[list[int
     return sorted(sorted(items) for items in bins)
 
 
+def micro_batches(lengths: Sequence[int], capacity: int, border: int | None = None) -> list[list[int]]:
+    """Indices in micro-batches of at most `capacity` tokens.
+
+    Args:
+        border: items longer than this are in other micro-batches than the rest; None: all may be together.
+    """
+    if border is None:
+        return first_fit_decreasing(lengths, capacity)
+    sides = [[i for i, length in enumerate(lengths) if (length > border) is long] for long in (False, True)]
+    return [
+        [side[i] for i in items]
+        for side in sides
+        for items in first_fit_decreasing([lengths[i] for i in side], capacity)
+    ]
+
+
 class StepOrder:
     """The examples of each optimizer step, in an order drawn anew for each epoch from the seed, or as given.
 

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 
 from ..plan import Example
 from .batch import PackedBatch, packed_batch
-from .packing import WINDOW, StepOrder, first_fit_decreasing
+from .packing import WINDOW, StepOrder, micro_batches
 
 
 @dataclass(frozen=True)
@@ -30,13 +30,15 @@ class StepBatch:
         return max(self.parts, key=lambda part: part.useful_tokens)
 
 
-def in_parts(examples: Sequence[Example], budget: int, multiple: int, pinned: bool) -> StepBatch:
-    """`examples` packed into parts of at most `budget` tokens, a window at a time."""
+def in_parts(
+    examples: Sequence[Example], budget: int, multiple: int, pinned: bool, border: int | None
+) -> StepBatch:
+    """`examples` packed into parts of at most `budget` tokens, a window at a time; see `micro_batches`."""
     windows = (examples[start : start + WINDOW] for start in range(0, len(examples), WINDOW))
     groups = (
         [window[i] for i in items]
         for window in windows
-        for items in first_fit_decreasing([len(example.input_ids) for example in window], budget)
+        for items in micro_batches([len(example.input_ids) for example in window], budget, border)
     )
     parts = (packed_batch(group, multiple=multiple) for group in groups)
     return StepBatch(tuple(part.pinned() if pinned else part for part in parts))
@@ -50,6 +52,7 @@ class Prefetcher:
         multiple: parts are filled up to a multiple of this many tokens.
         pinned: put them into page-locked memory, from which copies to the device do not wait.
         ahead: make the next step's in a thread while this one runs.
+        border: as for `micro_batches`.
     """
 
     def __init__(
@@ -61,12 +64,14 @@ class Prefetcher:
         multiple: int,
         pinned: bool,
         ahead: bool,
+        border: int | None = None,
     ) -> None:
         self.examples = examples
         self.order = order
         self.budget = budget
         self.multiple = multiple
         self.pinned = pinned
+        self.border = border
         self._ahead = ThreadPoolExecutor(1, "prefetch") if ahead else None
         self._prepared: dict[tuple[int, int], Future[StepBatch]] = {}
 
@@ -87,4 +92,4 @@ class Prefetcher:
 
     def _made(self, step: int, budget: int) -> StepBatch:
         examples = [self.examples[i] for i in self.order.examples(step)]
-        return in_parts(examples, budget, self.multiple, self.pinned)
+        return in_parts(examples, budget, self.multiple, self.pinned, self.border)

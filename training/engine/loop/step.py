@@ -20,6 +20,8 @@ class TrainingStep(Protocol):
     lora: LoraParameters
     row_multiple: int
     """Rows are filled up to a multiple of this many tokens."""
+    row_border: int | None
+    """Examples longer than this do not go through the model together with shorter ones; None: they may."""
     adapter: AdapterDescription
     """What the adapter's config says."""
 

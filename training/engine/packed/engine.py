@@ -35,6 +35,9 @@ class PackedStep:
         self._plan = plan
         self._peft_model: Any = None
         self._runs: PackedDecoder | GraphedDecoder = decoder
+        self.row_border: int | None = (
+            None  # a model whose rotary scaling depends on the longest example is not packed
+        )
         self.row_multiple = 64 if self.device.type == "cuda" else 1
         if graphs_help(decoder):
             self._runs, self.row_multiple = GraphedDecoder(decoder), ROW_MULTIPLE
