@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+from collections import deque
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, cast
@@ -16,54 +17,122 @@ from .rows import NUL_BYTES, BadRow, Place, RawRow
 NESTED_COLUMNS = ("messages", "conversations", "tools", "chosen", "rejected", "prompt", "completion")
 """CSV columns whose cells may contain JSON."""
 
+MAX_RECORD_LINES = 100_000
+"""Limit of a CSV row, in physical lines."""
+
+MAX_READ_AGAIN_BYTES = 4 * MAX_ROW_BYTES
+"""Limit of what is read again after open quotes, per file: otherwise many of them cost a quadratic time."""
+
+MAX_UNREADABLE = 1_000_000
+"""A file with so many more unreadable rows than others is no table."""
+
 PARQUET_BATCH = 256
 """Rows that are decoded together. Small, because a row may contain a whole document."""
 
 
 def csv_rows(path: Path, name: str, on_read: OnRead) -> Iterator[RawRow | BadRow]:
-    """The rows of a CSV or TSV file with a header line."""
+    """The rows of a CSV or TSV file with a header line. A quote that is never closed costs one row.
+
+    Raises:
+        DatasetParseError: the header is not valid, or the file's quotes or rows are not those of a table.
+    """
     csv.field_size_limit(MAX_ROW_BYTES)
-    lines = PhysicalLines(read_lines(path, on_read))
-    reader = csv.reader(lines, delimiter=_delimiter(path), strict=True)
+    delimiter = _delimiter(path)
+    lines = PhysicalLines(read_lines(path, on_read), name)
+    reader = csv.reader(lines, delimiter=delimiter, strict=True)
     header = _header(reader, name)
+    unreadable = good = 0
     while True:
-        place = Place(name, lines.number + 1)
+        place = Place(name, lines.begin_record())
         try:
             cells = next(reader)
         except StopIteration:
             return
-        except csv.Error as error:
-            yield BadRow(place, "parse", str(error))
-            continue
-        if bad_line := lines.take_bad_line():
-            yield BadRow(Place(name, bad_line.number), bad_line.kind or "parse", bad_line.reason)
-        elif cells:
-            yield _csv_row(header, cells, place)
+        except (csv.Error, OpenQuoteError) as error:
+            row = BadRow(place, "parse", lines.repair(str(error), delimiter, len(header)))
+        else:
+            if bad_line := lines.bad_line:
+                row = BadRow(Place(name, bad_line.number), bad_line.kind or "parse", bad_line.reason)
+            elif not cells:
+                continue
+            else:
+                row = _csv_row(header, cells, place)
+        yield row
+        unreadable, good = unreadable + isinstance(row, BadRow), good + isinstance(row, RawRow)
+        if unreadable > MAX_UNREADABLE + good:
+            raise DatasetParseError(
+                f"{name} is not a table: of its first {unreadable + good:,} rows, {unreadable:,} cannot be read, "
+                f"the last at {place}: {row.reason if isinstance(row, BadRow) else ''}.",
+                hint="Save it again as CSV, with text in double quotes and quotes in it doubled.",
+            )
+
+
+class OpenQuoteError(Exception):
+    """A record is longer than any row: probably a quote is never closed."""
 
 
 class PhysicalLines:
-    """Passes lines to the csv reader and keeps the last one that cannot be read."""
+    """Passes lines to the csv reader; keeps those of the current record, to read them again if it fails."""
 
-    def __init__(self, lines: Iterator[TextLine]) -> None:
-        self._lines = lines
-        self._bad_line: TextLine | None = None
-        self.number = 0
+    def __init__(self, lines: Iterator[TextLine], name: str) -> None:
+        self._lines, self._name = lines, name
+        self._again: deque[TextLine] = deque()
+        self._record: list[TextLine] = []
+        self._size = self._read_again = 0
+        self._number = 0
+        self.bad_line: TextLine | None = None
 
     def __iter__(self) -> PhysicalLines:
         return self
 
     def __next__(self) -> str:
-        line = next(self._lines)
-        self.number = line.number
+        line = self._again.popleft() if self._again else next(self._lines)
+        self._record.append(line)
+        self._number, self._size = line.number, self._size + len(line.text) + 1
+        if len(self._record) > MAX_RECORD_LINES or self._size > MAX_ROW_BYTES:
+            raise OpenQuoteError(
+                f"longer than {MAX_RECORD_LINES:,} lines or {MAX_ROW_BYTES // 2**20} MiB: "
+                "a quote is probably not closed"
+            )
         if line.kind:
-            self._bad_line = line
+            self.bad_line = line
         elif "\0" in line.text:
-            self._bad_line = TextLine(line.number, "", "parse", NUL_BYTES)
+            self.bad_line = TextLine(line.number, "", "parse", NUL_BYTES)
         return line.text + "\n"
 
-    def take_bad_line(self) -> TextLine | None:
-        bad_line, self._bad_line = self._bad_line, None
-        return bad_line
+    def begin_record(self) -> int:
+        """Forgets the last record; returns the number of the line at which the next one begins."""
+        self._record, self._size, self.bad_line = [], 0, None
+        return self._again[0].number if self._again else self._number + 1
+
+    def repair(self, reason: str, delimiter: str, width: int) -> str:
+        """Gives back the lines after an open quote, so that it costs one row; returns what is wrong.
+
+        A record may fail for another reason than an open quote. Then its lines are not rows of their own, and
+        the whole record is one bad row.
+        """
+        first, *rest = self._record
+        failed_inside = bool(rest) and "unexpected end" not in reason and "not closed" not in reason
+        if not rest or (failed_inside and not all(_is_row(line, delimiter, width) for line in rest[:-1])):
+            return f"{reason} (lines {first.number:,} to {rest[-1].number:,})" if rest else reason
+        self._read_again += self._size
+        if self._read_again > MAX_READ_AGAIN_BYTES:
+            raise DatasetParseError(
+                f"{self._name} has too many quotes that are not closed, the last at line {first.number:,}.",
+                hint="Save it again as CSV, with text in double quotes and quotes in it doubled.",
+            )
+        self._again.extendleft(reversed(rest))
+        self._number = first.number
+        return "a quote is not closed"
+
+
+def _is_row(line: TextLine, delimiter: str, width: int) -> bool:
+    """Whether a physical line is a row of the table by itself."""
+    try:
+        cells = next(csv.reader([line.text], delimiter=delimiter, strict=True), [])
+    except csv.Error:
+        return False
+    return len(cells) == width
 
 
 def _delimiter(path: Path) -> str:
