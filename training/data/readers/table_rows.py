@@ -59,10 +59,10 @@ def csv_rows(path: Path, name: str, on_read: OnRead) -> Iterator[RawRow | BadRow
                 row = _csv_row(header, cells, place)
         yield row
         unreadable, good = unreadable + isinstance(row, BadRow), good + isinstance(row, RawRow)
-        if unreadable > MAX_UNREADABLE + good:
+        if isinstance(row, BadRow) and unreadable > MAX_UNREADABLE + good:
             raise DatasetParseError(
-                f"{name} is not a table: of its first {unreadable + good:,} rows, {unreadable:,} cannot be read, "
-                f"the last at {place}: {row.reason if isinstance(row, BadRow) else ''}.",
+                f"{name} is not a table: {unreadable:,} of its first {unreadable + good:,} rows cannot be read, "
+                f"the last at {place}: {row.reason}.",
                 hint="Save it again as CSV, with text in double quotes and quotes in it doubled.",
             )
 
@@ -129,10 +129,10 @@ class PhysicalLines:
 def _is_row(line: TextLine, delimiter: str, width: int) -> bool:
     """Whether a physical line is a row of the table by itself."""
     try:
-        cells = next(csv.reader([line.text], delimiter=delimiter, strict=True), [])
+        rows = list(csv.reader([line.text], delimiter=delimiter, strict=True))
     except csv.Error:
         return False
-    return len(cells) == width
+    return [len(cells) for cells in rows] == [width]
 
 
 def _delimiter(path: Path) -> str:
