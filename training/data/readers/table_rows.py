@@ -60,9 +60,9 @@ def csv_rows(path: Path, name: str, on_read: OnRead) -> Iterator[RawRow | BadRow
         yield row
         unreadable, good = unreadable + isinstance(row, BadRow), good + isinstance(row, RawRow)
         if isinstance(row, BadRow) and unreadable > MAX_UNREADABLE + good:
+            rows = f"{unreadable:,} of its first {unreadable + good:,} rows"
             raise DatasetParseError(
-                f"{name} is not a table: {unreadable:,} of its first {unreadable + good:,} rows cannot be read, "
-                f"the last at {place}: {row.reason}.",
+                f"{name} is not a table: {rows} cannot be read, the last at {place}: {row.reason}.",
                 hint="Save it again as CSV, with text in double quotes and quotes in it doubled.",
             )
 
