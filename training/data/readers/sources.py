@@ -160,7 +160,8 @@ def _source_of(found: list[Path], notes: list[str], separator: str | None, permi
         real = _real(path)
         permit(real)
         regular_file(real)
-        files.append(SourceFile(real, path.absolute().relative_to(base).as_posix(), separator))
+        name = path.absolute().relative_to(base).as_posix()
+        files.append(SourceFile(real, name.encode("utf-8", "backslashreplace").decode(), separator))
         _known_type(files[-1])
     return Source(tuple(files), tuple(notes))
 

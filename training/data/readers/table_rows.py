@@ -175,17 +175,61 @@ def parquet_rows(path: Path, name: str, on_read: OnRead) -> Iterator[RawRow | Ba
     parquet, arrow = library("pyarrow.parquet", "Reading Parquet"), library("pyarrow", "Reading Parquet")
     number = 0
     try:
-        with parquet.ParquetFile(path, memory_map=False, pre_buffer=False) as file:
+        # Dictionaries are kept as they are: a text that stands once in the file could fill the memory.
+        columns = _text_columns(parquet, arrow, path)
+        with parquet.ParquetFile(path, memory_map=False, pre_buffer=False, read_dictionary=columns) as file:
             total = max(1, file.metadata.num_rows)
             for batch in file.iter_batches(PARQUET_BATCH):
-                for value in cast("list[dict[str, Any]]", batch.to_pylist()):
+                for row in _parquet_rows(batch, Place(name, number, "row")):
                     number += 1
-                    yield RawRow(Place(name, number, "row"), without_nulls(value))
+                    yield row
                 on_read(size * batch.num_rows // total)
     except (arrow.ArrowException, OSError) as error:
         raise DatasetParseError(
             f"{name} is damaged or not a Parquet file, after row {number}: {error}."
         ) from None
+
+
+def _text_columns(parquet: Any, arrow: Any, path: Path) -> list[str]:
+    schema = parquet.read_schema(path)
+    texts = (arrow.string(), arrow.large_string(), arrow.binary())
+    return [field.name for field in schema if field.type in texts]
+
+
+def _parquet_rows(batch: Any, before: Place) -> Iterator[RawRow | BadRow]:
+    """The rows of a batch; one by one if they are large or not all of them can be read."""
+    sizes = _row_sizes(batch)
+    if sum(sizes) <= MAX_ROW_BYTES:
+        try:
+            values = cast("list[dict[str, Any]]", batch.to_pylist())
+        except UnicodeDecodeError:
+            pass
+        else:
+            for number, value in enumerate(values, start=before.number + 1):
+                yield RawRow(before._replace(number=number), without_nulls(value))
+            return
+    for index, size in enumerate(sizes):
+        place = before._replace(number=before.number + index + 1)
+        if size > MAX_ROW_BYTES:
+            yield BadRow(place, "too_long", f"longer than {MAX_ROW_BYTES // 2**20} MiB")
+            continue
+        try:
+            (value,) = cast("list[dict[str, Any]]", batch.slice(index, 1).to_pylist())
+        except UnicodeDecodeError:
+            yield BadRow(place, "encoding", "a text is not UTF-8")
+        else:
+            yield RawRow(place, without_nulls(value))
+
+
+def _row_sizes(batch: Any) -> list[int]:
+    """The bytes of each row's texts that are kept in dictionaries."""
+    sizes = [0] * batch.num_rows
+    for column in batch.columns:
+        if hasattr(column, "dictionary"):
+            lengths = [len(text.as_buffer() or b"") for text in column.dictionary]
+            for row, index in enumerate(column.indices.to_pylist()):
+                sizes[row] += lengths[index] if index is not None else 0
+    return sizes
 
 
 def without_nulls(value: Any) -> Any:
