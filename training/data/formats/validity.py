@@ -21,7 +21,7 @@ def require_shallow(value: Any, depth: int = 0) -> None:
     """Raises RowError for a value that is nested more deeply than any row is."""
     if depth > MAX_DEPTH:
         raise RowError("parse", f"nested more than {MAX_DEPTH} deep")
-    inner: Iterable[object] = value.values() if isinstance(value, dict) else value  # pyright: ignore[reportUnknownVariableType, reportUnknownMemberType]
+    inner = cast("Iterable[object]", value.values() if isinstance(value, dict) else value)
     for item in inner:
         if isinstance(item, dict | list):
             require_shallow(cast("Any", item), depth + 1)

@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Any
 
 from ...errors import ModelLoadError
+from ...models.tokenizer import PROBE, require_text
 from ..chat_template.render import render_chat
 from ..readers.libraries import library
 
@@ -36,6 +37,8 @@ class TokenizerFiles:
             self.backend_tokenizer: Any = load(str(path))
         except Exception as error:  # tokenizers raises plain Exception
             raise ModelLoadError(f"{path} cannot be read: {error}.", cause=error) from None
+        ids = self.backend_tokenizer.encode(PROBE, add_special_tokens=False).ids
+        require_text(folder, self.backend_tokenizer.decode(ids))
         config = _json(folder / "tokenizer_config.json")
         named = {**_json(folder / "special_tokens_map.json"), **config}
         self.special_tokens_map: dict[str, str] = {
