@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterable, Iterator
 from itertools import pairwise
 from typing import Any, cast
@@ -14,6 +15,8 @@ from .unread import is_metadata
 MAX_TURNS = 2_000
 MAX_CHAT_CHARACTERS = 2**24
 """Limits of a conversation: far above what a model can read at once, and below what fills the memory."""
+MAX_WORD = 2**20
+"""A tokenizer needs some 80 bytes for each character of a word."""
 MAX_DEPTH = 64
 
 
@@ -33,10 +36,15 @@ def require_trainable(row: Recognised) -> None:
         raise RowError(row.format, f"format {row.format}")
     if isinstance(row, Conversation) and len(row.messages) > MAX_TURNS:
         raise RowError("too_long", f"{len(row.messages):,} turns; the limit is {MAX_TURNS:,}")
-    if not isinstance(row, Text):
-        characters = sum(len(text) for _, text in texts_of(row))
-        if characters > MAX_CHAT_CHARACTERS:
-            raise RowError("too_long", f"{characters:,} characters; the limit is {MAX_CHAT_CHARACTERS:,}")
+    texts = [text for _, text in texts_of(row)]
+    characters = sum(map(len, texts))
+    if characters > MAX_CHAT_CHARACTERS and not isinstance(row, Text):
+        raise RowError("too_long", f"{characters:,} characters; the limit is {MAX_CHAT_CHARACTERS:,}")
+    for text in texts:
+        if len(text) > MAX_WORD and any(
+            word.end() - word.start() > MAX_WORD for word in re.finditer(r"\s+|\S+", text)
+        ):
+            raise RowError("too_long", f"a word, or white space, of more than {MAX_WORD:,} characters")
     if isinstance(row, Text):
         if not row.text.strip():
             raise RowError("empty", "the text is empty")
