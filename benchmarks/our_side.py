@@ -62,6 +62,7 @@ def plan_of(device: str, precision: Any, recompute: Any = "nothing", **settings:
         precision=precision,
         recompute=recompute,
         steps=100_000,
+        learning_rate=2e-4,
         micro_batch_tokens=MICRO_BATCH_TOKENS,
         checkpoint_every_s=math.inf,
     )

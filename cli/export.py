@@ -45,6 +45,11 @@ from .train import start_and_follow
     "--imatrix", is_flag=True, help="Weight a K-quant's errors by activations on the run's held-out rows."
 )
 @click.option("--output", metavar="PATH", help="The .gguf file, or folder, to write.")
+@click.option(
+    "--allow-other-base",
+    is_flag=True,
+    help="Accept a base model that is no longer the one that was trained on.",
+)
 @click.option("--ollama", is_flag=True, help="Register the GGUF with the Ollama server at OLLAMA_HOST.")
 @click.option("--ollama-name", metavar="NAME", help="Model name in Ollama: [namespace/]model[:tag].")
 @click.option("--overwrite", is_flag=True, help="Replace an existing Ollama model of this name.")
@@ -58,6 +63,7 @@ def export(
     quantization: str | None,
     imatrix: bool,
     output: str | None,
+    allow_other_base: bool,
     ollama: bool,
     ollama_name: str | None,
     overwrite: bool,
@@ -81,6 +87,7 @@ def export(
             format=format_,
             quantization=quantization,
             imatrix=imatrix,
+            allow_other_base=allow_other_base,
             output=paths.resolve(output, "output", write=True) if output else None,
         )
         note = note_on_default(quantization, spec.quantization)

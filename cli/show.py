@@ -10,7 +10,7 @@ import click
 from ..tools.status import answers_of, duration
 from ..training.config.results import ExportResult, RegisterResult, Result, TrainResult
 from ..training.errors import describe
-from ..training.runs.after_status import USERS_FAULT
+from ..training.runs.after_status import would_fail_again
 from ..training.runs.folder import Status
 from ..training.runs.kinds import kind_of
 from ..training.runs.view import RunView
@@ -105,8 +105,10 @@ def print_answers(view: RunView) -> None:
 
 def next_command(view: RunView) -> str:
     command = words(view.next) if view.next else "nothing to do"
-    if view.status is Status.FAILED and view.error and view.error.code.split("_")[0] in USERS_FAULT:
+    if view.status is Status.FAILED and view.error and would_fail_again(view.error):
         return "correct what the error names, then start it again" if view.kind == "train" else command
+    if isinstance(view.result, TrainResult) and view.result.still_falling:
+        return f"{command}  (trains on; export makes a GGUF file of what it has learnt)"
     if view.status is Status.COMPLETED and view.kind == "train":
         return f"{command}  (a GGUF file; --ollama --ollama-name NAME also registers it with Ollama)"
     return command

@@ -32,7 +32,7 @@ def words(step: Next) -> str:
             options = [_option(name, value) for name, value in step.arguments.items()]
             return f"run it again with {' '.join(options)}"
         case "train" if "resume" in given:
-            return f"backprop train --resume {given['resume']} --steps N"
+            return f"backprop train --resume {given['resume']} --steps {given.get('steps', 'N')}"
         case "train":
             return f"backprop train --data {given.get('dataset', 'FILE')}" + (
                 f" --model {given['model']}" if "model" in given else ""

@@ -26,7 +26,7 @@ from ..training.files.paths import PathPolicy
 from ..training.logs import logger
 from ..training.redact import scrub, scrub_all
 from ..training.service import TrainingService
-from ..training.untrusted import sanitized, sanitized_all
+from ..training.untrusted import quoted, sanitized, sanitized_all
 from .client_roots import client_roots
 from .progress import ProgressStream
 from .schema import compact, with_defaults
@@ -78,7 +78,7 @@ async def _recover(service: TrainingService) -> None:
     """Recover earlier runs; a failure is only logged, so that the server still serves."""
     try:
         await service.recover()
-    except (BackpropagateError, OSError) as error:
+    except Exception as error:
         logger().warning("recovery_failed", error=str(error))
 
 
@@ -172,7 +172,7 @@ class ServerTool(Tool):
                 hidden = [*flat_fields(), *OTHER_NAMES] if "settings" in known else []
                 close = nearest(name, [*known, *hidden], OTHER_NAMES)
                 raise InputError(
-                    f"{self.name} has no argument {name!r}.",
+                    f"{self.name} has no argument {quoted(name)}.",
                     hint=f"Did you mean {close}?"
                     if close
                     else f"It has: {', '.join(known) or 'no arguments'}.",

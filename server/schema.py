@@ -9,7 +9,7 @@ from ..training.config.settings import Settings
 
 
 def compact(schema: dict[str, Any]) -> dict[str, Any]:
-    """The schema without generated titles, and without "or null" in optional arguments."""
+    """The schema without generated titles, types of constants, and "or null" in optional arguments."""
     return _compact(schema)
 
 
@@ -25,7 +25,7 @@ def _compact(node: Any, *, names: bool = False) -> Any:
     inner = {
         key: _compact(value, names=key in {"properties", "$defs"})
         for key, value in fields.items()
-        if key != "title"
+        if key != "title" and not (key == "type" and "const" in fields)  # the value says its type
     }
     return _without_null(inner)
 

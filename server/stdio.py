@@ -5,12 +5,14 @@ from __future__ import annotations
 import os
 import sys
 from collections.abc import Sequence
+from io import FileIO
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from mcp.server import MCPServer
 
+STDIN = 0
 STDOUT = 1
 STDERR = 2
 
@@ -32,11 +34,35 @@ def serve_stdio(wire: int, roots: Sequence[Path]) -> None:
         wire: what `reserve_stdout` returned.
         roots: folders besides the user's home that tools may read and write.
     """
+    import anyio
+
     server = _server(roots)
-    sys.stdout.flush()
-    os.dup2(wire, STDOUT)  # the SDK takes it, and redirects stdout again while it serves
-    os.close(wire)
-    server.run("stdio")
+    anyio.run(_serve, server, _reserve_stdin(), wire)
+
+
+def _reserve_stdin() -> int:
+    """Redirect stdin from nothing, so that no child reads the client's messages; returns the real stdin."""
+    wire = os.dup(STDIN)
+    nothing = os.open(os.devnull, os.O_RDONLY)
+    os.dup2(nothing, STDIN)
+    os.close(nothing)
+    return wire
+
+
+async def _serve(server: MCPServer[Any], incoming: int, outgoing: int) -> None:
+    import anyio
+    from mcp.server.stdio import stdio_server
+
+    from .messages import MessageReader, MessageWriter
+
+    # Never closed: a thread may still read or write when the loop has ended.
+    writer = MessageWriter(FileIO(outgoing, "wb", closefd=False))
+    reader = MessageReader(os.fdopen(incoming, "rb", closefd=False), writer)
+    files: Any = (anyio.wrap_file(reader), anyio.wrap_file(writer))  # pyright: ignore[reportArgumentType, reportCallIssue, reportUnknownVariableType]
+    async with stdio_server(*files) as streams:
+        # The SDK has no public way to serve its stdio transport over other files.
+        low_level = server._lowlevel_server  # pyright: ignore[reportPrivateUsage]
+        await low_level.run(*streams, low_level.create_initialization_options())
 
 
 def _server(roots: Sequence[Path]) -> MCPServer[Any]:

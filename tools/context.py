@@ -9,7 +9,7 @@ from pydantic import BaseModel, ConfigDict
 
 from ..training.events import Event
 from ..training.files.paths import PathPolicy, looks_like_path
-from ..training.models.presets import PRESETS, classify_model
+from ..training.models.presets import AUTO, PRESETS, classify_model
 from ..training.requests.dataset_source import resolved_source
 from ..training.service import TrainingService
 
@@ -43,6 +43,8 @@ def resolved_model(context: ToolContext, model: str | None) -> str:
         PathForbiddenError: the folder may not be read.
     """
     name = model or context.service.settings.model.name
+    if name == AUTO:
+        return name
     # The policy is checked first, so that errors do not reveal files outside the permitted folders.
     if name.lower() not in PRESETS and looks_like_path(name):
         name = context.paths.resolve(name, "model")

@@ -6,7 +6,7 @@ from typing import Annotated
 
 from pydantic import Field
 
-from ..training.config.fields import ExportOutput, ImportanceMatrix, Quantization
+from ..training.config.fields import AllowOtherBase, ExportOutput, ImportanceMatrix, Quantization
 from ..training.config.quantizations import note_on_default
 from ..training.requests.export import export_spec
 from .context import ToolContext
@@ -29,6 +29,7 @@ async def export_gguf(
     quantization: Quantization | None = None,
     imatrix: ImportanceMatrix = False,
     output: ExportOutput | None = None,
+    allow_other_base: AllowOtherBase = False,
     wait_s: WaitSeconds = 50,
 ) -> RunStatus:
     """Merge an adapter into its base model and write one GGUF file at the chosen quantization.
@@ -42,6 +43,7 @@ async def export_gguf(
         context.paths,
         quantization=quantization,
         imatrix=imatrix,
+        allow_other_base=allow_other_base,
         output=context.paths.resolve(output, "output", write=True) if output else None,
     )
     submission = await context.service.submit(spec, find_equal=True)

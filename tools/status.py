@@ -10,7 +10,8 @@ from pydantic import BaseModel, Field
 from ..training.config.results import Answer, ExportResult, RegisterResult, Result, TrainResult
 from ..training.errors import ErrorRecord, describe, help_of
 from ..training.events import Step
-from ..training.runs.after_status import USERS_FAULT
+from ..training.next_step import then
+from ..training.runs.after_status import would_fail_again
 from ..training.runs.folder import Status
 from ..training.runs.identity import same_host
 from ..training.runs.view import RunView
@@ -215,6 +216,12 @@ def next_step(view: RunView) -> str:
     match view.status:
         case Status.QUEUED | Status.RUNNING:
             return f'get_run(run_id="{view.run_id}", wait_s=50) to follow it; cancel_run to stop it.'
+        case Status.COMPLETED if isinstance(view.result, TrainResult) and view.result.still_falling:
+            export = words(then("export", source=view.run_id))
+            return (
+                "Report the losses and the answers to the user. The loss was still falling; "
+                f"to train on: {call} To export it as it is: {export}"
+            )
         case Status.COMPLETED if view.kind == "train":
             return (
                 f"Report the losses and the answers to the user. For Ollama and llama.cpp: {call} "
@@ -232,7 +239,7 @@ def next_step(view: RunView) -> str:
             return f"To start it again: {call}"
         case Status.CANCELLED | Status.INTERRUPTED:
             return f"To continue from the last checkpoint: {call}"
-        case Status.FAILED if view.error and view.error.code.split("_")[0] in USERS_FAULT:
+        case Status.FAILED if view.error and would_fail_again(view.error):
             tool = TOOLS_OF_ACTIONS[view.kind]
             return f"Correct what the error names, then call {tool} again."
         case Status.FAILED:

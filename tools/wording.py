@@ -21,12 +21,17 @@ TOOLS_OF_ACTIONS = {
 }
 
 
+WITHIN_SETTINGS = frozenset({"recompute", "max_new_tokens"})
+
+
 def words(step: Next) -> str:
     """The step as a tool call, or as an action of the user where no tool exists."""
     given = step.arguments
     match step.action:
+        case "ask_again" if given.get("format") == "merged":
+            return "the user can export the merged model with `backprop export SOURCE --format merged`."
         case "ask_again":
-            return f"call again with {_arguments(given)}."
+            return f"call again with {_arguments(_as_tools_take_them(given))}."
         case "chat_in_ollama":
             return f"`ollama run {given['name']}` starts a chat with it."
         case "load_model":
@@ -41,6 +46,13 @@ def words(step: Next) -> str:
             return "the user can permit the folder: start the server with --root FOLDER."
         case action:
             return f"{TOOLS_OF_ACTIONS[action]}({_arguments(given)})."
+
+
+def _as_tools_take_them(given: dict[str, Any]) -> dict[str, Any]:
+    """Settings without a parameter of their own go into `settings`."""
+    inside = {name: value for name, value in given.items() if name in WITHIN_SETTINGS}
+    direct = {name: value for name, value in given.items() if name not in WITHIN_SETTINGS}
+    return {**direct, "settings": inside} if inside else direct
 
 
 def _arguments(given: dict[str, Any]) -> str:

@@ -9,6 +9,7 @@
     │   │   ├── DatasetFormatError
     │   │   └── ChatTemplateError
     │   ├── PathForbiddenError (PermissionError)
+    │   ├── OutputTakenError (FileExistsError)
     │   ├── RunNotFoundError (LookupError)
     │   └── RequestKeyReusedError
     ├── ConfigError (ValueError)              CONFIG_INVALID
@@ -34,6 +35,10 @@
     │   └── MissingExtraError (ImportError)
     └── StateError                            STATE_…
         ├── RunFolderError
+        ├── ForeignOwnerError (PermissionError)
+        ├── NotWritableError (PermissionError)
+        ├── TooManyFilesError (OSError)
+        ├── LockHeldError (TimeoutError)
         └── LockUnsupportedError
 
 Each class has a `code`. A class that refines a standard error also inherits from it, so that
@@ -180,6 +185,12 @@ class PathForbiddenError(InputError, PermissionError):
     """A path is outside the folders that may be read or written."""
 
     code = "INPUT_PATH_FORBIDDEN"
+
+
+class OutputTakenError(InputError, FileExistsError):
+    """Somebody used the name of the output during the run; the result has another name."""
+
+    code = "INPUT_OUTPUT_TAKEN"
 
 
 class RunNotFoundError(InputError, LookupError):
@@ -337,12 +348,41 @@ class RunFolderError(StateError):
     code = "STATE_RUN_UNREADABLE"
 
 
+class ForeignOwnerError(StateError, PermissionError):
+    """A folder or a lock belongs to another user of the machine."""
+
+    code = "STATE_FOREIGN_OWNER"
+
+
+class NotWritableError(StateError, PermissionError):
+    """A file or folder of the home cannot be written."""
+
+    code = "STATE_NOT_WRITABLE"
+    default_hint = "Give this user the right to write there, or set BACKPROPAGATE_HOME to another folder."
+
+
+class TooManyFilesError(StateError, OSError):
+    """The process may not open another file."""
+
+    code = "STATE_TOO_MANY_FILES"
+    retryable_by_default = True
+    default_hint = "Raise the limit of open files (`ulimit -n`) for this process, then try again."
+
+
+class LockHeldError(StateError, TimeoutError):
+    """Another process holds a lock for longer than this one waits."""
+
+    code = "STATE_LOCK_HELD"
+    retryable_by_default = True
+
+
 class LockUnsupportedError(StateError):
     """The file system has no file locks."""
 
     code = "STATE_LOCK_UNSUPPORTED"
 
 
+LONGEST_NAME = 100  # characters; no known name is as long
 EXIT_CODES = {"INPUT": 1, "CONFIG": 1, "PARTIAL": 3}
 
 
@@ -413,6 +453,8 @@ def nearest(name: str, known: Iterable[str], other_names: Mapping[str, str] | No
     Args:
         other_names: names in `known` that stand for another one, which is returned instead.
     """
+    if len(name) > LONGEST_NAME:  # the comparison takes the square of the length
+        return None
     meant = {other: (other_names or {}).get(other, other) for other in known}
     if name in meant:
         return meant[name]

@@ -2,36 +2,22 @@
 
 from __future__ import annotations
 
-import re
 from typing import Any
 
-HIDDEN = "[hidden]"
+from .secret_patterns import found_secrets
 
-TOKENS = re.compile(
-    r"""\bhf_[A-Za-z0-9]{16,}            # Hugging Face
-      | \bhf_(?:oauth|jwt)_[\w.-]{16,}   # Hugging Face, logged in through a browser
-      | \bsk-[A-Za-z0-9_-]{16,}          # OpenAI, Anthropic
-      | \b(?:AKIA|ASIA)[A-Z0-9]{16}\b    # AWS
-      | \bgh[pousr]_[A-Za-z0-9]{20,}     # GitHub
-    """,
-    re.VERBOSE,
-)
-BEARER = re.compile(r"\b(Bearer\s+)[A-Za-z0-9._~+/=-]{8,}", re.IGNORECASE)
-SIGNED = re.compile(
-    r"\b((?:X-Amz-)?(?:Signature|Credential|Security-Token|Policy)=)[^\s&\"'<>]{8,}", re.IGNORECASE
-)
-"""Parameters of a signed URL, which grants access to anyone who has it."""
-ASSIGNED = re.compile(
-    r"""\b((?:password|passwd|secret|token|api[_-]?key)["']?\s*[=:]\s*["']?)[^\s"'&,;]{4,}""", re.IGNORECASE
-)
+HIDDEN = "[hidden]"
 
 
 def scrub(text: str) -> str:
     """`text` with every token, key and password replaced by `[hidden]`."""
-    text = TOKENS.sub(HIDDEN, text)
-    text = BEARER.sub(rf"\1{HIDDEN}", text)
-    text = SIGNED.sub(rf"\1{HIDDEN}", text)
-    return ASSIGNED.sub(rf"\1{HIDDEN}", text)
+    parts: list[str] = []
+    at = 0
+    for start, end in sorted((found.start, found.end) for found in found_secrets(text)):
+        if start >= at:
+            parts += [text[at:start], HIDDEN]
+        at = max(at, end)
+    return "".join([*parts, text[at:]])
 
 
 def scrub_all(value: Any) -> Any:
@@ -46,5 +32,5 @@ def scrub_all(value: Any) -> Any:
 
 
 def looks_secret(text: str) -> bool:
-    """Whether `text` contains a string that is almost certainly an access token or a key."""
-    return bool(TOKENS.search(text) or BEARER.search(text))
+    """Whether `text` contains a string that is almost certainly an access token, a key or a password."""
+    return any(found.certain for found in found_secrets(text))

@@ -20,25 +20,36 @@ from typing import Any, TypeVar, Unpack
 
 import anyio
 import anyio.to_thread
+from anyio import CapacityLimiter
+from anyio.lowlevel import RunVar
 
 from .config.arguments import TrainArguments
+from .config.results import RegisterResult
 from .config.settings import Settings, load_settings
 from .config.specs import AnySpec, DataSpec, ExportSpec, RegisterSpec, TrainSpec
-from .errors import InputError, MissingExtraError, RunFolderError, RuntimeFailure
+from .errors import (
+    BackpropagateError,
+    InputError,
+    MissingExtraError,
+    RunFolderError,
+    RuntimeFailure,
+    StateError,
+)
 from .events import Event
 from .files.output_folder import check_output
 from .files.paths import PathPolicy
+from .files.system_error import system_error
 from .logs import logger
 from .models.llama_like import check_target_modules
 from .models.presets import classify_model
 from .next_step import then
 from .requests.argument_paths import with_resolved_paths
+from .requests.export import check_export_output
 from .requests.settings import alias_notes
 from .requests.train import train_spec
 from .runs.device_queue import DeviceQueue, default_runtime_folder
-from .runs.event_log import read_events
 from .runs.folder import ENDED, RunFolder, RunState, Status
-from .runs.identity import boot_id, same_host, seconds_since
+from .runs.identity import boot_id, is_recent, same_host
 from .runs.kinds import EXTRAS, device_request, kind_of, libraries_of
 from .runs.store import RunStore
 from .runs.view import RunView, view
@@ -47,6 +58,10 @@ from .worker.spawn import spawn_worker
 Value = TypeVar("Value")
 
 POLL_S = 0.05
+POLLS_PER_S = 200  # of all followers together, so that many do not keep other calls waiting
+FOREIGN_SHOWN = 5
+SUBMITTING = 16  # calls
+_limiter: RunVar[CapacityLimiter] = RunVar("submissions")  # one for each event loop
 STARTING_S = 20.0  # after this time, a queued run without a worker is started again
 
 
@@ -75,6 +90,7 @@ class TrainingService:
     def __init__(self, settings: Settings | None = None) -> None:
         self.settings = settings or load_settings()
         self.store = RunStore(self.settings.home)
+        self._watching = 0
 
     # --- start --------------------------------------------------------------------------------------
     async def train(
@@ -100,7 +116,7 @@ class TrainingService:
         """
         arguments = {**settings, "dataset": dataset, "model": None if model is None else str(model)}
         make = partial(_train_spec_of, arguments, self.settings)
-        return await self.submit(await _in_thread(make), request_key=request_key, find_equal=not new_run)
+        return await self.submit(await self._in_thread(make), request_key=request_key, find_equal=not new_run)
 
     async def submit(
         self, spec: AnySpec, *, request_key: str | None = None, find_equal: bool = False
@@ -117,20 +133,25 @@ class TrainingService:
             QueueFullError: twenty runs are waiting.
             DiskFullError: the disk is full; nothing of the run is kept.
         """
-        return await _in_thread(partial(self._submit, spec, request_key, find_equal))
+        return await self._in_thread(partial(self._submit, spec, request_key, find_equal), _submissions())
 
     def _submit(self, spec: AnySpec, request_key: str | None, find_equal: bool) -> Submission:
         # Here: a server answers its first request without the readers of datasets.
         from .data.local_source import content_of, local_source
 
         spec = _with_absolute_model(spec)
+        policy = PathPolicy.from_record(spec.roots, self.settings.home)
+        _permit_links(spec, policy)
         _check_target_modules(spec)
         self._require_libraries(spec)
-        permit = PathPolicy.from_record(spec.roots, self.settings.home).permit
+        permit = policy.permit
         if isinstance(spec, DataSpec):
             local_source(spec.data, permit)
         content = content_of(spec.data, permit) if isinstance(spec, DataSpec) else _stamp(spec)
-        found = self.store.for_request(spec, request_key, _fingerprint(spec, content), find_equal)
+        fingerprint = _fingerprint(spec, content)
+        found = self.store.for_request(spec, request_key, fingerprint, find_equal)
+        if found.existing and not found.by_key and _is_gone(found.run):
+            found = self.store.for_request(spec, request_key, fingerprint, find_equal, instead_of=found.run)
         if not found.existing:
             self._queue(found.run, spec)
         if not found.existing or _was_never_started(self.store.observe(found.run)):
@@ -150,6 +171,8 @@ class TrainingService:
 
     def _queue(self, run: RunFolder, spec: AnySpec) -> None:
         try:
+            if isinstance(spec, ExportSpec):
+                check_export_output(spec)  # an equal request that was found has written it
             DeviceQueue(self.runtime_folder, device_request(spec).queue).join(run.run_id)
         except Exception:
             self.store.delete_unstarted(run)
@@ -185,17 +208,14 @@ class TrainingService:
 
     async def recover(self) -> None:
         """Start the queued runs that have no worker, and record the interrupted ones."""
-        await _in_thread(self._recover)
+        await self._in_thread(self._recover)
 
     def _recover(self) -> None:
         self.store.sweep()
         for run in self.store.unfinished():
-            try:
-                state = self.store.observe(run)
-            except RunFolderError:
-                continue  # `list` returns the error
-            if _needs_a_worker(state):
-                self._start(run)
+            with suppress(StateError, OSError):  # `list` returns the error
+                if _needs_a_worker(self.store.observe(run)):
+                    self._start(run)
 
     async def resume(self, run_id: str) -> RunView:
         """Queue an ended run again: the same folder, a new attempt, from its last checkpoint.
@@ -206,7 +226,7 @@ class TrainingService:
             InputError: it has completed, or belongs to another machine.
             QueueFullError: twenty runs are waiting.
         """
-        return await _in_thread(partial(self._resume, run_id))
+        return await self._in_thread(partial(self._resume, run_id), _submissions())
 
     def _resume(self, run_id: str) -> RunView:
         run = self.store.find(run_id)
@@ -231,7 +251,7 @@ class TrainingService:
         Raises:
             InputError: the run has no adapter to continue from.
         """
-        return await _in_thread(partial(self._resume_or_extend, run_id, steps))
+        return await self._in_thread(partial(self._resume_or_extend, run_id, steps), _submissions())
 
     def _resume_or_extend(self, run_id: str, steps: int | None) -> Submission:
         before = self._get(run_id)
@@ -256,7 +276,7 @@ class TrainingService:
             RunNotFoundError: no run, or several, match.
             RunFolderError: its folder cannot be read.
         """
-        return await _in_thread(partial(self._get, run_id))
+        return await self._in_thread(partial(self._get, run_id))
 
     def _get(self, run_id: str) -> RunView:
         run = self.store.find(run_id)
@@ -264,7 +284,7 @@ class TrainingService:
 
     async def list(self, status: Status | None = None, limit: int = 10) -> tuple[list[RunView], list[str]]:
         """The newest runs, and an error message for each unreadable folder."""
-        return await _in_thread(partial(self._list, status, limit))
+        return await self._in_thread(partial(self._list, status, limit))
 
     def _list(self, status: Status | None, limit: int) -> tuple[list[RunView], list[str]]:
         views: list[RunView] = []
@@ -273,14 +293,23 @@ class TrainingService:
             if isinstance(state, RunState) and not kind_of(state.kind).listed:
                 continue
             try:
-                if isinstance(state, RunFolderError):
+                if isinstance(state, StateError):
                     raise state
                 views.append(view(run, state))
-            except RunFolderError as error:
+            except StateError as error:
                 unreadable.append(error.sentence())
             if len(views) + len(unreadable) >= limit:
                 break
-        return views, unreadable
+        return views, [*unreadable, *self._foreign(status)]
+
+    def _foreign(self, status: Status | None) -> list[str]:
+        """One line for each folder that cannot be a run."""
+        if status is not None:
+            return []
+        return [
+            f"{self.store.runs}: the folder {name} is not a run, as no run has such a name. Move it away."
+            for name in self.store.foreign()[:FOREIGN_SHOWN]
+        ]
 
     async def wait(self, run_id: str) -> RunView:
         """The run, as soon as it has ended."""
@@ -293,28 +322,38 @@ class TrainingService:
 
         Yields an empty list after `tick_s` seconds without an event, so that the caller can show progress.
         """
-        run = await _in_thread(partial(self.store.find, run_id))
+        run = await self._in_thread(partial(self.store.find, run_id))
+        self._watching += 1
+        try:
+            async for events in self._watch(run, tick_s):
+                yield events
+        finally:
+            self._watching -= 1
+
+    async def _watch(self, run: RunFolder, tick_s: float) -> AsyncGenerator[list[Event]]:
         offset = 0
         quiet_s = 0.0
         while True:
-            # The state is read before the events, since a run writes its last event before its last state.
-            ended = await _in_thread(partial(self._has_ended, run))
-            events, offset = await _in_thread(partial(read_events, run.events_path, offset))
-            quiet_s += POLL_S
-            if events or ended or quiet_s >= tick_s:
+            ended, events, offset = await self._in_thread(partial(self._news, run, offset))
+            pause_s = max(POLL_S, self._watching / POLLS_PER_S)
+            quiet_s += pause_s
+            if ended and not events:
+                return
+            if events or quiet_s >= tick_s:
                 quiet_s = 0.0
                 yield events
-            if ended:
-                return
-            await anyio.sleep(POLL_S)
+            await anyio.sleep(0 if ended else pause_s)
 
-    def _has_ended(self, run: RunFolder) -> bool:
-        return self.store.observe(run).status in ENDED
+    def _news(self, run: RunFolder, offset: int) -> tuple[bool, list[Event], int]:
+        """Whether the run has ended, its events from `offset` on, and the offset after them."""
+        # The state is read before the events, since a run writes its last event before its last state.
+        ended = self.store.observe(run).status in ENDED
+        return ended, *run.events(offset)
 
     # --- stop ---------------------------------------------------------------------------------------
     async def cancel(self, run_id: str, reason: str = "requested by the user") -> RunView:
         """Request that a run stops within one step and saves its adapter. Does not wait for it."""
-        return await _in_thread(partial(self._cancel, run_id, reason))
+        return await self._in_thread(partial(self._cancel, run_id, reason))
 
     def _cancel(self, run_id: str, reason: str) -> RunView:
         run = self.store.find(run_id)
@@ -339,7 +378,20 @@ class TrainingService:
             self.store.delete(run)
             return run.run_id
 
-        return await _in_thread(delete)
+        return await self._in_thread(delete)
+
+    async def _in_thread(self, action: Callable[[], Value], limiter: CapacityLimiter | None = None) -> Value:
+        """The value of `action`; an error of the operating system becomes one of ours."""
+
+        def act() -> Value:
+            try:
+                return action()
+            except BackpropagateError:
+                raise
+            except OSError as error:
+                raise system_error(error, self.settings.home) from error
+
+        return await anyio.to_thread.run_sync(act, limiter=limiter)
 
 
 def _train_spec_of(arguments: Mapping[str, Any], defaults: Settings) -> TrainSpec:
@@ -358,6 +410,24 @@ def _with_absolute_model(spec: AnySpec) -> AnySpec:
     if source.kind != "folder":
         return spec
     return spec.model_copy(update={"model": spec.model.model_copy(update={"name": source.location})})
+
+
+def _is_gone(run: RunFolder) -> bool:
+    """Whether the run made something elsewhere that is not there any more: a model of an Ollama server."""
+    result = run.state().result
+    if not isinstance(result, RegisterResult):
+        return False
+    from .export.ollama.register import is_registered
+
+    return not is_registered(result.name, result.digest)
+
+
+def _permit_links(spec: AnySpec, policy: PathPolicy) -> None:
+    """Check the links of a local model before any of its files is read; the worker checks them again."""
+    if isinstance(spec, DataSpec | ExportSpec):
+        source = classify_model(spec.model.name)
+        if source.kind == "folder":
+            policy.permit_links(Path(source.location), "model")
 
 
 def _stamp(spec: AnySpec) -> str:
@@ -391,7 +461,7 @@ def _needs_a_worker(state: RunState) -> bool:
         return False
     if state.boot_id != boot_id():
         return True
-    return state.pid is None and seconds_since(state.queued_at or state.created_at) > STARTING_S
+    return state.pid is None and not is_recent(state.queued_at or state.created_at, STARTING_S)
 
 
 def _fingerprint(spec: AnySpec, content: str) -> str:
@@ -400,5 +470,10 @@ def _fingerprint(spec: AnySpec, content: str) -> str:
     return hashlib.sha256(f"{request}\n{content}".encode()).hexdigest()
 
 
-async def _in_thread(action: Callable[[], Value]) -> Value:
-    return await anyio.to_thread.run_sync(action)
+def _submissions() -> CapacityLimiter:
+    """The threads of calls that read data or wait for locks: others still answer when these are all busy."""
+    try:
+        return _limiter.get()
+    except LookupError:
+        _limiter.set(CapacityLimiter(SUBMITTING))
+        return _limiter.get()

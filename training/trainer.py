@@ -20,9 +20,9 @@ from .events import Event, Report, ShouldStop, Step, never_stop, no_report
 from .files.output_folder import check_output
 from .files.paths import PathPolicy, without_uri
 from .logs import configure_logging, logger
-from .models.presets import classify_model
+from .models.presets import AUTO, classify_model
 from .requests.argument_paths import with_resolved_paths
-from .requests.export import export_spec
+from .requests.export import check_export_output, export_spec
 from .requests.push import push_spec
 from .requests.settings import alias_notes
 from .requests.train import train_spec
@@ -116,7 +116,7 @@ class Trainer:
     """Fine-tunes a model in this process.
 
     Args:
-        model: preset, Hub id, or path of a model folder. Default: from the settings (Qwen2.5 7B).
+        model: preset, Hub id, or path of a model folder. Default: from the settings, else by this machine.
         output_dir: the home folder for this trainer's runs. Default: `~/.backpropagate`.
         settings: any setting by its flat name, e.g. `lora_r=8, learning_rate=1e-4`.
 
@@ -137,7 +137,8 @@ class Trainer:
             **settings,
             "model": without_uri(model or self._defaults.model.name),
         }
-        classify_model(self._arguments["model"])
+        if self._arguments["model"] != AUTO:
+            classify_model(self._arguments["model"])
         self._store = RunStore(
             Path(output_dir).expanduser().absolute() if output_dir else self._defaults.home
         )
@@ -195,6 +196,7 @@ class Trainer:
         quantization: str | None = None,
         imatrix: bool = False,
         output: str | Path | None = None,
+        allow_other_base: bool = False,
         should_stop: ShouldStop = never_stop,
     ) -> Export:
         """Export the last training, and record it as a run. A GGUF is verified before it gets its name.
@@ -205,6 +207,7 @@ class Trainer:
                 Default: q4_k_m; without the extra, q8_0 with a warning in the log.
             imatrix: weight a K-quant's errors by activations on the run's held-out rows.
             output: the .gguf file, or folder, to write. Default: in the run folder.
+            allow_other_base: accept a base model that is no longer the one that was trained on.
             should_stop: called often; True stops the export without keeping any files.
 
         Raises:
@@ -224,11 +227,13 @@ class Trainer:
             format=format,
             quantization=quantization,
             imatrix=imatrix,
+            allow_other_base=allow_other_base,
             output=paths.resolve(str(output), "output", write=True) if output else None,
         )
         note = note_on_default(quantization, spec.quantization)
         if note:
             logger().warning(note)
+        check_export_output(spec)
         run = self._store.create(spec)
         state = self._execute(export.run, run, no_report, should_stop)
         assert isinstance(state.result, ExportResult)
@@ -256,8 +261,6 @@ class Trainer:
             raise InputError("There is no adapter to save yet.", hint="Call train() first.")
         target = Path(path).expanduser().absolute()
         check_output(str(target))
-        if target.exists():
-            target.rmdir()
         copy_adapter_folder(self._last.adapter_path, str(target))
         return target
 

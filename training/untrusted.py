@@ -53,7 +53,12 @@ def shown_path(path: str | PurePath) -> str:
 
 def one_line(text: str, limit: int = 1000) -> str:
     """The text, sanitized, as one line of at most `limit` characters; a longer one is cut in the middle."""
-    return shortened(" ".join(sanitized(text[: 4 * limit + 1000]).split()), limit)
+    return shortened(" ".join(sanitized(encodable(text[: 4 * limit + 1000])).split()), limit)
+
+
+def encodable(text: str) -> str:
+    """The text with escapes for what UTF-8 cannot encode: the bytes of a file name that is not UTF-8."""
+    return text.encode("utf-8", "backslashreplace").decode("utf-8")
 
 
 def sanitized(text: str) -> str:

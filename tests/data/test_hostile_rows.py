@@ -17,6 +17,8 @@ from backpropagate.training.data.readers.sources import open_source
 from backpropagate.training.data.report.inspection import inspect
 from backpropagate.training.errors import DatasetNotFoundError
 
+LONG_WORD = "a word, or white space, of more than 1,048,576 characters"
+
 
 def read(path: Path) -> list[Read]:
     return list(read_rows(open_source(path), None, ReadProgress("preparing", "reading")))
@@ -31,12 +33,14 @@ def chat(turns: int, text: str = "a") -> str:
     ("row", "kind", "reason"),
     [
         (chat(5000), "too_long", "10,000 turns; the limit is 2,000"),
-        (chat(1, "x" * 2**24), "too_long", "33,554,432 characters; the limit is 16,777,216"),
-        (chat(1, " " * 2**24 + "x"), "too_long", "33,554,434 characters; the limit is 16,777,216"),
+        (chat(1, "x y " * 2**22), "too_long", "33,554,432 characters; the limit is 16,777,216"),
+        (chat(1, "x" * 2**21), "too_long", LONG_WORD),
+        (chat(1, "a" + " " * 2**21 + "x"), "too_long", LONG_WORD),
+        (json.dumps({"text": "x" * 2**21}), "too_long", LONG_WORD),
         ('{"text": "a", "more": ' + '{"a": ' * 300 + "1" + "}" * 301, "parse", "nested more than 64 deep"),
         ('{"text": "a", "more": ' + "[" * 300 + "]" * 300 + "}", "parse", "nested more than 64 deep"),
     ],
-    ids=["turns", "one word", "spaces", "objects", "arrays"],
+    ids=["turns", "characters", "one word", "spaces", "text", "objects", "arrays"],
 )
 def test_a_row_beyond_a_limit_is_a_finding_with_its_line(
     tmp_path: Path, row: str, kind: str, reason: str

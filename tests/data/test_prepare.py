@@ -237,9 +237,20 @@ def test_the_shuffle_follows_the_seed(prepared: Any) -> None:
 
 
 def test_a_file_without_held_out_rows_says_so(prepared: Any) -> None:
-    result = prepared([row(n) for n in range(20)])
+    result = prepared([row(n) for n in range(19)])
     assert len(result.held_out) == 0
-    assert result.summary.notes == ["No rows are held out for evaluation: 20 rows are too few for a split."]
+    assert result.summary.notes == ["No rows are held out for evaluation: 19 rows are too few for a split."]
+
+
+def test_of_twenty_rows_eight_are_held_out_which_is_told_and_none_if_so_asked(prepared: Any) -> None:
+    rows = [row(n) for n in range(20)]
+    result = prepared(rows)
+    assert (len(result.train), len(result.held_out)) == (12, 8)
+    assert result.summary.notes == [
+        "8 of 20 rows are held out for evaluation; held_out=0 trains on all of them."
+    ]
+    assert len(prepared(rows, held_out=0).held_out) == 0
+    assert len(prepared(rows, held_out=0.1).held_out) == 2
 
 
 def test_held_out_rows_are_apart_from_the_others_recorded_and_the_same_again(prepared: Any) -> None:

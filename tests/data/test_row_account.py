@@ -72,7 +72,8 @@ def chats(draw: st.DrawFn) -> tuple[dict[str, Any], Values]:
             messages[-1]["reasoning_content"] = word("reasoning")
     row: dict[str, Any] = {"messages": messages}
     if tool and draw(st.booleans()):
-        schema = {"type": "object", "properties": {"sku": {"type": "string", "description": word("tools")}}}
+        kind = {"type": "string", "description": word("tools"), "enum": [word("tools")]}
+        schema = {"type": "object", "properties": {word("tools"): kind}}
         function = {"name": word("tools"), "description": word("tools"), "parameters": schema}
         row["tools"] = [{"type": "function", "function": function}]
     return row, word.values

@@ -7,22 +7,45 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from backpropagate.training.data.split.held_out import MIN_HELD_OUT, held_out, held_out_count
+from backpropagate.training.data.split.held_out import MIN_HELD_OUT, Share, held_out, held_out_count
 
 HASHES = st.lists(st.integers(1, 2**64 - 1), min_size=80, max_size=200, unique=True)
 
 
-def split(hashes: list[int], seed: int = 0, parts: list[int] | None = None, share: float = 0.05) -> set[int]:
+def split(
+    hashes: list[int], seed: int = 0, parts: list[int] | None = None, share: Share = "auto"
+) -> set[int]:
     mask = held_out(np.array(hashes, np.uint64), np.array(parts or [0] * len(hashes), np.uint16), share, seed)
     return set(np.flatnonzero(mask).tolist())
 
 
 @pytest.mark.parametrize(
     "rows, share, count",
-    [(0, 0.05, 0), (79, 0.05, 0), (80, 0.05, 8), (200, 0.05, 10), (10**6, 0.05, 500), (50, 0.2, 10)],
+    [
+        (0, "auto", 0), (19, "auto", 0), (20, "auto", 8), (79, "auto", 8), (80, "auto", 8), (200, "auto", 10),
+        (10**6, "auto", 500),
+    ],
 )  # fmt: skip
 def test_five_percent_but_at_least_eight_and_at_most_five_hundred_are_held_out(
-    rows: int, share: float, count: int
+    rows: int, share: Share, count: int
+) -> None:
+    assert held_out_count(rows, share) == count
+
+
+@pytest.mark.parametrize(
+    "rows, share, count",
+    [
+        (50, 0.2, 10),
+        (79, 0.05, 4),
+        (10, 0.1, 1),
+        (5, 0.01, 1),
+        (10**6, 0.05, 50_000),
+        (3, 0.99, 2),
+        (60, 0, 0),
+    ],
+)
+def test_a_share_that_was_asked_for_is_held_out_whatever_the_size_of_the_dataset(
+    rows: int, share: Share, count: int
 ) -> None:
     assert held_out_count(rows, share) == count
 
@@ -33,7 +56,7 @@ def test_the_split_has_the_stated_size_and_does_not_depend_on_the_order_of_rows(
     hashes: list[int], seed: int
 ) -> None:
     chosen = split(hashes, seed)
-    assert len(chosen) == held_out_count(len(hashes), 0.05) >= MIN_HELD_OUT
+    assert len(chosen) == held_out_count(len(hashes), "auto") >= MIN_HELD_OUT
     backwards = split(hashes[::-1], seed)
     assert {hashes[index] for index in chosen} == {hashes[::-1][index] for index in backwards}
 

@@ -101,6 +101,7 @@ def saved(tmp_path: Path) -> Callable[[Any], Path]:
 def a_plan(**settings: Any) -> Plan:
     """A plan for a small model on a CPU; the settings under their flat names."""
     decided = {"engine": "packed", "device": "cpu", "recompute": "nothing", "batch_size": 8}
+    decided |= {"epochs": 3.0, "learning_rate": 2e-4}
     return Plan.from_record({**decided, "micro_batch_tokens": 8192, **settings})
 
 

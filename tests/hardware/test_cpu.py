@@ -48,5 +48,5 @@ def test_a_larger_memory_fits_larger_models(monkeypatch: pytest.MonkeyPatch) -> 
     assert max_billions(2048) == 0.21
     monkeypatch.setattr(cpu, "_memory_mib", lambda: (16_000, 8192))
     reading = read_cpu()
-    assert reading.presets == ["smollm2-135m", "llama3.2-1b"]
+    assert reading.presets == ["smollm2-135m", "qwen3-0.6b", "llama3.2-1b"]
     assert "models up to about 1.45 billion parameters fit 8.0 GiB" in reading.advice

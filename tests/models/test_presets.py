@@ -11,7 +11,10 @@ import pytest
 
 from backpropagate.training.errors import InputError
 from backpropagate.training.models.model_folder import missing_from
-from backpropagate.training.models.presets import DEFAULT_PRESET, HUB_ID_LENGTH, PRESETS, classify_model
+from backpropagate.training.models.presets import HUB_ID_LENGTH, PRESETS, classify_model
+
+INSTRUCT_BY_ANOTHER_NAME = {"Qwen/Qwen3-0.6B", "Qwen/Qwen3-1.7B", "HuggingFaceTB/SmolLM3-3B"}
+"""Their base models are the ones with a suffix."""
 
 
 @pytest.fixture
@@ -27,12 +30,19 @@ def model_folder(tmp_path: Path) -> Path:
 def test_a_preset_stands_for_an_instruct_model_of_the_hub(name: str) -> None:
     source = classify_model(name)
     assert source == ("preset", PRESETS[name].hub_id)
-    assert "Instruct" in source.location
+    assert "Instruct" in source.location or source.location.startswith(
+        ("Qwen/Qwen3", "HuggingFaceTB/SmolLM3")
+    )
     assert classify_model(source.location).kind == "hub"
 
 
-def test_a_preset_is_found_in_any_case_and_the_default_is_one() -> None:
-    assert classify_model("Qwen2.5-7B").location == PRESETS[DEFAULT_PRESET].hub_id
+def test_a_preset_is_found_in_any_case() -> None:
+    assert classify_model("Qwen2.5-7B").location == PRESETS["qwen2.5-7b"].hub_id
+
+
+def test_there_are_presets_of_open_models_for_small_machines() -> None:
+    small = {name for name, preset in PRESETS.items() if 0.1 < preset.billions < 3.2}
+    assert {"smollm2-135m", "qwen3-0.6b", "qwen3-1.7b", "smollm3-3b"} <= small
 
 
 def test_a_folder_is_known_by_its_absolute_path(model_folder: Path) -> None:

@@ -84,8 +84,8 @@ async def test_the_schema_tells_defaults_as_this_users_settings_have_them(
     monkeypatch.setenv("BACKPROPAGATE_LORA__R", "8")
     (train,) = [tool for tool in await offered(TrainingService()) if tool.name == "train"]
     told = {name: argument.get("default") for name, argument in train.input_schema["properties"].items()}
-    assert (told["lora_r"], told["epochs"], told["steps"]) == (8, 3.0, None)
-    assert told["model"] == "Qwen/Qwen2.5-7B-Instruct"
+    assert (told["lora_r"], told["epochs"], told["steps"]) == (8, "auto", None)
+    assert told["model"] == "auto"
 
 
 @pytest.mark.parametrize("given", [{"learning_rate": 0.9}, {"dataset": "/a.jsonl", "questions": ["Who?"]}])

@@ -95,6 +95,7 @@ class HubStandIn:
             (r"POST /api/repos/create", self._create),
             (r"POST /api/validate-yaml", self._validate),
             (rf"GET /api/models/{repo}(?:/revision/main)?", self._info),
+            (rf"(?:GET|HEAD) /{repo}/resolve/\w+/([\w.-]+)", self._file),
             (rf"POST /api/models/{repo}/preupload/main", self._preupload),
             (rf"POST /api/models/{repo}/commit/main", self._commit),
             (rf"POST /{repo}\.git/info/lfs/objects/batch", self._batch),
@@ -133,6 +134,12 @@ class HubStandIn:
             "siblings": [{"rfilename": file} for file in repository.files],
             "cardData": _card_data(repository.files.get("README.md")),
         }
+
+    def _file(self, body: bytes, name: str, file: str) -> tuple[int, Any]:
+        content = self.repositories[name].files.get(file)
+        if content is None:
+            return 404, {"error": "Entry not found", "code": "EntryNotFound"}
+        return 200, content
 
     def _preupload(self, body: bytes, name: str) -> tuple[int, Any]:
         held = self.repositories[name].files
@@ -253,9 +260,12 @@ def _handler(hub: HubStandIn) -> type[BaseHTTPRequestHandler]:
             else:
                 self.reply(*hub.answer(self.command, path, body))
 
-        do_POST = do_PUT = do_GET
+        do_POST = do_PUT = do_HEAD = do_GET
 
-        def reply(self, status: int, answer: dict[str, Any]) -> None:
+        def reply(self, status: int, answer: dict[str, Any] | bytes) -> None:
+            if isinstance(answer, bytes):
+                self.reply_file(answer)
+                return
             body = json.dumps(answer).encode()
             headers = {"Content-Type": "application/json", "Content-Length": str(len(body))}
             if "code" in answer:
@@ -266,7 +276,17 @@ def _handler(hub: HubStandIn) -> type[BaseHTTPRequestHandler]:
             for name, value in headers.items():
                 self.send_header(name, value)
             self.end_headers()
-            self.wfile.write(body)
+            if self.command != "HEAD":
+                self.wfile.write(body)
+
+        def reply_file(self, content: bytes) -> None:
+            self.send_response(200)
+            self.send_header("Content-Length", str(len(content)))
+            self.send_header("ETag", f'"{hashlib.sha1(content).hexdigest()}"')
+            self.send_header("X-Repo-Commit", self.path.split("/")[4])
+            self.end_headers()
+            if self.command != "HEAD":
+                self.wfile.write(content)
 
         def log_message(self, *arguments: object) -> None: ...
 

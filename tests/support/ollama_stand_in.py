@@ -2,8 +2,10 @@
 
     before 0.5.5      knows only Modelfiles
     0.5.5 to 0.29     Go templates only; a GGUF whose Jinja resembles none that it knows gets `{{ .Prompt }}`
-    0.30 to 0.34.0    runs the GGUF's Jinja where it has no Go template; checks GGUFs before it takes them
-    from 0.34.1       no LoRA adapters, no quantising of GGUFs, strict file names
+    from 0.9.6        file names without paths only
+    from 0.17.6       reads `:local`, `:cloud` and `-cloud` at a name's end as a place, except in create
+    0.30 to 0.34.0    runs the GGUF's Jinja where it has no Go template; checks GGUFs and rewrites them
+    from 0.34.1       no LoRA adapters, no quantising of GGUFs
 
 It stores blobs and models, but no model ever runs: answers are canned. Faults can be put in by endpoint.
 """
@@ -15,7 +17,7 @@ import json
 import re
 import threading
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from typing import Any, Literal
@@ -48,11 +50,11 @@ TEMPLATES = (
 
 PART = r"[A-Za-z0-9_][A-Za-z0-9_.-]{0,79}"
 NAME = re.compile(
-    rf"(?:(?:([A-Za-z0-9_][\w.:-]{{0,349}})/)?([A-Za-z0-9_][\w-]{{0,79}})/)?({PART})(?::({PART}))?"
+    rf"(?:(?:([A-Za-z0-9_][\w.:-]{{0,349}})/)?([A-Za-z0-9_][\w-]{{0,79}})/)?({PART})(?::({PART}))?", re.ASCII
 )
 DIGEST = re.compile(r"sha256[:-][0-9a-fA-F]{64}")
 
-Endpoint = Literal["version", "tags", "blob", "upload", "create", "show", "delete", "chat"]
+Endpoint = Literal["version", "tags", "blob", "upload", "create", "copy", "show", "delete", "chat"]
 
 
 @dataclass
@@ -101,6 +103,8 @@ class OllamaStandIn:
     requests: list[str] = field(default_factory=list)
     bodies: list[dict[str, Any]] = field(default_factory=list)
     on_create: Callable[[], None] = lambda: None
+    elsewhere: list[str] = field(default_factory=list)
+    """What was asked of models of the cloud."""
 
     def __enter__(self) -> OllamaStandIn:
         self.stopped = threading.Event()
@@ -130,7 +134,11 @@ class OllamaStandIn:
         return self.folder / digest.replace(":", "-")
 
     def found(self, name: object) -> Model:
-        model = self.models.get(full_name(str(name)) or ())
+        base, place = reference(str(name)) if self.release >= (0, 17, 6) else (str(name), "")
+        if place == "cloud":
+            self.elsewhere.append(str(name))
+            raise Refusal(403, f"remote model is unavailable: {name}")
+        model = self.models.get(full_name(base) or ())
         if model is None:
             raise Refusal(404, f"model '{name}' not found")
         return model
@@ -140,10 +148,10 @@ class OllamaStandIn:
         path = self.blob(digest)
         if path.exists():
             return 200
-        real = hashlib.sha256(data).hexdigest()
-        if f"sha256:{real}" != digest.replace("-", ":"):
-            raise Refusal(400, f'digest mismatch, expected "{digest}", got "sha256:{real}"')
-        path.write_bytes(data)
+        real = f"sha256:{hashlib.sha256(data).hexdigest()}"
+        self.blob(real).write_bytes(data)
+        if real != digest.replace("-", ":"):
+            raise Refusal(400, f'digest mismatch, expected "{digest}", got "{real}"')
         return 201
 
     def create(self, request: dict[str, Any]) -> Iterator[dict[str, Any]]:
@@ -156,8 +164,8 @@ class OllamaStandIn:
             raise Refusal(400, "invalid model name")
         files: dict[str, str] = request.get("files") or {}
         for file in files:
-            if self.release >= (0, 34, 1) and (file.startswith("/") or re.search(r"[\\:]|\.\./", file)):
-                raise Refusal(400, f"file path must be relative: {file}")
+            if self.release >= (0, 9, 6) and not is_relative(file):
+                raise Refusal(400, "file path must be relative")
         if request.get("quantize") and files and self.release >= (0, 34, 1):
             raise Refusal(400, "create-time quantization is only supported for safetensors imports")
         if not files:
@@ -172,38 +180,68 @@ class OllamaStandIn:
         if not path.exists():
             raise Refusal(500, f"open {path}: no such file or directory")
         jinja = self._read(path, file[0])
+        digest = file[1]
         if (0, 30) <= self.release <= (0, 34, 0):
-            yield {"status": "validating GGUF model"}
+            size = path.stat().st_size
+            progress = {"digest": digest, "total": size, "completed": size}
+            yield {"status": "validating GGUF model", **progress}
+            digest = self._rewritten(path)
             yield {"status": "verifying conversion"}
         self.on_create()
-        detected = detected_template(jinja)
-        stop: list[str] = []
         template = request.get("template") or None
-        yield {"status": f"using existing layer {file[1]}"}
+        detected = None if template else detected_template(jinja)
+        yield {"status": f"{'using existing' if digest == file[1] else 'creating new'} layer {digest}"}
         if detected:
-            stop = detected[3]
             yield {"status": f"using autodetected template {detected[0]}"}
+        stop = detected[3] if detected else []
+        chosen = detected[2] if detected and not (self.release >= (0, 30) and does_more(jinja)) else None
         if template and template.count("{{") != template.count("}}"):
             raise Refusal(400, "template error: unclosed action")
         parameters = {**({"stop": stop} if stop else {}), **(request.get("parameters") or {})}
         yield {"status": "writing manifest"}
         before = self.models.get(full)
-        self.models[full] = Model(
-            before.name if before else name,
-            file[1],
-            template or (detected[2] if detected else None),
-            jinja,
-            str(request.get("system") or ""),
-            parameters,
-        )
+        system = str(request.get("system") or "")
+        called = before.name if before else name
+        self.models[full] = Model(called, digest, template or chosen, jinja, system, parameters)
+        if before:
+            self._prune(before.digest)
         yield {"status": "success"}
+
+    def _rewritten(self, path: Path) -> str:
+        """The digest of the file as the server writes it anew; the uploaded one stays beside it."""
+        data = path.read_bytes() + bytes(32)
+        digest = f"sha256:{hashlib.sha256(data).hexdigest()}"
+        self.blob(digest).write_bytes(data)
+        return digest
+
+    def _prune(self, digest: str) -> None:
+        """Removes a blob that no model needs any more."""
+        if all(model.digest != digest for model in self.models.values()):
+            self.blob(digest).unlink(missing_ok=True)
+
+    def copy(self, request: dict[str, Any]) -> None:
+        source = self.models.get(full_name(str(request.get("source"))) or ())
+        target = full_name(str(request.get("destination")))
+        if target is None:
+            raise Refusal(400, f'destination "{request.get("destination")}" is invalid')
+        if source is None:
+            raise Refusal(404, f'model "{request.get("source")}" not found')
+        before = self.models.get(target)
+        self.models[target] = replace(source, name=before.name if before else str(request["destination"]))
+        if before:
+            self._prune(before.digest)
+
+    def delete(self, request: dict[str, Any]) -> None:
+        model = self.found(request.get("model"))
+        del self.models[full_name(model.name) or ()]
+        self._prune(model.digest)
 
     def _read(self, path: Path, source: str) -> str:
         """The chat template of a GGUF; refuses what is none."""
         try:
             reader = GGUFReader(path)
         except Exception:
-            raise Refusal(500, "invalid file magic") from None
+            raise Refusal(400, "supplied file was not in GGUF format") from None
         kind = reader.get_field("general.type")
         if kind is not None and kind.contents() == "adapter" and self.release >= (0, 34, 1):
             raise Refusal(400, f"LoRA adapters are no longer supported: {source} is a LoRA adapter")
@@ -248,6 +286,9 @@ class OllamaStandIn:
         question = request["messages"][-1]["content"]
         answer = self.answers.get(question, f"a canned answer to {question}")
         shared = {"model": model.name, "created_at": CREATED_AT}
+        if "<think>" in model.jinja and request.get("think") is not False:
+            thought = {"role": "assistant", "content": "", "thinking": "Let me think. "}
+            yield {**shared, "message": thought, "done": False}
         for word in re.findall(r"\S+\s*", answer):
             yield {**shared, "message": {"role": "assistant", "content": word}, "done": False}
         yield {
@@ -273,9 +314,35 @@ def tagged(name: str) -> str:
     return name if ":" in name.rpartition("/")[2] else f"{name}:latest"
 
 
+def reference(name: str) -> tuple[str, str]:
+    """A name without its end that says where the model is, and that place."""
+    base, colon, tail = name.rpartition(":")
+    if colon and tail.lower() in {"local", "cloud"}:
+        return base, tail.lower()
+    if colon and "/" not in tail and tail.lower().endswith("-cloud"):
+        return name[: -len("-cloud")], "cloud"
+    return name, ""
+
+
+def is_relative(file: str) -> bool:
+    """As Go's fs.ValidPath."""
+    parts = file.split("/")
+    return bool(file) and not any(part in {"", ".", ".."} for part in parts) and "\\" not in file
+
+
+def does_more(jinja: str) -> bool:
+    """Whether a template has capabilities that none of the known ones here has."""
+    return "tools" in jinja or "<think>" in jinja
+
+
 def detected_template(jinja: str) -> tuple[str, str, str, list[str]] | None:
-    """The known template that is less than 100 edits away."""
-    return next((known for known in TEMPLATES if jinja and _distance(jinja, known[1]) < 100), None)
+    """The nearest known template, if it is less than 100 edits away."""
+    if not jinja:
+        return None
+    distance, nearest = min(
+        ((_distance(jinja, known[1]), known) for known in TEMPLATES), key=lambda found: found[0]
+    )
+    return nearest if distance < 100 else None
 
 
 def _distance(one: str, other: str) -> int:
@@ -331,12 +398,7 @@ class _Handler(BaseHTTPRequestHandler):
         self._answer("blob", look)
 
     def do_DELETE(self) -> None:
-        def delete(request: dict[str, Any]) -> dict[str, Any]:
-            model = self.server_state.found(request.get("model"))
-            del self.server_state.models[full_name(model.name) or ()]
-            return {}
-
-        self._answer("delete", delete)
+        self._done("delete", self.server_state.delete)
 
     def do_POST(self) -> None:
         state = self.server_state
@@ -344,6 +406,8 @@ class _Handler(BaseHTTPRequestHandler):
             self._upload()
         elif self.path == "/api/create":
             self._stream("create", state.create)
+        elif self.path == "/api/copy":
+            self._done("copy", state.copy)
         elif self.path == "/api/show":
             self._answer("show", lambda request: state.show(state.found(request.get("model"))))
         elif self.path == "/api/chat":
@@ -397,6 +461,17 @@ class _Handler(BaseHTTPRequestHandler):
             return
         try:
             self._json(200, act(request))
+        except Refusal as refusal:
+            self._error(refusal)
+
+    def _done(self, endpoint: Endpoint, act: Callable[[dict[str, Any]], None]) -> None:
+        """Does it, and answers without a body."""
+        request = self._request()
+        if self._faulty(endpoint):
+            return
+        try:
+            act(request)
+            self._send(200, b"", "text/plain")
         except Refusal as refusal:
             self._error(refusal)
 

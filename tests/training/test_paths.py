@@ -57,6 +57,61 @@ def test_credential_folders_are_refused_even_inside_a_root(user: Path) -> None:
             policy.resolve(str(user / ".aws" / "data.jsonl"), "dataset")
 
 
+@pytest.mark.parametrize(
+    "place",
+    [
+        ".kube/config",
+        ".azure/tokens.json",
+        ".config/gh/hosts.yml",
+        ".mozilla/firefox/a.default/logins.json",
+        ".config/google-chrome/Default/Cookies",
+        ".local/share/keyrings/login.keyring",
+        "Library/Keychains/login.keychain-db",
+        "LIBRARY/KEYCHAINS/login.keychain-db",
+        "AppData/Roaming/Mozilla/Firefox/Profiles/a/key4.db",
+        "work/.SSH/id_ed25519",
+        ".cache/huggingface/token",
+        ".git-credentials",
+    ],
+)
+def test_places_of_credentials_are_refused_whatever_the_root_and_the_case(user: Path, place: str) -> None:
+    for root in (user, (user / place).parent, Path("/")):
+        for policy in (
+            PathPolicy.for_assistant([root], user / ".backpropagate"),
+            PathPolicy.for_person(user),
+        ):
+            with pytest.raises(PathForbiddenError, match="credentials"):
+                policy.resolve(str(user / place), "dataset")
+
+
+def test_names_that_only_resemble_places_of_credentials_are_permitted(user: Path) -> None:
+    policy = PathPolicy.for_assistant([user], user / ".backpropagate")
+    for name in ("token", "ssh/a.jsonl", "huggingface/models/a", "config/gh/a.jsonl", "keyrings.jsonl"):
+        assert policy.resolve(str(user / name), "dataset")
+
+
+@pytest.mark.parametrize("given", ["/" + "x/" * 100_000, "/" + "x" * 1000, "/a\0b", "/" + "\0"])
+def test_a_path_that_no_file_can_have_is_refused_with_its_argument(user: Path, given: str) -> None:
+    with pytest.raises(PathForbiddenError, match="dataset: ") as caught:
+        PathPolicy.for_assistant([], user / ".backpropagate").resolve(given, "dataset")
+    assert len(caught.value.message) < 600
+
+
+@pytest.mark.parametrize("name", ["chat_template.jinja", "README.md", "additional_chat_templates/rag.jinja"])
+def test_a_file_of_a_model_that_is_a_link_follows_the_rules_of_its_folder(user: Path, name: str) -> None:
+    model, key = user / "model", user / ".ssh" / "id_ed25519"
+    (model / name).parent.mkdir(parents=True)
+    (model / "config.json").symlink_to(model / "other.json")
+    key.parent.mkdir()
+    key.write_text("-----BEGIN OPENSSH PRIVATE KEY-----")
+    for policy in (PathPolicy.for_assistant([], user / "bp"), PathPolicy.for_person(user / "bp")):
+        (model / name).unlink(missing_ok=True)
+        policy.permit_links(model, "model")
+        (model / name).symlink_to(key)
+        with pytest.raises(PathForbiddenError, match=r"a link in model: .*id_ed25519 is in a"):
+            policy.permit_links(model, "model")
+
+
 def test_a_file_uri_and_a_tilde_name_a_path_for_everyone(user: Path) -> None:
     file = user / "my data" / "a#1.jsonl"
     for policy in (PathPolicy.for_assistant([], user / "h"), PathPolicy.for_person(user / "h")):

@@ -17,6 +17,7 @@ class TrainArguments(TypedDict, total=False):
 
     revision: str | None
     load_in_4bit: bool
+    allow_other_base: bool
     split: str | None
     dataset_revision: str | None
     columns: dict[str, str] | None
@@ -31,17 +32,17 @@ class TrainArguments(TypedDict, total=False):
     private_data: str
     merge_system: bool
     order: str
-    held_out: float
+    held_out: float | str
     lora_r: int
     lora_alpha: int
     lora_dropout: float
     lora_target_modules: str | list[str]
     lora_rslora: bool
     steps: int | None
-    epochs: float
+    epochs: float | str
     batch_size: int | str
     gradient_accumulation_steps: int
-    learning_rate: float
+    learning_rate: float | str
     lr_scheduler: str
     warmup_steps: int | None
     weight_decay: float

@@ -15,7 +15,8 @@ ModelName = Annotated[
     str,
     Field(
         min_length=1,
-        description=f"Preset ({', '.join(PRESETS)}), Hub id, or absolute path of a folder.",
+        description=f"Preset ({', '.join(PRESETS)}), Hub id, or absolute path of a folder; `auto`: one for "
+        "this machine.",
     ),
 ]
 Revision = Annotated[str, Field(description="Branch, tag or commit of a Hub model.")]
@@ -74,8 +75,11 @@ Order = Annotated[
     ),
 ]
 HeldOut = Annotated[
-    float,
-    Field(ge=0, lt=1, description="Fraction of rows held out for evaluation, 8 to 500 rows; 0 is off."),
+    Annotated[float, Field(ge=0, lt=1)] | Literal["auto"],
+    Field(
+        description="Fraction of rows held out for evaluation; 0 is off. `auto`: 5%, 8 to 500 rows, from 20 "
+        "rows on."
+    ),
 ]
 Samples = Annotated[int, Field(ge=1, description="Use only this many rows, sampled with the seed.")]
 MaxSeqLength = Annotated[
@@ -100,13 +104,19 @@ TargetModules = Annotated[
     Field(description='Modules with LoRA matrices: "all-linear", "attention", or a list of module names.'),
 ]
 Steps = Annotated[int, Field(ge=1, le=10_000_000, description="Optimizer steps; overrides epochs.")]
-Epochs = Annotated[float, Field(gt=0, le=1000, description="Passes over the data, if steps is not set.")]
+Epochs = Annotated[
+    Annotated[float, Field(gt=0, le=1000)] | Literal["auto"],
+    Field(description="Passes over the data, if steps is not set; `auto`: 3 or more."),
+]
 BatchSize = Annotated[
     Annotated[int, Field(ge=1, le=65_536)] | Literal["auto"],
     Field(description='Examples per device and batch, before gradient accumulation; "auto" selects it.'),
 ]
 Accumulation = Annotated[int, Field(ge=1, le=65_536, description="Batches per optimizer step.")]
-LearningRate = Annotated[float, Field(gt=0, le=1, description="Peak learning rate of AdamW.")]
+LearningRate = Annotated[
+    Annotated[float, Field(gt=0, le=1)] | Literal["auto"],
+    Field(description="Peak learning rate of AdamW; `auto`: by model and data."),
+]
 Schedule = Annotated[
     Literal["constant", "linear", "cosine"],
     Field(description="Learning-rate schedule after warmup."),
@@ -176,6 +186,9 @@ Quantization = Annotated[
 ]
 ImportanceMatrix = Annotated[
     bool, Field(description="Weight a K-quant's errors by activations on the run's held-out rows.")
+]
+AllowOtherBase = Annotated[
+    bool, Field(description="Accept a base model that has changed since the training.")
 ]
 ExportOutput = Annotated[
     str,

@@ -98,6 +98,9 @@ class TrainResult(Result):
         rows: of the dataset; each is used or dropped.
         held_out: examples held out for evaluation.
         trained_token_share: share of the tokens in the loss.
+        still_falling: whether the training loss was still falling at the end: more steps would help.
+        lora_share: share of the base's weights whose modules have a LoRA; None if it was not measured.
+        without_lora: kind of weights without a LoRA → its share of the base's weights, the largest first.
         output: path of the copy of the adapter.
     """
 
@@ -124,6 +127,9 @@ class TrainResult(Result):
     rows_left_out: list[FindingRecord] = []
     held_out: int = 0
     trained_token_share: float = 0.0
+    still_falling: bool = False
+    lora_share: float | None = None
+    without_lora: dict[str, float] = {}
     notes: list[str] = []
     output: str | None = None
     answers: list[Answer] = []
@@ -182,6 +188,7 @@ class RegisterResult(Result):
         uploaded: False if the server already had the file.
         template: which chat template the server uses.
         question_from: the source of the question.
+        digest: by which the server knows the model; empty if an older version registered it.
     """
 
     kind: Literal["register"] = "register"
@@ -197,6 +204,7 @@ class RegisterResult(Result):
     stop: list[str] = []
     system: str | None = None
     question_from: str = ""
+    digest: str = ""
     answers: list[Answer] = []
 
     @property
@@ -214,6 +222,7 @@ class PushResult(Result):
     Args:
         created: whether the push created the repository.
         bytes: of all files.
+        card_kept: whether the repository's own README.md was left as it is.
     """
 
     kind: Literal["push"] = "push"
@@ -224,6 +233,7 @@ class PushResult(Result):
     created: bool = False
     files: list[str]
     bytes: int
+    card_kept: bool = False
 
 
 class PreviewRow(Record):

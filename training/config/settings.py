@@ -12,6 +12,7 @@ from pydantic.fields import FieldInfo
 from pydantic_settings import BaseSettings, PydanticBaseSettingsSource, SettingsConfigDict
 
 from ..errors import InvalidSettingError, nearest
+from ..files.private_folder import take_home
 from ..next_step import then
 from .arguments import explain
 from .specs import DataGroup, EvaluationGroup, Group, LoraGroup, ModelGroup, TrainingGroup
@@ -77,9 +78,12 @@ def load_settings() -> Settings:
     Raises:
         InvalidSettingError: a name is unknown, a value is out of bounds, or `.env` sets a name of
             `NOT_IN_DOTENV`.
+        ForeignOwnerError: the home, or something in it, belongs to another user.
     """
     home = home_folder()
     _require_folder(home, "HOME")
+    if home.is_dir():
+        take_home(home)
     dotenv = home / ".env"
     _check_dotenv(dotenv)
     _check_names(os.environ, "the environment")
@@ -97,9 +101,10 @@ def load_settings() -> Settings:
 
 
 def _require_folder(folder: Path, name: str) -> None:
-    """Raises InvalidSettingError unless the folder, or its nearest existing parent, is writable."""
+    """Raises InvalidSettingError unless it is a folder, or can be made in its nearest existing parent."""
     there = next(parent for parent in (folder, *folder.parents) if parent.exists())
-    if not there.is_dir() or not os.access(there, os.W_OK) or there == Path("/proc"):
+    usable = there == folder or os.access(there, os.W_OK)  # a home that is read-only can be listed
+    if not there.is_dir() or not usable or there == Path("/proc"):
         raise InvalidSettingError(
             f"{ENV_PREFIX}{name}: {folder} cannot be used ({there} is not a writable folder).",
             hint="Use a folder that you own, on a local disk.",

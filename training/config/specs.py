@@ -12,8 +12,10 @@ from typing import Annotated, Any, Literal, get_args
 
 from pydantic import BaseModel, ConfigDict, Discriminator, TypeAdapter, ValidationInfo, field_validator
 
+from ..models.presets import AUTO
 from .fields import (
     Accumulation,
+    AllowOtherBase,
     BatchSize,
     CheckpointSeconds,
     CheckpointSteps,
@@ -102,9 +104,10 @@ class SettingsGroup(Group):
 
 
 class ModelGroup(SettingsGroup):
-    name: ModelName = "Qwen/Qwen2.5-7B-Instruct"
+    name: ModelName = AUTO
     revision: Revision | None = None
     load_in_4bit: LoadIn4bit = False
+    allow_other_base: AllowOtherBase = False
 
 
 class DataGroup(SettingsGroup):
@@ -123,7 +126,7 @@ class DataGroup(SettingsGroup):
     private_data: PrivateData = "keep"
     merge_system: MergeSystem = False
     order: Order = "shuffled"
-    held_out: HeldOut = 0.05
+    held_out: HeldOut = "auto"
 
 
 class LoraGroup(SettingsGroup):
@@ -136,10 +139,10 @@ class LoraGroup(SettingsGroup):
 
 class TrainingGroup(SettingsGroup):
     steps: Steps | None = None
-    epochs: Epochs = 3.0
+    epochs: Epochs = "auto"
     batch_size: BatchSize = "auto"
     gradient_accumulation_steps: Accumulation = 1
-    learning_rate: LearningRate = 2e-4
+    learning_rate: LearningRate = "auto"
     lr_scheduler: Schedule = "linear"
     warmup_steps: WarmupSteps | None = None
     weight_decay: WeightDecay = 0.0

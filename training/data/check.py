@@ -15,6 +15,9 @@ from .formats.reading import ReadProgress, open_data, read_rows
 from .formats.validity import turn_findings, unread_findings
 from .readers.sources import Permit, permit_all
 
+SEARCHED = 100_000
+"""Characters of a row that are searched for secrets; an inspection searches all of it."""
+
 
 @dataclass
 class Checked:
@@ -78,6 +81,7 @@ def check(
             checked.findings.add(kind, read.place)
         for kind, keys in unread_findings(read.row):
             checked.findings.add(kind, read.place, keys)
-        if secrets := secrets_in("\n".join(text for _, text in texts_of(read.row))):
+        text = "\n".join(text for _, text in texts_of(read.row))
+        if secrets := secrets_in(text[:SEARCHED]):
             checked.findings.add("secret", read.place, ", ".join(sorted(secrets)))
     return checked

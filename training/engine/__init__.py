@@ -5,9 +5,12 @@ open_model              a plan's model, whichever engine trains it; another one 
 loaded_model            what an open model can do: train, losses, generate, adapter values
 plan                    what an engine is given and gives back
 planner                 defaults and "auto" of a spec, resolved, with reasons
+hyperparameters         learning rate and epochs from model and data, where none are given
 select_engine           which of our two steps trains a model, and why
 peft_adapter            plain PEFT adapters, read and written
+plain_peft              a finished adapter, read by PEFT itself, and what of the base it covers
 lora_parameters         all LoRA matrices in one flat buffer
+out_of_memory           a lack of memory, and the next setting that needs less
 generate                greedy answers in batches
 questions               questions before and after training
 device                  the device that torch sees, and its memory
@@ -34,6 +37,7 @@ packed/                 our own forward and backward, for Llama-like decoders
   cuda_graphs           all kernels of a small model in two launches
   load_weights          safetensors straight into the merged buffers
   peft_view             these buffers as a transformers model, to generate with
+  gguf_decoder          the decoder of a GGUF file, which proves the file
 autograd/               any other causal model, by transformers, PEFT and autograd
   engine                a PEFT model as a step of the loop
   peft_lora             its LoRA in our flat buffer

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
@@ -10,6 +11,7 @@ from torch import Tensor
 
 from ..data.chat_template.render import render_chat
 from ..data.chat_template.sandbox import template_errors
+from .out_of_memory import ran_out_of_memory
 
 Prompt = str | Sequence[Mapping[str, str]]
 """Plain text to continue, or the turns of a conversation, each {"role", "content"}, to answer."""
@@ -32,14 +34,33 @@ def generate(model: Any, tokenizer: Any, prompts: Sequence[Prompt], max_new_toke
         eos_token_id=stops or None,
     )
     answers: list[str] = []
-    for start in range(0, len(prompts), TOGETHER):
-        input_ids, attention_mask = _batch(tokenizer, prompts[start : start + TOGETHER], model.device)
+    together = TOGETHER
+    while len(answers) < len(prompts):
+        found = _answers(model, tokenizer, prompts[len(answers) :][:together], settings, alone=together == 1)
+        if found is None:  # here the error is gone, and with it the tensors that its traceback held
+            together = 1
+            gc.collect()
+            if model.device.type == "cuda":
+                torch.cuda.empty_cache()
+        answers += found or []
+    return answers
+
+
+def _answers(
+    model: Any, tokenizer: Any, prompts: Sequence[Prompt], settings: Any, *, alone: bool
+) -> list[str] | None:
+    """Answers of one batch; None if it ran out of memory and is not `alone`."""
+    input_ids, attention_mask = _batch(tokenizer, prompts, model.device)
+    try:
         output = model.generate(
             input_ids=input_ids, attention_mask=attention_mask, generation_config=settings
         )
-        new = output[:, input_ids.shape[1] :]  # (prompts, new tokens)
-        answers += [text.strip() for text in tokenizer.batch_decode(new, skip_special_tokens=True)]
-    return answers
+    except (RuntimeError, MemoryError) as error:
+        if alone or not ran_out_of_memory(error):
+            raise
+        return None
+    new = output[:, input_ids.shape[1] :]  # (prompts, new tokens)
+    return [text.strip() for text in tokenizer.batch_decode(new, skip_special_tokens=True)]
 
 
 def _batch(tokenizer: Any, prompts: Sequence[Prompt], device: torch.device) -> tuple[Tensor, Tensor]:

@@ -19,6 +19,7 @@ from .loop.checkpoints import Checkpoints
 from .loop.example_losses import ExampleLoss, example_losses
 from .loop.fit import fit
 from .loop.step import TrainingStep
+from .out_of_memory import memory_errors
 from .plan import Data, Outcome, Plan
 
 
@@ -79,7 +80,8 @@ class StepModel:
         report(Phase(phase="training", message="training"))
         self.holds_training_memory = True
         self.step.lora.gradients.zero_()  # a run before may have ended in the middle of a step
-        return fit(self.step, self.plan, data, report, should_stop, checkpoints)
+        with memory_errors(self.plan, "training"):
+            return fit(self.step, self.plan, data, report, should_stop, checkpoints)
 
     def losses(self, examples: Sequence[Example]) -> list[ExampleLoss]:
         return example_losses(self.step, examples, self.plan.micro_batch_tokens)
@@ -87,6 +89,10 @@ class StepModel:
     def generate(self, prompts: Sequence[Prompt], *, max_new_tokens: int, adapter: bool = True) -> list[str]:
         if self.holds_training_memory:
             self._release()
+        with memory_errors(self.plan, "answering"):
+            return self._generate(prompts, max_new_tokens, adapter)
+
+    def _generate(self, prompts: Sequence[Prompt], max_new_tokens: int, adapter: bool) -> list[str]:
         model = self.step.peft_model()
         with nullcontext() if adapter else model.disable_adapter():
             return generate(model, self._tokenizer, prompts, max_new_tokens)

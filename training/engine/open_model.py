@@ -14,6 +14,7 @@ from .generate import Prompt
 from .loaded_model import LoadedModel, UnavailableError
 from .loop.checkpoints import Checkpoints
 from .loop.example_losses import ExampleLoss
+from .out_of_memory import memory_errors
 from .plan import Data, Outcome, Plan
 from .select_engine import select_engine
 
@@ -24,6 +25,7 @@ def open_model(plan: Plan, report: Report) -> LoadedModel:
     Raises:
         ModelLoadError: the model cannot be loaded.
         InputError: the adapter to continue from does not fit, or a target module does not exist.
+        GpuOutOfMemoryError: it does not fit into memory.
     """
     if plan.training.threads:
         torch.set_num_threads(plan.training.threads)
@@ -33,7 +35,8 @@ def open_model(plan: Plan, report: Report) -> LoadedModel:
     if plan.training.engine == "unsloth":
         return _WithFallback(plan)
     report(Phase(phase="loading", message=f"loading {plan.model.name}"))
-    return _opened(plan)
+    with memory_errors(plan, "loading"):
+        return _opened(plan)
 
 
 def _opened(plan: Plan) -> LoadedModel:

@@ -13,13 +13,12 @@ from torch import Tensor
 
 from ..config.specs import LoraGroup
 from ..errors import InputError
+from ..models.plain_lora import beyond_plain_lora
 from .lora_parameters import LoraParameters, lora_scale
 
 WEIGHTS = "adapter_model.safetensors"
 CONFIG = "adapter_config.json"
 PREFIX = "base_model.model."
-NOT_PLAIN = ("use_dora", "rank_pattern", "alpha_pattern", "modules_to_save", "trainable_token_indices")
-"""Entries of PEFT's config that make more of an adapter than matrices A and B of one scale."""
 
 
 @dataclass(frozen=True)
@@ -74,8 +73,9 @@ def load_adapter(folder: Path, lora: LoraParameters, settings: LoraGroup) -> Non
         tensors = load((folder / WEIGHTS).read_bytes())
     except (OSError, ValueError, KeyError, SafetensorError) as error:
         raise InputError(f"{folder} holds no LoRA adapter that can be read: {error}.", cause=error) from error
-    if config.get("bias", "none") != "none" or any(config.get(name) for name in NOT_PLAIN):
-        raise InputError(f"{folder} holds an adapter that is not plain LoRA.")
+    more = beyond_plain_lora({**config, "fan_in_fan_out": False})  # how the base stores its weights
+    if more:
+        raise InputError(f"The adapter in {folder} is not plain LoRA: it has {more}.")
     _check_scale(folder, theirs, settings)
     load_into_buffer(folder, tensors, lora)
 

@@ -61,6 +61,8 @@ class Plan:
 
     def __post_init__(self) -> None:
         left = [name for name, value in self.training if value == "auto"]
+        if self.training.steps is not None and "epochs" in left:
+            left.remove("epochs")  # steps override them
         if left or self.training.micro_batch_tokens is None:
             raise ValueError(f"not decided in the plan: {', '.join(left) or 'micro_batch_tokens'}")
 
@@ -68,6 +70,16 @@ class Plan:
     def batch_size(self) -> int:
         """Examples per optimizer step, before accumulation."""
         return cast("int", self.training.batch_size)
+
+    @property
+    def learning_rate(self) -> float:
+        """The peak of the schedule."""
+        return cast("float", self.training.learning_rate)
+
+    @property
+    def epochs(self) -> float:
+        """Passes over the data where no number of steps is given."""
+        return cast("float", self.training.epochs)
 
     @property
     def micro_batch_tokens(self) -> int:

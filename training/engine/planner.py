@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import json
+import math
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 
 from ..config.fields import EngineName, Recompute
 from ..config.specs import TrainSpec
+from .hyperparameters import EPOCHS, choose_epochs, choose_learning_rate, hidden_size
 from .plan import Plan
 from .select_engine import select_engine
 
@@ -38,6 +40,8 @@ def choose_plan(
     spec: TrainSpec,
     machine: Machine,
     *,
+    examples: int,
+    held_out: int,
     model: Path,
     adapter: Path,
     base_model_name: str,
@@ -46,19 +50,29 @@ def choose_plan(
     """The plan, and why each choice was made.
 
     Args:
+        examples, held_out: numbers of training and held-out examples.
         adapter: folder that the engine writes.
         base_model_name: what the adapter says it belongs to.
     """
     engine, why = _engine(spec, model)
     recompute, why_recompute = _recompute(spec, machine, model)
     batch_size, why_batch = _batch_size(spec, machine)
+    steps_per_epoch = math.ceil(examples / (batch_size * spec.training.gradient_accumulation_steps))
+    epochs, why_epochs = _epochs(spec, steps_per_epoch)
+    steps = spec.training.steps or math.ceil(epochs * steps_per_epoch)
+    learning_rate, why_rate = _learning_rate(spec, model, steps)
     reasons = {"engine": why, "batch_size": why_batch, "recompute": why_recompute}
+    reasons |= {"epochs": why_epochs, "learning_rate": why_rate}
+    rule = "5% of the rows, 8 to 500, from 20 rows on" if spec.data.held_out == "auto" else "as asked"
+    reasons["held_out"] = f"{held_out} examples: {rule}"
     on_gpu = machine.device == "cuda"
     reasons["precision"] = "bf16 on a GPU" if on_gpu else "fp32 is faster than bf16 on a CPU"
     decided = {
         "engine": engine,
         "recompute": recompute,
         "batch_size": batch_size,
+        "epochs": epochs,
+        "learning_rate": learning_rate,
         "micro_batch_tokens": _micro_batch_tokens(spec),
         "device": machine.device,
         "threads": spec.training.threads or machine.threads,
@@ -97,6 +111,20 @@ def _batch_size(spec: TrainSpec, machine: Machine) -> tuple[int, str]:
     return STEP_EXAMPLES[machine.device], f"the usual on a {machine.device}"
 
 
+def _epochs(spec: TrainSpec, steps_per_epoch: int) -> tuple[float, str]:
+    asked = spec.training.epochs
+    if spec.training.steps is not None:
+        return float(EPOCHS) if asked == "auto" else asked, "not used: steps are given"
+    return choose_epochs(steps_per_epoch) if asked == "auto" else (asked, "as asked")
+
+
+def _learning_rate(spec: TrainSpec, model: Path, steps: int) -> tuple[float, str]:
+    asked = spec.training.learning_rate
+    if asked != "auto":
+        return asked, "as asked"
+    return choose_learning_rate(hidden_size(_config(model)), steps)
+
+
 def _micro_batch_tokens(spec: TrainSpec) -> int:
     return spec.training.micro_batch_tokens or MICRO_BATCH_TOKENS
 
@@ -110,12 +138,16 @@ def _recompute(spec: TrainSpec, machine: Machine, model: Path) -> tuple[Recomput
         return "nothing", "main memory holds the activations of a CPU's batches"
     left = machine.free_gpu_bytes - _weight_bytes(spec, model) - RESERVE_BYTES
     tokens = _micro_batch_tokens(spec)
-    config = json.loads((model / "config.json").read_text(encoding="utf-8"))
+    config = _config(model)
     size = tokens * config.get("hidden_size", 4096) * config.get("num_hidden_layers", 32)
     for mode in ("nothing", "gate_up", "everything"):
         if size * ACTIVATION_BYTES[mode] <= left:
             return mode, f"{left / GIB:.0f} GiB of GPU memory are left for the activations of {tokens} tokens"
     return "everything", f"only {left / GIB:.0f} GiB of GPU memory are left for activations"
+
+
+def _config(model: Path) -> dict[str, Any]:
+    return json.loads((model / "config.json").read_text(encoding="utf-8"))
 
 
 def _weight_bytes(spec: TrainSpec, model: Path) -> float:

@@ -6,6 +6,10 @@ from pathlib import Path
 from typing import Any, Literal
 
 from ..config.specs import LoraGroup
+from ..files.atomic_json import read_json
+from ..models.known_config import unknown_entry
+from ..models.llama_like import FAMILIES
+from ..untrusted import quoted
 from .packed.decoder_config import why_not_packed
 
 
@@ -29,6 +33,10 @@ def _obstacle(model: Path, lora: LoraGroup, load_in_4bit: bool, max_seq_length: 
 
     if load_in_4bit:
         return "The packed step computes with whole weights, not in 4 bits."
+    entries = read_json(model / "config.json")
+    unknown = unknown_entry(entries) if entries.get("model_type") in FAMILIES else None
+    if unknown:
+        return f"The packed step does not know the entry {quoted(unknown[0])} of config.json."
     auto: Any = AutoConfig  # untyped in transformers
     config = auto.from_pretrained(model, local_files_only=True, trust_remote_code=False)
     return why_not_packed(config, lora=lora, max_seq_length=max_seq_length)

@@ -50,6 +50,34 @@ class Reference:
         with torch.inference_mode():
             return self._model(torch.tensor([input_ids])).logits[0].float().numpy()
 
+    def set_weights(self, name: str, start: int, values: Floats) -> None:
+        """Replace rows of a weight by others, (rows, columns); the adapter is merged first, and is gone.
+
+        Args:
+            name: of the weight in the base.
+            start: the first of the rows; of a vector, 0.
+        """
+        if isinstance(self._model, PeftModel):
+            merged: Any = self._model
+            self._model = merged.merge_and_unload()
+        weight: Tensor = self._model.get_parameter(name)
+        rows = weight[start : start + len(values)] if weight.dim() > 1 else weight
+        with torch.no_grad():
+            rows.copy_(torch.as_tensor(values).reshape(rows.shape))
+
+    def linears(self) -> dict[str, nn.Linear]:
+        """Its linear layers by the names of their weights; a tied head by the embedding's."""
+        found = {
+            f"{name}.weight": module
+            for name, module in self._model.named_modules()
+            if isinstance(module, nn.Linear)
+        }
+        head = found.get(f"{LM_HEAD_MODULE}.weight")
+        names = {id(weight): name for name, weight in self._model.named_parameters()}
+        if head is not None and names[id(head.weight)] not in found:
+            found[names[id(head.weight)]] = found.pop(f"{LM_HEAD_MODULE}.weight")
+        return found
+
     def imatrix(self, rows: Sequence[Sequence[int]], on_row: Callable[[int], None]) -> dict[str, Floats]:
         """Mean square of each input of each linear layer over the rows' tokens, by the weight's name.
 

@@ -8,6 +8,7 @@ from pathlib import Path
 
 from ..errors import DiskFullError
 from .atomic_json import disk_full, is_disk_full, sync_file, sync_folder
+from .new_name import place_folder
 
 
 def part_of(target: Path, writer: str = "") -> Path:
@@ -28,7 +29,25 @@ def write_folder(target: Path, fill: Callable[[Path], object], writer: str = "")
     Raises:
         DiskFullError: there is no space; `target` is what it was before.
     """
-    part = part_of(target, writer)
+    _write(target, fill, part_of(target, writer), _replace)
+
+
+def write_new_folder(target: Path, fill: Callable[[Path], object], writer: str) -> None:
+    """Make the folder `target` in a place that is not ours; as `write_folder`, but nothing is replaced.
+
+    Args:
+        writer: a run's id; without it, a folder of the user's could have the name that is used meanwhile.
+
+    Raises:
+        OutputTakenError: there is something of that name now; see `place_folder`.
+        DiskFullError: there is no space.
+    """
+    _write(target, fill, part_of(target, writer), place_folder)
+
+
+def _write(
+    target: Path, fill: Callable[[Path], object], part: Path, place: Callable[[Path, Path], None]
+) -> None:
     shutil.rmtree(part, ignore_errors=True)
     try:
         part.mkdir(parents=True)
@@ -37,7 +56,7 @@ def write_folder(target: Path, fill: Callable[[Path], object], writer: str = "")
             if file.is_file():
                 sync_file(file)
         sync_folder(part)
-        _replace(part, target)
+        place(part, target)
     except BaseException as error:
         shutil.rmtree(part, ignore_errors=True)
         if is_disk_full(error) or "No space left" in str(error):  # safetensors has an error of its own

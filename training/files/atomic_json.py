@@ -13,9 +13,11 @@ from typing import Any, TypeVar
 
 from ..errors import DiskFullError
 from ..next_step import then
+from .regular_file import read_regular
 
 Value = TypeVar("Value")
 
+JSON_BYTES = 64 * 2**20  # the largest weights index of a public model has about 10 MB
 NO_SPACE = {errno.ENOSPC, errno.EDQUOT}
 WINDOWS_NO_SPACE = {39, 112}  # ERROR_HANDLE_DISK_FULL, ERROR_DISK_FULL
 
@@ -42,10 +44,11 @@ def write_json(path: Path, data: Mapping[str, Any]) -> None:
         DiskFullError: there is no space; the old file is untouched and nothing half-written stays.
     """
     part = path.with_name(f".{path.name}.{os.getpid()}-{threading.get_ident()}.part")
+    # Lone surrogates, from file names that are not UTF-8, become the escapes that JSON has for them.
+    content = json.dumps(data, ensure_ascii=False, indent=1).encode("utf-8", "backslashreplace")
     try:
-        with part.open("w", encoding="utf-8") as file:
-            json.dump(data, file, ensure_ascii=False, indent=1)
-            file.write("\n")
+        with part.open("wb") as file:
+            file.write(content + b"\n")
             file.flush()
             os.fsync(file.fileno())
         patiently(lambda: part.replace(path))
@@ -57,9 +60,18 @@ def write_json(path: Path, data: Mapping[str, Any]) -> None:
         raise
 
 
-def read_json(path: Path) -> dict[str, Any]:
-    """The JSON object in `path`; ValueError if it is anything else."""
-    data: object = json.loads(patiently(lambda: path.read_text(encoding="utf-8")))
+def read_json(path: Path, *, follow_links: bool = True) -> dict[str, Any]:
+    """The JSON object in `path`, whatever is there.
+
+    Raises:
+        OSError: it cannot be read.
+        ValueError: it is not a regular file of at most `JSON_BYTES`, or not a JSON object in UTF-8.
+    """
+    raw = patiently(lambda: read_regular(path, JSON_BYTES, follow_links=follow_links))
+    try:
+        data: object = json.loads(raw.decode("utf-8"))
+    except RecursionError as error:
+        raise ValueError(f"{path} is nested too deeply.") from error
     if not isinstance(data, dict):
         raise ValueError(f"{path} does not contain a JSON object.")
     return data  # pyright: ignore[reportUnknownVariableType]

@@ -20,5 +20,8 @@ def check_output(output: str | None) -> None:
         return
     if path.exists():
         raise InputError(
-            f"output: {path} already exists.", hint="Give an empty folder, or one that does not exist yet."
+            f"output: {path} already exists.",
+            hint="Give an empty folder, or one that does not exist yet."
+            if path.is_dir()
+            else "Give a name that is not in use.",
         )

@@ -11,21 +11,11 @@ from urllib.parse import urlsplit
 
 from ..errors import PathForbiddenError
 from ..next_step import then
+from ..untrusted import one_line, quoted, short_name, shown_path
+from .credential_places import in_credential_place
 
-CREDENTIALS = frozenset(
-    {
-        ".ssh",
-        ".aws",
-        ".azure",
-        ".gnupg",
-        ".kube",
-        ".docker",
-        ".netrc",
-        ".password-store",
-        "gcloud",
-        "Keychains",
-    }
-)
+MORE_TEMPLATES = "additional_chat_templates"  # the one folder in a model's folder that is read
+PATH_LENGTH = 4096  # characters; the most that an operating system takes
 POSIX_SYSTEM = ("/bin", "/boot", "/dev", "/etc", "/lib", "/lib64", "/proc", "/sbin", "/sys", "/usr")
 WINDOWS_SYSTEM = ("SystemRoot", "ProgramFiles", "ProgramFiles(x86)", "ProgramData")
 
@@ -68,7 +58,7 @@ class PathPolicy:
             for folder in resolved
             if not user.is_relative_to(folder)
             and not _in_system_folder(folder)
-            and not CREDENTIALS.intersection(part.casefold() for part in folder.parts)
+            and not in_credential_place(folder)
             and not _hidden_in(folder, user)
         ]
         roots = dict.fromkeys([*self.roots, *working])
@@ -91,21 +81,32 @@ class PathPolicy:
                 f"{argument}: {given[:200]!r} is a relative path.",
                 hint="Give the absolute path: the server does not know the client's working folder.",
             )
-        resolved = path.resolve()
+        resolved = _resolved(path, argument)
         reason = self._reason_against(resolved, write)
         if reason:
-            raise self._forbidden(f"{argument}: {resolved} {reason}.")
+            raise self._forbidden(f"{argument}: {shown_path(resolved)} {reason}.")
         return str(resolved)
 
     def _in_working_folder(self, path: Path) -> Path:
         """The path in the first working folder that has it, or in the only one; else as it is."""
         found = [folder / path for folder in self.working]
-        there = [each for each in found if each.exists()]
+        there = [each for each in found if _exists(str(each))]
         return there[0] if there else found[0] if len(found) == 1 else path
 
     def permit(self, path: Path) -> None:
         """Raises PathForbiddenError for a file that may not be read; links are followed."""
         self.resolve(str(path.absolute()), "dataset")
+
+    def permit_links(self, folder: Path, argument: str) -> None:
+        """Hold every link in the folder of a model or an adapter against the rules for the folder itself.
+
+        Raises:
+            PathForbiddenError: a file of the folder is a link to a file that may not be read.
+        """
+        for inside in (folder, folder / MORE_TEMPLATES):
+            for entry in inside.iterdir() if inside.is_dir() else ():
+                if entry.is_symlink() or inside.is_symlink():
+                    self.resolve(str(entry.absolute()), f"{argument}: a link in {short_name(folder.name)}")
 
     def recorded(self) -> list[str] | None:
         """The roots as a spec holds them, so that the run's worker is bound by them as well."""
@@ -116,7 +117,7 @@ class PathPolicy:
         return cls.for_person(home) if roots is None else cls.for_assistant([Path(r) for r in roots], home)
 
     def _reason_against(self, path: Path, write: bool) -> str | None:
-        if CREDENTIALS.intersection(part.casefold() for part in path.parts):
+        if in_credential_place(path):
             return "is in a folder of credentials"
         if self.roots is None:
             return "is in a system folder" if _in_system_folder(path) else None
@@ -188,7 +189,32 @@ def looks_like_path(name: str) -> bool:
         return True
     if name.startswith((".", "~")) or "\\" in name:
         return True
-    return Path(name).is_absolute() or Path(name).exists()
+    return Path(name).is_absolute() or _exists(name)
+
+
+def _exists(name: str) -> bool:
+    try:
+        return len(name) <= PATH_LENGTH and Path(name).exists()
+    except (OSError, ValueError):  # a part that is too long, or a NUL
+        return False
+
+
+def _resolved(path: Path, argument: str) -> Path:
+    """The path with every link followed.
+
+    Raises:
+        PathForbiddenError: no file can have it.
+    """
+    reason = f"it has {len(str(path)):,} characters; the limit is {PATH_LENGTH:,}"
+    if len(str(path)) <= PATH_LENGTH:
+        try:
+            return path.resolve()
+        except (OSError, ValueError, RuntimeError) as error:
+            reason = error.strerror if isinstance(error, OSError) and error.strerror else str(error)
+    raise PathForbiddenError(
+        f"{argument}: {quoted(path)} is no path of a file ({one_line(reason, 200)}).",
+        hint="Give the path of an existing file or folder.",
+    )
 
 
 def _in_system_folder(path: Path) -> bool:

@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-import json
 from pathlib import Path
 from typing import Literal
 
-from ..errors import InputError
+from ..errors import InputError, ModelLoadError
+from .safetensors_files import INDEX, WHOLE, weight_files
 
 FolderForm = Literal["adapter", "merged"]
 ADAPTER_FILES = ("adapter_config.json", "adapter_model.safetensors")
@@ -38,17 +38,10 @@ def missing_from(folder: Path) -> str | None:
         if (folder / "adapter_config.json").is_file():
             return "config.json: it contains a LoRA adapter, not a whole model"
         return "config.json"
-    if not any(folder.glob("*.safetensors")):
-        return "weights in .safetensors files (pickle files are not loaded)"
     try:
-        return next((shard for shard in _shards(folder) if not (folder / shard).is_file()), None)
-    except ValueError:
-        return "a readable model.safetensors.index.json"
-
-
-def _shards(folder: Path) -> list[str]:
-    index = folder / "model.safetensors.index.json"
-    if not index.is_file():
-        return []
-    weight_map: dict[str, str] = json.loads(index.read_text(encoding="utf-8")).get("weight_map", {})
-    return sorted(set(weight_map.values()))
+        files = weight_files(folder)
+    except ModelLoadError:
+        return f"a readable {INDEX}"
+    if files == [folder / WHOLE] and not files[0].is_file():
+        return "weights in .safetensors files (pickle files are not loaded)"
+    return next((path.name for path in files if not path.is_file()), None)

@@ -21,16 +21,36 @@ class Preset(NamedTuple):
 
 PRESETS: dict[str, Preset] = {
     "smollm2-135m": Preset("HuggingFaceTB/SmolLM2-135M-Instruct", 0.135),
+    "qwen3-0.6b": Preset("Qwen/Qwen3-0.6B", 0.6),
     "llama3.2-1b": Preset("meta-llama/Llama-3.2-1B-Instruct", 1.24),
+    "qwen3-1.7b": Preset("Qwen/Qwen3-1.7B", 1.72),
+    "smollm3-3b": Preset("HuggingFaceTB/SmolLM3-3B", 3.08),
     "qwen2.5-3b": Preset("Qwen/Qwen2.5-3B-Instruct", 3.09),
     "llama3.2-3b": Preset("meta-llama/Llama-3.2-3B-Instruct", 3.21),
     "mistral-7b": Preset("mistralai/Mistral-7B-Instruct-v0.3", 7.25),
     "qwen2.5-7b": Preset("Qwen/Qwen2.5-7B-Instruct", 7.62),
 }
-DEFAULT_PRESET = "qwen2.5-7b"
+AUTO = "auto"
+"""The name that stands for a model that fits the machine; a spec never holds it."""
+EXAMPLE = "qwen3-0.6b"
 
 HUB_ID = re.compile(r"[A-Za-z0-9][\w.-]*/[\w.-]*[\w-]", re.ASCII)
 HUB_ID_LENGTH = 96
+
+
+BF16_BYTES = 2e9
+"""Of a billion parameters."""
+
+
+def smaller_preset(stored_bytes: int) -> str | None:
+    """The largest preset of at most two thirds of a model with these weights; None if all are larger.
+
+    Args:
+        stored_bytes: of the weights in bf16, as most models are stored.
+    """
+    most = stored_bytes / BF16_BYTES * 2 / 3
+    fitting = [name for name, preset in PRESETS.items() if preset.billions <= most]
+    return max(fitting, key=lambda name: PRESETS[name].billions, default=None)
 
 
 class ModelSource(NamedTuple):
@@ -58,7 +78,7 @@ def classify_model(name: str) -> ModelSource:
     raise InputError(
         f"{name!r} is not a model name.",
         hint=(f"Did you mean {close}? " if close else "")
-        + f"Give a preset ({', '.join(PRESETS)}), a Hub id such as {PRESETS[DEFAULT_PRESET].hub_id}, "
+        + f"Give a preset ({', '.join(PRESETS)}), a Hub id such as {PRESETS[EXAMPLE].hub_id}, "
         "or the absolute path of a model folder.",
     )
 

@@ -11,6 +11,7 @@ from typing import Any
 
 from ..errors import ModelLoadError
 
+WHOLE, INDEX = "model.safetensors", "model.safetensors.index.json"
 HEADER_LIMIT = 100 << 20
 ITEM_BYTES: Mapping[str, int] = {"F64": 8, "F32": 4, "F16": 2, "BF16": 2}
 
@@ -51,26 +52,56 @@ def shards(folder: Path) -> list[Path]:
     Raises:
         ModelLoadError: there are none, or one is missing.
     """
-    index = folder / "model.safetensors.index.json"
-    if index.is_file():
-        names = sorted(set(json.loads(index.read_text("utf-8"))["weight_map"].values()))
-        paths = [folder / Path(name).name for name in names]
-    else:
-        paths = [folder / "model.safetensors"]
-    for path in paths:
+    for path in weight_files(folder):
         if not path.is_file():
             raise ModelLoadError(
                 f"{path} does not exist.", hint="Only models with safetensors weights are supported."
             )
-    return paths
+    return weight_files(folder)
+
+
+def weight_files(folder: Path) -> list[Path]:
+    """The files that transformers reads a model's weights from, whether they exist or not.
+
+    model.safetensors comes before an index: the index may be of an older checkpoint that it replaced.
+
+    Raises:
+        ModelLoadError: the index cannot be read.
+    """
+    whole, index = folder / WHOLE, folder / INDEX
+    if not index.is_file():
+        return [whole]
+    try:
+        weight_map: Any = json.loads(index.read_text("utf-8"))["weight_map"]
+        names: list[str] = sorted({Path(name).name for name in weight_map.values()})
+    except (OSError, ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
+        raise ModelLoadError(
+            f"{index} is not a readable index of weights.", hint="Download the model again.", cause=error
+        ) from error
+    stale = whole.is_file() and WHOLE not in names
+    return [whole] if stale else [folder / name for name in names]
 
 
 def read_header(path: Path) -> dict[str, StoredTensor]:
-    """The tensors of a safetensors file: 8 bytes of length, JSON of that length, then the data.
+    """The tensors of a safetensors file.
 
     Raises:
         ModelLoadError: the file is not of this form, or truncated.
     """
+    return _header(path)[1]
+
+
+def read_metadata(path: Path) -> dict[str, str]:
+    """The texts that a safetensors file carries besides its tensors.
+
+    Raises:
+        ModelLoadError: the file is not of this form, or truncated.
+    """
+    return _header(path)[0]
+
+
+def _header(path: Path) -> tuple[dict[str, str], dict[str, StoredTensor]]:
+    """8 bytes of length, JSON of that length, then the data."""
     size = path.stat().st_size
     try:
         with path.open("rb") as file:
@@ -78,13 +109,13 @@ def read_header(path: Path) -> dict[str, StoredTensor]:
             if length > min(size, HEADER_LIMIT):
                 raise ValueError(f"a header of {length} bytes")
             header: dict[str, Any] = json.loads(file.read(length))
-        header.pop("__metadata__", None)
+        metadata: dict[str, str] = dict(header.pop("__metadata__", None) or {})
         tensors = {name: _stored(path, entry, 8 + length) for name, entry in header.items()}
-    except (ValueError, KeyError, TypeError) as error:
+    except (ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
         raise ModelLoadError(f"{path} is not a safetensors file: {error}.", cause=error) from error
     if any(tensor.end > size for tensor in tensors.values()):
         raise ModelLoadError(f"{path} is truncated at {size} bytes.", hint="Download the model again.")
-    return tensors
+    return metadata, tensors
 
 
 def _stored(path: Path, entry: Mapping[str, Any], data_start: int) -> StoredTensor:

@@ -7,7 +7,7 @@ from typing import Any
 
 from ..config.settings import Settings
 from ..files.paths import PathPolicy
-from ..models.presets import classify_model
+from ..models.presets import AUTO, classify_model
 from .dataset_source import named_source, resolved_source
 
 
@@ -25,6 +25,6 @@ def with_resolved_paths(arguments: Mapping[str, Any], defaults: Settings) -> dic
     if arguments.get("output"):
         resolved["output"] = paths.resolve(str(arguments["output"]), "output", write=True)
     model = str(arguments.get("model") or defaults.model.name)
-    if classify_model(model).kind == "folder":
+    if model != AUTO and classify_model(model).kind == "folder":
         resolved["model"] = paths.resolve(model, "model")
     return resolved

@@ -15,6 +15,16 @@ from .sources import export_source
 from .validated import validated
 
 
+def check_export_output(spec: ExportSpec) -> None:
+    """Refuse an output that is in use; a GGUF gets a name of its own in an existing folder.
+
+    Raises:
+        InputError: it exists.
+    """
+    if spec.format != "gguf" or spec.output is None or not Path(spec.output).is_dir():
+        check_output(spec.output)
+
+
 def export_spec(
     source: str,
     store: RunStore,
@@ -23,6 +33,7 @@ def export_spec(
     format: ExportFormat = "gguf",
     quantization: str | None = None,
     imatrix: bool = False,
+    allow_other_base: bool = False,
     output: str | None = None,
 ) -> ExportSpec:
     """The spec of an export.
@@ -32,10 +43,11 @@ def export_spec(
         store: the runs.
         paths: the folders that may be read.
         quantization: of a GGUF; None: `default_quantization`.
+        allow_other_base: accept a base model that is no longer the one that was trained on.
         output: absolute path that may be written.
 
     Raises:
-        InputError: the source or the quantization does not exist, or the output is in use.
+        InputError: the source or the quantization does not exist.
         MissingExtraError: the quantization needs llama-cpp-python.
     """
     meant = export_source(source, store, paths)
@@ -46,10 +58,8 @@ def export_spec(
         raise InputError(
             "imatrix needs the held-out rows of a training run.", hint="Give a run id, or leave imatrix out."
         )
-    if format != "gguf" or output is None or not Path(output).is_dir():
-        check_output(output)
     values = {
-        "model": meant.model,
+        "model": meant.model.model_copy(update={"allow_other_base": allow_other_base}),
         "adapter": str(meant.adapter) if meant.adapter else None,
         "run": meant.run,
         "format": format,

@@ -9,6 +9,8 @@ from ..config.arguments import ALIASES, OTHER_NAMES, flat_fields, flat_name
 from ..config.settings import Settings
 from ..config.specs import GROUPS
 from ..errors import InputError, nearest
+from ..models.presets import AUTO
+from .default_model import model_or_default
 
 
 def by_group(defaults: Settings, settings: Mapping[str, Any], arguments: Mapping[str, Any]) -> dict[str, Any]:
@@ -40,6 +42,9 @@ def by_group(defaults: Settings, settings: Mapping[str, Any], arguments: Mapping
         else:
             group, field, _ = fields[name]
             values[group][field] = value
+    model, training = values["model"], values["training"]
+    if isinstance(name := model.get("name", AUTO), str):
+        model["name"] = model_or_default(name, training.get("device", "auto"))
     return values
 
 

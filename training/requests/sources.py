@@ -47,7 +47,9 @@ def meaning_of(name: str, store: RunStore, paths: PathPolicy, argument: str) -> 
     if name.lower() in PRESETS:
         return Model(name)
     if looks_like_path(name) or name.casefold().endswith(GGUF):
-        return Path(paths.resolve(name, argument))
+        path = Path(paths.resolve(name, argument))
+        paths.permit_links(path, argument)
+        return path
     if is_hub_id(name):
         return Model(name)
     return store.find(name)
@@ -85,7 +87,7 @@ def export_source(name: str, store: RunStore, paths: PathPolicy) -> ExportSource
         case RunFolder():
             return _trained_by(meant, store)
         case folder if (folder / ADAPTER_FILES[0]).is_file():
-            return ExportSource(ModelGroup(name=_base_of(folder, paths)), folder, _run_of(folder))
+            return ExportSource(_base_of(folder, paths), folder, _run_of(folder))
         case folder:
             return ExportSource(ModelGroup(name=classify_model(str(folder)).location))
 
@@ -93,11 +95,18 @@ def export_source(name: str, store: RunStore, paths: PathPolicy) -> ExportSource
 def _trained_by(run: RunFolder, store: RunStore) -> ExportSource:
     spec = run.spec()
     if isinstance(spec, TrainSpec) and (run.adapter_path / ADAPTER_FILES[0]).is_file():
-        return ExportSource(spec.model, run.adapter_path, run.run_id)
+        return ExportSource(_trained_model(spec.model, run), run.adapter_path, run.run_id)
     raise InputError(
         f"Run {run.run_id} has no adapter to export ({spec.kind}, {store.observe(run).status}).",
         hint="Export a training run that has completed or was cancelled after its first step.",
     )
+
+
+def _trained_model(model: ModelGroup, run: RunFolder) -> ModelGroup:
+    """The base at the commit that was trained on: since then, the name may have come to mean another one."""
+    if looks_like_path(model.name):
+        return model
+    return model.model_copy(update={"revision": run.base_revision() or model.revision})
 
 
 def _run_of(folder: Path) -> str | None:
@@ -106,20 +115,24 @@ def _run_of(folder: Path) -> str | None:
     return folder.parent.name if inside else None
 
 
-def _base_of(adapter: Path, paths: PathPolicy) -> str:
+def _base_of(adapter: Path, paths: PathPolicy) -> ModelGroup:
     try:
         config: dict[str, Any] = read_json(adapter / ADAPTER_FILES[0])
         base = config["base_model_name_or_path"]
         if looks_like_path(base):
-            base = paths.resolve(base, "base_model_name_or_path")
-        classify_model(base)
+            return _checked(paths.resolve(base, "base_model_name_or_path"))
+        return _checked(base, config.get("revision"))
     except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
         raise InputError(
             f"{adapter / ADAPTER_FILES[0]}: the base model cannot be found ({error}).",
             hint="Set base_model_name_or_path to the base model's Hub id or folder.",
             cause=error,
         ) from error
-    return base
+
+
+def _checked(name: str, revision: str | None = None) -> ModelGroup:
+    classify_model(name)
+    return ModelGroup(name=name, revision=revision)
 
 
 # --- A GGUF file to register. ---
@@ -206,7 +219,7 @@ def _written_by(state: RunState) -> Path | None:
     if state.status is not Status.COMPLETED or not isinstance(state.result, ExportResult):
         return None
     path = Path(state.result.path)
-    return path.resolve() if path.suffix == GGUF and path.is_file() else None
+    return path.resolve() if path.suffix.casefold() == GGUF and path.is_file() else None
 
 
 # --- A folder to push. ---

@@ -3,12 +3,18 @@
 from __future__ import annotations
 
 from ..config.specs import AnySpec, ExportSpec, InspectSpec, PushSpec, RegisterSpec, TrainSpec
+from ..errors import ErrorRecord, GpuOutOfMemoryError
 from ..next_step import Next, then
 from .folder import RunState, Status
 from .kinds import next_after
 
 USERS_FAULT = frozenset({"INPUT", "CONFIG", "DEP"})
 """First words of error codes that an unchanged attempt would raise again."""
+
+
+def would_fail_again(error: ErrorRecord) -> bool:
+    """Whether an unchanged attempt would raise this error again."""
+    return error.code.split("_")[0] in USERS_FAULT or error.code == GpuOutOfMemoryError.code
 
 
 def next_step_of(run_id: str, spec: AnySpec, state: RunState) -> Next | None:
@@ -18,7 +24,7 @@ def next_step_of(run_id: str, spec: AnySpec, state: RunState) -> Next | None:
             return then("get_run", run_id=run_id)
         case Status.COMPLETED:
             return next_after(run_id, spec, state.result)
-        case Status.FAILED if state.error and state.error.code.split("_")[0] in USERS_FAULT:
+        case Status.FAILED if state.error and would_fail_again(state.error):
             return state.error.next or _start_again(spec)
         case Status.FAILED | Status.CANCELLED | Status.INTERRUPTED:
             return then("resume", run_id=run_id)

@@ -17,8 +17,10 @@ from typing import NamedTuple
 from platformdirs import user_state_path
 
 from ..errors import QueueFullError
-from .identity import machine
-from .locks import Lock, is_free
+from ..files.private_folder import make_private
+from ..files.system_error import system_error
+from .identity import file_is_recent, machine
+from .locks import PATIENCE_S, Lock, is_free
 
 MOST_WAITING = 20
 NOT_READY, READY = 0.0, 1.0  # modification times of locked tickets: the state of their run
@@ -52,13 +54,22 @@ class DeviceQueue:
     Args:
         folder: folder of the locks; see `default_runtime_folder`.
         queue: see `DeviceRequest`.
+        patience_s: how long each call waits for processes that change the queue at the same time.
+
+    Raises:
+        StateError: the folder belongs to another user, or cannot be written.
     """
 
-    def __init__(self, folder: Path, queue: str) -> None:
+    def __init__(self, folder: Path, queue: str, patience_s: float = PATIENCE_S) -> None:
         self._folder = folder / machine()
         self._tickets = self._folder / f"{queue}-tickets"
-        self._tickets.mkdir(parents=True, exist_ok=True, mode=0o700)
-        self._gate = Lock(self._folder / f"{queue}-gate.lock")
+        try:
+            folder.mkdir(parents=True, exist_ok=True, mode=0o700)
+            for private in (self._folder, self._tickets):
+                make_private(private)
+        except OSError as error:
+            raise system_error(error, folder) from error
+        self._gate = Lock(self._folder / f"{queue}-gate.lock", patience_s)
         self._held: list[Lock] = []
         self._place: Lock | None = None
 
@@ -140,7 +151,7 @@ class DeviceQueue:
         """The tickets in queue order; those of dead processes are removed."""
         waiting: list[Path] = []
         for ticket in sorted(self._tickets.iterdir()):
-            if ticket == mine or not is_free(ticket) or _age_s(ticket) < FRESH_S:
+            if ticket == mine or file_is_recent(ticket, FRESH_S) or not is_free(ticket):
                 waiting.append(ticket)
             else:
                 ticket.unlink(missing_ok=True)
@@ -149,15 +160,13 @@ class DeviceQueue:
     def _ticket(self, run_id: str) -> Path:
         """The run's ticket, or the path of a new one."""
         found = next(self._tickets.glob(f"*~{run_id}"), None)
-        return found or self._tickets / f"{time.time_ns():020d}~{run_id}"
+        return found or self._tickets / f"{self._next_number():020d}~{run_id}"
+
+    def _next_number(self) -> int:
+        """The time, or more: the clock may have been set back since the last ticket."""
+        numbers = [int(number) for t in self._tickets.iterdir() if (number := t.name[:20]).isdecimal()]
+        return max([time.time_ns(), *(number + 1 for number in numbers)])
 
 
 def _mark(ticket: Path, state: float) -> None:
     os.utime(ticket, (state, state))
-
-
-def _age_s(path: Path) -> float:
-    try:
-        return time.time() - path.stat().st_mtime
-    except FileNotFoundError:
-        return float("inf")

@@ -7,15 +7,21 @@ from __future__ import annotations
 
 import json
 import os
+from collections.abc import Iterator
+from contextlib import suppress
 from pathlib import Path
+from typing import BinaryIO
 
 from ..events import Event, event_from
 from ..files.atomic_json import disk_full, is_disk_full
+from ..files.regular_file import open_regular
 from ..redact import scrub_all
 from ..untrusted import sanitized_all
 from .identity import now
 
 TAIL = 64 * 1024  # bytes; hundreds of events
+EVENTS_BYTES = 2**30  # a million steps have 200 MB
+CHUNK = 16 * 2**20  # bytes
 
 
 class EventLog:
@@ -56,45 +62,73 @@ class EventLog:
 
 
 def read_events(path: Path, offset: int = 0) -> tuple[list[Event], int]:
-    """The complete lines from byte `offset` on, and the offset after the last one."""
-    try:
-        with path.open("rb") as file:
-            file.seek(offset)
-            data = file.read()
-    except FileNotFoundError:
-        return [], offset
+    """The complete lines from byte `offset` on, and the offset after the last one.
+
+    Lines that are not events are passed over. At most `CHUNK` bytes are read: a caller that wants all reads
+    until the offset stays.
+
+    Raises:
+        OSError, ValueError: it is not a file that can be read.
+    """
+    data = _bytes_of(path, offset, CHUNK)
     end = data.rfind(b"\n") + 1
-    return [event for line in data[:end].splitlines() if (event := _parse(line))], offset + end
+    if not end and len(data) == CHUNK:
+        end = CHUNK  # no event is as long
+    return [event for line in data[:end].split(b"\n") if (event := _parse(line))], offset + end
+
+
+def all_events(path: Path) -> Iterator[Event]:
+    """Every event of the file; raises as `read_events`."""
+    offset, before = 0, -1
+    while offset != before:
+        before = offset
+        events, offset = read_events(path, offset)
+        yield from events
 
 
 def latest_events(path: Path) -> list[Event]:
-    """The newest events: those in the last 64 KiB of the file."""
-    try:
-        size = path.stat().st_size
-    except FileNotFoundError:
-        return []
-    return read_events(path, _line_start(path, size))[0]
-
-
-def _line_start(path: Path, size: int) -> int:
+    """The newest events: those in the last 64 KiB of the file; raises as `read_events`."""
+    size = path.stat().st_size if path.exists() else 0
     if size <= TAIL:
-        return 0
-    with path.open("rb") as file:
-        file.seek(size - TAIL)
-        return size - TAIL + file.read(TAIL).find(b"\n") + 1
+        return read_events(path)[0]
+    start = _bytes_of(path, size - TAIL, TAIL).find(b"\n") + 1
+    return read_events(path, size - TAIL + start)[0]
+
+
+def _bytes_of(path: Path, offset: int, most: int) -> bytes:
+    try:
+        with open_regular(path, follow_links=False) as file:
+            if (size := os.fstat(file.fileno()).st_size) > EVENTS_BYTES:
+                raise ValueError(f"it has {size:,} bytes; the limit is {EVENTS_BYTES:,}")
+            file.seek(offset)
+            return file.read(most)
+    except FileNotFoundError:
+        return b""
 
 
 def _parse(line: bytes) -> Event | None:
     try:
         return event_from(json.loads(line))
-    except (ValueError, AttributeError):
+    except (ValueError, AttributeError, TypeError, OverflowError, RecursionError):
         return None
 
 
 def _mend(path: Path) -> int:
     """Remove an incomplete last line, and return the number of the last event."""
-    events, end = read_events(path)
-    if path.exists() and path.stat().st_size > end:
-        with path.open("r+b") as file:
-            file.truncate(end)
-    return events[-1].seq if events else 0
+    newest = max((event.seq for event in all_events(path)), default=0)
+    with suppress(FileNotFoundError), path.open("r+b") as file:
+        file.truncate(_end_of_lines(file))
+    return newest
+
+
+def _end_of_lines(file: BinaryIO) -> int:
+    """The offset after the last line break."""
+    end = file.seek(0, os.SEEK_END)
+    while end:
+        start = max(0, end - TAIL)
+        file.seek(start)
+        found = file.read(end - start).rfind(b"\n")
+        if found >= 0:
+            return start + found + 1
+        end = start
+    return 0

@@ -10,21 +10,35 @@ control.json a request to stop
 from __future__ import annotations
 
 import shutil
-from collections.abc import Iterable
-from contextlib import suppress
+from collections.abc import Callable, Generator, Iterable
+from contextlib import contextmanager, suppress
 from enum import StrEnum
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated, Any, TypeVar, cast
 
-from pydantic import BaseModel, ConfigDict, Discriminator, ValidationError, model_validator
+from pydantic import (
+    AfterValidator,
+    BaseModel,
+    ConfigDict,
+    Discriminator,
+    Field,
+    ValidationError,
+    model_validator,
+)
 
 from ..config.arguments import explain
 from ..config.results import AnyResult
 from ..config.specs import AnySpec, KindName, read_spec
 from ..errors import ErrorRecord, RunFolderError
+from ..events import Event
 from ..files.atomic_json import read_json, write_json
 from ..next_step import then
+from ..untrusted import one_line
+from .event_log import EventLog, latest_events, read_events
+from .identity import require_moment
 from .locks import Lock
+
+Value = TypeVar("Value")
 
 
 class Status(StrEnum):
@@ -42,6 +56,9 @@ FINISHED = frozenset({Status.COMPLETED, Status.FAILED, Status.CANCELLED})
 ENDED = FINISHED | {Status.INTERRUPTED}
 
 
+Moment = Annotated[str, AfterValidator(require_moment)]
+
+
 class RunState(BaseModel):
     """state.json. `pid` is information for people: no process is ever stopped by its pid.
 
@@ -55,15 +72,15 @@ class RunState(BaseModel):
     format_version: int = 1
     kind: KindName = "train"
     status: Status
-    attempt: int = 1
+    attempt: Annotated[int, Field(ge=1, lt=2**31)] = 1
     host: str
     boot_id: str
-    pid: int | None = None
+    pid: Annotated[int, Field(ge=0, lt=2**32)] | None = None
     survives_client: bool = True
-    created_at: str
-    queued_at: str | None = None
-    started_at: str | None = None
-    ended_at: str | None = None
+    created_at: Moment
+    queued_at: Moment | None = None
+    started_at: Moment | None = None
+    ended_at: Moment | None = None
     result: Annotated[AnyResult, Discriminator("kind")] | None = None
     warnings: list[str] = []
     error: ErrorRecord | None = None
@@ -79,6 +96,12 @@ class RunState(BaseModel):
         values["warnings"] = values["warnings"] or result.pop("warnings", [])
         values["result"] = {"kind": values.get("kind", "train"), **result} if result else None
         return values
+
+    @model_validator(mode="after")
+    def _require_own_result(self) -> RunState:
+        if self.result is not None and self.result.kind != self.kind:
+            raise ValueError(f"result is of a run of kind {self.result.kind}, and the run is of {self.kind}")
+        return self
 
 
 class RunFolder:
@@ -121,10 +144,7 @@ class RunFolder:
         Raises:
             RunFolderError: spec.json is missing or unreadable.
         """
-        try:
-            return read_spec(read_json(self.path / "spec.json"))
-        except (OSError, ValueError, ValidationError) as error:
-            raise self._unreadable("spec.json", error) from error
+        return self._read("spec.json", read_spec)
 
     def state(self) -> RunState:
         """The content of state.json; `RunStore.observe` also checks that the worker is alive.
@@ -132,25 +152,62 @@ class RunFolder:
         Raises:
             RunFolderError: state.json is missing or unreadable.
         """
-        try:
-            return RunState.model_validate(read_json(self.path / "state.json"))
-        except (OSError, ValueError, ValidationError) as error:
-            raise self._unreadable("state.json", error) from error
+        return self._read("state.json", RunState.model_validate)
 
     def write_state(self, state: RunState) -> None:
         write_json(self.path / "state.json", state.model_dump(mode="json"))
 
     def plan(self) -> dict[str, Any] | None:
+        """plan.json, or None if there is none; RunFolderError if it cannot be read."""
         return self._record("plan.json")
 
     def provenance(self) -> dict[str, Any] | None:
+        """provenance.json, as `plan`."""
         return self._record("provenance.json")
+
+    def base_revision(self) -> str | None:
+        """The commit of the Hub model that was trained on, where it is known."""
+        revision = self.trained_model().get("revision")
+        return revision if isinstance(revision, str) else None
+
+    def trained_model(self) -> dict[str, Any]:
+        """What provenance.json says of the base model; empty where it says nothing."""
+        model: Any = (self.provenance() or {}).get("model")
+        return cast("dict[str, Any]", model) if isinstance(model, dict) else {}
+
+    def events(self, offset: int = 0) -> tuple[list[Event], int]:
+        """The events from byte `offset` on, and the offset after them; see `read_events`.
+
+        Raises:
+            RunFolderError: events.jsonl is not a file that can be read.
+        """
+        with self._readable("events.jsonl"):
+            return read_events(self.events_path, offset)
+
+    def event_log(self) -> EventLog:
+        """The writer of the events, for the holder of the lock; RunFolderError as `events`."""
+        with self._readable("events.jsonl"):
+            return EventLog(self.events_path)
+
+    def latest_events(self) -> list[Event]:
+        """The newest events; RunFolderError as `events`."""
+        with self._readable("events.jsonl"):
+            return latest_events(self.events_path)
 
     def _record(self, name: str) -> dict[str, Any] | None:
         path = self.path / name
+        return self._read(name, lambda record: record) if path.exists() or path.is_symlink() else None
+
+    def _read(self, name: str, parse: Callable[[dict[str, Any]], Value]) -> Value:
+        """The one way to read a record of a run: every kind of damage is a RunFolderError."""
+        with self._readable(name):
+            return parse(read_json(self.path / name, follow_links=False))
+
+    @contextmanager
+    def _readable(self, name: str) -> Generator[None]:
         try:
-            return read_json(path) if path.exists() else None
-        except (OSError, ValueError) as error:
+            yield
+        except (OSError, ValueError, TypeError, OverflowError, RecursionError) as error:
             raise self._unreadable(name, error) from error
 
     def write_plan(self, plan: dict[str, Any]) -> None:
@@ -161,15 +218,19 @@ class RunFolder:
         write_json(self.path / "parts.json", {"parts": [str(part) for part in parts]})
 
     def discard_parts(self) -> None:
-        """Remove the temporary files of a killed worker; version 0.1 named them in plan.json."""
-        with suppress(RunFolderError, OSError):
+        """Remove the temporary files of a killed worker; version 0.1 named them in plan.json.
+
+        Only what has the run's id in its name: the record could name anything.
+        """
+        with suppress(RunFolderError, OSError, TypeError):
             noted = self._record("parts.json") or self.plan() or {}
-            for part in noted.get("parts", []):
-                path = Path(part)
-                if path.is_dir():
-                    shutil.rmtree(path)
+            for part in map(Path, noted.get("parts", [])):
+                if not part.name.startswith(".") or f".{self.run_id}.part" not in part.name:
+                    continue
+                if part.is_dir() and not part.is_symlink():
+                    shutil.rmtree(part)
                 else:
-                    path.unlink(missing_ok=True)
+                    part.unlink(missing_ok=True)
 
     def write_provenance(self, provenance: dict[str, Any]) -> None:
         write_json(self.path / "provenance.json", provenance)
@@ -189,7 +250,7 @@ class RunFolder:
         if not self.path.is_dir():
             return RunFolderError(f"Run {self.run_id} has been removed.", next=then("list_runs"))
         return RunFolderError(
-            f"{self.path / name} cannot be read ({_first_line(error)}).",
+            f"{self.path / name} cannot be read ({one_line(_first_line(error), 300)}).",
             hint="Restore the file, or remove the run.",
             next=then("delete", run_id=self.run_id),
             cause=error,

@@ -6,6 +6,7 @@ import hashlib
 import re
 import secrets
 import socket
+import time
 import uuid
 from datetime import UTC, datetime
 from functools import cache
@@ -14,6 +15,7 @@ from pathlib import Path
 import psutil
 
 RANDOM_ADDRESS = 1 << 40  # the multicast bit, which uuid sets in random addresses
+RUN_ID = re.compile(r"[A-Za-z0-9_][A-Za-z0-9._~+-]{0,199}")
 LINUX_BOOT_ID = Path("/proc/sys/kernel/random/boot_id")
 
 
@@ -62,9 +64,37 @@ def now() -> str:
     return datetime.now(UTC).isoformat(timespec="milliseconds").replace("+00:00", "Z")
 
 
+def require_moment(text: str) -> str:
+    """`text`, if it is a time with a zone, as `now` writes it; ValueError otherwise."""
+    if datetime.fromisoformat(text).tzinfo is None:
+        raise ValueError(f"{text!r} is a time without a zone")
+    return text
+
+
 def seconds_since(moment: str) -> float:
-    """Seconds since `moment`, in the format of `now`."""
+    """Seconds since `moment`, in the format of `now`; negative if the clock was set back since."""
     return (datetime.now(UTC) - datetime.fromisoformat(moment)).total_seconds()
+
+
+def is_recent(moment: str, seconds: float) -> bool:
+    """Whether `moment` is at most `seconds` from now, in either direction.
+
+    A time further in the future is from before the clock was set back: it says nothing about the age.
+    """
+    return abs(seconds_since(moment)) < seconds
+
+
+def file_is_recent(path: Path, seconds: float) -> bool:
+    """Whether a file was changed at most `seconds` from now, as `is_recent`; False if it is gone."""
+    try:
+        return abs(time.time() - path.lstat().st_mtime) < seconds
+    except FileNotFoundError:
+        return False
+
+
+def is_run_id(name: str) -> bool:
+    """Whether a folder of this name can be a run: it can be shown, typed and encoded."""
+    return RUN_ID.fullmatch(name) is not None
 
 
 def new_run_id(label: str) -> str:

@@ -77,6 +77,8 @@ class RunKind:
 
 
 def _after_training(run_id: str, spec: TrainSpec, result: TrainResult) -> Next:
+    if result.still_falling:
+        return then("train", resume=run_id, steps=2 * result.total_steps)
     return then("export", source=run_id)
 
 

@@ -2,32 +2,54 @@
 
 from __future__ import annotations
 
+import os
+from contextlib import suppress
 from pathlib import Path
 from types import TracebackType
 
+import psutil
 from filelock import FileLock, Timeout
 
-from ..errors import LockUnsupportedError
+from ..errors import LockHeldError, LockUnsupportedError
+from ..files.private_folder import require_own
+from ..files.system_error import system_error
+
+PATIENCE_S = 5.0  # a call of a server answers soon after this
+FOREVER = -1.0
+HOLDER = 1  # offset of the holder's pid: Windows locks the byte at 0
 
 
 class Lock:
-    """An exclusive lock on a file. It has no timeout; it ends with its process."""
+    """An exclusive lock on a file; it ends with its process.
 
-    def __init__(self, path: Path) -> None:
+    Args:
+        patience_s: how long `with` waits for another holder; `FOREVER`: until it is free.
+    """
+
+    def __init__(self, path: Path, patience_s: float = PATIENCE_S) -> None:
         self.path = path
+        self._patience_s = patience_s
         # A soft lock would remain after a killed process, so there is no fallback to it.
-        self._lock = FileLock(path, fallback_to_soft=False, preserve_lock_file=True, thread_local=False)
+        self._lock = FileLock(
+            path, mode=0o600, fallback_to_soft=False, preserve_lock_file=True, thread_local=False
+        )
 
     def try_acquire(self, patience_s: float = 0) -> bool:
         """Take the lock if it is free, or becomes free within `patience_s` seconds.
 
         Raises:
             LockUnsupportedError: the file system has no locks.
+            StateError: the file cannot be a lock, or belongs to another user.
         """
         return self._acquire(patience_s)
 
     def __enter__(self) -> Lock:
-        self._acquire(-1)
+        if not self._acquire(self._patience_s):
+            raise LockHeldError(
+                f"{self.path} is locked by {_holder(self.path)} for more than {self._patience_s:g} s.",
+                hint="Let that process continue, or end it; then try again.",
+            )
+        _note_holder(self.path)
         return self
 
     def __exit__(
@@ -41,8 +63,12 @@ class Lock:
     def _acquire(self, timeout_s: float) -> bool:
         try:
             self._lock.acquire(timeout=timeout_s)
+            require_own(self.path)
         except Timeout:
             return False
+        except OSError as error:
+            self._lock.release()
+            raise system_error(error, self.path) from error
         except NotImplementedError as error:
             raise LockUnsupportedError(
                 f"The file system of {self.path.parent} has no file locks.",
@@ -50,6 +76,23 @@ class Lock:
                 cause=error,
             ) from error
         return True
+
+
+def _note_holder(path: Path) -> None:
+    """Write this process's pid into the lock, for the message of one that waits in vain."""
+    with suppress(OSError), path.open("r+b") as file:
+        file.seek(HOLDER)
+        file.write(b"%10d" % os.getpid())
+
+
+def _holder(path: Path) -> str:
+    """The process that noted itself last, and whether it is stopped."""
+    with suppress(OSError, ValueError, psutil.Error):
+        with path.open("rb") as file:
+            file.seek(HOLDER)
+            process = psutil.Process(int(file.read(10)))
+        return f"process {process.pid} ({process.name()}, {process.status()})"
+    return "another process"
 
 
 def is_free(path: Path) -> bool:

@@ -15,7 +15,7 @@ from ..files.atomic_json import is_disk_full
 from ..logs import logger
 from ..redact import scrub
 from ..untrusted import one_line
-from .event_log import EventLog, read_events
+from .event_log import all_events
 from .folder import FINISHED, RunFolder, RunState, Status
 from .identity import boot_id, host, now
 from .store import RunStore
@@ -39,7 +39,7 @@ class RunRecorder:
         self.run = run
         self._store = store
         self._listener = listener
-        self._events = EventLog(run.events_path)
+        self._events = run.event_log()
         self._ballast = run.path / ".ballast"
         self._lock = threading.Lock()
         self._state = run.state()
@@ -151,8 +151,7 @@ class RunRecorder:
 
 def _first_loss(run: RunFolder) -> float | None:
     """The first loss of an earlier attempt."""
-    events, _ = read_events(run.events_path)
-    return next((event.loss for event in events if isinstance(event, Step)), None)
+    return next((event.loss for event in all_events(run.events_path) if isinstance(event, Step)), None)
 
 
 def as_record(error: BaseException, log_path: Path) -> ErrorRecord:

@@ -7,8 +7,8 @@ active/<run id>      an empty file per unfinished run, so that a status filter d
 from __future__ import annotations
 
 import hashlib
+import os
 import shutil
-import time
 from collections.abc import Iterator
 from contextlib import suppress
 from pathlib import Path
@@ -19,18 +19,21 @@ from ..config.specs import AnySpec
 from ..errors import (
     ErrorRecord,
     InputError,
+    NotWritableError,
     RequestKeyReusedError,
-    RunFolderError,
     RunInterruptedError,
     RunNotFoundError,
     StateError,
 )
 from ..events import Queued
 from ..files.atomic_json import disk_full, is_disk_full, read_json, sync_folder, write_json
+from ..files.private_folder import make_private
+from ..files.system_error import system_error
 from ..next_step import then
+from ..untrusted import quoted
 from .event_log import EventLog
 from .folder import ENDED, FINISHED, RunFolder, RunState, Status
-from .identity import boot_id, host, new_run_id, now, same_host, seconds_since
+from .identity import boot_id, file_is_recent, host, is_recent, is_run_id, new_run_id, now, same_host
 from .kinds import KINDS, kind_of
 from .locks import Lock, is_free
 
@@ -98,7 +101,14 @@ class RunStore:
             raise
         return run
 
-    def for_request(self, spec: AnySpec, key: str | None, fingerprint: str, find_equal: bool) -> Requested:
+    def for_request(
+        self,
+        spec: AnySpec,
+        key: str | None,
+        fingerprint: str,
+        find_equal: bool,
+        instead_of: RunFolder | None = None,
+    ) -> Requested:
         """The existing run of this request, or a new one. The run can be found by both names afterwards.
 
         Args:
@@ -106,6 +116,7 @@ class RunStore:
             fingerprint: hash of the whole request.
             find_equal: unless the key is known, return a run of the same fingerprint that is queued, running,
                 or completed (for a training within two minutes).
+            instead_of: a run that is not returned, since what it made is gone.
 
         Raises:
             RequestKeyReusedError: the key was used with other arguments.
@@ -115,10 +126,10 @@ class RunStore:
         key_path = self._requests / f"key-{_hash(key)}.json" if key else None
         with Lock(self._requests / "lock"):
             named = self._run_of_key(key, key_path, spec) if key and key_path else None
-            if named and self._keeps_key(named):
+            if named and self._keeps_key(named) and not _is_same(named, instead_of):
                 return Requested(named, existing=True, by_key=True)
-            equal = self._requested(equal_path) if find_equal else None
-            if equal and self._is_reusable(equal):
+            equal = self._requested_or_none(equal_path) if find_equal else None
+            if equal and self._is_reusable(equal) and not _is_same(equal, instead_of):
                 if key_path:
                     write_json(key_path, {"run_id": equal.run_id})
                 return Requested(equal, existing=True)
@@ -139,13 +150,37 @@ class RunStore:
         return run
 
     def _requested(self, path: Path) -> RunFolder | None:
+        """The run that a record names, if there is one.
+
+        Raises:
+            StateError: the record is damaged: a key must not start its run a second time.
+        """
         if not path.exists():
             return None
-        run = RunFolder(self.runs / read_json(path)["run_id"])
+        try:
+            run_id = str(read_json(path)["run_id"])
+        except (OSError, ValueError, KeyError):
+            run_id = ""
+        if not is_run_id(run_id):
+            raise StateError(
+                f"{path} cannot be read: the run of this request_key is not known.",
+                hint="Look for the run in the list; then remove the file, or use another request_key.",
+                next=then("list_runs"),
+            )
+        run = RunFolder(self.runs / run_id)
         return run if run.path.is_dir() else None
 
+    def _requested_or_none(self, path: Path) -> RunFolder | None:
+        with suppress(StateError):
+            return self._requested(path)
+        return None
+
     def _keeps_key(self, run: RunFolder) -> bool:
-        """Whether a key returns this run; after a failure the same request starts a new one."""
+        """Whether a key returns this run; after a failure the same request starts a new one.
+
+        Raises:
+            RunFolderError: the run cannot be read.
+        """
         return self.observe(run).status not in {Status.FAILED, Status.INTERRUPTED}
 
     def _was_stopped(self, run: RunFolder) -> bool:
@@ -154,20 +189,20 @@ class RunStore:
             status = self.observe(run).status
             stopping = status not in ENDED and run.cancel_requested()
             return stopping or status in {Status.CANCELLED, Status.INTERRUPTED}
-        except RunFolderError:
+        except StateError:
             return False
 
     def _is_reusable(self, run: RunFolder) -> bool:
         """Whether an equal request without a key returns this run."""
         try:
             state = self.observe(run)
-        except RunFolderError:
+        except StateError:
             return False
         if state.status in {Status.QUEUED, Status.RUNNING}:
             return not run.cancel_requested()
         if state.status is not Status.COMPLETED or state.ended_at is None or not _still_there(state):
             return False
-        return kind_of(state.kind).lasting or seconds_since(state.ended_at) < EQUAL_WINDOW_S
+        return kind_of(state.kind).lasting or is_recent(state.ended_at, EQUAL_WINDOW_S)
 
     # --- find and list ------------------------------------------------------------------------------
     def find(self, part: str) -> RunFolder:
@@ -182,26 +217,39 @@ class RunStore:
         found = [run_id for run_id in ids if part and part in run_id]
         if len(found) == 1:
             return RunFolder(self.runs / found[0])
+        shown = quoted(part)
         if not found:
-            raise RunNotFoundError(f"No run matches {part!r}.", next=then("list_runs"))
+            raise RunNotFoundError(f"No run matches {shown}.", next=then("list_runs"))
         raise RunNotFoundError(
-            f"{part!r} matches {len(found)} runs: {', '.join(found[:5])}{' …' if len(found) > 5 else ''}.",
+            f"{shown} matches {len(found)} runs: {', '.join(found[:5])}{' …' if len(found) > 5 else ''}.",
             hint="Give more of the id.",
         )
 
     def ids(self) -> list[str]:
         """Every run's id, newest first."""
-        if not self.runs.is_dir():
-            return []
-        return sorted((entry.name for entry in self.runs.iterdir() if _is_run(entry)), reverse=True)
+        return sorted((name for name in self._folders() if is_run_id(name)), reverse=True)
 
-    def newest(self, status: Status | None = None) -> Iterator[tuple[RunFolder, RunState | RunFolderError]]:
-        """Runs and their observed states, newest first; reads one folder at a time."""
+    def foreign(self) -> list[str]:
+        """Names of folders among the runs that no run has, ready for display."""
+        return sorted(quoted(name) for name in self._folders() if not is_run_id(name))
+
+    def _folders(self) -> Iterator[str]:
+        """The names of the folders that are whole: others begin with a dot."""
+        if not self.runs.is_dir():
+            return
+        with os.scandir(self.runs) as entries:
+            yield from (e.name for e in entries if not e.name.startswith(".") and _is_folder(e))
+
+    def newest(self, status: Status | None = None) -> Iterator[tuple[RunFolder, RunState | StateError]]:
+        """Runs and their observed states, newest first; reads one folder at a time.
+
+        An error stands for the state of a run that cannot be read; not with a `status`.
+        """
         for run_id in self._ids_with(status):
             run = RunFolder(self.runs / run_id)
             try:
                 state = self.observe(run)
-            except RunFolderError as error:
+            except StateError as error:
                 if run.path.exists() and status is None:
                     yield run, error
                 continue
@@ -223,17 +271,20 @@ class RunStore:
 
     def sweep(self) -> None:
         """Remove old inspections, and the remains of incomplete creations and deletions."""
-        if not self.runs.is_dir():
-            return
-        for entry in self.runs.iterdir():
-            age = time.time() - entry.stat().st_mtime
-            if entry.name.startswith(PREPARING) and age > ABANDONED_S:
+        for entry in _entries(self.runs):
+            with suppress(OSError):  # one that resists stays, and the others are swept
+                self._sweep(entry)
+        for marker in _entries(self._active):
+            with suppress(OSError):
+                if not (self.runs / marker.name).exists() and not file_is_recent(marker, ABANDONED_S):
+                    marker.unlink(missing_ok=True)
+
+    def _sweep(self, entry: Path) -> None:
+        if entry.name.startswith(PREPARING):
+            if not file_is_recent(entry, ABANDONED_S):
                 shutil.rmtree(entry, ignore_errors=True)
-            elif age > OLD_S and any(f"-{name}-" in entry.name for name in LASTING):
-                self._remove_if_lasting(RunFolder(entry))
-        for marker in self._active.iterdir() if self._active.is_dir() else ():
-            if not (self.runs / marker.name).exists() and time.time() - marker.stat().st_mtime > ABANDONED_S:
-                marker.unlink(missing_ok=True)
+        elif any(f"-{name}-" in entry.name for name in LASTING) and not file_is_recent(entry, OLD_S):
+            self._remove_if_lasting(RunFolder(entry))
 
     def _remove_if_lasting(self, run: RunFolder) -> None:
         with suppress(StateError, InputError, OSError):
@@ -247,22 +298,28 @@ class RunStore:
     def _ids_with(self, status: Status | None) -> list[str]:
         if status is None or status in FINISHED:
             return self.ids()
-        if not self._active.is_dir():
-            return []
-        return sorted((e.name for e in self._active.iterdir() if (self.runs / e.name).is_dir()), reverse=True)
+        known = set(self.ids())
+        return sorted((e.name for e in _entries(self._active) if e.name in known), reverse=True)
 
     # --- observe and end -----------------------------------------------------------------------------
     def observe(self, run: RunFolder) -> RunState:
         """The run's current state: the run of a dead worker is recorded as interrupted.
 
-        The recorded state of a run of another machine is returned unchanged.
+        The recorded state of a run of another machine, or of a home that is read-only, is returned unchanged.
+
+        Raises:
+            RunFolderError: its folder cannot be read.
+            StateError: its lock cannot be used.
         """
         state = run.state()
-        if not _worker_is_gone(run, state):
-            return state
         lock = run.lock()
-        if not lock.try_acquire():
-            return run.state()
+        try:
+            if not _worker_is_gone(run, state):
+                return state
+            if not lock.try_acquire():
+                return run.state()
+        except NotWritableError:
+            return state
         try:
             state = run.state()  # it may have ended since the first read
             if state.status in ENDED:
@@ -292,7 +349,7 @@ class RunStore:
             state = run.state()
             _require_resumable(run, state)
             run.forget_cancel()
-            EventLog(run.events_path).append(Queued(attempt=state.attempt + 1))
+            run.event_log().append(Queued(attempt=state.attempt + 1))
             (self._active / run.run_id).touch()
             state = state.model_copy(
                 update={
@@ -328,8 +385,9 @@ class RunStore:
         Raises:
             InputError: it is still queued or running, or belongs to another machine.
         """
-        lock = run.lock() if run.path.is_dir() else None
-        with suppress(RunFolderError):
+        # No worker can hold a lock that is a folder.
+        lock = run.lock() if run.path.is_dir() and not run.lock_path.is_dir() else None
+        with suppress(StateError):
             state = self.observe(run)
             if state.status not in ENDED:
                 name = state.host.partition("~")[0]
@@ -360,8 +418,11 @@ class RunStore:
         (self._active / run.run_id).unlink(missing_ok=True)
 
     def _make_folders(self) -> None:
-        for folder in (self.home, self.runs, self._active, self._requests):
-            folder.mkdir(parents=True, exist_ok=True, mode=0o700)
+        try:
+            for folder in (self.home, self.runs, self._active, self._requests):
+                make_private(folder)
+        except OSError as error:
+            raise system_error(error, self.home) from error
 
 
 def _require_resumable(run: RunFolder, state: RunState) -> None:
@@ -418,6 +479,10 @@ def _how_to_continue(kind: str) -> str:
     )
 
 
+def _is_same(run: RunFolder, other: RunFolder | None) -> bool:
+    return other is not None and run.run_id == other.run_id
+
+
 def _still_there(state: RunState) -> bool:
     """Whether the files that a run wrote still exist."""
     return all(Path(path).exists() for path in (state.result.written if state.result else []))
@@ -427,8 +492,14 @@ def _new_id(spec: AnySpec) -> str:
     return new_run_id(spec.subject if spec.kind == "train" else spec.kind)
 
 
-def _is_run(entry: Path) -> bool:
-    return not entry.name.startswith(".") and entry.is_dir()
+def _entries(folder: Path) -> list[Path]:
+    return list(folder.iterdir()) if folder.is_dir() else []
+
+
+def _is_folder(entry: os.DirEntry[str]) -> bool:
+    with suppress(OSError):  # a link to itself
+        return entry.is_dir()
+    return False
 
 
 def _hash(text: str) -> str:

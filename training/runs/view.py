@@ -10,10 +10,9 @@ from ..config.results import Answer, AnyResult, TrainResult
 from ..config.specs import AnySpec, DataSpec, ExportSpec, KindName, TrainSpec
 from ..errors import ErrorRecord, RunFolderError
 from ..events import Evaluated, Event, Phase, Step, Warned
-from ..next_step import Next
+from ..next_step import Next, then
 from ..untrusted import one_line
 from .after_status import next_step_of
-from .event_log import latest_events
 from .folder import RunFolder, RunState, Status
 
 EventType = TypeVar("EventType", bound=Event)
@@ -68,10 +67,13 @@ def view(run: RunFolder, state: RunState) -> RunView:
         RunFolderError: the folder cannot be read.
     """
     spec = run.spec()
-    try:
-        events = latest_events(run.events_path)
-    except OSError as error:
-        raise RunFolderError(f"{run.events_path} cannot be read ({error}).", cause=error) from error
+    if spec.kind != state.kind:
+        raise RunFolderError(
+            f"{run.path}: spec.json is of a run of kind {spec.kind}, and state.json of kind {state.kind}.",
+            hint="Restore the files, or remove the run.",
+            next=then("delete", run_id=run.run_id),
+        )
+    events = run.latest_events()
     result = state.result
     trained = result if isinstance(result, TrainResult) else None
     step, phase = _last(events, Step), _last(events, Phase)

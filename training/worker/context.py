@@ -12,6 +12,7 @@ from ..errors import TrainingAbortedError
 from ..events import Event, ShouldStop
 from ..files.paths import PathPolicy
 from ..hardware.cpu import training_threads
+from ..models.presets import classify_model
 from ..models.resolve import resolve_model
 from ..runs.folder import RunFolder
 from ..runs.recorder import RunRecorder
@@ -48,11 +49,20 @@ class RunContext:
         """Raises PathForbiddenError for a file that this run may not read."""
         PathPolicy.from_record(self.run.spec().roots, self.home).permit(path)
 
-    def model_folder(self, *, weights: bool = True) -> Path:
+    def permit_output(self, target: Path) -> None:
+        """Raises PathForbiddenError if the user's output may not be written.
+
+        Asked again after each wait: a folder of its path may have become a link.
+        """
+        policy = PathPolicy.from_record(self.run.spec().roots, self.home)
+        policy.resolve(str(target.absolute()), "output", write=True)
+
+    def model_folder(self, *, weights: bool = True, revision: str | None = None) -> Path:
         """The folder of the run's model, downloaded if necessary.
 
         Args:
             weights: False if only the tokenizer is needed.
+            revision: of a Hub model, where it is known more exactly than the spec says it.
 
         Raises:
             ModelLoadError: the model cannot be found or downloaded.
@@ -63,14 +73,20 @@ class RunContext:
         self.recorder.phase("downloading", f"looking for {model.name}")
         path = resolve_model(
             model.name,
-            model.revision,
+            revision or model.revision,
             self.home / "models",
             self.report,
             self.should_stop,
             weights=weights,
         )
         self.stop_if_asked()
+        if classify_model(model.name).kind == "folder":
+            self.permit_links(path, "model")
         return path
+
+    def permit_links(self, folder: Path, argument: str) -> None:
+        """Raises PathForbiddenError for a folder with a link to a file that may not be read."""
+        PathPolicy.from_record(self.run.spec().roots, self.home).permit_links(folder, argument)
 
 
 def use_threads(wanted: int | None) -> int:

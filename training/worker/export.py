@@ -9,12 +9,12 @@ from typing import TYPE_CHECKING
 from ..config.quantizations import require
 from ..config.results import ExportResult
 from ..config.specs import ExportSpec
-from ..files.atomic_json import read_json
 from ..files.output_folder import check_output
 from ..hardware.cpu import training_threads
 from ..runs.folder import RunFolder
 from .context import RunContext, WaitForDevice, use_threads
 from .export_folder import export_folder
+from .trained_base import require_base_of_adapter
 
 if TYPE_CHECKING:
     from ..export.gguf.export import GgufExport, GgufRequest
@@ -33,6 +33,8 @@ def run(context: RunContext, wait_for_device: WaitForDevice) -> None:
     """
     spec = context.run.spec()
     assert isinstance(spec, ExportSpec)
+    if spec.adapter:
+        context.permit_links(Path(spec.adapter), "source")
     if spec.format == "gguf":
         _export_gguf(context, spec, wait_for_device)
     else:
@@ -44,24 +46,35 @@ def _export_gguf(context: RunContext, spec: ExportSpec, wait_for_device: WaitFor
     target = _target(context, spec, f"{spec.label}-{spec.quantization}.gguf")
     check_output(spec.output and str(target))
     wait_for_device()
-    check_output(spec.output and str(target))  # another export may have written it during the wait
+    _prepare(context, spec, target)
     base = context.model_folder()
+    require_base_of_adapter(context, spec, base)
     use_threads(None)
     os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")  # our own threads process the blocks
-    from ..export.gguf.architectures import ignored_window_warning
+    from ..engine.packed.gguf_decoder import decoder_of_gguf
     from ..export.gguf.export import export_gguf
+    from ..export.gguf.model_config import model_config, runtime_warnings
     from ..export.verify.verify import FileVerifier
 
     rows = _rows(context, spec)
     request = _request(context, spec, base, target, rows)
-    verifier = FileVerifier(request, rows, context.report, context.should_stop)
+    verifier = FileVerifier(request, rows, decoder_of_gguf, context.report, context.should_stop)
     exported = export_gguf(request, verifier, context.report, context.should_stop)
     if exported.tokenizer.chat_template is None:
         context.recorder.warn(NO_TEMPLATE)
-    window = ignored_window_warning(read_json(base / "config.json"))
-    if window is not None:
-        context.recorder.warn(window)
+    for warning in runtime_warnings(model_config(base)):
+        context.recorder.warn(warning)
     context.recorder.completed(_result(spec, exported, verifier.sentences))
+
+
+def _prepare(context: RunContext, spec: ExportSpec, target: Path) -> None:
+    """Look at the output again, after the wait."""
+    if spec.output is None:
+        target.unlink(missing_ok=True)  # of an earlier attempt
+    else:
+        check_output(str(target))
+        context.permit_output(target)
+    target.parent.mkdir(parents=True, exist_ok=True)
 
 
 def _request(
@@ -71,8 +84,7 @@ def _request(
     from ..export.gguf.imatrix import measure_imatrix
 
     adapter = Path(spec.adapter) if spec.adapter else None
-    target.parent.mkdir(parents=True, exist_ok=True)
-    part = target.with_name(f".{target.name}.{context.run.run_id}.part")
+    part = target.with_name(f".{context.run.run_id}.part")  # the target's name may be as long as names can be
     context.run.write_parts(part_files(part))
     return GgufRequest(
         base=base,

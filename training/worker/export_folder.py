@@ -16,6 +16,7 @@ from ..models.model_folder import FolderForm
 from ..models.presets import classify_model
 from ..runs.folder import RunFolder
 from .context import RunContext, WaitForDevice
+from .trained_base import require_base_of_adapter
 
 
 def export_folder(context: RunContext, spec: ExportSpec, wait_for_device: WaitForDevice) -> None:
@@ -28,7 +29,12 @@ def export_folder(context: RunContext, spec: ExportSpec, wait_for_device: WaitFo
     target = Path(spec.output) if spec.output else context.run.path / "export" / f"{spec.label}-{spec.format}"
     check_output(str(target))
     wait_for_device()
+    check_output(str(target))  # there may be something since
+    if spec.output is not None:
+        context.permit_output(target)
     base = context.model_folder(weights=spec.format == "merged")
+    if spec.format == "merged":
+        require_base_of_adapter(context, spec, base)
     target.parent.mkdir(parents=True, exist_ok=True)
     context.run.write_parts([part_of(target, context.run.run_id)])
     size = _write(context, spec, base, target)

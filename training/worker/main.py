@@ -21,6 +21,7 @@ from ..logs import configure_logging
 from ..runs.device_queue import DeviceQueue, DeviceRequest, default_runtime_folder
 from ..runs.folder import ENDED, RunFolder
 from ..runs.kinds import device_request, kind_of
+from ..runs.locks import FOREVER
 from ..runs.recorder import RunRecorder
 from ..runs.store import LEAVING_S, RunStore
 from .context import RunContext
@@ -57,7 +58,7 @@ def main() -> int:
 def _execute(run: RunFolder, recorder: RunRecorder, settings: Settings) -> None:
     kind = kind_of(run.spec().kind)
     request = device_request(run.spec())
-    queue = DeviceQueue(settings.runtime_dir or default_runtime_folder(), request.queue)
+    queue = DeviceQueue(settings.runtime_dir or default_runtime_folder(), request.queue, FOREVER)
     watcher = CancelWatcher(run, recorder)
     try:
         queue.hold_place(run.run_id)

@@ -4,20 +4,22 @@ from __future__ import annotations
 
 import platform
 from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
 from typing import Any
 
 from ..config.specs import TrainSpec
 from ..data.prepare import Prepared
 from ..engine.plan import Plan
 from ..errors import GpuMonitoringError
-from ..files.atomic_json import read_json
+from ..files.paths import looks_like_path
 from ..hardware.reading import read_hardware
+from ..models.base_identity import BaseIdentity
 from ..version import __version__
 
 LIBRARIES = ("torch", "transformers", "peft", "trl", "datasets", "accelerate", "bitsandbytes", "tokenizers")
 
 
-def provenance(spec: TrainSpec, plan: Plan, data: Prepared) -> dict[str, Any]:
+def provenance(spec: TrainSpec, plan: Plan, data: Prepared, base: BaseIdentity) -> dict[str, Any]:
     """Versions, hardware, data, model and seed of a run, for provenance.json."""
     return {
         "format_version": 1,
@@ -35,7 +37,8 @@ def provenance(spec: TrainSpec, plan: Plan, data: Prepared) -> dict[str, Any]:
         "model": {
             "name": spec.model.name,
             "path": str(plan.model),
-            "revision": _revision(plan) or spec.model.revision,
+            "revision": model_revision(spec, plan.model),
+            **base.record(),
         },
         "seed": plan.training.seed,
     }
@@ -55,8 +58,8 @@ def _version(name: str) -> str | None:
         return None
 
 
-def _revision(plan: Plan) -> str | None:
-    """The commit of a model in the Hub's cache: the name of its snapshot folder."""
-    if plan.model.parent.name == "snapshots":
-        return plan.model.name
-    return read_json(plan.model / "config.json").get("_commit_hash")
+def model_revision(spec: TrainSpec, folder: Path) -> str | None:
+    """The commit of a model of the Hub: the name of its folder in the cache. None of other models."""
+    if looks_like_path(spec.model.name):
+        return None
+    return folder.name if folder.parent.name == "snapshots" else spec.model.revision

@@ -10,6 +10,11 @@ from ..export.hub.published_files import published_files
 from ..export.hub.push import Destination, Pushed, push
 from .context import RunContext, WaitForDevice
 
+CARD_KEPT = (
+    "The README.md of the repository was kept: it was not written by backpropagate, or was edited since. "
+    "overwrite=true replaces it."
+)
+
 
 def run(context: RunContext, wait_for_device: WaitForDevice) -> None:
     """Publish the run's folder.
@@ -26,6 +31,8 @@ def run(context: RunContext, wait_for_device: WaitForDevice) -> None:
     files = published_files(Path(spec.folder), context.permit)
     to = Destination(spec.repo, spec.private, spec.overwrite)
     pushed = push(files, to, context.report, context.should_stop)
+    if pushed.card_kept:
+        context.recorder.warn(CARD_KEPT)
     context.recorder.completed(PushResult.model_validate({**asdict(pushed), "summary": _summary(pushed)}))
 
 

@@ -63,6 +63,7 @@ def _result(found: Registration) -> RegisterResult:
         stop=found.stop,
         system=found.system,
         question_from=question.origin,
+        digest=found.digest,
         answers=[answer],
     )
 

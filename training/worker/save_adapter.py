@@ -3,20 +3,43 @@
 from __future__ import annotations
 
 import shutil
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from ..config.specs import TrainSpec
 from ..engine.plan import Plan
-from ..files.atomic_folder import write_folder
+from ..files.atomic_folder import write_folder, write_new_folder
 from ..files.atomic_json import read_json, write_json
 from ..files.output_folder import check_output
+from ..models.base_identity import BaseIdentity
 from ..models.presets import classify_model
+from ..runs.folder import RunFolder
 
 CARD = "README.md"
 
 
-def finish_adapter(written: Path, target: Path, tokenizer: Any, plan: Plan, card: str) -> None:
+@dataclass(frozen=True)
+class TrainedBase:
+    """The base as an adapter names it, and what it was.
+
+    Args:
+        name: a Hub id, or the folder of this machine.
+        revision: the commit of a Hub model.
+        identity: None for a run of a version that did not record it.
+    """
+
+    name: str
+    revision: str | None
+    identity: BaseIdentity | None
+
+    @classmethod
+    def of(cls, plan: Plan, run: RunFolder) -> TrainedBase:
+        """The base of a planned run."""
+        return cls(plan.base_model_name, run.base_revision(), BaseIdentity.from_record(run.trained_model()))
+
+
+def finish_adapter(written: Path, target: Path, tokenizer: Any, base: TrainedBase, card: str) -> None:
     """Move an engine's adapter to `target`, with tokenizer, chat template and card; replaces an older one.
 
     Args:
@@ -31,11 +54,20 @@ def finish_adapter(written: Path, target: Path, tokenizer: Any, plan: Plan, card
         shutil.copytree(written, folder, dirs_exist_ok=True)
         tokenizer.save_pretrained(folder)
         config = read_json(folder / "adapter_config.json")
-        write_json(folder / "adapter_config.json", config | {"base_model_name_or_path": plan.base_model_name})
+        named = {"base_model_name_or_path": base.name, "revision": base.revision}
+        write_json(folder / "adapter_config.json", config | named)
+        if base.identity:
+            _add_metadata(folder / "adapter_model.safetensors", base.identity.record())
         (folder / CARD).write_text(card, encoding="utf-8")
 
     write_folder(target, fill)
     shutil.rmtree(written)
+
+
+def _add_metadata(path: Path, metadata: dict[str, str]) -> None:
+    from safetensors.torch import load, save
+
+    path.write_bytes(save(load(path.read_bytes()), {"format": "pt", **metadata}))
 
 
 def replace_card(adapter: Path, card: str) -> None:
@@ -51,14 +83,16 @@ def base_model_name(spec: TrainSpec, model: Path) -> str:
     return str(model) if source.kind == "folder" else source.location
 
 
-def copy_adapter_folder(adapter: Path, output: str | None) -> str | None:
-    """Copy the adapter to the user's output folder; returns its path."""
-    if output is None:
-        return None
+def copy_adapter_folder(adapter: Path, output: str) -> str:
+    """Copy the adapter of a run to the user's output folder; returns its path.
+
+    Raises:
+        InputError: there is something at `output`.
+    """
     target = Path(output)
     check_output(output)  # checked again, since training may have taken hours
     target.parent.mkdir(parents=True, exist_ok=True)
-    if target.exists():
-        target.rmdir()
-    write_folder(target, lambda folder: shutil.copytree(adapter, folder, dirs_exist_ok=True))
+    write_new_folder(
+        target, lambda folder: shutil.copytree(adapter, folder, dirs_exist_ok=True), adapter.parent.name
+    )
     return str(target)

@@ -18,11 +18,15 @@ from ..data.findings import meaning_of, rows_of
 from ..data.prepare import Prepared, prepare, prepared_before
 from ..errors import DatasetError, TrainingAbortedError, describe
 from ..events import AdapterSaved
+from ..models.base_identity import identify_base
 from ..runs.recorder import as_record
 from .context import RunContext, WaitForDevice, use_threads
+from .loss_curve import losses_of, still_falling
+from .trained_base import require_trained_base, trained_revision
 
 if TYPE_CHECKING:
     from ..engine.loaded_model import LoadedModel
+    from ..engine.plain_peft import Coverage
     from ..engine.plan import Outcome, Plan
 
 
@@ -53,7 +57,8 @@ def run(context: RunContext, wait_for_device: WaitForDevice) -> None:
     if planned is None:
         _check_data(context, spec)
     wait_for_device()
-    folder = context.model_folder()
+    folder = context.model_folder(revision=trained_revision(context.run, spec))
+    require_trained_base(context, spec, folder)
     ready = (
         _prepare(context, spec, folder) if planned is None else _prepare_again(context, spec, folder, planned)
     )
@@ -90,13 +95,16 @@ def _prepare(context: RunContext, spec: TrainSpec, model: Path) -> Ready:
     plan, reasons = choose_plan(
         spec,
         Machine(torch_device(), free_gpu_bytes(), threads),
+        examples=len(data.train),
+        held_out=len(data.held_out),
         model=model,
         adapter=context.run.path / ".adapter-of-the-engine",
         base_model_name=base_model_name(spec, model),
         continue_from=_parent_adapter(context, spec),
     )
     plan = replace(plan, tokens_key=data.key)
-    context.run.write_provenance(provenance(spec, plan, data))
+    context.recorder.phase("loading", "reading the base model's weights")
+    context.run.write_provenance(provenance(spec, plan, data, identify_base(model, context.should_stop)))
     context.run.write_plan({**plan.record(), "reasons": reasons})
     return Ready(spec, tokenizer, data, plan)
 
@@ -181,13 +189,23 @@ def _keep(context: RunContext, ready: Ready, model: LoadedModel, outcome: Outcom
 
     After the adapter is saved, a later failure is only a warning.
     """
-    from .save_adapter import copy_adapter_folder, finish_adapter, replace_card
+    from ..engine.out_of_memory import memory_errors
+    from ..engine.plain_peft import read_with_peft
+    from .save_adapter import TrainedBase, copy_adapter_folder, finish_adapter, replace_card
 
-    _warn_if_worse(context, outcome)
+    worse = _warn_if_worse(context, outcome)
     context.recorder.phase("saving", "saving the adapter")
     adapter = context.run.adapter_path
-    result = _result(context, ready, outcome)
-    finish_adapter(outcome.adapter, adapter, ready.tokenizer, ready.plan, _card(context, ready, result))
+    with memory_errors(ready.plan, "saving"):
+        covered = read_with_peft(ready.plan.model, outcome.adapter)
+    _warn_about_experts(context, covered)
+    result = _result(context, ready, outcome, covered)
+    if outcome.status == "completed" and not worse and still_falling(losses_of(context.run)):
+        context.recorder.warn("The training loss was still falling at the end: more steps would teach more.")
+        result = result.model_copy(update={"still_falling": True})
+    base = TrainedBase.of(ready.plan, context.run)
+    with memory_errors(ready.plan, "saving"):
+        finish_adapter(outcome.adapter, adapter, ready.tokenizer, base, _card(context, ready, result))
     context.report(AdapterSaved(path=str(adapter)))
     context.recorder.keep(result)
 
@@ -199,7 +217,11 @@ def _keep(context: RunContext, ready: Ready, model: LoadedModel, outcome: Outcom
         return result
 
     def copy(result: TrainResult) -> TrainResult:
-        return result.model_copy(update={"output": copy_adapter_folder(adapter, ready.spec.output)})
+        output = ready.spec.output
+        if output is None:
+            return result
+        context.permit_output(Path(output))
+        return result.model_copy(update={"output": copy_adapter_folder(adapter, output)})
 
     for later in (answer, copy):
         try:
@@ -210,14 +232,25 @@ def _keep(context: RunContext, ready: Ready, model: LoadedModel, outcome: Outcom
     return result
 
 
-def _warn_if_worse(context: RunContext, outcome: Outcome) -> None:
+def _warn_if_worse(context: RunContext, outcome: Outcome) -> bool:
+    """Whether the loss has increased; then the user is told."""
     what, first, bound, last = "held-out", outcome.eval_loss_before, 1.0, outcome.eval_loss
     if first is None:  # not measured; the losses of single steps are less exact
         what, first, bound, last = "training", context.recorder.first_loss, MUCH_WORSE, outcome.train_loss
-    if first is not None and last is not None and last > first * bound:
+    if first is None or last is None or last <= first * bound:
+        return False
+    context.recorder.warn(
+        f"The {what} loss increased from {first:.4g} to {last:.4g}: the model is worse than before. "
+        "A lower learning_rate or fewer steps may help."
+    )
+    return True
+
+
+def _warn_about_experts(context: RunContext, covered: Coverage) -> None:
+    if covered.experts:
         context.recorder.warn(
-            f"The {what} loss increased from {first:.4g} to {last:.4g}: the model is worse than before. "
-            "A lower learning_rate or fewer steps may help."
+            f"The LoRA covers {covered.share:.0%} of the weights. The experts, {covered.experts:.0%}, "
+            "have none: they are not linear modules, and only the other modules were trained."
         )
 
 
@@ -228,7 +261,7 @@ def _card(context: RunContext, ready: Ready, result: TrainResult) -> str:
     return run_card(RunFacts.of(context.run, result), "adapter", chat=bool(ready.tokenizer.chat_template))
 
 
-def _result(context: RunContext, ready: Ready, outcome: Outcome) -> TrainResult:
+def _result(context: RunContext, ready: Ready, outcome: Outcome, covered: Coverage) -> TrainResult:
     from ..engine.device import peak_memory_mib
 
     summary = ready.data.summary
@@ -255,6 +288,8 @@ def _result(context: RunContext, ready: Ready, outcome: Outcome) -> TrainResult:
         rows_left_out=[FindingRecord.model_validate(found) for found in summary.left_out],
         held_out=summary.held_out,
         trained_token_share=round(summary.trained_share, 4),
+        lora_share=round(covered.share, 4),
+        without_lora=covered.left_out,
         notes=summary.notes,
     )
 

@@ -72,9 +72,7 @@ def test_llama_cpp_computes_from_the_file_what_transformers_computes(
     def verify(file: UnverifiedGguf) -> None:
         verify_tensors(file, threads=2)
         reference = Reference(base, adapter)
-        comparisons.append(
-            verify_logits(file.path, "f16", reference, rows, threads=2, on_row=lambda done: None)
-        )
+        comparisons.append(verify_logits(file, reference, rows, threads=2, on_row=lambda done: None))
 
     exported(base, adapter, "f16", tmp_path, verify)
     assert (

@@ -161,6 +161,18 @@ async def test_the_tool_names_file_proof_and_next_step_and_writes_nowhere_else(
     assert list(root.iterdir()) == [path] and not (tmp_path / "elsewhere.gguf").exists()
 
 
+async def test_the_next_step_of_a_refusal_is_a_call_that_exists(
+    service: TrainingService, tiny_model: Path, tmp_path: Path
+) -> None:
+    base = build_base(tmp_path / "base", tiny_model)
+    change_json(base / "config.json", model_type="gpt2")
+    async with Client(build_server(service, [tmp_path])) as client:
+        refused = await client.call_tool("export_gguf", {"source": str(base), "quantization": "f16"})
+    said = text_of(refused)
+    assert refused.is_error and "`backprop export SOURCE --format merged`" in said, said
+    assert "call again" not in said
+
+
 async def test_an_equal_export_finds_the_first_one_unless_its_file_is_gone(
     service: TrainingService, adapter: Path, output: Path
 ) -> None:

@@ -308,6 +308,13 @@ def test_a_file_that_is_there_already_is_not_touched(base: Path, export: Export,
     assert target.read_bytes() == b"precious" and list(output.iterdir()) == [target]
 
 
+@pytest.mark.skipif(sys.platform == "win32", reason="a whole path is limited there")
+def test_a_name_as_long_as_names_can_be_is_written(base: Path, export: Export, output: Path) -> None:
+    target = output / ("n" * 250 + ".gguf")
+    assert export(base, None, "q8_0", output=str(target))["path"] == str(target)
+    assert list(output.iterdir()) == [target]
+
+
 def test_a_file_that_appears_while_the_run_waits_is_not_touched(
     base: Path, export: Export, output: Path
 ) -> None:

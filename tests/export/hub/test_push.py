@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 import os
+import shutil
 from collections.abc import Callable
 from pathlib import Path
 from threading import Event
@@ -14,10 +15,12 @@ from typing import Any
 import pytest
 from hub_stand_in import SIGNATURE, TOKEN, Fault, HubStandIn, Repository
 from huggingface_hub import ModelCard
+from tiny_lora import change_json
 from waiting import wait_until
 
 from backpropagate.training import events
 from backpropagate.training.errors import HubPushError, InputError, PathForbiddenError, TrainingAbortedError
+from backpropagate.training.export.hub.model_card import bare_card
 from backpropagate.training.export.hub.published_files import published_files
 from backpropagate.training.export.hub.push import Destination, Pushed, bytes_under_way, live_bars, push
 from backpropagate.training.files.paths import PathPolicy
@@ -261,10 +264,37 @@ def test_a_model_of_another_base_is_left_alone_and_an_empty_repository_is_filled
     hub: HubStandIn, merged: Path
 ) -> None:
     hub.repositories[REPO] = Repository(files={".gitattributes": b"", "README.md": b"# Soon"})
-    pushed(merged)
+    pushed(merged, overwrite=True)
     (merged / "README.md").write_text("---\nbase_model: other/base\n---\n")
     with pytest.raises(HubPushError, match=r"a model made from Qwen/Qwen2\.5-3B-Instruct"):
         pushed(merged)
+
+
+HAND_WRITTEN = b"---\nlicense: mit\n---\n# written by hand\n"
+
+
+def test_a_card_that_somebody_wrote_is_kept_unless_asked(hub: HubStandIn, adapter: Path) -> None:
+    hub.repositories[REPO] = Repository(files={"README.md": HAND_WRITTEN})
+    held = hub.repositories[REPO].files
+    for _ in range(2):  # the second push finds its own weights beside the card
+        result = pushed(adapter)
+        assert result.card_kept and "README.md" not in result.files and held["README.md"] == HAND_WRITTEN
+    assert "adapter_model.safetensors" in held
+    assert not pushed(adapter, overwrite=True).card_kept and held["README.md"] != HAND_WRITTEN
+
+
+def test_a_card_of_ours_is_renewed_until_somebody_edits_it(hub: HubStandIn, adapter: Path) -> None:
+    pushed(adapter)
+    held = hub.repositories[REPO].files
+    card = adapter / "README.md"
+    before = card.read_text("utf-8")
+    try:
+        card.write_text(bare_card(None, "adapter"), encoding="utf-8")
+        assert not pushed(adapter).card_kept and b"are not recorded" in held["README.md"]
+        held["README.md"] = held["README.md"].replace(b"are not recorded", b"are splendid")
+        assert pushed(adapter).card_kept and b"splendid" in held["README.md"]
+    finally:
+        card.write_text(before, encoding="utf-8")
 
 
 def test_the_visibility_of_a_repository_never_changes(hub: HubStandIn, adapter: Path) -> None:
@@ -293,6 +323,47 @@ def test_a_commit_of_somebody_else_in_between_is_not_overwritten(hub: HubStandIn
 
 
 # --- What is published. ---
+PEFT_CARD = """---
+base_model: {base}
+library_name: peft
+license: mit
+tags:
+- base_model:adapter:{base}
+- lora
+---
+# Model Card for Model ID
+
+Fine-tuned from [{base}](https://huggingface.co/{base}) with `{data}`; see https://example.org/home/docs/a.
+Run /usr/local/bin/python-of-nobody, or `path/to/model`.
+"""
+
+
+@pytest.mark.parametrize(
+    "base, data",
+    [
+        ("/home/jo/secret-folder/base-7b", "/mnt/secret-folder/tickets.jsonl"),
+        ("C:\\Users\\jo\\secret-folder\\base-7b", "\\\\server\\secret-folder\\tickets.jsonl"),
+        ("~/secret-folder/base-7b", "file:///Users/jo/secret-folder/tickets.jsonl"),
+    ],
+)
+def test_no_path_of_this_machine_is_in_a_card_that_another_program_wrote(
+    hub: HubStandIn, adapter: Path, tmp_path: Path, base: str, data: str
+) -> None:
+    folder = tmp_path / "secret-folder" / "plain"
+    shutil.copytree(adapter, folder)
+    change_json(folder / "adapter_config.json", base_model_name_or_path=base, trained_with={"data": [data]})
+    card = PEFT_CARD.format(base=base, data=data) + f"Saved in {folder}.\n"
+    (folder / "README.md").write_text(card, encoding="utf-8")
+    pushed(folder)
+    held = hub.repositories[REPO].files
+    assert not [name for name, content in held.items() if b"secret-folder" in content]
+    shown = held["README.md"].decode()
+    assert ModelCard(shown).data.to_dict() == {"library_name": "peft", "license": "mit", "tags": ["lora"]}
+    assert "[base-7b]" in shown and "`tickets.jsonl`" in shown and "Saved in plain." in shown
+    assert "https://example.org/home/docs/a." in shown and "/usr/local/bin/python-of-nobody" in shown
+    assert "`path/to/model`" in shown
+
+
 def test_a_file_with_an_access_token_is_not_published(hub: HubStandIn, merged: Path) -> None:
     (merged / "README.md").write_text("---\ntags: [x]\n---\nlogin hf_" + "a" * 34)
     with pytest.raises(HubPushError, match=r"README\.md seems to contain an access token"):

@@ -17,7 +17,7 @@ from waiting import events_of, wait_until
 
 from backpropagate import Trainer
 from backpropagate.server.app import build_server
-from backpropagate.training.config.results import PushResult
+from backpropagate.training.config.results import PushResult, TrainResult
 from backpropagate.training.errors import InputError, PathForbiddenError, RunNotFoundError
 from backpropagate.training.files.paths import PathPolicy
 from backpropagate.training.requests.push import push_spec
@@ -125,7 +125,10 @@ def test_the_trainer_publishes_what_it_trained(hub: HubStandIn, trained: RunFold
     trainer = Trainer(str(tiny_model))
     with pytest.raises(InputError, match="no adapter to publish"):
         trainer.push_to_hub(REPO)
-    last = TrainingRun(trained.run_id, Status.COMPLETED, 1, 1, [], trained.adapter_path, trained.path, 1.0)
+    result = trained.state().result
+    assert isinstance(result, TrainResult)
+    paths = trained.adapter_path, trained.path
+    last = TrainingRun(trained.run_id, Status.COMPLETED, 1, 1, [], *paths, 1.0, result)
     trainer._last = last  # pyright: ignore[reportPrivateUsage]
     assert trainer.push_to_hub(REPO) == f"{hub.endpoint}/{REPO}"
     assert "adapter_config.json" in hub.repositories[REPO].files

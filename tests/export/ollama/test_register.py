@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import socket
 import threading
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import pytest
 from ollama_stand_in import Endpoint, Fault, Model, OllamaStandIn, full_name
-from tiny_gguf import DEFAULT_SYSTEM, SMOLLM2, write_gguf
+from tiny_gguf import CHATML, DEFAULT_SYSTEM, SMOLLM2, write_gguf
 from waiting import wait_until
 
 from backpropagate.training.errors import OllamaError, TrainingAbortedError
@@ -57,7 +58,8 @@ def test_a_gguf_becomes_a_model_that_answers(server: OllamaStandIn, gguf: Path) 
     assert result.uploaded and not result.replaced and result.server_version == server.version
     assert result.stop == ["<|endoftext|>", "<|im_end|>"]
     assert server.models[full_name("mine") or ()].parameters["stop"] == result.stop
-    assert server.bodies[-1]["options"] == {"temperature": 0, "num_predict": 7}
+    asked = [body["options"] for body in server.bodies if "options" in body]
+    assert asked == [{"temperature": 0, "num_predict": 7}]
     assert len(told) == len(set(told))
     phases = list(dict.fromkeys(phase for phase, _ in told))
     assert phases == ["checking", "uploading", "creating", "trying"]
@@ -123,6 +125,50 @@ def test_a_template_that_stands_in_for_the_models_own_is_told_and_loses_no_syste
     result = register(RegistrationRequest(path, "mine"))
     assert result.template.kind == "autodetected" and result.system == "You help."
     assert "(chatml)" in result.warnings[0] and "OLLAMA_GO_TEMPLATE" in result.warnings[0]
+
+
+OTHER_MARKS = SMOLLM2.replace(DEFAULT_SYSTEM, "Help.").replace("<|im_start|>", "<|turn|>")
+
+
+@with_version(OLD, MIDDLE, NEW)
+@pytest.mark.parametrize(
+    "template, own",
+    [
+        (OTHER_MARKS, "<|turn|>"),
+        (CHATML.replace("'<|im_end|>' + '\n'", "'<|im_end|>'"), '"<|im_end|><|im_start|>assistant'),
+        (
+            CHATML.replace("'assistant\n'", "'assistant: '").replace("assistant\n", "assistant: "),
+            "assistant: ",
+        ),
+    ],
+)
+def test_the_models_own_template_is_sent_where_the_server_would_take_one_that_lays_out_otherwise(
+    server: OllamaStandIn, tmp_path: Path, template: str, own: str
+) -> None:
+    result = register(RegistrationRequest(write_gguf(tmp_path / "model.gguf", template), "mine"))
+    held = server.models[full_name("mine") or ()]
+    assert result.template.kind == "sent" and own.replace("\n", "\\n") in str(held.template)
+
+
+@with_version(MIDDLE, NEW)
+def test_keep_template_keeps_also_one_that_the_server_takes_instead(
+    server: OllamaStandIn, tmp_path: Path
+) -> None:
+    path = write_gguf(tmp_path / "model.gguf", OTHER_MARKS)
+    result = register(RegistrationRequest(path, "mine", keep_template=True))
+    assert result.template.kind == "autodetected" and result.warnings
+
+
+@with_version(NEW)
+def test_an_answer_is_not_mixed_with_the_thoughts_before_it(server: OllamaStandIn, tmp_path: Path) -> None:
+    template = CHATML + "{# <think></think> #}"
+    server.answers["Why?"] = "Because."
+    request = RegistrationRequest(
+        write_gguf(tmp_path / "model.gguf", template), "mine", question=Question("Why?", "the given question")
+    )
+    assert register(request).answer == "Because."
+    server.answers["Why?"] = ""
+    assert register(replace(request, name="other")).answer == "Let me think."
 
 
 @with_version(OLD)
@@ -217,10 +263,48 @@ def test_overwrite_replaces_it(server: OllamaStandIn, gguf: Path) -> None:
 def test_a_failed_overwrite_never_deletes_a_users_model(
     server: OllamaStandIn, gguf: Path, endpoint: Endpoint
 ) -> None:
-    a_users_model(server)
+    theirs = a_users_model(server)
     server.faults[endpoint] = Fault("refuse", "llama runner process has terminated")
     refused(gguf, overwrite=True)
-    assert full_name("mine") in server.models and "delete" not in server.requests
+    assert list(server.models.values()) == [theirs] and server.blob(theirs.digest).exists()
+
+
+@pytest.mark.parametrize("endpoint", ["upload", "create", "show", "chat", "copy"])
+@pytest.mark.parametrize("kind", ["refuse", "hang_up", "silence"])
+def test_a_model_stays_under_its_name_until_the_new_one_has_answered(
+    server: OllamaStandIn, gguf: Path, endpoint: Endpoint, kind: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for limit in ("ANSWER_S", "PATIENCE_S"):
+        monkeypatch.setattr(server_module, limit, 0.3)
+    theirs = a_users_model(server, "me/Mine:v2")
+    server.faults[endpoint] = Fault(kind, "server busy", 503)
+    assert refused(gguf, name="me/mine:v2", overwrite=True).retryable
+    assert list(server.models.values()) == [theirs]
+    server.faults.clear()
+    result = register(RegistrationRequest(gguf, "me/mine:v2", overwrite=True))
+    (held,) = server.models.values()
+    assert result.answer and result.digest == held.digest.removeprefix("sha256:")
+    assert held.name == "me/Mine:v2" and held.digest != theirs.digest
+    assert server.blob(held.digest).exists() and not server.blob(theirs.digest).exists()
+
+
+def test_a_second_name_that_cannot_be_removed_is_told(server: OllamaStandIn, gguf: Path) -> None:
+    a_users_model(server)
+    server.faults["delete"] = Fault("refuse", "busy")
+    result = register(RegistrationRequest(gguf, "mine", overwrite=True))
+    spare = next(model.name for model in server.models.values() if model.name != "Mine")
+    assert spare in result.warnings[-1]
+
+
+@with_version("0.17.6", NEW)
+@pytest.mark.parametrize("name", ["mine:local", "mine:CLOUD", "mine:v1-cloud", "me/mine:local", "mine-cloud"])
+def test_a_name_that_the_server_reads_as_a_place_is_refused_before_it_is_asked(
+    server: OllamaStandIn, gguf: Path, name: str
+) -> None:
+    theirs = a_users_model(server)
+    error = refused(gguf, name=name, overwrite=True)
+    assert "as a place" in error.message and "-v1" in str(error.hint)
+    assert not server.requests and not server.elsewhere and list(server.models.values()) == [theirs]
 
 
 def test_a_bad_name_is_refused_before_the_server_is_asked(server: OllamaStandIn, gguf: Path) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -125,6 +126,31 @@ async def test_a_file_that_was_written_anew_is_registered_anew(
         run = service.store.find(run_id)
         await anyio.to_thread.run_sync(lambda run=run: wait_until(lambda: run.state().ended_at, "the end"))
         assert run.state().status is Status.COMPLETED
+
+
+async def test_a_model_that_is_gone_or_another_by_now_is_registered_again(
+    service: TrainingService, server: OllamaStandIn, gguf: Path
+) -> None:
+    spec = register_spec(
+        str(gguf), "mine", service.store, PathPolicy.for_person(service.settings.home), overwrite=True
+    )
+
+    async def registered() -> str:
+        run = service.store.find((await service.submit(spec, find_equal=True)).run_id)
+        await anyio.to_thread.run_sync(lambda: wait_until(lambda: run.state().ended_at, "the end"))
+        assert run.state().status is Status.COMPLETED
+        return run.run_id
+
+    first = await registered()
+    assert await registered() == first
+    server.models.clear()
+    second = await registered()
+    assert second != first and full_name("mine") in server.models
+    model = server.models[full_name("mine") or ()]
+    server.models[full_name("mine") or ()] = replace(model, digest="sha256:" + "1" * 64)
+    server.blob("sha256:" + "1" * 64).touch()
+    third = await registered()
+    assert third not in {first, second} and await registered() == third
 
 
 async def test_a_cancelled_registration_leaves_no_model(

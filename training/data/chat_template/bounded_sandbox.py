@@ -23,6 +23,8 @@ from .template_limit import TemplateLimitError
 
 MAX_WORK = 2**27
 """Limit of a call: the characters of all its texts, plus `STEP` for each step and `NODE` for each value."""
+BASE_WORK, TURN_WORK, CHARACTER_WORK = 2**23, 2**17, 64
+"""What a call may use: some, and more for each turn and character of the conversation."""
 STEP, NODE = 128, 64
 MAX_S = 4.0
 """Limit of a call in seconds of this thread's processor time; a machine that sleeps uses none."""
@@ -50,8 +52,8 @@ REFUSED_METHODS = frozenset(("translate", "maketrans", "to_bytes", "from_bytes",
 class Allowance:
     """What a call of a template may still use."""
 
-    def __init__(self) -> None:
-        self._left = MAX_WORK
+    def __init__(self, work: int = 2**62) -> None:
+        self._limit = self._left = min(work, MAX_WORK)
         self._until = time.thread_time() + MAX_S
         self._calls = 0
 
@@ -61,7 +63,7 @@ class Allowance:
         self._calls += 1
         if self._left < 0:
             raise TemplateLimitError(
-                f"it makes more than {MAX_WORK:,} characters or {MAX_WORK // STEP:,} steps"
+                f"it makes more than {self._limit:,} characters or {self._limit // STEP:,} steps"
             )
         if self._calls % CLOCK_EVERY == 0 and time.thread_time() > self._until:
             raise TemplateLimitError(f"it computes for more than {MAX_S:.0f} seconds")
@@ -102,7 +104,11 @@ class BoundedTemplate(Template):
     """A template with an allowance of its own for each rendering."""
 
     def render(self, *given: Any, **named: Any) -> str:
-        cast("BoundedSandbox", self.environment).allowance = Allowance()
+        sandbox = cast("BoundedSandbox", self.environment)
+        sandbox.allowance = Allowance()
+        shown = named.get("messages") or []
+        characters = sandbox.size([shown, named.get("tools")])
+        sandbox.allowance = Allowance(BASE_WORK + TURN_WORK * len(shown) + CHARACTER_WORK * characters)
         return super().render(*given, **named)
 
 

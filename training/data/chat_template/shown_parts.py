@@ -8,7 +8,7 @@ the result is kept for all conversations of the same form.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Collection, Container, Iterator, Sequence
 from itertools import count
 from typing import Any, cast
 
@@ -23,8 +23,11 @@ THOUGHT_END = "</think>"
 OF_ROLES = {"system": "system_lost", "tool": "tool_result_lost"}
 """The finding for a lost content, by role; "text_lost" for others."""
 
+TOOLS = -1
+"""The place of the list of tools among the indices of messages."""
+
 Part = tuple[int, str, str]
-"""The message's index (-1: the list of tools), the kind of finding if it is lost, and its mark."""
+"""The index of its message, the kind of finding if it is lost, and its mark."""
 
 
 class ShownParts:
@@ -38,37 +41,56 @@ class ShownParts:
         self._template = template
         self._lost: dict[Any, tuple[str, ...]] = {}
 
-    def lost(self, messages: Sequence[Message], tools: list[dict[str, Any]] | None) -> tuple[str, ...]:
+    def lost(
+        self, messages: Sequence[Message], tools: list[dict[str, Any]] | None, trained: Collection[int]
+    ) -> tuple[str, ...]:
         """The kinds of findings for the parts that are not shown, each once.
 
-        The conversation must be one that the template accepts.
+        Args:
+            messages: a conversation that the template accepts.
+            trained: indices of the messages that carry loss.
         """
         # A skeleton has every content exactly once.
         if self._template.skeleton_for(messages, tools):
             return ()
-        form = (tuple(map(_form, messages)), _names(tools))
+        form = (tuple(map(_form, messages)), _names(tools), tuple(trained))
         if form not in self._lost:
             # Bounded: a dataset may have a new form in every row.
             if len(self._lost) >= MAX_FORMS:
                 self._lost.clear()
-            self._lost[form] = self._find(messages, tools)
+            self._lost[form] = self._find(messages, tools, trained)
         return self._lost[form]
 
-    def _find(self, messages: Sequence[Message], tools: list[dict[str, Any]] | None) -> tuple[str, ...]:
-        marks = Marks()
-        marked = [marks.in_message(index, message) for index, message in enumerate(messages)]
-        marked_tools = tools and marks.in_tools(tools)
-        try:
-            text = self._template.render(marked, marked_tools)
-        except RowError:  # it accepts only what the row has, e.g. roles by name
-            return ()
-        lost = [part for part in marks.parts if part[2] not in text]
-        kinds = dict.fromkeys(kind for _, kind, _ in lost)
-        answers = {index for index, message in enumerate(messages) if message["role"] == "assistant"}
-        shown = {index for index, kind, mark in marks.parts if mark in text and kind != "name_lost"}
-        if any(index in answers and index not in shown for index, *_ in lost):
+    def _find(
+        self, messages: Sequence[Message], tools: list[dict[str, Any]] | None, trained: Collection[int]
+    ) -> tuple[str, ...]:
+        everywhere = range(TOOLS, len(messages))
+        found = self._shown(messages, tools, everywhere)
+        if found is None:
+            # It accepts only some values, e.g. known names of tools: the other parts are marked one by one.
+            alone = [self._shown(messages, tools, (index,)) for index in everywhere]
+            found = {part: shown for one in alone if one for part, shown in one.items()}
+        kinds = dict.fromkeys(kind for (_, kind, _), shown in found.items() if not shown)
+        seen = {index for (index, kind, _), shown in found.items() if shown and kind != "name_lost"}
+        if any(index in trained and index not in seen for index, *_ in found):
             kinds = {"answer_lost": None, **kinds}
         return tuple(kinds)
+
+    def _shown(
+        self, messages: Sequence[Message], tools: list[dict[str, Any]] | None, where: Container[int]
+    ) -> dict[Part, bool] | None:
+        """Whether each part of the messages `where` is shown; None if the template refuses the marks."""
+        marks = Marks()
+        marked = [
+            marks.in_message(index, message) if index in where else message
+            for index, message in enumerate(messages)
+        ]
+        marked_tools = marks.in_tools(tools) if tools and TOOLS in where else tools
+        try:
+            text = self._template.render(marked, marked_tools)
+        except RowError:
+            return None
+        return {part: part[2] in text for part in marks.parts}
 
 
 class Marks:
@@ -110,13 +132,19 @@ class Marks:
     def _in_call(self, index: int, call: dict[str, Any]) -> dict[str, Any]:
         function, arguments = call["function"], call["function"]["arguments"]
         name = function["name"] + self._mark(index, "tool_call_lost")
-        if isinstance(arguments, dict) and arguments:
+        if arguments:
             mark = self._mark(index, "tool_call_lost")
-            arguments = {**cast("dict[str, Any]", arguments), mark: mark}
+            match arguments:
+                case dict():
+                    arguments = {**cast("dict[str, Any]", arguments), mark: mark}
+                case list():
+                    arguments = [*cast("list[Any]", arguments), mark]
+                case _:
+                    arguments = f"{arguments}{mark}"
         return {**call, "function": {**function, "name": name, "arguments": arguments}}
 
     def in_tools(self, tools: list[dict[str, Any]]) -> list[dict[str, Any]]:
-        """The tools with a mark in each name and description of a function and its parameters."""
+        """The tools with a mark in each name, description and choice of a function and its parameters."""
         return [self._in_schema(tool) for tool in tools]
 
     def _in_schema(self, value: Any) -> Any:
@@ -124,12 +152,22 @@ class Marks:
             return [self._in_schema(item) for item in cast("list[Any]", value)]
         if not isinstance(value, dict):
             return value
-        return {
-            key: item + self._mark(-1, "tools_lost")
-            if key in ("name", "description") and isinstance(item, str) and item
-            else self._in_schema(item)
-            for key, item in cast("dict[str, Any]", value).items()
-        }
+        schema = cast("dict[str, Any]", value)
+        return {key: self._in_entry(key, item) for key, item in schema.items()}
+
+    def _in_entry(self, key: str, item: Any) -> Any:
+        if key in ("name", "description", "default") and isinstance(item, str) and item:
+            return item + self._mark(TOOLS, "tools_lost")
+        if key == "enum" and isinstance(item, list):
+            choices = cast("list[Any]", item)
+            return [f"{choice}{self._mark(TOOLS, 'tools_lost')}" for choice in choices]
+        if key == "properties" and isinstance(item, dict):
+            parameters = cast("dict[str, Any]", item)
+            return {
+                name + self._mark(TOOLS, "tools_lost"): self._in_schema(schema)
+                for name, schema in parameters.items()
+            }
+        return self._in_schema(item)
 
 
 def _form(message: Message) -> tuple[Any, ...]:
@@ -140,8 +178,13 @@ def _form(message: Message) -> tuple[Any, ...]:
         message["role"] == "assistant" and THOUGHT_END in content,
         bool(message.get("reasoning_content")),
         bool(message.get("name")),
-        len(message.get("tool_calls") or ()),
+        tuple(_form_of_call(call) for call in message.get("tool_calls") or ()),
     )
+
+
+def _form_of_call(call: dict[str, Any]) -> tuple[str, bool]:
+    arguments: object = call["function"]["arguments"]
+    return type(arguments).__name__, bool(arguments)
 
 
 def _names(tools: list[dict[str, Any]] | None) -> tuple[str, ...]:

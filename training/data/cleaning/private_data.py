@@ -4,12 +4,9 @@ from __future__ import annotations
 
 import re
 
-from ...redact import ASSIGNED, BEARER, HIDDEN, TOKENS
+from ...redact import HIDDEN, scrub
+from ...secret_patterns import found_secrets
 
-PRIVATE_KEY = re.compile(
-    r"-----BEGIN (?:[A-Z]+ )*PRIVATE KEY-----(?:.*?-----END [A-Z ]*PRIVATE KEY-----)?", re.DOTALL
-)
-WEB_TOKEN = re.compile(r"\beyJ[\w-]{8,}\.[\w-]{8,}\.[\w-]{8,}")
 EMAIL = re.compile(r"\b[\w.+-]{1,64}@[\w-]{1,63}(?:\.[\w-]{1,63})*\.[A-Za-z]{2,24}\b")
 PHONE = re.compile(
     r"(?<![\w.])(?:\+\d{1,3}[ .-]?|\b0)(?:\(?\d{2,5}\)?[ ./-]?){2,4}\d{2,4}\b|\(\d{3}\) ?\d{3}-\d{4}\b"
@@ -18,13 +15,6 @@ CARD = re.compile(r"\b\d(?:[ -]?\d){12,18}\b")
 IBAN = re.compile(r"\b[A-Z]{2}\d{2}(?: ?[A-Z0-9]{4}){3,7}(?: ?[A-Z0-9]{1,3})?\b")
 SOCIAL = re.compile(r"\b(?!000|666|9\d\d)\d{3}-(?!00)\d{2}-(?!0000)\d{4}\b")
 
-SECRETS: tuple[tuple[str, re.Pattern[str]], ...] = (
-    ("access token", TOKENS),
-    ("bearer token", BEARER),
-    ("private key", PRIVATE_KEY),
-    ("web token", WEB_TOKEN),
-    ("password or key", ASSIGNED),
-)
 PERSONAL: tuple[tuple[str, re.Pattern[str]], ...] = (
     ("e-mail address", EMAIL),
     ("bank account", IBAN),
@@ -32,16 +22,11 @@ PERSONAL: tuple[tuple[str, re.Pattern[str]], ...] = (
     ("social security number", SOCIAL),
     ("phone number", PHONE),
 )
-HINTS = ("token", "secret", "passw", "key", "bearer", "eyj", "hf_", "sk-", "akia", "asia", "gh")
-"""Every match of `SECRETS` contains one of these in lower case. Searching for them first is faster."""
 
 
 def secrets_in(text: str) -> set[str]:
     """The kinds of probable secrets in the text."""
-    lower = text.lower()
-    if not any(hint in lower for hint in HINTS):
-        return set()
-    return {kind for kind, pattern in SECRETS if pattern.search(text)}
+    return {found.kind for found in found_secrets(text)}
 
 
 def personal_in(text: str) -> set[str]:
@@ -58,11 +43,9 @@ def personal_in(text: str) -> set[str]:
 
 def hide(text: str) -> str:
     """The text with secrets and personal data replaced by `[hidden]`."""
-    for kind, pattern in (*SECRETS, *PERSONAL):
-        if pattern is BEARER or pattern is ASSIGNED:
-            text = pattern.sub(rf"\1{HIDDEN}", text)
-        else:
-            text = pattern.sub(lambda hit, kind=kind: HIDDEN if _plausible(kind, hit) else hit[0], text)
+    text = scrub(text)
+    for kind, pattern in PERSONAL:
+        text = pattern.sub(lambda hit, kind=kind: HIDDEN if _plausible(kind, hit) else hit[0], text)
     return text
 
 

@@ -61,7 +61,7 @@ def unread_in_turns(
         fields = cast("dict[str, Any]", turn)
         if len(fields) > 2:
             yield from (f"turns[].{key}" for key in (*unread_keys(fields, read), *more(fields)))
-        content = fields.get("content")
+        content = fields.get("content", fields.get("value"))
         if isinstance(content, list):
             for part in cast("list[Any]", content):
                 if isinstance(part, dict):

@@ -24,7 +24,7 @@ from ..formats.reading import Read
 from ..formats.validity import turn_pattern, unread_findings
 from ..readers.rows import Place, RowError, Unit
 from ..readers.sources import Source
-from ..split.held_out import held_out_count, why_none_is_held_out
+from ..split.held_out import held_out_count, note_on_held_out
 from ..tokens.encode import Encoder, Rendered
 from ..tokens.token_lengths import TokenLengths
 from .inspection_result import Inspection
@@ -173,7 +173,7 @@ class Inspector:
         self._judge_all()
         usable, share = self._result.usable, self._data.held_out
         self._result.held_out = held_out_count(usable, share)
-        if note := why_none_is_held_out(usable, share):
+        if note := note_on_held_out(usable, share):
             self._result.notes.append(note)
         return self._result
 

@@ -6,7 +6,7 @@ changes little when rows are appended.
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Literal
 
 from ..cleaning.exact_duplicates import keyed
 
@@ -14,35 +14,50 @@ if TYPE_CHECKING:
     import numpy as np
     from numpy.typing import NDArray
 
+Share = float | Literal["auto"]
+
+USUAL_SHARE = 0.05
 MIN_HELD_OUT, MAX_HELD_OUT = 8, 500
-LARGEST_SHARE = 0.1
-"""No rows are held out if `MIN_HELD_OUT` rows are more than this share of the dataset."""
+"""The mean loss of fewer rows says little, and that of more rows no more."""
+FEWEST_ROWS = 20
+"""Of fewer rows none are held out, unless a share is asked for."""
+LARGE_SHARE = 0.1
+"""A larger share than this is told to the user."""
 
 
-def held_out_count(rows: int, share: float) -> int:
-    """Number of held-out rows of `rows` rows; 0 if it is off or the dataset is too small."""
-    if share == 0 or max(share, LARGEST_SHARE) * rows < MIN_HELD_OUT:
+def held_out_count(rows: int, share: Share) -> int:
+    """Number of held-out rows of `rows` rows. A given share is always kept to; one row stays in training."""
+    if share == "auto":
+        if rows < FEWEST_ROWS:
+            return 0
+        return min(MAX_HELD_OUT, max(MIN_HELD_OUT, round(USUAL_SHARE * rows)))
+    if share == 0 or rows < 2:
         return 0
-    return min(MAX_HELD_OUT, max(MIN_HELD_OUT, round(share * rows)))
+    return min(rows - 1, max(1, round(share * rows)))
 
 
-def why_none_is_held_out(rows: int, share: float) -> str | None:
-    """A sentence for the user if the dataset is too small; else None."""
-    if rows == 0 or share == 0 or held_out_count(rows, share):
+def note_on_held_out(rows: int, share: Share) -> str | None:
+    """A sentence for the user where the split of a small dataset may be a surprise; else None."""
+    count = held_out_count(rows, share)
+    if rows == 0 or share == 0:
         return None
-    few = "1 row is" if rows == 1 else f"{rows} rows are"
-    return f"No rows are held out for evaluation: {few} too few for a split."
+    if not count:
+        few = "1 row is" if rows == 1 else f"{rows} rows are"
+        return f"No rows are held out for evaluation: {few} too few for a split."
+    if share == "auto" and count > LARGE_SHARE * rows:
+        return f"{count} of {rows} rows are held out for evaluation; held_out=0 trains on all of them."
+    return None
 
 
 def held_out(
-    groups: NDArray[np.uint64], parts: NDArray[np.uint16], share: float, seed: int
+    groups: NDArray[np.uint64], parts: NDArray[np.uint16], share: Share, seed: int
 ) -> NDArray[np.bool_]:
     """A mask of the held-out rows.
 
     Args:
         groups: (rows,) content hash of each row, equal for all rows of a cluster of duplicates.
         parts: (rows,) index of each row's file. Each file gives its share.
-        share: of the rows, 0 to 1.
+        share: of the rows, 0 to 1, or "auto".
 
     A cluster that is larger than the rest of the quota stays in training, so fewer rows may be held out.
     """
@@ -55,7 +70,7 @@ def held_out(
     order = keyed(groups, seed, "held out")
     for part, quota in _quotas(parts, count).items():
         room = quota - int((chosen & (parts == part)).sum())
-        for group in _smallest(order[(parts == part) & ~chosen]):
+        for group in _smallest(order[(parts == part) & ~chosen], count):
             if room <= 0:
                 break
             members = order == group
@@ -66,12 +81,12 @@ def held_out(
     return chosen
 
 
-def _smallest(order: NDArray[np.uint64]) -> list[int]:
-    """The smallest distinct keys in ascending order; more than can be needed."""
+def _smallest(order: NDArray[np.uint64], count: int) -> list[int]:
+    """The smallest distinct keys in ascending order; more than are needed for `count` rows."""
     import numpy as np
 
-    if len(order) > 4 * MAX_HELD_OUT:
-        order = np.partition(order, 4 * MAX_HELD_OUT)[: 4 * MAX_HELD_OUT]
+    if len(order) > 4 * count:
+        order = np.partition(order, 4 * count)[: 4 * count]
     return np.unique(order).tolist()
 
 

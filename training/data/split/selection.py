@@ -15,7 +15,7 @@ from ..cleaning.exact_duplicates import first_of_each, keyed, row_hash
 from ..cleaning.near_duplicates import NearDuplicates
 from ..findings import KINDS, LEFT_OUT_ONLY, Findings, refuse_bad_rows
 from ..formats.reading import Read
-from .held_out import held_out, why_none_is_held_out
+from .held_out import held_out, note_on_held_out
 
 if TYPE_CHECKING:
     import numpy as np
@@ -77,7 +77,7 @@ def select(rows: Iterable[Read], data: DataGroup, seed: int) -> Selection:
     used = reasons == 0
     chosen = np.zeros(len(reasons), bool)
     chosen[used] = held_out(groups[used], parts[used], data.held_out, seed)
-    note = why_none_is_held_out(int(used.sum()), data.held_out)
+    note = note_on_held_out(int(used.sum()), data.held_out)
     return Selection(reasons, chosen, hashes, survey.findings, [note] if note else [])
 
 

@@ -174,11 +174,12 @@ class Encoder:
             tools, untrained = row.tools, row.untrained
         if self._data.merge_system:
             messages, untrained = merge_system(messages, untrained)
+        turns = self._turns(messages, untrained)
         if self._data.train_on == "all":
             text, spans = self.template.render(messages, tools), None
         else:
-            text, spans = self.finder.spans(messages, tools, self._turns(messages, untrained))
-        return Rendered(text, spans, self._shown_parts.lost(messages, tools))
+            text, spans = self.finder.spans(messages, tools, turns)
+        return Rendered(text, spans, self._shown_parts.lost(messages, tools, turns))
 
     def _turns(self, messages: Sequence[Message], untrained: frozenset[int]) -> list[int]:
         turns = [

@@ -150,7 +150,8 @@ class StoreWriter:
         text = json.dumps(summary, ensure_ascii=False)
         try:
             (self._folder / "order.bin").write_bytes(order.tobytes())
-            (self._folder / "summary.json").write_text(text, encoding="utf-8")
+            # A file name that is not UTF-8 becomes an escape, which JSON has as well.
+            (self._folder / "summary.json").write_bytes(text.encode("utf-8", "backslashreplace"))
             for file in self._files.values():
                 file.flush()
                 os.fsync(file.fileno())

@@ -12,6 +12,7 @@ from ...config.specs import LoraGroup
 from ...errors import MissingExtraError
 from ...models.llama_like import unknown_module
 from ...models.tokenizer import load_error
+from ..out_of_memory import ran_out_of_memory
 from ..plan import Plan
 
 
@@ -39,9 +40,9 @@ def load_base(plan: Plan) -> Any:
                 **options,
             ),
         )
-    except torch.OutOfMemoryError:
-        raise
     except Exception as error:  # transformers raises what its parsers raise
+        if ran_out_of_memory(error):
+            raise
         raise load_error(plan.model, "model", error) from error
     model.requires_grad_(False)
     if plan.training.recompute != "nothing":
@@ -70,11 +71,19 @@ def _nf4(dtype: torch.dtype) -> Any:
 
 
 def linear_modules(model: Any) -> dict[str, nn.Module]:
-    """Every linear module by its full name; Conv1D is GPT-2's, with its weight transposed."""
+    """Every linear module by its full name; Conv1D is GPT-2's, with its weight transposed.
+
+    A class of a model's own that derives from them computes more, as routers of experts do.
+    """
     from transformers.pytorch_utils import Conv1D
 
     named: dict[str, nn.Module] = dict(model.named_modules())
-    return {name: module for name, module in named.items() if isinstance(module, nn.Linear | Conv1D)}
+    return {
+        name: module
+        for name, module in named.items()
+        if isinstance(module, nn.Linear | Conv1D)
+        and not type(module).__module__.startswith("transformers.models.")
+    }
 
 
 def lora_targets(model: Any, lora: LoraGroup) -> list[str]:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import warnings
+from collections.abc import Sequence
 from typing import Any, NamedTuple
 
 import torch
@@ -46,14 +48,35 @@ def load_adapted(plan: Plan) -> Adapted:
 def adapt(base: Any, settings: LoraGroup) -> tuple[Any, tuple[str, ...], bool]:
     """`base` with PEFT's LoRA, the names of its targets, and whether their weights are transposed.
 
+    PEFT takes some names in a mixture of experts for its fused experts, also where linear modules of dense
+    layers or shared experts bear them. Experts are parameters, which our buffer cannot hold, and PEFT could
+    not load a LoRA of these modules: they get none.
+
     Raises:
         InputError: a target module does not exist, or PEFT cannot adapt it.
     """
+    targets = lora_targets(base, settings)
+    transposed = any(not isinstance(base.get_submodule(name), nn.Linear) for name in targets)
+    names = shortest_names(base, targets)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", RuntimeWarning)  # of a config that is not kept where PEFT warns
+        model = _peft_model(base, settings, names, transposed)
+    config = model.peft_config["default"]
+    if not config.target_parameters:
+        return model, names, transposed
+    kept = tuple(sorted(config.target_modules))
+    if settings.target_modules not in ("all-linear", "attention") or not kept:
+        raise InputError(
+            f"PEFT takes {', '.join(sorted(set(names) - set(kept)))} for the experts of this model, which "
+            "cannot have a LoRA here.",
+            hint='Leave them out of lora_target_modules, or use "all-linear".' if kept else None,
+        )
+    return _peft_model(model.unload(), settings, kept, transposed), kept, transposed
+
+
+def _peft_model(base: Any, settings: LoraGroup, names: Sequence[str], transposed: bool) -> Any:
     from peft import LoraConfig, get_peft_model
 
-    targets = lora_targets(base, settings)
-    names = shortest_names(base, targets)
-    transposed = any(not isinstance(base.get_submodule(name), nn.Linear) for name in targets)
     config = LoraConfig(
         r=settings.r,
         lora_alpha=settings.alpha,
@@ -64,7 +87,7 @@ def adapt(base: Any, settings: LoraGroup) -> tuple[Any, tuple[str, ...], bool]:
         task_type="CAUSAL_LM",
     )
     try:
-        return get_peft_model(base, config), names, transposed
+        return get_peft_model(base, config)
     except ValueError as error:
         raise InputError(f"PEFT refuses these target modules: {error}", cause=error) from error
 

@@ -17,10 +17,11 @@ import torch
 from torch import Tensor
 
 from ...config.results import Recovery
-from ...errors import GpuOutOfMemoryError, InputError
+from ...errors import InputError
 from ...events import CheckpointSaved, Epoch, Phase, Report, ShouldStop, Warned
 from ...files.atomic_folder import write_files
 from ..lora_parameters import seed_of
+from ..out_of_memory import Doing, first_line, out_of_memory, ran_out_of_memory
 from ..peft_adapter import adapter_files
 from ..plan import Data, Outcome, OutcomeStatus, Plan
 from .checkpoints import Checkpoints, damage
@@ -38,7 +39,7 @@ from .training_state import (
     training_state_files,
 )
 
-MOST_HALVINGS = 3
+MOST_HALVINGS = 5
 """How often a run may halve its micro-batches before it gives up."""
 
 
@@ -160,7 +161,7 @@ class _Fit:
             shortage = self._try_gradients(index, batch)
             if isinstance(shortage, Tensor):
                 return batch, shortage
-            self._halve(index, batch, shortage)
+            self._halve("training", batch, shortage)
 
     def _try_gradients(self, index: int, batch: StepBatch) -> Tensor | str:
         """The loss, or what was said when memory ran out."""
@@ -169,7 +170,7 @@ class _Fit:
         except (RuntimeError, MemoryError) as error:
             if not ran_out_of_memory(error):
                 raise
-            return str(error).splitlines()[0] if str(error) else "out of memory"
+            return first_line(error)
 
     def _accumulate(self, index: int, batch: StepBatch) -> Tensor:
         device = self.model.device
@@ -181,8 +182,8 @@ class _Fit:
                 loss += self.model.forward_backward(part.to(device), weight, seed=seed)
         return loss
 
-    def _halve(self, index: int, batch: StepBatch, shortage: str) -> None:
-        """Back to the beginning of the step, with parts of half the tokens from here on."""
+    def _halve(self, doing: Doing, batch: StepBatch, shortage: str) -> None:
+        """Back to the beginning of the step or evaluation, with parts of half the tokens from here on."""
         # Called outside the except clause: the error's traceback would hold the step's tensors.
         self.model.lora.gradients.zero_()
         self.model.release()  # graphs of larger batches may hold the memory that is missing
@@ -190,23 +191,20 @@ class _Fit:
         if self.on_cuda:
             torch.cuda.empty_cache()
         largest = batch.largest_part
-        hint = "Set a smaller max_seq_length, recompute more, load in 4 bits, or take a smaller model."
+        step = self.state.step + (doing == "training")  # counted from 1; an evaluation is after a step
+        what = f"Step {step}" if doing == "training" else f"The evaluation after step {step}"
         if len(self.state.recoveries) >= MOST_HALVINGS:
-            raise GpuOutOfMemoryError(
-                f"Step {index + 1} does not fit into memory, not even {largest.useful_tokens} tokens at once:"
-                f" {shortage}",
-                hint=hint,
-            )
+            few = f"not even {largest.useful_tokens} tokens at once"
+            raise out_of_memory(self.plan, doing, f"{what} does not fit into memory, {few}: {shortage}")
         if largest.examples == 1:
-            raise GpuOutOfMemoryError(
-                f"An example of {largest.useful_tokens} tokens does not fit into memory: {shortage}",
-                hint=hint,
-            )
+            tokens = largest.useful_tokens
+            message = f"An example of {tokens} tokens does not fit into memory: {shortage}"
+            raise out_of_memory(self.plan, doing, message)
         budget = largest.useful_tokens // 2
         self.prefetcher.budget = self.state.micro_batch_tokens = budget
-        self.state.recoveries.append(Recovery(step=index + 1, micro_batch_tokens=budget))
+        self.state.recoveries.append(Recovery(step=step, micro_batch_tokens=budget))
         self._warn(
-            f"Step {index + 1} ran out of memory and is done again with at most {budget} tokens at once; the"
+            f"{what} ran out of memory and is done again with at most {budget} tokens at once; the"
             f" batch stays the same. Next time set micro_batch_tokens={budget}."
         )
 
@@ -248,16 +246,29 @@ class _Fit:
             self.report(Phase(phase="training", message="training"))
 
     def _held_out_loss(self) -> float | None:
-        """Mean cross-entropy per label token, or None if told to stop."""
+        """Mean cross-entropy per label token, in smaller parts if memory runs out; None if told to stop."""
         model = self.model
-        total = torch.zeros((), device=model.device)
-        batch = in_parts(self.data.held_out, self.prefetcher.budget, model.row_multiple, self.on_cuda)
-        for part in batch.parts:
-            if self.should_stop():
-                return None
-            if part.label_tokens:
-                total += model.loss(part.to(model.device))
-        return float(total) / max(1, batch.label_tokens)
+        while True:
+            batch = in_parts(self.data.held_out, self.prefetcher.budget, model.row_multiple, self.on_cuda)
+            loss = self._try_evaluation(batch)
+            if not isinstance(loss, str):
+                return loss
+            self._halve("evaluating", batch, loss)
+
+    def _try_evaluation(self, batch: StepBatch) -> float | str | None:
+        """The mean loss, None if told to stop, or what was said when memory ran out."""
+        total = torch.zeros((), device=self.model.device)
+        try:
+            for part in batch.parts:
+                if self.should_stop():
+                    return None
+                if part.label_tokens:
+                    total += self.model.loss(part.to(self.model.device))
+            return float(total) / max(1, batch.label_tokens)
+        except (RuntimeError, MemoryError) as error:
+            if not ran_out_of_memory(error):
+                raise
+            return first_line(error)
 
     def _out_of_patience(self) -> bool:
         patience = self.plan.evaluation.patience
@@ -347,11 +358,3 @@ class _Fit:
     def _warn(self, message: str) -> None:
         self.warnings.append(message)
         self.report(Warned(message=message))
-
-
-def ran_out_of_memory(error: BaseException) -> bool:
-    """Whether an error of torch or Python says that memory ran out."""
-    if isinstance(error, torch.OutOfMemoryError | MemoryError):
-        return True
-    phrases = ("out of memory", "can't allocate memory", "CUBLAS_STATUS_ALLOC_FAILED")
-    return any(phrase in str(error) for phrase in phrases)

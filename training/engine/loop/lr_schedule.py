@@ -23,7 +23,7 @@ def learning_rate(plan: Plan, step: int, total: int) -> float:
     constant stays at the peak; linear falls to 0; cosine falls to 0 along half a wave (Loshchilov & Hutter
     2017, arXiv:1608.03983).
     """
-    peak, schedule = plan.training.learning_rate, plan.training.lr_scheduler
+    peak, schedule = plan.learning_rate, plan.training.lr_scheduler
     warmup = warmup_steps(plan, total)
     if step < warmup:
         return peak * step / warmup

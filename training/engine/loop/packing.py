@@ -124,7 +124,7 @@ def is_worth_evaluating_before(data: Data, order: StepOrder, steps: int) -> bool
 
 def total_steps(plan: Plan, order: StepOrder) -> int:
     """The optimizer steps of a run: `steps`, or `epochs` times those of an epoch, rounded up."""
-    return plan.training.steps or math.ceil(plan.training.epochs * order.steps_per_epoch)
+    return plan.training.steps or math.ceil(plan.epochs * order.steps_per_epoch)
 
 
 def statistics(order: StepOrder, budget: int) -> PackingStatistics:

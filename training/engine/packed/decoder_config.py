@@ -15,6 +15,7 @@ from torch import Tensor
 
 from ...config.specs import LoraGroup
 from ...models.llama_like import ATTENTION_MODULES, FAMILIES, MLP_MODULES
+from ...untrusted import quoted
 
 ROPE_TYPES = ("default", "linear", "dynamic", "llama3", "yarn")
 
@@ -131,6 +132,9 @@ def why_not_packed(config: Any, *, lora: LoraGroup | None = None, max_seq_length
         return f"The packed step has no {config.hidden_act} activation."
     if getattr(config, "attention_dropout", 0.0):
         return f"The model is trained with attention dropout {config.attention_dropout}."
+    kinds = set(getattr(config, "layer_types", None) or ()) - {"full_attention", "sliding_attention"}
+    if kinds:
+        return f"The packed step has no {quoted(min(kinds))} layers."
     architecture = (getattr(config, "architectures", None) or ["ForCausalLM"])[0]
     if not architecture.endswith("ForCausalLM"):
         return f"{architecture} is not a causal language model."

@@ -15,12 +15,13 @@ import torch
 from torch import Tensor
 
 from ...errors import ModelLoadError
-from ...models.safetensors_files import StoredTensor, read_header, shards
+from ...models.safetensors_files import StoredTensor, read_header, shards, stored_tensors
 from .decoder import PackedDecoder
 
 if TYPE_CHECKING:
     from _typeshed import WriteableBuffer
 
+HEAD = "lm_head.weight"
 STAGING_BYTES = 64 << 20
 
 DTYPES = {"F64": torch.float64, "F32": torch.float32, "F16": torch.float16, "BF16": torch.bfloat16}
@@ -33,6 +34,9 @@ def load_weights(decoder: PackedDecoder, folder: Path) -> None:
         ModelLoadError: a file or tensor is missing or of the wrong shape, or a file is not safetensors.
     """
     places = destinations(decoder)
+    head: Tensor | None = None
+    if decoder.config.tie_word_embeddings and HEAD in stored_tensors(folder):
+        head = places[HEAD] = torch.empty_like(decoder.embedding)
     staging = torch.empty(STAGING_BYTES, dtype=torch.uint8, pin_memory=decoder.device.type == "cuda")
     for path in shards(folder):
         with path.open("rb") as file:
@@ -45,7 +49,12 @@ def load_weights(decoder: PackedDecoder, folder: Path) -> None:
             f"{folder} lacks {len(places)} tensors, for example {min(places)}.",
             hint="Download the model again.",
         )
-    _spread_qk_norms(decoder)
+    if head is not None and not torch.equal(head, decoder.embedding):
+        raise ModelLoadError(
+            f"{folder} has an {HEAD} that differs from the embedding, though tie_word_embeddings is set.",
+            hint="Set tie_word_embeddings to false in config.json.",
+        )
+    spread_qk_norms(decoder)
 
 
 def destinations(decoder: PackedDecoder) -> dict[str, Tensor]:
@@ -94,7 +103,7 @@ def _row_ranges(rows: int, step: int) -> Iterator[slice]:
         yield slice(start, min(start + step, rows))
 
 
-def _spread_qk_norms(decoder: PackedDecoder) -> None:
+def spread_qk_norms(decoder: PackedDecoder) -> None:
     """The norm's weight is the same for all query heads, and for all key heads; it was read for the first."""
     num_heads = decoder.config.num_heads
     for layer in decoder.layers:

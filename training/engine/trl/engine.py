@@ -8,8 +8,8 @@ from __future__ import annotations
 import math
 import tempfile
 import time
-from collections.abc import Generator, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Sequence
+from functools import partial
 from pathlib import Path
 from types import MethodType
 from typing import Any
@@ -22,17 +22,17 @@ from trl.trainer.sft_config import SFTConfig
 from trl.trainer.sft_trainer import SFTTrainer
 
 from ...data.tokens.example import Example
-from ...errors import BackpropagateError, GpuOutOfMemoryError, TrainingError
+from ...errors import TrainingError
 from ...events import Epoch, Phase, Report, ShouldStop, Step, Warned
 from ...files.atomic_folder import write_files
 from ...models.tokenizer import load_tokenizer
 from ..autograd.engine import load_autograd_step
 from ..loaded_model import StepModel
 from ..loop.checkpoints import Checkpoints
-from ..loop.fit import ran_out_of_memory
 from ..loop.lr_schedule import warmup_steps
 from ..loop.metrics import StepClock, evaluated
 from ..loop.packing import is_worth_evaluating_before, step_order, total_steps
+from ..out_of_memory import memory_errors
 from ..peft_adapter import adapter_files
 from ..plan import Data, Outcome, Plan
 
@@ -45,8 +45,7 @@ def open_trl(plan: Plan) -> TrlModel:
         InputError: the adapter to continue from does not fit, or a target module does not exist.
         GpuOutOfMemoryError: it does not fit into memory.
     """
-    with _memory_errors(plan):
-        return TrlModel(load_autograd_step(plan), plan)
+    return TrlModel(load_autograd_step(plan), plan)
 
 
 class TrlModel(StepModel):
@@ -57,7 +56,10 @@ class TrlModel(StepModel):
             report(Warned(message="TRL's engine keeps no checkpoints: the run begins again."))
         if self.plan.evaluation.patience is not None:
             report(Warned(message="TRL's engine does not stop early: patience is not used."))
-        with _memory_errors(self.plan), tempfile.TemporaryDirectory(prefix="backpropagate-") as scratch:
+        with (
+            memory_errors(self.plan, "training"),
+            tempfile.TemporaryDirectory(prefix="backpropagate-") as scratch,
+        ):
             return self._train(data, report, should_stop, Path(scratch))
 
     def _train(self, data: Data, report: Report, should_stop: ShouldStop, scratch: Path) -> Outcome:
@@ -67,14 +69,18 @@ class TrlModel(StepModel):
         model.config.use_cache = False
         order = step_order(plan, [len(e.input_ids) for e in data.train])
         steps = total_steps(plan, order)
-        observer = _Observer(steps, report, should_stop)
+        # TRL's own evaluation is a mean of its batches' means, and so depends on batch_size.
+        held_out = partial(self._held_out_loss, data.held_out)
+        every = plan.evaluation.eval_every if len(data.held_out) else None
+        observer = _Observer(steps, report, should_stop, held_out, every)
         trainer = _trainer(plan, steps, model, data, observer, scratch)
         if is_worth_evaluating_before(data, order, steps):
             report(Phase(phase="training", message="evaluating the model as it is"))
-            trainer.evaluate()
+            observer.evaluate()
         report(Phase(phase="training", message="training"))
         trainer.train()  # pyright: ignore[reportUnknownMemberType]
-        eval_loss = _held_out_loss(trainer, data, observer)
+        if len(data.held_out) and not observer.stopped and observer.evaluated != observer.step:
+            observer.evaluate()
         # What it wrapped around the model's forward pass would keep casting in losses and answers.
         accelerator: Any = trainer.accelerator  # half typed
         accelerator.unwrap_model(model, keep_fp32_wrapper=False)
@@ -88,23 +94,17 @@ class TrlModel(StepModel):
             steps=observer.step,
             total_steps=steps,
             train_loss=observer.loss,
-            eval_loss=eval_loss,
+            eval_loss=None if observer.stopped or not observer.evaluated else observer.eval_loss,
             eval_loss_before=observer.eval_loss_before,
             tokens=observer.tokens,
             seconds=seconds,
             tokens_per_s=observer.tokens / seconds,
         )
 
-
-@contextmanager
-def _memory_errors(plan: Plan) -> Generator[None]:
-    """A lack of memory as an error of ours."""
-    try:
-        yield
-    except (RuntimeError, MemoryError) as error:
-        if isinstance(error, BackpropagateError) or not ran_out_of_memory(error):
-            raise
-        raise _out_of_memory(plan, error) from error
+    def _held_out_loss(self, examples: Sequence[Example]) -> float:
+        """The mean per label token."""
+        losses = self.losses(examples)
+        return sum(loss.total for loss in losses) / max(1, sum(loss.label_tokens for loss in losses))
 
 
 def _batch(plan: Plan, examples: int) -> int:
@@ -122,7 +122,6 @@ def _trainer(
         model=model,
         args=_arguments(plan, steps, data, scratch),
         train_dataset=_dataset(data.train),
-        eval_dataset=_dataset(data.held_out) if len(data.held_out) else None,
         processing_class=load_tokenizer(plan.model),
         callbacks=[observer],
     )
@@ -147,9 +146,8 @@ def _arguments(plan: Plan, steps: int, data: Data, scratch: Path) -> SFTConfig:
         output_dir=str(scratch),
         max_steps=steps,
         per_device_train_batch_size=_batch(plan, examples),
-        per_device_eval_batch_size=_batch(plan, examples),
         gradient_accumulation_steps=_accumulation(plan),
-        learning_rate=plan.training.learning_rate,
+        learning_rate=plan.learning_rate,
         lr_scheduler_type="constant_with_warmup" if schedule == "constant" else schedule,
         warmup_steps=min(warmup_steps(plan, steps), steps - 1),
         weight_decay=plan.training.weight_decay,
@@ -167,26 +165,26 @@ def _arguments(plan: Plan, steps: int, data: Data, scratch: Path) -> SFTConfig:
         logging_steps=1,
         logging_nan_inf_filter=False,  # it would show a diverged loss as 0
         save_strategy="no",
-        eval_strategy="steps" if plan.evaluation.eval_every and len(data.held_out) else "no",
-        eval_steps=plan.evaluation.eval_every,
+        eval_strategy="no",
         report_to="none",
         disable_tqdm=True,
     )
 
 
-def _held_out_loss(trainer: SFTTrainer, data: Data, observer: _Observer) -> float | None:
-    if not len(data.held_out) or observer.stopped:
-        return None
-    if observer.evaluated != observer.step:
-        trainer.evaluate()
-    return observer.eval_loss
-
-
 class _Observer(TrainerCallback):
     """Reports each step, and stops within one."""
 
-    def __init__(self, total: int, report: Report, should_stop: ShouldStop) -> None:
+    def __init__(
+        self,
+        total: int,
+        report: Report,
+        should_stop: ShouldStop,
+        held_out_loss: Callable[[], float],
+        evaluate_every: int | None,
+    ) -> None:
         self._report = report
+        self._held_out_loss = held_out_loss
+        self._evaluate_every = evaluate_every
         self._should_stop = should_stop
         self._total = total
         self._clock = StepClock(total)
@@ -211,19 +209,12 @@ class _Observer(TrainerCallback):
     ) -> None:
         self._report(Epoch(epoch=round(state.epoch or 0), step=state.global_step))
 
-    def on_evaluate(
-        self,
-        args: TrainingArguments,
-        state: TrainerState,
-        control: TrainerControl,
-        metrics: dict[str, float] | None = None,
-        **kwargs: Any,
-    ) -> None:
-        if metrics and "eval_loss" in metrics:
-            self.evaluated, self.eval_loss = state.global_step, float(metrics["eval_loss"])
-            if not self.evaluated:
-                self.eval_loss_before = self.eval_loss
-            self._report(evaluated(self.evaluated, self.eval_loss))
+    def evaluate(self) -> None:
+        """Measure the held-out loss now; step 0 is the model as it came."""
+        self.evaluated, self.eval_loss = self.step, self._held_out_loss()
+        if not self.step:
+            self.eval_loss_before = self.eval_loss
+        self._report(evaluated(self.step, self.eval_loss))
 
     def on_log(
         self,
@@ -254,12 +245,5 @@ class _Observer(TrainerCallback):
                 eta_s=eta_s,
             )
         )
-
-
-def _out_of_memory(plan: Plan, error: BaseException) -> GpuOutOfMemoryError:
-    return GpuOutOfMemoryError(
-        f"The {plan.device} ran out of memory with batch_size {plan.batch_size}.",
-        hint=f"Try batch_size={max(1, plan.batch_size // 2)}, a smaller max_seq_length, "
-        'or engine="auto", which halves its batches by itself.',
-        cause=error,
-    )
+        if self._evaluate_every and self.step % self._evaluate_every == 0 and not self.stopped:
+            self.evaluate()

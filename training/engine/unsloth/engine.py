@@ -31,6 +31,7 @@ from ..loop.checkpoints import Checkpoints
 from ..loop.example_losses import ExampleLoss
 from ..loop.metrics import StepClock, evaluated
 from ..loop.packing import StepOrder, step_order, total_steps
+from ..out_of_memory import out_of_memory
 from ..packed.engine import open_packed
 from ..peft_adapter import WEIGHTS, load_into_buffer
 from ..plan import Data, Outcome, Plan
@@ -223,8 +224,7 @@ class _Follower:
 
 def _failure(plan: Plan, message: dict[str, Any]) -> TrainingError | GpuOutOfMemoryError:
     if message["out_of_memory"]:
-        return GpuOutOfMemoryError(
-            f"Unsloth ran out of memory with batch_size {plan.batch_size}.",
-            hint=f'Try batch_size={max(1, plan.batch_size // 2)}, or engine="auto", which halves by itself.',
+        return out_of_memory(
+            plan, "training", f"Unsloth ran out of memory with batch_size {plan.batch_size}."
         )
     return TrainingError(f"Unsloth failed: {message['reason']}.", hint='Try engine="auto".')

@@ -1,27 +1,24 @@
 """How each model family is stored in GGUF: its name there, its metadata, and how weights are laid out.
 
-Metadata keys and layouts are those that llama.cpp reads. A config for which llama.cpp would compute something
-else than Transformers is refused.
+Metadata keys and layouts are those that llama.cpp reads.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import numpy as np
 
-from ...errors import GgufExportError
-from ...next_step import then
-from .rope import Rope, llama3_factors, long_factors, rope_of, write_rope
+from ...models.known_config import Config
+from .model_config import head_dim
+from .rope import Rope, llama3_factors, long_factors, write_rope
 
 if TYPE_CHECKING:
     import gguf
 
     from ..merged.merge import Floats
-
-Config = Mapping[str, Any]
 
 
 @dataclass(frozen=True)
@@ -40,74 +37,8 @@ class Architecture:
 
 
 def architecture_of(config: Config) -> Architecture:
-    """The architecture of a model's config.json.
-
-    Raises:
-        GgufExportError: the family is not supported, or llama.cpp computes it differently.
-    """
-    family = config.get("model_type")
-    known = ARCHITECTURES.get(str(family))
-    if known is None:
-        raise GgufExportError(
-            f"Models of type {family!r} cannot be exported to GGUF. Supported: {', '.join(ARCHITECTURES)}.",
-            hint="Export the merged model, and convert it with llama.cpp.",
-            next=then("ask_again", format="merged"),
-        )
-    if config.get("quantization_config"):
-        raise GgufExportError(
-            "The base model is already quantised.", hint="Export from the unquantised base model."
-        )
-    reason = _difference(config)
-    if reason:
-        raise GgufExportError(
-            f"llama.cpp {reason}; this {family} model differs.",
-            hint="Export the merged model instead.",
-            next=then("ask_again", format="merged"),
-        )
-    return known
-
-
-def _difference(config: Config) -> str | None:
-    """What llama.cpp expects and the config does not have, as a predicate."""
-    family = config["model_type"]
-    if config.get("use_sliding_window") and family in {"qwen2", "qwen3"}:
-        return f"has no sliding window in {family} models"
-    if family == "smollm3" and not _rotates_as_smollm3(config):
-        return "expects no RoPE on every 4th SmolLM3 layer"
-    if family == "gemma3_text" and config.get("attn_logit_softcapping"):
-        return "has no attention logit softcapping in Gemma 3"
-    if family == "phi3" and rope_of(config).fields.get("partial_rotary_factor", 1.0) != 1.0:
-        return "applies RoPE to whole heads"
-    activation = config.get("hidden_act") or config.get("hidden_activation") or "silu"
-    expected = {"gelu_pytorch_tanh"} if family.startswith("gemma") else {"silu"}
-    return None if activation in expected else f"expects the activation {min(expected)!r}, not {activation!r}"
-
-
-def ignored_window_warning(config: Config) -> str | None:
-    """A warning about a sliding window that the model has and llama.cpp ignores, or None."""
-    window, context = config.get("sliding_window"), config["max_position_embeddings"]
-    if config["model_type"] not in {"mistral", "phi3"} or not window or window >= context:
-        return None
-    return (
-        f"The model has a sliding window of {window} tokens, which llama.cpp ignores: "
-        "in longer conversations its answers may differ from those before the export."
-    )
-
-
-def _rotates_as_smollm3(config: Config) -> bool:
-    """Every 4th layer has no RoPE; `no_rope_layers` (0: none, 1: RoPE) takes precedence over the interval."""
-    listed = config.get("no_rope_layers")
-    if listed is None:
-        return config.get("no_rope_layer_interval", 4) == 4
-    return [bool(rotates) for rotates in listed] == [layer % 4 != 3 for layer in range(len(listed))]
-
-
-def num_kv_heads(config: Config) -> int:
-    return config.get("num_key_value_heads") or config["num_attention_heads"]
-
-
-def head_dim(config: Config) -> int:
-    return config.get("head_dim") or config["hidden_size"] // config["num_attention_heads"]
+    """The architecture of a model whose config `model_config` gave."""
+    return ARCHITECTURES[config["model_type"]]
 
 
 # --- The families. ---
@@ -117,7 +48,7 @@ def _write_sizes(writer: gguf.GGUFWriter, config: Config) -> None:
     writer.add_embedding_length(config["hidden_size"])
     writer.add_feed_forward_length(config["intermediate_size"])
     writer.add_head_count(config["num_attention_heads"])
-    writer.add_head_count_kv(num_kv_heads(config))
+    writer.add_head_count_kv(config["num_key_value_heads"])
     writer.add_layer_norm_rms_eps(config["rms_norm_eps"])
 
 
@@ -153,8 +84,8 @@ def _write_phi3(writer: gguf.GGUFWriter, config: Config, rope: Rope) -> None:
     _write_sizes(writer, config)
     writer.add_rope_dimension_count(head_dim(config))
     writer.add_rope_freq_base(rope.theta)
-    original = rope.fields.get("original_max_position_embeddings") or config["max_position_embeddings"]
-    writer.add_rope_scaling_orig_ctx_len(original)
+    original = config["original_max_position_embeddings"] or config["max_position_embeddings"]
+    writer.add_rope_scaling_orig_ctx_len(rope.fields.get("original_max_position_embeddings") or original)
     if rope.kind == "longrope":
         writer.add_rope_scaling_attn_factors(rope.long_attention_factor(config))
     writer.add_sliding_window(config.get("sliding_window") or 0)
@@ -200,6 +131,16 @@ class RowLayout:
         pairs = values.reshape(-1, 2, head // 2, *values.shape[1:])
         return pairs.swapaxes(1, 2).reshape(values.shape)
 
+    def undo(self, values: Floats, total_rows: int) -> Floats:
+        """The rows as Transformers holds them; arguments as in `apply`."""
+        if self.shift:
+            return values - np.float32(self.shift)
+        if not self.heads:
+            return values
+        head = total_rows // self.heads
+        pairs = values.reshape(-1, head // 2, 2, *values.shape[1:])
+        return pairs.swapaxes(1, 2).reshape(values.shape)
+
 
 def row_layout(name: str, config: Config, architecture: Architecture) -> RowLayout:
     """How the weight of this Transformers name is laid down."""
@@ -208,5 +149,5 @@ def row_layout(name: str, config: Config, architecture: Architecture) -> RowLayo
     if architecture.permuted and name.endswith(("q_proj.weight", "q_proj.bias")):
         return RowLayout(heads=config["num_attention_heads"])
     if architecture.permuted and name.endswith(("k_proj.weight", "k_proj.bias")):
-        return RowLayout(heads=num_kv_heads(config))
+        return RowLayout(heads=config["num_key_value_heads"])
     return RowLayout()

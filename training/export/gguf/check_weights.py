@@ -7,12 +7,16 @@ from __future__ import annotations
 
 import re
 
+import numpy as np
+
 from ...errors import GgufExportError
-from ..merged.merge import LM_HEAD, MergedWeights, is_tied
-from .architectures import Config
+from ...models.known_config import Config
+from ..merged.merge import LM_HEAD, MergedWeights, is_tied, read_rows
+from .model_config import head_dim
 
 EMBEDDING = "model.embed_tokens.weight"
 LAYER = re.compile(r"model\.layers\.(\d+)\.(.+)")
+BLOCK = 4096  # rows that are compared at once
 IGNORED = (".rotary_emb.inv_freq", ".attention.masked_bias", ".attention.bias")
 """Ends of names that older checkpoints have. These are computed, not trained."""
 
@@ -21,7 +25,7 @@ def check_weights(weights: MergedWeights, config: Config) -> None:
     """Check that the number of layers equals the config's, and that no weight is missing.
 
     Raises:
-        GgufExportError: a weight is missing, or the embedding is not of the config's size.
+        GgufExportError: a weight is missing or not of the config's size, or a tied one differs from its pair.
     """
     found = [match for name in weights.tensors if (match := LAYER.fullmatch(name))]
     parts = {match[2] for match in found if not match[0].endswith(IGNORED)}
@@ -30,16 +34,39 @@ def check_weights(weights: MergedWeights, config: Config) -> None:
     expected |= {EMBEDDING, "model.norm.weight"}
     if not is_tied(config):
         expected.add(LM_HEAD)
+    elif LM_HEAD in weights.tensors and EMBEDDING in weights.tensors:
+        _require_equal_head(weights)
     missing = sorted(expected - weights.tensors.keys())
     beyond = [match[0] for match in found if int(match[1]) not in layers]
     _require_none(missing, "are missing")
     _require_none(beyond, f"exceed the {len(layers)} layers of config.json")
-    shape = (config["vocab_size"], config["hidden_size"])
-    if weights.tensors[EMBEDDING].shape != shape:
-        raise GgufExportError(
-            f"{EMBEDDING} has shape {weights.tensors[EMBEDDING].shape}; config.json says {shape}.",
-            hint="Download the model again.",
-        )
+    shapes = _shapes(config)
+    for name, tensor in weights.tensors.items():
+        shape = shapes.get(name if name == EMBEDDING else name.rpartition("layers.")[2].partition(".")[2])
+        if shape is not None and tensor.shape != shape:
+            raise GgufExportError(
+                f"{name} has shape {tensor.shape}; config.json says {shape}.",
+                hint="Download the model again.",
+            )
+
+
+def _shapes(config: Config) -> dict[str, tuple[int, int]]:
+    """The shapes of matrices that follow from the config, by their names within a layer."""
+    hidden, inner = config["hidden_size"], config["intermediate_size"]
+    queries = config["num_attention_heads"] * head_dim(config)
+    keys = config["num_key_value_heads"] * head_dim(config)
+    return {
+        EMBEDDING: (config["vocab_size"], hidden),
+        "self_attn.q_proj.weight": (queries, hidden),
+        "self_attn.k_proj.weight": (keys, hidden),
+        "self_attn.v_proj.weight": (keys, hidden),
+        "self_attn.qkv_proj.weight": (queries + 2 * keys, hidden),
+        "self_attn.o_proj.weight": (hidden, queries),
+        "mlp.gate_proj.weight": (inner, hidden),
+        "mlp.up_proj.weight": (inner, hidden),
+        "mlp.gate_up_proj.weight": (2 * inner, hidden),
+        "mlp.down_proj.weight": (hidden, inner),
+    }
 
 
 def _require_none(names: list[str], what: str) -> None:
@@ -48,4 +75,19 @@ def _require_none(names: list[str], what: str) -> None:
             f"The base model's weights do not match its config.json: {len(names)} weights {what}, "
             f"first {names[0]}.",
             hint="Download the model again.",
+        )
+
+
+def _require_equal_head(weights: MergedWeights) -> None:
+    """Transformers does not tie two weights that differ, whatever the config says."""
+    embedding, head = weights.tensors[EMBEDDING], weights.tensors[LM_HEAD]
+    rows = embedding.shape[0]
+    same = embedding.shape == head.shape and all(
+        np.array_equal(read_rows(embedding, start, stop), read_rows(head, start, stop))
+        for start, stop in zip(range(0, rows, BLOCK), [*range(BLOCK, rows, BLOCK), rows], strict=True)
+    )
+    if not same:
+        raise GgufExportError(
+            f"{LM_HEAD} is tied to the embedding (tie_word_embeddings in config.json), but they differ.",
+            hint="Set tie_word_embeddings to false in config.json, and export again.",
         )

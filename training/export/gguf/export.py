@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 import shutil
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
@@ -15,17 +16,22 @@ from gguf import GGMLQuantizationType as QuantType
 from ...config.quantizations import PLAIN
 from ...errors import DiskFullError
 from ...events import Report, ShouldStop, never_stop, no_report
-from ...files.atomic_json import disk_full, is_disk_full, read_json, sync_folder
+from ...files.atomic_json import disk_full, is_disk_full
+from ...files.new_name import place_file
+from ...models.known_config import Config
 from ..merged.merge import Floats, MergedWeights
 from ..stage_progress import StageProgress
 from ..tokenizer.gguf_tokenizer import GgufTokenizer, gguf_tokenizer
-from .architectures import Architecture, Config, architecture_of
+from .architectures import Architecture, architecture_of
 from .check_weights import EMBEDDING, check_weights
+from .model_config import model_config
 from .rope import rope_of
 from .tensor_plan import PlannedTensor, plan_tensors, with_kinds, write_header
 from .writer import Quantize, quantize_with_numpy, write_data
 
 SPARE_BYTES = 64 << 20  # what is left free on the disk
+RULES_BY_NAME = re.compile("(phi|modern)-?(3|bert)", re.IGNORECASE)
+"""Parts of a name for which llama.cpp treats special tokens otherwise, whatever the tokenizer is."""
 
 
 @dataclass(frozen=True)
@@ -37,7 +43,7 @@ class GgufRequest:
         adapter: folder of the LoRA adapter, or None.
         name: the model's name in the file.
         quantization: a known one, in lower case.
-        target: the file to write; its folder exists.
+        target: the file to write; its folder exists, and the file does not.
         part: where it is written until it is whole, on the same disk.
         imatrix: by the names of the base's weights, how much each column counts, (columns,), for K-quants.
         threads: cores to use.
@@ -94,10 +100,11 @@ def export_gguf(
 
     Raises:
         GgufExportError: the model cannot be a GGUF, or the file is not the model.
+        OutputTakenError: there is something at `target` now; the file is beside it.
         DiskFullError: there is no space.
-        TrainingAbortedError: `should_stop` said so. In each case nothing of the file stays.
+        TrainingAbortedError: `should_stop` said so. In these two cases nothing of the file stays.
     """
-    config = read_json(request.base / "config.json")
+    config = model_config(request.base)
     architecture = architecture_of(config)
     weights = MergedWeights(request.base, request.adapter)
     check_weights(weights, config)
@@ -119,8 +126,7 @@ def export_gguf(
         write_data(request.part, planned, starts, weights, quantize, progress.step, request.threads)
         verify(UnverifiedGguf(request.part, planned, weights))
         size = request.part.stat().st_size
-        request.part.replace(request.target)
-        sync_folder(request.target.parent)
+        place_file(request.part, request.target)
     except OSError as error:
         if is_disk_full(error):
             raise disk_full(request.target, error) from error
@@ -171,12 +177,17 @@ def _metadata(
     writer: gguf.GGUFWriter,
 ) -> None:
     writer.add_type(gguf.GGUFType.MODEL)
-    named = tokenizer.name_part is None or tokenizer.name_part in request.name
-    writer.add_name(request.name if named else f"{request.name} {tokenizer.name_part}")
+    writer.add_name(general_name(request.name, tokenizer.name_part))
     writer.add_file_type(file_type)
     writer.add_quantization_version(gguf.GGML_QUANT_VERSION)
     architecture.write(writer, config, rope_of(config))
     tokenizer.write(writer)
+
+
+def general_name(name: str, part: str | None) -> str:
+    """The model's name, with the part by which llama.cpp knows the tokenizer's rules, and no other."""
+    neutral = RULES_BY_NAME.sub(r"\1_\2", name)
+    return f"{neutral} {part}" if part else neutral
 
 
 def _file_type(quantization: str) -> gguf.LlamaFileType:

@@ -13,9 +13,10 @@ import numpy as np
 from gguf import GGMLQuantizationType as QuantType
 
 from ...errors import GgufExportError
+from ...models.known_config import Config
 from ...next_step import then
 from ..merged.merge import LM_HEAD, Floats, MergedWeights, is_tied
-from .architectures import Architecture, Config, RowLayout, row_layout
+from .architectures import Architecture, RowLayout, row_layout
 from .check_weights import IGNORED
 from .rope import rope_of
 

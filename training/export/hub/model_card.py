@@ -16,6 +16,7 @@ from ...data.findings import meaning_of, rows_of
 from ...models.model_folder import FolderForm
 from ...redact import scrub
 from ...untrusted import one_line
+from .own_card import marked
 from .run_facts import RunFacts
 
 RELATION = {"adapter": "adapter", "merged": "finetune"}
@@ -25,6 +26,7 @@ QUESTIONS_SHOWN = 10
 TEXT_LENGTH = 300  # characters of a question or an answer
 FEW_ROWS = 1000
 UNKNOWN = "unknown base"
+METADATA = re.compile(r"\A---\n.*?\n---\n", re.DOTALL)
 MARKDOWN = re.compile(r"([\\`*_{}\[\]()<>#+!|~&$-])")
 
 
@@ -55,9 +57,36 @@ def shown_base(base: str) -> str:
     return re.split(r"[\\/]", base.rstrip("\\/"))[-1] if is_local(base) else base
 
 
+def without_local_base(card: str) -> str:
+    """A card of another program, without metadata of a base that is a folder: the Hub takes names only."""
+    from huggingface_hub import ModelCard
+
+    try:
+        data: Any = ModelCard(card, ignore_metadata_errors=True).data
+    except Exception:  # YAML that others wrote
+        return card
+    given = data.to_dict()
+    kept = {name: shown for name, value in given.items() if (shown := _without_local(name, value))}
+    if kept == {name: value for name, value in given.items() if value}:
+        return card
+    import yaml
+
+    text = METADATA.sub("", card.replace("\r\n", "\n"), count=1)
+    return f"---\n{yaml.safe_dump(kept, sort_keys=False, allow_unicode=True)}---\n{text}"
+
+
+def _without_local(name: str, value: Any) -> Any:
+    """A field of a card's metadata; None or empty where it names a folder."""
+    if isinstance(value, list):
+        return [item for item in value if _without_local(name, item)]  # pyright: ignore[reportUnknownVariableType]
+    if not isinstance(value, str) or name not in {"base_model", "tags", "datasets"}:
+        return value
+    return None if is_local(value.rpartition(":")[2] if name == "tags" else value) else value
+
+
 def _card(base: str, form: FolderForm, chat: bool, parts: list[str], more: dict[str, Any]) -> str:
     block = _metadata(base, form, more)
-    return scrub("\n\n".join([f"---\n{block}\n---", *parts, _use(base, form, chat)]) + "\n")
+    return marked(scrub("\n\n".join([f"---\n{block}\n---", *parts, _use(base, form, chat)])))
 
 
 def _metadata(base: str, form: FolderForm, more: dict[str, Any]) -> str:
@@ -154,6 +183,8 @@ def _settings(facts: RunFacts) -> str:
         **({"continued from": f"the adapter of run {facts.spec.parent}"} if facts.spec.parent else {}),
         "batch": f"{plan.batch_size} examples x {plan.gradient_accumulation_steps}",
         "longest example": f"{plan.max_seq_length} tokens",
+        **({"base revision": facts.provenance.revision} if facts.provenance.revision else {}),
+        **({"base weights": f"sha256 {weights}"} if (weights := facts.provenance.weights_hash) else {}),
         "base held in": "4 bits (NF4)" if plan.load_in_4bit else plan.precision,
         "engine": f"{plan.engine}, on {plan.device}",
         "seed": str(plan.seed),

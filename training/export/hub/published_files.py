@@ -17,7 +17,8 @@ from ...errors import HubPushError
 from ...files.atomic_json import read_json
 from ...models.model_folder import ADAPTER_FILES, FolderForm, folder_form
 from ...redact import looks_secret
-from .model_card import bare_card, is_local, shown_base
+from .model_card import bare_card, is_local, shown_base, without_local_base
+from .private_paths import json_without_paths, without_paths
 
 CARD = "README.md"
 NAMES = frozenset(
@@ -49,6 +50,10 @@ class PublishedFile:
     def size(self) -> int:
         return len(self.content) if isinstance(self.content, bytes) else self.content.stat().st_size
 
+    def data(self) -> bytes:
+        """The whole content; of weights this may be gigabytes."""
+        return self.content if isinstance(self.content, bytes) else self.content.read_bytes()
+
     @property
     def is_weights(self) -> bool:
         return self.name.endswith(".safetensors")
@@ -65,9 +70,10 @@ def published_files(folder: Path, permit: Callable[[Path], object]) -> list[Publ
         HubPushError: a file seems to contain an access token.
     """
     form = folder_form(folder)
-    files = [_published(path, permit) for path in sorted(folder.iterdir()) if _is_known(path, form)]
+    base = _base(folder, form)
+    files = [_published(path, permit, base) for path in sorted(folder.iterdir()) if _is_known(path, form)]
     if not (folder / CARD).is_file():
-        files.append(PublishedFile(CARD, bare_card(_base(folder, form), form).encode()))
+        files.append(PublishedFile(CARD, bare_card(base, form).encode()))
     for file in files:
         _refuse_secrets(file)
     return files
@@ -80,8 +86,10 @@ def _is_known(path: Path, form: FolderForm) -> bool:
     return bool(known) and not of_the_other and path.is_file()
 
 
-def _published(path: Path, permit: Callable[[Path], object]) -> PublishedFile:
+def _published(path: Path, permit: Callable[[Path], object], base: str | None) -> PublishedFile:
     permit(path)
+    if path.name == CARD:
+        return _card(path, base)
     if path.suffix != ".json" or path.stat().st_size > READABLE_BYTES:
         return PublishedFile(path.name, path)
     config = read_json(path)
@@ -90,10 +98,18 @@ def _published(path: Path, permit: Callable[[Path], object]) -> PublishedFile:
     return PublishedFile(path.name, path if shown == config else json.dumps(shown, indent=1).encode())
 
 
+def _card(path: Path, base: str | None) -> PublishedFile:
+    """The card, without the paths that other programs write into theirs."""
+    written = path.read_text("utf-8", "replace")
+    known = [str(path.parent), str(path.parent.resolve()), *([base] if base and is_local(base) else [])]
+    shown = without_paths(without_local_base(written), known)
+    return PublishedFile(CARD, path if shown == written else shown.encode())
+
+
 def _without_path(key: str, value: Any) -> Any:
     if key in PATH_KEYS and isinstance(value, str) and is_local(value):
         return shown_base(value)
-    return value
+    return json_without_paths(value)
 
 
 def _base(folder: Path, form: FolderForm) -> str | None:
@@ -104,8 +120,7 @@ def _base(folder: Path, form: FolderForm) -> str | None:
 def _refuse_secrets(file: PublishedFile) -> None:
     if file.is_weights or file.size > READABLE_BYTES:
         return
-    text = file.content if isinstance(file.content, bytes) else file.content.read_bytes()
-    if looks_secret(text.decode("utf-8", "replace")):
+    if looks_secret(file.data().decode("utf-8", "replace")):
         raise HubPushError(
             f"{file.name} seems to contain an access token or a key; nothing was uploaded.",
             hint=f"Remove it from {file.name}.",

@@ -9,15 +9,17 @@ from __future__ import annotations
 from collections.abc import Callable, Generator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
+from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import Any, TypeVar
 
 from ...errors import BackpropagateError, HubPushError
 from ...events import Phase, Report, ShouldStop, never_stop, no_report, throttled
 from ...files.background_call import background_call
-from ...next_step import then
 from ...version import __version__
 from .errors import push_error
-from .published_files import CARD, WEIGHTS, PublishedFile
+from .existing import Existing, check_visibility, replaced_weights
+from .published_files import CARD, PublishedFile
 
 T = TypeVar("T")
 
@@ -31,7 +33,7 @@ class Destination:
     Args:
         repo: `owner/name`.
         private: whether a repository that has to be created is private.
-        overwrite: whether other weights in the repository may be replaced.
+        overwrite: whether other weights and somebody's own card in the repository may be replaced.
     """
 
     repo: str
@@ -41,7 +43,11 @@ class Destination:
 
 @dataclass(frozen=True)
 class Pushed:
-    """The published files. `commit` is the repository's newest; `bytes` is the size of all files."""
+    """The published files. `commit` is the repository's newest; `bytes` is the size of all files.
+
+    Args:
+        card_kept: whether the repository's own README.md was left as it is.
+    """
 
     repo: str
     url: str
@@ -50,6 +56,7 @@ class Pushed:
     created: bool
     files: tuple[str, ...]
     bytes: int
+    card_kept: bool = False
 
 
 def push(
@@ -105,8 +112,12 @@ class _Push:
     def run(self) -> Pushed:
         self._report(Phase(phase="uploading", message=f"looking at {self._to.repo} on the Hub"))
         found, created = self._call(self._repository)
-        replaced = _replaced(found, self._files, self._to)
-        _check_visibility(found, self._to)
+        existing = Existing(found, lambda name: self._call(lambda: self._text_of(name, found.sha)))
+        replaced = replaced_weights(existing, self._files, self._to.repo, self._to.overwrite)
+        check_visibility(found, self._to.repo, self._to.private)
+        card_kept = not self._to.overwrite and existing.has_a_card_of_somebody(self._files)
+        if card_kept:
+            self._files = [file for file in self._files if file.name != CARD]
         operations = [_addition(file) for file in self._files]
         for file, operation in zip(self._files, operations, strict=True):
             if file.is_weights:
@@ -122,7 +133,19 @@ class _Push:
             created=created,
             files=tuple(file.name for file in self._files),
             bytes=sum(file.size for file in self._files),
+            card_kept=card_kept,
         )
+
+    def _text_of(self, name: str, revision: str) -> str | None:
+        """The text of a small file of the repository; None if it cannot be had."""
+        from huggingface_hub.errors import EntryNotFoundError
+
+        with TemporaryDirectory() as folder:
+            try:
+                path = self._api.hf_hub_download(self._to.repo, name, revision=revision, cache_dir=folder)
+            except EntryNotFoundError:
+                return None
+            return Path(path).read_text("utf-8", "replace")
 
     def _repository(self) -> tuple[Any, bool]:
         """The Hub's description of the repository, and whether it was created now."""
@@ -195,46 +218,3 @@ def bytes_under_way(earlier: Sequence[Any]) -> int:
     """Bytes of the current file that were sent, from the bars that did not exist `earlier`."""
     new = [bar for bar in live_bars() if not any(bar is other for other in earlier)]
     return max((int(bar.n) for bar in new if bar.unit == "B"), default=0)
-
-
-# --- What may be replaced. ---
-def _check_visibility(found: Any, to: Destination) -> None:
-    """An existing repository keeps its visibility; nothing private is published in a public one."""
-    if to.private and not found.private:
-        raise HubPushError(
-            f"{to.repo} is public, and a private repository was requested; nothing was uploaded.",
-            hint="Push to another repository, or allow a public one.",
-            next=then("ask_again", private=False),
-        )
-
-
-def _replaced(found: Any, files: Sequence[PublishedFile], to: Destination) -> list[Any]:
-    """Deletions of the weights that the repository holds beside these files.
-
-    Raises:
-        HubPushError: it has other weights, or those of another base, and `overwrite` is off.
-    """
-    from huggingface_hub import CommitOperationDelete
-
-    siblings: list[Any] = found.siblings or []
-    held: list[str] = [sibling.rfilename for sibling in siblings]
-    weights = [name for name in held if WEIGHTS.fullmatch(name)]
-    others = sorted(set(weights) - {file.name for file in files})
-    theirs = found.card_data.get("base_model") if found.card_data else None
-    if not to.overwrite and (others or (weights and theirs != _base_model(files))):
-        what = f"{others[0]}" if others else f"a model made from {theirs or 'an unknown base'}"
-        raise HubPushError(
-            f"{to.repo} contains other weights: {what}. Nothing was uploaded.",
-            hint="Push to another repository, or replace its weights.",
-            next=then("ask_again", overwrite=True),
-        )
-    return [CommitOperationDelete(name) for name in others]
-
-
-def _base_model(files: Sequence[PublishedFile]) -> object:
-    """The base that the card names."""
-    from huggingface_hub import ModelCard
-
-    content = next(file.content for file in files if file.name == CARD)
-    text = content if isinstance(content, bytes) else content.read_bytes()
-    return ModelCard(text.decode("utf-8", "replace"), ignore_metadata_errors=True).data.get("base_model")

@@ -12,6 +12,7 @@ from ...config.results import Record, TrainResult
 from ...config.specs import LoraGroup, TrainSpec
 from ...data.readers.hub_names import is_hub_name
 from ...errors import InputError
+from ...models.base_identity import WEIGHTS as BASE_WEIGHTS
 from ...runs.folder import RunFolder
 
 
@@ -41,11 +42,20 @@ class ProvenanceFacts(Record):
     libraries: dict[str, str] = Field(default_factory=dict[str, str])
     content_hash: str | None = None
     """Of the dataset."""
+    revision: str | None = None
+    """The base model's commit on the Hub."""
+    weights_hash: str | None = None
+    """Of the base model."""
 
     @classmethod
     def of(cls, record: dict[str, Any]) -> ProvenanceFacts:
-        content_hash = record.get("dataset", {}).get("provenance", {}).get("content_hash")
-        return cls.model_validate({**record, "content_hash": content_hash})
+        base = record.get("model", {})
+        found = {
+            "content_hash": record.get("dataset", {}).get("provenance", {}).get("content_hash"),
+            "revision": base.get("revision"),
+            "weights_hash": base.get(BASE_WEIGHTS),
+        }
+        return cls.model_validate({**record, **found})
 
 
 @dataclass(frozen=True)

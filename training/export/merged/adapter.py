@@ -6,7 +6,7 @@ import shutil
 from pathlib import Path
 
 from ...errors import LoraExportError
-from ...files.atomic_folder import require_space, write_folder
+from ...files.atomic_folder import require_space, write_new_folder
 from ...models.safetensors_files import read_header
 from .safetensors import copy_tokenizer
 
@@ -25,6 +25,7 @@ def write_lora(base: Path, adapter: Path, target: Path, card: str, *, writer: st
         LoraExportError: a file of the adapter is missing.
         ModelLoadError: its weights are not a safetensors file, or truncated.
         DiskFullError: there is no space.
+        OutputTakenError: there is something else at `target` now.
     """
     for name in FILES:
         if not (adapter / name).is_file():
@@ -39,5 +40,5 @@ def write_lora(base: Path, adapter: Path, target: Path, card: str, *, writer: st
         copy_tokenizer(base, adapter, folder)
         (folder / "README.md").write_text(card, encoding="utf-8")
 
-    write_folder(target, fill, writer)
+    write_new_folder(target, fill, writer)
     return size

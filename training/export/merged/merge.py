@@ -17,6 +17,7 @@ from numpy.typing import NDArray
 
 from ...errors import ExportError
 from ...files.atomic_json import read_json
+from ...models.plain_lora import beyond_plain_lora
 from ...models.safetensors_files import StoredTensor, read_header, stored_tensors
 
 Floats = NDArray[np.float32]
@@ -25,17 +26,6 @@ PREFIX = "base_model.model."
 LM_HEAD = "lm_head.weight"
 TIED_BY_DEFAULT = frozenset({"smollm3", "gemma2", "gemma3_text"})
 """`model_type`s whose lm_head is the embedding where config.json does not say."""
-
-UNSUPPORTED = {
-    "use_dora": "DoRA",
-    "rank_pattern": "ranks that differ by module",
-    "alpha_pattern": "scales that differ by module",
-    "modules_to_save": "whole modules that were trained",
-    "trainable_token_indices": "trained tokens",
-    "target_parameters": "trained parameters outside of linear layers",
-    "fan_in_fan_out": "transposed weights",
-}
-"""Entries of adapter_config.json that make an adapter more than W + s·B·A, in words."""
 
 
 def is_tied(config: Mapping[str, Any]) -> bool:
@@ -134,6 +124,11 @@ def _updates(adapter: Path) -> dict[str, LoraUpdate]:
         up = matrices.pop(f"{module}.lora_B.weight", None)
         if up is None or up.shape[1:] != down.shape[:1]:
             raise ExportError(f"{adapter} has {name} without a lora_B of the same rank.")
+        if down.shape[0] != config.get("r", down.shape[0]):
+            raise ExportError(
+                f"{name} in {adapter} has rank {down.shape[0]}; adapter_config.json says {config['r']}.",
+                hint="Give the folder of a finished adapter.",
+            )
         scale = np.float32(_scale(config, down.shape[0]))
         updates[f"{module.removeprefix(PREFIX)}.weight"] = LoraUpdate(up * scale, down)
     if matrices or not updates:
@@ -152,15 +147,13 @@ def _config(adapter: Path) -> dict[str, Any]:
     try:
         config = read_json(adapter / "adapter_config.json")
         if not isinstance(config["lora_alpha"], int | float) or config.get("peft_type") != "LORA":
-            raise ValueError(f"peft_type {config.get('peft_type')!r}")
+            raise ValueError(f"peft_type {config.get('peft_type')!r}, lora_alpha {config['lora_alpha']!r}")
     except (OSError, ValueError, KeyError) as error:
         raise ExportError(f"{adapter} contains no readable LoRA adapter: {error}.") from error
-    meaning = next((words for name, words in UNSUPPORTED.items() if config.get(name)), None)
-    if config.get("bias", "none") != "none":
-        meaning = "trained biases"
-    if meaning:
+    more = beyond_plain_lora(config)
+    if more:
         raise ExportError(
-            f"The adapter in {adapter} has {meaning}, which would be lost.",
+            f"The adapter in {adapter} has {more}, which would be lost.",
             hint="Merge it with PEFT's merge_and_unload, and export the merged model's folder.",
         )
     return config

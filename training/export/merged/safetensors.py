@@ -17,7 +17,7 @@ import numpy as np
 
 from ...errors import MergeExportError
 from ...events import Report, ShouldStop, never_stop, no_report
-from ...files.atomic_folder import require_space, write_folder
+from ...files.atomic_folder import require_space, write_new_folder
 from ...files.atomic_json import read_json
 from ...models.safetensors_files import StoredTensor
 from ..stage_progress import StageProgress
@@ -28,6 +28,7 @@ BLOCK_BYTES = 64 << 20  # of a block's values in fp32; its update takes as much 
 TOO_LARGE = {"F16": 65520.0, "BF16": 255.5 / 128 * 2.0**127}
 """The smallest value that would be rounded to infinity."""
 CONFIGS = ("config.json", "generation_config.json")
+ADDITIONAL_TEMPLATES = "additional_chat_templates"
 TOKENIZER = (
     *("tokenizer.json", "tokenizer_config.json", "special_tokens_map.json", "added_tokens.json"),
     *("vocab.json", "vocab.txt", "merges.txt", "tokenizer.model", "spiece.model", "chat_template.jinja"),
@@ -71,6 +72,7 @@ def write_merged(
         ExportError: the adapter is not a plain LoRA, is of another base, or cannot be merged completely.
         ModelLoadError: the base's files cannot be read.
         DiskFullError: it does not fit; checked before anything is written.
+        OutputTakenError: there is something else at `target` now.
         TrainingAbortedError: it was stopped.
     """
     config = _config(base)
@@ -88,14 +90,18 @@ def write_merged(
         copy_tokenizer(base, adapter, folder)
         (folder / "README.md").write_text(card, encoding="utf-8")
 
-    write_folder(target, fill, writer)
+    write_new_folder(target, fill, writer)
     return total
 
 
 def copy_tokenizer(base: Path, adapter: Path | None, folder: Path) -> None:
     """The tokenizer and chat template that the adapter was trained with; the base's if it has none."""
     trained_with = adapter is not None and (adapter / "tokenizer_config.json").is_file()
-    copy_beside(adapter if adapter is not None and trained_with else base, TOKENIZER, folder)
+    source = adapter if adapter is not None and trained_with else base
+    copy_beside(source, TOKENIZER, folder)
+    for template in sorted((source / ADDITIONAL_TEMPLATES).glob("*.jinja")):
+        (folder / ADDITIONAL_TEMPLATES).mkdir(exist_ok=True)
+        shutil.copyfile(template, folder / ADDITIONAL_TEMPLATES / template.name)
 
 
 def copy_beside(source: Path, names: tuple[str, ...], folder: Path) -> None:

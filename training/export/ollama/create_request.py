@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 import re
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 from ...config.ollama_parameters import checked_parameters, with_stops
 from ...errors import OllamaError
 from ...next_step import then
 from .failures import UPDATE
-from .go_template import go_template
+from .go_template import go_template, lays_out_as
 from .model_file import ModelFile
 from .registration import RegistrationRequest
 from .template_parts import TemplateParts, TemplateUnknownError, template_parts
@@ -25,11 +25,21 @@ class CreateRequest:
 
     Args:
         body: `parameters` and, where they are needed, `system` and `template`.
-        exact: whether `template` lays out every conversation as the model's own template does.
+        parts: of the model's own template; None if it is more than its parts.
     """
 
     body: dict[str, Any]
-    exact: bool = True
+    parts: TemplateParts | None = None
+
+    def with_own_template(self, shown: str) -> CreateRequest | None:
+        """The request that also sends the model's template, if the server chose one that lays out otherwise.
+
+        Args:
+            shown: the template that the server uses, in Go.
+        """
+        if self.parts is None or "template" in self.body or lays_out_as(shown, self.parts):
+            return None
+        return replace(self, body={**self.body, "template": go_template(self.parts)})
 
 
 def create_request(request: RegistrationRequest, model: ModelFile, version: str) -> CreateRequest:
@@ -49,8 +59,10 @@ def create_request(request: RegistrationRequest, model: ModelFile, version: str)
         system = parts.default_system
     if system:
         body["system"] = system
-    if request.keep_template or release(version) >= JINJA_SINCE:
+    if request.keep_template:
         return CreateRequest(body)
+    if release(version) >= JINJA_SINCE:
+        return CreateRequest(body, parts)
     if parts is None:
         raise OllamaError(
             f"Ollama {version} does not run the chat template in {model.path.name}, and it cannot be "
@@ -58,7 +70,7 @@ def create_request(request: RegistrationRequest, model: ModelFile, version: str)
             hint="Update Ollama to 0.30 or later, or let the server choose a template.",
             next=then("ask_again", keep_template=True),
         )
-    return CreateRequest({**body, "template": go_template(parts)}, parts.exact)
+    return CreateRequest({**body, "template": go_template(parts)}, parts)
 
 
 def require_files(version: str) -> None:

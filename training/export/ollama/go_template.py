@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 
 from .template_parts import TemplateParts
 
@@ -15,6 +16,21 @@ LAYOUT = """\
 {{- end }}
 {{- end }}{{ $end }}"""
 """`TemplateParts.text` in Go: what comes before the next text is carried along in a variable."""
+
+ACTION = re.compile(r"\s*\{\{-.*?-\}\}\s*|\s*\{\{-.*?\}\}|\{\{.*?-\}\}\s*|\{\{.*?\}\}", re.DOTALL)
+ROLE = re.compile(r"user|assistant|system")
+
+
+def lays_out_as(shown: str, parts: TemplateParts) -> bool:
+    """Whether a Go template's own text has all that stands between the messages, spaces and lines included.
+
+    A role may be a word of the template or come from the message, so it is left out on both sides.
+    """
+    between = [parts.before_system, parts.after_system, parts.answer, parts.turn, parts.prompt]
+    if not parts.default_system:
+        between.append(parts.opening)
+    text = ROLE.sub("", ACTION.sub("", shown))
+    return all(piece in text for part in between for piece in ROLE.split(part))
 
 
 def go_template(parts: TemplateParts) -> str:

@@ -1,7 +1,8 @@
 """Registers a GGUF file with an Ollama server: check, upload, create, and ask a question.
 
-Afterwards the server has either a model that answered, or what it had before. After a failure an uploaded
-file stays among the server's blobs until it restarts: its API cannot remove one.
+Afterwards the server has either a model that answered, or what it had before: a model that is replaced keeps
+its name until the new one has answered under another. After a failure an uploaded file may stay among the
+server's blobs until it restarts: its API cannot remove one.
 """
 
 from __future__ import annotations
@@ -11,6 +12,7 @@ import re
 from collections.abc import Generator
 from contextlib import contextmanager, suppress
 from pathlib import Path
+from secrets import token_hex
 
 from ...config.ollama_names import ModelName, model_name
 from ...errors import OllamaError, TrainingAbortedError
@@ -33,6 +35,8 @@ STEPS = (
     "writing manifest",
 )
 """The server's steps that are shown by name; others are untrusted text and not shown."""
+
+GUESSED = ("autodetected", "other", "none")
 
 INEXACT = (
     "In longer conversations with a system message, the model's own chat template formats that message "
@@ -69,11 +73,29 @@ def check_name_is_free(name: str, overwrite: bool) -> None:
         _look(server, model_name(name), overwrite)
 
 
+def is_registered(name: str, digest: str) -> bool:
+    """Whether the Ollama server still has the model that was registered under this name.
+
+    Args:
+        digest: of the registered model; empty: any model of the name.
+    """
+    try:
+        with OllamaServer(ollama_address()) as server:
+            held = _digest_of(server, model_name(name))
+    except OllamaError:  # a new registration says why
+        return False
+    return held is not None and digest in ("", held)
+
+
+def _digest_of(server: OllamaServer, name: ModelName) -> str | None:
+    return next((digest for known, digest in server.models().items() if name.is_among([known])), None)
+
+
 def _look(server: OllamaServer, name: ModelName, overwrite: bool) -> tuple[str, bool]:
     """The server's version, and whether it has a model of this name, which may be replaced then."""
     version = server.version()
     require_files(version)
-    existed = name.is_among(server.names())
+    existed = name.is_among(server.models())
     if existed and not overwrite:
         raise OllamaError(
             f"Ollama already has a model {name}.",
@@ -103,9 +125,14 @@ class _Registering:
         version, existed = _look(self._server, self._name, self._request.overwrite)
         asked = create_request(self._request, self._model, version)
         digest, uploaded = self._upload()
-        with self._undone_on_failure(existed):
-            template = self._create(asked, digest)
-            answer = self._ask()
+        name = self._name.beside(f"new-{token_hex(4)}") if existed else str(self._name)
+        with self._removed_on_failure(name):
+            asked, template = self._create(name, asked, digest)
+            answer = self._ask(name, must_answer=existed)
+            if existed:
+                self._server.copy(name, str(self._name))
+        if existed and not self._remove(name):
+            self._warnings.append(f"The server also holds the new model as {name}; that name may be deleted.")
         return Registration(
             name=str(self._name),
             server=str(self._server.address),
@@ -119,11 +146,17 @@ class _Registering:
             system=asked.body.get("system"),
             question=self._request.question,
             answer=answer,
+            digest=self._digest_there(),
             warnings=self._warnings,
         )
 
     def _phase(self, phase: str, message: str, fraction: float | None = None) -> None:
         self._report(Phase(phase=phase, message=message, fraction=fraction))
+
+    def _digest_there(self) -> str:
+        with suppress(OllamaError):  # the model has answered: this is for a later look only
+            return _digest_of(self._server, self._name) or ""
+        return ""
 
     # --- the file -----------------------------------------------------------------------------------
     def _upload(self) -> tuple[str, bool]:
@@ -150,49 +183,58 @@ class _Registering:
 
     # --- the model ----------------------------------------------------------------------------------
     @contextmanager
-    def _undone_on_failure(self, existed: bool) -> Generator[None]:
-        """On a failure, remove the new model; an existing one is never touched."""
+    def _removed_on_failure(self, name: str) -> Generator[None]:
+        """A model that is to be replaced has another name until the new one has answered."""
         try:
             yield
         except BaseException:
-            if not existed:
-                self._remove()
+            self._remove(name)
             raise
 
-    def _remove(self) -> None:
-        with suppress(OllamaError):
-            if self._name.is_among(self._server.names()):
-                self._server.delete(str(self._name))
+    def _remove(self, name: str) -> bool:
+        """Delete the model if it is there; False if the server does not let us."""
+        try:
+            if model_name(name).is_among(self._server.models()):
+                self._server.delete(name)
+        except OllamaError:
+            return False
+        return True
 
-    def _create(self, asked: CreateRequest, digest: str) -> EffectiveTemplate:
-        """Make the model, and see which template the server uses for it."""
-        name = str(self._name)
-        body = {"model": name, "files": {_bare(self._model.path): digest}, **asked.body}
-        steps = self._server.create(body, lambda step: self._phase("creating", _shown(step)))
-        found = effective_template(
-            self._server.template_of(name),
-            sent=asked.body.get("template"),
-            own=self._model.chat_template,
-            steps=steps,
-        )
+    def _create(
+        self, name: str, asked: CreateRequest, digest: str
+    ) -> tuple[CreateRequest, EffectiveTemplate]:
+        """Make the model, a second time if the server takes a template of its own that lays out otherwise."""
+        found, shown = self._created(name, asked, digest)
+        better = asked.with_own_template(shown) if found.kind in GUESSED else None
+        if better is not None:
+            asked = better
+            found, _ = self._created(name, asked, digest)
         if found.warning:
             self._warnings.append(found.warning)
-        if found.kind == "sent" and not asked.exact:
+        if found.kind == "sent" and asked.parts is not None and not asked.parts.exact:
             self._warnings.append(INEXACT)
-        return found
+        return asked, found
 
-    def _ask(self) -> str | None:
+    def _created(self, name: str, asked: CreateRequest, digest: str) -> tuple[EffectiveTemplate, str]:
+        """Make the model, and see which template the server uses for it."""
+        body = {"model": name, "files": {_bare(self._model.path): digest}, **asked.body}
+        steps = self._server.create(body, lambda step: self._phase("creating", _shown(step)))
+        shown = self._server.template_of(name)
+        sent = asked.body.get("template")
+        return effective_template(shown, sent=sent, own=self._model.chat_template, steps=steps), shown
+
+    def _ask(self, name: str, must_answer: bool) -> str | None:
         """The model's answer; None after an error that may pass.
 
         Raises:
-            OllamaError: the server cannot run it.
+            OllamaError: the server cannot run it, or it did not answer and must.
         """
         question = self._request.question
         self._phase("trying", f"asking {self._name} a question")
         try:
-            answer = self._server.chat(str(self._name), question.messages(), question.max_new_tokens)
+            answer = self._server.chat(name, question.messages(), question.max_new_tokens)
         except OllamaError as error:
-            if not error.retryable:
+            if must_answer or not error.retryable:
                 raise
             self._warnings.append(f"The model is registered, but the question failed: {error.message}")
             return None

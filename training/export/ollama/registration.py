@@ -40,6 +40,7 @@ class Registration:
         uploaded: False if the server already had the file.
         template: which chat template the server uses.
         answer: of the registered model to `question`: untrusted text; None if it could not be asked.
+        digest: by which the server knows what it holds under the name.
     """
 
     name: str
@@ -54,4 +55,5 @@ class Registration:
     system: str | None
     question: Question
     answer: str | None
+    digest: str = ""
     warnings: list[str] = field(default_factory=list[str])

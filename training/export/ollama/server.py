@@ -71,10 +71,17 @@ class OllamaServer:
             raise not_ollama("report its version", self.address)
         return one_line(found, 40)
 
-    def names(self) -> list[str]:
-        """The names of its models."""
+    def models(self) -> dict[str, str]:
+        """The names of its models, and the digest of each."""
         models: Any = self._asked("list its models", "GET", "/api/tags").get("models") or []
-        return [model["name"] for model in models if isinstance(model.get("name"), str)]
+        named = [model for model in models if isinstance(model.get("name"), str)]
+        return {model["name"]: str(model.get("digest") or "") for model in named}
+
+    def copy(self, source: str, target: str) -> None:
+        """Give a model a second name; another model of that name is replaced."""
+        names = {"source": source, "destination": target}
+        with self._exchange("name the model", "POST", "/api/copy", json=names, timeout=self._long):
+            pass
 
     def template_of(self, name: str) -> str:
         """The template that it lays a model's conversations out with."""
@@ -150,22 +157,23 @@ class OllamaServer:
         return steps
 
     def chat(self, name: str, messages: Sequence[Mapping[str, str]], max_new_tokens: int) -> str:
-        """The model's answer, greedily chosen."""
+        """The model's answer, greedily chosen; its thoughts if it did not get further."""
         options = {"temperature": 0, "num_predict": max_new_tokens}
         request = {"model": name, "messages": list(messages), "options": options}
-        parts: list[str] = []
+        said: dict[str, list[str]] = {"content": [], "thinking": []}
 
         def read() -> bool:
             done = False
             for line in self._lines("answer a question", "/api/chat", request):
                 message: Any = line.get("message") or {}
-                parts.append(str(message.get("content") or message.get("thinking") or ""))
+                for part, texts in said.items():
+                    texts.append(str(message.get(part) or ""))
                 done = done or line.get("done") is True
             return done
 
         if not self._waited_for(read):
             raise ended_early("answer a question")
-        return "".join(parts).strip()
+        return "".join(said["content"]).strip() or "".join(said["thinking"]).strip()
 
     # --- one exchange -------------------------------------------------------------------------------
     def _waited_for(self, work: Callable[[], T], while_waiting: Callable[[], None] = lambda: None) -> T:

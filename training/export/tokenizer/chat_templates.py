@@ -8,6 +8,9 @@ from typing import Any
 from ...errors import GgufExportError
 from .folder import TokenizerFolder, read_limited_bytes, read_limited_json
 
+ADDITIONAL = "additional_chat_templates"
+"""A folder of further templates; where there is one, templates in tokenizer_config.json are not read."""
+
 
 def chat_templates(folder: TokenizerFolder) -> dict[str, str]:
     """The templates by name, as transformers finds them; "default" is the one for conversations.
@@ -16,9 +19,10 @@ def chat_templates(folder: TokenizerFolder) -> dict[str, str]:
         GgufExportError: a template is not text.
     """
     path = folder.path / "chat_template.jinja"
-    if path.is_file():
-        others = sorted((folder.path / "additional_chat_templates").glob("*.jinja"))
-        return {"default": _text(path), **{other.stem: _text(other) for other in others}}
+    default = {"default": _text(path)} if path.is_file() else {}
+    others = sorted((folder.path / ADDITIONAL).glob("*.jinja"))
+    if default or others:
+        return default | {other.stem: _text(other) for other in others}
     legacy = read_limited_json(folder.path / "chat_template.json")
     template: Any = legacy.get("chat_template") or folder.config.get("chat_template") or {}
     if isinstance(template, str):

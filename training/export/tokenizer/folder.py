@@ -9,6 +9,7 @@ from typing import Any
 
 from ...data.readers.libraries import library
 from ...errors import GgufExportError
+from .other_tokens import TokenFiles, as_transformers_loads_it, names_other_tokens, token_text
 
 MAX_BYTES = 128 * 1024**2
 """Of one file; the largest published tokenizer.json (262,144 tokens) has 33 MB."""
@@ -40,12 +41,32 @@ class TokenizerFolder:
         self.settings: dict[str, Any] = read_limited_json(found)
         self.config = read_limited_json(self.path / "tokenizer_config.json")
         text = read_limited_bytes(found).decode("utf-8", errors="replace")
+        if names_other_tokens(self.settings, self.token_files()):
+            text = as_transformers_loads_it(self.path)
+            self.settings = json.loads(text)
         added: list[dict[str, Any]] = self.settings.get("added_tokens", [])
         readable = [token for token in added if not self._is_beyond(token, rows)]
         if len(readable) < len(added):
             self.settings = self.settings | {"added_tokens": readable}
             text = json.dumps(self.settings)
         self.tokenizer = _tokenizer(text, found)
+
+    def token_files(self) -> TokenFiles:
+        """The files beside tokenizer.json that name tokens, as far as Transformers reads them."""
+        if "added_tokens_decoder" in self.config:
+            return TokenFiles(self.config, {}, {})
+        return TokenFiles(
+            self.config,
+            read_limited_json(self.path / "special_tokens_map.json"),
+            read_limited_json(self.path / "added_tokens.json"),
+        )
+
+    def role_id(self, role: str) -> int | None:
+        """The id of the token that the files name for a role (bos, eos, …)."""
+        files = self.token_files()
+        name = f"{role}_token"
+        content = token_text(files.special_tokens_map.get(name, files.config.get(name)))
+        return self.tokenizer.token_to_id(content) if content is not None else None
 
     def model_json(self, name: str) -> dict[str, Any]:
         """config.json or generation_config.json, the folder's own or the base model's; empty without one."""

@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Any, NamedTuple
 
 from ...errors import GgufExportError
-from .folder import TokenizerFolder, read_limited_json
+from .folder import TokenizerFolder
 from .rules import OTHER_EXPORT
 
 END_OF_TURN = ("<|im_end|>", "<|eot_id|>", "<|eom_id|>", "<|end|>", "<end_of_turn>", "<|end_of_text|>")
@@ -26,7 +26,7 @@ class SpecialTokens(NamedTuple):
 
 
 def special_tokens(folder: TokenizerFolder, rows: int) -> SpecialTokens:
-    """The roles as llama.cpp's converter finds them, and then in files that it does not read.
+    """The roles as Transformers finds them, then as llama.cpp's converter does, then the model's own.
 
     Raises:
         GgufExportError: the tokenizer puts tokens around a text that GGUF cannot express.
@@ -41,7 +41,9 @@ def special_tokens(folder: TokenizerFolder, rows: int) -> SpecialTokens:
         ) from None
     ids: dict[str, int] = {}
     for role in ROLES:
-        id = found.special_token_ids.get(role, _id_from_other_files(folder, role))
+        id = folder.role_id(role)
+        if id is None:
+            id = found.special_token_ids.get(role, _id_from_config(folder, role))
         if id is not None and id < rows:
             ids[role] = id
     first, last = _around_a_text(folder)
@@ -58,9 +60,11 @@ def special_tokens(folder: TokenizerFolder, rows: int) -> SpecialTokens:
 
 
 def stop_tokens(folder: TokenizerFolder, ids: dict[str, int], chat_template: str | None) -> tuple[str, ...]:
-    """The texts of the tokens that end an answer: eos, generation_config.json's, and the template's own."""
+    """The texts of the tokens that end an answer: eos, the model's, and the template's own."""
     stopping = [ids[role] for role in ("eos", "eot", "eom") if role in ids]
     named: Any = folder.model_json("generation_config.json").get("eos_token_id")
+    if named is None:
+        named = folder.model_json("config.json").get("eos_token_id")
     stopping += [id for id in (named if isinstance(named, list) else [named]) if isinstance(id, int)]  # pyright: ignore[reportUnknownVariableType]
     texts = [folder.tokenizer.id_to_token(id) for id in stopping]
     added = {token.content for token in folder.added_tokens.values()}
@@ -88,11 +92,6 @@ def _around_a_text(folder: TokenizerFolder) -> tuple[list[int], list[int]]:
     )
 
 
-def _id_from_other_files(folder: TokenizerFolder, role: str) -> int | None:
-    """special_tokens_map.json names tokens, the base model's config.json gives ids."""
-    token: Any = read_limited_json(folder.path / "special_tokens_map.json").get(f"{role}_token")
-    content: Any = token.get("content") if isinstance(token, dict) else token  # pyright: ignore[reportUnknownVariableType, reportUnknownMemberType]
-    if isinstance(content, str):
-        return folder.tokenizer.token_to_id(content)
+def _id_from_config(folder: TokenizerFolder, role: str) -> int | None:
     id: Any = folder.model_json("config.json").get(f"{role}_token_id")
     return id if isinstance(id, int) and id >= 0 else None

@@ -45,9 +45,7 @@ def _tokens(folder: TokenizerFolder, metadata: Metadata) -> Iterator[str]:
 
 def _special(folder: TokenizerFolder, metadata: Metadata) -> Iterator[str]:
     for role, key in ROLES.items():
-        named: Any = folder.config.get(f"{role}_token")
-        content: Any = named.get("content") if isinstance(named, dict) else named  # pyright: ignore[reportUnknownVariableType, reportUnknownMemberType]
-        expected = folder.tokenizer.token_to_id(content) if isinstance(content, str) else None
+        expected = folder.role_id(role)
         id = metadata.get(f"tokenizer.ggml.{key}_token_id")
         if expected is not None and id != expected:
             yield f"The {role} token is {id} in the file and {expected} in the tokenizer."

@@ -76,7 +76,7 @@ def verify_tensors(
 
     def work(block: Block) -> tuple[float, float]:
         expected = block.tensor.values(weights, block.start, block.stop)
-        difference = _read(path, starts[block.index], block)
+        difference = read_block(path, starts[block.index], block)
         difference -= expected
         _require_close(expected, difference, block.tensor)
         return _squares(difference), _squares(expected)
@@ -95,7 +95,12 @@ def verify_tensors(
     return TensorComparison(len(relative), worst, relative[worst])
 
 
-def _read(path: Path, start: int, block: Block) -> Floats:
+def read_block(path: Path, start: int, block: Block) -> Floats:
+    """The block's rows as the file holds them, dequantised, (rows, columns).
+
+    Args:
+        start: of the tensor, in bytes of the file.
+    """
     tensor = block.tensor
     with path.open("rb") as file:
         file.seek(start + block.start * tensor.row_bytes)

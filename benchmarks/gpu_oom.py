@@ -1,0 +1,109 @@
+"""Too little memory on a GPU: where does a run run out of it, and what does it say?
+
+    python benchmarks/gpu_oom.py [--free 6 8 12 16 24 32] [--size 7b]
+
+Another process holds the rest of the card's memory while `backprop train` trains a model of this shape with
+random weights, in bf16 and in 4 bits. One line per run: it recovers, or ends as RUNTIME_GPU_OOM with the next
+setting. Any other error is printed as WRONG, and the program exits 1.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import subprocess
+import sys
+import tempfile
+from collections.abc import Generator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+from workload import qwen_config
+
+HOG = """
+import sys, torch
+free, _ = torch.cuda.mem_get_info()
+held = torch.empty(max(0, free - int(float(sys.argv[1]) * 2**30)), dtype=torch.uint8, device="cuda")
+print("held", flush=True)
+sys.stdin.read()
+"""
+
+
+def make_model(folder: Path, size: str) -> None:
+    import torch
+
+    sys.path.insert(0, str(Path(__file__).parents[1] / "tests" / "support"))
+    from tiny_model import build_tiny_model
+    from transformers import AutoModelForCausalLM
+
+    build_tiny_model(folder)
+    torch.set_default_dtype(torch.bfloat16)
+    with torch.device("cuda"):
+        AutoModelForCausalLM.from_config(qwen_config(size)).save_pretrained(folder)
+
+
+def make_rows(path: Path) -> Path:
+    rows = [{"prompt": f"Tell me of {n}. " * 40, "completion": f"It is number {n}. " * 60} for n in range(64)]
+    path.write_text("".join(json.dumps(row) + "\n" for row in rows), encoding="utf-8")
+    return path
+
+
+@contextmanager
+def only_free(gib: float) -> Generator[None]:
+    """Leave this much of the card's memory."""
+    hog = subprocess.Popen(
+        [sys.executable, "-c", HOG, str(gib)], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
+    )
+    assert hog.stdout is not None
+    hog.stdout.readline()
+    try:
+        yield
+    finally:
+        hog.communicate()
+
+
+def train(model: Path, rows: Path, *options: str) -> dict[str, Any]:
+    """The command line's answer as JSON."""
+    asked = f"train --data {rows} --model {model} --steps 3 --max-new-tokens 32 --json".split()
+    questions = ["--question", "What is 7?", "--question", "And 8?"]
+    command = [sys.executable, "-P", "-m", "backpropagate", *asked, *questions, *options]
+    done = subprocess.run(command, capture_output=True, text=True)
+    return json.loads(done.stdout or json.dumps({"error": {"code": "no answer", "message": done.stderr}}))
+
+
+def verdict(run: dict[str, Any]) -> tuple[bool, str]:
+    error: dict[str, Any] | None = run.get("error")
+    if error:
+        right = error.get("code") == "RUNTIME_GPU_OOM" and bool(error.get("next"))
+        return right, f"{error.get('code')}: {error['message'][:150]} → {error.get('next')}"
+    told = [text for text in run["warnings"] if "memory" in text.lower()]
+    return "RUNTIME_ERROR" not in str(told), f"{run['status']}; {' | '.join(told) or 'no lack of memory'}"
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawTextHelpFormatter)
+    parser.add_argument("--free", type=float, nargs="+", default=[6, 8, 12, 16, 24, 32], help="GiB")
+    parser.add_argument("--size", default="7b")
+    asked = parser.parse_args()
+    with tempfile.TemporaryDirectory() as scratch:
+        model, rows = Path(scratch) / "model", make_rows(Path(scratch) / "rows.jsonl")
+        os.environ["BACKPROPAGATE_HOME"] = f"{scratch}/home"
+        os.environ["BACKPROPAGATE_RUNTIME_DIR"] = f"{scratch}/slots"
+        # In a process of its own: this one must hold no memory of the card.
+        make = "import sys, pathlib, gpu_oom; gpu_oom.make_model(pathlib.Path(sys.argv[1]), sys.argv[2])"
+        command = [sys.executable, "-c", make, str(model), asked.size]
+        subprocess.run(command, check=True, cwd=Path(__file__).parent)
+        all_right = True
+        for gib in asked.free:
+            for name, options in (("bf16", ()), ("4 bits", ("--load-in-4bit",))):
+                with only_free(gib):
+                    right, said = verdict(train(model, rows, *options))
+                all_right &= right
+                print(f"{'right' if right else 'WRONG'}  {gib:g} GiB free, {name}: {said}", flush=True)
+    sys.exit(0 if all_right else 1)
+
+
+if __name__ == "__main__":
+    main()

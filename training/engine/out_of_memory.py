@@ -1,0 +1,73 @@
+"""Lack of memory: known by its error, and told with the next setting that needs less."""
+
+from __future__ import annotations
+
+from collections.abc import Generator
+from contextlib import contextmanager
+from typing import Any, Literal
+
+import torch
+
+from ..errors import BackpropagateError, GpuOutOfMemoryError
+from ..models.presets import smaller_preset
+from ..next_step import then
+from .plan import Plan
+
+Doing = Literal["loading", "training", "evaluating", "answering", "saving"]
+
+SHORTEST = 128
+"""max_seq_length is not halved below this: hardly a row would be left whole."""
+
+
+def ran_out_of_memory(error: BaseException) -> bool:
+    """Whether an error of torch or Python says that memory ran out."""
+    if isinstance(error, torch.OutOfMemoryError | MemoryError):
+        return True
+    phrases = ("out of memory", "can't allocate memory", "CUBLAS_STATUS_ALLOC_FAILED")
+    return any(phrase in str(error) for phrase in phrases)
+
+
+@contextmanager
+def memory_errors(plan: Plan, doing: Doing) -> Generator[None]:
+    """Raise a lack of memory as GpuOutOfMemoryError; any other error as it is."""
+    try:
+        yield
+    except (RuntimeError, MemoryError) as error:
+        if isinstance(error, BackpropagateError) or not ran_out_of_memory(error):
+            raise
+        message = f"Memory ran out while {doing} on the {plan.device}: {first_line(error)}"
+        raise out_of_memory(plan, doing, message) from error
+
+
+def first_line(error: BaseException) -> str:
+    """What was said when memory ran out."""
+    return str(error).splitlines()[0] if str(error) else "out of memory"
+
+
+def out_of_memory(plan: Plan, doing: Doing, message: str) -> GpuOutOfMemoryError:
+    """The error, with the setting to change."""
+    settings = _needs_less(plan, doing)
+    if settings:
+        return GpuOutOfMemoryError(message, next=then("ask_again", **settings))
+    return GpuOutOfMemoryError(
+        message, hint="Free memory on the device: the smallest model with the smallest settings does not fit."
+    )
+
+
+def _needs_less(plan: Plan, doing: Doing) -> dict[str, Any]:
+    """The change with the least loss that needs less memory; empty if none is left."""
+    training = plan.training
+    if doing == "answering" and plan.evaluation.max_new_tokens > 16:
+        return {"max_new_tokens": plan.evaluation.max_new_tokens // 2}
+    if doing == "saving" and plan.lora.r > 1:
+        return {"lora_r": plan.lora.r // 2}
+    if doing == "training" and training.engine in ("trl", "unsloth") and plan.batch_size > 1:
+        return {"batch_size": plan.batch_size // 2}
+    if doing == "training" and training.recompute != "everything":
+        return {"recompute": "everything"}
+    if not plan.load_in_4bit:
+        return {"load_in_4bit": True}
+    if doing != "loading" and plan.data.max_seq_length >= 2 * SHORTEST:
+        return {"max_seq_length": plan.data.max_seq_length // 2}
+    smaller = smaller_preset(sum(file.stat().st_size for file in plan.model.glob("*.safetensors")))
+    return {"model": smaller} if smaller else {}
