@@ -106,7 +106,7 @@ class BoundedTemplate(Template):
     def render(self, *given: Any, **named: Any) -> str:
         sandbox = cast("BoundedSandbox", self.environment)
         sandbox.allowance = Allowance()
-        shown = named.get("messages") or []
+        shown = cast("list[Any]", named.get("messages") or [])
         characters = sandbox.size([shown, named.get("tools")])
         sandbox.allowance = Allowance(BASE_WORK + TURN_WORK * len(shown) + CHARACTER_WORK * characters)
         return super().render(*given, **named)
