@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import subprocess
 import sys
 from pathlib import Path
@@ -15,6 +16,7 @@ from backpropagate.training.data.readers.rows import RowError
 from backpropagate.training.data.tokens.encode import Encoder
 from backpropagate.training.data.tokens.tokenizer_files import TokenizerFiles
 from backpropagate.training.errors import ModelLoadError
+from backpropagate.training.models.tokenizer import load_tokenizer
 
 CALL = {"type": "function", "id": "abcdefghi", "function": {"name": "sum", "arguments": {"a": 1, "b": [2]}}}
 ROWS = [
@@ -99,3 +101,31 @@ def test_an_inspection_with_it_imports_no_torch(tokenizer_of: Any, tmp_path: Pat
     tokenizer_of("chatml").save_pretrained(tmp_path)
     (tmp_path / "a.jsonl").write_text('{"prompt": "Hi", "completion": "Hello"}')
     subprocess.run([sys.executable, "-c", LIGHT, str(tmp_path), str(tmp_path / "a.jsonl")], check=True)
+
+
+@pytest.mark.parametrize("name", ["LlamaTokenizer", "Qwen2Tokenizer", "GPT2Tokenizer", "BertTokenizer"])
+def test_a_class_that_makes_an_empty_tokenizer_of_a_missing_file_is_refused(
+    tokenizer_of: Any, tmp_path: Path, name: str
+) -> None:
+    tokenizer_of("chatml").save_pretrained(tmp_path)
+    (tmp_path / "tokenizer.json").unlink()
+    config = tmp_path / "tokenizer_config.json"
+    config.write_text(json.dumps({**json.loads(config.read_text()), "tokenizer_class": name}))
+    with pytest.raises(
+        ModelLoadError, match=r"loses the letters of a plain text: tokenizer\.json is missing"
+    ):
+        load_tokenizer(tmp_path)
+
+
+def test_a_vocabulary_without_letters_is_refused(tokenizer_of: Any, tmp_path: Path) -> None:
+    tokenizer_of("chatml").save_pretrained(tmp_path)
+    path = tmp_path / "tokenizer.json"
+    saved = json.loads(path.read_text())
+    vocabulary = saved["model"]["vocab"]
+    saved["model"]["vocab"] = {token: index for token, index in vocabulary.items() if not token.isalpha()}
+    saved["model"]["merges"] = []
+    path.write_text(json.dumps(saved))
+    with pytest.raises(ModelLoadError, match="loses the letters"):
+        TokenizerFiles(tmp_path)
+    with pytest.raises(ModelLoadError, match="loses the letters"):
+        load_tokenizer(tmp_path)

@@ -41,7 +41,7 @@ if TYPE_CHECKING:
     import numpy as np
     from numpy.typing import NDArray
 
-CACHE_VERSION = 3
+CACHE_VERSION = 4
 """Part of the key. To be increased when the stored format, or the content for equal settings, changes."""
 
 

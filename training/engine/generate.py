@@ -7,9 +7,10 @@ from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 import torch
-from jinja2 import TemplateError
 from torch import Tensor
 
+from ..data.chat_template.render import render_chat
+from ..data.chat_template.sandbox import template_errors
 from .out_of_memory import ran_out_of_memory
 
 Prompt = str | Sequence[Mapping[str, str]]
@@ -77,7 +78,7 @@ def encoded(tokenizer: Any, prompt: Prompt) -> list[int]:
     if isinstance(prompt, str):
         ids: list[int] = tokenizer(prompt)["input_ids"]
         return ids[:-1] if len(ids) > 1 and ids[-1] == tokenizer.eos_token_id else ids
-    text = tokenizer.apply_chat_template(list(prompt), tokenize=False, add_generation_prompt=True)
+    text = render_chat(tokenizer, list(prompt), add_generation_prompt=True)
     return tokenizer(text, add_special_tokens=False)["input_ids"]
 
 
@@ -95,8 +96,8 @@ def _end_of_turn(tokenizer: Any) -> Iterator[int]:
         return
     turns = [{"role": "user", "content": "Question"}, {"role": "assistant", "content": ANSWER}]
     try:
-        text = str(tokenizer.apply_chat_template(turns, tokenize=False))
-    except TemplateError:  # it wants other turns than these
+        text = render_chat(tokenizer, turns)
+    except template_errors():  # it wants other turns than these
         return
     after = tokenizer(text.rpartition(ANSWER)[2].strip(), add_special_tokens=False)["input_ids"]
     special = {token for token, added in tokenizer.added_tokens_decoder.items() if added.special}

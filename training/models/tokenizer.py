@@ -6,6 +6,10 @@ from pathlib import Path
 from typing import Any
 
 from ..errors import ModelLoadError
+from ..untrusted import shown_path
+
+PROBE = "the quick brown fox jumps over the lazy dog"
+"""Has each letter of the alphabet."""
 
 
 def load_tokenizer(model_path: Path) -> Any:
@@ -23,7 +27,23 @@ def load_tokenizer(model_path: Path) -> Any:
         raise load_error(model_path, "tokenizer", error) from error
     if tokenizer.pad_token_id is None:
         tokenizer.pad_token = tokenizer.eos_token
+    require_text(model_path, tokenizer.decode(tokenizer(PROBE, add_special_tokens=False)["input_ids"]))
     return tokenizer
+
+
+def require_text(path: Path, decoded: str) -> None:
+    """Checks a tokenizer by what it makes of `PROBE`, encoded and decoded.
+
+    Raises:
+        ModelLoadError: most letters are lost. Some classes build an empty tokenizer if a file is missing.
+    """
+    kept = set(decoded.casefold()) & set(PROBE)
+    if 2 * len(kept - {" "}) < len(set(PROBE) - {" "}):
+        raise ModelLoadError(
+            f"The tokenizer in {shown_path(path)} loses the letters of a plain text: "
+            "tokenizer.json is missing, or is not this model's.",
+            hint="Download the model's folder again, with all of its tokenizer files.",
+        )
 
 
 def load_error(path: Path, what: str, error: Exception) -> ModelLoadError:

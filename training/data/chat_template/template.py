@@ -10,11 +10,15 @@ from typing import Any
 from ...errors import ChatTemplateError
 from ..formats.messages import Message
 from ..readers.rows import RowError
+from .render import render_chat
 from .sandbox import template_errors
+from .template_limit import TemplateLimitError
 from .template_skeleton import Skeleton, skeleton_of
 
 ANOTHER_TEMPLATE = 'Set train_on="all", or use a model with another template.'
 PLAIN = {"role", "content"}
+LONG_CHARACTERS, LONG_TURNS = 2**18, 200
+"""A conversation that is longer may be the reason why its rendering takes long."""
 MAX_SKELETONS = 1000
 """Skeletons kept in memory, one per sequence of roles."""
 
@@ -36,6 +40,7 @@ class ChatTemplate:
                 hint="Use the -Instruct variant of the model, or rows with a text field.",
             )
         self._tokenizer = tokenizer
+        self._broken: ChatTemplateError | None = None
         self._skeletons: dict[tuple[str, ...], Skeleton | None] = {}
         self.added_tokens: frozenset[str] = frozenset(
             token.content for token in tokenizer.added_tokens_decoder.values() if token.content.strip()
@@ -94,10 +99,12 @@ class ChatTemplate:
         return source if isinstance(source, str) else source.get("default", "")
 
     def _run(self, messages: Sequence[Message], tools: Any, prompt: bool) -> str:
+        if self._broken:
+            raise self._broken
         try:
-            text: str = self._tokenizer.apply_chat_template(
-                messages, tools=tools, tokenize=False, add_generation_prompt=prompt
-            )
+            text = render_chat(self._tokenizer, messages, tools, add_generation_prompt=prompt)
+        except TemplateLimitError as error:
+            raise self._too_much(error, messages) from None
         except template_errors() as error:
             as_text = _arguments_as_text(messages) if isinstance(error, TypeError) else None
             if as_text is None:
@@ -106,6 +113,17 @@ class ChatTemplate:
         if _prints_python(text, messages):  # it needs them as OpenAI gives them: JSON in a text
             return self._run(_arguments_as_text(messages) or messages, tools, prompt)
         return text
+
+    def _too_much(self, error: Exception, messages: Sequence[Message]) -> Exception:
+        """The fault is the conversation's if it is long, else the template's."""
+        characters = sum(len(message["content"]) for message in messages)
+        if characters > LONG_CHARACTERS or len(messages) > LONG_TURNS:
+            return RowError("template_refused", f"{error}, for {len(messages):,} turns")
+        self._broken = self._broken or ChatTemplateError(
+            f"The model's chat template is not usable: {error}.",
+            hint="Use a model whose template does no more than to show the turns.",
+        )
+        return self._broken
 
     def _refusal(self, messages: Sequence[Message]) -> str:
         has_system = bool(messages) and messages[0]["role"] == "system"
@@ -119,7 +137,7 @@ class ChatTemplate:
 
     def _accepts(self, messages: list[Message]) -> bool:
         try:
-            self._tokenizer.apply_chat_template(messages, tokenize=False)
+            render_chat(self._tokenizer, messages)
         except template_errors():
             return False
         return True

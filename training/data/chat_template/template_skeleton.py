@@ -8,12 +8,12 @@ template, which is much faster.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from functools import cache
 from typing import Any, NamedTuple, NoReturn
 
 from ..formats.messages import Message
-from .sandbox import template_environment, template_errors
+from .sandbox import compiled_template, template_environment, template_errors
 from .symbolic_text import ConcreteTextNeededError, Condition, Part, Slot, SymbolicText, joined, parts_of
 
 FILTERS = frozenset(
@@ -91,7 +91,7 @@ def _skeleton(parts: Sequence[Part], messages: int, conditions: list[Condition])
 
 @cache
 def _probed(source: str) -> Any:
-    return _probing_environment().from_string(source)
+    return compiled_template(_probing_environment(), source)
 
 
 @cache
@@ -101,20 +101,13 @@ def _probing_environment() -> Any:
     The methods and operators of `str` are written in C and read a subclass's characters directly. So they are
     refused where a symbolic text is their right operand, or an element of a tuple or a list there.
     """
-    from jinja2.compiler import CodeGenerator
-    from jinja2.nodes import Compare, Concat
+    from jinja2.nodes import Compare
     from jinja2.runtime import Macro
-    from jinja2.sandbox import ImmutableSandboxedEnvironment
     from jinja2.utils import Namespace
 
-    class Generator(CodeGenerator):
-        def visit_Concat(self, node: Concat, frame: Any) -> None:
-            self.write("environment.concat((")
-            for part in node.nodes:
-                self.visit(part, frame)
-                self.write(", ")
-            self.write("))")
+    from .bounded_sandbox import BoundedGenerator, BoundedSandbox
 
+    class Generator(BoundedGenerator):
         def visit_Compare(self, node: Compare, frame: Any) -> None:
             guarded = any(operand.op in ("in", "notin") for operand in node.ops)
             if guarded and len(node.ops) > 1:
@@ -127,11 +120,12 @@ def _probing_environment() -> Any:
                 self.visit(operand, frame)
             self.write(")")
 
-    class Probing(ImmutableSandboxedEnvironment):
+    class Probing(BoundedSandbox):
         code_generator_class = Generator
-        concat = staticmethod(joined)
         plain = staticmethod(_plain)
-        intercepted_binops = frozenset(("%",))
+
+        def joined(self, texts: Iterable[str]) -> str:
+            return joined(texts)
 
         def call(self, context: Any, called: Any, /, *values: Any, **named: Any) -> Any:  # pyright: ignore[reportIncompatibleMethodOverride]
             # jinja's own arguments begin with an underscore
@@ -145,7 +139,7 @@ def _probing_environment() -> Any:
             return super().call(context, called, *values, **named)
 
         def call_binop(self, context: Any, operator: str, left: Any, right: Any) -> Any:
-            _require(not isinstance(left, str))
+            _require(operator != "%" or not isinstance(left, str))
             return super().call_binop(context, operator, left, right)
 
     environment = template_environment(Probing)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Iterator, Mapping
 from typing import NamedTuple
 
@@ -12,9 +13,10 @@ from ..readers.rows import BadRow, Place, RawRow, RowError
 from ..readers.sources import Permit, Source, open_source, permit_all
 from .messages import Recognised
 from .recognise import FIELDS, recognise
-from .validity import require_trainable
+from .validity import require_shallow, require_trainable
 
 EVERY_ROWS = 512
+EVERY_S = 1.0
 """Rows between two progress events, and between two calls of `should_stop`."""
 
 
@@ -78,6 +80,7 @@ class ReadProgress:
         self._phase, self._message, self._total = phase, message, total
         self._report, self._should_stop = report, should_stop
         self._bytes = 0
+        self._next = 0.0
 
     def on_read(self, count: int) -> None:
         self._bytes += count
@@ -92,8 +95,9 @@ class ReadProgress:
         Raises:
             TrainingAbortedError: `should_stop` returned True.
         """
-        if number % EVERY_ROWS:
+        if number % EVERY_ROWS and time.monotonic() < self._next:
             return
+        self._next = time.monotonic() + EVERY_S
         if self._should_stop():
             raise TrainingAbortedError(f"Stopped after {number:,} rows: {self._message}.")
         fraction = min(1.0, self._bytes / self._total) if self._total else None
@@ -114,6 +118,7 @@ def _read(number: int, part: int, item: RawRow | BadRow, columns: Mapping[str, s
     if isinstance(item, BadRow):
         return Read(number, part, item.place, None, item.kind, item.reason)
     try:
+        require_shallow(item.value)
         row = recognise(item.value, columns)
         require_trainable(row)
     except RowError as error:

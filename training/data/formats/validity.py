@@ -2,19 +2,49 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+import re
+from collections.abc import Iterable, Iterator
 from itertools import pairwise
+from typing import Any, cast
 
 from ...untrusted import short_name
 from ..readers.rows import RowError
-from .messages import Completion, Conversation, Message, Preference, Recognised, Text
+from .messages import Completion, Conversation, Message, Preference, Recognised, Text, texts_of
 from .unread import is_metadata
+
+MAX_TURNS = 2_000
+MAX_CHAT_CHARACTERS = 2**24
+"""Limits of a conversation: far above what a model can read at once, and below what fills the memory."""
+MAX_WORD = 2**20
+"""A tokenizer needs some 80 bytes for each character of a word."""
+MAX_DEPTH = 64
+
+
+def require_shallow(value: Any, depth: int = 0) -> None:
+    """Raises RowError for a value that is nested more deeply than any row is."""
+    if depth > MAX_DEPTH:
+        raise RowError("parse", f"nested more than {MAX_DEPTH} deep")
+    inner = cast("Iterable[object]", value.values() if isinstance(value, dict) else value)
+    for item in inner:
+        if isinstance(item, dict | list):
+            require_shallow(cast("Any", item), depth + 1)
 
 
 def require_trainable(row: Recognised) -> None:
-    """Raises RowError if the row has no trainable text, or its format is not trained on yet."""
+    """Raises RowError if the row has no trainable text, is too long, or its format is not trained on yet."""
     if isinstance(row, Preference):
         raise RowError(row.format, f"format {row.format}")
+    if isinstance(row, Conversation) and len(row.messages) > MAX_TURNS:
+        raise RowError("too_long", f"{len(row.messages):,} turns; the limit is {MAX_TURNS:,}")
+    texts = [text for _, text in texts_of(row)]
+    characters = sum(map(len, texts))
+    if characters > MAX_CHAT_CHARACTERS and not isinstance(row, Text):
+        raise RowError("too_long", f"{characters:,} characters; the limit is {MAX_CHAT_CHARACTERS:,}")
+    for text in texts:
+        if len(text) > MAX_WORD and any(
+            word.end() - word.start() > MAX_WORD for word in re.finditer(r"\s+|\S+", text)
+        ):
+            raise RowError("too_long", f"a word, or white space, of more than {MAX_WORD:,} characters")
     if isinstance(row, Text):
         if not row.text.strip():
             raise RowError("empty", "the text is empty")

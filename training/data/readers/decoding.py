@@ -253,31 +253,25 @@ def _byte_lines(stream: BinaryIO) -> Iterator[bytes | None]:
 def _wide_lines(stream: BinaryIO, encoding: str) -> Iterator[bytes | None]:
     """Lines of UTF-16. Newline bytes at an odd position belong to two other characters."""
     newline = "\n".encode(encoding)
-    rest = b""
+    rest, too_long = bytearray(), False
     while block := stream.read(2**16):
+        # Only the new bytes are searched: a long line would else be searched again for each block.
+        searched = max(0, len(rest) // 2 * 2 - 2)
         rest += block
         start = 0
-        while (end := _aligned(rest, newline, start)) >= 0:
-            yield rest[start : end + 2]
-            start = end + 2
-        rest = rest[start:]
+        while (end := _aligned(rest, newline, max(start, searched))) >= 0:
+            yield None if too_long else bytes(rest[start : end + 2])
+            start, too_long = end + 2, False
+        del rest[:start]
         if len(rest) > MAX_ROW_BYTES:
-            yield None
-            rest = _skip_line(stream, newline)
-    if rest:
-        yield rest
+            too_long = True
+            del rest[: len(rest) // 2 * 2]
+    if rest or too_long:
+        yield None if too_long else bytes(rest)
 
 
-def _aligned(data: bytes, newline: bytes, start: int) -> int:
+def _aligned(data: bytearray, newline: bytes, start: int) -> int:
     found = data.find(newline, start)
     while found >= 0 and found % 2:
         found = data.find(newline, found + 1)
     return found
-
-
-def _skip_line(stream: BinaryIO, newline: bytes) -> bytes:
-    while block := stream.read(2**16):
-        end = _aligned(block, newline, 0)
-        if end >= 0:
-            return block[end + 2 :]
-    return b""

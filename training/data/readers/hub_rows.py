@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import hashlib
+import json
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from ...errors import DatasetError, DatasetNotFoundError, DatasetParseError
+from ...untrusted import quoted, short_name
 from .decoding import OnRead, file_hash, ignore_count
 from .libraries import library
 from .rows import BadRow, Place, RawRow
@@ -62,12 +64,35 @@ class HubDataset:
             ) from None
 
 
-def hub_dataset(name: str, split: str, revision: str | None) -> HubDataset:
-    """The dataset, pinned to a commit."""
+def hub_dataset(name: str, split: str | None, revision: str | None) -> HubDataset:
+    """The dataset, pinned to a commit.
+
+    Args:
+        split: None for `train`, or the only one whose name begins so.
+    """
     if Path(name).is_dir():
-        return HubDataset(name, None, split, None)
+        return HubDataset(name, None, split or "train", None)
     name, _, config = name.partition(":")
-    return HubDataset(name, config or None, split, _commit(name, revision))
+    commit = _commit(name, revision)
+    return HubDataset(name, config or None, split or _train_split(name, config or None, commit), commit)
+
+
+def _train_split(name: str, config: str | None, commit: str) -> str:
+    """The split to train on where none is given."""
+    datasets = library("datasets", PURPOSE)
+    try:
+        splits: list[str] = datasets.get_dataset_split_names(name, config, revision=commit)
+    except Exception:  # what is wrong is said when its rows are read
+        return "train"
+    found = [split for split in splits if split.lower().startswith("train")]
+    if "train" in found:
+        return "train"
+    if len(found) == 1:
+        return found[0]
+    raise DatasetNotFoundError(
+        f"The dataset {quoted(name)} has no split train, but {', '.join(map(quoted, splits[:10]))}.",
+        hint=f"Set split, for example split={json.dumps(short_name((found or splits or ['train'])[0]))}.",
+    )
 
 
 def _commit(name: str, revision: str | None) -> str:

@@ -124,7 +124,8 @@ def open_source(
     Args:
         source: a file, a pattern such as `data/*.jsonl`, a folder, a Hub name such as `owner/name`
             (`owner/name:config` for one of its configurations), or a list of files and patterns.
-        split: split of a Hub dataset (default "train"), or of a folder that is a copy of one.
+        split: split of a Hub dataset (default "train", or the only one whose name begins so), or of a folder
+            that is a copy of one.
         revision: branch, tag or commit of a Hub dataset.
         separator: the line between two documents of a .txt or .md file ("" is an empty line).
         permit: raises PathForbiddenError for a path that may not be read.
@@ -138,7 +139,7 @@ def open_source(
         name = os.fspath(source)
         folder = Path(name).expanduser()
         if is_on_hub(name):
-            return Source((hub_dataset(name, split or "train", revision),))
+            return Source((hub_dataset(name, split, revision),))
         if split is not None and folder.is_dir():
             _check_tree(folder, permit)
             return Source((hub_dataset(str(folder.resolve()), split, None),))
@@ -160,7 +161,8 @@ def _source_of(found: list[Path], notes: list[str], separator: str | None, permi
         real = _real(path)
         permit(real)
         regular_file(real)
-        files.append(SourceFile(real, path.absolute().relative_to(base).as_posix(), separator))
+        name = path.absolute().relative_to(base).as_posix()
+        files.append(SourceFile(real, name.encode("utf-8", "backslashreplace").decode(), separator))
         _known_type(files[-1])
     return Source(tuple(files), tuple(notes))
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+from collections import deque
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, cast
@@ -16,54 +17,122 @@ from .rows import NUL_BYTES, BadRow, Place, RawRow
 NESTED_COLUMNS = ("messages", "conversations", "tools", "chosen", "rejected", "prompt", "completion")
 """CSV columns whose cells may contain JSON."""
 
+MAX_RECORD_LINES = 100_000
+"""Limit of a CSV row, in physical lines."""
+
+MAX_READ_AGAIN_BYTES = 4 * MAX_ROW_BYTES
+"""Limit of what is read again after open quotes, per file: otherwise many of them cost a quadratic time."""
+
+MAX_UNREADABLE = 1_000_000
+"""A file with so many more unreadable rows than others is no table."""
+
 PARQUET_BATCH = 256
 """Rows that are decoded together. Small, because a row may contain a whole document."""
 
 
 def csv_rows(path: Path, name: str, on_read: OnRead) -> Iterator[RawRow | BadRow]:
-    """The rows of a CSV or TSV file with a header line."""
+    """The rows of a CSV or TSV file with a header line. A quote that is never closed costs one row.
+
+    Raises:
+        DatasetParseError: the header is not valid, or the file's quotes or rows are not those of a table.
+    """
     csv.field_size_limit(MAX_ROW_BYTES)
-    lines = PhysicalLines(read_lines(path, on_read))
-    reader = csv.reader(lines, delimiter=_delimiter(path), strict=True)
+    delimiter = _delimiter(path)
+    lines = PhysicalLines(read_lines(path, on_read), name)
+    reader = csv.reader(lines, delimiter=delimiter, strict=True)
     header = _header(reader, name)
+    unreadable = good = 0
     while True:
-        place = Place(name, lines.number + 1)
+        place = Place(name, lines.begin_record())
         try:
             cells = next(reader)
         except StopIteration:
             return
-        except csv.Error as error:
-            yield BadRow(place, "parse", str(error))
-            continue
-        if bad_line := lines.take_bad_line():
-            yield BadRow(Place(name, bad_line.number), bad_line.kind or "parse", bad_line.reason)
-        elif cells:
-            yield _csv_row(header, cells, place)
+        except (csv.Error, OpenQuoteError) as error:
+            row = BadRow(place, "parse", lines.repair(str(error), delimiter, len(header)))
+        else:
+            if bad_line := lines.bad_line:
+                row = BadRow(Place(name, bad_line.number), bad_line.kind or "parse", bad_line.reason)
+            elif not cells:
+                continue
+            else:
+                row = _csv_row(header, cells, place)
+        yield row
+        unreadable, good = unreadable + isinstance(row, BadRow), good + isinstance(row, RawRow)
+        if isinstance(row, BadRow) and unreadable > MAX_UNREADABLE + good:
+            rows = f"{unreadable:,} of its first {unreadable + good:,} rows"
+            raise DatasetParseError(
+                f"{name} is not a table: {rows} cannot be read, the last at {place}: {row.reason}.",
+                hint="Save it again as CSV, with text in double quotes and quotes in it doubled.",
+            )
+
+
+class OpenQuoteError(Exception):
+    """A record is longer than any row: probably a quote is never closed."""
 
 
 class PhysicalLines:
-    """Passes lines to the csv reader and keeps the last one that cannot be read."""
+    """Passes lines to the csv reader; keeps those of the current record, to read them again if it fails."""
 
-    def __init__(self, lines: Iterator[TextLine]) -> None:
-        self._lines = lines
-        self._bad_line: TextLine | None = None
-        self.number = 0
+    def __init__(self, lines: Iterator[TextLine], name: str) -> None:
+        self._lines, self._name = lines, name
+        self._again: deque[TextLine] = deque()
+        self._record: list[TextLine] = []
+        self._size = self._read_again = 0
+        self._number = 0
+        self.bad_line: TextLine | None = None
 
     def __iter__(self) -> PhysicalLines:
         return self
 
     def __next__(self) -> str:
-        line = next(self._lines)
-        self.number = line.number
+        line = self._again.popleft() if self._again else next(self._lines)
+        self._record.append(line)
+        self._number, self._size = line.number, self._size + len(line.text) + 1
+        if len(self._record) > MAX_RECORD_LINES or self._size > MAX_ROW_BYTES:
+            raise OpenQuoteError(
+                f"longer than {MAX_RECORD_LINES:,} lines or {MAX_ROW_BYTES // 2**20} MiB: "
+                "a quote is probably not closed"
+            )
         if line.kind:
-            self._bad_line = line
+            self.bad_line = line
         elif "\0" in line.text:
-            self._bad_line = TextLine(line.number, "", "parse", NUL_BYTES)
+            self.bad_line = TextLine(line.number, "", "parse", NUL_BYTES)
         return line.text + "\n"
 
-    def take_bad_line(self) -> TextLine | None:
-        bad_line, self._bad_line = self._bad_line, None
-        return bad_line
+    def begin_record(self) -> int:
+        """Forgets the last record; returns the number of the line at which the next one begins."""
+        self._record, self._size, self.bad_line = [], 0, None
+        return self._again[0].number if self._again else self._number + 1
+
+    def repair(self, reason: str, delimiter: str, width: int) -> str:
+        """Gives back the lines after an open quote, so that it costs one row; returns what is wrong.
+
+        A record may fail for another reason than an open quote. Then its lines are not rows of their own, and
+        the whole record is one bad row.
+        """
+        first, *rest = self._record
+        failed_inside = bool(rest) and "unexpected end" not in reason and "not closed" not in reason
+        if not rest or (failed_inside and not all(_is_row(line, delimiter, width) for line in rest[:-1])):
+            return f"{reason} (lines {first.number:,} to {rest[-1].number:,})" if rest else reason
+        self._read_again += self._size
+        if self._read_again > MAX_READ_AGAIN_BYTES:
+            raise DatasetParseError(
+                f"{self._name} has too many quotes that are not closed, the last at line {first.number:,}.",
+                hint="Save it again as CSV, with text in double quotes and quotes in it doubled.",
+            )
+        self._again.extendleft(reversed(rest))
+        self._number = first.number
+        return "a quote is not closed"
+
+
+def _is_row(line: TextLine, delimiter: str, width: int) -> bool:
+    """Whether a physical line is a row of the table by itself."""
+    try:
+        rows = list(csv.reader([line.text], delimiter=delimiter, strict=True))
+    except csv.Error:
+        return False
+    return [len(cells) for cells in rows] == [width]
 
 
 def _delimiter(path: Path) -> str:
@@ -106,17 +175,61 @@ def parquet_rows(path: Path, name: str, on_read: OnRead) -> Iterator[RawRow | Ba
     parquet, arrow = library("pyarrow.parquet", "Reading Parquet"), library("pyarrow", "Reading Parquet")
     number = 0
     try:
-        with parquet.ParquetFile(path, memory_map=False, pre_buffer=False) as file:
+        # Dictionaries are kept as they are: a text that stands once in the file could fill the memory.
+        columns = _text_columns(parquet, arrow, path)
+        with parquet.ParquetFile(path, memory_map=False, pre_buffer=False, read_dictionary=columns) as file:
             total = max(1, file.metadata.num_rows)
             for batch in file.iter_batches(PARQUET_BATCH):
-                for value in cast("list[dict[str, Any]]", batch.to_pylist()):
+                for row in _parquet_rows(batch, Place(name, number, "row")):
                     number += 1
-                    yield RawRow(Place(name, number, "row"), without_nulls(value))
+                    yield row
                 on_read(size * batch.num_rows // total)
     except (arrow.ArrowException, OSError) as error:
         raise DatasetParseError(
             f"{name} is damaged or not a Parquet file, after row {number}: {error}."
         ) from None
+
+
+def _text_columns(parquet: Any, arrow: Any, path: Path) -> list[str]:
+    schema = parquet.read_schema(path)
+    texts = (arrow.string(), arrow.large_string(), arrow.binary())
+    return [field.name for field in schema if field.type in texts]
+
+
+def _parquet_rows(batch: Any, before: Place) -> Iterator[RawRow | BadRow]:
+    """The rows of a batch; one by one if they are large or not all of them can be read."""
+    sizes = _row_sizes(batch)
+    if sum(sizes) <= MAX_ROW_BYTES:
+        try:
+            values = cast("list[dict[str, Any]]", batch.to_pylist())
+        except UnicodeDecodeError:
+            pass
+        else:
+            for number, value in enumerate(values, start=before.number + 1):
+                yield RawRow(before._replace(number=number), without_nulls(value))
+            return
+    for index, size in enumerate(sizes):
+        place = before._replace(number=before.number + index + 1)
+        if size > MAX_ROW_BYTES:
+            yield BadRow(place, "too_long", f"longer than {MAX_ROW_BYTES // 2**20} MiB")
+            continue
+        try:
+            (value,) = cast("list[dict[str, Any]]", batch.slice(index, 1).to_pylist())
+        except UnicodeDecodeError:
+            yield BadRow(place, "encoding", "a text is not UTF-8")
+        else:
+            yield RawRow(place, without_nulls(value))
+
+
+def _row_sizes(batch: Any) -> list[int]:
+    """The bytes of each row's texts that are kept in dictionaries."""
+    sizes = [0] * batch.num_rows
+    for column in batch.columns:
+        if hasattr(column, "dictionary"):
+            lengths = [len(text.as_buffer() or b"") for text in column.dictionary]
+            for row, index in enumerate(column.indices.to_pylist()):
+                sizes[row] += lengths[index] if index is not None else 0
+    return sizes
 
 
 def without_nulls(value: Any) -> Any:

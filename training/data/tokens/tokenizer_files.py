@@ -14,7 +14,8 @@ from pathlib import Path
 from typing import Any
 
 from ...errors import ModelLoadError
-from ..chat_template.sandbox import template_environment
+from ...models.tokenizer import PROBE, require_text
+from ..chat_template.render import render_chat
 from ..readers.libraries import library
 
 SPECIAL = ("bos_token", "eos_token", "unk_token", "sep_token", "pad_token", "cls_token", "mask_token")
@@ -36,6 +37,8 @@ class TokenizerFiles:
             self.backend_tokenizer: Any = load(str(path))
         except Exception as error:  # tokenizers raises plain Exception
             raise ModelLoadError(f"{path} cannot be read: {error}.", cause=error) from None
+        ids = self.backend_tokenizer.encode(PROBE, add_special_tokens=False).ids
+        require_text(folder, self.backend_tokenizer.decode(ids))
         config = _json(folder / "tokenizer_config.json")
         named = {**_json(folder / "special_tokens_map.json"), **config}
         self.special_tokens_map: dict[str, str] = {
@@ -64,36 +67,10 @@ class TokenizerFiles:
         tokenize: bool = False,
         add_generation_prompt: bool = False,
     ) -> str:
-        """Renders a conversation as text; `ChatTemplate.render` calls this."""
-        if tokenize or not messages:
-            raise ValueError("only conversations with a message are rendered, and only to text")
-        return self._compiled(bool(tools)).render(
-            messages=[_with_reasoning(message) for message in messages],
-            tools=tools,
-            documents=None,
-            add_generation_prompt=add_generation_prompt,
-            **self.special_tokens_map,
-        )
-
-    def _compiled(self, with_tools: bool) -> Any:
-        if isinstance(self.chat_template, str):
-            return self._environment(self.chat_template)
-        name = "tool_use" if with_tools and "tool_use" in self.chat_template else "default"
-        return self._environment(self.chat_template[name])
-
-    @cached_property
-    def _environment(self) -> Any:
-        from functools import lru_cache
-
-        return lru_cache(template_environment().from_string)
-
-
-def _with_reasoning(message: dict[str, Any]) -> dict[str, Any]:
-    """The message without nulls, with its reasoning also as `thinking`, which some templates read."""
-    message = {key: value for key, value in message.items() if value is not None}
-    return (
-        {"thinking": message["reasoning_content"], **message} if "reasoning_content" in message else message
-    )
+        """Renders a conversation as text, as a tokenizer of transformers does."""
+        if tokenize:
+            raise ValueError("conversations are rendered only to text")
+        return render_chat(self, messages, tools, add_generation_prompt=add_generation_prompt)
 
 
 def _chat_template(folder: Path, config: dict[str, Any]) -> Any:

@@ -7,7 +7,7 @@ example would change the loss of the short ones beside it.
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, cast
 
 
 def rope_border(config: Any) -> int | None:
@@ -18,12 +18,12 @@ def rope_border(config: Any) -> int | None:
     """
     text = config.get_text_config()
     given: dict[str, Any] = getattr(text, "rope_parameters", None) or {}
-    by_layer_type = [value for value in given.values() if isinstance(value, dict)]
+    by_layer_type = [cast("dict[str, Any]", value) for value in given.values() if isinstance(value, dict)]
     borders: list[int] = []
     for parameters in by_layer_type or [given]:
-        kind = str(parameters.get("rope_type", ""))  # pyright: ignore[reportUnknownMemberType, reportUnknownArgumentType]
+        kind = str(parameters.get("rope_type", ""))
         if kind == "longrope":
-            borders.append(parameters["original_max_position_embeddings"])  # pyright: ignore[reportUnknownArgumentType]
+            borders.append(parameters["original_max_position_embeddings"])
         elif "dynamic" in kind:
             borders.append(text.max_position_embeddings)
     return min(borders, default=None)

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
-from ...data.chat_template.sandbox import template_environment, template_errors
+from ...data.chat_template.sandbox import compiled_template, template_environment, template_errors
 
 SYSTEM, FIRST, ANSWER, SECOND, REPLY, THIRD = "sYq7s", "uQk1u", "aWz4a", "uRj2u", "aXv5a", "uTm3u"
 """Messages of the rendered conversations: texts that no template contains."""
@@ -134,7 +134,7 @@ class _Renderer:
         self._tokens = {"bos_token": bos_token, "eos_token": eos_token}
         self._left_out = bos_token if adds_bos else ""
         try:
-            self._template: Any = environment.from_string(template)
+            self._template: Any = compiled_template(environment, template)
         except template_errors() as error:
             raise TemplateUnknownError(f"it is not a template ({type(error).__name__})") from error
 
