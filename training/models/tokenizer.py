@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Any
 
 from ..errors import ModelLoadError
+from ..untrusted import shown_path
 
 
 def load_tokenizer(model_path: Path) -> Any:
@@ -28,9 +29,9 @@ def load_tokenizer(model_path: Path) -> Any:
 
 def load_error(path: Path, what: str, error: Exception) -> ModelLoadError:
     """A folder's model or tokenizer that transformers cannot load, as an error of one line."""
-    lines = str(error).strip().splitlines() or [type(error).__name__]
     return ModelLoadError(
-        f"The {what} in {path} could not be loaded: {lines[0][:300]}",
+        f"The {what} in {shown_path(path)} could not be loaded: {type(error).__name__}.",
         hint="The folder must contain a causal language model that transformers supports, as safetensors.",
+        untrusted=str(error),
         cause=error,
     )

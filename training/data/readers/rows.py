@@ -17,9 +17,8 @@ class Place(NamedTuple):
     unit: Unit = "line"
 
     def __str__(self) -> str:
-        return (
-            f"{self.file}:{self.number}" if self.unit == "line" else f"{self.file} {self.unit} {self.number}"
-        )
+        file = short_name(self.file)
+        return f"{file}:{self.number}" if self.unit == "line" else f"{file} {self.unit} {self.number}"
 
 
 class RawRow(NamedTuple):

@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Any
 
 from ...errors import ModelLoadError
+from ...untrusted import shown_path
 from ..chat_template.sandbox import template_environment
 from ..readers.libraries import library
 
@@ -35,7 +36,11 @@ class TokenizerFiles:
         try:
             self.backend_tokenizer: Any = load(str(path))
         except Exception as error:  # tokenizers raises plain Exception
-            raise ModelLoadError(f"{path} cannot be read: {error}.", cause=error) from None
+            raise ModelLoadError(
+                f"{shown_path(path)} cannot be read: {type(error).__name__}.",
+                cause=error,
+                untrusted=str(error),
+            ) from None
         config = _json(folder / "tokenizer_config.json")
         named = {**_json(folder / "special_tokens_map.json"), **config}
         self.special_tokens_map: dict[str, str] = {
@@ -111,4 +116,6 @@ def _json(path: Path) -> dict[str, Any]:
     try:
         return json.loads(path.read_text(encoding="utf-8"))
     except ValueError as error:
-        raise ModelLoadError(f"{path} is not valid JSON: {error}.") from None
+        raise ModelLoadError(
+            f"{shown_path(path)} is not valid JSON: {type(error).__name__}.", untrusted=str(error)
+        ) from None
