@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from typing import Any, Literal, NamedTuple
 
+from ...untrusted import short_name
+
 Unit = Literal["line", "row", "document"]
 NUL_BYTES = "contains NUL bytes"
 """Reason of a bad row in each text format."""
