@@ -273,7 +273,8 @@ class JsonText:
             text = self._decoder.decode(data, final=self._done)
         except UnicodeDecodeError as error:
             raise DatasetParseError(
-                f"{short_name(self._name)}:{self._line}: what follows is not {self._encoding.upper()}: {error.reason}.",
+                f"{short_name(self._name)}:{self._line}: what follows is not "
+                f"{self._encoding.upper()}: {error.reason}.",
                 hint=f"Save the file as UTF-8 ({TO_UTF_8}).",
             ) from None
         self._window, self._at = self._window[self._at :] + text, 0
