@@ -8,6 +8,8 @@ import textwrap
 
 import click
 
+from ..training.untrusted import sanitized
+
 
 def width() -> int:
     """Columns of the terminal, or COLUMNS; 80 where neither is known."""
@@ -30,6 +32,7 @@ def wrapped(text: str, indent: int = 2) -> str:
 
 
 def say(text: str, indent: int = 2, *, err: bool = False) -> None:
-    """Print the text, wrapped on a terminal."""
+    """Print the text, wrapped on a terminal, without control characters of names in it."""
+    text = sanitized(text)
     stream = sys.stderr if err else sys.stdout
     click.echo(wrapped(text, indent) if stream.isatty() else text, err=err)

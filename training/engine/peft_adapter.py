@@ -14,6 +14,7 @@ from torch import Tensor
 from ..config.specs import LoraGroup
 from ..errors import InputError
 from ..models.plain_lora import beyond_plain_lora
+from ..untrusted import shown_path
 from .lora_parameters import LoraParameters, lora_scale
 
 WEIGHTS = "adapter_model.safetensors"
@@ -72,7 +73,11 @@ def load_adapter(folder: Path, lora: LoraParameters, settings: LoraGroup) -> Non
         )
         tensors = load((folder / WEIGHTS).read_bytes())
     except (OSError, ValueError, KeyError, SafetensorError) as error:
-        raise InputError(f"{folder} holds no LoRA adapter that can be read: {error}.", cause=error) from error
+        raise InputError(
+            f"{shown_path(folder)} holds no LoRA adapter that can be read: {type(error).__name__}.",
+            cause=error,
+            untrusted=str(error),
+        ) from error
     more = beyond_plain_lora({**config, "fan_in_fan_out": False})  # how the base stores its weights
     if more:
         raise InputError(f"The adapter in {folder} is not plain LoRA: it has {more}.")

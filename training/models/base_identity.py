@@ -23,6 +23,7 @@ from typing import Any, Literal
 from ..errors import ModelLoadError, TrainingAbortedError
 from ..events import ShouldStop, never_stop
 from ..files.atomic_json import read_json
+from ..untrusted import shown_path
 from .safetensors_files import read_metadata, shards
 
 CHUNK = 16 << 20  # bytes
@@ -93,7 +94,9 @@ def _computed(config: Path) -> dict[str, Any]:
     try:
         entries = read_json(config)
     except (OSError, ValueError, RecursionError) as error:
-        raise ModelLoadError(f"{config} cannot be read: {error}.", cause=error) from error
+        raise ModelLoadError(
+            f"{shown_path(config)} cannot be read: {type(error).__name__}.", cause=error, untrusted=str(error)
+        ) from error
     return {name: value for name, value in entries.items() if name not in NOT_COMPUTED}
 
 

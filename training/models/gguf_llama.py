@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any, Literal, NamedTuple
 
 from ..errors import ModelLoadError
+from ..untrusted import shown_path
 
 Metadata = dict[str, Any]
 Dtype = Literal["float32", "bfloat16"]
@@ -63,7 +64,11 @@ def convert_gguf(
     try:
         reader = GGUFReader(source)
     except (ValueError, IndexError, OSError) as error:
-        raise ModelLoadError(f"{source} cannot be read as a GGUF file: {error}.", cause=error) from None
+        raise ModelLoadError(
+            f"{shown_path(source)} cannot be read as a GGUF file: {type(error).__name__}.",
+            cause=error,
+            untrusted=str(error),
+        ) from None
     metadata: Metadata = {name: field.contents() for name, field in reader.fields.items()}
     _check(source, metadata)
     sizes = _sizes(metadata)

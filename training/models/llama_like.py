@@ -10,6 +10,7 @@ from pathlib import Path
 
 from ..errors import InputError, ModelLoadError, nearest
 from ..files.atomic_json import read_json
+from ..untrusted import shown_path
 
 FAMILIES = ("llama", "mistral", "qwen2", "qwen3", "smollm3")
 """`model_type`s of these decoders; SmolLM and SmolLM2 are of type llama."""
@@ -44,7 +45,9 @@ def _model_type(config: Path) -> object:
     try:
         return read_json(config).get("model_type")
     except (OSError, ValueError) as error:
-        raise ModelLoadError(f"{config} cannot be read: {error}.", cause=error) from error
+        raise ModelLoadError(
+            f"{shown_path(config)} cannot be read: {type(error).__name__}.", cause=error, untrusted=str(error)
+        ) from error
 
 
 def unknown_module(target: str, known: Sequence[str]) -> InputError:

@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from ..errors import ModelLoadError
+from ..untrusted import shown_path
 
 WHOLE, INDEX = "model.safetensors", "model.safetensors.index.json"
 HEADER_LIMIT = 100 << 20
@@ -112,7 +113,11 @@ def _header(path: Path) -> tuple[dict[str, str], dict[str, StoredTensor]]:
         metadata: dict[str, str] = dict(header.pop("__metadata__", None) or {})
         tensors = {name: _stored(path, entry, 8 + length) for name, entry in header.items()}
     except (ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
-        raise ModelLoadError(f"{path} is not a safetensors file: {error}.", cause=error) from error
+        raise ModelLoadError(
+            f"{shown_path(path)} is not a safetensors file: {type(error).__name__}.",
+            cause=error,
+            untrusted=str(error),
+        ) from error
     if any(tensor.end > size for tensor in tensors.values()):
         raise ModelLoadError(f"{path} is truncated at {size} bytes.", hint="Download the model again.")
     return metadata, tensors

@@ -48,9 +48,9 @@ def require_text(path: Path, decoded: str) -> None:
 
 def load_error(path: Path, what: str, error: Exception) -> ModelLoadError:
     """A folder's model or tokenizer that transformers cannot load, as an error of one line."""
-    lines = str(error).strip().splitlines() or [type(error).__name__]
     return ModelLoadError(
-        f"The {what} in {path} could not be loaded: {lines[0][:300]}",
+        f"The {what} in {shown_path(path)} could not be loaded: {type(error).__name__}.",
         hint="The folder must contain a causal language model that transformers supports, as safetensors.",
+        untrusted=str(error),
         cause=error,
     )

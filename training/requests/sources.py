@@ -23,6 +23,7 @@ from ..models.presets import PRESETS, classify_model, is_hub_id
 from ..next_step import then
 from ..runs.folder import RunFolder, RunState, Status
 from ..runs.store import RunStore
+from ..untrusted import shown_path
 
 GGUF = ".gguf"
 
@@ -124,7 +125,9 @@ def _base_of(adapter: Path, paths: PathPolicy) -> ModelGroup:
         return _checked(base, config.get("revision"))
     except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
         raise InputError(
-            f"{adapter / ADAPTER_FILES[0]}: the base model cannot be found ({error}).",
+            f"{shown_path(adapter / ADAPTER_FILES[0])}: the base model cannot be found "
+            f"({type(error).__name__}).",
+            untrusted=str(error),
             hint="Set base_model_name_or_path to the base model's Hub id or folder.",
             cause=error,
         ) from error

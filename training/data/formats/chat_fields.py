@@ -6,6 +6,7 @@ import json
 from collections.abc import Iterator
 from typing import Any, cast
 
+from ...untrusted import short_name
 from ..readers.rows import RowError
 from .messages import Message
 from .unread import filled
@@ -76,7 +77,7 @@ def message_of(turn: object, number: int) -> Message:
     if calls:
         message["tool_calls"] = calls
     elif content is None:
-        raise RowError("wrong_type", f"turn {number} ({role}) has no content")
+        raise RowError("wrong_type", f"turn {number} ({short_name(role)}) has no content")
     return _with_extras(message, fields, number)
 
 

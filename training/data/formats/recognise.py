@@ -22,6 +22,7 @@ from collections.abc import Mapping
 from difflib import get_close_matches
 from typing import Any, cast
 
+from ...untrusted import quoted
 from ..readers.rows import RowError
 from .chat_fields import READ, functions_of, message_of, tools_of, unread_weights, weight_of, yes_or_no
 from .chatml import is_chatml, parse
@@ -94,7 +95,7 @@ def _mapped(row: Mapping[str, Any], columns: Mapping[str, str]) -> dict[str, Any
         if column not in row:
             close = get_close_matches(column, list(row), n=1)
             raise RowError(
-                "unrecognised", f"no column {column!r}" + (f"; there is {close[0]!r}" if close else "")
+                "unrecognised", f"no column {column!r}" + (f"; there is {quoted(close[0])}" if close else "")
             )
     return {field: row[column] for field, column in columns.items()}
 

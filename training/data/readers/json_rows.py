@@ -17,6 +17,7 @@ from pathlib import Path
 from typing import Any, NoReturn
 
 from ...errors import DatasetParseError
+from ...untrusted import short_name
 from .decoding import MAX_ROW_BYTES, TO_UTF_8, OnRead, encoding_of, open_bytes, read_lines
 from .rows import NUL_BYTES, BadRow, Place, RawRow
 
@@ -129,7 +130,7 @@ def _object_rows(path: Path, name: str, on_read: OnRead) -> Iterator[RawRow | Ba
         data = stream.read(MAX_COLUMNS_BYTES + 1)
     if len(data) > MAX_COLUMNS_BYTES:
         raise DatasetParseError(
-            f"{name} is one JSON object of more than {MAX_COLUMNS_BYTES // 2**20} MiB.",
+            f"{short_name(name)} is one JSON object of more than {MAX_COLUMNS_BYTES // 2**20} MiB.",
             hint="Convert it to JSON Lines, one row per line.",
         )
     text = ""
@@ -137,9 +138,13 @@ def _object_rows(path: Path, name: str, on_read: OnRead) -> Iterator[RawRow | Ba
         text = data.decode(encoding)
         value = json_value(text)
     except UnicodeDecodeError as error:
-        raise DatasetParseError(f"{name} is not {encoding.upper()} at byte {error.start + 1}.") from None
+        raise DatasetParseError(
+            f"{short_name(name)} is not {encoding.upper()} at byte {error.start + 1}."
+        ) from None
     except ValueError as error:
-        raise DatasetParseError(f"{name}:{_line_of_error(text)} is not valid JSON: {error}.") from None
+        raise DatasetParseError(
+            f"{short_name(name)}:{_line_of_error(text)} is not valid JSON: {error}."
+        ) from None
     for number, row in enumerate(_rows_of_object(value, name), start=1):
         yield checked_row(row, Place(name, number, "row"))
 
@@ -207,13 +212,17 @@ class JsonText:
                     if self._separator() == "]":
                         break
             if self.peek():
-                raise DatasetParseError(f"{self._name}:{self._line} has text after the end of the array.")
+                raise DatasetParseError(
+                    f"{short_name(self._name)}:{self._line} has text after the end of the array."
+                )
 
     def _separator(self) -> str:
         found = self.peek()
         if found not in ("]", ",") or not found:
             what = f"{found!r}" if found else "the end of the file"
-            raise DatasetParseError(f"{self._name}:{self._line}: expected , or ] but found {what}.")
+            raise DatasetParseError(
+                f"{short_name(self._name)}:{self._line}: expected , or ] but found {what}."
+            )
         self._skip(self._at + 1)
         return found
 
@@ -264,7 +273,8 @@ class JsonText:
             text = self._decoder.decode(data, final=self._done)
         except UnicodeDecodeError as error:
             raise DatasetParseError(
-                f"{self._name}:{self._line}: what follows is not {self._encoding.upper()}: {error.reason}.",
+                f"{short_name(self._name)}:{self._line}: what follows is not "
+                f"{self._encoding.upper()}: {error.reason}.",
                 hint=f"Save the file as UTF-8 ({TO_UTF_8}).",
             ) from None
         self._window, self._at = self._window[self._at :] + text, 0

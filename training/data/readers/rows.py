@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from typing import Any, Literal, NamedTuple
 
+from ...untrusted import short_name
+
 Unit = Literal["line", "row", "document"]
 NUL_BYTES = "contains NUL bytes"
 """Reason of a bad row in each text format."""
@@ -17,9 +19,8 @@ class Place(NamedTuple):
     unit: Unit = "line"
 
     def __str__(self) -> str:
-        return (
-            f"{self.file}:{self.number}" if self.unit == "line" else f"{self.file} {self.unit} {self.number}"
-        )
+        file = short_name(self.file)
+        return f"{file}:{self.number}" if self.unit == "line" else f"{file} {self.unit} {self.number}"
 
 
 class RawRow(NamedTuple):

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any, cast
 
 from ...errors import DatasetFormatError, DatasetParseError
+from ...untrusted import quoted, short_name
 from .decoding import MAX_ROW_BYTES, OnRead, TextLine, read_lines, regular_file
 from .json_rows import json_value
 from .libraries import library
@@ -146,10 +147,11 @@ def _header(reader: Iterator[list[str]], name: str) -> list[str]:
     try:
         header = [cell.strip() for cell in next(reader, ())]
     except csv.Error as error:
-        raise DatasetParseError(f"{name}:1 is not a valid CSV header: {error}.") from None
+        raise DatasetParseError(f"{short_name(name)}:1 is not a valid CSV header: {error}.") from None
     if len(set(header)) < len(header) or "" in header:
         raise DatasetFormatError(
-            f"{name}:1 is not a valid header: a name is repeated or empty ({', '.join(header)[:200]}).",
+            f"{short_name(name)}:1 is not a valid header: a name is repeated or empty "
+            f"({', '.join(map(quoted, header[:5]))}).",
             hint="Add a first line with one unique name for each column.",
         )
     return header
@@ -165,7 +167,7 @@ def _csv_row(header: list[str], cells: list[str], place: Place) -> RawRow | BadR
             try:
                 value[column] = json_value(text)
             except ValueError as error:
-                return BadRow(place, "parse", f"column {column} is not JSON: {error}")
+                return BadRow(place, "parse", f"column {quoted(column)} is not JSON: {error}")
     return RawRow(place, value)
 
 
@@ -186,7 +188,7 @@ def parquet_rows(path: Path, name: str, on_read: OnRead) -> Iterator[RawRow | Ba
                 on_read(size * batch.num_rows // total)
     except (arrow.ArrowException, OSError) as error:
         raise DatasetParseError(
-            f"{name} is damaged or not a Parquet file, after row {number}: {error}."
+            f"{short_name(name)} is damaged or not a Parquet file, after row {number}: {error}."
         ) from None
 
 

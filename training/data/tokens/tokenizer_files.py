@@ -15,6 +15,7 @@ from typing import Any
 
 from ...errors import ModelLoadError
 from ...models.tokenizer import PROBE, require_text
+from ...untrusted import shown_path
 from ..chat_template.render import render_chat
 from ..readers.libraries import library
 
@@ -36,7 +37,11 @@ class TokenizerFiles:
         try:
             self.backend_tokenizer: Any = load(str(path))
         except Exception as error:  # tokenizers raises plain Exception
-            raise ModelLoadError(f"{path} cannot be read: {error}.", cause=error) from None
+            raise ModelLoadError(
+                f"{shown_path(path)} cannot be read: {type(error).__name__}.",
+                cause=error,
+                untrusted=str(error),
+            ) from None
         ids = self.backend_tokenizer.encode(PROBE, add_special_tokens=False).ids
         require_text(folder, self.backend_tokenizer.decode(ids))
         config = _json(folder / "tokenizer_config.json")
@@ -88,4 +93,6 @@ def _json(path: Path) -> dict[str, Any]:
     try:
         return json.loads(path.read_text(encoding="utf-8"))
     except ValueError as error:
-        raise ModelLoadError(f"{path} is not valid JSON: {error}.") from None
+        raise ModelLoadError(
+            f"{shown_path(path)} is not valid JSON: {type(error).__name__}.", untrusted=str(error)
+        ) from None

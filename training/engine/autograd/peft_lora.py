@@ -89,7 +89,9 @@ def _peft_model(base: Any, settings: LoraGroup, names: Sequence[str], transposed
     try:
         return get_peft_model(base, config)
     except ValueError as error:
-        raise InputError(f"PEFT refuses these target modules: {error}", cause=error) from error
+        raise InputError(
+            f"PEFT refuses these target modules: {type(error).__name__}.", cause=error, untrusted=str(error)
+        ) from error
 
 
 def flatten_lora(model: Any, rank: int, device: torch.device) -> LoraParameters:

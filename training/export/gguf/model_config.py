@@ -20,7 +20,7 @@ from ...models.known_config import (
     unknown_entry,
 )
 from ...next_step import then
-from ...untrusted import quoted, short_name
+from ...untrusted import quoted, short_name, shown_path
 from .rope import rope_of
 
 
@@ -35,7 +35,9 @@ def model_config(folder: Path) -> Config:
     try:
         config = read_json(path)
     except (OSError, ValueError, RecursionError) as error:
-        raise GgufExportError(f"{path} cannot be read: {error}.", cause=error) from error
+        raise GgufExportError(
+            f"{shown_path(path)} cannot be read: {type(error).__name__}.", cause=error, untrusted=str(error)
+        ) from error
     family = _supported_family(config)
     unknown = unknown_entry(config)
     if unknown:

@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Any
 
 from ...errors import GgufExportError
+from ...untrusted import shown_path
 
 MAGIC = b"GGUF"
 VERSIONS = (2, 3)
@@ -171,4 +172,8 @@ def read_metadata(path: Path) -> dict[str, Any]:
     try:
         return read_gguf_header(path, arrays=None).metadata
     except (GgufFormatError, OSError) as error:
-        raise GgufExportError(f"{path} cannot be read as a GGUF file: {error}.", cause=error) from error
+        raise GgufExportError(
+            f"{shown_path(path)} cannot be read as a GGUF file: {type(error).__name__}.",
+            cause=error,
+            untrusted=str(error),
+        ) from error

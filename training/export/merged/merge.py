@@ -19,6 +19,7 @@ from ...errors import ExportError
 from ...files.atomic_json import read_json
 from ...models.plain_lora import beyond_plain_lora
 from ...models.safetensors_files import StoredTensor, read_header, stored_tensors
+from ...untrusted import shown_path
 
 Floats = NDArray[np.float32]
 
@@ -149,7 +150,10 @@ def _config(adapter: Path) -> dict[str, Any]:
         if not isinstance(config["lora_alpha"], int | float) or config.get("peft_type") != "LORA":
             raise ValueError(f"peft_type {config.get('peft_type')!r}, lora_alpha {config['lora_alpha']!r}")
     except (OSError, ValueError, KeyError) as error:
-        raise ExportError(f"{adapter} contains no readable LoRA adapter: {error}.") from error
+        raise ExportError(
+            f"{shown_path(adapter)} contains no readable LoRA adapter: {type(error).__name__}.",
+            untrusted=str(error),
+        ) from error
     more = beyond_plain_lora(config)
     if more:
         raise ExportError(

@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Any
 
 from ...errors import GgufExportError
+from ...untrusted import shown_path
 from .folder import TokenizerFolder, read_limited_bytes, read_limited_json
 
 ADDITIONAL = "additional_chat_templates"
@@ -46,4 +47,6 @@ def _text(path: Path) -> str:
     try:
         return read_limited_bytes(path).decode("utf-8")
     except UnicodeDecodeError as error:
-        raise GgufExportError(f"{path} is not UTF-8: {error}.", cause=error) from None
+        raise GgufExportError(
+            f"{shown_path(path)} is not UTF-8: {type(error).__name__}.", cause=error, untrusted=str(error)
+        ) from None

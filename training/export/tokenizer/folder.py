@@ -9,6 +9,7 @@ from typing import Any
 
 from ...data.readers.libraries import library
 from ...errors import GgufExportError
+from ...untrusted import shown_path
 from .other_tokens import TokenFiles, as_transformers_loads_it, names_other_tokens, token_text
 
 MAX_BYTES = 128 * 1024**2
@@ -111,7 +112,11 @@ def read_limited_json(path: Path) -> dict[str, Any]:
     try:
         content: Any = json.loads(read_limited_bytes(path))
     except (ValueError, RecursionError) as error:
-        raise GgufExportError(f"{path} is not valid JSON: {error}.", cause=error) from None
+        raise GgufExportError(
+            f"{shown_path(path)} is not valid JSON: {type(error).__name__}.",
+            cause=error,
+            untrusted=str(error),
+        ) from None
     if not isinstance(content, dict):
         raise GgufExportError(f"{path} contains a {type(content).__name__}; an object was expected.")
     return content  # pyright: ignore[reportUnknownVariableType]
@@ -133,7 +138,9 @@ def _tokenizer(text: str, path: Path) -> Any:
     try:
         tokenizer = library("tokenizers", "Exporting a tokenizer").Tokenizer.from_str(text)
     except Exception as error:  # what tokenizers raises has no class of its own
-        raise GgufExportError(f"{path} cannot be read: {error}.", cause=error) from None
+        raise GgufExportError(
+            f"{shown_path(path)} cannot be read: {type(error).__name__}.", cause=error, untrusted=str(error)
+        ) from None
     tokenizer.no_padding()
     tokenizer.no_truncation()
     return tokenizer

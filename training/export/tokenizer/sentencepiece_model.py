@@ -11,6 +11,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from ...errors import GgufExportError
+from ...untrusted import shown_path
 from .folder import read_limited_bytes
 from .token_types import TokenType
 from .vocabulary import Piece
@@ -31,7 +32,11 @@ def read_pieces(path: Path) -> list[Piece]:
         pieces = [value for number, value in _fields(read_limited_bytes(path)) if number == PIECE]
         return [_piece(id, value) for id, value in enumerate(pieces) if isinstance(value, bytes)]
     except (ValueError, IndexError, struct.error) as error:
-        raise GgufExportError(f"{path} is not a SentencePiece model: {error}.", cause=error) from None
+        raise GgufExportError(
+            f"{shown_path(path)} is not a SentencePiece model: {type(error).__name__}.",
+            cause=error,
+            untrusted=str(error),
+        ) from None
 
 
 def _piece(id: int, message: bytes) -> Piece:

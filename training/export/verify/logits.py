@@ -181,7 +181,9 @@ def _llama(path: Path, threads: int) -> Generator[Callable[[list[int]], Floats]]
             verbose=False,
         )
     except ValueError as error:
-        raise GgufExportError(f"llama.cpp cannot load the file: {error}.", cause=error) from error
+        raise GgufExportError(
+            f"llama.cpp cannot load the file: {type(error).__name__}.", cause=error, untrusted=str(error)
+        ) from error
     try:
 
         def logits(row: list[int]) -> Floats:
