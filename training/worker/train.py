@@ -16,11 +16,14 @@ from ..data.check import check
 from ..data.cleaning.quality import QUALITY_KINDS
 from ..data.findings import meaning_of, rows_of
 from ..data.prepare import Prepared, prepare, prepared_before
+from ..data.tokens.encode import end_tokens
 from ..errors import DatasetError, TrainingAbortedError, describe
 from ..events import AdapterSaved
 from ..models.base_identity import identify_base
 from ..models.token_limits import token_limits
+from ..models.untrained_tokens import untrained_tokens
 from ..runs.recorder import as_record
+from ..untrusted import quoted
 from .context import RunContext, WaitForDevice, use_threads
 from .loss_curve import losses_of, still_falling
 from .trained_base import require_trained_base, trained_revision
@@ -87,6 +90,7 @@ def _prepare(context: RunContext, spec: TrainSpec, model: Path) -> Ready:
     tokenizer, threads = _load_tokenizer(context, spec, model)
     data = _examples(context, spec, tokenizer, model)
     _warn_about_data(context, data)
+    _warn_about_the_end(context, tokenizer, model)
 
     from ..engine.device import free_gpu_bytes, torch_device
     from ..engine.planner import Machine, choose_plan
@@ -161,6 +165,19 @@ def _warn_about_data(context: RunContext, data: Prepared) -> None:
     for found in data.summary.warnings:
         count, first = found["count"], ", ".join(found["first"])
         context.recorder.warn(f"{rows_of(count)} {meaning_of(found['kind'], count)} ({first}).")
+
+
+def _warn_about_the_end(context: RunContext, tokenizer: Any, model: Path) -> None:
+    """Warn if the model cannot learn to stop: its end-of-turn token has never been trained."""
+    ends = end_tokens(tokenizer)
+    untrained = untrained_tokens(model, ends, tokenizer.added_tokens_decoder.keys())
+    if untrained:
+        names = ", ".join(quoted(tokenizer.convert_ids_to_tokens(token)) for token in untrained)
+        context.recorder.warn(
+            f"The model has never learnt {names}, which ends an answer, and a LoRA does not change the "
+            "embedding: its answers may not stop. Use the instruct variant of the model, or a chat template "
+            "with another end."
+        )
 
 
 def _parent_adapter(context: RunContext, spec: TrainSpec) -> Path | None:

@@ -12,6 +12,7 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import suppress
 from functools import cached_property
 from typing import Any, NamedTuple
 
@@ -100,7 +101,7 @@ class Encoder:
                 hint="Use a model that comes with a tokenizer.json.",
             )
         self._data, self._limits = data, limits
-        self._size = min(data.max_seq_length, limits.positions or data.max_seq_length)
+        self._size = max(2, min(data.max_seq_length, limits.positions or data.max_seq_length))
         self._tokenizer = tokenizer
         self._template = ChatTemplate(tokenizer) if tokenizer.chat_template else None
         self._added = set(tokenizer.added_tokens_decoder)
@@ -321,6 +322,15 @@ def encode(row: Recognised, tokenizer: Any, data: DataGroup | None = None) -> En
     """Encodes one row; use `Encoder` for many."""
     encoder = Encoder(tokenizer, data or DataGroup())
     return encoder.tokenise([encoder.render(row)])[0]
+
+
+def end_tokens(tokenizer: Any) -> list[int]:
+    """The tokens at which an answer ends, as it is trained: that of the chat template, or of a text."""
+    if tokenizer.chat_template:
+        with suppress(ChatTemplateError, RowError):
+            end = TurnFinder(ChatTemplate(tokenizer)).markers.end
+            return [tokenizer.backend_tokenizer.token_to_id(end)]
+    return [] if tokenizer.eos_token_id is None else [tokenizer.eos_token_id]
 
 
 def merge_system(messages: list[Message], untrained: frozenset[int]) -> tuple[list[Message], frozenset[int]]:
