@@ -4,6 +4,7 @@
 
 from __future__ import annotations
 
+from copy import deepcopy
 from types import SimpleNamespace
 from typing import Any
 
@@ -108,7 +109,7 @@ def test_a_long_conversation_is_at_fault_itself(monkeypatch: pytest.MonkeyPatch)
 
 
 def test_training_renders_within_the_limits_too(tokenizer_of: Any) -> None:
-    tokenizer = tokenizer_of("chatml")
+    tokenizer = deepcopy(tokenizer_of("chatml"))  # the tests share it
     tokenizer.chat_template = ENDLESS[0] + tokenizer.chat_template
     row = recognise({"messages": [{"role": "user", "content": "q"}, {"role": "assistant", "content": "a"}]})
     with pytest.raises(ChatTemplateError, match="not usable"):
