@@ -58,7 +58,9 @@ class DatasetReport(ToolResult):
             lines.append(f"Turns: {_counts(self.turns)}.")
         if self.tokens:
             lines.append(f"Tokens: {_counts(self.tokens)}.")
-        lines += [_finding_line(found) for found in self.findings] or ["No problems were found in its rows."]
+        lines += [_finding_line(found) for found in self.findings] or [
+            "No problems were found in its rows." if self.rows else "None of its rows was read."
+        ]
         lines += self.notes
         if self.untrusted_preview and self.untrusted_preview["rows"]:
             lines.append(str(self.untrusted_preview["note"]))

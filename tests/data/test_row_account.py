@@ -17,7 +17,7 @@ from backpropagate.training.data.check import check
 from backpropagate.training.data.cleaning.exact_duplicates import row_hash
 from backpropagate.training.data.formats.messages import Conversation
 from backpropagate.training.data.formats.recognise import recognise
-from backpropagate.training.data.formats.validity import require_trainable, unread_findings
+from backpropagate.training.data.formats.validity import require_trainable, turn_findings, unread_findings
 from backpropagate.training.data.readers.rows import RowError
 from backpropagate.training.data.report.inspection import inspect
 from backpropagate.training.data.tokens.encode import Encoder
@@ -226,6 +226,22 @@ def test_an_older_function_call_is_a_tool_call() -> None:
 )
 def test_rows_that_the_model_sees_as_different_are_no_duplicates(one: Any, other: Any) -> None:
     assert row_hash(recognise(one)) != row_hash(recognise(other))
+
+
+@pytest.mark.parametrize(
+    ("text", "named"),
+    [
+        (json.dumps({"messages": CHAT}), True),
+        (json.dumps(CHAT), True),
+        (json.dumps({"prompt": "a", "completion": "b"}), True),
+        (json.dumps({"a": 1}), False),
+        ("[1] A footnote.", False),
+        ("{ not JSON", False),
+        ("[" * 100_000, False),
+    ],
+)
+def test_json_of_a_row_in_a_text_is_named(text: str, named: bool) -> None:
+    assert ("json_text" in turn_findings(recognise({"text": text}))) == named
 
 
 def test_a_check_and_an_inspection_name_the_same_keys_with_count_and_lines(

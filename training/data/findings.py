@@ -143,6 +143,11 @@ KINDS: dict[str, FindingKind] = {
     "control_tokens": FindingKind(
         "warning", "contain control tokens of a chat template in their text", 'control_tokens="remove"'
     ),
+    "json_text": FindingKind(
+        "warning",
+        "are texts that hold the JSON of a row: it is trained on as text",
+        correction="give the JSON's keys as keys of the row",
+    ),
     "rendered": FindingKind(
         "warning",
         "are texts with control tokens, perhaps rendered conversations: every token is trained",

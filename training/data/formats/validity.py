@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import re
 from collections.abc import Iterable, Iterator
 from itertools import pairwise
@@ -10,7 +11,11 @@ from typing import Any, cast
 from ...untrusted import short_name
 from ..readers.rows import RowError
 from .messages import Completion, Conversation, Message, Preference, Recognised, Text, texts_of
+from .recognise import recognise
 from .unread import is_metadata
+
+LONGEST_JSON = 1_000_000
+"""Characters of a text that is tried as JSON."""
 
 MAX_TURNS = 2_000
 MAX_CHAT_CHARACTERS = 2**24
@@ -78,6 +83,8 @@ def has_content(message: Message) -> bool:
 
 def turn_findings(row: Recognised) -> Iterator[str]:
     """The kinds of warnings for the row's turns, each once."""
+    if isinstance(row, Text) and _is_json_of_a_row(row.text):
+        yield "json_text"
     if isinstance(row, Completion) and not row.prompt.strip():
         yield "empty_turn"
     if not isinstance(row, Conversation):
@@ -94,6 +101,18 @@ def turn_findings(row: Recognised) -> Iterator[str]:
         yield "repeated_role"
     if "system" in roles[1:]:
         yield "late_system"
+
+
+def _is_json_of_a_row(text: str) -> bool:
+    """Whether a text is the JSON of a row, or of a list of turns, that would be recognised on its own."""
+    if text.lstrip()[:1] not in ("{", "[") or len(text) > LONGEST_JSON:
+        return False
+    try:
+        value: Any = json.loads(text)
+        row = recognise(value if isinstance(value, dict) else {"messages": value})  # pyright: ignore[reportUnknownArgumentType]
+    except (RowError, ValueError, RecursionError):
+        return False
+    return not isinstance(row, Text)
 
 
 def unread_findings(row: Recognised) -> Iterator[tuple[str, str]]:
