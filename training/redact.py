@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
-from typing import Any
+from collections.abc import Iterator
+from typing import TYPE_CHECKING, Any
 
-from .secret_patterns import found_secrets
+if TYPE_CHECKING:
+    from .secret_patterns import FoundSecret
 
 HIDDEN = "[hidden]"
 
@@ -13,7 +15,7 @@ def scrub(text: str) -> str:
     """`text` with every token, key and password replaced by `[hidden]`."""
     parts: list[str] = []
     at = 0
-    for start, end in sorted((found.start, found.end) for found in found_secrets(text)):
+    for start, end in sorted((found.start, found.end) for found in _found(text)):
         if start >= at:
             parts += [text[at:start], HIDDEN]
         at = max(at, end)
@@ -33,4 +35,11 @@ def scrub_all(value: Any) -> Any:
 
 def looks_secret(text: str) -> bool:
     """Whether `text` contains a string that is almost certainly an access token, a key or a password."""
-    return any(found.certain for found in found_secrets(text))
+    return any(found.certain for found in _found(text))
+
+
+def _found(text: str) -> Iterator[FoundSecret]:
+    # Here: the patterns are compiled with the first text, and not while a server starts.
+    from .secret_patterns import found_secrets
+
+    return found_secrets(text)
