@@ -42,7 +42,7 @@ def trained(row: Any, tokenizer: Any, **settings: Any) -> str:
     return "".join(tokenizer.decode([label for label in one.labels if label != IGNORED]) for one in examples)
 
 
-@pytest.mark.parametrize("prompt", ["The capital is ", "Say it:  ", "Say it:"])
+@pytest.mark.parametrize("prompt", ["The capital is ", "Say it:  ", "Say it:\t", "Say it:"])
 def test_an_answer_after_a_trailing_space_is_trained(prompt: str, tokenizer_of: Tokenizers) -> None:
     tokenizer = without_template(tokenizer_of("chatml"))
     row = recognise({"prompt": prompt, "completion": "fox"})

@@ -24,5 +24,13 @@ def test_a_row_of_zeros_or_a_repeated_row_is_of_a_token_that_was_never_trained(
     assert untrained_tokens(tmp_path, [6]) == []
 
 
+def test_a_padding_row_of_the_embedding_says_nothing_of_a_token_that_the_head_knows(tmp_path: Path) -> None:
+    embedding, head = torch.randn(8, 4), torch.randn(8, 4)
+    embedding[5] = 0
+    tensors = {"model.embed_tokens.weight": embedding, "lm_head.weight": head}
+    save_file(tensors, tmp_path / "model.safetensors")
+    assert untrained_tokens(tmp_path, [5]) == []
+
+
 def test_weights_of_another_form_say_nothing(tmp_path: Path) -> None:
     assert untrained_tokens(tmp_path, [1]) == []

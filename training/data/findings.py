@@ -39,6 +39,8 @@ class FindingKind(NamedTuple):
 SKIP = 'on_bad_rows="skip"'
 BASIC = 'quality="basic"'
 
+SHOWN = "use a model whose chat template shows it"
+
 KINDS: dict[str, FindingKind] = {
     "parse": FindingKind("error", "cannot be parsed", SKIP, DatasetParseError),
     "encoding": FindingKind(
@@ -84,13 +86,13 @@ KINDS: dict[str, FindingKind] = {
         "error",
         "have an answer of which the chat template shows nothing",
         SKIP,
-        correction="use a model whose template shows it",
+        correction=SHOWN,
     ),
     "tool_call_lost": FindingKind(
         "error",
         "have a tool call that the chat template drops, in whole or in part",
         SKIP,
-        correction="use a model whose template shows tool calls",
+        correction=SHOWN,
     ),
     "system_lost": FindingKind(
         "warning", "have a system message that the chat template drops", "merge_system=true"
@@ -98,17 +100,17 @@ KINDS: dict[str, FindingKind] = {
     "tools_lost": FindingKind(
         "warning",
         "have a list of tools that the chat template drops, in whole or in part",
-        correction="use a model whose template shows it",
+        correction=SHOWN,
     ),
     "tool_result_lost": FindingKind(
         "warning",
         "have a tool's result that the chat template drops",
-        correction="use a model whose template shows it",
+        correction=SHOWN,
     ),
     "reasoning_lost": FindingKind(
         "warning",
         "have reasoning that the chat template drops",
-        correction="use a model whose template shows it",
+        correction=SHOWN,
     ),
     "text_lost": FindingKind(
         "warning",
@@ -118,8 +120,7 @@ KINDS: dict[str, FindingKind] = {
     "unread": FindingKind(
         "warning",
         "have keys with content that is not trained on",
-        "columns={…}",
-        correction="name the key that belongs to the text in columns",
+        correction="move what belongs to the text to a key that is read",
     ),
     "metadata": FindingKind("note", "have keys that describe them and are not trained on", correction=""),
     "name_lost": FindingKind(

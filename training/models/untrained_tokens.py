@@ -1,7 +1,8 @@
-"""Tokens that a model has never learnt, seen in the rows of its embedding and of its head.
+"""Tokens that a model has never learnt to write, seen in the rows of its head.
 
 A base model has rows for tokens that it was not trained on: the end of a turn, or reserved ones. They are
-zero, or all the same. A LoRA does not change them, so the model could not learn to write such a token.
+zero, or all the same. A LoRA does not change them, so the model could not learn to write such a token. The
+embedding is looked at only where it is the head too: its row of the padding token is zero in many models.
 """
 
 from __future__ import annotations
@@ -12,11 +13,9 @@ from pathlib import Path
 from ..errors import ModelLoadError
 from .safetensors_files import StoredTensor, stored_tensors
 
-ROWS_OF_TOKENS = (
-    "embed_tokens.weight", "embed_in.weight", "wte.weight", "word_embeddings.weight", "lm_head.weight",
-    "embed_out.weight", "output.weight",
-)  # fmt: skip
-"""The endings of the names of embeddings and heads, in all families."""
+HEADS = ("lm_head.weight", "embed_out.weight", "output.weight")
+EMBEDDINGS = ("embed_tokens.weight", "embed_in.weight", "wte.weight", "word_embeddings.weight")
+"""The endings of the names of heads and embeddings, in all families."""
 
 
 def untrained_tokens(folder: Path, tokens: Collection[int], others: Collection[int] = ()) -> list[int]:
@@ -30,11 +29,10 @@ def untrained_tokens(folder: Path, tokens: Collection[int], others: Collection[i
         stored = stored_tensors(folder)
     except (ModelLoadError, OSError):  # weights of another form, which the engine reads or refuses
         return []
-    found: set[int] = set()
-    for name, tensor in stored.items():
-        if name.endswith(ROWS_OF_TOKENS) and tensor.is_float and len(tensor.shape) == 2:
-            found.update(_untrained(tensor, tokens, others))
-    return sorted(found)
+    tables = {name: one for name, one in stored.items() if one.is_float and len(one.shape) == 2}
+    heads = [one for name, one in tables.items() if name.endswith(HEADS)]
+    tied = [one for name, one in tables.items() if name.endswith(EMBEDDINGS)]
+    return sorted({token for one in heads or tied for token in _untrained(one, tokens, others)})
 
 
 def _untrained(tensor: StoredTensor, tokens: Collection[int], others: Collection[int]) -> Iterator[int]:

@@ -9,7 +9,7 @@ import re
 from collections.abc import Sequence
 
 from ... import untrusted
-from ...untrusted import shortened
+from ...untrusted import one_line
 from .private_data import hide
 
 TRAINED, END, CUT = "\u27e6", "\u27e7", "\u2702"
@@ -18,7 +18,7 @@ TRAINED, END, CUT = "\u27e6", "\u27e7", "\u2702"
 
 def safe_line(text: str, limit: int) -> str:
     """The text, sanitized, as one line of at most `limit` characters."""
-    return shortened(" ".join(sanitized(text).split()), limit)
+    return one_line(sanitized(text), limit)
 
 
 def sanitized(text: str) -> str:

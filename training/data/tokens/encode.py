@@ -178,8 +178,8 @@ class Encoder:
         if isinstance(row, Text):
             return Rendered(row.text, None, document=True)
         if isinstance(row, Completion) and self._template is None:
-            # A space before a word is part of its token: with the prompt's last space the answer begins.
-            start, end = len(row.prompt.rstrip(" ")), len(row.prompt) + len(row.completion)
+            # A space before a word is part of its token, so the spaces that end the prompt begin the answer.
+            start, end = len(row.prompt.rstrip(" \t")), len(row.prompt) + len(row.completion)
             spans = None if self._data.train_on == "all" else [Span(1, start, end)]
             return Rendered(row.prompt + row.completion, spans, document=True)
         return self._render_chat(row)

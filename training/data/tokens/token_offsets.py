@@ -48,10 +48,6 @@ class ModelTokenizer:
             for one, asked in zip(found, char_offsets, strict=True)
         ]
 
-    def character_of_token(self, text: str, number: int) -> int:
-        """The first character of token `number` of a text, counted from 0."""
-        return self._backend.encode(text, add_special_tokens=False).offsets[number][0]
-
 
 def _first_token_at(encoding: Any, character: int) -> int:
     token = encoding.char_to_token(character)
