@@ -19,6 +19,7 @@ from pathlib import Path
 from typing import Any, TypeVar, Unpack
 
 import anyio
+import anyio.from_thread
 import anyio.to_thread
 from anyio import CapacityLimiter
 from anyio.lowlevel import RunVar
@@ -137,17 +138,17 @@ class TrainingService:
 
     def _submit(self, spec: AnySpec, request_key: str | None, find_equal: bool) -> Submission:
         # Here: a server answers its first request without the readers of datasets.
-        from .data.local_source import content_of, local_source
+        from .data.local_source import content_of
 
         spec = _with_absolute_model(spec)
         policy = PathPolicy.from_record(spec.roots, self.settings.home)
         _permit_links(spec, policy)
         _check_target_modules(spec)
         self._require_libraries(spec)
-        permit = policy.permit
         if isinstance(spec, DataSpec):
-            local_source(spec.data, permit)
-        content = content_of(spec.data, permit) if isinstance(spec, DataSpec) else _stamp(spec)
+            content = content_of(spec.data, policy.permit, _stopped_with_the_call)
+        else:
+            content = _stamp(spec)
         fingerprint = _fingerprint(spec, content)
         found = self.store.for_request(spec, request_key, fingerprint, find_equal)
         if found.existing and not found.by_key and _is_gone(found.run):
@@ -450,6 +451,12 @@ def _check_target_modules(spec: AnySpec) -> None:
     source = classify_model(spec.model.name)
     if source.kind == "folder":
         check_target_modules(Path(source.location), spec.lora.target_modules)
+
+
+def _stopped_with_the_call() -> bool:
+    """False; raises the cancellation of the call that this thread works for."""
+    anyio.from_thread.check_cancelled()
+    return False
 
 
 def _was_never_started(state: RunState) -> bool:
