@@ -42,6 +42,7 @@ from .files.paths import PathPolicy
 from .files.system_error import system_error
 from .logs import logger
 from .models.llama_like import check_target_modules
+from .models.model_folder import require_small_files
 from .models.presets import classify_model
 from .next_step import then
 from .requests.argument_paths import with_resolved_paths
@@ -429,6 +430,7 @@ def _permit_links(spec: AnySpec, policy: PathPolicy) -> None:
         source = classify_model(spec.model.name)
         if source.kind == "folder":
             policy.permit_links(Path(source.location), "model")
+            require_small_files(Path(source.location))
 
 
 def _stamp(spec: AnySpec) -> str:

@@ -103,7 +103,8 @@ class PathPolicy:
         Raises:
             PathForbiddenError: a file of the folder is a link to a file that may not be read.
         """
-        for inside in (folder, folder / MORE_TEMPLATES):
+        self.resolve(str(folder.absolute()), argument)  # a folder above it may have become a link
+        for inside in read_in(folder):
             for entry in inside.iterdir() if inside.is_dir() else ():
                 if entry.is_symlink() or inside.is_symlink():
                     self.resolve(str(entry.absolute()), f"{argument}: a link in {short_name(folder.name)}")
@@ -139,6 +140,11 @@ class PathPolicy:
             hint="Use a file in the user's home folder, or allow another folder.",
             next=then("add_root", folder=...),
         )
+
+
+def read_in(folder: Path) -> tuple[Path, Path]:
+    """The folders of a model or an adapter that files are read from."""
+    return folder, folder / MORE_TEMPLATES
 
 
 def _hidden_in(path: Path, user: Path) -> list[str]:

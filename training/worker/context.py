@@ -4,18 +4,22 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 
 from ..config.specs import DataSpec, ExportSpec
-from ..errors import TrainingAbortedError
+from ..errors import InputError, TrainingAbortedError
 from ..events import Event, ShouldStop
-from ..files.paths import PathPolicy
+from ..files.folder_state import FileState, exchanged, folder_state
+from ..files.paths import PathPolicy, read_in
 from ..hardware.cpu import training_threads
+from ..models.model_folder import require_small_files
 from ..models.presets import classify_model
 from ..models.resolve import resolve_model
+from ..next_step import then
 from ..runs.folder import RunFolder
 from ..runs.recorder import RunRecorder
+from ..untrusted import shown_path
 
 WaitForDevice = Callable[[], None]
 """Returns when the run has its device. Called after cheap checks, before heavy imports."""
@@ -35,6 +39,9 @@ class RunContext:
     recorder: RunRecorder
     should_stop: ShouldStop
     home: Path
+    _permitted: dict[Path, tuple[str, dict[Path, FileState]]] = field(
+        default_factory=dict[Path, tuple[str, dict[Path, FileState]]]
+    )
 
     def report(self, event: Event) -> None:
         """Record an event."""
@@ -82,11 +89,32 @@ class RunContext:
         self.stop_if_asked()
         if classify_model(model.name).kind == "folder":
             self.permit_links(path, "model")
+        require_small_files(path)
         return path
 
     def permit_links(self, folder: Path, argument: str) -> None:
-        """Raises PathForbiddenError for a folder with a link to a file that may not be read."""
+        """Permit the folder of a model or an adapter before it is read.
+
+        Raises:
+            PathForbiddenError: it has a link to a file that may not be read.
+        """
         PathPolicy.from_record(self.run.spec().roots, self.home).permit_links(folder, argument)
+        self._permitted[folder] = argument, folder_state(read_in(folder))
+
+    def require_permitted(self) -> None:
+        """To be called after reading, before anything that was read is shown or gets its name.
+
+        Raises:
+            PathForbiddenError: a file of a permitted folder has become a link to one that may not be read.
+            InputError: a file was exchanged, also if it was put back.
+        """
+        policy = PathPolicy.from_record(self.run.spec().roots, self.home)
+        for folder, (argument, before) in self._permitted.items():
+            policy.permit_links(folder, argument)
+            if path := exchanged(before):
+                raise InputError(
+                    f"{argument}: {shown_path(path)} was exchanged while it was read.", next=then("ask_again")
+                )
 
 
 def use_threads(wanted: int | None) -> int:

@@ -101,16 +101,21 @@ class ExpandingStream(io.RawIOBase):
             ) from None
         self._expanded += len(data)
         if self._expanded > self._limit:
-            raise DatasetParseError(
-                f"{self._path} expands to more than {self._limit:,} bytes, over {BOMB_RATIO} times its size.",
-                hint="If this is intended, decompress it and use the plain file.",
-            )
+            raise too_expanded(str(self._path), self._limit)
         buffer[: len(data)] = data
         return len(data)
 
     def close(self) -> None:
         self._raw.close()
         super().close()
+
+
+def too_expanded(name: str, limit: int) -> DatasetParseError:
+    """The error for a file with far more rows than its size can hold."""
+    return DatasetParseError(
+        f"{name} expands to more than {limit:,} bytes, over {BOMB_RATIO} times its size.",
+        hint="If this is intended, decompress it and use the plain file.",
+    )
 
 
 class ZstdReader:

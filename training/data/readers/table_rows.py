@@ -11,7 +11,16 @@ from typing import Any, BinaryIO, cast
 
 from ...errors import DatasetFormatError, DatasetParseError
 from ...untrusted import quoted, short_name
-from .decoding import MAX_ROW_BYTES, OnRead, TextLine, opened, read_lines
+from .decoding import (
+    BOMB_BYTES,
+    BOMB_RATIO,
+    MAX_ROW_BYTES,
+    OnRead,
+    TextLine,
+    opened,
+    read_lines,
+    too_expanded,
+)
 from .json_rows import json_value
 from .libraries import library
 from .rows import NUL_BYTES, BadRow, Place, RawRow
@@ -186,10 +195,15 @@ def _parquet_of(stream: BinaryIO, name: str, on_read: OnRead) -> Iterator[RawRow
         # Dictionaries are kept as they are: a text that stands once in the file could fill the memory.
         columns = _text_columns(parquet, arrow, stream)
         stream.seek(0)
+        expanded, limit = 0, max(BOMB_BYTES, BOMB_RATIO * size)
         with parquet.ParquetFile(stream, pre_buffer=False, read_dictionary=columns) as file:
             total = max(1, file.metadata.num_rows)
             for batch in file.iter_batches(PARQUET_BATCH):
-                for row in _parquet_rows(batch, Place(name, number, "row")):
+                sizes = _row_sizes(batch)
+                expanded += sum(sizes) + _plain_bytes(batch)
+                if expanded > limit:
+                    raise too_expanded(short_name(name), limit)
+                for row in _parquet_rows(batch, sizes, Place(name, number, "row")):
                     number += 1
                     yield row
                 on_read(size * batch.num_rows // total)
@@ -205,9 +219,8 @@ def _text_columns(parquet: Any, arrow: Any, file: BinaryIO) -> list[str]:
     return [field.name for field in schema if field.type in texts]
 
 
-def _parquet_rows(batch: Any, before: Place) -> Iterator[RawRow | BadRow]:
+def _parquet_rows(batch: Any, sizes: list[int], before: Place) -> Iterator[RawRow | BadRow]:
     """The rows of a batch; one by one if they are large or not all of them can be read."""
-    sizes = _row_sizes(batch)
     if sum(sizes) <= MAX_ROW_BYTES:
         try:
             values = cast("list[dict[str, Any]]", batch.to_pylist())
@@ -239,6 +252,11 @@ def _row_sizes(batch: Any) -> list[int]:
             for row, index in enumerate(column.indices.to_pylist()):
                 sizes[row] += lengths[index] if index is not None else 0
     return sizes
+
+
+def _plain_bytes(batch: Any) -> int:
+    """The bytes of the columns that are not kept in dictionaries."""
+    return sum(column.nbytes for column in batch.columns if not hasattr(column, "dictionary"))
 
 
 def without_nulls(value: Any) -> Any:
