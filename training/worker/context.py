@@ -4,22 +4,21 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable
-from dataclasses import dataclass, field
+from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 
 from ..config.specs import DataSpec, ExportSpec
-from ..errors import InputError, TrainingAbortedError
+from ..errors import TrainingAbortedError
 from ..events import Event, ShouldStop
-from ..files.folder_state import FileState, exchanged, folder_state
-from ..files.paths import PathPolicy, read_in
+from ..files.paths import PathPolicy
+from ..files.permitted_folders import PermittedFolders
 from ..hardware.cpu import training_threads
 from ..models.model_folder import require_small_files
 from ..models.presets import classify_model
 from ..models.resolve import resolve_model
-from ..next_step import then
 from ..runs.folder import RunFolder
 from ..runs.recorder import RunRecorder
-from ..untrusted import shown_path
 
 WaitForDevice = Callable[[], None]
 """Returns when the run has its device. Called after cheap checks, before heavy imports."""
@@ -39,9 +38,14 @@ class RunContext:
     recorder: RunRecorder
     should_stop: ShouldStop
     home: Path
-    _permitted: dict[Path, tuple[str, dict[Path, FileState]]] = field(
-        default_factory=dict[Path, tuple[str, dict[Path, FileState]]]
-    )
+
+    @cached_property
+    def _policy(self) -> PathPolicy:
+        return PathPolicy.from_record(self.run.spec().roots, self.home)
+
+    @cached_property
+    def _folders(self) -> PermittedFolders:
+        return PermittedFolders(self._policy)
 
     def report(self, event: Event) -> None:
         """Record an event."""
@@ -54,15 +58,14 @@ class RunContext:
 
     def permit(self, path: Path) -> None:
         """Raises PathForbiddenError for a file that this run may not read."""
-        PathPolicy.from_record(self.run.spec().roots, self.home).permit(path)
+        self._policy.permit(path)
 
     def permit_output(self, target: Path) -> None:
         """Raises PathForbiddenError if the user's output may not be written.
 
         Asked again after each wait: a folder of its path may have become a link.
         """
-        policy = PathPolicy.from_record(self.run.spec().roots, self.home)
-        policy.resolve(str(target.absolute()), "output", write=True)
+        self._policy.resolve(str(target.absolute()), "output", write=True)
 
     def model_folder(self, *, weights: bool = True, revision: str | None = None) -> Path:
         """The folder of the run's model, downloaded if necessary.
@@ -98,23 +101,15 @@ class RunContext:
         Raises:
             PathForbiddenError: it has a link to a file that may not be read.
         """
-        PathPolicy.from_record(self.run.spec().roots, self.home).permit_links(folder, argument)
-        self._permitted[folder] = argument, folder_state(read_in(folder))
+        self._folders.permit(folder, argument)
 
     def require_permitted(self) -> None:
-        """To be called after reading, before anything that was read is shown or gets its name.
+        """To be called after reading such folders; see `PermittedFolders.require_unchanged`.
 
         Raises:
-            PathForbiddenError: a file of a permitted folder has become a link to one that may not be read.
-            InputError: a file was exchanged, also if it was put back.
+            InputError: a file of one was exchanged while it was read.
         """
-        policy = PathPolicy.from_record(self.run.spec().roots, self.home)
-        for folder, (argument, before) in self._permitted.items():
-            policy.permit_links(folder, argument)
-            if path := exchanged(before):
-                raise InputError(
-                    f"{argument}: {shown_path(path)} was exchanged while it was read.", next=then("ask_again")
-                )
+        self._folders.require_unchanged()
 
 
 def use_threads(wanted: int | None) -> int:

@@ -18,7 +18,6 @@ from pathlib import Path
 
 from ...errors import DatasetError, DatasetFormatError, DatasetNotFoundError, InputError, PathForbiddenError
 from ...events import ShouldStop, never_stop
-from ...next_step import then
 from ...untrusted import short_name, shown_path
 from .decoding import OnRead, file_hash, ignore_count, regular_file
 from .folder_walk import EVERY, FolderWalk, Permit, permit_all, real_path, stop_if_asked
@@ -32,6 +31,7 @@ from .text_rows import text_rows
 TABLES = (".jsonl", ".ndjson", ".json", ".csv", ".tsv", ".parquet")
 TEXTS = (".txt", ".md")
 COMPRESSIONS = (".gz", ".zst")
+AGAIN = "Ask again when its files are no longer written."
 OTHER_SPLITS = ("test", "valid", "validation", "val", "dev", "eval")
 
 
@@ -103,7 +103,7 @@ class Source:
     def require_unchanged(self, stamp: list[tuple[int, int]]) -> None:
         """Raises DatasetError if the files are no longer what they were at this `stamp`."""
         if self.stamp() != stamp:
-            raise DatasetError("The dataset was changed while it was read.", next=then("ask_again"))
+            raise DatasetError("The dataset was changed while it was read.", hint=AGAIN)
 
     def content_hash(self, should_stop: ShouldStop = never_stop) -> str:
         """A hash of the content of all parts; independent of their paths.
