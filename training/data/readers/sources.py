@@ -17,6 +17,7 @@ from glob import glob, has_magic
 from pathlib import Path
 
 from ...errors import DatasetFormatError, DatasetNotFoundError
+from ...untrusted import quoted, short_name, shown_path
 from .decoding import OnRead, file_hash, ignore_count, regular_file
 from .hub_names import is_on_hub
 from .hub_rows import HubDataset, hub_dataset
@@ -176,14 +177,14 @@ def _real(path: Path) -> Path:
     try:
         return path.resolve()
     except RuntimeError:
-        raise DatasetNotFoundError(f"{path} is a symbolic link to itself.") from None
+        raise DatasetNotFoundError(f"{shown_path(path)} is a symbolic link to itself.") from None
 
 
 def _known_type(file: SourceFile) -> None:
     if file.type in TABLES + TEXTS:
         return
     raise DatasetFormatError(
-        f"{file.path} has an unsupported type: {file.type or '(none)'}.",
+        f"{shown_path(file.path)} has an unsupported type: {quoted(file.type) if file.type else '(none)'}.",
         hint=f"Supported types: {', '.join(TABLES + TEXTS)}, also compressed as .gz or .zst.",
     )
 
@@ -204,7 +205,7 @@ def _find(name: str) -> tuple[list[Path], list[str]]:
         if has_magic(name) and not path.exists():
             found = sorted(Path(item) for item in glob(str(path), recursive=True) if not Path(item).is_dir())
             if not found:
-                raise DatasetNotFoundError(f"No file matches {name}.")
+                raise DatasetNotFoundError(f"No file matches {shown_path(name)}.")
             return found, []
     except PermissionError:
         pass  # `regular_file` raises the error that names the path
@@ -222,7 +223,7 @@ def _in_folder(folder: Path) -> tuple[list[Path], list[str]]:
     found = found or [path for path in files if file_type(path) in TEXTS]
     if not found:
         raise DatasetNotFoundError(
-            f"The folder {folder} has no file of a supported type.",
+            f"The folder {shown_path(folder)} has no file of a supported type.",
             hint=f"Supported types: {', '.join(TABLES + TEXTS)}.",
         )
     return _train_split(found)
@@ -233,5 +234,5 @@ def _train_split(found: list[Path]) -> tuple[list[Path], list[str]]:
     others = [path for path, split in splits.items() if split in OTHER_SPLITS]
     if not others or "train" not in splits.values():
         return found, []
-    names = ", ".join(path.name for path in others[:5])
+    names = ", ".join(short_name(path.name) for path in others[:5])
     return [path for path in found if path not in others], [f"Not used (other splits): {names}."]
