@@ -82,6 +82,19 @@ async def _recover(service: TrainingService) -> None:
         logger().warning("recovery_failed", error=str(error))
 
 
+ERROR = "backpropagate/error"
+"""The entry of `_meta` with an error's record. Structured content would have to fit the output schema."""
+
+
+def _error_result(error: BackpropagateError) -> CallToolResult:
+    record = error.record().model_dump(mode="json", exclude_none=True)
+    return CallToolResult(
+        content=[TextContent(type="text", text=sanitized(scrub(error.sentence(words))))],
+        is_error=True,
+        _meta={ERROR: sanitized_all(scrub_all(record))},
+    )
+
+
 class ServerTool(Tool):
     """A tool of this package in the SDK's form.
 
@@ -116,15 +129,15 @@ class ServerTool(Tool):
     async def run(
         self, arguments: dict[str, Any], context: Context[Any, Any], convert_result: bool = False
     ) -> CallToolResult | InputRequiredResult:
-        """Run the tool.
+        """Run the tool. The text of an expected error is `[CODE] message — hint`.
 
         Raises:
-            ToolError: with `[CODE] message — hint` as its text.
+            ToolError: an error that was not expected.
         """
         try:
             result = await self._carry_out(self._validated(arguments), context)
         except BackpropagateError as error:
-            raise ToolError(scrub(error.sentence(words))) from error
+            return _error_result(error)
         except Exception as error:
             logger().exception("tool_failed", tool=self.name)
             raise ToolError(

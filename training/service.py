@@ -55,6 +55,7 @@ from .runs.identity import boot_id, is_recent, same_host
 from .runs.kinds import EXTRAS, device_request, kind_of, libraries_of
 from .runs.store import RunStore
 from .runs.view import RunView, view
+from .worker.end_frozen import end_if_frozen
 from .worker.spawn import spawn_worker
 
 Value = TypeVar("Value")
@@ -370,6 +371,8 @@ class TrainingService:
         run.request_cancel(reason)
         if state.pid is None or state.boot_id != boot_id():
             self._start(run)  # no worker sees the request: a new one starts only to record the cancellation
+        else:
+            threading.Thread(target=end_if_frozen, args=(run, self.store), daemon=True).start()
         return view(run, state)
 
     async def delete(self, run_id: str) -> str:

@@ -210,7 +210,8 @@ def test_columns_are_suggested_only_where_they_lose_hardly_a_usable_row(look: An
 def test_a_row_that_the_template_refuses_is_a_finding_with_its_own_words(look: Any) -> None:
     rows = [{"messages": [{"role": "system", "content": "S"}, *chat("Hi", "Hello")["messages"]]}]
     found = finding(look(rows, family="gemma"), "system_refused")
-    assert found["repair"] == "merge_system=true" and "System role not supported" in str(found["details"])
+    assert found["repair"] == "merge_system=true" and found["details"] == {}
+    assert "System role not supported" in str(found["untrusted_details"])
 
 
 def test_a_template_without_an_exact_mask_is_told_in_a_note(tmp_path: Path, refused_tokenizer: Any) -> None:

@@ -184,7 +184,7 @@ def test_columns_are_mapped_explicitly_and_the_nearest_name_is_told() -> None:
     "row, kind, reason",
     [
         ({}, "unrecognised", "no known format has the keys (none)"),
-        ({"foo": 1, "bar": 2}, "unrecognised", "no known format has the keys foo, bar"),
+        ({"foo": 1, "bar": 2}, "unrecognised", "no known format has the keys 'foo', 'bar'"),
         ({"messages": "Hi"}, "wrong_type", "messages is str, not a list of turns"),
         ({"messages": []}, "empty", "messages is empty"),
         ({"messages": ["Hi"]}, "wrong_type", "turn 1 is str, not an object"),

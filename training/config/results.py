@@ -28,7 +28,7 @@ class FindingRecord(Record):
 
     Args:
         first: places of the first ones, `file:line`.
-        details: messages with their counts.
+        details, untrusted_details: messages, ours and others', with their counts.
         repair: the argument that repairs it.
     """
 
@@ -37,6 +37,7 @@ class FindingRecord(Record):
     count: int
     first: list[str] = []
     details: dict[str, int] = {}
+    untrusted_details: dict[str, int] = {}
     repair: str | None = None
 
 
@@ -264,6 +265,7 @@ class InspectResult(Result):
         turns: most frequent sequences of roles.
         tokens: lengths in the model's tokens.
         remedy: the change that is needed before training.
+        untrusted_details: what the model's chat template says about itself.
     """
 
     kind: Literal["inspect"] = "inspect"
@@ -279,6 +281,7 @@ class InspectResult(Result):
     findings: list[FindingRecord] = []
     notes: list[str] = []
     remedy: str | None = None
+    untrusted_details: str | None = None
     preview: Preview | None = None
 
 

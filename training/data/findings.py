@@ -14,6 +14,8 @@ from .row_counts import rows_of
 
 Severity = Literal["error", "warning", "note"]
 SHOWN_PLACES = 5
+MAX_DETAILS = 20
+"""Different reasons that are counted for a kind."""
 MANY_TIMES = 10
 """`columns` is suggested only if it repairs at least this many times the rows that it makes unusable."""
 
@@ -192,7 +194,7 @@ class Finding:
 
     Args:
         places: of the first rows; a text if it has more details.
-        details: reasons and how often each occurred.
+        details, untrusted_details: reasons, ours and others', and how often each occurred.
         exact_repair: the kind's repair with the value for these rows.
         of_all_rows: no row is left to train on, so the severity is "error".
     """
@@ -201,6 +203,7 @@ class Finding:
     count: int = 0
     places: list[Place | str] = field(default_factory=list[Place | str])
     details: Counter[str] = field(default_factory=Counter[str])
+    untrusted_details: Counter[str] = field(default_factory=Counter[str])
     exact_repair: str | None = None
     of_all_rows: bool = False
 
@@ -241,6 +244,7 @@ class Finding:
             "count": self.count,
             "first": [str(place) for place in self.places],
             "details": dict(self.details.most_common(3)),
+            "untrusted_details": dict(self.untrusted_details.most_common(3)),
             "repair": self.repair(usable),
         }
 
@@ -251,14 +255,15 @@ class Findings:
     def __init__(self) -> None:
         self._found: dict[str, Finding] = {}
 
-    def add(self, kind: str, place: Place | str, detail: str = "") -> None:
-        """Adds a row; `detail` says what is wrong with it."""
+    def add(self, kind: str, place: Place | str, detail: str = "", untrusted: str = "") -> None:
+        """Adds a row; `detail` and `untrusted` say what is wrong with it, as in `RowError`."""
         finding = self._found.setdefault(kind, Finding(kind))
         finding.count += 1
         if len(finding.places) < SHOWN_PLACES:
             finding.places.append(place)
-        if detail and (detail in finding.details or len(finding.details) < 20):
-            finding.details[detail] += 1
+        for counts, text in ((finding.details, detail), (finding.untrusted_details, untrusted)):
+            if text and (text in counts or len(counts) < MAX_DETAILS):
+                counts[text] += 1
 
     def suggest(self, kind: str, repair: str) -> None:
         """Sets the exact repair of a kind, if it occurred."""
@@ -322,4 +327,5 @@ def _refusal(findings: list[Finding], message: str, usable: int) -> DatasetError
     error = KINDS[findings[0].kind].error if findings[0].severity == "error" else DatasetError
     # For rows that `quality="basic"` dropped, the repair is to switch it off.
     hint = remedy(findings, usable).replace(BASIC, 'quality="off"')
-    return error(f"{message}: {sentences}{more}.", hint=f"{hint}.")
+    foreign = "; ".join(text for found in findings[:3] for text in found.untrusted_details)
+    return error(f"{message}: {sentences}{more}.", hint=f"{hint}.", untrusted=foreign)

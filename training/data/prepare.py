@@ -40,7 +40,7 @@ if TYPE_CHECKING:
     import numpy as np
     from numpy.typing import NDArray
 
-CACHE_VERSION = 4
+CACHE_VERSION = 5
 """Part of the key. To be increased when the stored format, or the content for equal settings, changes."""
 
 
@@ -269,7 +269,8 @@ class Preparation:
         """Counts a row that is left out or has a warning."""
         reason = selection.reason(row.number) or row.kind
         if reason:
-            self._left_out.add(reason, row.place, row.reason if reason == row.kind else "")
+            why = (row.reason, row.untrusted) if reason == row.kind else ()
+            self._left_out.add(reason, row.place, *why)
             if reason == "nothing_to_learn":
                 self._without_trained.add(row.tokens, 0, 0)
             return

@@ -108,7 +108,7 @@ class ChatTemplate:
         except template_errors() as error:
             as_text = _arguments_as_text(messages) if isinstance(error, TypeError) else None
             if as_text is None:
-                raise RowError(self._refusal(messages), str(error)[:200]) from None
+                raise RowError(self._refusal(messages), "", str(error)) from None
             return self._run(as_text, tools, prompt)
         if _prints_python(text, messages):  # it needs them as OpenAI gives them: JSON in a text
             return self._run(_arguments_as_text(messages) or messages, tools, prompt)

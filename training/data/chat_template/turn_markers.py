@@ -7,6 +7,7 @@ from collections.abc import Iterator
 from typing import NamedTuple
 
 from ...errors import ChatTemplateError
+from ...untrusted import quoted
 from ..formats.messages import Message
 from ..readers.rows import RowError
 from .template import ANOTHER_TEMPLATE, ChatTemplate
@@ -14,6 +15,7 @@ from .template import ANOTHER_TEMPLATE, ChatTemplate
 PROBES = (1, 2, 3)
 """Exchanges (a user turn and an assistant turn) in each conversation that is rendered."""
 
+REFUSED = "it refuses a plain conversation"
 PROBE_QUESTIONS = ("What is the boiling point of water?", "And of iron", "Which is larger?\nSay why.")
 
 
@@ -97,8 +99,9 @@ def _probes(template: ChatTemplate) -> Iterator[tuple[str, str, str]]:
                 yield before, template.render(messages[:index], add_generation_prompt=True), tail
         except RowError as error:
             raise ChatTemplateError(
-                f"The model's chat template cannot be used for training: {error.reason}.",
+                f"The model's chat template cannot be used for training: {error.reason or REFUSED}.",
                 hint="Use a model with another template.",
+                untrusted=error.untrusted,
             ) from None
 
 
@@ -119,8 +122,8 @@ def _closing(tails: list[str], template: ChatTemplate) -> tuple[str, str]:
     found = re.match(rf"(\s*)({'|'.join(map(re.escape, tokens))})", common) if tokens else None
     if not found:
         raise ChatTemplateError(
-            f"The model's chat template ends an assistant turn with {common[:20]!r}, which is no control "
-            "token of its tokenizer. The model could not learn where to stop.",
+            f"The model's chat template ends an assistant turn with {quoted(common[:20])}, which is no "
+            "control token of its tokenizer. The model could not learn where to stop.",
             hint=ANOTHER_TEMPLATE,
         )
     return found[1], found[2]

@@ -22,11 +22,12 @@ from itertools import accumulate
 from typing import Any, NamedTuple
 
 from ...errors import ChatTemplateError
+from ...untrusted import quoted
 from ..formats.messages import Message
 from ..readers.rows import RowError
 from .template import ANOTHER_TEMPLATE, ChatTemplate
 from .template_skeleton import Skeleton
-from .turn_markers import PROBE_QUESTIONS, probe_turn_markers, shared_prefix
+from .turn_markers import PROBE_QUESTIONS, REFUSED, probe_turn_markers, shared_prefix
 
 
 class Span(NamedTuple):
@@ -105,7 +106,7 @@ class TurnFinder:
         before, after = pieces
         start = self._start(before, messages, tools, index)
         if not after.startswith(self._closing):
-            raise _inexact(f"turn {index + 1} does not end with {self.markers.end}")
+            raise _inexact(f"turn {index + 1} does not end with {quoted(self.markers.end)}")
         after = after[len(self._closing) :]
         end = len(text) - len(after)
         if end < start or text[:start] != before[:start] or text[end:] != after:
@@ -155,14 +156,15 @@ class TurnFinder:
             text, spans = self.spans(messages, None, (1, 3))
         except RowError as error:
             raise ChatTemplateError(
-                f"The loss mask of the model's chat template cannot be exact: {error.reason}.",
+                f"The loss mask of the model's chat template cannot be exact: {error.reason or REFUSED}.",
                 hint=ANOTHER_TEMPLATE,
+                untrusted=error.untrusted,
             ) from None
         for span, answer in zip(spans, answers, strict=True):
             turn = text[span.start : span.end]
             if answer.strip() not in turn or any(question in turn for question in PROBE_QUESTIONS):
                 raise ChatTemplateError(
-                    f"The model's chat template mixes turns: {turn[:80]!r}.", hint=ANOTHER_TEMPLATE
+                    "The model's chat template mixes turns.", hint=ANOTHER_TEMPLATE, untrusted=turn
                 )
 
 

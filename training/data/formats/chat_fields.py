@@ -6,7 +6,7 @@ import json
 from collections.abc import Iterator
 from typing import Any, cast
 
-from ...untrusted import short_name
+from ...untrusted import quoted, short_name
 from ..readers.rows import RowError
 from .messages import Message
 from .unread import filled
@@ -137,7 +137,7 @@ def _role(fields: dict[str, Any], number: int) -> str:
     given = fields.get("role", fields.get("from"))
     role = ROLES.get(given.strip().lower()) if isinstance(given, str) else None
     if role is None:
-        shown = "no role" if given in (None, "") else f"the role {given!r:.40}"
+        shown = "no role" if given in (None, "") else f"the role {quoted(given)}"
         raise RowError("unknown_role", f"turn {number} has {shown}")
     return role
 
@@ -159,7 +159,7 @@ def _part(part: object, number: int) -> str:
         return text
     raise RowError(
         "unsupported_content",
-        f"turn {number} has a part of type {fields.get('type')!r:.40}",
+        f"turn {number} has a part of type {quoted(fields.get('type'))}",
     )
 
 

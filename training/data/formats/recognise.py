@@ -55,6 +55,8 @@ FIELDS = (
 )  # fmt: skip
 """The fields that `columns` can set."""
 
+SHOWN_KEYS = 8
+
 
 def recognise(row: Mapping[str, Any], columns: Mapping[str, str] | None = None) -> Recognised:
     """Converts a row to its format.
@@ -84,19 +86,21 @@ def recognise(row: Mapping[str, Any], columns: Mapping[str, str] | None = None) 
         return _text(value)
     empty = [key for key in FIELDS if key in value and value[key] is None]
     if empty:
-        raise RowError("empty", f"{', '.join(empty)[:120]} is null")
-    raise RowError(
-        "unrecognised", f"no known format has the keys {', '.join(map(str, value))[:120] or '(none)'}"
-    )
+        raise RowError("empty", f"{', '.join(empty)} is null")
+    raise RowError("unrecognised", f"no known format has the keys {_names(value)}")
+
+
+def _names(value: Mapping[str, Any]) -> str:
+    more = [f"and {len(value) - SHOWN_KEYS:,} more"] if len(value) > SHOWN_KEYS else []
+    return ", ".join([*map(quoted, list(value)[:SHOWN_KEYS]), *more]) or "(none)"
 
 
 def _mapped(row: Mapping[str, Any], columns: Mapping[str, str]) -> dict[str, Any]:
     for column in columns.values():
         if column not in row:
             close = get_close_matches(column, list(row), n=1)
-            raise RowError(
-                "unrecognised", f"no column {column!r}" + (f"; there is {quoted(close[0])}" if close else "")
-            )
+            similar = f"; there is {quoted(close[0])}" if close else ""
+            raise RowError("unrecognised", f"no column {quoted(column)}{similar}")
     return {field: row[column] for field, column in columns.items()}
 
 

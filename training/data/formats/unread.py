@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Container, Iterator, Mapping, Sequence
 from typing import Any, cast
 
+from ...untrusted import quoted
 from ..readers.rows import RowError
 
 METADATA = frozenset((
@@ -45,7 +46,7 @@ def unread_keys(row: Mapping[str, Any], read: Container[str], texts: Sequence[st
     )
     for key in unread:
         if key.lower() in MEDIA:
-            raise RowError("unsupported_content", f"the key {key} has content")
+            raise RowError("unsupported_content", f"the key {quoted(key)} has content")
     return unread
 
 

@@ -96,12 +96,13 @@ class ExpandingStream(io.RawIOBase):
             data = self._inner.read(len(buffer))
         except (OSError, EOFError, zlib.error, ValueError) as error:
             raise DatasetParseError(
-                f"{self._path} is damaged after {self._expanded:,} expanded bytes: {error}.",
+                f"{shown_path(self._path)} is damaged after {self._expanded:,} expanded bytes.",
                 hint="Compress the file again, or use it uncompressed.",
+                untrusted=str(error),
             ) from None
         self._expanded += len(data)
         if self._expanded > self._limit:
-            raise too_expanded(str(self._path), self._limit)
+            raise too_expanded(shown_path(self._path), self._limit)
         buffer[: len(data)] = data
         return len(data)
 
@@ -170,12 +171,12 @@ def regular_file(path: Path) -> os.stat_result:
     try:
         found = path.stat()
     except PermissionError:
-        raise PathForbiddenError(f"{path} may not be read: permission denied.") from None
+        raise PathForbiddenError(f"{shown_path(path)} may not be read: permission denied.") from None
     except OSError as error:
-        raise DatasetNotFoundError(f"There is no dataset at {path}: {error.strerror}.") from None
+        raise DatasetNotFoundError(f"There is no dataset at {shown_path(path)}: {error.strerror}.") from None
     if not stat.S_ISREG(found.st_mode):
         raise DatasetFormatError(
-            f"{path} is not a regular file.",
+            f"{shown_path(path)} is not a regular file.",
             hint="Use a file, a folder, a pattern such as data/*.jsonl, or a Hub name.",
         )
     return found
@@ -228,7 +229,8 @@ def open_bytes(path: Path, on_read: OnRead = ignore_count) -> io.BufferedReader:
             inner = ZstdReader(raw)
         elif path.suffix in (".gz", ".zst") and size > 0:
             raise DatasetFormatError(
-                f"{path} has the extension {path.suffix} but not that compression.", hint="Rename the file."
+                f"{shown_path(path)} has the extension {path.suffix} but not that compression.",
+                hint="Rename the file.",
             )
         else:
             return raw
@@ -246,14 +248,14 @@ def encoding_of(stream: io.BufferedReader, path: Path) -> str:
     """
     head = stream.peek(64)[:64]
     if head.startswith(UTF_32):
-        raise DatasetParseError(f"{path} is UTF-32.", hint="Save it as UTF-8.")
+        raise DatasetParseError(f"{shown_path(path)} is UTF-32.", hint="Save it as UTF-8.")
     for mark, name in ENCODINGS:
         if head.startswith(mark):
             stream.read(len(mark))
             return name
     if len(head) >= 8 and (head[1::2].count(0) > len(head) // 4 or head[::2].count(0) > len(head) // 4):
         raise DatasetParseError(
-            f"{path} begins with NUL bytes: UTF-16 without a byte order mark, or a binary file.",
+            f"{shown_path(path)} begins with NUL bytes: UTF-16 without a byte order mark, or a binary file.",
             hint="Save it as UTF-8.",
         )
     return "utf-8"

@@ -58,11 +58,16 @@ class HubDataset:
             )
             yield from stream
         except (FileNotFoundError, ConnectionError) as error:
-            raise DatasetNotFoundError(f"The dataset {self.name} cannot be read: {error}") from None
+            raise DatasetNotFoundError(
+                f"The dataset {quoted(self.name)} cannot be read: {type(error).__name__}.",
+                untrusted=str(error),
+            ) from None
         except (ValueError, datasets.exceptions.DatasetsError) as error:
             raise DatasetParseError(
-                f"The split {self.split!r} of {self.name} cannot be read: {error}",
+                f"The split {quoted(self.split)} of {quoted(self.name)} cannot be read: "
+                f"{type(error).__name__}.",
                 hint="Set split to one of its splits. Give a configuration as owner/name:config.",
+                untrusted=str(error),
             ) from None
 
 
@@ -103,16 +108,14 @@ def _commit(name: str, revision: str | None) -> str:
         commit = hub.HfApi().dataset_info(name, revision=revision).sha
     except Exception as error:  # errors of the HTTP library have no common class
         raise DatasetNotFoundError(
-            f"There is no file {name}, and the Hub dataset {name} is not available: {_first_line(error)}",
+            f"There is no file {quoted(name)}, and no Hub dataset of this name is available: "
+            f"{type(error).__name__}.",
             hint="Give the absolute path of a file, or check the name, the network and HF_TOKEN.",
+            untrusted=str(error),
         ) from None
     if commit is None:
-        raise DatasetError(f"The Hub returns no commit for {name}.")
+        raise DatasetError(f"The Hub returns no commit for {quoted(name)}.")
     return commit
-
-
-def _first_line(error: BaseException) -> str:
-    return (str(error).strip() or type(error).__name__).splitlines()[0]
 
 
 def _tree_hash(folder: Path, should_stop: ShouldStop) -> str:

@@ -17,7 +17,7 @@ from pathlib import Path
 from typing import Any, NoReturn
 
 from ...errors import DatasetParseError
-from ...untrusted import short_name
+from ...untrusted import quoted, short_name
 from .decoding import MAX_ROW_BYTES, TO_UTF_8, OnRead, encoding_of, open_bytes, read_lines
 from .rows import NUL_BYTES, BadRow, Place, RawRow
 
@@ -167,8 +167,8 @@ def _rows_of_object(value: dict[str, Any], name: str) -> Iterator[Any]:
     elif len(value) == 1 and all(isinstance(item, dict) for items in lists.values() for item in items):
         yield from next(iter(lists.values()))
     elif len({len(item) for item in lists.values()}) > 1:
-        lengths = ", ".join(f"{key}: {len(item)}" for key, item in lists.items())
-        raise DatasetParseError(f"The columns of {name} have different lengths ({lengths}).")
+        lengths = ", ".join(f"{quoted(key)}: {len(item)}" for key, item in [*lists.items()][:8])
+        raise DatasetParseError(f"The columns of {short_name(name)} have different lengths ({lengths}).")
     else:
         for values in zip(*lists.values(), strict=True):
             yield dict(zip(lists, values, strict=True))

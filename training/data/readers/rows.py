@@ -4,11 +4,15 @@ from __future__ import annotations
 
 from typing import Any, Literal, NamedTuple
 
-from ...untrusted import short_name
+from ...redact import scrub
+from ...untrusted import one_line, short_name
 
 Unit = Literal["line", "row", "document"]
 NUL_BYTES = "contains NUL bytes"
 """Reason of a bad row in each text format."""
+
+MAX_UNTRUSTED = 200
+"""Characters of what others say about a row."""
 
 
 class Place(NamedTuple):
@@ -43,10 +47,12 @@ class RowError(Exception):
 
     Args:
         kind: one of `findings.KINDS`.
-        reason: what is wrong, in a few words.
+        reason: what is wrong, in a few words of ours.
+        untrusted: what the model's chat template says about it.
     """
 
-    def __init__(self, kind: str, reason: str) -> None:
+    def __init__(self, kind: str, reason: str, untrusted: str = "") -> None:
         super().__init__(f"{kind}: {reason}")
         self.kind = kind
         self.reason = reason
+        self.untrusted = one_line(scrub(untrusted), MAX_UNTRUSTED)

@@ -18,7 +18,7 @@ from pathlib import Path
 
 from ...errors import DatasetError, DatasetFormatError, DatasetNotFoundError, InputError, PathForbiddenError
 from ...events import ShouldStop, never_stop
-from ...untrusted import short_name, shown_path
+from ...untrusted import quoted, short_name, shown_path
 from .decoding import OnRead, file_hash, ignore_count, regular_file
 from .folder_walk import EVERY, FolderWalk, Permit, permit_all, real_path, stop_if_asked
 from .hub_names import is_on_hub
@@ -187,7 +187,7 @@ def _known_type(file: SourceFile) -> None:
     if file.type in TABLES + TEXTS:
         return
     raise DatasetFormatError(
-        f"{file.path} has an unsupported type: {file.type or '(none)'}.",
+        f"{shown_path(file.path)} has an unsupported type: {quoted(file.type) if file.type else '(none)'}.",
         hint=f"Supported types: {', '.join(TABLES + TEXTS)}, also compressed as .gz or .zst.",
     )
 

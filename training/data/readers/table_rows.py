@@ -73,7 +73,8 @@ def csv_rows(path: Path, name: str, on_read: OnRead) -> Iterator[RawRow | BadRow
         if isinstance(row, BadRow) and unreadable > MAX_UNREADABLE + good:
             rows = f"{unreadable:,} of its first {unreadable + good:,} rows"
             raise DatasetParseError(
-                f"{name} is not a table: {rows} cannot be read, the last at {place}: {row.reason}.",
+                f"{short_name(name)} is not a table: {rows} cannot be read, the last at {place}: "
+                f"{row.reason}.",
                 hint="Save it again as CSV, with text in double quotes and quotes in it doubled.",
             )
 
@@ -129,7 +130,8 @@ class PhysicalLines:
         self._read_again += self._size
         if self._read_again > MAX_READ_AGAIN_BYTES:
             raise DatasetParseError(
-                f"{self._name} has too many quotes that are not closed, the last at line {first.number:,}.",
+                f"{short_name(self._name)} has too many quotes that are not closed, "
+                f"the last at line {first.number:,}.",
                 hint="Save it again as CSV, with text in double quotes and quotes in it doubled.",
             )
         self._again.extendleft(reversed(rest))
@@ -209,7 +211,7 @@ def _parquet_of(stream: BinaryIO, name: str, on_read: OnRead) -> Iterator[RawRow
                 on_read(size * batch.num_rows // total)
     except (arrow.ArrowException, OSError) as error:
         raise DatasetParseError(
-            f"{short_name(name)} is damaged or not a Parquet file, after row {number}: {error}."
+            f"{short_name(name)} is damaged or not a Parquet file, after row {number}.", untrusted=str(error)
         ) from None
 
 

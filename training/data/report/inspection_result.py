@@ -21,6 +21,7 @@ class Inspection:
 
     Args:
         remedy: what must be done before training, without a full stop; None: nothing.
+        untrusted_details: what the model's chat template says about itself.
     """
 
     rows: int = 0
@@ -36,6 +37,7 @@ class Inspection:
     notes: list[str] = field(default_factory=list[str])
     preview: list[dict[str, Any]] = field(default_factory=list[dict[str, Any]])
     remedy: str | None = None
+    untrusted_details: str | None = None
 
     def as_dict(self) -> dict[str, Any]:
         """For results. If it is too long, the details of findings are removed first, then some places."""
@@ -53,6 +55,7 @@ class Inspection:
             "findings": self.findings,
             "notes": [safe_line(note, 300) for note in self.notes[:5]],
             "remedy": self.remedy,
+            "untrusted_details": self.untrusted_details,
         }
         for key in ("details", "first"):
             if len(json.dumps(result, ensure_ascii=False)) > LARGEST_RESULT:
@@ -64,7 +67,8 @@ class Inspection:
 
 def _shorter(found: dict[str, Any], key: str) -> dict[str, Any]:
     """The finding without details; with `key` "first" also with at most 2 places."""
-    return {**found, "details": {}, "first": found["first"][: 2 if key == "first" else None]}
+    first = found["first"][: 2 if key == "first" else None]
+    return {**found, "details": {}, "untrusted_details": {}, "first": first}
 
 
 def from_record(values: dict[str, Any]) -> Inspection:

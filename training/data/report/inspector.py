@@ -69,7 +69,7 @@ class Inspector:
         """
         self._result.rows += 1
         if read.row is None:
-            self._findings.add(read.kind or "parse", read.place, safe_line(read.reason, 120))
+            self._findings.add(read.kind or "parse", read.place, read.reason)
             return
         self._result.usable += 1
         index.add(len(self._hashes), read.row)
@@ -123,12 +123,13 @@ class Inspector:
         try:
             return self._encoder.render(row)
         except RowError as error:
-            self._findings.add(error.kind, place, safe_line(error.reason, 120))
+            self._findings.add(error.kind, place, error.reason, error.untrusted)
         except ChatTemplateError as error:
             self._template_error = error
             note = error.sentence()
             if note not in self._result.notes:
                 self._result.notes.append(note)
+                self._result.untrusted_details = error.untrusted
         return None
 
     def _tokenise(self) -> None:
@@ -227,7 +228,8 @@ class Inspector:
 
     def _as_dict(self, found: Finding, usable: int) -> dict[str, Any]:
         result = found.as_dict(usable)
-        result["details"] = {safe_line(detail, 120): count for detail, count in result["details"].items()}
+        for key in ("details", "untrusted_details"):
+            result[key] = {safe_line(text, 120): count for text, count in result[key].items()}
         result["first"] = [safe_line(place, 100) for place in result["first"]]
         return result
 

@@ -135,5 +135,6 @@ def _used(read: Read, one: Encoded) -> LoggedRow:
 
 def _refused(read: Read, error: Rendered | RowError | None) -> LoggedRow:
     if isinstance(error, RowError):
-        return LoggedRow(read.number, read.part, read.place, error.kind, error.reason)
+        logged = LoggedRow(read.number, read.part, read.place, error.kind, error.reason)
+        return logged._replace(untrusted=error.untrusted)
     return LoggedRow(read.number, read.part, read.place, read.kind or "parse", read.reason)

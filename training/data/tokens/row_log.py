@@ -26,7 +26,7 @@ class LoggedRow(NamedTuple):
     Args:
         number: index among all rows, from 0.
         part: index of its file in the source.
-        kind, reason: why the row is unusable; None if it has examples.
+        kind, reason, untrusted: why the row is unusable, as in `RowError`; None if it has examples.
         warnings: kinds of findings of a usable row.
         examples: number of its examples.
         tokens, trained: tokens of all its examples, and those of them that carry loss. For a row without
@@ -42,6 +42,7 @@ class LoggedRow(NamedTuple):
     examples: int = 0
     tokens: int = 0
     trained: int = 0
+    untrusted: str = ""
 
 
 class CleanRows(NamedTuple):

@@ -32,7 +32,9 @@ class TokenizerFiles:
     def __init__(self, folder: Path) -> None:
         path = folder / "tokenizer.json"
         if not path.is_file():
-            raise ModelLoadError(f"There is no tokenizer at {path}.", hint="Give the folder of a model.")
+            raise ModelLoadError(
+                f"There is no tokenizer at {shown_path(path)}.", hint="Give the folder of a model."
+            )
         load = library("tokenizers", "Tokenising").Tokenizer.from_file
         try:
             self.backend_tokenizer: Any = load(str(path))
