@@ -6,6 +6,7 @@ import os
 import re
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import cache
 from pathlib import Path
 from urllib.parse import urlsplit
 
@@ -126,7 +127,7 @@ class PathPolicy:
             return "is in the home folder of runs and models" if write else None
         if any(path.is_relative_to(root) for root in self.roots):
             return None
-        user = Path.home().resolve()
+        user = _real_home(Path.home())
         if not path.is_relative_to(user):
             return "is outside the folders that this server may access"
         hidden = _hidden_in(path, user)
@@ -145,6 +146,12 @@ class PathPolicy:
 def read_in(folder: Path) -> tuple[Path, Path]:
     """The folders of a model or an adapter that files are read from."""
     return folder, folder / MORE_TEMPLATES
+
+
+@cache
+def _real_home(home: Path) -> Path:
+    """Kept, since it is asked for with each of a dataset's files."""
+    return home.resolve()
 
 
 def _hidden_in(path: Path, user: Path) -> list[str]:

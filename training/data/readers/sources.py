@@ -170,11 +170,12 @@ def _source_of(
 ) -> Source:
     base = Path(os.path.commonpath([path.absolute().parent for path in found]))
     files: list[SourceFile] = []
+    folders = {folder: real_path(folder) for folder in {path.parent for path in found}}
     for number, path in enumerate(found):
         if number % EVERY == 0:
             stop_if_asked(should_stop)
         # Links are resolved before the check: a link may point out of the permitted folders.
-        real = real_path(path)
+        real = real_path(path) if path.is_symlink() else folders[path.parent] / path.name
         permit(real)
         regular_file(real)
         name = path.absolute().relative_to(base).as_posix()
