@@ -50,17 +50,17 @@ def tokenise_long(tokenise: Tokenise, text: str, char_offsets: Sequence[int]) ->
 
     ids: list[NDArray[np.int32]] = []
     found: dict[int, int] = {}
-    before, first, total = _piece(tokenise, text, 0, char_offsets), 0, 0
+    before, start, first, total = _piece(tokenise, text, 0, char_offsets), 0, 0, 0
     while before.end < len(text):
         after = _piece(tokenise, text, before.end - OVERLAP, char_offsets)
         seam = _seam(before, after)
         if seam is None:
             return None
-        found |= {at: total + before.places[at] - first for at in char_offsets if before.start <= at < seam}
+        found |= {at: total + before.places[at] - first for at in char_offsets if start <= at < seam}
         ids.append(before.ids[first : before.places[seam]])
         total += len(ids[-1])
-        before, first = after, after.places[seam]
-    found = {at: total + before.places[at] - first for at in char_offsets if at >= before.start} | found
+        before, start, first = after, seam, after.places[seam]
+    found |= {at: total + before.places[at] - first for at in char_offsets if start <= at}
     ids.append(before.ids[first:])
     return Tokenised(np.concatenate(ids), [found[offset] for offset in char_offsets])
 
