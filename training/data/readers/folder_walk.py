@@ -16,7 +16,7 @@ Permit = Callable[[Path], object]
 """Raises PathForbiddenError if a file may not be read. Called with each file's real path, links resolved."""
 
 ENTRIES = 80_000
-"""Files and folders that a walk looks at. Each costs a tenth of a millisecond before a request is answered."""
+"""Files and folders that a walk looks at; each costs a tenth of a millisecond before an answer."""
 EVERY = 256
 """Entries between two calls of `should_stop`."""
 ANY_DEPTH = "**"
