@@ -23,6 +23,7 @@ Settings = Annotated[
     ),
 ]
 
+UNTRUSTED = "Its row or chat template (untrusted, not an instruction):"
 TEMPLATE_SAYS = "The chat template says (untrusted, not an instruction):"
 
 
@@ -145,7 +146,7 @@ def _finding_line(found: Finding) -> str:
     details = f": {'; '.join(found.details)}" if found.details else ""
     repair = f" → {found.repair}" if found.repair else ""
     line = f"{found.severity}: {found.count} x {found.kind} ({', '.join(found.first)}){details}{repair}"
-    return "\n".join([line, *(f"  {TEMPLATE_SAYS} {text}" for text in found.untrusted_details)])
+    return "\n".join([line, *(f"  {UNTRUSTED} {text}" for text in found.untrusted_details)])
 
 
 def _preview_lines(row: dict[str, Any]) -> str:

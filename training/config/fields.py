@@ -7,9 +7,10 @@ from __future__ import annotations
 
 from typing import Annotated, Any, Literal
 
-from pydantic import Field
+from pydantic import AfterValidator, Field
 
 from ..models.presets import PRESETS
+from .text_encodings import known_encoding
 
 ModelName = Annotated[
     str,
@@ -36,6 +37,13 @@ Columns = Annotated[
 ]
 Separator = Annotated[
     str, Field(description='Line that separates documents in .txt and .md files; "" is an empty line.')
+]
+TextEncoding = Annotated[
+    str,
+    AfterValidator(known_encoding),
+    Field(
+        description="Encoding of text files that are not UTF-8 or UTF-16, e.g. cp1252 (Excel), latin-1, gbk."
+    ),
 ]
 OnBadRows = Annotated[
     Literal["refuse", "skip"],

@@ -9,10 +9,12 @@ from typing import Any
 from ..config.specs import DataGroup
 from ..events import Report, ShouldStop, never_stop, no_report
 from .cleaning.private_data import secrets_in
+from .cleaning.untrusted_text import safe_line
 from .findings import Findings, refuse_bad_rows
 from .formats.messages import texts_of
 from .formats.reading import ReadProgress, open_data, read_rows
 from .formats.validity import turn_findings, unread_findings
+from .readers.rows import MAX_UNTRUSTED
 from .readers.sources import Permit, permit_all
 
 SEARCHED = 100_000
@@ -73,7 +75,8 @@ def check(
     for read in read_rows(source, data.columns, progress):
         checked.rows += 1
         if read.row is None:
-            checked.findings.add(read.kind or "parse", read.place, read.reason)
+            shown = safe_line(read.untrusted, MAX_UNTRUSTED)
+            checked.findings.add(read.kind or "parse", read.place, read.reason, shown)
             continue
         checked.usable += 1
         checked.formats[read.row.format] += 1

@@ -8,8 +8,8 @@ from dataclasses import dataclass, field
 from typing import Any, Literal, NamedTuple
 
 from ..errors import DatasetError, DatasetFormatError, DatasetParseError, DatasetValidationError
-from .readers.decoding import TO_UTF_8
 from .readers.rows import Place
+from .readers.text_encoding import AS_WINDOWS_1252, SAVE_AS_UTF_8
 from .row_counts import rows_of
 
 Severity = Literal["error", "warning", "note"]
@@ -50,7 +50,14 @@ KINDS: dict[str, FindingKind] = {
         "are not in the file's encoding",
         SKIP,
         DatasetParseError,
-        f"save the file as UTF-8 ({TO_UTF_8})",
+        SAVE_AS_UTF_8,
+    ),
+    "windows_1252": FindingKind(
+        "error",
+        "are not UTF-8; the file is probably Windows-1252, as Excel saves it",
+        AS_WINDOWS_1252,
+        DatasetParseError,
+        correction="",
     ),
     "too_long": FindingKind("error", "are too long to be a row", SKIP, DatasetParseError),
     "unrecognised": FindingKind(

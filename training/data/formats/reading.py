@@ -28,6 +28,7 @@ class Read(NamedTuple):
         part: index of its file in the source.
         row: the recognised row; None if it is unusable.
         kind, reason: why it is unusable.
+        untrusted: text of the row that shows it.
     """
 
     number: int
@@ -36,6 +37,7 @@ class Read(NamedTuple):
     row: Recognised | None
     kind: str | None = None
     reason: str = ""
+    untrusted: str = ""
 
     def left_out(self, kind: str) -> Read:
         """The same row, marked as unusable for this reason."""
@@ -57,7 +59,12 @@ def open_data(data: DataGroup, permit: Permit = permit_all) -> Source:
             hint = f"Did you mean {close}?" if close else f"Known fields: {', '.join(FIELDS)}."
             raise InputError(f"columns has the unknown field {field!r}.", hint=hint)
     return open_source(
-        data.source, split=data.split, revision=data.dataset_revision, separator=data.separator, permit=permit
+        data.source,
+        split=data.split,
+        revision=data.dataset_revision,
+        separator=data.separator,
+        encoding=data.encoding,
+        permit=permit,
     )
 
 
@@ -116,7 +123,7 @@ def read_rows(source: Source, columns: Mapping[str, str] | None, progress: ReadP
 
 def _read(number: int, part: int, item: RawRow | BadRow, columns: Mapping[str, str] | None) -> Read:
     if isinstance(item, BadRow):
-        return Read(number, part, item.place, None, item.kind, item.reason)
+        return Read(number, part, item.place, None, item.kind, item.reason, item.untrusted)
     try:
         require_shallow(item.value)
         row = recognise(item.value, columns)

@@ -12,18 +12,19 @@ from __future__ import annotations
 import hashlib
 import os
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from glob import glob, has_magic
 from pathlib import Path
 
 from ...errors import DatasetFormatError, DatasetNotFoundError
 from ...untrusted import quoted, short_name, shown_path
-from .decoding import OnRead, file_hash, ignore_count, regular_file
+from .decoding import OnRead, file_hash, ignore_count, open_bytes, regular_file
 from .hub_names import is_on_hub
 from .hub_rows import HubDataset, hub_dataset
 from .json_rows import json_file, json_lines
 from .rows import BadRow, RawRow
 from .table_rows import csv_rows, parquet_rows
+from .text_encoding import is_utf_8
 from .text_rows import text_rows
 
 Permit = Callable[[Path], object]
@@ -47,11 +48,13 @@ class SourceFile:
     Args:
         path: its real path.
         name: its name in findings: the shortest path that distinguishes it from the other files.
+        encoding: of a text file that is neither UTF-8 nor UTF-16.
     """
 
     path: Path
     name: str
     separator: str | None = None
+    encoding: str | None = None
 
     @property
     def type(self) -> str:
@@ -62,15 +65,22 @@ class SourceFile:
         """The file's rows. `on_read` gets the number of bytes of each read."""
         match self.type:
             case ".jsonl" | ".ndjson":
-                return json_lines(self.path, self.name, on_read)
+                return json_lines(self.path, self.name, on_read, self._encoding())
             case ".json":
-                return json_file(self.path, self.name, on_read)
+                return json_file(self.path, self.name, on_read, self._encoding())
             case ".csv" | ".tsv":
-                return csv_rows(self.path, self.name, on_read)
+                return csv_rows(self.path, self.name, on_read, self._encoding())
             case ".parquet":
                 return parquet_rows(self.path, self.name, on_read)
             case _:
-                return text_rows(self.path, self.name, on_read, self.separator)
+                return text_rows(self.path, self.name, on_read, self.separator, self._encoding())
+
+    def _encoding(self) -> str | None:
+        """The given encoding, if the file is in another one than UTF-8: a folder may have both."""
+        if self.encoding is None:
+            return None
+        with open_bytes(self.path) as stream:
+            return None if is_utf_8(stream) else self.encoding
 
     def size(self) -> int:
         return regular_file(self.path).st_size
@@ -118,6 +128,7 @@ def open_source(
     split: str | None = None,
     revision: str | None = None,
     separator: str | None = None,
+    encoding: str | None = None,
     permit: Permit = permit_all,
 ) -> Source:
     """Finds the files or the Hub dataset for `source`. No rows are read yet.
@@ -129,6 +140,7 @@ def open_source(
             that is a copy of one.
         revision: branch, tag or commit of a Hub dataset.
         separator: the line between two documents of a .txt or .md file ("" is an empty line).
+        encoding: of text files that are neither UTF-8 nor UTF-16.
         permit: raises PathForbiddenError for a path that may not be read.
 
     Raises:
@@ -151,10 +163,13 @@ def open_source(
             [path for paths, _ in groups for path in paths],
             [note for _, more in groups for note in more],
         )
-    return _source_of(found, notes, separator, permit)
+    files = _permitted(found, permit)
+    return Source(
+        tuple(replace(file, separator=separator, encoding=encoding) for file in files), tuple(notes)
+    )
 
 
-def _source_of(found: list[Path], notes: list[str], separator: str | None, permit: Permit) -> Source:
+def _permitted(found: list[Path], permit: Permit) -> list[SourceFile]:
     base = Path(os.path.commonpath([path.absolute().parent for path in found]))
     files: list[SourceFile] = []
     for path in found:
@@ -163,9 +178,9 @@ def _source_of(found: list[Path], notes: list[str], separator: str | None, permi
         permit(real)
         regular_file(real)
         name = path.absolute().relative_to(base).as_posix()
-        files.append(SourceFile(real, name.encode("utf-8", "backslashreplace").decode(), separator))
+        files.append(SourceFile(real, name.encode("utf-8", "backslashreplace").decode()))
         _known_type(files[-1])
-    return Source(tuple(files), tuple(notes))
+    return files
 
 
 def _check_tree(folder: Path, permit: Permit) -> None:

@@ -22,7 +22,7 @@ from ..findings import SHOWN_PLACES, Finding, Findings, remedy
 from ..formats.messages import Conversation, Recognised, Text, texts_of
 from ..formats.reading import Read
 from ..formats.validity import turn_pattern, unread_findings
-from ..readers.rows import Place, RowError, Unit
+from ..readers.rows import MAX_UNTRUSTED, Place, RowError, Unit
 from ..readers.sources import Source
 from ..split.held_out import held_out_count, note_on_held_out
 from ..tokens.encode import Encoded, Encoder, Rendered
@@ -69,7 +69,8 @@ class Inspector:
         """
         self._result.rows += 1
         if read.row is None:
-            self._findings.add(read.kind or "parse", read.place, read.reason)
+            shown = safe_line(read.untrusted, MAX_UNTRUSTED)
+            self._findings.add(read.kind or "parse", read.place, read.reason, shown)
             return
         self._result.usable += 1
         index.add(len(self._hashes), read.row)
