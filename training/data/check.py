@@ -9,12 +9,11 @@ from typing import Any
 from ..config.specs import DataGroup
 from ..events import Report, ShouldStop, never_stop, no_report
 from .cleaning.private_data import secrets_in
-from .cleaning.untrusted_text import safe_line
+from .cleaning.unusable_rows import UnusableRows
 from .findings import Findings, refuse_bad_rows
 from .formats.messages import texts_of
 from .formats.reading import ReadProgress, open_data, read_rows
 from .formats.validity import turn_findings, unread_findings
-from .readers.rows import MAX_UNTRUSTED
 from .readers.sources import Permit, permit_all
 
 SEARCHED = 100_000
@@ -72,11 +71,11 @@ def check(
     source = open_data(data, permit)
     progress = ReadProgress("checking", "checking the dataset", source.size(), report, should_stop)
     checked = Checked(notes=list(source.notes))
+    unusable = UnusableRows(checked.findings)
     for read in read_rows(source, data.columns, progress):
         checked.rows += 1
         if read.row is None:
-            shown = safe_line(read.untrusted, MAX_UNTRUSTED)
-            checked.findings.add(read.kind or "parse", read.place, read.reason, shown)
+            unusable.add(read)
             continue
         checked.usable += 1
         checked.formats[read.row.format] += 1
@@ -87,4 +86,5 @@ def check(
         text = "\n".join(text for _, text in texts_of(read.row))
         if secrets := secrets_in(text[:SEARCHED]):
             checked.findings.add("secret", read.place, ", ".join(sorted(secrets)))
+    unusable.suggest()
     return checked

@@ -334,5 +334,5 @@ def _refusal(findings: list[Finding], message: str, usable: int) -> DatasetError
     error = KINDS[findings[0].kind].error if findings[0].severity == "error" else DatasetError
     # For rows that `quality="basic"` dropped, the repair is to switch it off.
     hint = remedy(findings, usable).replace(BASIC, 'quality="off"')
-    foreign = "; ".join(text for found in findings[:3] for text in found.untrusted_details)
+    foreign = "; ".join(text for found in findings[:3] for text, _ in found.untrusted_details.most_common(3))
     return error(f"{message}: {sentences}{more}.", hint=f"{hint}.", untrusted=foreign)

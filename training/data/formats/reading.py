@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Iterator, Mapping
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 from ...config.specs import DataGroup
 from ...errors import InputError, TrainingAbortedError, nearest
@@ -29,6 +29,7 @@ class Read(NamedTuple):
         row: the recognised row; None if it is unusable.
         kind, reason: why it is unusable.
         untrusted: text of the row that shows it.
+        raw: a row with unknown keys, as it was read.
     """
 
     number: int
@@ -38,6 +39,7 @@ class Read(NamedTuple):
     kind: str | None = None
     reason: str = ""
     untrusted: str = ""
+    raw: Mapping[str, Any] | None = None
 
     def left_out(self, kind: str) -> Read:
         """The same row, marked as unusable for this reason."""
@@ -129,5 +131,6 @@ def _read(number: int, part: int, item: RawRow | BadRow, columns: Mapping[str, s
         row = recognise(item.value, columns)
         require_trainable(row)
     except RowError as error:
-        return Read(number, part, item.place, None, error.kind, error.reason)
+        raw = item.value if error.kind == "unrecognised" else None
+        return Read(number, part, item.place, None, error.kind, error.reason, raw=raw)
     return Read(number, part, item.place, row)

@@ -18,6 +18,7 @@ from ..cleaning.near_duplicates import NearDuplicates
 from ..cleaning.private_data import personal_in, secrets_in
 from ..cleaning.quality import quality_findings
 from ..cleaning.untrusted_text import safe_line, with_loss_marks
+from ..cleaning.unusable_rows import UnusableRows
 from ..findings import SHOWN_PLACES, Finding, Findings, remedy
 from ..formats.messages import Conversation, Recognised, Text, texts_of
 from ..formats.reading import Read
@@ -53,6 +54,7 @@ class Inspector:
             files=[part.name for part in source.parts], size_bytes=source.size(), notes=list(source.notes)
         )
         self._findings = Findings()
+        self._unusable = UnusableRows(self._findings)
         self._hashes, self._numbers, self._parts = array("Q"), array("Q"), array("H")
         self._units: dict[int, Unit] = {}
         self._lengths = TokenLengths()
@@ -69,8 +71,7 @@ class Inspector:
         """
         self._result.rows += 1
         if read.row is None:
-            shown = safe_line(read.untrusted, MAX_UNTRUSTED)
-            self._findings.add(read.kind or "parse", read.place, read.reason, shown)
+            self._unusable.add(read)
             return
         self._result.usable += 1
         index.add(len(self._hashes), read.row)
@@ -181,6 +182,7 @@ class Inspector:
         if self._encoder is not None and not self._trainable:
             self._result.usable = 0
         usable = self._result.usable
+        self._unusable.suggest()
         for kind in ("truncated", "nothing_to_learn"):
             self._findings.suggest(kind, f"max_seq_length={self._lengths.sufficient_length()}")
         if not usable:
@@ -229,8 +231,8 @@ class Inspector:
 
     def _as_dict(self, found: Finding, usable: int) -> dict[str, Any]:
         result = found.as_dict(usable)
-        for key in ("details", "untrusted_details"):
-            result[key] = {safe_line(text, 120): count for text, count in result[key].items()}
+        for key, limit in (("details", 120), ("untrusted_details", MAX_UNTRUSTED)):
+            result[key] = {safe_line(text, limit): count for text, count in result[key].items()}
         result["first"] = [safe_line(place, 100) for place in result["first"]]
         return result
 
