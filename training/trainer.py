@@ -166,7 +166,8 @@ class Trainer:
             callback: called with events.
             should_stop: called between steps; True stops the training and saves the adapter.
             resume_from: resume this run of the home folder from its last checkpoint, with its own dataset
-                and settings; `dataset` is not needed then.
+                and settings; `dataset` is not needed then. Of the trainer's settings, `allow_other_base`
+                counts: it accepts a base model that has changed since the training began.
 
         Raises:
             InputError: the dataset or a setting is not valid.
@@ -182,7 +183,7 @@ class Trainer:
         else:
             run = self._store.find(resume_from)
             self._store.observe(run)
-            self._store.requeue(run)
+            self._store.requeue(run, allow_other_base=self._arguments.get("allow_other_base") is True)
         recorder = _Recorder(callback or Callbacks())
         started = time.monotonic()
         state = self._execute(train.run, run, recorder, should_stop)

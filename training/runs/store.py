@@ -336,8 +336,11 @@ class RunStore:
             (self._active / run.run_id).unlink(missing_ok=True)
         return state
 
-    def requeue(self, run: RunFolder) -> RunState:
+    def requeue(self, run: RunFolder, *, allow_other_base: bool = False) -> RunState:
         """Queue an ended run again, as its next attempt.
+
+        Args:
+            allow_other_base: of this attempt only; see `RunState`.
 
         Raises:
             InputError: it is running, has completed, or belongs to another machine.
@@ -355,6 +358,7 @@ class RunStore:
                 update={
                     "status": Status.QUEUED,
                     "attempt": state.attempt + 1,
+                    "allow_other_base": allow_other_base,
                     "boot_id": boot_id(),
                     "pid": None,
                     "queued_at": now(),
