@@ -97,7 +97,7 @@ def test_an_adapter_of_plain_peft_is_exported_with_the_revision_that_it_names(
     assert (found.model.name, found.model.revision) == ("me/tiny", "v2")
 
 
-@pytest.mark.parametrize("format", ["gguf", "merged"])
+@pytest.mark.parametrize("format", ["gguf", "merged", "lora"])
 def test_a_folder_that_was_written_anew_is_refused_unless_it_is_allowed(
     format: Any, tiny_model: Path, tmp_path: Path
 ) -> None:
