@@ -53,6 +53,7 @@ from .runs.identity import boot_id, is_recent, same_host
 from .runs.kinds import EXTRAS, device_request, kind_of, libraries_of
 from .runs.store import RunStore
 from .runs.view import RunView, view
+from .worker.end_frozen import end_if_frozen
 from .worker.spawn import spawn_worker
 
 Value = TypeVar("Value")
@@ -234,16 +235,16 @@ class TrainingService:
     def _resume(self, run_id: str, allow_other_base: bool = False) -> RunView:
         run = self.store.find(run_id)
         state = self.store.observe(run)
-        if state.status in ENDED:
-            before = state
-            state = self.store.requeue(run, allow_other_base=allow_other_base)
+        if state.status in ENDED and self.store.requeue(
+            run, state.attempt, allow_other_base=allow_other_base
+        ):
             try:
                 DeviceQueue(self.runtime_folder, device_request(run.spec()).queue).join(run.run_id)
             except Exception:
-                self.store.undo_requeue(run, before)
+                self.store.undo_requeue(run, state)
                 raise
             self._start(run)
-        return view(run, state)
+        return view(run, run.state())
 
     async def resume_or_extend(self, run_id: str, steps: int | None = None) -> Submission:
         """Resume a run; or, for more steps than planned, start a new run from its adapter.
@@ -371,6 +372,8 @@ class TrainingService:
         run.request_cancel(reason)
         if state.pid is None or state.boot_id != boot_id():
             self._start(run)  # no worker sees the request: a new one starts only to record the cancellation
+        else:
+            threading.Thread(target=end_if_frozen, args=(run, self.store), daemon=True).start()
         return view(run, state)
 
     async def delete(self, run_id: str) -> str:

@@ -21,6 +21,7 @@ from .files.output_folder import check_output
 from .files.paths import PathPolicy, without_uri
 from .logs import configure_logging, logger
 from .models.presets import AUTO, classify_model
+from .next_step import then
 from .requests.argument_paths import with_resolved_paths
 from .requests.export import check_export_output, export_spec
 from .requests.push import push_spec
@@ -182,8 +183,12 @@ class Trainer:
             run = self._store.create(spec)
         else:
             run = self._store.find(resume_from)
-            self._store.observe(run)
-            self._store.requeue(run, allow_other_base=self._arguments.get("allow_other_base") is True)
+            state = self._store.observe(run)
+            allowed = self._arguments.get("allow_other_base") is True
+            if self._store.requeue(run, state.attempt, allow_other_base=allowed) is None:
+                raise InputError(
+                    f"Run {run.run_id} is {state.status}.", next=then("get_run", run_id=run.run_id)
+                )
         recorder = _Recorder(callback or Callbacks())
         started = time.monotonic()
         state = self._execute(train.run, run, recorder, should_stop)

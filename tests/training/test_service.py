@@ -6,6 +6,7 @@ import json
 import os
 from pathlib import Path
 
+import psutil
 import pytest
 from small_disk import needs_small_disk, small_disk
 from waiting import (
@@ -15,6 +16,7 @@ from waiting import (
     small_spec,
     wait_for_phase,
     wait_for_step,
+    wait_until,
 )
 
 from backpropagate.training.config.specs import InspectSpec, TrainSpec
@@ -32,6 +34,7 @@ from backpropagate.training.files.atomic_json import read_json, write_json
 from backpropagate.training.runs.folder import RunFolder, Status
 from backpropagate.training.runs.view import RunView
 from backpropagate.training.service import TrainingService
+from backpropagate.training.worker import end_frozen
 
 pytestmark = pytest.mark.anyio
 
@@ -142,6 +145,23 @@ async def test_cancelling_in_training_keeps_an_adapter_of_what_was_learnt(
     view = await service.get(submission.run_id)
     assert view.adapter_path and (Path(view.adapter_path) / "adapter_model.safetensors").is_file()
     assert 2 <= view.step < 100_000
+
+
+async def test_a_cancelled_run_whose_process_is_stopped_is_ended_from_outside(
+    service: TrainingService, dataset: Path, tiny_model: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    device = busy_device(service.runtime_folder)
+    frozen = folder_of(service, (await service.submit(small_spec(dataset, tiny_model))).run_id)
+    wait_for_phase(frozen, "waiting")
+    psutil.Process(frozen.state().pid).suspend()
+    monkeypatch.setattr(end_frozen, "STEP_GRACE_S", 0)
+    monkeypatch.setattr(end_frozen, "MORE_S", 0.3)
+    await service.cancel(frozen.run_id)
+    assert await end_of(service, frozen.run_id) in {Status.CANCELLED, Status.INTERRUPTED}
+    wait_until(lambda: frozen.state().status is Status.CANCELLED, "the record of the end")
+    following = await service.submit(small_spec(dataset, tiny_model, seed=7))
+    device.release()
+    assert await end_of(service, following.run_id) is Status.COMPLETED
 
 
 @pytest.mark.parametrize("phase", ["waiting", "loading", "training", "saving"])

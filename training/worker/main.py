@@ -25,10 +25,9 @@ from ..runs.locks import FOREVER
 from ..runs.recorder import RunRecorder
 from ..runs.store import LEAVING_S, RunStore
 from .context import RunContext
+from .end_frozen import GRACE_S, STEP_GRACE_S
 
 LOOK_S = 0.2  # interval of the checks for a request to stop and for a free device
-GRACE_S = 3.0  # for work that cannot be stopped: imports, downloads, loading, compiling
-STEP_GRACE_S = 300.0  # for a step to end and the adapter to be saved
 STEPPING = frozenset({"training", "saving", "answering"})
 
 
