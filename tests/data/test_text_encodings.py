@@ -67,6 +67,22 @@ def test_an_inspection_counts_the_rows_and_shows_how_they_would_read(tmp_path: P
     assert inspected.remedy == 'Set encoding="cp1252"'
 
 
+def test_the_encoding_comes_before_the_other_repairs(tmp_path: Path) -> None:
+    path = tmp_path / "rows.csv"
+    path.write_bytes("Frage;Antwort\nWer?;Ich\nWie grüßt man?;Grüezi\n".encode("cp1252"))
+    assert inspect(data(path)).remedy == 'Set encoding="cp1252"'
+    (found,) = inspect(data(path, encoding="cp1252")).as_dict()["findings"]
+    assert found["repair"] == 'columns={"prompt": "Frage", "completion": "Antwort"}'
+
+
+def test_an_encoding_without_a_text_file_is_named(tmp_path: Path) -> None:
+    arrow, parquet = pytest.importorskip("pyarrow"), pytest.importorskip("pyarrow.parquet")
+    parquet.write_table(arrow.table({"prompt": ["a"], "completion": ["b"]}), tmp_path / "rows.parquet")
+    found = check(data(tmp_path / "rows.parquet", encoding="cp1252"))
+    assert found.notes == ["encoding is not used: the dataset has no text files."]
+    assert not check(data(tmp_path / "rows.parquet")).notes
+
+
 def test_a_header_in_another_encoding_is_an_error_with_the_repair(tmp_path: Path) -> None:
     path = tmp_path / "rows.csv"
     path.write_bytes("Größe,Antwort\na,b\n".encode("cp1252"))

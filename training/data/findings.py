@@ -305,6 +305,8 @@ def remedy(findings: list[Finding], usable: int) -> str:
     corrections = dict.fromkeys(KINDS[found.kind].correction for found in findings if found.kind in KINDS)
     repairs = dict.fromkeys(repair for found in findings if (repair := found.repair(usable)))
     ways = [way for way in corrections if way]
+    if AS_WINDOWS_1252 in repairs:  # the other rows are looked at once all can be read
+        ways, repairs = [], {AS_WINDOWS_1252: None}
     if repairs:
         ways.append(f"set {' or '.join([*repairs][:3])}")
     text = ", or ".join(ways) or "correct the rows"

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Iterator, Mapping
+from dataclasses import replace
 from typing import Any, NamedTuple
 
 from ...config.specs import DataGroup
@@ -15,6 +16,7 @@ from .messages import Recognised
 from .recognise import FIELDS, recognise
 from .validity import require_shallow, require_trainable
 
+NO_ENCODING = "encoding is not used: the dataset has no text files."
 EVERY_ROWS = 512
 EVERY_S = 1.0
 """Rows between two progress events, and between two calls of `should_stop`."""
@@ -60,7 +62,7 @@ def open_data(data: DataGroup, permit: Permit = permit_all) -> Source:
             close = nearest(field, list(FIELDS))
             hint = f"Did you mean {close}?" if close else f"Known fields: {', '.join(FIELDS)}."
             raise InputError(f"columns has the unknown field {field!r}.", hint=hint)
-    return open_source(
+    source = open_source(
         data.source,
         split=data.split,
         revision=data.dataset_revision,
@@ -68,6 +70,9 @@ def open_data(data: DataGroup, permit: Permit = permit_all) -> Source:
         encoding=data.encoding,
         permit=permit,
     )
+    if data.encoding and not source.has_text_files:
+        return replace(source, notes=(*source.notes, NO_ENCODING))
+    return source
 
 
 class ReadProgress:

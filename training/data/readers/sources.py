@@ -103,6 +103,11 @@ class Source:
     parts: tuple[SourceFile | HubDataset, ...]
     notes: tuple[str, ...] = ()
 
+    @property
+    def has_text_files(self) -> bool:
+        """Whether a part of it has an encoding; texts of Parquet files and of the Hub are UTF-8."""
+        return any(isinstance(part, SourceFile) and part.type != ".parquet" for part in self.parts)
+
     def __iter__(self) -> Iterator[RawRow | BadRow]:
         for part in self.parts:
             yield from part.rows()
