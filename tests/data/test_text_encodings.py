@@ -16,6 +16,7 @@ from backpropagate.training.config.text_encodings import ENCODINGS, known_encodi
 from backpropagate.training.data.check import check
 from backpropagate.training.data.formats.messages import texts_of
 from backpropagate.training.data.formats.reading import ReadProgress, open_data, read_rows
+from backpropagate.training.data.readers import text_encoding
 from backpropagate.training.data.report.inspection import inspect
 from backpropagate.training.errors import DatasetParseError, InputError
 from backpropagate.training.requests.train import train_spec
@@ -108,6 +109,18 @@ def test_no_encoding_is_proposed_for_a_file_that_is_not_windows_1252(tmp_path: P
     path.write_bytes(content)
     finding = check(data(path)).findings.errors()[0]
     assert (finding.kind, finding.count) == ("encoding", 1)
+
+
+def test_a_large_file_is_looked_at_in_part(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(text_encoding, "LOOKED_AT", 100)
+    monkeypatch.setattr(text_encoding, "BLOCK", 50)
+    path, plain = tmp_path / "rows.jsonl", b'{"prompt": "a", "completion": "b"}\n' * 5
+    path.write_bytes(plain + b'{"text": "caf\xe9"}\n{"text": "\x81"}\n')
+    found = check(data(path)).findings
+    assert (found.count("windows_1252"), found.count("encoding")) == (1, 1)
+    assert check(data(path, encoding="cp1252")).usable == 6
+    path.write_bytes('{"text": "café"}\n'.encode() + plain + b'{"text": "caf\xe9"}\n')
+    assert check(data(path, encoding="cp1252")).findings.count("encoding") == 1, "most of it is UTF-8"
 
 
 def test_the_encoding_is_of_the_files_that_are_not_utf_8_or_utf_16(tmp_path: Path) -> None:

@@ -21,7 +21,7 @@ from ...errors import (
 )
 from ...untrusted import shown_path
 from .libraries import library
-from .text_encoding import encoding_of, is_windows_1252
+from .text_encoding import decodes, encoding_of, is_windows_1252
 
 OnRead = Callable[[int], None]
 """Called with the number of bytes after each read of a file."""
@@ -223,7 +223,7 @@ def read_lines(path: Path, on_read: OnRead = ignore_count, encoding: str | None 
     Args:
         encoding: as for `encoding_of`.
     """
-    kind: str | None = None
+    others: str | None = None  # the kind of the lines that are not in the encoding
     with open_bytes(path, on_read) as stream:
         encoding = encoding_of(stream, path, encoding)
         lines = _wide_lines(stream, encoding) if encoding.startswith("utf-16") else _byte_lines(stream)
@@ -234,8 +234,8 @@ def read_lines(path: Path, on_read: OnRead = ignore_count, encoding: str | None 
             try:
                 yield TextLine(number, line.decode(encoding).rstrip("\r\n"))
             except UnicodeDecodeError as error:
-                kind = kind or not_decodable(path, encoding)
-                yield _undecodable(number, line, error, kind)
+                others = others or not_decodable(path, encoding)
+                yield _undecodable(number, line, error, others if decodes(line, "cp1252") else "encoding")
 
 
 def _undecodable(number: int, line: bytes, error: UnicodeDecodeError, kind: str) -> TextLine:

@@ -23,6 +23,8 @@ SAVE_AS_UTF_8 = f"save the file as UTF-8 ({TO_UTF_8}), or name the encoding of a
 AS_WINDOWS_1252 = 'encoding="cp1252"'
 
 BLOCK = 2**20
+LOOKED_AT = 64 * BLOCK
+"""Bytes of a file that are looked at to guess its encoding."""
 
 
 def encoding_of(stream: io.BufferedReader, path: Path, encoding: str | None = None) -> str:
@@ -50,11 +52,15 @@ def encoding_of(stream: io.BufferedReader, path: Path, encoding: str | None = No
 
 
 def is_utf_8(stream: BinaryIO) -> bool:
-    """Whether the rest of a stream is UTF-8."""
+    """Whether a stream is UTF-8. Of a large one, other characters than ASCII are looked for first."""
     decoder = codecs.getincrementaldecoder("utf-8")()
+    read, ascii_only = 0, True
     try:
         while block := stream.read(BLOCK):
             decoder.decode(block)
+            read, ascii_only = read + len(block), ascii_only and block.isascii()
+            if read >= LOOKED_AT and not ascii_only:
+                return True
         decoder.decode(b"", final=True)
     except UnicodeDecodeError:
         return False
@@ -65,8 +71,12 @@ def is_windows_1252(stream: io.BufferedReader) -> bool:
     """Whether a stream is probably Windows-1252: it has a meaning for each byte, and no line is UTF-8."""
     if stream.peek(3).startswith(codecs.BOM_UTF8):
         return False
-    lines = iter(lambda: stream.readline(BLOCK), b"")
-    return all(line.isascii() or _is_windows_1252(line) for line in lines)
+    read = 0
+    while read < LOOKED_AT and (line := stream.readline(BLOCK)):
+        read += len(line)
+        if not (line.isascii() or _is_windows_1252(line)):
+            return False
+    return True
 
 
 def _is_windows_1252(line: bytes) -> bool:
