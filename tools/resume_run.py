@@ -16,7 +16,7 @@ async def resume_run(
 ) -> RunStatus:
     """Resume a cancelled, failed or interrupted run from its last checkpoint.
 
-    The run keeps its id, settings and data. The result equals an uninterrupted run.
+    Its id, settings and data stay. The result equals an uninterrupted run.
     """
     before = await context.service.get(run_id)
     if before.status not in ENDED:
