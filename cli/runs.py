@@ -68,14 +68,17 @@ def show_run(ctx: click.Context, run_id: str, following: bool, as_json: bool) ->
 @click.command("resume")
 @click.argument("run_id", shell_complete=complete_run)
 @click.option("--detach", is_flag=True, help="Queue the run and exit; it continues in the background.")
+@click.option(
+    "--allow-other-base", is_flag=True, help="Accept a base model that has changed since the training."
+)
 @as_json_option
 @click.pass_context
-def resume(ctx: click.Context, run_id: str, detach: bool, as_json: bool) -> None:
+def resume(ctx: click.Context, run_id: str, detach: bool, allow_other_base: bool, as_json: bool) -> None:
     """Resume a run from its last checkpoint. The result equals an uninterrupted run."""
     service = TrainingService()
 
     async def resume_run() -> RunView:
-        view = await service.resume(run_id)
+        view = await service.resume(run_id, allow_other_base=allow_other_base)
         return view if detach else await follow_or_cancel(service, view.run_id)
 
     view = anyio.run(resume_run)

@@ -46,7 +46,8 @@ def words(step: Next) -> str:
         case "list_runs":
             return "backprop list-runs"
         case "resume" | "cancel":
-            return f"backprop {step.action} {given['run_id']}"
+            allowed = " --allow-other-base" if "allow_other_base" in given else ""
+            return f"backprop {step.action} {given['run_id']}{allowed}"
         case "delete":
             return f"backprop prune {given['run_id']}"
         case "free_disk":

@@ -10,9 +10,7 @@ from .context import ToolContext
 from .follow import WaitSeconds, follow
 from .status import RunStatus, run_status
 
-RunId = Annotated[
-    str, Field(min_length=1, max_length=200, description="The run id, or any unique part of it.")
-]
+RunId = Annotated[str, Field(min_length=1, max_length=200, description="Run id, or any unique part.")]
 
 
 async def get_run(context: ToolContext, run_id: RunId, wait_s: WaitSeconds = 0) -> RunStatus:

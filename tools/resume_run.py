@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from ..training.config.fields import AllowOtherBase
 from ..training.errors import from_record
 from ..training.runs.folder import ENDED, Status
 from .context import ToolContext
@@ -10,15 +11,17 @@ from .get_run import RunId
 from .status import RunStatus, run_status
 
 
-async def resume_run(context: ToolContext, run_id: RunId, wait_s: WaitSeconds = 50) -> RunStatus:
+async def resume_run(
+    context: ToolContext, run_id: RunId, allow_other_base: AllowOtherBase = False, wait_s: WaitSeconds = 50
+) -> RunStatus:
     """Resume a cancelled, failed or interrupted run from its last checkpoint.
 
-    The run keeps its id, settings and data. The result equals an uninterrupted run.
+    Its id, settings and data stay. The result equals an uninterrupted run.
     """
     before = await context.service.get(run_id)
     if before.status not in ENDED:
         return run_status(before, note=f"The run is already {before.status}.")
-    await context.service.resume(before.run_id)
+    await context.service.resume(before.run_id, allow_other_base=allow_other_base)
     view = await follow(context, before.run_id, wait_s)
     if view.error and view.status in {Status.FAILED, Status.INTERRUPTED}:
         raise from_record(view.error)

@@ -220,21 +220,26 @@ class TrainingService:
                 if _needs_a_worker(self.store.observe(run)):
                     self._start(run)
 
-    async def resume(self, run_id: str) -> RunView:
+    async def resume(self, run_id: str, *, allow_other_base: bool = False) -> RunView:
         """Queue an ended run again: the same folder, a new attempt, from its last checkpoint.
 
         A queued or running run is not changed.
+
+        Args:
+            allow_other_base: accept a base model that has changed since the training began.
 
         Raises:
             InputError: it has completed, or belongs to another machine.
             QueueFullError: twenty runs are waiting.
         """
-        return await self._in_thread(partial(self._resume, run_id), _submissions())
+        return await self._in_thread(partial(self._resume, run_id, allow_other_base), _submissions())
 
-    def _resume(self, run_id: str) -> RunView:
+    def _resume(self, run_id: str, allow_other_base: bool = False) -> RunView:
         run = self.store.find(run_id)
         state = self.store.observe(run)
-        if state.status in ENDED and self.store.requeue(run, state.attempt):
+        if state.status in ENDED and self.store.requeue(
+            run, state.attempt, allow_other_base=allow_other_base
+        ):
             try:
                 DeviceQueue(self.runtime_folder, device_request(run.spec()).queue).join(run.run_id)
             except Exception:

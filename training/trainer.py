@@ -167,7 +167,8 @@ class Trainer:
             callback: called with events.
             should_stop: called between steps; True stops the training and saves the adapter.
             resume_from: resume this run of the home folder from its last checkpoint, with its own dataset
-                and settings; `dataset` is not needed then.
+                and settings; `dataset` is not needed then. Of the trainer's settings, `allow_other_base`
+                counts: it accepts a base model that has changed since the training began.
 
         Raises:
             InputError: the dataset or a setting is not valid.
@@ -183,7 +184,8 @@ class Trainer:
         else:
             run = self._store.find(resume_from)
             state = self._store.observe(run)
-            if self._store.requeue(run, state.attempt) is None:
+            allowed = self._arguments.get("allow_other_base") is True
+            if self._store.requeue(run, state.attempt, allow_other_base=allowed) is None:
                 raise InputError(
                     f"Run {run.run_id} is {state.status}.", next=then("get_run", run_id=run.run_id)
                 )

@@ -21,6 +21,7 @@ from backpropagate.training.next_step import then
         ("Use learning_rate=1e-4 or max_grad_norm=0.5", "Use --learning-rate 1e-4 or --max-grad-norm 0.5"),
         ('columns={"prompt": "Frage"} reads it.', '--columns \'{"prompt": "Frage"}\' reads it.'),
         ("load_in_4bit=true or merge_system=false", "--load-in-4bit or --no-merge-system"),
+        ('Set encoding="cp1252".', "Set --encoding cp1252."),
         ("Set imatrix=true.", "Set --imatrix."),
         ("overwrite=true replaces it; dataset=… names it.", "--overwrite replaces it; --data … names it."),
         ("BACKPROPAGATE_TRAINING__STEPS=3 and other=4 stay.", None),

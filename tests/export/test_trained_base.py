@@ -14,12 +14,19 @@ from facts import write_dataset
 from safetensors import safe_open
 from safetensors.torch import load_file
 from tiny_lora import build_adapter, build_base, change_json, merged_by_peft
+from waiting import small_spec, wait_for_step
 
 from backpropagate import Trainer
+from backpropagate.cli.wording import words as command_words
+from backpropagate.tools.wording import words as tool_words
 from backpropagate.training.errors import InputError
+from backpropagate.training.events import Warned
 from backpropagate.training.files.paths import PathPolicy
+from backpropagate.training.next_step import then
 from backpropagate.training.requests.sources import export_source
 from backpropagate.training.runs.store import RunStore
+from backpropagate.training.runs.view import RunView
+from backpropagate.training.service import TrainingService
 
 MAIN, OTHER = "a" * 40, "b" * 40
 
@@ -90,7 +97,7 @@ def test_an_adapter_of_plain_peft_is_exported_with_the_revision_that_it_names(
     assert (found.model.name, found.model.revision) == ("me/tiny", "v2")
 
 
-@pytest.mark.parametrize("format", ["gguf", "merged"])
+@pytest.mark.parametrize("format", ["gguf", "merged", "lora"])
 def test_a_folder_that_was_written_anew_is_refused_unless_it_is_allowed(
     format: Any, tiny_model: Path, tmp_path: Path
 ) -> None:
@@ -123,5 +130,39 @@ def test_a_run_is_not_resumed_on_another_base(tiny_model: Path, tmp_path: Path) 
     state = json.loads((run.run_folder / "state.json").read_text())
     (run.run_folder / "state.json").write_text(json.dumps(state | {"status": "interrupted", "result": None}))
     write_base(base, tiny_model, seed=2)
-    with pytest.raises(InputError, match="not the one that was trained on"):
+    with pytest.raises(InputError, match="not the one that was trained on") as caught:
         trainer.train(resume_from=run.run_id)
+    assert caught.value.next == then("resume", run_id=run.run_id, allow_other_base=True)
+    resumed = Trainer(str(base), allow_other_base=True).train(resume_from=run.run_id)
+    assert resumed.run_id == run.run_id and "its weights changed" in " ".join(resumed.warnings)
+    assert not json.loads((run.run_folder / "spec.json").read_text())["model"]["allow_other_base"]
+
+
+@pytest.mark.anyio
+async def test_a_refused_resume_names_the_call_that_works(
+    service: TrainingService, dataset: Path, tiny_model: Path, tmp_path: Path
+) -> None:
+    base = write_base(tmp_path / "base", tiny_model, seed=1)
+    submitted = await service.submit(small_spec(dataset, base, steps=100_000))
+    wait_for_step(service.store.find(submitted.run_id), 2)
+    await service.cancel(submitted.run_id)
+    assert (await ended(service, submitted.run_id)).status == "cancelled"
+    write_base(base, tiny_model, seed=2)
+    await service.resume(submitted.run_id)
+    failed = await ended(service, submitted.run_id)
+    assert failed.error and failed.error.next, failed
+    assert tool_words(failed.error.next) == f'resume_run(run_id="{submitted.run_id}", allow_other_base=true).'
+    command = command_words(failed.error.next)
+    assert command == f"backprop resume {submitted.run_id} --allow-other-base"
+    await service.resume(submitted.run_id, allow_other_base=True)
+    async for events in service.watch(submitted.run_id):
+        if any(isinstance(event, Warned) and "its weights changed" in event.message for event in events):
+            await service.cancel(submitted.run_id)
+    again = await service.get(submitted.run_id)
+    assert (again.status, again.error) == ("cancelled", None)
+
+
+async def ended(service: TrainingService, run_id: str) -> RunView:
+    async for _ in service.watch(run_id):
+        pass
+    return await service.get(run_id)

@@ -100,6 +100,20 @@ def test_unsloth_trains_on_the_same_examples_and_leaves_a_plain_adapter(
     assert isinstance(answers, list) and [one["question"] for one in answers] == ["What is zorvex?"]
 
 
+def test_the_held_out_loss_is_per_label_token_whatever_the_batch(
+    unsloth: str, service: TrainingService, dataset: Path, tiny_model: Path
+) -> None:
+    found = [
+        result_of(service.store.find(trainer.train(dataset, steps=12).run_id))
+        for trainer in (a_trainer(tiny_model), a_trainer(tiny_model, engine="unsloth"))
+    ]
+    assert [result["engine"] for result in found] == ["packed", "unsloth"]
+    # The model as it came is the same for both: only the mean could differ.
+    own, unsloths = (result["eval_loss_before"] for result in found)
+    assert unsloths == pytest.approx(own, rel=1e-6 if unsloth == "a stand-in" else 1e-3)
+    assert found[1]["eval_loss"] == pytest.approx(found[0]["eval_loss"], rel=1e-2)
+
+
 def test_a_cancelled_run_stops_within_one_step_and_keeps_what_unsloth_has_learnt(
     unsloth: str, service: TrainingService, dataset: Path, tiny_model: Path
 ) -> None:

@@ -22,6 +22,7 @@ class TrainArguments(TypedDict, total=False):
     dataset_revision: str | None
     columns: dict[str, str] | None
     separator: str | None
+    encoding: str | None
     samples: int | None
     max_seq_length: int
     train_on: str

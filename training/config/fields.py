@@ -7,9 +7,10 @@ from __future__ import annotations
 
 from typing import Annotated, Any, Literal
 
-from pydantic import Field
+from pydantic import AfterValidator, Field
 
 from ..models.presets import PRESETS
+from .text_encodings import known_encoding
 
 ModelName = Annotated[
     str,
@@ -25,7 +26,7 @@ DatasetSource = Annotated[
     Annotated[str, Field(min_length=1)] | Annotated[list[str], Field(min_length=1)],
     Field(
         description="Absolute path of a file (.jsonl .json .csv .tsv .parquet .txt .md, also .gz .zst), "
-        "a glob pattern, a folder, a Hub dataset as owner/name or owner/name:config, or a list of files."
+        "a glob pattern, a folder, a Hub dataset as owner/name[:config], or a list of files."
     ),
 ]
 DatasetSplit = Annotated[str, Field(min_length=1, description='Split of a Hub dataset. Default: "train".')]
@@ -36,6 +37,13 @@ Columns = Annotated[
 ]
 Separator = Annotated[
     str, Field(description='Line that separates documents in .txt and .md files; "" is an empty line.')
+]
+TextEncoding = Annotated[
+    str,
+    AfterValidator(known_encoding),
+    Field(
+        description="Encoding of text files that are not UTF-8 or UTF-16, e.g. cp1252 (Excel), latin-1, gbk."
+    ),
 ]
 OnBadRows = Annotated[
     Literal["refuse", "skip"],
@@ -187,9 +195,7 @@ Quantization = Annotated[
 ImportanceMatrix = Annotated[
     bool, Field(description="Weight a K-quant's errors by activations on the run's held-out rows.")
 ]
-AllowOtherBase = Annotated[
-    bool, Field(description="Accept a base model that has changed since the training.")
-]
+AllowOtherBase = Annotated[bool, Field(description="Accept a changed base model.")]
 ExportOutput = Annotated[
     str,
     Field(min_length=1, description="The .gguf file, or folder, to write. Default: in the run folder."),

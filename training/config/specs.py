@@ -73,6 +73,7 @@ from .fields import (
     Steps,
     SystemPrompt,
     TargetModules,
+    TextEncoding,
     Threads,
     TrainOn,
     WarmupRatio,
@@ -117,6 +118,7 @@ class DataGroup(SettingsGroup):
     dataset_revision: DatasetRevision | None = None
     columns: Columns | None = None
     separator: Separator | None = None
+    encoding: TextEncoding | None = None
     max_seq_length: MaxSeqLength = 2048
     train_on: TrainOn = "assistant"
     on_bad_rows: OnBadRows = "refuse"

@@ -9,6 +9,7 @@ from typing import Any
 from ..config.specs import DataGroup
 from ..events import Report, ShouldStop, never_stop, no_report
 from .cleaning.private_data import secrets_in
+from .cleaning.unusable_rows import UnusableRows
 from .findings import Findings, refuse_bad_rows
 from .formats.messages import texts_of
 from .formats.reading import ReadProgress, open_data, read_rows
@@ -70,10 +71,11 @@ def check(
     source = open_data(data, permit, should_stop)
     progress = ReadProgress("checking", "checking the dataset", source.size(), report, should_stop)
     checked = Checked(notes=list(source.notes))
+    unusable = UnusableRows(checked.findings)
     for read in read_rows(source, data.columns, progress):
         checked.rows += 1
         if read.row is None:
-            checked.findings.add(read.kind or "parse", read.place, read.reason)
+            unusable.add(read)
             continue
         checked.usable += 1
         checked.formats[read.row.format] += 1
@@ -84,4 +86,5 @@ def check(
         text = "\n".join(text for _, text in texts_of(read.row))
         if secrets := secrets_in(text[:SEARCHED]):
             checked.findings.add("secret", read.place, ", ".join(sorted(secrets)))
+    unusable.suggest()
     return checked

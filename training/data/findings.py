@@ -8,8 +8,8 @@ from dataclasses import dataclass, field
 from typing import Any, Literal, NamedTuple
 
 from ..errors import DatasetError, DatasetFormatError, DatasetParseError, DatasetValidationError
-from .readers.decoding import TO_UTF_8
 from .readers.rows import Place
+from .readers.text_encoding import AS_WINDOWS_1252, SAVE_AS_UTF_8
 from .row_counts import rows_of
 
 Severity = Literal["error", "warning", "note"]
@@ -50,7 +50,14 @@ KINDS: dict[str, FindingKind] = {
         "are not in the file's encoding",
         SKIP,
         DatasetParseError,
-        f"save the file as UTF-8 ({TO_UTF_8})",
+        SAVE_AS_UTF_8,
+    ),
+    "windows_1252": FindingKind(
+        "error",
+        "are not UTF-8; the file is probably Windows-1252, as Excel saves it",
+        AS_WINDOWS_1252,
+        DatasetParseError,
+        correction="",
     ),
     "too_long": FindingKind("error", "are too long to be a row", SKIP, DatasetParseError),
     "unrecognised": FindingKind(
@@ -298,6 +305,8 @@ def remedy(findings: list[Finding], usable: int) -> str:
     corrections = dict.fromkeys(KINDS[found.kind].correction for found in findings if found.kind in KINDS)
     repairs = dict.fromkeys(repair for found in findings if (repair := found.repair(usable)))
     ways = [way for way in corrections if way]
+    if AS_WINDOWS_1252 in repairs:  # the other rows are looked at once all can be read
+        ways, repairs = [], {AS_WINDOWS_1252: None}
     if repairs:
         ways.append(f"set {' or '.join([*repairs][:3])}")
     text = ", or ".join(ways) or "correct the rows"
@@ -327,5 +336,5 @@ def _refusal(findings: list[Finding], message: str, usable: int) -> DatasetError
     error = KINDS[findings[0].kind].error if findings[0].severity == "error" else DatasetError
     # For rows that `quality="basic"` dropped, the repair is to switch it off.
     hint = remedy(findings, usable).replace(BASIC, 'quality="off"')
-    foreign = "; ".join(text for found in findings[:3] for text in found.untrusted_details)
+    foreign = "; ".join(text for found in findings[:3] for text, _ in found.untrusted_details.most_common(3))
     return error(f"{message}: {sentences}{more}.", hint=f"{hint}.", untrusted=foreign)

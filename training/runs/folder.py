@@ -63,6 +63,7 @@ class RunState(BaseModel):
     """state.json. `pid` is information for people: no process is ever stopped by its pid.
 
     Args:
+        allow_other_base: whether this attempt may use a base that has changed since the training began.
         result: of the run's kind; None until it exists.
         warnings: all warnings of the run, after it has ended.
     """
@@ -73,6 +74,7 @@ class RunState(BaseModel):
     kind: KindName = "train"
     status: Status
     attempt: Annotated[int, Field(ge=1, lt=2**31)] = 1
+    allow_other_base: bool = False
     host: str
     boot_id: str
     pid: Annotated[int, Field(ge=0, lt=2**32)] | None = None

@@ -336,11 +336,12 @@ class RunStore:
             (self._active / run.run_id).unlink(missing_ok=True)
         return state
 
-    def requeue(self, run: RunFolder, attempt: int) -> RunState | None:
+    def requeue(self, run: RunFolder, attempt: int, *, allow_other_base: bool = False) -> RunState | None:
         """Queue an ended run again, as its next attempt; None if another process has done so since.
 
         Args:
             attempt: the one that has ended.
+            allow_other_base: of the next attempt only; see `RunState`.
 
         Raises:
             InputError: it is running, has completed, or belongs to another machine.
@@ -360,6 +361,7 @@ class RunStore:
                 update={
                     "status": Status.QUEUED,
                     "attempt": state.attempt + 1,
+                    "allow_other_base": allow_other_base,
                     "boot_id": boot_id(),
                     "pid": None,
                     "queued_at": now(),

@@ -12,7 +12,7 @@ from ..export.hub.run_facts import RunFacts
 from ..files.atomic_folder import part_of
 from ..files.atomic_json import read_json
 from ..files.output_folder import check_output
-from ..models.model_folder import FolderForm
+from ..models.model_folder import FolderForm, missing_from
 from ..models.presets import classify_model
 from ..runs.folder import RunFolder
 from .context import RunContext, WaitForDevice
@@ -33,7 +33,8 @@ def export_folder(context: RunContext, spec: ExportSpec, wait_for_device: WaitFo
     if spec.output is not None:
         context.permit_output(target)
     base = context.model_folder(weights=spec.format == "merged")
-    if spec.format == "merged":
+    # Weights that were not downloaded are those of the commit that the adapter names.
+    if spec.format == "merged" or not missing_from(base):
         require_base_of_adapter(context, spec, base)
     target.parent.mkdir(parents=True, exist_ok=True)
     context.run.write_parts([part_of(target, context.run.run_id)])

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from ..config.specs import ExportSpec, ModelGroup, TrainSpec
+from ..config.specs import ExportSpec, TrainSpec
 from ..errors import InputError
 from ..files.paths import looks_like_path
 from ..models.base_identity import BaseIdentity, difference_from
@@ -32,7 +32,9 @@ def require_trained_base(context: RunContext, spec: TrainSpec, folder: Path) -> 
         trained = BaseIdentity.from_record(context.run.trained_model())
     else:
         trained = BaseIdentity.of_adapter(context.run.path.parent / spec.parent / "adapter")
-    _require_same(context, spec.model, trained, folder, "or start a new run")
+    again = then("resume", run_id=context.run.run_id, allow_other_base=True)
+    allowed = spec.model.allow_other_base or context.run.state().allow_other_base
+    _require_same(context, spec.model.name, trained, folder, allowed, again)
 
 
 def require_base_of_adapter(context: RunContext, spec: ExportSpec, folder: Path) -> None:
@@ -43,23 +45,23 @@ def require_base_of_adapter(context: RunContext, spec: ExportSpec, folder: Path)
         ModelLoadError: the files of one of them cannot be read.
     """
     trained = BaseIdentity.of_adapter(Path(spec.adapter)) if spec.adapter else None
-    otherwise = then("ask_again", allow_other_base=True)
-    _require_same(context, spec.model, trained, folder, "or allow another one", otherwise)
+    again = then("ask_again", allow_other_base=True)
+    _require_same(context, spec.model.name, trained, folder, spec.model.allow_other_base, again)
 
 
 def _require_same(
     context: RunContext,
-    model: ModelGroup,
+    model: str,
     trained: BaseIdentity | None,
     folder: Path,
-    otherwise: str,
-    next: Next | None = None,
+    allowed: bool,
+    again: Next,
 ) -> None:
     changed = trained and difference_from(trained, folder, context.should_stop)
     if not changed:
         return
-    differs = f"The base model {model.name} is not the one that was trained on: its {changed} changed"
-    if not model.allow_other_base:
-        hint = f"Restore the base model of the training, {otherwise}."
-        raise InputError(f"{differs} ({folder}).", hint=hint, next=next)
+    differs = f"The base model {model} is not the one that was trained on: its {changed} changed"
+    if not allowed:
+        hint = "Restore the base model of the training, or allow another one."
+        raise InputError(f"{differs} ({folder}).", hint=hint, next=again)
     context.recorder.warn(f"{differs}.")

@@ -198,5 +198,21 @@ def test_windows_and_factors_that_llama_cpp_does_not_have_are_told(
     assert not list(runtime_warnings(model_config(changed("llama", {}))))
 
 
+@pytest.mark.parametrize(
+    ("family", "entries"),
+    [
+        ("mistral", {"sliding_window": 64}),
+        ("phi3", {"sliding_window": 64}),
+        ("phi3", {"rope_parameters": LONG, "original_max_position_embeddings": 256}),
+    ],
+)
+def test_within_the_window_and_the_original_positions_llama_cpp_computes_the_same(
+    llama_cpp: None, changed: Callable[[str, dict[str, Any]], Path], family: str, entries: dict[str, Any]
+) -> None:
+    base = changed(family, entries)
+    assert list(runtime_warnings(model_config(base)))
+    assert divergence(Reference(base, None).logits(TOKENS), run_in_llama_cpp(exported(base))) < 1e-5
+
+
 def test_each_family_is_among_those_that_are_compared() -> None:
     assert {FAMILIES[family][0] for family in ONE_OF_EACH} == DEFAULTS.keys()

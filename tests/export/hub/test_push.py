@@ -23,6 +23,7 @@ from backpropagate.training.errors import HubPushError, InputError, PathForbidde
 from backpropagate.training.export.hub.model_card import bare_card
 from backpropagate.training.export.hub.published_files import published_files
 from backpropagate.training.export.hub.push import Destination, Pushed, bytes_under_way, live_bars, push
+from backpropagate.training.export.merged.safetensors import write_merged
 from backpropagate.training.files.paths import PathPolicy
 from backpropagate.training.next_step import then
 from backpropagate.training.runs.folder import RunFolder
@@ -94,6 +95,40 @@ def test_an_adapter_is_published_with_its_card_and_nothing_of_this_machine(
     root = str(adapter.anchor + adapter.parts[1] + "/").encode()
     assert not any(root in content for content in repository.files.values())
     assert result.url == f"{hub.endpoint}/{REPO}" and result.commit == repository.head
+
+
+def test_additional_chat_templates_travel_from_the_base_to_the_hub(
+    hub: HubStandIn, tiny_model: Path, tmp_path: Path
+) -> None:
+    base = Path(shutil.copytree(tiny_model, tmp_path / "base"))
+    (base / "additional_chat_templates").mkdir()
+    (base / "additional_chat_templates" / "rag.jinja").write_text("{{ documents }}", "utf-8")
+    (base / "additional_chat_templates" / "notes.txt").write_text("of this machine", "utf-8")
+    write_merged(base, None, tmp_path / "merged", bare_card("tiny", "merged"))
+    pushed(tmp_path / "merged")
+    files = hub.repositories[REPO].files
+    assert files["additional_chat_templates/rag.jinja"] == b"{{ documents }}"
+    assert not [name for name in files if name.endswith(".txt")]
+
+    from transformers import AutoTokenizer
+
+    for name, content in files.items():
+        path = tmp_path / "downloaded" / name
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_bytes(content)
+    tokenizer = AutoTokenizer.from_pretrained(tmp_path / "downloaded", local_files_only=True)
+    assert tokenizer.chat_template["rag"] == "{{ documents }}"
+
+
+def test_a_token_in_an_additional_chat_template_is_not_published(
+    hub: HubStandIn, adapter: Path, tmp_path: Path
+) -> None:
+    folder = Path(shutil.copytree(adapter, tmp_path / "copy"))
+    (folder / "additional_chat_templates").mkdir()
+    (folder / "additional_chat_templates" / "tool_use.jinja").write_text(f"{{# {TOKEN} #}}", "utf-8")
+    with pytest.raises(HubPushError, match=r"additional_chat_templates/tool_use\.jinja seems to contain"):
+        pushed(folder)
+    assert REPO not in hub.repositories
 
 
 def test_a_merged_model_is_published_with_the_bytes_that_are_done(hub: HubStandIn, merged: Path) -> None:

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import time
 from collections.abc import Iterator, Mapping
-from typing import NamedTuple
+from dataclasses import replace
+from typing import Any, NamedTuple
 
 from ...config.specs import DataGroup
 from ...errors import InputError, TrainingAbortedError, nearest
@@ -15,6 +16,7 @@ from .messages import Recognised
 from .recognise import FIELDS, recognise
 from .validity import require_shallow, require_trainable
 
+NO_ENCODING = "encoding is not used: the dataset has no text files."
 EVERY_ROWS = 512
 EVERY_S = 1.0
 """Rows between two progress events, and between two calls of `should_stop`."""
@@ -28,6 +30,8 @@ class Read(NamedTuple):
         part: index of its file in the source.
         row: the recognised row; None if it is unusable.
         kind, reason: why it is unusable.
+        untrusted: text of the row that shows it.
+        raw: a row with unknown keys, as it was read.
     """
 
     number: int
@@ -36,6 +40,8 @@ class Read(NamedTuple):
     row: Recognised | None
     kind: str | None = None
     reason: str = ""
+    untrusted: str = ""
+    raw: Mapping[str, Any] | None = None
 
     def left_out(self, kind: str) -> Read:
         """The same row, marked as unusable for this reason."""
@@ -56,14 +62,18 @@ def open_data(data: DataGroup, permit: Permit = permit_all, should_stop: ShouldS
             close = nearest(field, list(FIELDS))
             hint = f"Did you mean {close}?" if close else f"Known fields: {', '.join(FIELDS)}."
             raise InputError(f"columns has the unknown field {field!r}.", hint=hint)
-    return open_source(
+    source = open_source(
         data.source,
         split=data.split,
         revision=data.dataset_revision,
         separator=data.separator,
+        encoding=data.encoding,
         permit=permit,
         should_stop=should_stop,
     )
+    if data.encoding and not source.has_text_files:
+        return replace(source, notes=(*source.notes, NO_ENCODING))
+    return source
 
 
 class ReadProgress:
@@ -121,11 +131,12 @@ def read_rows(source: Source, columns: Mapping[str, str] | None, progress: ReadP
 
 def _read(number: int, part: int, item: RawRow | BadRow, columns: Mapping[str, str] | None) -> Read:
     if isinstance(item, BadRow):
-        return Read(number, part, item.place, None, item.kind, item.reason)
+        return Read(number, part, item.place, None, item.kind, item.reason, item.untrusted)
     try:
         require_shallow(item.value)
         row = recognise(item.value, columns)
         require_trainable(row)
     except RowError as error:
-        return Read(number, part, item.place, None, error.kind, error.reason)
+        raw = item.value if error.kind == "unrecognised" else None
+        return Read(number, part, item.place, None, error.kind, error.reason, raw=raw)
     return Read(number, part, item.place, row)

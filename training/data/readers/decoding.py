@@ -25,6 +25,7 @@ from ...events import ShouldStop, never_stop
 from ...files.regular_file import open_permitted
 from ...untrusted import shown_path
 from .libraries import library
+from .text_encoding import decodes, encoding_of, is_windows_1252
 
 OnRead = Callable[[int], None]
 """Called with the number of bytes after each read of a file."""
@@ -43,23 +44,26 @@ BOMB_RATIO = 200
 usual ratio for text is about 10."""
 
 HASHED_AT_ONCE = 2**20
+SHOWN_AROUND = 40
+"""Characters that are shown before and after a byte that is not in the file's encoding."""
 
 GZIP_MAGIC = b"\x1f\x8b"
 ZSTD_MAGIC = b"\x28\xb5\x2f\xfd"
-ENCODINGS = ((b"\xef\xbb\xbf", "utf-8"), (b"\xff\xfe", "utf-16-le"), (b"\xfe\xff", "utf-16-be"))
-TO_UTF_8 = "iconv -f latin1 -t utf-8"
-"""A command that converts from the most frequent other encoding."""
-
-UTF_32 = (b"\xff\xfe\x00\x00", b"\x00\x00\xfe\xff")
 
 
 class TextLine(NamedTuple):
-    """One physical line without its line end, or the reason why it cannot be read."""
+    """One physical line without its line end, or the reason why it cannot be read.
+
+    Args:
+        text: with replacements, if it is not in the file's encoding: its quotes still count.
+        untrusted: a part of the line as the encoding would read it that the file probably has.
+    """
 
     number: int
     text: str
     kind: str | None = None
     reason: str = ""
+    untrusted: str = ""
 
 
 class CountedFile(io.FileIO):
@@ -240,32 +244,24 @@ def open_bytes(path: Path, on_read: OnRead = ignore_count) -> io.BufferedReader:
     return io.BufferedReader(ExpandingStream(raw, inner, path, size), 2**18)
 
 
-def encoding_of(stream: io.BufferedReader, path: Path) -> str:
-    """The encoding of a text stream. A byte order mark is consumed.
+def not_decodable(path: Path, encoding: str) -> str:
+    """The kind of finding for bytes that are not in the file's encoding: whether another one is known."""
+    if encoding != "utf-8":
+        return "encoding"
+    with open_bytes(path) as stream:
+        return "windows_1252" if is_windows_1252(stream) else "encoding"
 
-    Raises:
-        DatasetParseError: it is UTF-32, UTF-16 without a byte order mark, or not text.
+
+def read_lines(path: Path, on_read: OnRead = ignore_count, encoding: str | None = None) -> Iterator[TextLine]:
+    """The physical lines of a text file; with a reason instead of text if too long or not decodable.
+
+    Args:
+        encoding: as for `encoding_of`.
     """
-    head = stream.peek(64)[:64]
-    if head.startswith(UTF_32):
-        raise DatasetParseError(f"{shown_path(path)} is UTF-32.", hint="Save it as UTF-8.")
-    for mark, name in ENCODINGS:
-        if head.startswith(mark):
-            stream.read(len(mark))
-            return name
-    if len(head) >= 8 and (head[1::2].count(0) > len(head) // 4 or head[::2].count(0) > len(head) // 4):
-        raise DatasetParseError(
-            f"{shown_path(path)} begins with NUL bytes: UTF-16 without a byte order mark, or a binary file.",
-            hint="Save it as UTF-8.",
-        )
-    return "utf-8"
-
-
-def read_lines(path: Path, on_read: OnRead = ignore_count) -> Iterator[TextLine]:
-    """The physical lines of a text file; with a reason instead of text if too long or not decodable."""
+    others: str | None = None  # the kind of the lines that are not in the encoding
     with open_bytes(path, on_read) as stream:
-        encoding = encoding_of(stream, path)
-        lines = _byte_lines(stream) if encoding == "utf-8" else _wide_lines(stream, encoding)
+        encoding = encoding_of(stream, path, encoding)
+        lines = _wide_lines(stream, encoding) if encoding.startswith("utf-16") else _byte_lines(stream)
         for number, line in enumerate(lines, start=1):
             if line is None:
                 yield TextLine(number, "", "too_long", f"longer than {MAX_ROW_BYTES // 2**20} MiB")
@@ -273,11 +269,17 @@ def read_lines(path: Path, on_read: OnRead = ignore_count) -> Iterator[TextLine]
             try:
                 yield TextLine(number, line.decode(encoding).rstrip("\r\n"))
             except UnicodeDecodeError as error:
-                yield TextLine(number, "", "encoding", _undecodable(line, error, encoding))
+                others = others or not_decodable(path, encoding)
+                yield _undecodable(number, line, error, others if decodes(line, "cp1252") else "encoding")
 
 
-def _undecodable(line: bytes, error: UnicodeDecodeError, encoding: str) -> str:
-    return f"byte 0x{line[error.start]:02x} at byte {error.start + 1} is not {encoding.upper()}"
+def _undecodable(number: int, line: bytes, error: UnicodeDecodeError, kind: str) -> TextLine:
+    reason = f"byte 0x{line[error.start]:02x} at byte {error.start + 1} is not {error.encoding.upper()}"
+    if kind != "windows_1252":
+        return TextLine(number, line.decode(error.encoding, "replace").rstrip("\r\n"), kind, reason)
+    text = line.decode("cp1252").rstrip("\r\n")
+    around = text[max(0, error.start - SHOWN_AROUND) : error.start + SHOWN_AROUND]
+    return TextLine(number, text, kind, reason, around)
 
 
 def _byte_lines(stream: BinaryIO) -> Iterator[bytes | None]:

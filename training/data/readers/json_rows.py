@@ -18,8 +18,9 @@ from typing import Any, NoReturn
 
 from ...errors import DatasetParseError
 from ...untrusted import quoted, short_name
-from .decoding import MAX_ROW_BYTES, TO_UTF_8, OnRead, encoding_of, open_bytes, read_lines
+from .decoding import MAX_ROW_BYTES, OnRead, not_decodable, open_bytes, read_lines
 from .rows import NUL_BYTES, BadRow, Place, RawRow
+from .text_encoding import encoding_hint, encoding_of
 
 CHUNK = 2**20
 MAX_COLUMNS_BYTES = 512 * 2**20
@@ -66,12 +67,14 @@ def _refuse_surrogates(value: object) -> None:
         raise ValueError("an escape such as \\ud83d is an unpaired surrogate") from None
 
 
-def json_lines(path: Path, name: str, on_read: OnRead) -> Iterator[RawRow | BadRow]:
+def json_lines(
+    path: Path, name: str, on_read: OnRead, encoding: str | None = None
+) -> Iterator[RawRow | BadRow]:
     """The rows of a JSON Lines file; empty lines are skipped."""
-    for line in read_lines(path, on_read):
+    for line in read_lines(path, on_read, encoding):
         place = Place(name, line.number)
         if line.kind:
-            yield BadRow(place, line.kind, line.reason)
+            yield BadRow(place, line.kind, line.reason, line.untrusted)
         elif line.text and not line.text.isspace():
             yield row_of(line.text, place)
 
@@ -98,21 +101,23 @@ def _name_of(value: object) -> str:
     return names.get(type(value), "a number")
 
 
-def json_file(path: Path, name: str, on_read: OnRead) -> Iterator[RawRow | BadRow]:
+def json_file(
+    path: Path, name: str, on_read: OnRead, encoding: str | None = None
+) -> Iterator[RawRow | BadRow]:
     """The rows of a JSON file in any of its forms."""
-    with closing(JsonText(path, name, on_read)) as text:
+    with closing(JsonText(path, name, on_read, encoding)) as text:
         first = text.peek()
         if first == "[":
             yield from text.elements()
-    if first == "{" and _is_one_object(path):
-        yield from _object_rows(path, name, on_read)
+    if first == "{" and _is_one_object(path, encoding):
+        yield from _object_rows(path, name, on_read, encoding)
     elif first not in ("", "["):
-        yield from json_lines(path, name, on_read)
+        yield from json_lines(path, name, on_read, encoding)
 
 
-def _is_one_object(path: Path) -> bool:
+def _is_one_object(path: Path, encoding: str | None) -> bool:
     """Whether a file that starts with `{` is one object. In JSON Lines the first line is a whole value."""
-    first = next((line for line in read_lines(path) if line.text.strip()), None)
+    first = next((line for line in read_lines(path, encoding=encoding) if line.text.strip()), None)
     if first is None or first.kind:
         return first is not None and first.kind == "too_long"
     try:
@@ -121,12 +126,13 @@ def _is_one_object(path: Path) -> bool:
         return not error.msg.startswith("Extra data")
     except (ValueError, RecursionError):
         return False
-    return sum(1 for _ in islice((line for line in read_lines(path) if line.text.strip()), 2)) == 1
+    filled = (line for line in read_lines(path, encoding=encoding) if line.text.strip())
+    return sum(1 for _ in islice(filled, 2)) == 1
 
 
-def _object_rows(path: Path, name: str, on_read: OnRead) -> Iterator[RawRow | BadRow]:
+def _object_rows(path: Path, name: str, on_read: OnRead, encoding: str | None) -> Iterator[RawRow | BadRow]:
     with open_bytes(path, on_read) as stream:
-        encoding = encoding_of(stream, path)
+        encoding = encoding_of(stream, path, encoding)
         data = stream.read(MAX_COLUMNS_BYTES + 1)
     if len(data) > MAX_COLUMNS_BYTES:
         raise DatasetParseError(
@@ -139,7 +145,8 @@ def _object_rows(path: Path, name: str, on_read: OnRead) -> Iterator[RawRow | Ba
         value = json_value(text)
     except UnicodeDecodeError as error:
         raise DatasetParseError(
-            f"{short_name(name)} is not {encoding.upper()} at byte {error.start + 1}."
+            f"{short_name(name)} is not {encoding.upper()} at byte {error.start + 1}.",
+            hint=encoding_hint(not_decodable(path, encoding)),
         ) from None
     except ValueError as error:
         raise DatasetParseError(
@@ -183,10 +190,10 @@ def _is_chat(value: dict[str, Any]) -> bool:
 class JsonText:
     """The decoded text of a JSON file, with only a window of it in memory."""
 
-    def __init__(self, path: Path, name: str, on_read: OnRead) -> None:
-        self._name = name
+    def __init__(self, path: Path, name: str, on_read: OnRead, encoding: str | None) -> None:
+        self._path, self._name = path, name
         self._stream = open_bytes(path, on_read)
-        self._encoding = encoding_of(self._stream, path)
+        self._encoding = encoding_of(self._stream, path, encoding)
         self._decoder = codecs.getincrementaldecoder(self._encoding)()
         self._window, self._at, self._line, self._done = "", 0, 1, False
 
@@ -275,7 +282,7 @@ class JsonText:
             raise DatasetParseError(
                 f"{short_name(self._name)}:{self._line}: what follows is not "
                 f"{self._encoding.upper()}: {error.reason}.",
-                hint=f"Save the file as UTF-8 ({TO_UTF_8}).",
+                hint=encoding_hint(not_decodable(self._path, self._encoding)),
             ) from None
         self._window, self._at = self._window[self._at :] + text, 0
         return bool(text) or not self._done

@@ -12,7 +12,7 @@ NUL_BYTES = "contains NUL bytes"
 """Reason of a bad row in each text format."""
 
 MAX_UNTRUSTED = 200
-"""Characters of what others say about a row."""
+"""Characters of what others say about a row, or of the row itself."""
 
 
 class Place(NamedTuple):
@@ -35,11 +35,12 @@ class RawRow(NamedTuple):
 
 
 class BadRow(NamedTuple):
-    """A row that cannot be read; `kind` is one of `findings.KINDS`."""
+    """A row that cannot be read; `kind` is one of `findings.KINDS`, `untrusted` is text of the row."""
 
     place: Place
     kind: str
     reason: str
+    untrusted: str = ""
 
 
 class RowError(Exception):
@@ -48,7 +49,7 @@ class RowError(Exception):
     Args:
         kind: one of `findings.KINDS`.
         reason: what is wrong, in a few words of ours.
-        untrusted: what the model's chat template says about it.
+        untrusted: what the model's chat template says about it, or text of the row.
     """
 
     def __init__(self, kind: str, reason: str, untrusted: str = "") -> None:

@@ -12,20 +12,21 @@ from __future__ import annotations
 import hashlib
 import os
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from glob import has_magic
 from pathlib import Path
 
 from ...errors import DatasetError, DatasetFormatError, DatasetNotFoundError, InputError, PathForbiddenError
 from ...events import ShouldStop, never_stop
 from ...untrusted import quoted, short_name, shown_path
-from .decoding import OnRead, file_hash, ignore_count, regular_file
+from .decoding import OnRead, file_hash, ignore_count, open_bytes, regular_file
 from .folder_walk import EVERY, FolderWalk, Permit, permit_all, real_path, stop_if_asked
 from .hub_names import is_on_hub
 from .hub_rows import HubDataset, hub_dataset
 from .json_rows import json_file, json_lines
 from .rows import BadRow, RawRow
 from .table_rows import csv_rows, parquet_rows
+from .text_encoding import is_utf_8
 from .text_rows import text_rows
 
 TABLES = (".jsonl", ".ndjson", ".json", ".csv", ".tsv", ".parquet")
@@ -42,11 +43,13 @@ class SourceFile:
     Args:
         path: its real path.
         name: its name in findings: the shortest path that distinguishes it from the other files.
+        encoding: of a text file that is neither UTF-8 nor UTF-16.
     """
 
     path: Path
     name: str
     separator: str | None = None
+    encoding: str | None = None
 
     @property
     def type(self) -> str:
@@ -57,15 +60,22 @@ class SourceFile:
         """The file's rows. `on_read` gets the number of bytes of each read."""
         match self.type:
             case ".jsonl" | ".ndjson":
-                return json_lines(self.path, self.name, on_read)
+                return json_lines(self.path, self.name, on_read, self._encoding())
             case ".json":
-                return json_file(self.path, self.name, on_read)
+                return json_file(self.path, self.name, on_read, self._encoding())
             case ".csv" | ".tsv":
-                return csv_rows(self.path, self.name, on_read)
+                return csv_rows(self.path, self.name, on_read, self._encoding())
             case ".parquet":
                 return parquet_rows(self.path, self.name, on_read)
             case _:
-                return text_rows(self.path, self.name, on_read, self.separator)
+                return text_rows(self.path, self.name, on_read, self.separator, self._encoding())
+
+    def _encoding(self) -> str | None:
+        """The given encoding, if the file is in another one than UTF-8: a folder may have both."""
+        if self.encoding is None:
+            return None
+        with open_bytes(self.path) as stream:
+            return None if is_utf_8(stream) else self.encoding
 
     def size(self) -> int:
         return regular_file(self.path).st_size
@@ -86,6 +96,11 @@ class Source:
 
     parts: tuple[SourceFile | HubDataset, ...]
     notes: tuple[str, ...] = ()
+
+    @property
+    def has_text_files(self) -> bool:
+        """Whether a part of it has an encoding; texts of Parquet files and of the Hub are UTF-8."""
+        return any(isinstance(part, SourceFile) and part.type != ".parquet" for part in self.parts)
 
     def __iter__(self) -> Iterator[RawRow | BadRow]:
         for part in self.parts:
@@ -121,6 +136,7 @@ def open_source(
     split: str | None = None,
     revision: str | None = None,
     separator: str | None = None,
+    encoding: str | None = None,
     permit: Permit = permit_all,
     should_stop: ShouldStop = never_stop,
 ) -> Source:
@@ -133,6 +149,7 @@ def open_source(
             that is a copy of one.
         revision: branch, tag or commit of a Hub dataset.
         separator: the line between two documents of a .txt or .md file ("" is an empty line).
+        encoding: of text files that are neither UTF-8 nor UTF-16.
         permit: raises PathForbiddenError for a path that may not be read.
         should_stop: looked at while files are searched.
 
@@ -162,12 +179,14 @@ def open_source(
             [path for paths, _ in groups for path in paths],
             [note for _, more in groups for note in more],
         )
-    return _source_of(found, [*notes, *_unreadable(walk)], separator, permit, should_stop)
+    files = _permitted(found, permit, should_stop)
+    return Source(
+        tuple(replace(file, separator=separator, encoding=encoding) for file in files),
+        (*notes, *_unreadable(walk)),
+    )
 
 
-def _source_of(
-    found: list[Path], notes: list[str], separator: str | None, permit: Permit, should_stop: ShouldStop
-) -> Source:
+def _permitted(found: list[Path], permit: Permit, should_stop: ShouldStop) -> list[SourceFile]:
     base = Path(os.path.commonpath([path.absolute().parent for path in found]))
     files: list[SourceFile] = []
     folders = {folder: real_path(folder) for folder in {path.parent for path in found}}
@@ -179,9 +198,9 @@ def _source_of(
         permit(real)
         regular_file(real)
         name = path.absolute().relative_to(base).as_posix()
-        files.append(SourceFile(real, name.encode("utf-8", "backslashreplace").decode(), separator))
+        files.append(SourceFile(real, name.encode("utf-8", "backslashreplace").decode()))
         _known_type(files[-1])
-    return Source(tuple(files), tuple(notes))
+    return files
 
 
 def _known_type(file: SourceFile) -> None:

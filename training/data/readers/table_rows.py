@@ -24,6 +24,7 @@ from .decoding import (
 from .json_rows import json_value
 from .libraries import library
 from .rows import NUL_BYTES, BadRow, Place, RawRow
+from .text_encoding import encoding_hint
 
 NESTED_COLUMNS = ("messages", "conversations", "tools", "chosen", "rejected", "prompt", "completion")
 """CSV columns whose cells may contain JSON."""
@@ -41,17 +42,19 @@ PARQUET_BATCH = 256
 """Rows that are decoded together. Small, because a row may contain a whole document."""
 
 
-def csv_rows(path: Path, name: str, on_read: OnRead) -> Iterator[RawRow | BadRow]:
+def csv_rows(
+    path: Path, name: str, on_read: OnRead, encoding: str | None = None
+) -> Iterator[RawRow | BadRow]:
     """The rows of a CSV or TSV file with a header line. A quote that is never closed costs one row.
 
     Raises:
         DatasetParseError: the header is not valid, or the file's quotes or rows are not those of a table.
     """
     csv.field_size_limit(MAX_ROW_BYTES)
-    delimiter = _delimiter(path)
-    lines = PhysicalLines(read_lines(path, on_read), name)
+    delimiter = _delimiter(path, encoding)
+    lines = PhysicalLines(read_lines(path, on_read, encoding), name)
     reader = csv.reader(lines, delimiter=delimiter, strict=True)
-    header = _header(reader, name)
+    header = _header(reader, lines, name)
     unreadable = good = 0
     while True:
         place = Place(name, lines.begin_record())
@@ -63,7 +66,7 @@ def csv_rows(path: Path, name: str, on_read: OnRead) -> Iterator[RawRow | BadRow
             row = BadRow(place, "parse", lines.repair(str(error), delimiter, len(header)))
         else:
             if bad_line := lines.bad_line:
-                row = BadRow(Place(name, bad_line.number), bad_line.kind or "parse", bad_line.reason)
+                row = _bad_row(bad_line, name)
             elif not cells:
                 continue
             else:
@@ -77,6 +80,10 @@ def csv_rows(path: Path, name: str, on_read: OnRead) -> Iterator[RawRow | BadRow
                 f"{row.reason}.",
                 hint="Save it again as CSV, with text in double quotes and quotes in it doubled.",
             )
+
+
+def _bad_row(line: TextLine, name: str) -> BadRow:
+    return BadRow(Place(name, line.number), line.kind or "parse", line.reason, line.untrusted)
 
 
 class OpenQuoteError(Exception):
@@ -148,18 +155,23 @@ def _is_row(line: TextLine, delimiter: str, width: int) -> bool:
     return [len(cells) for cells in rows] == [width]
 
 
-def _delimiter(path: Path) -> str:
+def _delimiter(path: Path, encoding: str | None) -> str:
     if ".tsv" in path.suffixes:
         return "\t"
-    first = next(read_lines(path), TextLine(1, ""))
+    first = next(read_lines(path, encoding=encoding), TextLine(1, ""))
     return max(",;\t", key=first.text.count)
 
 
-def _header(reader: Iterator[list[str]], name: str) -> list[str]:
+def _header(reader: Iterator[list[str]], lines: PhysicalLines, name: str) -> list[str]:
     try:
         header = [cell.strip() for cell in next(reader, ())]
     except csv.Error as error:
         raise DatasetParseError(f"{short_name(name)}:1 is not a valid CSV header: {error}.") from None
+    if bad := lines.bad_line:
+        raise DatasetParseError(
+            f"{short_name(name)}:{bad.number}, the header, cannot be read: {bad.reason}.",
+            hint=encoding_hint(bad.kind) if bad.kind in ("encoding", "windows_1252") else None,
+        )
     if len(set(header)) < len(header) or "" in header:
         raise DatasetFormatError(
             f"{short_name(name)}:1 is not a valid header: a name is repeated or empty "

@@ -9,16 +9,18 @@ from .decoding import MAX_ROW_BYTES, OnRead, read_lines
 from .rows import NUL_BYTES, BadRow, Place, RawRow
 
 
-def text_rows(path: Path, name: str, on_read: OnRead, separator: str | None) -> Iterator[RawRow | BadRow]:
+def text_rows(
+    path: Path, name: str, on_read: OnRead, separator: str | None, encoding: str | None = None
+) -> Iterator[RawRow | BadRow]:
     """Each document as a `{"text": …}` row; its place is its first line.
 
     Args:
         separator: the line between two documents ("" is an empty line); None: one document.
     """
     document = Document(name)
-    for line in read_lines(path, on_read):
+    for line in read_lines(path, on_read, encoding):
         if line.kind:
-            document.refuse(line.number, line.kind, line.reason)
+            document.refuse(line.number, line.kind, line.reason, line.untrusted)
         elif separator is not None and line.text.strip() == separator.strip():
             yield from document.take()
         else:
@@ -52,9 +54,9 @@ class Document:
         else:
             self._lines.append(text)
 
-    def refuse(self, number: int, kind: str, reason: str) -> None:
+    def refuse(self, number: int, kind: str, reason: str, untrusted: str = "") -> None:
         """Makes the whole document a bad row; the first reason counts."""
-        self._bad = self._bad or BadRow(Place(self._name, number), kind, reason)
+        self._bad = self._bad or BadRow(Place(self._name, number), kind, reason, untrusted)
         self._lines.clear()
 
     def take(self) -> Iterator[RawRow | BadRow]:

@@ -18,11 +18,12 @@ from ..cleaning.near_duplicates import NearDuplicates
 from ..cleaning.private_data import personal_in, secrets_in
 from ..cleaning.quality import quality_findings
 from ..cleaning.untrusted_text import safe_line, with_loss_marks
+from ..cleaning.unusable_rows import UnusableRows
 from ..findings import SHOWN_PLACES, Finding, Findings, remedy
 from ..formats.messages import Conversation, Recognised, Text, texts_of
 from ..formats.reading import Read
 from ..formats.validity import turn_pattern, unread_findings
-from ..readers.rows import Place, RowError, Unit
+from ..readers.rows import MAX_UNTRUSTED, Place, RowError, Unit
 from ..readers.sources import Source
 from ..split.held_out import held_out_count, note_on_held_out
 from ..tokens.encode import CHARACTERS_AT_ONCE, ROWS_AT_ONCE, Encoded, Encoder, Rendered
@@ -50,6 +51,7 @@ class Inspector:
             files=[part.name for part in source.parts], size_bytes=source.size(), notes=list(source.notes)
         )
         self._findings = Findings()
+        self._unusable = UnusableRows(self._findings)
         self._hashes, self._numbers, self._parts = array("Q"), array("Q"), array("I")
         self._units: dict[int, Unit] = {}
         self._lengths = TokenLengths()
@@ -67,7 +69,7 @@ class Inspector:
         """
         self._result.rows += 1
         if read.row is None:
-            self._findings.add(read.kind or "parse", read.place, read.reason)
+            self._unusable.add(read)
             return
         self._result.usable += 1
         index.add(len(self._hashes), read.row)
@@ -182,6 +184,7 @@ class Inspector:
         if self._encoder is not None and not self._trainable:
             self._result.usable = 0
         usable = self._result.usable
+        self._unusable.suggest()
         for kind in ("truncated", "nothing_to_learn"):
             self._findings.suggest(kind, f"max_seq_length={self._lengths.sufficient_length()}")
         if not usable:
@@ -230,8 +233,8 @@ class Inspector:
 
     def _as_dict(self, found: Finding, usable: int) -> dict[str, Any]:
         result = found.as_dict(usable)
-        for key in ("details", "untrusted_details"):
-            result[key] = {safe_line(text, 120): count for text, count in result[key].items()}
+        for key, limit in (("details", 120), ("untrusted_details", MAX_UNTRUSTED)):
+            result[key] = {safe_line(text, limit): count for text, count in result[key].items()}
         result["first"] = [safe_line(place, 100) for place in result["first"]]
         return result
 

@@ -111,15 +111,14 @@ def train(job: dict[str, Any], folder: Path, model: Any, tokenizer: Any, talk: T
     from torch.utils.data import SequentialSampler
 
     examples = dataset(folder, "train").select(job["order"])
-    held_out = dataset(folder, "held_out") if job["held_out"] else None
+    held_out = HeldOut(job, dataset(folder, "held_out") if job["held_out"] else [], talk)
     trl = import_module("trl")  # as Unsloth has patched it
     trainer = trl.SFTTrainer(
         model=model,
         args=trl.SFTConfig(**arguments(job, folder)),
         train_dataset=examples,
-        eval_dataset=held_out,
         processing_class=tokenizer,
-        callbacks=[observer(talk)],
+        callbacks=[observer(talk, held_out)],
     )
     in_order = SequentialSampler(examples)
 
@@ -128,11 +127,10 @@ def train(job: dict[str, Any], folder: Path, model: Any, tokenizer: Any, talk: T
 
     trainer._get_train_sampler = sampler
     if job["evaluate_before"]:
-        trainer.evaluate()
+        held_out.evaluate(model, 0)
     trainer.train()
-    told = trainer.state.log_history[-2:]
-    if held_out is not None and trainer.state.global_step == job["steps"] and "eval_loss" not in str(told):
-        trainer.evaluate()
+    if job["held_out"] and trainer.state.global_step == job["steps"] != held_out.evaluated:
+        held_out.evaluate(model, job["steps"])
     model.save_pretrained(job["adapter"], safe_serialization=True)
 
 
@@ -144,7 +142,6 @@ def arguments(job: dict[str, Any], folder: Path) -> dict[str, Any]:
         output_dir=str(folder / "output"),
         max_steps=job["steps"],
         per_device_train_batch_size=job["batch_size"],
-        per_device_eval_batch_size=job["batch_size"],
         gradient_accumulation_steps=job["gradient_accumulation_steps"],
         learning_rate=job["learning_rate"],
         lr_scheduler_type="constant_with_warmup" if constant else job["lr_scheduler"],
@@ -155,8 +152,7 @@ def arguments(job: dict[str, Any], folder: Path) -> dict[str, Any]:
         seed=job["seed"],
         bf16=on_gpu,
         use_cpu=not on_gpu,
-        eval_strategy="steps" if job["eval_every"] and job["held_out"] else "no",
-        eval_steps=job["eval_every"],
+        eval_strategy="no",
         dataset_kwargs={"skip_prepare_dataset": True},
         max_length=None,
         logging_steps=1,
@@ -167,20 +163,64 @@ def arguments(job: dict[str, Any], folder: Path) -> dict[str, Any]:
     )
 
 
-def observer(talk: Talk) -> Any:
-    """A callback that tells each step and each evaluation, and stops the training when it is told to."""
+class HeldOut:
+    """The loss on the held-out examples, per label token as of every engine.
+
+    The trainer's own evaluation is a mean of its batches' means, and so depends on the batch size.
+    """
+
+    def __init__(self, job: dict[str, Any], examples: Any, talk: Talk) -> None:
+        self._job, self._examples, self._talk = job, examples, talk
+        self.evaluated = -1
+
+    def evaluate_if_due(self, model: Any, step: int) -> None:
+        """Evaluate at each `eval_every`-th step."""
+        if self._examples and self._job["eval_every"] and step % self._job["eval_every"] == 0:
+            self.evaluate(model, step)
+
+    def evaluate(self, model: Any, step: int) -> None:
+        """Measure the loss now, and tell it; step 0 is the model as it came."""
+        import torch
+
+        training = model.training
+        model.eval()
+        on_gpu = self._job["device"] == "cuda"
+        with torch.no_grad(), torch.autocast("cuda", getattr(torch, self._job["precision"]), enabled=on_gpu):
+            losses = [self._loss(model, example) for example in self._examples]
+        model.train(training)
+        self.evaluated = step
+        loss = sum(total for total, _ in losses) / max(1, sum(tokens for _, tokens in losses))
+        self._talk.say("eval", step=step, loss=loss)
+
+    @staticmethod
+    def _loss(model: Any, example: dict[str, list[int]]) -> tuple[float, int]:
+        """The sum of the losses of an example's label tokens, and their number."""
+        import torch
+
+        device = next(model.parameters()).device
+        tokens = sum(label != -100 for label in example["labels"][1:])  # the first has nothing before it
+        if not tokens:
+            return 0.0, 0
+        batch = {name: torch.tensor([values], device=device) for name, values in example.items()}
+        return float(model(**batch).loss) * tokens, tokens
+
+
+def observer(talk: Talk, held_out: HeldOut) -> Any:
+    """A callback that tells each step, evaluates when it is time, and stops when it is told to."""
     from transformers import TrainerCallback
 
     class Observer(TrainerCallback):
-        def on_log(self, args: Any, state: Any, control: Any, logs: Any = None, **_: Any) -> None:
-            if "eval_loss" in logs:
-                talk.say("eval", step=state.global_step, loss=logs["eval_loss"])
+        def on_log(
+            self, args: Any, state: Any, control: Any, logs: Any = None, model: Any = None, **_: Any
+        ) -> None:
             if "loss" not in logs:
                 return
             told = {name: logs.get(name) for name in ("loss", "grad_norm", "learning_rate")}
             talk.say("step", step=state.global_step, **told)
             if not talk.may_go_on():
                 control.should_training_stop = True
+            else:
+                held_out.evaluate_if_due(model, state.global_step)
 
     return Observer()
 

@@ -15,6 +15,7 @@ from typing import Any
 
 from ...errors import HubPushError
 from ...files.atomic_json import JSON_BYTES, read_json
+from ...files.paths import MORE_TEMPLATES
 from ...files.regular_file import read_regular
 from ...models.model_folder import ADAPTER_FILES, FolderForm, folder_form
 from ...redact import looks_secret
@@ -73,6 +74,7 @@ def published_files(folder: Path, permit: Callable[[Path], object]) -> list[Publ
     form = folder_form(folder)
     base = _base(folder, form)
     files = [_published(path, permit, base) for path in sorted(folder.iterdir()) if _is_known(path, form)]
+    files += _more_templates(folder / MORE_TEMPLATES, permit)
     if not (folder / CARD).is_file():
         files.append(PublishedFile(CARD, bare_card(base, form).encode()))
     for file in files:
@@ -85,6 +87,14 @@ def _is_known(path: Path, form: FolderForm) -> bool:
     of_the_other = path.name.startswith("model") if form == "adapter" else path.name in ADAPTER_FILES
     known = path.name in NAMES or SHARD.fullmatch(path.name)
     return bool(known) and not of_the_other and path.is_file()
+
+
+def _more_templates(folder: Path, permit: Callable[[Path], object]) -> list[PublishedFile]:
+    """The chat templates besides the one for conversations, as transformers finds them."""
+    paths = sorted(path for path in folder.glob("*.jinja") if path.is_file())
+    for path in paths:
+        permit(path)
+    return [PublishedFile(f"{folder.name}/{path.name}", path) for path in paths]
 
 
 def _published(path: Path, permit: Callable[[Path], object], base: str | None) -> PublishedFile:

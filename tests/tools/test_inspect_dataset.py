@@ -1,0 +1,71 @@
+"""What inspect_dataset says of rows that were not read, or not seen through the model's chat template."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from backpropagate.tools.context import ToolContext
+from backpropagate.tools.inspect_dataset import DatasetReport, dataset_report, inspect_dataset
+from backpropagate.training.config.results import InspectResult
+from backpropagate.training.events import Event
+from backpropagate.training.files.paths import PathPolicy
+from backpropagate.training.service import TrainingService
+
+ALL_IS_WELL = "No problems were found in its rows."
+TOKENS: dict[str, Any] = {"median": 5, "total": 15}
+
+
+def said(**values: Any) -> str:
+    return dataset_report("id", InspectResult(**values)).text()
+
+
+def test_all_is_well_is_said_of_rows_that_were_read_and_rendered() -> None:
+    assert ALL_IS_WELL in said(rows=3, usable=3, tokens=TOKENS)
+
+
+@pytest.mark.parametrize(
+    ("result", "instead"),
+    [
+        pytest.param({"rows": 3, "usable": 3}, "tried on 0 rows only", id="no tokenizer"),
+        pytest.param(
+            {"rows": 9, "usable": 9, "tokens": {**TOKENS, "estimated_from_rows": 4}},
+            "tried on 4 rows only",
+            id="a sample",
+        ),
+        pytest.param(
+            {"rows": 3, "tokens": TOKENS, "notes": ["The template fails."], "remedy": "Give another model"},
+            "The template fails.",
+            id="a template that fails",
+        ),
+        pytest.param({}, "Its rows have not been read.", id="no row"),
+    ],
+)
+def test_all_is_well_is_not_said_of_rows_that_were_not_read(result: dict[str, Any], instead: str) -> None:
+    text = said(**result)
+    assert "No problems were found in its rows" not in text
+    assert instead in text
+
+
+def test_an_inspection_that_still_runs_says_nothing_of_the_rows() -> None:
+    text = DatasetReport(run_id="id", next="call again").text()
+    assert text == "Its rows have not been read.\nNext: call again"
+
+
+@pytest.mark.anyio
+async def test_a_cancelled_inspection_says_so_and_how_to_repeat_it(
+    service: TrainingService, dataset: Path, tiny_model: Path
+) -> None:
+    async def cancel(events: Sequence[Event]) -> None:
+        for folder in (service.settings.home / "runs").glob("*-inspect-*"):
+            await service.cancel(folder.name)
+
+    context = ToolContext(service, PathPolicy.from_record(None, service.settings.home), cancel)
+    report = await inspect_dataset(context, str(dataset), str(tiny_model), wait_s=60)
+    assert report.text() == (
+        "Its rows have not been read.\n"
+        "Next: The inspection is cancelled: call inspect_dataset again with the same arguments."
+    )
