@@ -17,6 +17,7 @@ from ...errors import HubPushError
 from ...files.atomic_json import read_json
 from ...models.model_folder import ADAPTER_FILES, FolderForm, folder_form
 from ...redact import looks_secret
+from ...untrusted import quoted
 from .model_card import bare_card, is_local, shown_base, without_local_base
 from .private_paths import json_without_paths, without_paths
 
@@ -122,6 +123,6 @@ def _refuse_secrets(file: PublishedFile) -> None:
         return
     if looks_secret(file.data().decode("utf-8", "replace")):
         raise HubPushError(
-            f"{file.name} seems to contain an access token or a key; nothing was uploaded.",
-            hint=f"Remove it from {file.name}.",
+            f"{quoted(file.name)} seems to contain an access token or a key; nothing was uploaded.",
+            hint=f"Remove it from {quoted(file.name)}.",
         )

@@ -65,7 +65,7 @@ def pre_tokenizer_name(rules: Rules) -> str:
     """llama.cpp's name for the rules.
 
     Raises:
-        GgufExportError: no name has exactly these rules; the message lists the differences.
+        GgufExportError: no name has exactly these rules; its details list the differences.
     """
     for known in PRE_TOKENIZERS:
         if known.rules == rules:
@@ -78,8 +78,9 @@ def pre_tokenizer_name(rules: Rules) -> str:
         if found != expected
     ]
     raise GgufExportError(
-        f"No llama.cpp pre-tokenizer is known for the tokenizer's rules: {'; '.join(differences)}.",
+        f"No llama.cpp pre-tokenizer is known for the tokenizer's rules; the nearest is {nearest.name}.",
         hint=OTHER_EXPORT,
+        untrusted="; ".join(differences),
     )
 
 
