@@ -44,11 +44,11 @@ def first_line(error: BaseException) -> str:
     return str(error).splitlines()[0] if str(error) else "out of memory"
 
 
-def out_of_memory(plan: Plan, doing: Doing, message: str, said: str) -> GpuOutOfMemoryError:
+def out_of_memory(plan: Plan, doing: Doing, message: str, said: str | None = None) -> GpuOutOfMemoryError:
     """The error, with the setting to change.
 
     Args:
-        said: the words of the library, which stay out of the message.
+        said: what the library said, if it did: it stays out of the message.
     """
     settings = _needs_less(plan, doing)
     if settings:

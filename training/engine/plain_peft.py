@@ -12,7 +12,7 @@ import torch
 
 from ..errors import TrainingError
 from ..models.safetensors_files import read_header
-from ..untrusted import quoted, shown_path
+from ..untrusted import short_name, shown_path
 from .peft_adapter import WEIGHTS
 
 NAMED_FROM = 0.01
@@ -88,7 +88,7 @@ def _require_equal(adapted: Any, adapter: Path) -> None:
     written = {name: stored.shape for name, stored in read_header(adapter / WEIGHTS).items()}
     for name in sorted(read.keys() | written.keys()):
         if read.get(name) != written.get(name):
-            shapes = f"{quoted(name)} is {written.get(name)} in the file and {read.get(name)} in PEFT"
+            shapes = f"{short_name(name)} is {written.get(name)} in the file and {read.get(name)} in PEFT"
             raise _unreadable(adapter, shapes)
 
 

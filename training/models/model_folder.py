@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Literal
 
 from ..errors import InputError, ModelLoadError
-from ..untrusted import quoted, shown_path
+from ..untrusted import short_name, shown_path
 from .safetensors_files import INDEX, WHOLE, weight_files
 
 FolderForm = Literal["adapter", "merged"]
@@ -47,4 +47,4 @@ def missing_from(folder: Path) -> str | None:
         return f"a readable {INDEX}"
     if files == [folder / WHOLE] and not files[0].is_file():
         return "weights in .safetensors files (pickle files are not loaded)"
-    return next((quoted(path.name) for path in files if not path.is_file()), None)
+    return next((short_name(path.name) for path in files if not path.is_file()), None)

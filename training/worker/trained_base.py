@@ -10,6 +10,7 @@ from ..files.paths import looks_like_path
 from ..models.base_identity import BaseIdentity, difference_from
 from ..next_step import Next, then
 from ..runs.folder import RunFolder
+from ..untrusted import shown_path
 from .context import RunContext
 
 
@@ -58,8 +59,10 @@ def _require_same(
     changed = trained and difference_from(trained, folder, context.should_stop)
     if not changed:
         return
-    differs = f"The base model {model.name} is not the one that was trained on: its {changed} changed"
+    differs = (
+        f"The base model {shown_path(model.name)} is not the one that was trained on: its {changed} changed"
+    )
     if not model.allow_other_base:
         hint = f"Restore the base model of the training, {otherwise}."
-        raise InputError(f"{differs} ({folder}).", hint=hint, next=next)
+        raise InputError(f"{differs} ({shown_path(folder)}).", hint=hint, next=next)
     context.recorder.warn(f"{differs}.")

@@ -125,11 +125,11 @@ def targeted_modules(lora: LoraGroup) -> tuple[str, ...]:
 def why_not_packed(config: Any, *, lora: LoraGroup | None = None, max_seq_length: int = 0) -> str | None:
     """The reason why the packed step cannot train this model, in one sentence, or None if it can."""
     if config.model_type not in FAMILIES:
-        return f"The packed step has no {quoted(config.model_type)} layers."
+        return f"The packed step has no {short_name(config.model_type)} layers."
     if getattr(config, "quantization_config", None) is not None:
         return "The base is quantised, and the packed step computes with whole weights."
     if config.hidden_act not in ("silu", "swish"):
-        return f"The packed step has no {quoted(config.hidden_act)} activation."
+        return f"The packed step has no {short_name(config.hidden_act)} activation."
     if getattr(config, "attention_dropout", 0.0):
         return f"The model is trained with attention dropout {short_name(config.attention_dropout)}."
     kinds = set(getattr(config, "layer_types", None) or ()) - {"full_attention", "sliding_attention"}
@@ -144,7 +144,7 @@ def why_not_packed(config: Any, *, lora: LoraGroup | None = None, max_seq_length
 def _why_not_rotated(rope: Mapping[str, Any], config: Any, max_seq_length: int) -> str | None:
     kind = rope.get("rope_type")
     if kind not in ROPE_TYPES:
-        return f"The packed step has no {quoted(kind)} rotary scaling."
+        return f"The packed step has no {short_name(kind)} rotary scaling."
     if rope.get("partial_rotary_factor", 1.0) not in (None, 1.0):
         return f"Only {short_name(rope['partial_rotary_factor'])} of each head is rotated."
     if kind == "dynamic" and max_seq_length > config.max_position_embeddings:
@@ -157,4 +157,4 @@ def _why_not_adapted(lora: LoraGroup | None) -> str | None:
         return None
     names = (lora.target_modules,) if isinstance(lora.target_modules, str) else tuple(lora.target_modules)
     unknown = [name for name in names if name not in ATTENTION_MODULES + MLP_MODULES]
-    return f"The packed step has no LoRA on {', '.join(map(quoted, unknown))}." if unknown else None
+    return f"The packed step has no LoRA on {', '.join(map(short_name, unknown))}." if unknown else None

@@ -16,7 +16,7 @@ from torch import Tensor
 
 from ...errors import ModelLoadError
 from ...models.safetensors_files import StoredTensor, read_header, shards, stored_tensors
-from ...untrusted import quoted, shown_path
+from ...untrusted import short_name, shown_path
 from .decoder import PackedDecoder
 
 if TYPE_CHECKING:
@@ -44,7 +44,7 @@ def load_weights(decoder: PackedDecoder, folder: Path) -> None:
             for name, stored in read_header(path).items():
                 place = places.pop(_full_name(name), None)
                 if place is not None:
-                    _copy(file, stored, place, staging, f"{quoted(name)} in {shown_path(path)}")
+                    _copy(file, stored, place, staging, f"{short_name(name)} in {shown_path(path)}")
     if places:
         raise ModelLoadError(
             f"{shown_path(folder)} lacks {len(places)} tensors, for example {min(places)}.",
