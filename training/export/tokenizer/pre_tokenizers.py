@@ -71,16 +71,17 @@ def pre_tokenizer_name(rules: Rules) -> str:
         if known.rules == rules:
             return known.name
     nearest = max(PRE_TOKENIZERS, key=lambda known: _alike(known.rules, rules))
-    differences = [
-        f"{part} is {json.dumps(found, ensure_ascii=False)} where {nearest.name} has "
+    differences = {
+        part: f"{part} is {json.dumps(found, ensure_ascii=False)} where {nearest.name} has "
         f"{json.dumps(expected, ensure_ascii=False)}"
         for part, found, expected in zip(Rules._fields, rules, nearest.rules, strict=True)
         if found != expected
-    ]
+    }
     raise GgufExportError(
-        f"No llama.cpp pre-tokenizer is known for the tokenizer's rules; the nearest is {nearest.name}.",
+        f"No llama.cpp pre-tokenizer is known for the tokenizer's rules: {nearest.name}, the nearest, has "
+        f"other {' and '.join(differences)}.",
         hint=OTHER_EXPORT,
-        untrusted="; ".join(differences),
+        untrusted="; ".join(differences.values()),
     )
 
 
