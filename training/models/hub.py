@@ -15,7 +15,7 @@ from ..errors import ModelLoadError, TrainingAbortedError
 from ..events import Phase, Report, ShouldStop
 from ..files.background_call import background_call
 from ..redact import scrub
-from ..untrusted import quoted, shown_path
+from ..untrusted import short_name, shown_path
 from .model_folder import missing_from
 
 WEIGHTS = ["*.safetensors"]
@@ -179,7 +179,7 @@ def hub_error(error: Exception, hub_id: str, revision: str | None) -> Exception:
             )
         case errors.RevisionNotFoundError():
             return ModelLoadError(
-                f"{hub_id} has no revision {quoted(revision)}.",
+                f"{hub_id} has no revision {short_name(revision)}.",
                 hint="Give a branch, a tag or a commit.",
                 cause=error,
             )

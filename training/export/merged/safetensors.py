@@ -113,7 +113,13 @@ def copy_beside(source: Path, names: tuple[str, ...], folder: Path) -> None:
 
 
 def _config(base: Path) -> dict[str, Any]:
-    config = read_json(base / "config.json")
+    path = base / "config.json"
+    try:
+        config = read_json(path)
+    except (OSError, ValueError, RecursionError) as error:
+        raise MergeExportError(
+            f"{shown_path(path)} cannot be read: {type(error).__name__}.", cause=error, untrusted=str(error)
+        ) from error
     if config.get("quantization_config"):
         raise MergeExportError(
             f"The base model in {shown_path(base)} is quantised, so no adapter can be merged into it.",
