@@ -19,7 +19,7 @@ from ..training.hardware.reading import read_hardware
 from ..training.redact import scrub, scrub_all
 from ..training.untrusted import one_line
 from .options import description_of
-from .wrapped import say, say_json, say_lines
+from .wrapped import say, say_json, say_lines, wrapped
 
 LIBRARIES = ("mcp", "torch", "transformers", "peft", "trl", "datasets", "bitsandbytes")
 
@@ -36,17 +36,23 @@ def info(error_codes: bool, as_json: bool) -> None:
     if as_json:
         say_json(json.dumps(facts, indent=1))
         return
-    say(f"backpropagate {facts['version']}, Python {facts['python']} ({facts['interpreter']})")
+    _say(f"backpropagate {facts['version']}, Python {facts['python']} ({facts['interpreter']})")
     say(f"home         {facts['home']}", 13)
     for name, found in facts["libraries"].items():
         say(f"{name:<12} {found or 'not installed'}")
-    say_lines(GpuStatus(hardware=read_hardware()).text())
-    say("Settings (environment variables, or lines of .env in the home folder; * marks changed values):")
+    for line in GpuStatus(hardware=read_hardware()).text().split("\n"):
+        _say(line)
+    _say("Settings (environment variables, or lines of .env in the home folder; * marks changed values):")
     for name, setting in facts["settings"].items():
-        say(_line(name, **setting), 6)
+        _say(_line(name, **setting), 6)
     if "settings_error" in facts:
         error = facts["settings_error"]
         say(f"The settings are not valid; the defaults are shown. {error}", err=True)
+
+
+def _say(line: str, indent: int = 2) -> None:
+    """Print the line wrapped, also into a pipe: this is a page to read."""
+    say_lines(wrapped(line, indent))
 
 
 def _line(name: str, value: Any, default: Any, description: str) -> str:
@@ -66,7 +72,7 @@ def _print_codes(as_json: bool) -> None:
     for row in rows:
         again = "  (retryable)" if row["retryable"] else ""
         line = f"{row['code']:<34} exit {row['exit_code']}  {row['meaning']}{again}"
-        say(line, 43)
+        _say(line, 43)
 
 
 def _facts() -> dict[str, Any]:

@@ -159,7 +159,7 @@ def _version(number: int | None) -> str | None:
 
 def _monitoring_error(what: str, error: Exception) -> GpuMonitoringError:
     return GpuMonitoringError(
-        f"{what}: {type(error).__name__}.",
+        f"{what}: {short_name(error)}.",
         hint="Run nvidia-smi: if it fails too, the driver has to be reloaded or the machine restarted.",
         cause=error,
         untrusted=str(error),
