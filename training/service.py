@@ -234,16 +234,14 @@ class TrainingService:
     def _resume(self, run_id: str) -> RunView:
         run = self.store.find(run_id)
         state = self.store.observe(run)
-        if state.status in ENDED:
-            before = state
-            state = self.store.requeue(run)
+        if state.status in ENDED and self.store.requeue(run, state.attempt):
             try:
                 DeviceQueue(self.runtime_folder, device_request(run.spec()).queue).join(run.run_id)
             except Exception:
-                self.store.undo_requeue(run, before)
+                self.store.undo_requeue(run, state)
                 raise
             self._start(run)
-        return view(run, state)
+        return view(run, run.state())
 
     async def resume_or_extend(self, run_id: str, steps: int | None = None) -> Submission:
         """Resume a run; or, for more steps than planned, start a new run from its adapter.

@@ -21,6 +21,7 @@ from .files.output_folder import check_output
 from .files.paths import PathPolicy, without_uri
 from .logs import configure_logging, logger
 from .models.presets import AUTO, classify_model
+from .next_step import then
 from .requests.argument_paths import with_resolved_paths
 from .requests.export import check_export_output, export_spec
 from .requests.push import push_spec
@@ -181,8 +182,11 @@ class Trainer:
             run = self._store.create(spec)
         else:
             run = self._store.find(resume_from)
-            self._store.observe(run)
-            self._store.requeue(run)
+            state = self._store.observe(run)
+            if self._store.requeue(run, state.attempt) is None:
+                raise InputError(
+                    f"Run {run.run_id} is {state.status}.", next=then("get_run", run_id=run.run_id)
+                )
         recorder = _Recorder(callback or Callbacks())
         started = time.monotonic()
         state = self._execute(train.run, run, recorder, should_stop)

@@ -8,6 +8,7 @@ import shutil
 from collections.abc import Callable
 from pathlib import Path
 
+import anyio
 import pytest
 from safetensors.numpy import load_file
 from small_disk import needs_small_disk, small_disk
@@ -156,6 +157,18 @@ async def test_a_disk_that_is_full_at_a_checkpoint_fails_the_run_which_goes_on_w
         assert await end_of(service, run.run_id) is Status.COMPLETED
         assert run.state().result.resumed_from == 10
         assert losses(run) == losses(calm) and weights(run) == weights(calm)
+
+
+async def test_many_calls_that_resume_a_run_at_once_make_one_attempt(
+    service: TrainingService, dataset: Path, tiny_model: Path
+) -> None:
+    run = stopped(a_trainer(tiny_model), dataset, service)
+    others = [TrainingService(service.settings) for _ in range(8)]
+    async with anyio.create_task_group() as calls:
+        for one in others:
+            calls.start_soon(one.resume, run.run_id)
+    assert await end_of(service, run.run_id) is Status.COMPLETED
+    assert run.state().attempt == 2
 
 
 async def test_more_steps_than_planned_make_a_new_run_from_the_adapter(

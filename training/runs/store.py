@@ -336,8 +336,11 @@ class RunStore:
             (self._active / run.run_id).unlink(missing_ok=True)
         return state
 
-    def requeue(self, run: RunFolder) -> RunState:
-        """Queue an ended run again, as its next attempt.
+    def requeue(self, run: RunFolder, attempt: int) -> RunState | None:
+        """Queue an ended run again, as its next attempt; None if another process has done so since.
+
+        Args:
+            attempt: the one that has ended.
 
         Raises:
             InputError: it is running, has completed, or belongs to another machine.
@@ -347,6 +350,8 @@ class RunStore:
             raise InputError(f"Run {run.run_id} is running.", next=then("cancel", run_id=run.run_id))
         try:
             state = run.state()
+            if state.attempt != attempt or state.status not in ENDED:
+                return None
             _require_resumable(run, state)
             run.forget_cancel()
             run.event_log().append(Queued(attempt=state.attempt + 1))
@@ -435,8 +440,6 @@ def _require_resumable(run: RunFolder, state: RunState) -> None:
             hint="To continue training, start a run from its adapter with more steps.",
             next=then("train", resume=run.run_id, steps=...),
         )
-    if state.status not in ENDED and state.pid is not None and state.status is Status.QUEUED:
-        raise InputError(f"Run {run.run_id} is queued.", next=then("get_run", run_id=run.run_id))
 
 
 def _worker_is_gone(run: RunFolder, state: RunState) -> bool:

@@ -25,7 +25,7 @@ from ..formats.validity import turn_pattern, unread_findings
 from ..readers.rows import Place, RowError, Unit
 from ..readers.sources import Source
 from ..split.held_out import held_out_count, note_on_held_out
-from ..tokens.encode import Encoded, Encoder, Rendered
+from ..tokens.encode import CHARACTERS_AT_ONCE, ROWS_AT_ONCE, Encoded, Encoder, Rendered
 from ..tokens.token_lengths import TokenLengths
 from .inspection_result import Inspection
 
@@ -38,9 +38,6 @@ MEASURED_ROWS = 20_000
 
 PREVIEW_CHARACTERS = 1_800
 """Limit for all rows of the preview together."""
-
-ROWS_AT_ONCE = 256
-"""Rows that are tokenised together."""
 
 
 class Inspector:
@@ -60,6 +57,7 @@ class Inspector:
         self._template_error: ChatTemplateError | None = None
         self._longest: tuple[int, Recognised] | None = None
         self._waiting: list[tuple[Place, Rendered]] = []
+        self._characters = 0
 
     def add(self, read: Read, index: NearDuplicates, expected_rows: int) -> None:
         """Adds a row.
@@ -115,7 +113,8 @@ class Inspector:
         rendered = self._render(row, place)
         if rendered is not None:
             self._waiting.append((place, rendered))
-        if len(self._waiting) == ROWS_AT_ONCE:
+            self._characters += len(rendered.text)
+        if len(self._waiting) == ROWS_AT_ONCE or self._characters > CHARACTERS_AT_ONCE:
             self._tokenise()
 
     def _render(self, row: Recognised, place: Place) -> Rendered | None:
@@ -144,6 +143,7 @@ class Inspector:
             if len(self._result.preview) < self._preview:
                 self._show(place, one)
         self._waiting.clear()
+        self._characters = 0
 
     def _show(self, place: Place, one: Encoded) -> None:
         assert self._encoder is not None
@@ -154,7 +154,9 @@ class Inspector:
                 "tokens": one.length,
                 "trained_tokens": one.trained,
                 "untrusted_text": shortened(
-                    with_loss_marks(self._encoder.decoded(one), cut=cut),
+                    with_loss_marks(
+                        self._encoder.decoded(_ends_of(one, self._encoder.max_seq_length)), cut=cut
+                    ),
                     PREVIEW_CHARACTERS // max(1, self._preview),
                 ),
             }
@@ -232,6 +234,12 @@ class Inspector:
             result[key] = {safe_line(text, 120): count for text, count in result[key].items()}
         result["first"] = [safe_line(place, 100) for place in result["first"]]
         return result
+
+
+def _ends_of(one: Encoded, size: int) -> Encoded:
+    """The row with only those of its many examples that a preview shows: the first and the last ones."""
+    count = 1 + 4 * PREVIEW_CHARACTERS // size
+    return one if len(one.parts) <= 2 * count else one._replace(parts=one.parts[:count] + one.parts[-count:])
 
 
 def _no_rows(files: list[str]) -> dict[str, Any]:

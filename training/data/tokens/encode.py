@@ -28,9 +28,13 @@ from ..formats.messages import Completion, Conversation, Message, Preference, Re
 from ..readers.rows import RowError
 from .example import IGNORED, Example, MaskedTokens
 from .fast_tokenizer import FastTokenizer, fast_tokenizer
+from .long_texts import PIECE, tokenise_long
 from .token_offsets import ModelTokenizer, Tokenised
 
 NO_LIMITS = TokenLimits()
+
+ROWS_AT_ONCE, CHARACTERS_AT_ONCE = 256, 2**19
+"""Limits of a batch. It is tokenised when it reaches either of them."""
 
 FAST_FROM_CHARACTERS = 2**22
 """Characters of text from which the fast tokenizer is used. It takes half a second to build."""
@@ -236,9 +240,20 @@ class Encoder:
 
     def _tokenised(self, texts: Sequence[str], char_offsets: Sequence[Sequence[int]]) -> list[Tokenised]:
         self._characters += sum(map(len, texts))
-        self.expect(
-            self._characters // 4
-        )  # a stream of unknown size: much text so far means that more is likely
+        # A stream of unknown size: much text so far means that more is likely.
+        self.expect(self._characters // 4)
+        if max(map(len, texts), default=0) <= PIECE:
+            return self._whole(texts, char_offsets)
+        return [self._in_pieces(text, asked) for text, asked in zip(texts, char_offsets, strict=True)]
+
+    def _in_pieces(self, text: str, char_offsets: Sequence[int]) -> Tokenised:
+        def whole(text: str, char_offsets: Sequence[int]) -> Tokenised:
+            return self._whole([text], [char_offsets])[0]
+
+        found = tokenise_long(whole, text, char_offsets) if len(text) > PIECE else None
+        return found or whole(text, char_offsets)
+
+    def _whole(self, texts: Sequence[str], char_offsets: Sequence[Sequence[int]]) -> list[Tokenised]:
         fast = self._fast.result() if self._fast else None
         found: list[Tokenised | None] = [None] * len(texts)
         if fast:
@@ -309,11 +324,11 @@ class Encoder:
         import numpy as np
 
         end: list[int] = [] if self._tokenizer.eos_token_id is None else [self._tokenizer.eos_token_id]
-        text: list[int] = tokens.input_ids.tolist()
+        text, prefix = tokens.input_ids, self._prefix
         # The text may have been rendered or completed with these tokens already.
-        before = [] if text[: len(self._prefix)] == self._prefix else self._prefix
-        after = [] if text[-1:] == end else end
-        ids = np.concatenate([before, tokens.input_ids, after]).astype(np.int32)
+        before = [] if text[: len(prefix)].tolist() == prefix else prefix
+        after = [] if text[-1:].tolist() == end else end
+        ids = np.concatenate([np.array(before, np.int32), tokens.input_ids, np.array(after, np.int32)])
         trained = [(start + len(before), stop + len(before)) for start, stop in tokens.trained]
         return MaskedTokens(ids, [*trained, (len(ids) - len(after), len(ids))])
 

@@ -15,13 +15,10 @@ from concurrent.futures import Future, ThreadPoolExecutor
 from ...errors import ChatTemplateError
 from ..formats.reading import Read
 from ..readers.rows import RowError
-from .encode import Encoded, Encoder, Rendered
+from .encode import CHARACTERS_AT_ONCE, ROWS_AT_ONCE, Encoded, Encoder, Rendered
 from .example import MaskedTokens
 from .row_log import LoggedRow, RowLog
 from .token_store import StoreWriter
-
-ROWS_AT_ONCE, CHARACTERS_AT_ONCE = 256, 2**19
-"""Limits of a batch. It is tokenised when it reaches either of them."""
 
 BATCHES_AHEAD = 24
 """Limit of batches that wait, 12 million characters at most. They wait while the fast tokenizer is built."""
