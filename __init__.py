@@ -28,6 +28,12 @@ if TYPE_CHECKING:
     from .training.export.ollama.question import Question as Question
     from .training.export.ollama.registration import Registration as Registration
     from .training.inspect_dataset import inspect_dataset as inspect_dataset
+    from .training.merging.algebra import merge_lora_weights as merge_lora_weights
+    from .training.merging.algebra import orthogonal_init_A as orthogonal_init_A
+    from .training.merging.algebra import time_aware_scale as time_aware_scale
+    from .training.merging.slao import MergeResult as MergeResult
+    from .training.merging.slao import SLAOConfig as SLAOConfig
+    from .training.merging.slao import SLAOMerger as SLAOMerger
     from .training.next_step import Next as Next
     from .training.register_with_ollama import register_with_ollama as register_with_ollama
     from .training.runs.folder import Status as Status
@@ -49,12 +55,15 @@ _PUBLIC = {
     "ExportSpec": ".training.config.specs",
     "InspectSpec": ".training.config.specs",
     "Inspection": ".training.data.report.inspection_result",
+    "MergeResult": ".training.merging.slao",
     "Next": ".training.next_step",
     "PushSpec": ".training.config.specs",
     "Question": ".training.export.ollama.question",
     "RegisterSpec": ".training.config.specs",
     "Registration": ".training.export.ollama.registration",
     "RunView": ".training.runs.view",
+    "SLAOConfig": ".training.merging.slao",
+    "SLAOMerger": ".training.merging.slao",
     "Settings": ".training.config.settings",
     "Status": ".training.runs.folder",
     "Submission": ".training.service",
@@ -65,7 +74,10 @@ _PUBLIC = {
     "TrainingRun": ".training.trainer",
     "TrainingService": ".training.service",
     "inspect_dataset": ".training.inspect_dataset",
+    "merge_lora_weights": ".training.merging.algebra",
+    "orthogonal_init_A": ".training.merging.algebra",
     "register_with_ollama": ".training.register_with_ollama",
+    "time_aware_scale": ".training.merging.algebra",
 }
 
 __all__ = [
@@ -78,12 +90,15 @@ __all__ = [
     "ExportSpec",
     "InspectSpec",
     "Inspection",
+    "MergeResult",
     "Next",
     "PushSpec",
     "Question",
     "RegisterSpec",
     "Registration",
     "RunView",
+    "SLAOConfig",
+    "SLAOMerger",
     "Settings",
     "Status",
     "Submission",
@@ -95,7 +110,10 @@ __all__ = [
     "TrainingService",
     "__version__",
     "inspect_dataset",
+    "merge_lora_weights",
+    "orthogonal_init_A",
     "register_with_ollama",
+    "time_aware_scale",
 ]
 
 

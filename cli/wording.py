@@ -28,6 +28,8 @@ def words(step: Next) -> str:
     # What the user fills in has a placeholder of its own in each command.
     given = {name: _value(value) for name, value in step.arguments.items() if value != "…"}
     match step.action:
+        case "ask_again" if not step.arguments:
+            return "run it again"
         case "ask_again":
             options = [_option(name, value) for name, value in step.arguments.items()]
             return f"run it again with {' '.join(options)}"

@@ -4,10 +4,12 @@ from __future__ import annotations
 
 from typing import Annotated
 
+import anyio.to_thread
 from pydantic import Field
 
 from ..training.config.fields import AllowOtherBase, ExportOutput, ImportanceMatrix, Quantization
 from ..training.config.quantizations import note_on_default
+from ..training.config.specs import ExportSpec
 from ..training.requests.export import export_spec
 from .context import ToolContext
 from .follow import WaitSeconds, follow_or_raise
@@ -37,15 +39,19 @@ async def export_gguf(
     The file is read back and verified against the trained model before it gets its name. `register_ollama`
     registers it with Ollama. Like `train`, the export continues after wait_s.
     """
-    spec = export_spec(
-        source,
-        context.service.store,
-        context.paths,
-        quantization=quantization,
-        imatrix=imatrix,
-        allow_other_base=allow_other_base,
-        output=context.paths.resolve(output, "output", write=True) if output else None,
-    )
+
+    def make() -> ExportSpec:
+        return export_spec(
+            source,
+            context.service.store,
+            context.paths,
+            quantization=quantization,
+            imatrix=imatrix,
+            allow_other_base=allow_other_base,
+            output=context.paths.resolve(output, "output", write=True) if output else None,
+        )
+
+    spec = await anyio.to_thread.run_sync(make)
     submission = await context.service.submit(spec, find_equal=True)
     view = await follow_or_raise(context, submission, wait_s)
     notes = [note_on_default(quantization, spec.quantization)]

@@ -4,10 +4,12 @@ from __future__ import annotations
 
 from typing import Annotated, Any
 
+import anyio.to_thread
 from pydantic import BaseModel, Field
 
 from ..training.config.fields import DatasetSource, MaxSeqLength, ModelName, OnBadRows, PreviewRows, TrainOn
 from ..training.config.results import InspectResult
+from ..training.config.specs import InspectSpec
 from ..training.data.row_counts import rows_of
 from ..training.errors import from_record
 from ..training.requests.inspect import inspect_spec
@@ -89,19 +91,22 @@ async def inspect_dataset(
     Use this before `train`. Each finding names the argument that repairs it. Give the model that you will
     train: token counts and the preview use its tokenizer and its chat template.
     """
-    spec = inspect_spec(
-        context.service.settings,
-        settings=settings,
-        arguments={
-            "dataset": resolved_dataset(context, dataset),
-            "model": resolved_model(context, model),
-            "max_seq_length": max_seq_length,
-            "train_on": train_on,
-            "on_bad_rows": on_bad_rows,
-        },
-        preview=preview,
-        roots=context.paths.recorded(),
-    )
+    given = {"max_seq_length": max_seq_length, "train_on": train_on, "on_bad_rows": on_bad_rows}
+
+    def make() -> InspectSpec:
+        return inspect_spec(
+            context.service.settings,
+            settings=settings,
+            arguments={
+                "dataset": resolved_dataset(context, dataset),
+                "model": resolved_model(context, model),
+                **given,
+            },
+            preview=preview,
+            roots=context.paths.recorded(),
+        )
+
+    spec = await anyio.to_thread.run_sync(make)
     submission = await context.service.submit(spec, find_equal=True)
     view = await follow(context, submission.run_id, wait_s)
     if view.error:

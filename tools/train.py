@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+from functools import partial
 from typing import Annotated, Any
 
+import anyio.to_thread
 from pydantic import Field
 
 from ..training.config.fields import (
@@ -24,6 +27,7 @@ from ..training.config.fields import (
     Seed,
     Steps,
 )
+from ..training.config.specs import TrainSpec
 from ..training.files.output_folder import check_output
 from ..training.requests.settings import alias_notes
 from ..training.requests.train import require_alone, train_spec
@@ -89,8 +93,8 @@ async def train(
         submission = await context.service.resume_or_extend(resume, steps)
     else:
         arguments = {
-            "dataset": resolved_dataset(context, dataset) if dataset else None,
-            "model": resolved_model(context, model),
+            "dataset": dataset,
+            "model": model,
             "steps": steps,
             "epochs": epochs,
             "samples": samples,
@@ -104,16 +108,27 @@ async def train(
             "load_in_4bit": load_in_4bit,
             "seed": seed,
             "questions": questions,
-            "output": context.paths.resolve(output, "output", write=True) if output else None,
+            "output": output,
         }
-        spec = train_spec(
-            context.service.settings, settings=settings, arguments=arguments, roots=context.paths.recorded()
-        )
-        check_output(spec.output)
+        spec = await anyio.to_thread.run_sync(partial(_spec, context, settings, arguments))
         submission = await context.service.submit(spec, request_key=request_key, find_equal=not new_run)
     view = await follow_or_raise(context, submission, wait_s)
     notes = [_note(submission, request_key), *alias_notes(settings)]
     return run_status(view, note=" ".join(filter(None, notes)) or None)
+
+
+def _spec(context: ToolContext, settings: Mapping[str, Any] | None, arguments: dict[str, Any]) -> TrainSpec:
+    dataset, output = arguments["dataset"], arguments["output"]
+    resolved = {
+        **arguments,
+        "dataset": resolved_dataset(context, dataset) if dataset else None,
+        "model": resolved_model(context, arguments["model"]),
+        "output": context.paths.resolve(output, "output", write=True) if output else None,
+    }
+    roots = context.paths.recorded()
+    spec = train_spec(context.service.settings, settings=settings, arguments=resolved, roots=roots)
+    check_output(spec.output)
+    return spec
 
 
 def _note(submission: Submission, request_key: str | None) -> str | None:

@@ -30,6 +30,8 @@ def words(step: Next) -> str:
     match step.action:
         case "ask_again" if given.get("format") == "merged":
             return "the user can export the merged model with `backprop export SOURCE --format merged`."
+        case "ask_again" if not given:
+            return "call again."
         case "ask_again":
             return f"call again with {_arguments(_as_tools_take_them(given))}."
         case "chat_in_ollama":

@@ -22,6 +22,8 @@
     │   │   ├── GgufExportError               RUNTIME_GGUF_EXPORT_FAILED
     │   │   ├── MergeExportError              RUNTIME_MERGE_EXPORT_FAILED
     │   │   └── LoraExportError               RUNTIME_LORA_EXPORT_FAILED
+    │   ├── SLAOError                         RUNTIME_SLAO_ERROR
+    │   │   └── SLAOMergeError                RUNTIME_SLAO_MERGE_FAILED
     │   ├── QueueFullError
     │   ├── DiskFullError (OSError)
     │   └── GpuError                          RUNTIME_GPU_ERROR
@@ -38,6 +40,7 @@
         ├── ForeignOwnerError (PermissionError)
         ├── NotWritableError (PermissionError)
         ├── TooManyFilesError (OSError)
+        ├── SLAOCheckpointError               STATE_SLAO_CHECKPOINT_INVALID
         ├── LockHeldError (TimeoutError)
         └── LockUnsupportedError
 
@@ -266,6 +269,18 @@ class LoraExportError(ExportError):
     code = "RUNTIME_LORA_EXPORT_FAILED"
 
 
+class SLAOError(RuntimeFailure):
+    """A merger of adapters is used in a way that has no meaning."""
+
+    code = "RUNTIME_SLAO_ERROR"
+
+
+class SLAOMergeError(SLAOError):
+    """Adapters cannot be merged: their form differs, or a value is not finite."""
+
+    code = "RUNTIME_SLAO_MERGE_FAILED"
+
+
 class QueueFullError(RuntimeFailure):
     """The queue has its maximum number of waiting runs."""
 
@@ -367,6 +382,12 @@ class TooManyFilesError(StateError, OSError):
     code = "STATE_TOO_MANY_FILES"
     retryable_by_default = True
     default_hint = "Raise the limit of open files (`ulimit -n`) for this process, then try again."
+
+
+class SLAOCheckpointError(StateError):
+    """The saved state of a merger cannot be read."""
+
+    code = "STATE_SLAO_CHECKPOINT_INVALID"
 
 
 class LockHeldError(StateError, TimeoutError):

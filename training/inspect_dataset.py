@@ -11,10 +11,14 @@ from .config.settings import load_settings
 from .data.report.inspection import inspect
 from .data.report.inspection_result import Inspection
 from .events import never_stop, no_report
+from .files.paths import PathPolicy
+from .files.permitted_folders import PermittedFolders
+from .models.model_folder import require_small_files
+from .models.presets import classify_model
 from .models.resolve import resolve_model
 from .models.token_limits import TokenLimits, token_limits
 from .models.tokenizer import load_tokenizer
-from .requests.dataset_source import named_source
+from .requests.dataset_source import named_source, resolved_source
 from .requests.inspect import inspect_spec
 
 
@@ -35,22 +39,29 @@ def inspect_dataset(
 
     Raises:
         InputError: the dataset or a setting is not valid.
+        PathForbiddenError: a file is in a system folder or in a folder of credentials.
         DatasetError: the dataset cannot be read. Bad rows are findings.
         ModelLoadError: the model's tokenizer cannot be loaded.
     """
     defaults = load_settings()
-    arguments: dict[str, Any] = {**settings, "dataset": named_source(dataset), "model": model}
+    paths = PathPolicy.for_person(defaults.home)
+    source = resolved_source(named_source(dataset), paths)
+    arguments: dict[str, Any] = {**settings, "dataset": source, "model": model}
     spec = inspect_spec(defaults, arguments=arguments, preview=preview)
     tokenizer, limits = None, TokenLimits()
     if model is not None:
-        models = defaults.home / "models"
         folder = resolve_model(
             spec.model.name,
             spec.model.revision,
-            models,
+            defaults.home / "models",
             no_report,
             never_stop,
             weights=False,
         )
+        permitted = PermittedFolders(paths)
+        if classify_model(spec.model.name).kind == "folder":
+            permitted.permit(folder, "model")
+        require_small_files(folder)
         tokenizer, limits = load_tokenizer(folder), token_limits(folder)
-    return inspect(spec.data, tokenizer, preview=preview, limits=limits)
+        permitted.require_unchanged()
+    return inspect(spec.data, tokenizer, preview=preview, limits=limits, permit=paths.permit)

@@ -19,6 +19,7 @@ from pathlib import Path
 from typing import Any, TypeVar, Unpack
 
 import anyio
+import anyio.from_thread
 import anyio.to_thread
 from anyio import CapacityLimiter
 from anyio.lowlevel import RunVar
@@ -41,6 +42,7 @@ from .files.paths import PathPolicy
 from .files.system_error import system_error
 from .logs import logger
 from .models.llama_like import check_target_modules
+from .models.model_folder import require_small_files
 from .models.presets import classify_model
 from .next_step import then
 from .requests.argument_paths import with_resolved_paths
@@ -139,17 +141,17 @@ class TrainingService:
 
     def _submit(self, spec: AnySpec, request_key: str | None, find_equal: bool) -> Submission:
         # Here: a server answers its first request without the readers of datasets.
-        from .data.local_source import content_of, local_source
+        from .data.local_source import content_of
 
         spec = _with_absolute_model(spec)
         policy = PathPolicy.from_record(spec.roots, self.settings.home)
         _permit_links(spec, policy)
         _check_target_modules(spec)
         self._require_libraries(spec)
-        permit = policy.permit
         if isinstance(spec, DataSpec):
-            local_source(spec.data, permit)
-        content = content_of(spec.data, permit) if isinstance(spec, DataSpec) else _stamp(spec)
+            content = content_of(spec.data, policy.permit, _stopped_with_the_call)
+        else:
+            content = _stamp(spec)
         fingerprint = _fingerprint(spec, content)
         found = self.store.for_request(spec, request_key, fingerprint, find_equal)
         if found.existing and not found.by_key and _is_gone(found.run):
@@ -432,6 +434,7 @@ def _permit_links(spec: AnySpec, policy: PathPolicy) -> None:
         source = classify_model(spec.model.name)
         if source.kind == "folder":
             policy.permit_links(Path(source.location), "model")
+            require_small_files(Path(source.location))
 
 
 def _stamp(spec: AnySpec) -> str:
@@ -454,6 +457,12 @@ def _check_target_modules(spec: AnySpec) -> None:
     source = classify_model(spec.model.name)
     if source.kind == "folder":
         check_target_modules(Path(source.location), spec.lora.target_modules)
+
+
+def _stopped_with_the_call() -> bool:
+    """False; raises the cancellation of the call that this thread works for."""
+    anyio.from_thread.check_cancelled()
+    return False
 
 
 def _was_never_started(state: RunState) -> bool:

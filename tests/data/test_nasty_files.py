@@ -281,6 +281,18 @@ def test_a_parquet_row_that_is_all_null_is_refused_with_its_number(tmp_path: Pat
         checked(tmp_path / "a.parquet")
 
 
+def test_a_parquet_text_that_a_dictionary_repeats_without_end_is_refused(tmp_path: Path) -> None:
+    import pyarrow as pa
+    from pyarrow import parquet
+
+    for name, rows in (("few.parquet", 100), ("bomb.parquet", 100_000)):
+        repeated = pa.DictionaryArray.from_arrays(pa.array([0] * rows, pa.int32()), pa.array(["y" * 2**20]))  # pyright: ignore
+        parquet.write_table(pa.table({"text": repeated}), tmp_path / name, compression="zstd")  # pyright: ignore
+    assert checked(tmp_path / "few.parquet").usable == 100
+    with pytest.raises(DatasetError, match=r"bomb\.parquet expands to more than 268,435,456 bytes"):
+        checked(tmp_path / "bomb.parquet")
+
+
 def test_a_damaged_parquet_file_is_told_as_such(tmp_path: Path) -> None:
     import pyarrow as pa
     from pyarrow import parquet

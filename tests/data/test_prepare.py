@@ -33,7 +33,7 @@ from backpropagate.training.errors import (
     DiskFullError,
     TrainingAbortedError,
 )
-from backpropagate.training.events import Event, Phase
+from backpropagate.training.events import Event, Phase, ShouldStop
 
 REFUSED = Path(__file__).parent / "templates" / "refused"
 ANSWERS = "red green blue black white grey brown pink gold silver".split()  # noqa: SIM905
@@ -419,8 +419,8 @@ def test_a_file_that_changes_after_it_was_hashed_is_refused(
     source = write(path, [row(n) for n in range(50)])
     hashed = Source.content_hash
 
-    def changed_after(self: Source) -> str:
-        found = hashed(self)
+    def changed_after(self: Source, should_stop: ShouldStop) -> str:
+        found = hashed(self, should_stop)
         write(path, [row(n) for n in range(51)])
         return found
 

@@ -67,7 +67,7 @@ def check(
         DatasetError: the source cannot be read. Bad rows are findings (see `raise_if_unusable`).
         TrainingAbortedError: `should_stop` returned True.
     """
-    source = open_data(data, permit)
+    source = open_data(data, permit, should_stop)
     progress = ReadProgress("checking", "checking the dataset", source.size(), report, should_stop)
     checked = Checked(notes=list(source.notes))
     for read in read_rows(source, data.columns, progress):

@@ -6,30 +6,36 @@ import hashlib
 
 from ..config.specs import DataGroup
 from ..errors import DatasetError
+from ..events import ShouldStop, never_stop
 from .formats.reading import open_data
 from .readers.hub_names import is_on_hub
 from .readers.sources import Permit, Source
 
 
-def local_source(data: DataGroup, permit: Permit) -> Source | None:
+def local_source(data: DataGroup, permit: Permit, should_stop: ShouldStop = never_stop) -> Source | None:
     """The dataset's files, or None for a dataset of the Hub.
 
     Raises:
         DatasetError: the file does not exist, has an unsupported type, or is empty.
         PathForbiddenError: a file may not be read.
+        TrainingAbortedError: `should_stop` returned True.
     """
     if isinstance(data.source, str) and is_on_hub(data.source):
         return None
-    source = open_data(data, permit)
+    source = open_data(data, permit, should_stop)
     if source.size() == 0:
         names = ", ".join(part.name for part in source.parts[:3])
         raise DatasetError(f"{names} is empty.", hint="Give a file with at least one row.")
     return source
 
 
-def content_of(data: DataGroup, permit: Permit) -> str:
-    """A hash of the dataset's content; for a Hub dataset, of its name, split and revision."""
-    source = local_source(data, permit)
+def content_of(data: DataGroup, permit: Permit, should_stop: ShouldStop = never_stop) -> str:
+    """A hash of the dataset's content; for a Hub dataset, of its name, split and revision.
+
+    Raises:
+        DatasetError, PathForbiddenError, TrainingAbortedError: as for `local_source`.
+    """
+    source = local_source(data, permit, should_stop)
     if source is not None:
-        return source.content_hash()
+        return source.content_hash(should_stop)
     return hashlib.sha256(f"{data.source} {data.split} {data.dataset_revision}".encode()).hexdigest()

@@ -22,7 +22,6 @@ from ..config.specs import DataGroup
 from ..errors import DatasetError
 from ..events import Phase, Report, ShouldStop, never_stop, no_report
 from ..models.token_limits import TokenLimits
-from ..next_step import then
 from .chat_template.control_tokens import control_tokens
 from .cleaning.transforms import Transforms, transformed
 from .findings import Findings, refuse_bad_rows
@@ -138,12 +137,12 @@ def prepare(
         DiskFullError: the examples do not fit on the disk.
     """
     # Both before hashing, which takes long for large files: their errors come at once.
-    source = open_data(data, permit)
+    source = open_data(data, permit, should_stop)
     encoder = Encoder(tokenizer, data, limits)
     cache = cache or Path(tempfile.mkdtemp(prefix="backpropagate-tokens-"))
     report(Phase(phase="preparing", message="hashing the dataset"))
     stamp = source.stamp()  # before hashing: what is read later must be what was hashed
-    provenance = _provenance(source, encoder, data, seed)
+    provenance = _provenance(source, encoder, data, seed, should_stop)
     key = hashlib.sha256(json.dumps(provenance, sort_keys=True).encode()).hexdigest()
     folder = stored(cache, key)
     found = folder is not None
@@ -154,11 +153,13 @@ def prepare(
     return _prepared(folder, key, from_cache=found)
 
 
-def _provenance(source: Source, encoder: Encoder, data: DataGroup, seed: int) -> dict[str, Any]:
+def _provenance(
+    source: Source, encoder: Encoder, data: DataGroup, seed: int, should_stop: ShouldStop
+) -> dict[str, Any]:
     """Everything that the result depends on; its hash is the key."""
     values: dict[str, Any] = {
         "version": CACHE_VERSION,
-        "content_hash": source.content_hash(),
+        "content_hash": source.content_hash(should_stop),
         "files": [part.name for part in source.parts],
         "tokenizer": encoder.fingerprint(),
         "settings": data.model_dump(mode="json", exclude={"source", "split", "dataset_revision"}),
@@ -225,8 +226,7 @@ class Preparation:
         return store.finish(order, asdict(self._summary))
 
     def _require_unchanged(self, stamp: list[tuple[int, int]]) -> None:
-        if self._source.stamp() != stamp:
-            raise DatasetError("The dataset was changed while it was read.", next=then("ask_again"))
+        self._source.require_unchanged(stamp)
 
     def _rows(self, message: str) -> Iterator[Read]:
         progress = ReadProgress("preparing", message, self._source.size(), self._report, self._should_stop)

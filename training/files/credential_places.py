@@ -91,7 +91,14 @@ PLACES = [
 """Files or folders: names that follow each other in a path. Letters count without their case."""
 
 
+BY_FIRST_NAME = {first: [place for place in PLACES if place[0] == first] for first, *_ in PLACES}
+
+
 def in_credential_place(path: Path) -> bool:
     """Whether a path is, or is in, such a place."""
     parts = [part.casefold() for part in path.parts]
-    return any(parts[start : start + len(place)] == place for place in PLACES for start in range(len(parts)))
+    return any(
+        parts[start : start + len(place)] == place
+        for start, part in enumerate(parts)
+        for place in BY_FIRST_NAME.get(part, ())
+    )

@@ -6,6 +6,7 @@ import os
 import re
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import cache
 from pathlib import Path
 from urllib.parse import urlsplit
 
@@ -103,7 +104,8 @@ class PathPolicy:
         Raises:
             PathForbiddenError: a file of the folder is a link to a file that may not be read.
         """
-        for inside in (folder, folder / MORE_TEMPLATES):
+        self.resolve(str(folder.absolute()), argument)  # a folder above it may have become a link
+        for inside in read_in(folder):
             for entry in inside.iterdir() if inside.is_dir() else ():
                 if entry.is_symlink() or inside.is_symlink():
                     self.resolve(str(entry.absolute()), f"{argument}: a link in {short_name(folder.name)}")
@@ -125,7 +127,7 @@ class PathPolicy:
             return "is in the home folder of runs and models" if write else None
         if any(path.is_relative_to(root) for root in self.roots):
             return None
-        user = Path.home().resolve()
+        user = _real_home(Path.home())
         if not path.is_relative_to(user):
             return "is outside the folders that this server may access"
         hidden = _hidden_in(path, user)
@@ -139,6 +141,17 @@ class PathPolicy:
             hint="Use a file in the user's home folder, or allow another folder.",
             next=then("add_root", folder=...),
         )
+
+
+def read_in(folder: Path) -> tuple[Path, Path]:
+    """The folders of a model or an adapter that files are read from."""
+    return folder, folder / MORE_TEMPLATES
+
+
+@cache
+def _real_home(home: Path) -> Path:
+    """Kept, since it is asked for with each of a dataset's files."""
+    return home.resolve()
 
 
 def _hidden_in(path: Path, user: Path) -> list[str]:

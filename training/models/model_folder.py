@@ -6,10 +6,16 @@ from pathlib import Path
 from typing import Literal
 
 from ..errors import InputError, ModelLoadError
+from ..files.atomic_json import JSON_BYTES
 from ..untrusted import short_name, shown_path
 from .safetensors_files import INDEX, WHOLE, weight_files
 
 FolderForm = Literal["adapter", "merged"]
+READ_WHOLE = (
+    *("config.json", "generation_config.json", "adapter_config.json", INDEX),
+    *("tokenizer.json", "tokenizer_config.json", "special_tokens_map.json", "added_tokens.json"),
+    *("vocab.json", "vocab.txt", "merges.txt", "tokenizer.model", "spiece.model", "chat_template.jinja"),
+)
 ADAPTER_FILES = ("adapter_config.json", "adapter_model.safetensors")
 
 
@@ -33,6 +39,21 @@ def folder_form(folder: Path) -> FolderForm:
             hint="Give a run's id, or the folder of an adapter or a model.",
         )
     return "merged"
+
+
+def require_small_files(folder: Path) -> None:
+    """Check the files of a folder that are read whole, by us or by transformers, before one is parsed.
+
+    Raises:
+        ModelLoadError: one is larger than `JSON_BYTES`.
+    """
+    for name in READ_WHOLE:
+        size = (folder / name).stat().st_size if (folder / name).is_file() else 0
+        if size > JSON_BYTES:
+            raise ModelLoadError(
+                f"{shown_path(folder / name)} has {size:,} bytes; the limit is {JSON_BYTES:,}.",
+                hint="Download the model again.",
+            )
 
 
 def missing_from(folder: Path) -> str | None:

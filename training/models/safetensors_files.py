@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from ..errors import ModelLoadError
+from ..files.atomic_json import read_json
 from ..untrusted import shown_path
 
 WHOLE, INDEX = "model.safetensors", "model.safetensors.index.json"
@@ -74,7 +75,7 @@ def weight_files(folder: Path) -> list[Path]:
     if not index.is_file():
         return [whole]
     try:
-        weight_map: Any = json.loads(index.read_text("utf-8"))["weight_map"]
+        weight_map: Any = read_json(index)["weight_map"]
         names: list[str] = sorted({Path(name).name for name in weight_map.values()})
     except (OSError, ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
         raise ModelLoadError(

@@ -9,7 +9,7 @@ from typing import Any, cast
 
 from ..data.readers.hub_names import is_on_hub
 from ..errors import InputError
-from ..files.paths import PathPolicy, without_uri
+from ..files.paths import PATH_LENGTH, PathPolicy, without_uri
 
 
 def named_source(given: object) -> str | list[str]:
@@ -45,9 +45,11 @@ def resolved_source(given: str | list[str], paths: PathPolicy) -> str | list[str
 
 def _resolved(given: str, paths: PathPolicy) -> str:
     given = without_uri(given)
-    if not has_magic(given) or Path(os.path.expanduser(given)).exists():
+    if not has_magic(given) or len(given) > PATH_LENGTH:
         return paths.resolve(given, "dataset")
     parts = Path(given).parts
     fixed = next(index for index, part in enumerate(parts) if has_magic(part))
-    folder = paths.resolve(str(Path(*parts[:fixed])), "dataset")  # files are checked when they are opened
-    return str(Path(folder, *parts[fixed:]))
+    # The folder is permitted before anything in it is looked at; files are permitted when they are opened.
+    folder = paths.resolve(str(Path(*parts[:fixed])), "dataset")
+    pattern = Path(folder, *parts[fixed:])
+    return paths.resolve(str(pattern), "dataset") if os.path.lexists(pattern) else str(pattern)

@@ -5,13 +5,16 @@ from __future__ import annotations
 import os
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 
 from ..config.specs import DataSpec, ExportSpec
 from ..errors import TrainingAbortedError
 from ..events import Event, ShouldStop
 from ..files.paths import PathPolicy
+from ..files.permitted_folders import PermittedFolders
 from ..hardware.cpu import training_threads
+from ..models.model_folder import require_small_files
 from ..models.presets import classify_model
 from ..models.resolve import resolve_model
 from ..runs.folder import RunFolder
@@ -37,6 +40,14 @@ class RunContext:
     should_stop: ShouldStop
     home: Path
 
+    @cached_property
+    def _policy(self) -> PathPolicy:
+        return PathPolicy.from_record(self.run.spec().roots, self.home)
+
+    @cached_property
+    def _folders(self) -> PermittedFolders:
+        return PermittedFolders(self._policy)
+
     def report(self, event: Event) -> None:
         """Record an event."""
         self.recorder.report(event)
@@ -48,15 +59,14 @@ class RunContext:
 
     def permit(self, path: Path) -> None:
         """Raises PathForbiddenError for a file that this run may not read."""
-        PathPolicy.from_record(self.run.spec().roots, self.home).permit(path)
+        self._policy.permit(path)
 
     def permit_output(self, target: Path) -> None:
         """Raises PathForbiddenError if the user's output may not be written.
 
         Asked again after each wait: a folder of its path may have become a link.
         """
-        policy = PathPolicy.from_record(self.run.spec().roots, self.home)
-        policy.resolve(str(target.absolute()), "output", write=True)
+        self._policy.resolve(str(target.absolute()), "output", write=True)
 
     def model_folder(self, *, weights: bool = True, revision: str | None = None) -> Path:
         """The folder of the run's model, downloaded if necessary.
@@ -83,11 +93,24 @@ class RunContext:
         self.stop_if_asked()
         if classify_model(model.name).kind == "folder":
             self.permit_links(path, "model")
+        require_small_files(path)
         return path
 
     def permit_links(self, folder: Path, argument: str) -> None:
-        """Raises PathForbiddenError for a folder with a link to a file that may not be read."""
-        PathPolicy.from_record(self.run.spec().roots, self.home).permit_links(folder, argument)
+        """Permit the folder of a model or an adapter before it is read.
+
+        Raises:
+            PathForbiddenError: it has a link to a file that may not be read.
+        """
+        self._folders.permit(folder, argument)
+
+    def require_permitted(self) -> None:
+        """To be called after reading such folders; see `PermittedFolders.require_unchanged`.
+
+        Raises:
+            InputError: a file of one was exchanged while it was read.
+        """
+        self._folders.require_unchanged()
 
 
 def use_threads(wanted: int | None) -> int:

@@ -17,7 +17,7 @@ from .export_folder import export_folder
 from .trained_base import require_base_of_adapter
 
 if TYPE_CHECKING:
-    from ..export.gguf.export import GgufExport, GgufRequest
+    from ..export.gguf.export import GgufExport, GgufRequest, UnverifiedGguf
     from ..export.held_out_rows import RunRows
 
 IMATRIX_ROWS = 64
@@ -59,7 +59,12 @@ def _export_gguf(context: RunContext, spec: ExportSpec, wait_for_device: WaitFor
     rows = _rows(context, spec)
     request = _request(context, spec, base, target, rows)
     verifier = FileVerifier(request, rows, decoder_of_gguf, context.report, context.should_stop)
-    exported = export_gguf(request, verifier, context.report, context.should_stop)
+
+    def verify(written: UnverifiedGguf) -> None:
+        verifier(written)
+        context.require_permitted()
+
+    exported = export_gguf(request, verify, context.report, context.should_stop)
     if exported.tokenizer.chat_template is None:
         context.recorder.warn(NO_TEMPLATE)
     for warning in runtime_warnings(model_config(base)):

@@ -50,7 +50,14 @@ def _write(context: RunContext, spec: ExportSpec, base: Path, target: Path) -> i
 
         card = _card(spec, base, "merged")
         return write_merged(
-            base, adapter, target, card, context.report, context.should_stop, writer=context.run.run_id
+            base,
+            adapter,
+            target,
+            card,
+            context.report,
+            context.should_stop,
+            writer=context.run.run_id,
+            after_reading=context.require_permitted,
         )
     if adapter is None:
         raise LoraExportError(
@@ -59,7 +66,9 @@ def _write(context: RunContext, spec: ExportSpec, base: Path, target: Path) -> i
         )
     from ..export.merged.adapter import write_lora
 
-    return write_lora(base, adapter, target, _card(spec, base, "adapter"), writer=context.run.run_id)
+    card = _card(spec, base, "adapter")
+    after_reading = context.require_permitted
+    return write_lora(base, adapter, target, card, writer=context.run.run_id, after_reading=after_reading)
 
 
 def _card(spec: ExportSpec, base: Path, form: FolderForm) -> str:

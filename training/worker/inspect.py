@@ -22,6 +22,7 @@ def run(context: RunContext, wait_for_device: WaitForDevice) -> None:
     assert spec.kind == "inspect"
     wait_for_device()
     tokenizer, limits, missing = _tokenizer(context)
+    context.require_permitted()
     context.recorder.phase("preparing", "inspecting the dataset")
     result = inspect(
         spec.data,

@@ -28,9 +28,10 @@ def run(context: RunContext, wait_for_device: WaitForDevice) -> None:
     assert spec.kind == "push"
     wait_for_device()
     context.recorder.phase("checking", "checking the files to publish")
+    context.permit_links(Path(spec.folder), "source")
     files = published_files(Path(spec.folder), context.permit)
     to = Destination(spec.repo, spec.private, spec.overwrite)
-    pushed = push(files, to, context.report, context.should_stop)
+    pushed = push(files, to, context.report, context.should_stop, before_commit=context.require_permitted)
     if pushed.card_kept:
         context.recorder.warn(CARD_KEPT)
     context.recorder.completed(PushResult.model_validate({**asdict(pushed), "summary": _summary(pushed)}))

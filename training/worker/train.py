@@ -144,7 +144,9 @@ def _load_tokenizer(context: RunContext, spec: TrainSpec, model: Path) -> tuple[
     from ..models.tokenizer import load_tokenizer
 
     context.stop_if_asked()
-    return load_tokenizer(model), threads
+    tokenizer = load_tokenizer(model)
+    context.require_permitted()
+    return tokenizer, threads
 
 
 def _examples(context: RunContext, spec: TrainSpec, tokenizer: Any, model: Path) -> Prepared:
@@ -196,6 +198,7 @@ def _train(context: RunContext, ready: Ready) -> tuple[LoadedModel, Outcome]:
 
     context.stop_if_asked()
     model = open_model(ready.plan, context.report)
+    context.require_permitted()
     outcome = model.train(
         Data(ready.data.train, ready.data.held_out),
         context.report,

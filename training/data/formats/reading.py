@@ -42,7 +42,7 @@ class Read(NamedTuple):
         return self._replace(row=None, kind=kind)
 
 
-def open_data(data: DataGroup, permit: Permit = permit_all) -> Source:
+def open_data(data: DataGroup, permit: Permit = permit_all, should_stop: ShouldStop = never_stop) -> Source:
     """Opens the source that the settings name.
 
     Raises:
@@ -57,7 +57,12 @@ def open_data(data: DataGroup, permit: Permit = permit_all) -> Source:
             hint = f"Did you mean {close}?" if close else f"Known fields: {', '.join(FIELDS)}."
             raise InputError(f"columns has the unknown field {field!r}.", hint=hint)
     return open_source(
-        data.source, split=data.split, revision=data.dataset_revision, separator=data.separator, permit=permit
+        data.source,
+        split=data.split,
+        revision=data.dataset_revision,
+        separator=data.separator,
+        permit=permit,
+        should_stop=should_stop,
     )
 
 

@@ -14,11 +14,15 @@ from typing import Any, BinaryIO, NamedTuple, Protocol
 
 from ...errors import (
     BackpropagateError,
+    DatasetError,
     DatasetFormatError,
     DatasetNotFoundError,
     DatasetParseError,
     PathForbiddenError,
+    TrainingAbortedError,
 )
+from ...events import ShouldStop, never_stop
+from ...files.regular_file import open_permitted
 from ...untrusted import shown_path
 from .libraries import library
 
@@ -37,6 +41,8 @@ BOMB_BYTES = 256 * 2**20
 BOMB_RATIO = 200
 """A file that expands to more than `BOMB_BYTES` and more than `BOMB_RATIO` times its size is refused. The
 usual ratio for text is about 10."""
+
+HASHED_AT_ONCE = 2**20
 
 GZIP_MAGIC = b"\x1f\x8b"
 ZSTD_MAGIC = b"\x28\xb5\x2f\xfd"
@@ -60,7 +66,7 @@ class CountedFile(io.FileIO):
     """A file that reports the number of bytes of each read."""
 
     def __init__(self, path: Path, on_read: OnRead) -> None:
-        super().__init__(path, "rb")
+        super().__init__(opened(path), "rb")
         self._on_read = on_read
 
     def readinto(self, buffer: memoryview) -> int | None:  # pyright: ignore[reportIncompatibleMethodOverride]
@@ -96,17 +102,21 @@ class ExpandingStream(io.RawIOBase):
             ) from None
         self._expanded += len(data)
         if self._expanded > self._limit:
-            raise DatasetParseError(
-                f"{shown_path(self._path)} expands to more than {self._limit:,} bytes, "
-                f"over {BOMB_RATIO} times its size.",
-                hint="If this is intended, decompress it and use the plain file.",
-            )
+            raise too_expanded(shown_path(self._path), self._limit)
         buffer[: len(data)] = data
         return len(data)
 
     def close(self) -> None:
         self._raw.close()
         super().close()
+
+
+def too_expanded(name: str, limit: int) -> DatasetParseError:
+    """The error for a file with far more rows than its size can hold."""
+    return DatasetParseError(
+        f"{name} expands to more than {limit:,} bytes, over {BOMB_RATIO} times its size.",
+        hint="If this is intended, decompress it and use the plain file.",
+    )
 
 
 class ZstdReader:
@@ -172,19 +182,45 @@ def regular_file(path: Path) -> os.stat_result:
     return found
 
 
-def file_hash(path: Path) -> str:
-    """SHA-256 of a file's bytes, before decompression."""
-    with path.open("rb") as stream:
-        return hashlib.file_digest(stream, "sha256").hexdigest()
+def opened(path: Path) -> int:
+    """The descriptor of a dataset's file, which was permitted by this real path.
+
+    Raises:
+        DatasetError: it is no longer what was permitted, or no regular file.
+        PathForbiddenError: the operating system denies access.
+    """
+    regular_file(path)
+    try:
+        return open_permitted(path)
+    except PermissionError:
+        raise PathForbiddenError(f"{shown_path(path)} may not be read: permission denied.") from None
+    except (OSError, ValueError) as error:
+        reason = error.strerror if isinstance(error, OSError) else error
+        raise DatasetError(
+            f"{shown_path(path)} changed after it was permitted: {reason}.",
+            hint="Give the path of the file itself, and leave it as it is while it is read.",
+        ) from None
+
+
+def file_hash(path: Path, should_stop: ShouldStop = never_stop) -> str:
+    """SHA-256 of a file's bytes, before decompression.
+
+    Raises:
+        TrainingAbortedError: `should_stop` returned True.
+    """
+    digest = hashlib.sha256()
+    with open(opened(path), "rb", buffering=0) as stream:
+        while data := stream.read(HASHED_AT_ONCE):
+            if should_stop():
+                raise TrainingAbortedError("Stopped while the dataset was hashed.")
+            digest.update(data)
+    return digest.hexdigest()
 
 
 def open_bytes(path: Path, on_read: OnRead = ignore_count) -> io.BufferedReader:
     """Opens a file as bytes; decompresses gzip and zstd, recognised by content, not by name."""
     size = regular_file(path).st_size
-    try:
-        raw: io.BufferedReader = io.BufferedReader(CountedFile(path, on_read), 2**18)
-    except PermissionError:
-        raise PathForbiddenError(f"{shown_path(path)} may not be read: permission denied.") from None
+    raw: io.BufferedReader = io.BufferedReader(CountedFile(path, on_read), 2**18)
     head = raw.peek(4)[:4]
     try:
         if head.startswith(GZIP_MAGIC):

@@ -10,8 +10,10 @@ from pathlib import Path
 from typing import Any
 
 from ...errors import DatasetError, DatasetNotFoundError, DatasetParseError
+from ...events import ShouldStop, never_stop
 from ...untrusted import quoted, short_name
 from .decoding import OnRead, file_hash, ignore_count
+from .folder_walk import FolderWalk, permit_all, real_path
 from .libraries import library
 from .rows import BadRow, Place, RawRow
 from .table_rows import without_nulls
@@ -43,9 +45,9 @@ class HubDataset:
         """0: unknown without downloading it."""
         return 0
 
-    def content_hash(self) -> str:
+    def content_hash(self, should_stop: ShouldStop = never_stop) -> str:
         """A hash of the commit, or of all files of a local copy."""
-        content = self.revision or _tree_hash(Path(self.name))
+        content = self.revision or _tree_hash(Path(self.name), should_stop)
         return hashlib.sha256(f"{self.config} {self.split} {content}".encode()).hexdigest()
 
     def _stream(self) -> Iterator[dict[str, Any]]:
@@ -116,9 +118,9 @@ def _commit(name: str, revision: str | None) -> str:
     return commit
 
 
-def _tree_hash(folder: Path) -> str:
+def _tree_hash(folder: Path, should_stop: ShouldStop) -> str:
     digest = hashlib.sha256()
-    for path in sorted(folder.rglob("*")):
-        if path.is_file():
-            digest.update(f"{path.relative_to(folder)} {file_hash(path)}\n".encode())
+    for path in sorted(FolderWalk(permit_all, should_stop).files_in(folder, hidden=True)):
+        name = str(path.relative_to(folder)).encode("utf-8", "surrogateescape")
+        digest.update(name + f" {file_hash(real_path(path), should_stop)}\n".encode())
     return digest.hexdigest()

@@ -11,14 +11,16 @@ from __future__ import annotations
 
 import hashlib
 import os
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from glob import glob, has_magic
+from glob import has_magic
 from pathlib import Path
 
-from ...errors import DatasetFormatError, DatasetNotFoundError
+from ...errors import DatasetError, DatasetFormatError, DatasetNotFoundError, InputError, PathForbiddenError
+from ...events import ShouldStop, never_stop
 from ...untrusted import quoted, short_name, shown_path
 from .decoding import OnRead, file_hash, ignore_count, regular_file
+from .folder_walk import EVERY, FolderWalk, Permit, permit_all, real_path, stop_if_asked
 from .hub_names import is_on_hub
 from .hub_rows import HubDataset, hub_dataset
 from .json_rows import json_file, json_lines
@@ -26,17 +28,10 @@ from .rows import BadRow, RawRow
 from .table_rows import csv_rows, parquet_rows
 from .text_rows import text_rows
 
-Permit = Callable[[Path], object]
-"""Raises PathForbiddenError if a file may not be read. Called with each file's real path, links resolved."""
-
-
-def permit_all(path: Path) -> None:
-    """For callers who may read every file."""
-
-
 TABLES = (".jsonl", ".ndjson", ".json", ".csv", ".tsv", ".parquet")
 TEXTS = (".txt", ".md")
 COMPRESSIONS = (".gz", ".zst")
+AGAIN = "Ask again when its files are no longer written."
 OTHER_SPLITS = ("test", "valid", "validation", "val", "dev", "eval")
 
 
@@ -75,10 +70,9 @@ class SourceFile:
     def size(self) -> int:
         return regular_file(self.path).st_size
 
-    def content_hash(self) -> str:
+    def content_hash(self, should_stop: ShouldStop = never_stop) -> str:
         """SHA-256 of the file's bytes, before decompression."""
-        regular_file(self.path)
-        return file_hash(self.path)
+        return file_hash(self.path, should_stop)
 
 
 @dataclass(frozen=True)
@@ -106,9 +100,18 @@ class Source:
         found = [regular_file(part.path) for part in self.parts if isinstance(part, SourceFile)]
         return [(file.st_size, file.st_mtime_ns) for file in found]
 
-    def content_hash(self) -> str:
-        """A hash of the content of all parts; independent of their paths."""
-        parts = [part.content_hash() for part in self.parts]
+    def require_unchanged(self, stamp: list[tuple[int, int]]) -> None:
+        """Raises DatasetError if the files are no longer what they were at this `stamp`."""
+        if self.stamp() != stamp:
+            raise DatasetError("The dataset was changed while it was read.", hint=AGAIN)
+
+    def content_hash(self, should_stop: ShouldStop = never_stop) -> str:
+        """A hash of the content of all parts; independent of their paths.
+
+        Raises:
+            TrainingAbortedError: `should_stop` returned True.
+        """
+        parts = [part.content_hash(should_stop) for part in self.parts]
         return parts[0] if len(parts) == 1 else hashlib.sha256("\n".join(parts).encode()).hexdigest()
 
 
@@ -119,6 +122,7 @@ def open_source(
     revision: str | None = None,
     separator: str | None = None,
     permit: Permit = permit_all,
+    should_stop: ShouldStop = never_stop,
 ) -> Source:
     """Finds the files or the Hub dataset for `source`. No rows are read yet.
 
@@ -130,54 +134,54 @@ def open_source(
         revision: branch, tag or commit of a Hub dataset.
         separator: the line between two documents of a .txt or .md file ("" is an empty line).
         permit: raises PathForbiddenError for a path that may not be read.
+        should_stop: looked at while files are searched.
 
     Raises:
         DatasetNotFoundError: the file or the dataset does not exist, or nothing matches the pattern.
         DatasetFormatError: a file has an unsupported type.
+        DatasetError: a folder or a pattern has too many files.
         PathForbiddenError: `permit` or the operating system refuses a path.
+        TrainingAbortedError: `should_stop` returned True.
     """
+    walk = FolderWalk(permit, should_stop)
     if isinstance(source, (str, os.PathLike)):
         name = os.fspath(source)
         folder = Path(name).expanduser()
         if is_on_hub(name):
             return Source((hub_dataset(name, split, revision),))
         if split is not None and folder.is_dir():
-            _check_tree(folder, permit)
+            for path in walk.files_in(folder, hidden=True):
+                permit(real_path(path))
+            if walk.unreadable:
+                raise _nothing(walk, "")
             return Source((hub_dataset(str(folder.resolve()), split, None),))
-        found, notes = _find(name)
+        found, notes = _find(name, walk)
     else:
-        groups = [_find(os.fspath(item)) for item in source]
+        groups = [_find(os.fspath(item), walk) for item in source]
         found, notes = (
             [path for paths, _ in groups for path in paths],
             [note for _, more in groups for note in more],
         )
-    return _source_of(found, notes, separator, permit)
+    return _source_of(found, [*notes, *_unreadable(walk)], separator, permit, should_stop)
 
 
-def _source_of(found: list[Path], notes: list[str], separator: str | None, permit: Permit) -> Source:
+def _source_of(
+    found: list[Path], notes: list[str], separator: str | None, permit: Permit, should_stop: ShouldStop
+) -> Source:
     base = Path(os.path.commonpath([path.absolute().parent for path in found]))
     files: list[SourceFile] = []
-    for path in found:
+    folders = {folder: real_path(folder) for folder in {path.parent for path in found}}
+    for number, path in enumerate(found):
+        if number % EVERY == 0:
+            stop_if_asked(should_stop)
         # Links are resolved before the check: a link may point out of the permitted folders.
-        real = _real(path)
+        real = real_path(path) if path.is_symlink() else folders[path.parent] / path.name
         permit(real)
         regular_file(real)
         name = path.absolute().relative_to(base).as_posix()
         files.append(SourceFile(real, name.encode("utf-8", "backslashreplace").decode(), separator))
         _known_type(files[-1])
     return Source(tuple(files), tuple(notes))
-
-
-def _check_tree(folder: Path, permit: Permit) -> None:
-    for path in folder.rglob("*"):
-        permit(_real(path))
-
-
-def _real(path: Path) -> Path:
-    try:
-        return path.resolve()
-    except RuntimeError:
-        raise DatasetNotFoundError(f"{shown_path(path)} is a symbolic link to itself.") from None
 
 
 def _known_type(file: SourceFile) -> None:
@@ -197,35 +201,43 @@ def file_type(path: Path) -> str:
     return suffixes[-1] if suffixes else ""
 
 
-def _find(name: str) -> tuple[list[Path], list[str]]:
+def _find(name: str, walk: FolderWalk) -> tuple[list[Path], list[str]]:
     path = Path(name).expanduser()
     try:
         if path.is_dir():
-            return _in_folder(path)
+            return _in_folder(path, walk)
         if has_magic(name) and not path.exists():
-            found = sorted(Path(item) for item in glob(str(path), recursive=True) if not Path(item).is_dir())
+            found = sorted(walk.files_matching(path))
             if not found:
-                raise DatasetNotFoundError(f"No file matches {shown_path(name)}.")
+                raise _nothing(walk, f"No file matches {shown_path(name)}.")
             return found, []
+    except PathForbiddenError:
+        raise
     except PermissionError:
         pass  # `regular_file` raises the error that names the path
     return [path], []
 
 
-def _in_folder(folder: Path) -> tuple[list[Path], list[str]]:
+def _nothing(walk: FolderWalk, message: str, hint: str | None = None) -> InputError:
+    """The error for a search without a result; folders that could not be read are named instead."""
+    if walk.unreadable:
+        return PathForbiddenError(f"{shown_path(walk.unreadable[0])} may not be read.")
+    return DatasetNotFoundError(message, hint=hint)
+
+
+def _unreadable(walk: FolderWalk) -> list[str]:
+    names = ", ".join(shown_path(folder) for folder in walk.unreadable[:5])
+    return [f"Not searched (they may not be read): {names}."] if names else []
+
+
+def _in_folder(folder: Path, walk: FolderWalk) -> tuple[list[Path], list[str]]:
     """The tables in a folder, or its texts if there are no tables; of several splits, the train split."""
-    files = sorted(
-        path
-        for path in folder.rglob("*")
-        if path.is_file() and not any(part.startswith(".") for part in path.relative_to(folder).parts)
-    )
+    files = sorted(walk.files_in(folder))
     found = [path for path in files if file_type(path) in TABLES and path.name != "dataset_infos.json"]
     found = found or [path for path in files if file_type(path) in TEXTS]
     if not found:
-        raise DatasetNotFoundError(
-            f"The folder {shown_path(folder)} has no file of a supported type.",
-            hint=f"Supported types: {', '.join(TABLES + TEXTS)}.",
-        )
+        types = f"Supported types: {', '.join(TABLES + TEXTS)}."
+        raise _nothing(walk, f"The folder {shown_path(folder)} has no file of a supported type.", types)
     return _train_split(found)
 
 
@@ -235,4 +247,5 @@ def _train_split(found: list[Path]) -> tuple[list[Path], list[str]]:
     if not others or "train" not in splits.values():
         return found, []
     names = ", ".join(short_name(path.name) for path in others[:5])
-    return [path for path in found if path not in others], [f"Not used (other splits): {names}."]
+    used = [path for path in found if splits[path] not in OTHER_SPLITS]
+    return used, [f"Not used (other splits): {names}."]

@@ -3,14 +3,24 @@
 from __future__ import annotations
 
 import csv
+import os
 from collections import deque
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any, cast
+from typing import Any, BinaryIO, cast
 
 from ...errors import DatasetFormatError, DatasetParseError
 from ...untrusted import quoted, short_name
-from .decoding import MAX_ROW_BYTES, OnRead, TextLine, read_lines, regular_file
+from .decoding import (
+    BOMB_BYTES,
+    BOMB_RATIO,
+    MAX_ROW_BYTES,
+    OnRead,
+    TextLine,
+    opened,
+    read_lines,
+    too_expanded,
+)
 from .json_rows import json_value
 from .libraries import library
 from .rows import NUL_BYTES, BadRow, Place, RawRow
@@ -175,16 +185,27 @@ def _csv_row(header: list[str], cells: list[str], place: Place) -> RawRow | BadR
 
 def parquet_rows(path: Path, name: str, on_read: OnRead) -> Iterator[RawRow | BadRow]:
     """The rows of a Parquet file, batch by batch."""
-    size = regular_file(path).st_size
+    with open(opened(path), "rb") as file:
+        yield from _parquet_of(file, name, on_read)
+
+
+def _parquet_of(stream: BinaryIO, name: str, on_read: OnRead) -> Iterator[RawRow | BadRow]:
+    size = os.fstat(stream.fileno()).st_size
     parquet, arrow = library("pyarrow.parquet", "Reading Parquet"), library("pyarrow", "Reading Parquet")
     number = 0
     try:
         # Dictionaries are kept as they are: a text that stands once in the file could fill the memory.
-        columns = _text_columns(parquet, arrow, path)
-        with parquet.ParquetFile(path, memory_map=False, pre_buffer=False, read_dictionary=columns) as file:
+        columns = _text_columns(parquet, arrow, stream)
+        stream.seek(0)
+        expanded, limit = 0, max(BOMB_BYTES, BOMB_RATIO * size)
+        with parquet.ParquetFile(stream, pre_buffer=False, read_dictionary=columns) as file:
             total = max(1, file.metadata.num_rows)
             for batch in file.iter_batches(PARQUET_BATCH):
-                for row in _parquet_rows(batch, Place(name, number, "row")):
+                sizes = _row_sizes(batch)
+                expanded += sum(sizes) + _plain_bytes(batch)
+                if expanded > limit:
+                    raise too_expanded(short_name(name), limit)
+                for row in _parquet_rows(batch, sizes, Place(name, number, "row")):
                     number += 1
                     yield row
                 on_read(size * batch.num_rows // total)
@@ -194,15 +215,14 @@ def parquet_rows(path: Path, name: str, on_read: OnRead) -> Iterator[RawRow | Ba
         ) from None
 
 
-def _text_columns(parquet: Any, arrow: Any, path: Path) -> list[str]:
-    schema = parquet.read_schema(path)
+def _text_columns(parquet: Any, arrow: Any, file: BinaryIO) -> list[str]:
+    schema = parquet.read_schema(file)
     texts = (arrow.string(), arrow.large_string(), arrow.binary())
     return [field.name for field in schema if field.type in texts]
 
 
-def _parquet_rows(batch: Any, before: Place) -> Iterator[RawRow | BadRow]:
+def _parquet_rows(batch: Any, sizes: list[int], before: Place) -> Iterator[RawRow | BadRow]:
     """The rows of a batch; one by one if they are large or not all of them can be read."""
-    sizes = _row_sizes(batch)
     if sum(sizes) <= MAX_ROW_BYTES:
         try:
             values = cast("list[dict[str, Any]]", batch.to_pylist())
@@ -234,6 +254,11 @@ def _row_sizes(batch: Any) -> list[int]:
             for row, index in enumerate(column.indices.to_pylist()):
                 sizes[row] += lengths[index] if index is not None else 0
     return sizes
+
+
+def _plain_bytes(batch: Any) -> int:
+    """The bytes of the columns that are not kept in dictionaries."""
+    return sum(column.nbytes for column in batch.columns if not hasattr(column, "dictionary"))
 
 
 def without_nulls(value: Any) -> Any:

@@ -46,9 +46,10 @@ def inspect(
         DatasetError: the source cannot be read.
         TrainingAbortedError: `should_stop` returned True.
     """
-    source = open_data(data, permit)
+    source = open_data(data, permit, should_stop)
     encoder = None if tokenizer is None else Encoder(tokenizer, data, limits)
-    path = None if cache is None else cache / f"{_key(source, encoder, data, preview)}.json"
+    stamp = source.stamp()  # before hashing: what is read later must be what was hashed
+    path = None if cache is None else cache / f"{_key(source, encoder, data, preview, should_stop)}.json"
     if path is not None and path.is_file():
         return from_record(read_json(path))
     progress = ReadProgress("preparing", "inspecting the dataset", source.size(), report, should_stop)
@@ -57,17 +58,20 @@ def inspect(
         for read in read_rows(source, data.columns, progress):
             inspector.add(read, index, progress.rows_in_all(read.number + 1))
         result = inspector.finish(index)
+    source.require_unchanged(stamp)
     if path is not None:
         path.parent.mkdir(parents=True, exist_ok=True)
         write_json(path, vars(result))
     return result
 
 
-def _key(source: Source, encoder: Encoder | None, data: DataGroup, preview: int) -> str:
+def _key(
+    source: Source, encoder: Encoder | None, data: DataGroup, preview: int, should_stop: ShouldStop
+) -> str:
     """A hash of everything that a result depends on."""
     parts = [
         INSPECTION_VERSION,
-        source.content_hash(),
+        source.content_hash(should_stop),
         [part.name for part in source.parts],
         encoder.fingerprint() if encoder else None,
         data.model_dump(mode="json", exclude={"source"}),

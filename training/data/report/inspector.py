@@ -50,7 +50,7 @@ class Inspector:
             files=[part.name for part in source.parts], size_bytes=source.size(), notes=list(source.notes)
         )
         self._findings = Findings()
-        self._hashes, self._numbers, self._parts = array("Q"), array("Q"), array("H")
+        self._hashes, self._numbers, self._parts = array("Q"), array("Q"), array("I")
         self._units: dict[int, Unit] = {}
         self._lengths = TokenLengths()
         self._trainable = 0

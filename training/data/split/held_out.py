@@ -50,7 +50,7 @@ def note_on_held_out(rows: int, share: Share) -> str | None:
 
 
 def held_out(
-    groups: NDArray[np.uint64], parts: NDArray[np.uint16], share: Share, seed: int
+    groups: NDArray[np.uint64], parts: NDArray[np.uint32], share: Share, seed: int
 ) -> NDArray[np.bool_]:
     """A mask of the held-out rows.
 
@@ -68,7 +68,10 @@ def held_out(
     if count == 0:
         return chosen
     order = keyed(groups, seed, "held out")
-    for part, quota in _quotas(parts, count).items():
+    quotas = {
+        part: quota for part, quota in _quotas(parts, count).items() if quota
+    }  # there may be many files
+    for part, quota in quotas.items():
         room = quota - int((chosen & (parts == part)).sum())
         for group in _smallest(order[(parts == part) & ~chosen], count):
             if room <= 0:
@@ -90,7 +93,7 @@ def _smallest(order: NDArray[np.uint64], count: int) -> list[int]:
     return np.unique(order).tolist()
 
 
-def _quotas(parts: NDArray[np.uint16], count: int) -> dict[int, int]:
+def _quotas(parts: NDArray[np.uint32], count: int) -> dict[int, int]:
     """`count` divided among the files in proportion to their rows (largest remainder method)."""
     import numpy as np
 

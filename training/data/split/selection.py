@@ -67,7 +67,7 @@ def select(rows: Iterable[Read], data: DataGroup, seed: int) -> Selection:
         errors = sum(found.count for found in survey.findings.errors())
         refuse_bad_rows(survey.findings, len(survey.reasons), len(survey.reasons) - errors, data.on_bad_rows)
         reasons = np.frombuffer(survey.reasons, np.uint8).copy()
-        hashes, parts = np.array(survey.hashes, np.uint64), np.array(survey.parts, np.uint16)
+        hashes, parts = np.array(survey.hashes, np.uint64), np.array(survey.parts, np.uint32)
         # The split needs clusters even without `dedupe`: near duplicates stay on one side.
         clusters = index.clusters(len(reasons)) if bad < len(reasons) else np.arange(len(reasons))
     groups = hashes[clusters]
@@ -87,7 +87,7 @@ class Survey:
     def __init__(self) -> None:
         self.reasons = bytearray()
         self.hashes = array("Q")
-        self.parts = array("H")
+        self.parts = array("I")
         self.findings = Findings()
 
     def read(self, rows: Iterable[Read], index: NearDuplicates) -> None:

@@ -14,7 +14,8 @@ from pathlib import Path
 from typing import Any
 
 from ...errors import HubPushError
-from ...files.atomic_json import read_json
+from ...files.atomic_json import JSON_BYTES, read_json
+from ...files.regular_file import read_regular
 from ...models.model_folder import ADAPTER_FILES, FolderForm, folder_form
 from ...redact import looks_secret
 from ...untrusted import short_name
@@ -42,7 +43,7 @@ READABLE_BYTES = 1 << 20
 
 @dataclass(frozen=True)
 class PublishedFile:
-    """One file under the name that it gets, and its content: of this machine's file, or other bytes."""
+    """One file under the name that it gets, and its content: the path of weights, the bytes of others."""
 
     name: str
     content: Path | bytes
@@ -91,12 +92,16 @@ def _published(path: Path, permit: Callable[[Path], object], base: str | None) -
     permit(path)
     if path.name == CARD:
         return _card(path, base)
-    if path.suffix != ".json" or path.stat().st_size > READABLE_BYTES:
+    if path.suffix == ".safetensors":
         return PublishedFile(path.name, path)
+    if path.suffix != ".json" or path.stat().st_size > READABLE_BYTES:
+        # Read once: the file that is looked through is the one that is sent.
+        return PublishedFile(path.name, read_regular(path, JSON_BYTES))
     config = read_json(path)
     kept = {key: value for key, value in config.items() if key not in OF_THIS_MACHINE}
     shown = {key: _without_path(key, value) for key, value in kept.items()}
-    return PublishedFile(path.name, path if shown == config else json.dumps(shown, indent=1).encode())
+    content = path.read_bytes() if shown == config else json.dumps(shown, indent=1).encode()
+    return PublishedFile(path.name, content)
 
 
 def _card(path: Path, base: str | None) -> PublishedFile:
@@ -104,7 +109,7 @@ def _card(path: Path, base: str | None) -> PublishedFile:
     written = path.read_text("utf-8", "replace")
     known = [str(path.parent), str(path.parent.resolve()), *([base] if base and is_local(base) else [])]
     shown = without_paths(without_local_base(written), known)
-    return PublishedFile(CARD, path if shown == written else shown.encode())
+    return PublishedFile(CARD, shown.encode())
 
 
 def _without_path(key: str, value: Any) -> Any:

@@ -64,19 +64,23 @@ def push(
     to: Destination,
     report: Report = no_report,
     should_stop: ShouldStop = never_stop,
+    *,
+    before_commit: Callable[[], object] = lambda: None,
 ) -> Pushed:
     """Publish `files`; the repository is created if there is none.
 
     Args:
         report: its fractions are shares of the weights' bytes.
         should_stop: looked at several times a second.
+        before_commit: called when the weights are uploaded, before they can be seen; raises if one of the
+            files was exchanged.
 
     Raises:
         HubPushError: no token, no permission, other weights in the repository, or no network.
         TrainingAbortedError: `should_stop` said so.
     """
     with _quiet():
-        return _Push(files, to, report, should_stop).run()
+        return _Push(files, to, report, should_stop, before_commit).run()
 
 
 @contextmanager
@@ -99,8 +103,10 @@ class _Push:
         to: Destination,
         report: Report,
         should_stop: ShouldStop,
+        before_commit: Callable[[], object],
     ) -> None:
         self._files, self._to, self._report, self._should_stop = files, to, report, should_stop
+        self._before_commit = before_commit
         self._report_some = throttled(report)
         self._token = _token()
         from huggingface_hub import HfApi
@@ -124,6 +130,7 @@ class _Push:
                 self._upload(file, operation)
         message = f"committing {len(operations)} files to {self._to.repo}"
         self._report(Phase(phase="uploading", message=message))
+        self._before_commit()
         commit = self._call(lambda: self._commit([*operations, *replaced], found.sha))
         return Pushed(
             repo=self._to.repo,

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import shutil
+from collections.abc import Callable
 from pathlib import Path
 
 from ...errors import LoraExportError
@@ -14,13 +15,22 @@ from .safetensors import copy_tokenizer
 FILES = ("adapter_config.json", "adapter_model.safetensors")
 
 
-def write_lora(base: Path, adapter: Path, target: Path, card: str, *, writer: str = "") -> int:
+def write_lora(
+    base: Path,
+    adapter: Path,
+    target: Path,
+    card: str,
+    *,
+    writer: str = "",
+    after_reading: Callable[[], object] = lambda: None,
+) -> int:
     """Copy an adapter to the folder `target`, whole or not at all; returns the bytes of its weights.
 
     Args:
         base: where the tokenizer comes from if the adapter has none.
         card: the content of README.md.
         writer: see `part_of`.
+        after_reading: called before the folder gets its name; raises if a file was exchanged.
 
     Raises:
         LoraExportError: a file of the adapter is missing.
@@ -42,6 +52,7 @@ def write_lora(base: Path, adapter: Path, target: Path, card: str, *, writer: st
             shutil.copyfile(adapter / name, folder / name)
         copy_tokenizer(base, adapter, folder)
         (folder / "README.md").write_text(card, encoding="utf-8")
+        after_reading()
 
     write_new_folder(target, fill, writer)
     return size

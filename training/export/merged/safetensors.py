@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import json
 import shutil
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, BinaryIO
@@ -56,6 +56,7 @@ def write_merged(
     should_stop: ShouldStop = never_stop,
     *,
     writer: str = "",
+    after_reading: Callable[[], object] = lambda: None,
 ) -> int:
     """Write the folder `target`, whole or not at all.
 
@@ -65,6 +66,7 @@ def write_merged(
         card: the content of README.md.
         should_stop: looked at after each block.
         writer: see `part_of`.
+        after_reading: called before the folder gets its name; raises if a file was exchanged.
 
     Returns:
         The bytes of its weights.
@@ -90,6 +92,7 @@ def write_merged(
         copy_beside(base, CONFIGS[1:], folder)
         copy_tokenizer(base, adapter, folder)
         (folder / "README.md").write_text(card, encoding="utf-8")
+        after_reading()
 
     write_new_folder(target, fill, writer)
     return total

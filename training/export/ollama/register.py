@@ -17,6 +17,7 @@ from secrets import token_hex
 from ...config.ollama_names import ModelName, model_name
 from ...errors import OllamaError, TrainingAbortedError
 from ...events import Phase, Report, ShouldStop, never_stop, no_report, throttled
+from ...files.regular_file import open_permitted
 from ...next_step import then
 from ...untrusted import quoted
 from .address import ollama_address
@@ -171,7 +172,7 @@ class _Registering:
 
     def _digest(self) -> str:
         hashed, done, size = hashlib.sha256(), 0, self._model.size
-        with self._model.path.open("rb") as file:
+        with open(open_permitted(self._model.path), "rb") as file:
             while piece := file.read(CHUNK):
                 if done % (256 * CHUNK) == 0:
                     message = f"hashing {done / 1e6:,.0f} of {size / 1e6:,.0f} MB"

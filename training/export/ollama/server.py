@@ -17,6 +17,7 @@ import httpx2
 
 from ...events import Phase, Report, ShouldStop, never_stop
 from ...files.background_call import background_call
+from ...files.regular_file import open_permitted
 from ...untrusted import short_name
 from .address import Address
 from .failures import ended_early, not_ollama, ollama_errors, refusal
@@ -108,7 +109,7 @@ class OllamaServer:
 
         def pieces() -> Iterator[bytes]:
             nonlocal sent
-            with path.open("rb") as file:
+            with open(open_permitted(path), "rb") as file:
                 while (piece := file.read(CHUNK)) and not self._should_stop():
                     yield piece
                     sent += len(piece)

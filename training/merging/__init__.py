@@ -1,0 +1,1 @@
+"""Merges the adapters of a sequence of tasks into one."""
