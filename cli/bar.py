@@ -10,7 +10,9 @@ from rich.markup import escape
 from rich.progress import BarColumn, Progress, SpinnerColumn, TaskID, TextColumn, TimeElapsedColumn
 
 from ..tools.status import step_message
+from ..training.errors import LONGEST_MESSAGE
 from ..training.events import Event, Phase, Step, Warned
+from ..training.untrusted import one_line
 from .wording import as_options
 
 
@@ -25,9 +27,10 @@ class BarDisplay:
         for event in events:
             match event:
                 case Phase():
-                    self._progress.update(self._task, description=event.message)
+                    self._progress.update(self._task, description=one_line(event.message))
                 case Warned():
-                    self._progress.console.print(f"[yellow]warning:[/] {escape(as_options(event.message))}")
+                    warning = escape(as_options(one_line(event.message, LONGEST_MESSAGE)))
+                    self._progress.console.print(f"[yellow]warning:[/] {warning}")
                 case Step():
                     self._progress.update(
                         self._task,

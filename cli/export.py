@@ -22,6 +22,7 @@ from .completion import complete_run_or_path
 from .follow import PARTLY, run_exit_code
 from .show import print_json, print_run
 from .train import start_and_follow
+from .wrapped import say
 
 
 @click.command("export")
@@ -92,7 +93,7 @@ def export(
         )
         note = note_on_default(quantization, spec.quantization)
         if note:
-            click.echo(note, err=True)
+            say(note, err=True)
         submit = partial(service.submit, spec, find_equal=True)
         exported = anyio.run(start_and_follow, service, submit, detach)
     view = exported

@@ -19,7 +19,7 @@ from ..training.hardware.reading import read_hardware
 from ..training.redact import scrub, scrub_all
 from ..training.untrusted import one_line
 from .options import description_of
-from .wrapped import wrapped
+from .wrapped import say, say_json, say_lines, wrapped
 
 LIBRARIES = ("mcp", "torch", "transformers", "peft", "trl", "datasets", "bitsandbytes")
 
@@ -34,25 +34,25 @@ def info(error_codes: bool, as_json: bool) -> None:
         return
     facts = _facts()
     if as_json:
-        click.echo(json.dumps(facts, indent=1))
+        say_json(json.dumps(facts, indent=1))
         return
-    click.echo(
-        wrapped(f"backpropagate {facts['version']}, Python {facts['python']} ({facts['interpreter']})")
-    )
-    click.echo(f"home         {facts['home']}")
+    _say(f"backpropagate {facts['version']}, Python {facts['python']} ({facts['interpreter']})")
+    say(f"home         {facts['home']}", 13)
     for name, found in facts["libraries"].items():
-        click.echo(f"{name:<12} {found or 'not installed'}")
-    click.echo(wrapped(GpuStatus(hardware=read_hardware()).text()))
-    click.echo(
-        wrapped(
-            "Settings (environment variables, or lines of .env in the home folder; * marks changed values):"
-        )
-    )
+        say(f"{name:<12} {found or 'not installed'}")
+    for line in GpuStatus(hardware=read_hardware()).text().split("\n"):
+        _say(line)
+    _say("Settings (environment variables, or lines of .env in the home folder; * marks changed values):")
     for name, setting in facts["settings"].items():
-        click.echo(wrapped(_line(name, **setting), 6))
+        _say(_line(name, **setting), 6)
     if "settings_error" in facts:
         error = facts["settings_error"]
-        click.echo(f"The settings are not valid; the defaults are shown. {error}", err=True)
+        say(f"The settings are not valid; the defaults are shown. {error}", err=True)
+
+
+def _say(line: str, indent: int = 2) -> None:
+    """Print the line wrapped, also into a pipe: this is a page to read."""
+    say_lines(wrapped(line, indent))
 
 
 def _line(name: str, value: Any, default: Any, description: str) -> str:
@@ -67,12 +67,12 @@ def _shown(value: Any) -> str:
 def _print_codes(as_json: bool) -> None:
     rows = catalogue()
     if as_json:
-        click.echo(json.dumps(rows, indent=1))
+        say_json(json.dumps(rows, indent=1))
         return
     for row in rows:
         again = "  (retryable)" if row["retryable"] else ""
         line = f"{row['code']:<34} exit {row['exit_code']}  {row['meaning']}{again}"
-        click.echo(wrapped(line, 43))
+        _say(line, 43)
 
 
 def _facts() -> dict[str, Any]:

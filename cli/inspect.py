@@ -21,7 +21,7 @@ from .completion import complete_path
 from .follow import follow, follow_or_cancel
 from .options import given, setting_options
 from .wording import as_options, words
-from .wrapped import say
+from .wrapped import say, say_json, say_lines
 
 
 @click.command("inspect")
@@ -36,7 +36,7 @@ def inspect(ctx: click.Context, dataset: str, preview: int, as_json: bool, **val
     arguments = with_resolved_paths({**given(values), "dataset": dataset}, service.settings)
     spec = inspect_spec(service.settings, arguments=arguments, preview=preview)
     for note in alias_notes(arguments):
-        click.echo(note, err=True)
+        say(note, err=True)
 
     async def look() -> Any:
         submission = await service.submit(spec, find_equal=True)
@@ -51,9 +51,9 @@ def inspect(ctx: click.Context, dataset: str, preview: int, as_json: bool, **val
     assert isinstance(view.result, InspectResult)
     report = dataset_report(view.run_id, view.result)
     if as_json:
-        click.echo(report.model_dump_json(indent=1, exclude_none=True))
+        say_json(report.model_dump_json(indent=1, exclude_none=True))
     else:
-        say(_for_a_person(report, view).text())
+        say_lines(_for_a_person(report, view).text())
 
 
 def _for_a_person(report: DatasetReport, view: RunView) -> DatasetReport:

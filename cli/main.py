@@ -96,14 +96,15 @@ def run(arguments: list[str], wire: int | None = None) -> int:
 def _failed(error: Exception, *, verbose: bool, as_json: bool) -> int:
     from ..training.errors import help_of
     from ..training.redact import scrub, scrub_all
-    from ..training.untrusted import sanitized
     from .wording import as_options, words
-    from .wrapped import say
+    from .wrapped import say, say_json, say_lines
 
     if verbose and not isinstance(error, click.UsageError):
         import traceback
+        from textwrap import indent
 
-        click.echo(sanitized(scrub("".join(traceback.format_exception(error)))), err=True)
+        # Indented: a line of a foreign text in it cannot pass for one of ours.
+        say_lines(indent(scrub("".join(traceback.format_exception(error))), "  "), err=True)
     known = _as_ours(error, verbose)
     say(f"Error: {scrub(as_options(known.sentence(words)))}", err=True)
     if known.untrusted:
@@ -116,7 +117,7 @@ def _failed(error: Exception, *, verbose: bool, as_json: bool) -> int:
         }
         if known.untrusted:
             record["untrusted_details"] = known.untrusted
-        click.echo(json.dumps({"error": scrub_all(record)}, indent=1))
+        say_json(json.dumps({"error": scrub_all(record)}, indent=1))
     return known.exit_code
 
 

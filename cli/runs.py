@@ -13,6 +13,7 @@ from .completion import complete_run
 from .follow import follow, follow_or_cancel, run_exit_code
 from .run_table import run_table
 from .show import print_json, print_run
+from .wrapped import say, say_json
 
 as_json_option = click.option("--json", "as_json", is_flag=True, help="Print JSON.")
 
@@ -35,16 +36,16 @@ def list_runs(status: str | None, limit: int, as_json: bool) -> None:
 
     views, unreadable = anyio.run(look)
     if as_json:
-        click.echo("[" + ",\n".join(view.model_dump_json() for view in views) + "]")
+        say_json("[" + ",\n".join(view.model_dump_json() for view in views) + "]")
     for sentence in unreadable:
-        click.echo(sentence, err=True)
+        say(sentence, err=True)
     if as_json:
         return
     if not views:
-        click.echo("No runs.")
+        say("No runs.")
         return
     for line in run_table(views, service.store.ids()):
-        click.echo(line)
+        say(line)
 
 
 @click.command("show-run")
@@ -99,7 +100,7 @@ def cancel(run_id: str, as_json: bool) -> None:
     async def stop() -> RunView:
         view = await service.cancel(run_id)
         if view.status in ENDED:
-            click.echo(f"The run had already ended ({view.status.value}).", err=True)
+            say(f"The run had already ended ({view.status.value}).", err=True)
             return view
         return await follow(service, view.run_id)
 
@@ -123,13 +124,13 @@ def prune(run_ids: tuple[str, ...], all_ended: bool, yes: bool) -> None:
     runs = [service.store.find(run_id) for run_id in ids]
     sizes = [_bytes(run) for run in runs]
     for run, size in zip(runs, sizes, strict=True):
-        click.echo(f"{run.run_id:<48} {_kind_and_status(service, run):<21} {_size(size):>9}")
+        say(f"{run.run_id:<48} {_kind_and_status(service, run):<21} {_size(size):>9}")
     what = f"{len(runs)} run(s), {_size(sum(sizes))}"
     if not runs or not (yes or click.confirm(f"Remove {what} permanently?")):
         return
     for run in runs:
         anyio.run(service.delete, run.run_id)
-    click.echo(f"Removed {what}.")
+    say(f"Removed {what}.")
 
 
 def _kind_and_status(service: TrainingService, run: RunFolder) -> str:

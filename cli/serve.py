@@ -11,6 +11,7 @@ from pathlib import Path
 import click
 
 from ..server.stdio import reserve_stdout, serve_stdio
+from .wrapped import say
 
 
 @click.command("serve")
@@ -28,7 +29,7 @@ def serve(ctx: click.Context, roots: tuple[Path, ...]) -> None:
     for root in roots:
         if not root.expanduser().is_dir():
             # The server starts: a disk that is mounted later, or a typing error, must not cost every tool.
-            click.echo(f"--root {root}: no such folder yet. It is permitted once it exists.", err=True)
+            say(f"--root {root}: no such folder yet. It is permitted once it exists.", err=True)
     if sys.stdin.isatty():
         _explain_to_a_person(roots)
     serve_stdio(reserve_stdout() if wire is None else wire, roots)

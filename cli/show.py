@@ -5,8 +5,6 @@ from __future__ import annotations
 import json
 from collections.abc import Iterator
 
-import click
-
 from ..tools.status import answers_of, duration
 from ..training.config.results import ExportResult, RegisterResult, Result, TrainResult
 from ..training.errors import describe
@@ -16,14 +14,14 @@ from ..training.runs.kinds import kind_of
 from ..training.runs.view import RunView
 from ..training.untrusted import one_line
 from .wording import as_options, words
-from .wrapped import say
+from .wrapped import say, say_json
 
 VALUE = 11  # the column of values
 
 
 def print_json(view: RunView) -> None:
     record = view.model_dump(mode="json") | _top_level(view) | {"next": next_command(view)}
-    click.echo(json.dumps(record, indent=1, ensure_ascii=False))
+    say_json(json.dumps(record, indent=1, ensure_ascii=False))
 
 
 def _top_level(view: RunView) -> dict[str, object]:
@@ -42,7 +40,7 @@ def _top_level(view: RunView) -> dict[str, object]:
 
 def print_run(view: RunView) -> None:
     """Status, losses, answers, paths and the next command."""
-    click.echo(f"Run {view.run_id}: {view.status}")
+    say(f"Run {view.run_id}: {view.status}")
     for name, value in _lines(view):
         say(f"  {name:<8} {value}", VALUE)
     for warning in view.warnings:
@@ -96,7 +94,7 @@ def _from_to(before: float | None, after: float) -> str:
 def print_answers(view: RunView) -> None:
     if not view.answers:
         return
-    click.echo("  answers")
+    say("  answers")
     for answer in view.answers:
         say(f"    {_line(answer.question)}", 4)
         for label, text in answers_of(answer):

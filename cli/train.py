@@ -64,7 +64,7 @@ def spec_of(service: TrainingService, arguments: dict[str, Any]) -> TrainSpec:
     """The spec of the arguments, with permitted absolute paths."""
     spec = train_spec(service.settings, arguments=with_resolved_paths(arguments, service.settings))
     for note in alias_notes(arguments):
-        click.echo(note, err=True)
+        say(note, err=True)
     check_output(spec.output)
     return spec
 
@@ -75,7 +75,7 @@ async def start_and_follow(
     """Submit a run and, unless detached, show it until it has ended."""
     await service.recover()
     submission = await submit()
-    click.echo(f"run_started run_id={submission.run_id}", err=True)
+    say(f"run_started run_id={submission.run_id}", err=True)
     if submission.existing:
         existing = await service.get(submission.run_id)
         say(f"Same request as run {existing.run_id}, which is already {existing.status.value}.", err=True)

@@ -8,7 +8,7 @@ import textwrap
 
 import click
 
-from ..training.untrusted import sanitized
+from ..training.untrusted import encodable, escaped, sanitized
 
 
 def width() -> int:
@@ -17,22 +17,30 @@ def width() -> int:
 
 
 def wrapped(text: str, indent: int = 2) -> str:
-    """The text in lines of the terminal's width; paths and other long words stay whole."""
-    return "\n".join(
-        textwrap.fill(
-            line,
-            width(),
-            subsequent_indent=" " * indent,
-            break_long_words=False,
-            break_on_hyphens=False,
-            drop_whitespace=True,
-        )
-        for line in text.split("\n")
+    """One line as lines of the terminal's width; paths and other long words stay whole."""
+    return textwrap.fill(
+        text,
+        width(),
+        subsequent_indent=" " * indent,
+        break_long_words=False,
+        break_on_hyphens=False,
+        drop_whitespace=True,
     )
 
 
 def say(text: str, indent: int = 2, *, err: bool = False) -> None:
-    """Print the text, wrapped on a terminal, without control characters of names in it."""
-    text = sanitized(text)
+    """Print one line, wrapped on a terminal. No name within it can begin another, or command the terminal."""
+    line = encodable(sanitized(text)).replace("\n", " ")
     stream = sys.stderr if err else sys.stdout
-    click.echo(wrapped(text, indent) if stream.isatty() else text, err=err)
+    click.echo(wrapped(line, indent) if stream.isatty() else line, err=err)
+
+
+def say_lines(text: str, indent: int = 2, *, err: bool = False) -> None:
+    """Print a text whose line breaks are our own."""
+    for line in text.split("\n"):
+        say(line, indent, err=err)
+
+
+def say_json(text: str) -> None:
+    """Print JSON: its values exactly, what a terminal could take for a command as JSON's escapes."""
+    click.echo(escaped(text))

@@ -26,7 +26,7 @@ from ..training.files.paths import PathPolicy
 from ..training.logs import logger
 from ..training.redact import scrub, scrub_all
 from ..training.service import TrainingService
-from ..training.untrusted import quoted, sanitized, sanitized_all
+from ..training.untrusted import quoted, sanitized, sanitized_all, shown_path
 from .client_roots import client_roots
 from .progress import ProgressStream
 from .schema import compact, with_defaults
@@ -69,9 +69,8 @@ def _missing_folders(roots: Sequence[Path]) -> str:
     missing = [str(root) for root in roots if not root.expanduser().is_dir()]
     if not missing:
         return ""
-    return (
-        f"\nThe user permitted a folder that does not exist: {', '.join(map(repr, missing))}. Tell the user."
-    )
+    shown = ", ".join(map(shown_path, missing))
+    return f"\nThe user permitted a folder that does not exist: {shown}. Tell the user."
 
 
 async def _recover(service: TrainingService) -> None:
@@ -79,7 +78,7 @@ async def _recover(service: TrainingService) -> None:
     try:
         await service.recover()
     except Exception as error:
-        logger().warning("recovery_failed", error=str(error))
+        logger().warning("recovery_failed", error=type(error).__name__, untrusted=str(error))
 
 
 ERROR = "backpropagate/error"

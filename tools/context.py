@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import Awaitable, Callable, Iterable, Sequence
 from dataclasses import dataclass
 
 from pydantic import BaseModel, ConfigDict
@@ -50,6 +50,11 @@ def resolved_model(context: ToolContext, model: str | None) -> str:
         name = context.paths.resolve(name, "model")
     classify_model(name)
     return name
+
+
+def as_lines(lines: Iterable[str]) -> str:
+    """The text of a result, in which no name within a line can begin another."""
+    return "\n".join(" ".join(line.splitlines()) for line in lines)
 
 
 class ToolResult(BaseModel):

@@ -6,7 +6,7 @@ import anyio.to_thread
 
 from ..training.hardware.gpu import GpuReading
 from ..training.hardware.reading import HardwareReading, read_hardware
-from .context import ToolContext, ToolResult
+from .context import ToolContext, ToolResult, as_lines
 
 
 class GpuStatus(ToolResult):
@@ -32,7 +32,7 @@ class GpuStatus(ToolResult):
             f"CPU: {cpu.name}, {cpu.physical_cores} cores, load {cpu.load_1m:g}, "
             f"{cpu.memory_available_mib} of {cpu.memory_total_mib} MiB memory available."
         )
-        return "\n".join([*lines, cpu.advice] if not found.gpus else lines)
+        return as_lines([*lines, cpu.advice] if not found.gpus else lines)
 
 
 async def gpu_status(context: ToolContext) -> GpuStatus:

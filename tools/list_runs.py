@@ -8,7 +8,8 @@ from pydantic import BaseModel, Field
 
 from ..training.runs.folder import Status
 from ..training.runs.view import RunView
-from .context import ToolContext, ToolResult
+from ..training.untrusted import shown_path
+from .context import ToolContext, ToolResult, as_lines
 
 StatusName = Annotated[
     Literal["queued", "running", "completed", "failed", "cancelled", "interrupted"],
@@ -44,7 +45,7 @@ class RunList(ToolResult):
     def text(self) -> str:
         lines = [_line(run) for run in self.runs] or ["No runs."]
         lines += self.unreadable
-        return "\n".join([*lines, f"Next: {self.next}"])
+        return as_lines([*lines, f"Next: {self.next}"])
 
 
 async def list_runs(context: ToolContext, status: StatusName | None = None, limit: Limit = 10) -> RunList:
@@ -73,4 +74,4 @@ def _line(run: RunLine) -> str:
     loss = f", loss {run.loss:.4g}" if run.loss is not None else ""
     code = f", {run.error_code}" if run.error_code else ""
     steps = f"step {run.step}/{run.total_steps or '?'}{loss}" if run.kind == "train" else run.kind
-    return f"{run.run_id}: {run.status}, {run.model}, {steps}{code}"
+    return f"{run.run_id}: {run.status}, {shown_path(run.model)}, {steps}{code}"

@@ -15,8 +15,8 @@ from ..training.runs.after_status import would_fail_again
 from ..training.runs.folder import Status
 from ..training.runs.identity import same_host
 from ..training.runs.view import RunView
-from ..training.untrusted import one_line
-from .context import ToolResult
+from ..training.untrusted import one_line, short_name, shown_path
+from .context import ToolResult, as_lines
 from .wording import TOOLS_OF_ACTIONS, words
 
 ANSWERS_SHOWN = 20
@@ -101,16 +101,16 @@ class RunStatus(ToolResult):
             lines.append("Warning: this run ends with the client (the system keeps it in the client's job).")
         lines += self._answers()
         lines.append(f"Next: {self.next}")
-        return "\n".join(lines)
+        return as_lines(lines)
 
     def _where(self) -> str:
         return f" on {self.host}" if self.host else ""
 
     def _what(self) -> str:
         if not self.dataset:
-            return f"{self.kind} of {f'run {self.training}' if self.training else self.model}"
+            return f"{self.kind} of {f'run {self.training}' if self.training else shown_path(self.model)}"
         parent = f", from the adapter of run {self.parent}" if self.parent else ""
-        return f"{self.model} on {self.dataset}{parent}"
+        return f"{shown_path(self.model)} on {self.dataset}{parent}"
 
     def _progress(self) -> str:
         if self.summary:
@@ -154,7 +154,7 @@ def run_status(view: RunView, note: str | None = None) -> RunStatus:
     return RunStatus(
         **{name: getattr(view, name) for name in shared},
         status=view.status.value,
-        host=None if same_host(view.host) else view.host.partition("~")[0],
+        host=None if same_host(view.host) else short_name(view.host.partition("~")[0]),
         untrusted_answers=[
             UntrustedAnswer(
                 question=one_line(answer.question, QUESTION_LENGTH),

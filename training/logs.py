@@ -9,15 +9,19 @@ from __future__ import annotations
 import logging
 import sys
 from functools import cached_property
+from textwrap import indent
 from typing import TYPE_CHECKING
 
 from .config.settings import Settings
 from .redact import scrub
-from .untrusted import sanitized
+from .untrusted import one_line, sanitized
 
 if TYPE_CHECKING:
     from structlog.stdlib import BoundLogger, ProcessorFormatter
     from structlog.typing import EventDict, Processor, WrappedLogger
+
+
+LONGEST_VALUE = 4_000  # characters
 
 
 def configure_logging(settings: Settings, *, own_process: bool = True) -> None:
@@ -102,4 +106,11 @@ def _plain_renderer() -> Processor:
 
 
 def _scrub_event(_logger: WrappedLogger, _method: str, event: EventDict) -> EventDict:
-    return {key: sanitized(scrub(value)) if isinstance(value, str) else value for key, value in event.items()}
+    return {key: _shown(key, value) if isinstance(value, str) else value for key, value in event.items()}
+
+
+def _shown(key: str, text: str) -> str:
+    """The text without secrets; no line of it can pass for a line of the log."""
+    if key == "exception":
+        return indent(sanitized(scrub(text)), "  ")
+    return one_line(scrub(text), LONGEST_VALUE)

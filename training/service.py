@@ -55,6 +55,7 @@ from .runs.identity import boot_id, is_recent, same_host
 from .runs.kinds import EXTRAS, device_request, kind_of, libraries_of
 from .runs.store import RunStore
 from .runs.view import RunView, view
+from .untrusted import quoted, shown_path
 from .worker.end_frozen import end_if_frozen
 from .worker.spawn import spawn_worker
 
@@ -186,7 +187,7 @@ class TrainingService:
         try:
             process = spawn_worker(run, self.settings, self.runtime_folder)
         except OSError as error:
-            self._could_not_start(run, attempt, str(error))
+            self._could_not_start(run, attempt, error.strerror or type(error).__name__)
             return
         # Without a wait for its exit status the child would remain as a zombie.
         threading.Thread(target=self._reap, args=(run, attempt, process), daemon=True).start()
@@ -194,7 +195,8 @@ class TrainingService:
     def _reap(self, run: RunFolder, attempt: int, process: subprocess.Popen[bytes]) -> None:
         code = process.wait()
         with suppress(RunFolderError, OSError):  # the run may have been removed
-            self._could_not_start(run, attempt, f"exit code {code}; details are in {run.log_path}")
+            log = shown_path(run.log_path)
+            self._could_not_start(run, attempt, f"exit code {code}; details are in {log}")
 
     def _could_not_start(self, run: RunFolder, attempt: int, reason: str) -> None:
         """Fail a run whose worker exited before it started this attempt."""
@@ -313,7 +315,8 @@ class TrainingService:
         if status is not None:
             return []
         return [
-            f"{self.store.runs}: the folder {name} is not a run, as no run has such a name. Move it away."
+            f"{shown_path(self.store.runs)}: the folder {quoted(name)} is not a run, as no run has "
+            "such a name. Move it away."
             for name in self.store.foreign()[:FOREIGN_SHOWN]
         ]
 

@@ -29,9 +29,9 @@ def flip_a_bit(path: Path) -> None:
     ("harm", "reason"),
     [
         (lambda folder: truncate(folder / "a.safetensors"), "has 699 bytes, not 700"),
-        (lambda folder: flip_a_bit(folder / "a.safetensors"), "content of a.safetensors has changed"),
-        (lambda folder: (folder / "progress.json").unlink(), "progress.json is missing"),
-        (lambda folder: (folder / "manifest.json").unlink(), "manifest.json is missing"),
+        (lambda folder: flip_a_bit(folder / "a.safetensors"), "content of 'a.safetensors' has changed"),
+        (lambda folder: (folder / "progress.json").unlink(), "'progress.json' is missing"),
+        (lambda folder: (folder / "manifest.json").unlink(), "'manifest.json' is missing"),
         (lambda folder: truncate(folder / "manifest.json"), "manifest.json cannot be read"),
         (lambda folder: (folder / "manifest.json").write_text("[]"), "manifest.json cannot be read"),
     ],

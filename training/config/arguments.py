@@ -8,7 +8,9 @@ from typing import Any, NamedTuple, TypedDict
 
 from pydantic import ValidationError
 from pydantic.fields import FieldInfo
+from pydantic_core import ErrorDetails
 
+from ..untrusted import quoted, short_name
 from .specs import GROUPS
 
 
@@ -139,7 +141,7 @@ def explain(error: ValidationError, *, prefix: str = "", separator: str = ".") -
     """A pydantic error in one line: each argument, the given value and the allowed ones."""
     parts: list[str] = []
     for item in error.errors(include_url=False):
-        location = [str(part) for part in item["loc"]]
+        location = [short_name(part) for part in item["loc"]]
         if prefix:
             name = prefix + separator.join(location[:2]).upper()
         elif len(location) > 1 and location[0] in GROUPS:
@@ -147,17 +149,18 @@ def explain(error: ValidationError, *, prefix: str = "", separator: str = ".") -
         else:
             name = location[0] if location else "arguments"
         given = "" if item["type"] == "missing" else f", not {_shown(item['input'])}"
-        sentence = f"{name} is missing" if not given else f"{name}: {_lower(item['msg'])}{given}"
+        sentence = f"{name} is missing" if not given else f"{name}: {_wanted(item)}{given}"
         if not any(part.startswith(name) for part in parts):
             parts.append(sentence)
     return "; ".join(parts) + "."
 
 
-def _lower(text: str) -> str:
-    text = text.removeprefix("Value error, ").removeprefix("Input ")
+def _wanted(item: ErrorDetails) -> str:
+    if item["type"] == "union_tag_invalid":  # pydantic's message repeats the value
+        return "is of no known kind"
+    text = item["msg"].removeprefix("Value error, ").removeprefix("Input ")
     return text[:1].lower() + text[1:]
 
 
 def _shown(value: object) -> str:
-    text = repr(value)
-    return text if len(text) <= 60 else text[:57] + "…"
+    return quoted(value) if isinstance(value, str) else short_name(repr(value))

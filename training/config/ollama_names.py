@@ -7,6 +7,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 
 from ..errors import OllamaError
+from ..untrusted import quoted
 
 LONGEST_PART = 80
 DEFAULTS = ("registry.ollama.ai", "library", "latest")
@@ -56,14 +57,14 @@ def model_name(given: str) -> ModelName:
     full = _full(given)
     if full is None:
         raise OllamaError(
-            f"name: {given[:100]!r} is not a valid Ollama model name.",
+            f"name: {quoted(given)} is not a valid Ollama model name.",
             hint="Use letters, digits, '-', '_' and '.', at most 80 characters, e.g. my-model or "
             "me/my-model:v2; the first character is a letter, a digit or '_'.",
         )
     source = next((end for end in SOURCES if given.lower().endswith(end)), None)
     if source:
         raise OllamaError(
-            f"name: Ollama reads {source!r} at the end of {given[:100]!r} as a place: it would ask another "
+            f"name: Ollama reads {source!r} at the end of {quoted(given)} as a place: it would ask another "
             "model, here or in the cloud.",
             hint=f"Use a name such as {_otherwise(given, source)}.",
         )

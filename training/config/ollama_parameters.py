@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from ..errors import OllamaError, nearest
+from ..untrusted import quoted
 
 NUMBERS = (
     *("num_ctx", "num_batch", "num_gpu", "main_gpu", "num_thread", "num_keep", "num_predict", "seed"),
@@ -32,7 +33,7 @@ def _require_known(name: str) -> None:
     if name not in KNOWN:
         close = nearest(name, list(KNOWN))
         raise OllamaError(
-            f"parameters: Ollama has no parameter {name[:60]!r}.",
+            f"parameters: Ollama has no parameter {quoted(name)}.",
             hint=f"Did you mean {close}?" if close else f"Known: {', '.join(KNOWN)}.",
         )
 
@@ -46,7 +47,7 @@ def _checked(name: str, value: Any) -> Any:
     )
     right = isinstance(value, bool) if name in FLAGS else isinstance(value, int | float)
     if name == STOP or not right or (name in NUMBERS and isinstance(value, bool)):
-        raise OllamaError(f"parameters: {name} must be {wanted}, not {value!r:.60}.", hint="Correct it.")
+        raise OllamaError(f"parameters: {name} must be {wanted}, not {quoted(value)}.", hint="Correct it.")
     return value
 
 

@@ -14,6 +14,7 @@ from pydantic_settings import BaseSettings, PydanticBaseSettingsSource, Settings
 from ..errors import InvalidSettingError, nearest
 from ..files.private_folder import take_home
 from ..next_step import then
+from ..untrusted import quoted, shown_path
 from .arguments import explain
 from .specs import DataGroup, EvaluationGroup, Group, LoraGroup, ModelGroup, TrainingGroup
 
@@ -106,7 +107,8 @@ def _require_folder(folder: Path, name: str) -> None:
     usable = there == folder or os.access(there, os.W_OK)  # a home that is read-only can be listed
     if not there.is_dir() or not usable or there == Path("/proc"):
         raise InvalidSettingError(
-            f"{ENV_PREFIX}{name}: {folder} cannot be used ({there} is not a writable folder).",
+            f"{ENV_PREFIX}{name}: {shown_path(folder)} cannot be used "
+            f"({shown_path(there)} is not a writable folder).",
             hint="Use a folder that you own, on a local disk.",
         )
 
@@ -121,28 +123,31 @@ def _check_dotenv(dotenv: Path) -> None:
         return
     from dotenv import dotenv_values
 
+    place = shown_path(dotenv)
     try:
         values = dotenv_values(dotenv)
     except UnicodeDecodeError as error:
-        raise InvalidSettingError(f"{dotenv} is not UTF-8.", hint="Save it as UTF-8.", cause=error) from error
+        raise InvalidSettingError(
+            f"{shown_path(dotenv)} is not UTF-8.", hint="Save it as UTF-8.", cause=error
+        ) from error
     for name, value in values.items():
         if value is None:
             raise InvalidSettingError(
-                f"{dotenv}: {name} has no value.", hint="Write NAME=VALUE on each line."
+                f"{place}: {quoted(name)} has no value.", hint="Write NAME=VALUE on each line."
             )
     names = {name: value or "" for name, value in values.items()}
     for name in names:
         if name.upper().removeprefix(ENV_PREFIX) in NOT_IN_DOTENV:
             raise InvalidSettingError(
-                f"{dotenv} sets {name}, which only an environment variable may set.",
-                hint=f"Remove the line and set {name} in the environment of the server or the command.",
+                f"{place} sets {quoted(name)}, which only an environment variable may set.",
+                hint="Remove the line and set it in the environment of the server or the command.",
             )
         if not name.upper().startswith(ENV_PREFIX):
             raise InvalidSettingError(
-                f"{dotenv} sets {name}, which is not a setting of backpropagate.",
+                f"{place} sets {quoted(name)}, which is not a setting of backpropagate.",
                 hint=f"Names in it begin with {ENV_PREFIX}; set other variables in the environment.",
             )
-    _check_names(names, str(dotenv))
+    _check_names(names, place)
 
 
 def _check_names(variables: Mapping[str, str], place: str) -> None:
@@ -152,7 +157,7 @@ def _check_names(variables: Mapping[str, str], place: str) -> None:
         if upper.startswith(ENV_PREFIX) and upper not in known:
             close = nearest(upper.removeprefix(ENV_PREFIX), [each.removeprefix(ENV_PREFIX) for each in known])
             raise InvalidSettingError(
-                f"{name} in {place} is not a setting.",
+                f"{quoted(name)} in {place} is not a setting.",
                 hint=f"Did you mean {ENV_PREFIX}{close}?" if close else None,
                 next=None if close else then("show_settings"),
             )

@@ -10,6 +10,7 @@ from torch import Tensor
 from ..config.fields import EngineName
 from ..data.tokens.example import Example
 from ..events import Phase, Report, ShouldStop, Warned
+from ..untrusted import shown_path
 from .generate import Prompt
 from .loaded_model import LoadedModel, UnavailableError
 from .loop.checkpoints import Checkpoints
@@ -34,7 +35,7 @@ def open_model(plan: Plan, report: Report) -> LoadedModel:
         torch.backends.cuda.enable_cudnn_sdp(False)
     if plan.training.engine == "unsloth":
         return _WithFallback(plan)
-    report(Phase(phase="loading", message=f"loading {plan.model.name}"))
+    report(Phase(phase="loading", message=f"loading {shown_path(plan.model.name)}"))
     with memory_errors(plan, "loading"):
         return _opened(plan)
 

@@ -35,8 +35,8 @@ def memory_errors(plan: Plan, doing: Doing) -> Generator[None]:
     except (RuntimeError, MemoryError) as error:
         if isinstance(error, BackpropagateError) or not ran_out_of_memory(error):
             raise
-        message = f"Memory ran out while {doing} on the {plan.device}: {first_line(error)}"
-        raise out_of_memory(plan, doing, message) from error
+        message = f"Memory ran out while {doing} on the {plan.device}."
+        raise out_of_memory(plan, doing, message, first_line(error)) from error
 
 
 def first_line(error: BaseException) -> str:
@@ -44,13 +44,19 @@ def first_line(error: BaseException) -> str:
     return str(error).splitlines()[0] if str(error) else "out of memory"
 
 
-def out_of_memory(plan: Plan, doing: Doing, message: str) -> GpuOutOfMemoryError:
-    """The error, with the setting to change."""
+def out_of_memory(plan: Plan, doing: Doing, message: str, said: str | None = None) -> GpuOutOfMemoryError:
+    """The error, with the setting to change.
+
+    Args:
+        said: what the library said, if it did: it stays out of the message.
+    """
     settings = _needs_less(plan, doing)
     if settings:
-        return GpuOutOfMemoryError(message, next=then("ask_again", **settings))
+        return GpuOutOfMemoryError(message, next=then("ask_again", **settings), untrusted=said)
     return GpuOutOfMemoryError(
-        message, hint="Free memory on the device: the smallest model with the smallest settings does not fit."
+        message,
+        hint="Free memory on the device: the smallest model with the smallest settings does not fit.",
+        untrusted=said,
     )
 
 

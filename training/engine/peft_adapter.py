@@ -14,7 +14,7 @@ from torch import Tensor
 from ..config.specs import LoraGroup
 from ..errors import InputError
 from ..models.plain_lora import beyond_plain_lora
-from ..untrusted import shown_path
+from ..untrusted import quoted, shown_path
 from .lora_parameters import LoraParameters, lora_scale
 
 WEIGHTS = "adapter_model.safetensors"
@@ -68,8 +68,11 @@ def load_adapter(folder: Path, lora: LoraParameters, settings: LoraGroup) -> Non
     """
     try:
         config = cast("dict[str, Any]", json.loads((folder / CONFIG).read_text("utf-8")))
+        numbers = config["r"], config["lora_alpha"]
+        if not all(isinstance(number, int | float) for number in numbers):
+            raise ValueError(f"r and lora_alpha: {numbers}")
         theirs = LoraGroup.model_construct(
-            r=config["r"], alpha=config["lora_alpha"], rslora=bool(config.get("use_rslora"))
+            r=numbers[0], alpha=numbers[1], rslora=bool(config.get("use_rslora"))
         )
         tensors = load((folder / WEIGHTS).read_bytes())
     except (OSError, ValueError, KeyError, SafetensorError) as error:
@@ -80,7 +83,7 @@ def load_adapter(folder: Path, lora: LoraParameters, settings: LoraGroup) -> Non
         ) from error
     more = beyond_plain_lora({**config, "fan_in_fan_out": False})  # how the base stores its weights
     if more:
-        raise InputError(f"The adapter in {folder} is not plain LoRA: it has {more}.")
+        raise InputError(f"The adapter in {shown_path(folder)} is not plain LoRA: it has {more}.")
     _check_scale(folder, theirs, settings)
     load_into_buffer(folder, tensors, lora)
 
@@ -88,11 +91,13 @@ def load_adapter(folder: Path, lora: LoraParameters, settings: LoraGroup) -> Non
 def _check_scale(folder: Path, theirs: LoraGroup, ours: LoraGroup) -> None:
     if theirs.r != ours.r:
         raise InputError(
-            f"The adapter in {folder} has rank {theirs.r}, not {ours.r}.", hint=f"Set lora_r={theirs.r}."
+            f"The adapter in {shown_path(folder)} has rank {theirs.r}, not {ours.r}.",
+            hint=f"Set lora_r={theirs.r}.",
         )
     if lora_scale(theirs) != lora_scale(ours):
         raise InputError(
-            f"The adapter in {folder} is scaled by {lora_scale(theirs):g}, not {lora_scale(ours):g}.",
+            f"The adapter in {shown_path(folder)} is scaled by {lora_scale(theirs):g}, "
+            f"not {lora_scale(ours):g}.",
             hint=f"Set lora_alpha={theirs.alpha}{' and use rank stabilisation' if theirs.rslora else ''}.",
         )
 
@@ -108,12 +113,13 @@ def load_into_buffer(folder: Path, tensors: dict[str, Tensor], lora: LoraParamet
     if different:
         side = "lacks" if different[0] in places else "also has"
         raise InputError(
-            f"The adapter in {folder} is of other modules: it {side} {different[0]}.",
+            f"The adapter in {shown_path(folder)} is of other modules: it {side} {quoted(different[0])}.",
             hint="Set target_modules as the adapter has them.",
         )
     for name, place in places.items():
         if tensors[name].shape != place.shape:
             raise InputError(
-                f"{name} in {folder} has shape {tuple(tensors[name].shape)}, not {tuple(place.shape)}."
+                f"{quoted(name)} in {shown_path(folder)} has shape {tuple(tensors[name].shape)}, "
+                f"not {tuple(place.shape)}."
             )
         place.copy_(tensors[name])

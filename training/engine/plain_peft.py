@@ -12,6 +12,7 @@ import torch
 
 from ..errors import TrainingError
 from ..models.safetensors_files import read_header
+from ..untrusted import short_name, shown_path
 from .peft_adapter import WEIGHTS
 
 NAMED_FROM = 0.01
@@ -54,7 +55,8 @@ def read_with_peft(model: Path, adapter: Path) -> Coverage:
     try:
         adapted = _loaded(skeleton, adapter)
     except Exception as error:  # PEFT raises what its parsers and torch raise
-        raise _unreadable(adapter, str(error).partition("\n\t")[2] or str(error)) from error
+        said = str(error).partition("\n\t")[2] or str(error)
+        raise _unreadable(adapter, type(error).__name__, said) from error
     _require_equal(adapted, adapter)
     return _coverage(adapted, weights)
 
@@ -86,14 +88,15 @@ def _require_equal(adapted: Any, adapter: Path) -> None:
     written = {name: stored.shape for name, stored in read_header(adapter / WEIGHTS).items()}
     for name in sorted(read.keys() | written.keys()):
         if read.get(name) != written.get(name):
-            shapes = f"{name} is {written.get(name)} in the file and {read.get(name)} in PEFT"
+            shapes = f"{short_name(name)} is {written.get(name)} in the file and {read.get(name)} in PEFT"
             raise _unreadable(adapter, shapes)
 
 
-def _unreadable(adapter: Path, reason: str) -> TrainingError:
+def _unreadable(adapter: Path, reason: str, said: str | None = None) -> TrainingError:
     return TrainingError(
-        f"PEFT cannot load the adapter that was trained: {' '.join(reason.split())}.",
-        hint=f"Its files are in {adapter}. Train other modules: set lora_target_modules.",
+        f"PEFT cannot load the adapter that was trained: {reason}.",
+        hint=f"Its files are in {shown_path(adapter)}. Train other modules: set lora_target_modules.",
+        untrusted=said,
     )
 
 

@@ -9,6 +9,7 @@ from ..config.specs import LoraGroup
 from ..files.atomic_json import read_json
 from ..models.known_config import unknown_entry
 from ..models.llama_like import FAMILIES
+from ..models.tokenizer import load_error
 from ..untrusted import quoted
 from .packed.decoder_config import why_not_packed
 
@@ -38,5 +39,8 @@ def _obstacle(model: Path, lora: LoraGroup, load_in_4bit: bool, max_seq_length: 
     if unknown:
         return f"The packed step does not know the entry {quoted(unknown[0])} of config.json."
     auto: Any = AutoConfig  # untyped in transformers
-    config = auto.from_pretrained(model, local_files_only=True, trust_remote_code=False)
+    try:
+        config = auto.from_pretrained(model, local_files_only=True, trust_remote_code=False)
+    except Exception as error:  # transformers raises what its parsers raise
+        raise load_error(model, "model", error) from error
     return why_not_packed(config, lora=lora, max_seq_length=max_seq_length)

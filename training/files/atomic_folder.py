@@ -7,6 +7,7 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 
 from ..errors import DiskFullError
+from ..untrusted import shown_path
 from .atomic_json import disk_full, is_disk_full, sync_file, sync_folder
 from .new_name import place_folder
 
@@ -94,6 +95,6 @@ def require_space(target: Path, needed: int) -> None:
     free = shutil.disk_usage(there).free
     if free < needed:
         raise DiskFullError(
-            f"{target} needs {needed / 1e9:.2f} GB, and the disk has {free / 1e9:.2f} GB free.",
+            f"{shown_path(target)} needs {needed / 1e9:.2f} GB, and the disk has {free / 1e9:.2f} GB free.",
             hint="Free some space, or set output to a larger disk.",
         )

@@ -13,6 +13,7 @@ from typing import Any, TypeVar
 
 from ..errors import DiskFullError
 from ..next_step import then
+from ..untrusted import shown_path
 from .regular_file import read_regular
 
 Value = TypeVar("Value")
@@ -30,7 +31,7 @@ def is_disk_full(error: BaseException) -> bool:
 
 def disk_full(path: Path, cause: OSError) -> DiskFullError:
     return DiskFullError(
-        f"No space left on the disk for {path}.",
+        f"No space left on the disk for {shown_path(path)}.",
         hint="Free some space, for example by removing old runs, then try again.",
         next=then("free_disk"),
         cause=cause,

@@ -11,6 +11,7 @@ from itertools import chain, count
 from pathlib import Path
 
 from ..errors import OutputTakenError
+from ..untrusted import shown_path
 from .atomic_json import sync_folder
 
 
@@ -39,8 +40,8 @@ def _place(part: Path, target: Path, rename: Callable[[Path, Path], None]) -> No
         sync_folder(target.parent)
         if name != target:
             raise OutputTakenError(
-                f"output: {target} was made by somebody else during the run. It is unchanged, and the result "
-                f"is in {name}.",
+                f"output: {shown_path(target)} was made by somebody else during the run. It is unchanged, "
+                f"and the result is in {shown_path(name)}.",
                 hint="Use it from there, or rename one of them.",
             )
         return

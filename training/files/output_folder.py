@@ -5,6 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 from ..errors import InputError
+from ..untrusted import shown_path
 
 
 def check_output(output: str | None) -> None:
@@ -20,7 +21,7 @@ def check_output(output: str | None) -> None:
         return
     if path.exists():
         raise InputError(
-            f"output: {path} already exists.",
+            f"output: {shown_path(path)} already exists.",
             hint="Give an empty folder, or one that does not exist yet."
             if path.is_dir()
             else "Give a name that is not in use.",

@@ -79,7 +79,7 @@ class PathPolicy:
             path = self._in_working_folder(path)
         if self.roots is not None and not path.is_absolute():
             raise PathForbiddenError(
-                f"{argument}: {given[:200]!r} is a relative path.",
+                f"{argument}: {shown_path(given)} is a relative path.",
                 hint="Give the absolute path: the server does not know the client's working folder.",
             )
         resolved = _resolved(path, argument)
@@ -131,7 +131,7 @@ class PathPolicy:
         if not path.is_relative_to(user):
             return "is outside the folders that this server may access"
         hidden = _hidden_in(path, user)
-        return f"is in the hidden folder {hidden[0]}" if hidden else None
+        return f"is in the hidden folder {quoted(hidden[0])}" if hidden else None
 
     def _forbidden(self, message: str) -> PathForbiddenError:
         if self.roots is None:
@@ -181,7 +181,7 @@ def _path_of(given: str, argument: str) -> Path:
     text = without_uri(given)
     if "://" in text:
         raise PathForbiddenError(
-            f"{argument}: {given[:200]!r} is a URL.",
+            f"{argument}: {shown_path(given)} is a URL.",
             hint="Download it first, then give the file's path. "
             "A file:// URI names a file of this machine, with # and ? as %23 and %3F.",
         )
@@ -189,7 +189,8 @@ def _path_of(given: str, argument: str) -> Path:
         return Path(text).expanduser()
     except RuntimeError as error:
         raise PathForbiddenError(
-            f"{argument}: {given[:200]!r} names the home of an unknown user.", hint="Give the absolute path."
+            f"{argument}: {shown_path(given)} names the home of an unknown user.",
+            hint="Give the absolute path.",
         ) from error
 
 

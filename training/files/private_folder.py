@@ -8,6 +8,7 @@ from contextlib import suppress
 from pathlib import Path
 
 from ..errors import ForeignOwnerError, NotWritableError
+from ..untrusted import shown_path
 from .system_error import system_error
 
 OWN_FOLDER = "Set BACKPROPAGATE_HOME (or BACKPROPAGATE_RUNTIME_DIR) to a folder of your own."
@@ -33,7 +34,7 @@ def take_rights(folder: Path) -> None:
     if os.name == "nt" or not mode & OTHERS:
         return
     if mode & stat.S_ISVTX:
-        raise ForeignOwnerError(f"{folder} is a folder for all users.", hint=OWN_FOLDER)
+        raise ForeignOwnerError(f"{shown_path(folder)} is a folder for all users.", hint=OWN_FOLDER)
     folder.chmod(mode & ~OTHERS)
 
 
@@ -65,6 +66,6 @@ def require_own(path: Path, *, follow: bool = True) -> None:
     for found in (path.lstat(), *([path.stat()] if follow else [])):
         if found.st_uid != os.geteuid():
             raise ForeignOwnerError(
-                f"{path} belongs to another user of this machine (uid {found.st_uid}).",
+                f"{shown_path(path)} belongs to another user of this machine (uid {found.st_uid}).",
                 hint=OWN_FOLDER,
             )

@@ -6,6 +6,7 @@ import errno
 from pathlib import Path
 
 from ..errors import BackpropagateError, NotWritableError, StateError, TooManyFilesError
+from ..untrusted import shown_path
 from .atomic_json import disk_full, is_disk_full
 
 NOT_WRITABLE = {errno.EACCES, errno.EPERM, errno.EROFS}
@@ -21,11 +22,12 @@ def system_error(error: OSError, place: Path) -> BackpropagateError:
     if isinstance(error, BackpropagateError):
         return error
     path = Path(error.filename) if isinstance(error.filename, str) else place
+    shown = shown_path(path)
     reason = error.strerror or type(error).__name__
     if is_disk_full(error):
         return disk_full(path, error)
     if error.errno in TOO_MANY:
-        return TooManyFilesError(f"{path} cannot be opened ({reason}).", cause=error)
+        return TooManyFilesError(f"{shown} cannot be opened ({reason}).", cause=error)
     if error.errno in NOT_WRITABLE:
-        return NotWritableError(f"{path} cannot be used ({reason}).", cause=error)
-    return StateError(f"{path} cannot be used ({reason}).", hint="Repair or remove it.", cause=error)
+        return NotWritableError(f"{shown} cannot be used ({reason}).", cause=error)
+    return StateError(f"{shown} cannot be used ({reason}).", hint="Repair or remove it.", cause=error)

@@ -8,6 +8,7 @@ from typing import Any, NamedTuple
 from pydantic import BaseModel
 
 from ..errors import GpuMonitoringError
+from ..untrusted import short_name
 
 MIB = 1024 * 1024
 
@@ -96,7 +97,7 @@ def _read(nvml: Any, index: int) -> GpuReading:
         utilization = _offered(nvml, nvml.nvmlDeviceGetUtilizationRates, handle)
         return GpuReading(
             index=index,
-            name=nvml.nvmlDeviceGetName(handle),
+            name=short_name(nvml.nvmlDeviceGetName(handle)),
             uuid=nvml.nvmlDeviceGetUUID(handle),
             memory_total_mib=memory and memory.total // MIB,
             memory_used_mib=memory and memory.used // MIB,
@@ -142,7 +143,7 @@ def _process_name(pid: int) -> str | None:
     import psutil
 
     try:
-        return psutil.Process(pid).name()
+        return short_name(psutil.Process(pid).name())
     except psutil.Error:
         return None
 
@@ -158,7 +159,8 @@ def _version(number: int | None) -> str | None:
 
 def _monitoring_error(what: str, error: Exception) -> GpuMonitoringError:
     return GpuMonitoringError(
-        f"{what}: {error}.",
+        f"{what}: {short_name(error)}.",
         hint="Run nvidia-smi: if it fails too, the driver has to be reloaded or the machine restarted.",
         cause=error,
+        untrusted=str(error),
     )

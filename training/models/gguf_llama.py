@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any, Literal, NamedTuple
 
 from ..errors import ModelLoadError
-from ..untrusted import shown_path
+from ..untrusted import quoted, shown_path
 
 Metadata = dict[str, Any]
 Dtype = Literal["float32", "bfloat16"]
@@ -88,12 +88,13 @@ def _check(source: Path, metadata: Metadata) -> None:
     for name, value in expected.items():
         if metadata.get(name) != value:
             raise ModelLoadError(
-                f"{source} has {name} = {metadata.get(name)!r}; only {value!r} is supported.",
+                f"{shown_path(source)} has {name} = {quoted(metadata.get(name))}; only {value!r} is "
+                "supported.",
                 hint="Give a folder with the model's safetensors files instead.",
             )
     for name in metadata:
         if name.startswith(("llama.rope.scaling", "llama.expert")):
-            raise ModelLoadError(f"{source} has {name}, which cannot be converted.")
+            raise ModelLoadError(f"{shown_path(source)} has {quoted(name)}, which cannot be converted.")
 
 
 def _sizes(metadata: Metadata) -> LlamaSizes:
@@ -129,7 +130,9 @@ def hf_name(name: str) -> str:
         case ["blk", layer, part, "weight"] if part in IN_LAYER:
             return f"model.layers.{layer}.{IN_LAYER[part]}.weight"
         case _:
-            raise ModelLoadError(f"The GGUF file holds a tensor {name}, which a Llama model does not have.")
+            raise ModelLoadError(
+                f"The GGUF file holds a tensor {quoted(name)}, which a Llama model does not have."
+            )
 
 
 def _values(tensor: Any, sizes: LlamaSizes) -> Any:

@@ -15,6 +15,7 @@ from ..errors import ModelLoadError, TrainingAbortedError
 from ..events import Phase, Report, ShouldStop
 from ..files.background_call import background_call
 from ..redact import scrub
+from ..untrusted import short_name, shown_path
 from .model_folder import missing_from
 
 WEIGHTS = ["*.safetensors"]
@@ -178,7 +179,9 @@ def hub_error(error: Exception, hub_id: str, revision: str | None) -> Exception:
             )
         case errors.RevisionNotFoundError():
             return ModelLoadError(
-                f"{hub_id} has no revision {revision}.", hint="Give a branch, a tag or a commit.", cause=error
+                f"{hub_id} has no revision {short_name(revision)}.",
+                hint="Give a branch, a tag or a commit.",
+                cause=error,
             )
         case errors.HfHubHTTPError() if error.response.status_code < 500:
             return _refused(error, hub_id)
@@ -206,14 +209,16 @@ def _unreachable(error: Exception, hub_id: str) -> HubUnreachableError:
 
     if isinstance(error, errors.OfflineModeIsEnabled):
         return HubUnreachableError(
-            f"{hub_id} is not complete in the cache {constants.HF_HUB_CACHE}, and HF_HUB_OFFLINE is set.",
+            f"{hub_id} is not complete in the cache {shown_path(constants.HF_HUB_CACHE)}, and "
+            "HF_HUB_OFFLINE is set.",
             hint="Unset HF_HUB_OFFLINE to download it, or give the path of a model folder.",
             cause=error,
             retryable=False,
         )
-    reason = (scrub(str(error)).splitlines() or [type(error).__name__])[0]
     return HubUnreachableError(
-        f"{hub_id} is not complete in the cache, and the Hub ({constants.ENDPOINT}) failed: {reason}.",
+        f"{hub_id} is not complete in the cache, and the Hub ({constants.ENDPOINT}) failed: "
+        f"{type(error).__name__}.",
         hint="Check the network and try again, or give the path of a model folder.",
         cause=error,
+        untrusted=scrub(str(error)),
     )

@@ -10,7 +10,7 @@ from pathlib import Path
 
 from ..errors import InputError, ModelLoadError, nearest
 from ..files.atomic_json import read_json
-from ..untrusted import shown_path
+from ..untrusted import quoted, short_name, shown_path
 
 FAMILIES = ("llama", "mistral", "qwen2", "qwen3", "smollm3")
 """`model_type`s of these decoders; SmolLM and SmolLM2 are of type llama."""
@@ -54,6 +54,8 @@ def unknown_module(target: str, known: Sequence[str]) -> InputError:
     """The error for a module that a model does not have."""
     close = nearest(target, list(known))
     return InputError(
-        f"The model has no linear module {target!r}.",
-        hint=f"Did you mean {close}?" if close else f"It has {', '.join(known)}.",
+        f"The model has no linear module {quoted(target)}.",
+        hint=f"Did you mean {short_name(close)}?"
+        if close
+        else f"It has {', '.join(map(short_name, known))}.",
     )

@@ -7,7 +7,7 @@ from typing import Literal
 
 from ..errors import InputError, ModelLoadError
 from ..files.atomic_json import JSON_BYTES
-from ..untrusted import shown_path
+from ..untrusted import short_name, shown_path
 from .safetensors_files import INDEX, WHOLE, weight_files
 
 FolderForm = Literal["adapter", "merged"]
@@ -28,13 +28,15 @@ def folder_form(folder: Path) -> FolderForm:
     if (folder / ADAPTER_FILES[0]).is_file():
         if not (folder / ADAPTER_FILES[1]).is_file():
             raise InputError(
-                f"{folder} lacks {ADAPTER_FILES[1]}.", hint="Give the folder of a finished adapter."
+                f"{shown_path(folder)} lacks {ADAPTER_FILES[1]}.",
+                hint="Give the folder of a finished adapter.",
             )
         return "adapter"
     missing = missing_from(folder) if folder.is_dir() else "everything: it is not a folder"
     if missing:
         raise InputError(
-            f"{folder} lacks {missing}.", hint="Give a run's id, or the folder of an adapter or a model."
+            f"{shown_path(folder)} lacks {missing}.",
+            hint="Give a run's id, or the folder of an adapter or a model.",
         )
     return "merged"
 
@@ -66,4 +68,4 @@ def missing_from(folder: Path) -> str | None:
         return f"a readable {INDEX}"
     if files == [folder / WHOLE] and not files[0].is_file():
         return "weights in .safetensors files (pickle files are not loaded)"
-    return next((path.name for path in files if not path.is_file()), None)
+    return next((short_name(path.name) for path in files if not path.is_file()), None)

@@ -9,6 +9,7 @@ from typing import Literal, NamedTuple
 
 from ..errors import InputError, nearest
 from ..files.paths import looks_like_path, without_uri
+from ..untrusted import quoted, shown_path
 from .model_folder import missing_from
 
 
@@ -76,7 +77,7 @@ def classify_model(name: str) -> ModelSource:
         return ModelSource("hub", name)
     close = nearest(name.lower(), list(PRESETS))
     raise InputError(
-        f"{name!r} is not a model name.",
+        f"{quoted(name)} is not a model name.",
         hint=(f"Did you mean {close}? " if close else "")
         + f"Give a preset ({', '.join(PRESETS)}), a Hub id such as {PRESETS[EXAMPLE].hub_id}, "
         "or the absolute path of a model folder.",
@@ -87,12 +88,13 @@ def _checked_folder(folder: Path) -> Path:
     if not folder.is_dir():
         state = "is not a folder" if folder.exists() else "does not exist"
         raise InputError(
-            f"The model folder {folder} {state}.", hint="Give the absolute path of a model folder."
+            f"The model folder {shown_path(folder)} {state}.",
+            hint="Give the absolute path of a model folder.",
         )
     missing = missing_from(folder)
     if missing:
         raise InputError(
-            f"The model folder {folder} lacks {missing}.",
+            f"The model folder {shown_path(folder)} lacks {missing}.",
             hint="A model folder holds config.json, the tokenizer and .safetensors weights.",
         )
     return folder.absolute()

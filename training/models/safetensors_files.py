@@ -57,7 +57,8 @@ def shards(folder: Path) -> list[Path]:
     for path in weight_files(folder):
         if not path.is_file():
             raise ModelLoadError(
-                f"{path} does not exist.", hint="Only models with safetensors weights are supported."
+                f"{shown_path(path)} does not exist.",
+                hint="Only models with safetensors weights are supported.",
             )
     return weight_files(folder)
 
@@ -78,7 +79,9 @@ def weight_files(folder: Path) -> list[Path]:
         names: list[str] = sorted({Path(name).name for name in weight_map.values()})
     except (OSError, ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
         raise ModelLoadError(
-            f"{index} is not a readable index of weights.", hint="Download the model again.", cause=error
+            f"{shown_path(index)} is not a readable index of weights.",
+            hint="Download the model again.",
+            cause=error,
         ) from error
     stale = whole.is_file() and WHOLE not in names
     return [whole] if stale else [folder / name for name in names]
@@ -120,7 +123,9 @@ def _header(path: Path) -> tuple[dict[str, str], dict[str, StoredTensor]]:
             untrusted=str(error),
         ) from error
     if any(tensor.end > size for tensor in tensors.values()):
-        raise ModelLoadError(f"{path} is truncated at {size} bytes.", hint="Download the model again.")
+        raise ModelLoadError(
+            f"{shown_path(path)} is truncated at {size} bytes.", hint="Download the model again."
+        )
     return metadata, tensors
 
 

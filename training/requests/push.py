@@ -7,6 +7,7 @@ from ..errors import InputError
 from ..files.paths import PathPolicy
 from ..models.presets import is_hub_id
 from ..runs.store import RunStore
+from ..untrusted import quoted
 from .sources import push_source
 from .validated import validated
 
@@ -32,7 +33,7 @@ def push_spec(
         InputError: the source does not exist or cannot be published, or `repo` is not a repository name.
     """
     if not is_hub_id(repo):
-        raise InputError(f"repo: {repo!r} is not a repository name.", hint="Write owner/name.")
+        raise InputError(f"repo: {quoted(repo)} is not a repository name.", hint="Write owner/name.")
     found = push_source(source, store, paths)
     values = {
         "folder": str(found.folder),

@@ -10,6 +10,7 @@ from ..config.settings import Settings
 from ..config.specs import GROUPS
 from ..errors import InputError, nearest
 from ..models.presets import AUTO
+from ..untrusted import quoted
 from .default_model import model_or_default
 
 
@@ -28,7 +29,7 @@ def by_group(defaults: Settings, settings: Mapping[str, Any], arguments: Mapping
     groups = {name: group for name, group in settings.items() if name in GROUPS and group is not None}
     for name, group in groups.items():
         if not isinstance(group, Mapping):
-            raise InputError(f"settings.{name} must be an object, not {group!r}.")
+            raise InputError(f"settings.{name} must be an object, not {quoted(group)}.")
         _take_group(values[name], name, group)  # pyright: ignore[reportUnknownArgumentType]
     flat = _given({name: value for name, value in settings.items() if name not in GROUPS}, GROUPS)
     typed = _given(arguments)
@@ -140,4 +141,4 @@ def require_known(
         return
     close = nearest(name, dict.fromkeys([*known, *other_names]), other_names)
     hint = f"Did you mean {close}?" if close else f"Known: {', '.join(known)}."
-    raise InputError(f"Unknown {place} {name!r}.", hint=hint)
+    raise InputError(f"Unknown {place} {quoted(name)}.", hint=hint)

@@ -23,7 +23,7 @@ from ..models.presets import PRESETS, classify_model, is_hub_id
 from ..next_step import then
 from ..runs.folder import RunFolder, RunState, Status
 from ..runs.store import RunStore
-from ..untrusted import shown_path
+from ..untrusted import quoted, shown_path
 
 GGUF = ".gguf"
 
@@ -166,7 +166,7 @@ def gguf_source(name: str, store: RunStore, paths: PathPolicy) -> GgufSource:
             return _gguf_of(run, store)
         case Model():
             raise InputError(
-                f"path: the file {name} does not exist.",
+                f"path: the file {shown_path(name)} does not exist.",
                 hint="Give the path that the export returned, or a run id.",
             )
 
@@ -174,7 +174,8 @@ def gguf_source(name: str, store: RunStore, paths: PathPolicy) -> GgufSource:
 def _gguf_file(path: Path, store: RunStore) -> GgufSource:
     if not path.is_file():
         raise InputError(
-            f"path: the file {path} does not exist.", hint="Give the path that the export returned."
+            f"path: the file {shown_path(path)} does not exist.",
+            hint="Give the path that the export returned.",
         )
     return GgufSource(path, next((spec.run for spec, made in _gguf_exports(store) if made == path), None))
 
@@ -249,7 +250,7 @@ def push_source(name: str, store: RunStore, paths: PathPolicy) -> PushSource:
             found = PushSource(folder, _run_of(folder))
         case Model():
             raise InputError(
-                f"source: {name} is a Hub model, and no folder of that name exists.",
+                f"source: {quoted(name)} is a Hub model, and no folder of that name exists.",
                 hint="Give a run id, or the folder of an adapter or a merged model.",
             )
     folder_form(found.folder)

@@ -14,6 +14,8 @@ from pathlib import Path
 
 import psutil
 
+from ..untrusted import quoted
+
 RANDOM_ADDRESS = 1 << 40  # the multicast bit, which uuid sets in random addresses
 RUN_ID = re.compile(r"[A-Za-z0-9_][A-Za-z0-9._~+-]{0,199}")
 LINUX_BOOT_ID = Path("/proc/sys/kernel/random/boot_id")
@@ -67,7 +69,7 @@ def now() -> str:
 def require_moment(text: str) -> str:
     """`text`, if it is a time with a zone, as `now` writes it; ValueError otherwise."""
     if datetime.fromisoformat(text).tzinfo is None:
-        raise ValueError(f"{text!r} is a time without a zone")
+        raise ValueError(f"{quoted(text)} is a time without a zone")
     return text
 
 

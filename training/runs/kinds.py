@@ -33,6 +33,7 @@ from ..config.specs import (
 from ..errors import StateError
 from ..hardware.devices import CPU, training_devices
 from ..next_step import Next, then
+from ..untrusted import quoted
 from .device_queue import DeviceRequest
 
 EXTRAS = {
@@ -148,7 +149,7 @@ def kind_of(name: str) -> RunKind:
     """
     if name not in KINDS:
         raise StateError(
-            f"{name!r} is not a kind of run in this version ({', '.join(KINDS)}).",
+            f"{quoted(name)} is not a kind of run in this version ({', '.join(KINDS)}).",
             hint="Use the version of backpropagate that created the run.",
         )
     return KINDS[name]

@@ -13,6 +13,7 @@ from filelock import FileLock, Timeout
 from ..errors import LockHeldError, LockUnsupportedError
 from ..files.private_folder import require_own
 from ..files.system_error import system_error
+from ..untrusted import quoted, shown_path
 
 PATIENCE_S = 5.0  # a call of a server answers soon after this
 FOREVER = -1.0
@@ -46,7 +47,8 @@ class Lock:
     def __enter__(self) -> Lock:
         if not self._acquire(self._patience_s):
             raise LockHeldError(
-                f"{self.path} is locked by {_holder(self.path)} for more than {self._patience_s:g} s.",
+                f"{shown_path(self.path)} is locked by {_holder(self.path)} for more than "
+                f"{self._patience_s:g} s.",
                 hint="Let that process continue, or end it; then try again.",
             )
         _note_holder(self.path)
@@ -71,7 +73,7 @@ class Lock:
             raise system_error(error, self.path) from error
         except NotImplementedError as error:
             raise LockUnsupportedError(
-                f"The file system of {self.path.parent} has no file locks.",
+                f"The file system of {shown_path(self.path.parent)} has no file locks.",
                 hint="Set BACKPROPAGATE_HOME (or BACKPROPAGATE_RUNTIME_DIR) to a folder on a local disk.",
                 cause=error,
             ) from error
@@ -91,7 +93,7 @@ def _holder(path: Path) -> str:
         with path.open("rb") as file:
             file.seek(HOLDER)
             process = psutil.Process(int(file.read(10)))
-        return f"process {process.pid} ({process.name()}, {process.status()})"
+        return f"process {process.pid} ({quoted(process.name())}, {process.status()})"
     return "another process"
 
 

@@ -14,7 +14,7 @@ from ..events import Done, Event, Failed, Phase, Step, Warned
 from ..files.atomic_json import is_disk_full
 from ..logs import logger
 from ..redact import scrub
-from ..untrusted import one_line
+from ..untrusted import one_line, shown_path
 from .event_log import all_events
 from .folder import FINISHED, RunFolder, RunState, Status
 from .identity import boot_id, host, now
@@ -104,7 +104,7 @@ class RunRecorder:
         if not self.finished:
             raise RuntimeFailure(
                 f"The worker of run {self.run.run_id} returned without a result.",
-                hint=f"This is an error of backpropagate; {self.run.log_path} may say more.",
+                hint=f"This is an error of backpropagate; {shown_path(self.run.log_path)} may say more.",
             )
 
     @property
@@ -164,7 +164,9 @@ def as_record(error: BaseException, log_path: Path) -> ErrorRecord:
         return record.model_copy(update={"message": scrub(record.message)})
     if is_disk_full(error):
         return DiskFullError(
-            f"No space left on the disk ({error}).", hint="Free disk space, then resume the run."
+            "No space left on the disk.",
+            hint="Free disk space, then resume the run.",
+            untrusted=scrub(str(error)),
         ).record()
     if isinstance(error, ModuleNotFoundError) and error.name in TRAIN_MODULES:
         return MissingExtraError(
@@ -173,6 +175,6 @@ def as_record(error: BaseException, log_path: Path) -> ErrorRecord:
         ).record()
     return RuntimeFailure(
         f"The run ended with an unexpected {type(error).__name__}.",
-        hint=f"Details are in {log_path}.",
+        hint=f"Details are in {shown_path(log_path)}.",
         untrusted=scrub(str(error)),
     ).record()

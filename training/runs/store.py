@@ -30,7 +30,7 @@ from ..files.atomic_json import disk_full, is_disk_full, read_json, sync_folder,
 from ..files.private_folder import make_private
 from ..files.system_error import system_error
 from ..next_step import then
-from ..untrusted import quoted
+from ..untrusted import quoted, short_name, shown_path
 from .event_log import EventLog
 from .folder import ENDED, FINISHED, RunFolder, RunState, Status
 from .identity import boot_id, file_is_recent, host, is_recent, is_run_id, new_run_id, now, same_host
@@ -144,7 +144,7 @@ class RunStore:
         run = self._requested(path)
         if run and run.spec().arguments() != spec.arguments():
             raise RequestKeyReusedError(
-                f"request_key {key!r} belongs to run {run.run_id}, which had other arguments.",
+                f"request_key {quoted(key)} belongs to run {run.run_id}, which had other arguments.",
                 hint="Use a new request_key for a new request, or the same arguments to find that run.",
             )
         return run
@@ -163,7 +163,7 @@ class RunStore:
             run_id = ""
         if not is_run_id(run_id):
             raise StateError(
-                f"{path} cannot be read: the run of this request_key is not known.",
+                f"{shown_path(path)} cannot be read: the run of this request_key is not known.",
                 hint="Look for the run in the list; then remove the file, or use another request_key.",
                 next=then("list_runs"),
             )
@@ -397,7 +397,7 @@ class RunStore:
         with suppress(StateError):
             state = self.observe(run)
             if state.status not in ENDED:
-                name = state.host.partition("~")[0]
+                name = short_name(state.host.partition("~")[0])
                 where = "first" if same_host(state.host) else f"on {name} first"
                 raise InputError(
                     f"Run {run.run_id} is {state.status} on {name}.",
@@ -434,7 +434,8 @@ class RunStore:
 
 def _require_resumable(run: RunFolder, state: RunState) -> None:
     if not same_host(state.host):
-        raise InputError(f"Run {run.run_id} belongs to {state.host}.", hint=f"Resume it on {state.host}.")
+        host = short_name(state.host)
+        raise InputError(f"Run {run.run_id} belongs to {host}.", hint=f"Resume it on {host}.")
     if state.status is Status.COMPLETED:
         raise InputError(
             f"Run {run.run_id} has completed; there is nothing to resume.",

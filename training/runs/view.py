@@ -11,7 +11,7 @@ from ..config.specs import AnySpec, DataSpec, ExportSpec, KindName, TrainSpec
 from ..errors import ErrorRecord, RunFolderError
 from ..events import Evaluated, Event, Phase, Step, Warned
 from ..next_step import Next, then
-from ..untrusted import one_line
+from ..untrusted import one_line, quoted, shown_path
 from .after_status import next_step_of
 from .folder import RunFolder, RunState, Status
 
@@ -69,7 +69,8 @@ def view(run: RunFolder, state: RunState) -> RunView:
     spec = run.spec()
     if spec.kind != state.kind:
         raise RunFolderError(
-            f"{run.path}: spec.json is of a run of kind {spec.kind}, and state.json of kind {state.kind}.",
+            f"{shown_path(run.path)}: spec.json is of a run of kind {spec.kind}, and state.json of "
+            f"kind {quoted(state.kind)}.",
             hint="Restore the files, or remove the run.",
             next=then("delete", run_id=run.run_id),
         )

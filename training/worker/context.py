@@ -19,6 +19,7 @@ from ..models.presets import classify_model
 from ..models.resolve import resolve_model
 from ..runs.folder import RunFolder
 from ..runs.recorder import RunRecorder
+from ..untrusted import shown_path
 
 WaitForDevice = Callable[[], None]
 """Returns when the run has its device. Called after cheap checks, before heavy imports."""
@@ -80,7 +81,7 @@ class RunContext:
         spec = self.run.spec()
         assert isinstance(spec, DataSpec | ExportSpec)
         model = spec.model
-        self.recorder.phase("downloading", f"looking for {model.name}")
+        self.recorder.phase("downloading", f"looking for {shown_path(model.name)}")
         path = resolve_model(
             model.name,
             revision or model.revision,

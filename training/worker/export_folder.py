@@ -15,6 +15,7 @@ from ..files.output_folder import check_output
 from ..models.model_folder import FolderForm, missing_from
 from ..models.presets import classify_model
 from ..runs.folder import RunFolder
+from ..untrusted import quoted, shown_path
 from .context import RunContext, WaitForDevice
 from .trained_base import require_base_of_adapter
 
@@ -44,7 +45,7 @@ def export_folder(context: RunContext, spec: ExportSpec, wait_for_device: WaitFo
 
 def _write(context: RunContext, spec: ExportSpec, base: Path, target: Path) -> int:
     adapter = Path(spec.adapter) if spec.adapter else None
-    context.recorder.phase("writing", f"writing {target.name}")
+    context.recorder.phase("writing", f"writing {quoted(target.name)}")
     if spec.format == "merged":
         from ..export.merged.safetensors import write_merged
 
@@ -61,7 +62,8 @@ def _write(context: RunContext, spec: ExportSpec, base: Path, target: Path) -> i
         )
     if adapter is None:
         raise LoraExportError(
-            f"{spec.model.name} has no adapter.", hint="Give a run id, or the path of an adapter folder."
+            f"{shown_path(spec.model.name)} has no adapter.",
+            hint="Give a run id, or the path of an adapter folder.",
         )
     from ..export.merged.adapter import write_lora
 

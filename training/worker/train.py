@@ -23,7 +23,7 @@ from ..models.base_identity import identify_base
 from ..models.token_limits import token_limits
 from ..models.untrained_tokens import untrained_tokens
 from ..runs.recorder import as_record
-from ..untrusted import quoted
+from ..untrusted import quoted, shown_path
 from .context import RunContext, WaitForDevice, use_threads
 from .loss_curve import losses_of, still_falling
 from .trained_base import require_trained_base, trained_revision
@@ -128,10 +128,14 @@ def _prepare_again(context: RunContext, spec: TrainSpec, model: Path, planned: d
     data = data or _examples(context, spec, tokenizer, model)
     if data.key != plan.tokens_key:
         raise DatasetError(
-            f"The dataset {spec.data.source} has changed since this run started.",
+            f"The dataset {_shown(spec.data.source)} has changed since this run started.",
             hint="Restore it to resume, or start a new run.",
         )
     return Ready(spec, tokenizer, data, plan)
+
+
+def _shown(source: str | list[str] | None) -> str:
+    return ", ".join(map(shown_path, [source] if isinstance(source, str) else source or []))
 
 
 def _load_tokenizer(context: RunContext, spec: TrainSpec, model: Path) -> tuple[Any, int]:

@@ -10,6 +10,7 @@ from ..files.paths import looks_like_path
 from ..models.base_identity import BaseIdentity, difference_from
 from ..next_step import Next, then
 from ..runs.folder import RunFolder
+from ..untrusted import shown_path
 from .context import RunContext
 
 
@@ -60,8 +61,9 @@ def _require_same(
     changed = trained and difference_from(trained, folder, context.should_stop)
     if not changed:
         return
-    differs = f"The base model {model} is not the one that was trained on: its {changed} changed"
+    name = shown_path(model)
+    differs = f"The base model {name} is not the one that was trained on: its {changed} changed"
     if not allowed:
         hint = "Restore the base model of the training, or allow another one."
-        raise InputError(f"{differs} ({folder}).", hint=hint, next=again)
+        raise InputError(f"{differs} ({shown_path(folder)}).", hint=hint, next=again)
     context.recorder.warn(f"{differs}.")

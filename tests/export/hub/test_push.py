@@ -226,7 +226,8 @@ def test_what_the_hub_refuses_is_told_with_the_next_step(
         pushed(adapter)
     error = caught.value
     assert error.code == "DEP_HUB_PUSH_FAILED" and error.retryable is retryable
-    assert words in error.message and hint in str(error.hint), error.sentence()
+    assert words in f"{error.message} {error.untrusted}" and hint in str(error.hint), error.sentence()
+    assert fault.message not in error.message
 
 
 def test_without_a_token_nothing_is_asked_of_the_hub(

@@ -11,6 +11,7 @@ from torch import nn
 
 from ...config.specs import LoraGroup
 from ...errors import InputError
+from ...untrusted import quoted, short_name
 from ..lora_parameters import LoraModule, LoraParameters
 from ..peft_adapter import AdapterDescription, load_adapter
 from ..plan import Plan
@@ -67,8 +68,8 @@ def adapt(base: Any, settings: LoraGroup) -> tuple[Any, tuple[str, ...], bool]:
     kept = tuple(sorted(config.target_modules))
     if settings.target_modules not in ("all-linear", "attention") or not kept:
         raise InputError(
-            f"PEFT takes {', '.join(sorted(set(names) - set(kept)))} for the experts of this model, which "
-            "cannot have a LoRA here.",
+            f"PEFT takes {', '.join(map(short_name, sorted(set(names) - set(kept))))} for the experts of "
+            "this model, which cannot have a LoRA here.",
             hint='Leave them out of lora_target_modules, or use "all-linear".' if kept else None,
         )
     return _peft_model(model.unload(), settings, kept, transposed), kept, transposed
@@ -109,7 +110,7 @@ def flatten_lora(model: Any, rank: int, device: torch.device) -> LoraParameters:
         if parameter.requires_grad and not name.endswith(
             (".lora_A.default.weight", ".lora_B.default.weight")
         ):
-            raise InputError(f"{name} cannot be trained: only linear modules can have a LoRA.")
+            raise InputError(f"{quoted(name)} cannot be trained: only linear modules can have a LoRA.")
     groups = [
         (LoraModule(name, a.shape[1], model.get_parameter(_peft_name(name, "B")).shape[0]),)
         for name, a in a_parts.items()

@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Any, cast
 
 from ...files.atomic_folder import write_files
+from ...untrusted import quoted
 
 MANIFEST = "manifest.json"
 FORMAT_VERSION = 1
@@ -82,13 +83,13 @@ def damage(folder: Path) -> str | None:
         for name, size, digest in _manifest_entries(folder):
             content = (folder / name).read_bytes()
             if len(content) != size:
-                return f"{name} has {len(content)} bytes, not {size}"
+                return f"{quoted(name)} has {len(content)} bytes, not {size}"
             if sha256(content).hexdigest() != digest:
-                return f"the content of {name} has changed"
+                return f"the content of {quoted(name)} has changed"
     except FileNotFoundError as error:
-        return f"{Path(error.filename).name} is missing"
+        return f"{quoted(Path(error.filename).name)} is missing"
     except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
-        return f"{MANIFEST} cannot be read: {error}"
+        return f"{MANIFEST} cannot be read: {type(error).__name__}"
     return None
 
 

@@ -195,12 +195,11 @@ class _Fit:
         step = self.state.step + (doing == "training")  # counted from 1; an evaluation is after a step
         what = f"Step {step}" if doing == "training" else f"The evaluation after step {step}"
         if len(self.state.recoveries) >= MOST_HALVINGS:
-            few = f"not even {largest.useful_tokens} tokens at once"
-            raise out_of_memory(self.plan, doing, f"{what} does not fit into memory, {few}: {shortage}")
+            message = f"{what} does not fit into memory, not even {largest.useful_tokens} tokens at once."
+            raise out_of_memory(self.plan, doing, message, shortage)
         if largest.examples == 1:
-            tokens = largest.useful_tokens
-            message = f"An example of {tokens} tokens does not fit into memory: {shortage}"
-            raise out_of_memory(self.plan, doing, message)
+            message = f"An example of {largest.useful_tokens} tokens does not fit into memory."
+            raise out_of_memory(self.plan, doing, message, shortage)
         budget = largest.useful_tokens // 2
         self.prefetcher.budget = self.state.micro_batch_tokens = budget
         self.state.recoveries.append(Recovery(step=step, micro_batch_tokens=budget))

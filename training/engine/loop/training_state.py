@@ -10,6 +10,7 @@ from safetensors.torch import load, save
 
 from ...config.results import Recovery
 from ...errors import InputError
+from ...untrusted import short_name
 from ..lora_parameters import LoraParameters
 from ..peft_adapter import WEIGHTS, AdapterDescription, adapter_files, load_into_buffer
 from .checkpoints import Checkpoints
@@ -72,7 +73,7 @@ def read_training_state(checkpoints: Checkpoints, step: int, expected: TrainingS
         if theirs != ours:
             raise InputError(
                 f"The checkpoint of step {step} belongs to a run with other {name.replace('_', ' ')}:"
-                f" {theirs}, not {ours}.",
+                f" {short_name(theirs)}, not {ours}.",
                 hint="Start a new run instead of resuming this one.",
             )
     return state

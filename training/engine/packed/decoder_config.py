@@ -15,7 +15,7 @@ from torch import Tensor
 
 from ...config.specs import LoraGroup
 from ...models.llama_like import ATTENTION_MODULES, FAMILIES, MLP_MODULES
-from ...untrusted import quoted
+from ...untrusted import quoted, short_name
 
 ROPE_TYPES = ("default", "linear", "dynamic", "llama3", "yarn")
 
@@ -125,28 +125,28 @@ def targeted_modules(lora: LoraGroup) -> tuple[str, ...]:
 def why_not_packed(config: Any, *, lora: LoraGroup | None = None, max_seq_length: int = 0) -> str | None:
     """The reason why the packed step cannot train this model, in one sentence, or None if it can."""
     if config.model_type not in FAMILIES:
-        return f"The packed step has no {config.model_type} layers."
+        return f"The packed step has no {short_name(config.model_type)} layers."
     if getattr(config, "quantization_config", None) is not None:
         return "The base is quantised, and the packed step computes with whole weights."
     if config.hidden_act not in ("silu", "swish"):
-        return f"The packed step has no {config.hidden_act} activation."
+        return f"The packed step has no {short_name(config.hidden_act)} activation."
     if getattr(config, "attention_dropout", 0.0):
-        return f"The model is trained with attention dropout {config.attention_dropout}."
+        return f"The model is trained with attention dropout {short_name(config.attention_dropout)}."
     kinds = set(getattr(config, "layer_types", None) or ()) - {"full_attention", "sliding_attention"}
     if kinds:
         return f"The packed step has no {quoted(min(kinds))} layers."
     architecture = (getattr(config, "architectures", None) or ["ForCausalLM"])[0]
     if not architecture.endswith("ForCausalLM"):
-        return f"{architecture} is not a causal language model."
+        return f"{quoted(architecture)} is not a causal language model."
     return _why_not_rotated(config.rope_parameters, config, max_seq_length) or _why_not_adapted(lora)
 
 
 def _why_not_rotated(rope: Mapping[str, Any], config: Any, max_seq_length: int) -> str | None:
     kind = rope.get("rope_type")
     if kind not in ROPE_TYPES:
-        return f"The packed step has no {kind} rotary scaling."
+        return f"The packed step has no {short_name(kind)} rotary scaling."
     if rope.get("partial_rotary_factor", 1.0) not in (None, 1.0):
-        return f"Only {rope['partial_rotary_factor']} of each head is rotated."
+        return f"Only {short_name(rope['partial_rotary_factor'])} of each head is rotated."
     if kind == "dynamic" and max_seq_length > config.max_position_embeddings:
         return f"Dynamic rotary scaling changes beyond {config.max_position_embeddings} tokens."
     return None
@@ -157,4 +157,4 @@ def _why_not_adapted(lora: LoraGroup | None) -> str | None:
         return None
     names = (lora.target_modules,) if isinstance(lora.target_modules, str) else tuple(lora.target_modules)
     unknown = [name for name in names if name not in ATTENTION_MODULES + MLP_MODULES]
-    return f"The packed step has no LoRA on {', '.join(unknown)}." if unknown else None
+    return f"The packed step has no LoRA on {', '.join(map(short_name, unknown))}." if unknown else None

@@ -19,6 +19,7 @@ from torch import Tensor
 
 from ...config.specs import LoraGroup
 from ...models.gguf_llama import IN_LAYER, TOP_LEVEL, half_rotation
+from ...untrusted import short_name
 from ..loop.batch import Segments
 from .decoder import PackedDecoder
 from .decoder_config import DecoderConfig
@@ -44,10 +45,10 @@ def decoder_of_gguf(path: Path) -> Callable[[list[int]], Logits] | str:
     }
     name = str(metadata["general.architecture"])
     if name not in ARCHITECTURES:
-        return f"our own decoder has no {name} models"
+        return f"our own decoder has no {short_name(name)} models"
     scaling = metadata.get(f"{name}.rope.scaling.type", "none")
     if scaling not in ("none", "linear"):
-        return f"our own decoder reads no {scaling} scaling from a file"
+        return f"our own decoder reads no {short_name(scaling)} scaling from a file"
     tensors = {tensor.name: tensor for tensor in reader.tensors}
     decoder = PackedDecoder(
         _config(name, metadata, tensors), LoraGroup(r=1), torch.float32, torch.device("cpu")

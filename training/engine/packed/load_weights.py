@@ -16,6 +16,7 @@ from torch import Tensor
 
 from ...errors import ModelLoadError
 from ...models.safetensors_files import StoredTensor, read_header, shards, stored_tensors
+from ...untrusted import short_name, shown_path
 from .decoder import PackedDecoder
 
 if TYPE_CHECKING:
@@ -43,15 +44,16 @@ def load_weights(decoder: PackedDecoder, folder: Path) -> None:
             for name, stored in read_header(path).items():
                 place = places.pop(_full_name(name), None)
                 if place is not None:
-                    _copy(file, stored, place, staging, f"{name} in {path}")
+                    _copy(file, stored, place, staging, f"{short_name(name)} in {shown_path(path)}")
     if places:
         raise ModelLoadError(
-            f"{folder} lacks {len(places)} tensors, for example {min(places)}.",
+            f"{shown_path(folder)} lacks {len(places)} tensors, for example {min(places)}.",
             hint="Download the model again.",
         )
     if head is not None and not torch.equal(head, decoder.embedding):
         raise ModelLoadError(
-            f"{folder} has an {HEAD} that differs from the embedding, though tie_word_embeddings is set.",
+            f"{shown_path(folder)} has an {HEAD} that differs from the embedding, though "
+            "tie_word_embeddings is set.",
             hint="Set tie_word_embeddings to false in config.json.",
         )
     spread_qk_norms(decoder)

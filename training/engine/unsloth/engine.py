@@ -24,6 +24,7 @@ from torch import Tensor
 from ...data.tokens.example import Example
 from ...errors import GpuOutOfMemoryError, InputError, TrainingError
 from ...events import Epoch, Phase, Report, ShouldStop, Step, Warned
+from ...untrusted import quoted, short_name, shown_path
 from ..autograd.engine import open_autograd
 from ..generate import Prompt
 from ..loaded_model import StepModel, UnavailableError
@@ -97,7 +98,7 @@ class UnslothModel:
 
 
 def _train(plan: Plan, data: Data, report: Report, should_stop: ShouldStop) -> Outcome:
-    report(Phase(phase="loading", message=f"loading {plan.model.name} with Unsloth"))
+    report(Phase(phase="loading", message=f"loading {shown_path(plan.model.name)} with Unsloth"))
     if plan.resume:
         report(Warned(message="Unsloth's engine keeps no checkpoints: the run begins again."))
     if plan.evaluation.patience is not None:
@@ -151,7 +152,8 @@ class _Follower:
         """Raises UnavailableError, TrainingError or GpuOutOfMemoryError if that is what is told."""
         match message["kind"]:
             case "unavailable":
-                raise UnavailableError(f"in its environment it said: {message['reason']}")
+                said = quoted(message["reason"])
+                raise UnavailableError(f"in its environment it said {said}; the log of the run has all of it")
             case "ready":
                 self._ready(message)
             case "step":
@@ -170,7 +172,7 @@ class _Follower:
         self.version = message["version"]
         self.clock = StepClock(self.total_steps)
         self.started = time.monotonic()
-        self.report(Phase(phase="training", message=f"training with Unsloth {self.version}"))
+        self.report(Phase(phase="training", message=f"training with Unsloth {short_name(self.version)}"))
 
     def _step(self, message: dict[str, Any]) -> None:
         self.step, self.loss = message["step"], float(message["loss"])
@@ -208,7 +210,7 @@ class _Follower:
         return Outcome(
             status="completed" if self.step >= self.total_steps else "cancelled",
             engine="unsloth",
-            reason=f"{self.plan.reason}; Unsloth {self.version}",
+            reason=f"{self.plan.reason}; Unsloth {short_name(self.version)}",
             adapter=self.plan.adapter,
             steps=self.step,
             total_steps=self.total_steps,
@@ -225,6 +227,9 @@ class _Follower:
 def _failure(plan: Plan, message: dict[str, Any]) -> TrainingError | GpuOutOfMemoryError:
     if message["out_of_memory"]:
         return out_of_memory(
-            plan, "training", f"Unsloth ran out of memory with batch_size {plan.batch_size}."
+            plan,
+            "training",
+            f"Unsloth ran out of memory with batch_size {plan.batch_size}.",
+            message["reason"],
         )
-    return TrainingError(f"Unsloth failed: {message['reason']}.", hint='Try engine="auto".')
+    return TrainingError("Unsloth failed.", hint='Try engine="auto".', untrusted=message["reason"])

@@ -14,6 +14,7 @@ from typing import Any
 
 from ...config.settings import load_settings
 from ...data.tokens.example import Example
+from ...untrusted import shown_path
 from ..loaded_model import UnavailableError
 from ..loop.lr_schedule import warmup_steps
 from ..loop.packing import StepOrder, is_worth_evaluating_before, total_steps
@@ -35,7 +36,9 @@ def interpreter() -> Path:
         raise UnavailableError("BACKPROPAGATE_UNSLOTH__PYTHON is not set")
     path = Path(python).expanduser()
     if not path.is_file():
-        raise UnavailableError(f"BACKPROPAGATE_UNSLOTH__PYTHON names {python}, which does not exist")
+        raise UnavailableError(
+            f"BACKPROPAGATE_UNSLOTH__PYTHON names {shown_path(python)}, which does not exist"
+        )
     return path
 
 
@@ -107,7 +110,8 @@ class UnslothProcess:
                 creationflags=getattr(subprocess, "CREATE_NO_WINDOW", 0),
             )
         except OSError as error:
-            raise UnavailableError(f"{command[0]} cannot be started ({error})") from error
+            reason = error.strerror or type(error).__name__
+            raise UnavailableError(f"{shown_path(command[0])} cannot be started ({reason})") from error
 
     def __enter__(self) -> UnslothProcess:
         return self

@@ -11,6 +11,7 @@ import numpy as np
 
 from ...errors import GgufExportError
 from ...models.known_config import Config
+from ...untrusted import quoted
 from ..merged.merge import LM_HEAD, MergedWeights, is_tied, read_rows
 from .model_config import head_dim
 
@@ -45,7 +46,7 @@ def check_weights(weights: MergedWeights, config: Config) -> None:
         shape = shapes.get(name if name == EMBEDDING else name.rpartition("layers.")[2].partition(".")[2])
         if shape is not None and tensor.shape != shape:
             raise GgufExportError(
-                f"{name} has shape {tensor.shape}; config.json says {shape}.",
+                f"{quoted(name)} has shape {tensor.shape}; config.json says {shape}.",
                 hint="Download the model again.",
             )
 
@@ -73,7 +74,7 @@ def _require_none(names: list[str], what: str) -> None:
     if names:
         raise GgufExportError(
             f"The base model's weights do not match its config.json: {len(names)} weights {what}, "
-            f"first {names[0]}.",
+            f"first {quoted(names[0])}.",
             hint="Download the model again.",
         )
 

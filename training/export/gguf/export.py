@@ -19,6 +19,7 @@ from ...events import Report, ShouldStop, never_stop, no_report
 from ...files.atomic_json import disk_full, is_disk_full
 from ...files.new_name import place_file
 from ...models.known_config import Config
+from ...untrusted import quoted, shown_path
 from ..merged.merge import Floats, MergedWeights
 from ..stage_progress import StageProgress
 from ..tokenizer.gguf_tokenizer import GgufTokenizer, gguf_tokenizer
@@ -199,7 +200,7 @@ def _require_space(target: Path, planned: list[PlannedTensor]) -> None:
     free = shutil.disk_usage(target.parent).free
     if free < needed:
         raise DiskFullError(
-            f"{target.name} needs {needed / 1e9:.1f} GB on the disk of {target.parent}; {free / 1e9:.1f} GB "
-            "are free.",
+            f"{quoted(target.name)} needs {needed / 1e9:.1f} GB on the disk of {shown_path(target.parent)}; "
+            f"{free / 1e9:.1f} GB are free.",
             hint="Free some space, use a smaller quantization, or set output to another disk.",
         )

@@ -76,7 +76,7 @@ class LlamaCpp:
         )
         said = "".join(messages)
         if failed:
-            raise GgufExportError(f"llama.cpp rejects the model: {said[-TAIL:].strip()}")
+            raise GgufExportError("llama.cpp rejects the model.", untrusted=said[-TAIL:].strip())
         return {name: _type(new or old) for name, old, new in TYPE_LINE.findall(said)}
 
     def quantize_rows(self, values: Floats, tensor: PlannedTensor, imatrix: Mapping[str, Floats]) -> bytes:

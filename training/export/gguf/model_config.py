@@ -42,15 +42,15 @@ def model_config(folder: Path) -> Config:
     unknown = unknown_entry(config)
     if unknown:
         raise _refused(
-            f"{path} has {_shown(unknown)}, which is not known of {family} models: llama.cpp might compute "
-            "something else.",
+            f"{shown_path(path)} has {_shown(unknown)}, which is not known of {family} models: llama.cpp "
+            "might compute something else.",
             "Remove the entry if the model does not need it, or export the merged model instead.",
         )
     complete = complete_config(config)
     impossible = impossible_entry(complete)
     if impossible:
         raise GgufExportError(
-            f"{path} has {_shown(impossible)}; a number above 0 was expected.",
+            f"{shown_path(path)} has {_shown(impossible)}; a number above 0 was expected.",
             hint="Download the model again.",
         )
     rope_of(complete)

@@ -15,6 +15,7 @@ from gguf import GGMLQuantizationType as QuantType
 from ...errors import GgufExportError
 from ...models.known_config import Config
 from ...next_step import then
+from ...untrusted import quoted
 from ..merged.merge import LM_HEAD, Floats, MergedWeights, is_tied
 from .architectures import Architecture, RowLayout, row_layout
 from .check_weights import IGNORED
@@ -173,7 +174,7 @@ def _gguf_names(architecture: Architecture, layers: int) -> Callable[[str], str]
         name = known.get_name(source, try_suffixes=(".weight", ".bias"))
         if name is None:
             raise GgufExportError(
-                f"llama.cpp's {architecture.name} architecture has no tensor for {source}.",
+                f"llama.cpp's {architecture.name} architecture has no tensor for {quoted(source)}.",
                 hint="Export the merged model instead.",
                 next=then("ask_again", format="merged"),
             )

@@ -1,4 +1,4 @@
-"""Errors of a push with the next step, without tokens and signed URLs."""
+"""Errors of a push with the next step; what the Hub said stands beside, without tokens and signed URLs."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from collections.abc import Iterator
 
 from ...errors import HubPushError
 from ...redact import HIDDEN, scrub
-from ...untrusted import one_line
+from ...untrusted import one_line, quoted
 
 ADDRESS = re.compile(r"(https?://[^\s?'\"<>]+)\?[^\s'\"<>]+")
 QUOTA = re.compile(r"storage|quota|limit reached|billing|payment", re.IGNORECASE)
@@ -25,18 +25,22 @@ def push_error(error: Exception, repo: str, token: str) -> HubPushError:
             case errors.OfflineModeIsEnabled():
                 return HubPushError("HF_HUB_OFFLINE is set.", hint="Unset it to push.")
             case errors.HFValidationError():
-                return HubPushError(f"{repo!r} is not a repository name.", hint="Write owner/name.")
+                return HubPushError(f"{quoted(repo)} is not a repository name.", hint="Write owner/name.")
             case errors.HfHubHTTPError():
                 reason = _words(found.server_message or str(found), token)
                 return _refused(found.response.status_code, reason, repo)
             case _:
                 pass
     chain = list(_chain(error))
-    reason = _words(str(chain[-1]) or type(chain[-1]).__name__, token)
+    kind, said = type(chain[-1]).__name__, _words(str(chain[-1]), token)
     if any(_is_of_the_network(found) for found in chain):
-        return HubPushError(f"The connection to the Hub failed: {reason}.", hint=AGAIN, retryable=True)
+        return HubPushError(
+            f"The connection to the Hub failed: {kind}.", hint=AGAIN, retryable=True, untrusted=said
+        )
     return HubPushError(
-        f"The push failed: {reason}.", hint="If the model card is the reason, correct README.md."
+        f"The push failed: {kind}.",
+        hint="If the model card is the reason, correct README.md.",
+        untrusted=said,
     )
 
 
@@ -57,8 +61,9 @@ def _chain(error: BaseException) -> Iterator[BaseException]:
 def _refused(status: int, reason: str, repo: str) -> HubPushError:
     if status in (402, 413) or (status == 403 and QUOTA.search(reason)):
         return HubPushError(
-            f"The Hub has no storage left for {repo}: {reason}",
+            f"The Hub has no storage left for {repo}.",
             hint="Free or extend storage in the Hub's billing settings, or push a smaller adapter.",
+            untrusted=reason,
         )
     hints = {
         400: f"The Hub rejected the content sent to {repo}.",
@@ -71,9 +76,10 @@ def _refused(status: int, reason: str, repo: str) -> HubPushError:
     }
     later = status in (408, 409, 412, 429) or status >= 500
     return HubPushError(
-        f"The Hub refused the push to {repo} with HTTP status {status}: {reason}",
+        f"The Hub refused the push to {repo} with HTTP status {status}.",
         hint=hints.get(status, AGAIN if later else "Correct what the Hub's message names."),
         retryable=later,
+        untrusted=reason,
     )
 
 

@@ -14,8 +14,9 @@ from typing import Any
 from ...config.results import Answer, FindingRecord, TrainResult
 from ...data.findings import meaning_of, rows_of
 from ...models.model_folder import FolderForm
+from ...models.presets import is_hub_id
 from ...redact import scrub
-from ...untrusted import one_line
+from ...untrusted import one_line, short_name
 from .own_card import marked
 from .run_facts import RunFacts
 
@@ -27,6 +28,8 @@ TEXT_LENGTH = 300  # characters of a question or an answer
 FEW_ROWS = 1000
 UNKNOWN = "unknown base"
 METADATA = re.compile(r"\A---\n.*?\n---\n", re.DOTALL)
+LINK = re.compile(r"[!-~]{1,300}")
+PLAIN_NAME = re.compile(r"[\w.-]+")
 MARKDOWN = re.compile(r"([\\`*_{}\[\]()<>#+!|~&$-])")
 
 
@@ -55,6 +58,12 @@ def is_local(base: str) -> bool:
 def shown_base(base: str) -> str:
     """The base model's name, without the path to it."""
     return re.split(r"[\\/]", base.rstrip("\\/"))[-1] if is_local(base) else base
+
+
+def _as_name(base: str) -> str:
+    """The base's name in Markdown; a name of the Hub, or a plain one, as it is."""
+    name = shown_base(base)
+    return name if is_hub_id(name) or PLAIN_NAME.fullmatch(name) else _escaped(short_name(name))
 
 
 def without_local_base(card: str) -> str:
@@ -93,7 +102,7 @@ def _metadata(base: str, form: FolderForm, more: dict[str, Any]) -> str:
     """The block that the Hub reads."""
     from huggingface_hub import ModelCardData
 
-    known = {} if is_local(base) else {"base_model": base, "base_model_relation": RELATION[form]}
+    known = {} if not is_hub_id(base) else {"base_model": base, "base_model_relation": RELATION[form]}
     library: Any = ModelCardData  # its further fields are untyped
     card = library(
         **known,
@@ -116,8 +125,10 @@ def _licence(base_folder: Path | None) -> dict[str, str]:
         metadata: dict[str, Any] = ModelCard.load(card, ignore_metadata_errors=True).data.to_dict()
     except Exception:  # YAML that others wrote; an unreadable card has no licence
         return {}
-    fields = ("license", "license_name", "license_link")
-    return {name: str(metadata[name]) for name in fields if metadata.get(name)}
+    known = {name: str(metadata[name]) for name in ("license", "license_name") if metadata.get(name)}
+    link = metadata.get("license_link")
+    shown = {name: short_name(value) for name, value in known.items()}
+    return shown | ({"license_link": link} if isinstance(link, str) and LINK.fullmatch(link) else {})
 
 
 def _datasets(facts: RunFacts) -> list[str] | None:
@@ -126,7 +137,7 @@ def _datasets(facts: RunFacts) -> list[str] | None:
 
 # --- What a reader should know. ---
 def _head(base: str, form: FolderForm) -> str:
-    name = shown_base(base)
+    name = _as_name(base)
     if form == "adapter":
         title, is_what = f"LoRA adapter for {name}", f"A LoRA adapter for {_linked(base)}"
     elif base == UNKNOWN:
@@ -139,8 +150,8 @@ def _head(base: str, form: FolderForm) -> str:
 def _linked(base: str) -> str:
     if base == UNKNOWN:
         return "a base model that is not known"
-    if is_local(base):
-        return f"{shown_base(base)} (a local model, not on the Hub)"
+    if not is_hub_id(base):
+        return f"{_as_name(base)} (a local model, not on the Hub)"
     return f"[{base}](https://huggingface.co/{base})"
 
 
@@ -183,7 +194,7 @@ def _settings(facts: RunFacts) -> str:
         **({"continued from": f"the adapter of run {facts.spec.parent}"} if facts.spec.parent else {}),
         "batch": f"{plan.batch_size} examples x {plan.gradient_accumulation_steps}",
         "longest example": f"{plan.max_seq_length} tokens",
-        **({"base revision": facts.provenance.revision} if facts.provenance.revision else {}),
+        **({"base revision": _escaped(short_name(commit))} if (commit := facts.provenance.revision) else {}),
         **({"base weights": f"sha256 {weights}"} if (weights := facts.provenance.weights_hash) else {}),
         "base held in": "4 bits (NF4)" if plan.load_in_4bit else plan.precision,
         "engine": f"{plan.engine}, on {plan.device}",
@@ -237,7 +248,11 @@ def _answers(answers: list[Answer]) -> list[str]:
 
 
 def _as_text(text: str | None) -> str:
-    return MARKDOWN.sub(r"\\\1", one_line(scrub(text or "(no answer)"), TEXT_LENGTH))
+    return _escaped(one_line(scrub(text or "(no answer)"), TEXT_LENGTH))
+
+
+def _escaped(text: str) -> str:
+    return MARKDOWN.sub(r"\\\1", text)
 
 
 def _limits(facts: RunFacts) -> str:
@@ -270,7 +285,8 @@ def _use(base: str, form: FolderForm, chat: bool) -> str:
 
 
 def _load_adapter(base: str) -> str:
-    place = f"path/to/{shown_base(base)}" if is_local(base) else base
+    local = short_name(shown_base(base)).replace("`", "")  # a backtick could end the block of code
+    place = base if is_hub_id(base) else f"path/to/{local}"
     return f"""\
 from peft import PeftModel
 from transformers import AutoModelForCausalLM, AutoTokenizer

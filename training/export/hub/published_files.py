@@ -19,6 +19,7 @@ from ...files.paths import MORE_TEMPLATES
 from ...files.regular_file import read_regular
 from ...models.model_folder import ADAPTER_FILES, FolderForm, folder_form
 from ...redact import looks_secret
+from ...untrusted import short_name
 from .model_card import bare_card, is_local, shown_base, without_local_base
 from .private_paths import json_without_paths, without_paths
 
@@ -129,7 +130,8 @@ def _without_path(key: str, value: Any) -> Any:
 
 def _base(folder: Path, form: FolderForm) -> str | None:
     """The base's name, if the folder contains it."""
-    return read_json(folder / ADAPTER_FILES[0]).get("base_model_name_or_path") if form == "adapter" else None
+    base = read_json(folder / ADAPTER_FILES[0]).get("base_model_name_or_path") if form == "adapter" else None
+    return base if isinstance(base, str) else None
 
 
 def _refuse_secrets(file: PublishedFile) -> None:
@@ -137,6 +139,6 @@ def _refuse_secrets(file: PublishedFile) -> None:
         return
     if looks_secret(file.data().decode("utf-8", "replace")):
         raise HubPushError(
-            f"{file.name} seems to contain an access token or a key; nothing was uploaded.",
-            hint=f"Remove it from {file.name}.",
+            f"{short_name(file.name)} seems to contain an access token or a key; nothing was uploaded.",
+            hint=f"Remove it from {short_name(file.name)}.",
         )

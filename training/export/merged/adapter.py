@@ -9,6 +9,7 @@ from pathlib import Path
 from ...errors import LoraExportError
 from ...files.atomic_folder import require_space, write_new_folder
 from ...models.safetensors_files import read_header
+from ...untrusted import shown_path
 from .safetensors import copy_tokenizer
 
 FILES = ("adapter_config.json", "adapter_model.safetensors")
@@ -39,7 +40,9 @@ def write_lora(
     """
     for name in FILES:
         if not (adapter / name).is_file():
-            raise LoraExportError(f"{adapter} lacks {name}.", hint="Give the folder of a finished adapter.")
+            raise LoraExportError(
+                f"{shown_path(adapter)} lacks {name}.", hint="Give the folder of a finished adapter."
+            )
     read_header(adapter / FILES[1])
     size = (adapter / FILES[1]).stat().st_size
     require_space(target, size)

@@ -19,7 +19,7 @@ from ...errors import ExportError
 from ...files.atomic_json import read_json
 from ...models.plain_lora import beyond_plain_lora
 from ...models.safetensors_files import StoredTensor, read_header, stored_tensors
-from ...untrusted import shown_path
+from ...untrusted import quoted, short_name, shown_path
 
 Floats = NDArray[np.float32]
 
@@ -60,7 +60,8 @@ class MergedWeights:
         for name, tensor in self.tensors.items():
             if not tensor.is_float:
                 raise ExportError(
-                    f"{name} in {tensor.path} has dtype {tensor.dtype}, which is not a floating-point type.",
+                    f"{quoted(name)} in {shown_path(tensor.path)} has dtype {quoted(tensor.dtype)}, "
+                    "which is not a floating-point type.",
                     hint="Set base_model_name_or_path in adapter_config.json to the unquantised base model.",
                 )
         for name, update in self.updates.items():
@@ -76,21 +77,21 @@ class MergedWeights:
         return values
 
     def _check(self, name: str, update: LoraUpdate, adapter: Path | None) -> None:
-        shape = (update.up.shape[0], update.down.shape[1])
+        shape, shown = (update.up.shape[0], update.down.shape[1]), shown_path(adapter or "")
         if name == LM_HEAD and name not in self.tensors:
             raise ExportError(
-                f"The adapter in {adapter} changes {name}, which is tied to the embedding and not stored "
-                "separately.",
+                f"The adapter in {shown} changes {quoted(name)}, which is tied to the embedding and "
+                "not stored separately.",
                 hint="Train without lm_head among the target modules.",
             )
         if name not in self.tensors:
             raise ExportError(
-                f"The adapter in {adapter} changes {name}, which the base model does not have.",
+                f"The adapter in {shown} changes {quoted(name)}, which the base model does not have.",
                 hint="Export it with the base model that it was trained on.",
             )
         if self.tensors[name].shape != shape:
             raise ExportError(
-                f"The adapter in {adapter} was trained on another base model: {name} has shape "
+                f"The adapter in {shown} was trained on another base model: {quoted(name)} has shape "
                 f"{self.tensors[name].shape}, and the adapter needs {shape}.",
                 hint="Export it with the base model that it was trained on.",
             )
@@ -124,17 +125,19 @@ def _updates(adapter: Path) -> dict[str, LoraUpdate]:
         down = matrices.pop(name)
         up = matrices.pop(f"{module}.lora_B.weight", None)
         if up is None or up.shape[1:] != down.shape[:1]:
-            raise ExportError(f"{adapter} has {name} without a lora_B of the same rank.")
+            raise ExportError(f"{shown_path(adapter)} has {quoted(name)} without a lora_B of the same rank.")
         if down.shape[0] != config.get("r", down.shape[0]):
             raise ExportError(
-                f"{name} in {adapter} has rank {down.shape[0]}; adapter_config.json says {config['r']}.",
+                f"{quoted(name)} in {shown_path(adapter)} has rank {down.shape[0]}; adapter_config.json says "
+                f"{short_name(config['r'])}.",
                 hint="Give the folder of a finished adapter.",
             )
         scale = np.float32(_scale(config, down.shape[0]))
         updates[f"{module.removeprefix(PREFIX)}.weight"] = LoraUpdate(up * scale, down)
     if matrices or not updates:
+        least = quoted(min(matrices)) if matrices else "no LoRA matrices"
         raise ExportError(
-            f"{adapter} contains {min(matrices, default='no LoRA matrices')}, which cannot be merged.",
+            f"{shown_path(adapter)} contains {least}, which cannot be merged.",
             hint="Only plain LoRA on linear layers can be exported.",
         )
     return updates
@@ -157,7 +160,7 @@ def _config(adapter: Path) -> dict[str, Any]:
     more = beyond_plain_lora(config)
     if more:
         raise ExportError(
-            f"The adapter in {adapter} has {more}, which would be lost.",
+            f"The adapter in {shown_path(adapter)} has {more}, which would be lost.",
             hint="Merge it with PEFT's merge_and_unload, and export the merged model's folder.",
         )
     return config
@@ -166,9 +169,9 @@ def _config(adapter: Path) -> dict[str, Any]:
 def _stored(adapter: Path) -> dict[str, StoredTensor]:
     path = adapter / "adapter_model.safetensors"
     if not path.is_file():
-        raise ExportError(f"{path} does not exist.", hint="Give the folder of an adapter.")
+        raise ExportError(f"{shown_path(path)} does not exist.", hint="Give the folder of an adapter.")
     stored = read_header(path)
     unknown = next((name for name, tensor in stored.items() if not tensor.is_float), None)
     if unknown:
-        raise ExportError(f"{unknown} in {path} does not have a floating-point type.")
+        raise ExportError(f"{quoted(unknown)} in {shown_path(path)} does not have a floating-point type.")
     return stored

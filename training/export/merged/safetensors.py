@@ -20,6 +20,7 @@ from ...events import Report, ShouldStop, never_stop, no_report
 from ...files.atomic_folder import require_space, write_new_folder
 from ...files.atomic_json import read_json
 from ...models.safetensors_files import StoredTensor
+from ...untrusted import quoted, shown_path
 from ..stage_progress import StageProgress
 from .merge import Floats, MergedWeights, is_tied
 
@@ -115,10 +116,16 @@ def copy_beside(source: Path, names: tuple[str, ...], folder: Path) -> None:
 
 
 def _config(base: Path) -> dict[str, Any]:
-    config = read_json(base / "config.json")
+    path = base / "config.json"
+    try:
+        config = read_json(path)
+    except (OSError, ValueError, RecursionError) as error:
+        raise MergeExportError(
+            f"{shown_path(path)} cannot be read: {type(error).__name__}.", cause=error, untrusted=str(error)
+        ) from error
     if config.get("quantization_config"):
         raise MergeExportError(
-            f"The base model in {base} is quantised, so no adapter can be merged into it.",
+            f"The base model in {shown_path(base)} is quantised, so no adapter can be merged into it.",
             hint="Set base_model_name_or_path in adapter_config.json to the unquantised base model.",
         )
     return {name: value for name, value in config.items() if name != "_name_or_path"}
@@ -129,7 +136,7 @@ def _refuse_tied(weights: MergedWeights, config: dict[str, Any]) -> None:
     name = next((name for name in weights.updates if name.endswith("lm_head.weight")), None)
     if name and is_tied(config):
         raise MergeExportError(
-            f"The adapter changes {name}, which is also the model's embedding (tie_word_embeddings).",
+            f"The adapter changes {quoted(name)}, which is also the model's embedding (tie_word_embeddings).",
             hint="Train without lm_head among the target modules, or use the adapter with PEFT.",
         )
 
@@ -196,7 +203,7 @@ def _copied(file: BinaryIO, tensor: StoredTensor) -> Iterator[bytes]:
         data = file.read(min(left, BLOCK_BYTES))
         if not data:
             raise MergeExportError(
-                f"{tensor.path} became shorter while it was read.",
+                f"{shown_path(tensor.path)} became shorter while it was read.",
                 hint="Export again when no program writes to it.",
             )
         left -= len(data)
@@ -212,7 +219,7 @@ def rounded(values: Floats, dtype: str, name: str) -> bytes:
     largest = float(np.max(np.abs(values), initial=0.0))
     if not largest < TOO_LARGE.get(dtype, np.inf):
         raise MergeExportError(
-            f"{name} contains {largest:g} after the merge, which {dtype} cannot represent.",
+            f"{quoted(name)} contains {largest:g} after the merge, which {dtype} cannot represent.",
             hint="The training diverged: train again with a lower learning_rate.",
         )
     if dtype == "BF16":  # the upper half of fp32

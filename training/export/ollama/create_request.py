@@ -9,6 +9,7 @@ from typing import Any
 from ...config.ollama_parameters import checked_parameters, with_stops
 from ...errors import OllamaError
 from ...next_step import then
+from ...untrusted import quoted
 from .failures import UPDATE
 from .go_template import go_template, lays_out_as
 from .model_file import ModelFile
@@ -65,7 +66,7 @@ def create_request(request: RegistrationRequest, model: ModelFile, version: str)
         return CreateRequest(body, parts)
     if parts is None:
         raise OllamaError(
-            f"Ollama {version} does not run the chat template in {model.path.name}, and it cannot be "
+            f"Ollama {version} does not run the chat template in {quoted(model.path.name)}, and it cannot be "
             f"translated into Ollama's template language: {reason}.",
             hint="Update Ollama to 0.30 or later, or let the server choose a template.",
             next=then("ask_again", keep_template=True),

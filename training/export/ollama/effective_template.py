@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Literal
 
-from ...untrusted import one_line
+from ...untrusted import short_name
 
 TemplateOrigin = Literal["own", "sent", "autodetected", "none", "other"]
 
@@ -63,7 +63,7 @@ def _warning(kind: TemplateOrigin, steps: Sequence[str]) -> str | None:
             "register again with keep_template off."
         )
     if kind in {"autodetected", "other"}:
-        names = [one_line(step.removeprefix(DETECTED), 40) for step in steps if step.startswith(DETECTED)]
+        names = [short_name(step.removeprefix(DETECTED)) for step in steps if step.startswith(DETECTED)]
         name = f" ({names[0]})" if names else ""
         return (
             f"The server replaces the model's template with its own{name}. Compare its answer with "

@@ -1,6 +1,6 @@
 """Errors of an Ollama server, each with the next step.
 
-The server's messages are untrusted text: shortened, cleaned, and marked as untrusted.
+The server's messages are untrusted text: they stand beside the error, never in its sentence.
 """
 
 from __future__ import annotations
@@ -13,7 +13,6 @@ import httpx2
 
 from ...errors import OllamaError
 from ...redact import scrub
-from ...untrusted import one_line
 from .address import Address
 
 UPDATE = "Update Ollama (https://ollama.com/download), then try again."
@@ -74,7 +73,10 @@ def refusal(doing: str, said: str, status: int | None = None) -> OllamaError:
     cause = _cause(said, status)
     code = f" (HTTP {status})" if status is not None else ""
     return OllamaError(
-        f"The Ollama server did not {doing}{code}{quoted(said)}.", hint=cause.hint, retryable=cause.retryable
+        f"The Ollama server did not {doing}{code}.",
+        hint=cause.hint,
+        retryable=cause.retryable,
+        untrusted=scrub(said),
     )
 
 
@@ -84,12 +86,6 @@ def _cause(said: str, status: int | None) -> Cause:
         if any(word in words for word in cause.words):
             return cause
     return STATUSES.get(status or 0, Cause((), SERVER_LOG, False))
-
-
-def quoted(said: str) -> str:
-    """A server's words as a part of a sentence."""
-    text = one_line(scrub(said), 300)
-    return f'; its message (untrusted): "{text}"' if text else ""
 
 
 def ended_early(doing: str) -> OllamaError:

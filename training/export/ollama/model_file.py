@@ -8,6 +8,7 @@ from typing import Any
 
 from ...errors import OllamaError
 from ...next_step import then
+from ...untrusted import quoted, short_name, shown_path
 from ..gguf.reader import GgufFormatError, read_gguf_header
 
 TOKENS, TOKEN_TYPES = "tokenizer.ggml.tokens", "tokenizer.ggml.token_type"
@@ -48,7 +49,7 @@ def read_model_file(path: Path) -> ModelFile:
     template = values.get("tokenizer.chat_template")
     if not isinstance(template, str) or not template.strip():
         raise OllamaError(
-            f"{path} has no chat template, so Ollama cannot format conversations for the model.",
+            f"{shown_path(path)} has no chat template, so Ollama cannot format conversations for the model.",
             hint="Export a model with a chat template, such as an -Instruct model.",
             next=then("export", source=...),
         )
@@ -70,13 +71,13 @@ def _values(path: Path) -> dict[str, Any]:
         return read_gguf_header(path, arrays={TOKENS, TOKEN_TYPES}).metadata
     except GgufFormatError as error:
         raise OllamaError(
-            f"{path} is not a readable GGUF file: {error}.",
+            f"{shown_path(path)} is not a readable GGUF file: {error}.",
             hint="Export it again.",
             next=then("export", source=...),
         ) from error
     except OSError as error:
         raise OllamaError(
-            f"{path} cannot be read ({error.strerror or error}).",
+            f"{shown_path(path)} cannot be read ({error.strerror or type(error).__name__}).",
             hint="Give the absolute path of a GGUF file.",
         ) from error
 
@@ -85,18 +86,18 @@ def _refuse_other_kinds(path: Path, values: dict[str, Any]) -> None:
     kind = values.get("general.type", "model")
     if kind == "adapter":
         raise OllamaError(
-            f"{path} is a LoRA adapter, and Ollama no longer accepts adapters alone.",
+            f"{shown_path(path)} is a LoRA adapter, and Ollama no longer accepts adapters alone.",
             hint="Export the run to GGUF: this merges the adapter into its model.",
             next=then("export", source=...),
         )
     if kind != "model" or values.get("general.architecture") == "clip":
         raise OllamaError(
-            f"{path} is not a language model (its general.type is {str(kind)[:40]!r}).",
+            f"{shown_path(path)} is not a language model (its general.type is {quoted(kind)}).",
             hint="Give the GGUF of the model itself.",
         )
     if (parts := values.get("split.count", 1)) > 1:
         raise OllamaError(
-            f"{path} is one of {parts} parts of a model.",
+            f"{shown_path(path)} is one of {short_name(parts)} parts of a model.",
             hint="Merge them with llama.cpp's `llama-gguf-split --merge`, or export again into one file.",
         )
 

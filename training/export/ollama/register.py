@@ -19,6 +19,7 @@ from ...errors import OllamaError, TrainingAbortedError
 from ...events import Phase, Report, ShouldStop, never_stop, no_report, throttled
 from ...files.regular_file import open_permitted
 from ...next_step import then
+from ...untrusted import quoted
 from .address import ollama_address
 from .create_request import CreateRequest, create_request, require_files
 from .effective_template import EffectiveTemplate, effective_template
@@ -58,7 +59,7 @@ def register(
     """
     name = model_name(request.name)
     report = throttled(report)
-    report(Phase(phase="checking", message=f"reading {request.path.name}"))
+    report(Phase(phase="checking", message=f"reading {quoted(request.path.name)}"))
     model = read_model_file(request.path)
     with OllamaServer(ollama_address(), should_stop) as server:
         return _Registering(request, name, model, server, report, should_stop).run()

@@ -18,7 +18,7 @@ import httpx2
 from ...events import Phase, Report, ShouldStop, never_stop
 from ...files.background_call import background_call
 from ...files.regular_file import open_permitted
-from ...untrusted import one_line
+from ...untrusted import short_name
 from .address import Address
 from .failures import ended_early, not_ollama, ollama_errors, refusal
 
@@ -70,7 +70,7 @@ class OllamaServer:
         found = self._asked("report its version", "GET", "/api/version").get("version")
         if not isinstance(found, str):
             raise not_ollama("report its version", self.address)
-        return one_line(found, 40)
+        return short_name(found)
 
     def models(self) -> dict[str, str]:
         """The names of its models, and the digest of each."""

@@ -32,7 +32,7 @@ def chat_templates(folder: TokenizerFolder) -> dict[str, str]:
         return {str(item["name"]): _checked(item["template"]) for item in template}
     except (KeyError, TypeError) as error:
         raise GgufExportError(
-            f"The chat template in {folder.path} is neither a string nor a list of templates.",
+            f"The chat template in {shown_path(folder.path)} is neither a string nor a list of templates.",
             cause=error,
         ) from None
 

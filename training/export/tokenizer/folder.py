@@ -35,7 +35,7 @@ class TokenizerFolder:
         found = self._find("tokenizer.json")
         if found is None:
             raise GgufExportError(
-                f"There is no tokenizer.json in {folder}.",
+                f"There is no tokenizer.json in {shown_path(folder)}.",
                 hint="Load the tokenizer with transformers' AutoTokenizer and save it: this writes the file.",
             )
         self.path = found.parent
@@ -118,7 +118,8 @@ def read_limited_json(path: Path) -> dict[str, Any]:
             untrusted=str(error),
         ) from None
     if not isinstance(content, dict):
-        raise GgufExportError(f"{path} contains a {type(content).__name__}; an object was expected.")
+        found = type(content).__name__
+        raise GgufExportError(f"{shown_path(path)} contains a {found}; an object was expected.")
     return content  # pyright: ignore[reportUnknownVariableType]
 
 
@@ -130,7 +131,9 @@ def read_limited_bytes(path: Path) -> bytes:
     """
     size = path.stat().st_size
     if size > MAX_BYTES:
-        raise GgufExportError(f"{path} has {size:,} bytes; the limit for tokenizer files is {MAX_BYTES:,}.")
+        raise GgufExportError(
+            f"{shown_path(path)} has {size:,} bytes; the limit for tokenizer files is {MAX_BYTES:,}."
+        )
     return path.read_bytes()
 
 

@@ -6,6 +6,7 @@ from collections.abc import Iterator
 from typing import Any
 
 from ...errors import GgufExportError
+from ...untrusted import quoted, shown_path
 from .folder import TokenizerFolder
 
 
@@ -18,7 +19,8 @@ def merge_pairs(folder: TokenizerFolder) -> Iterator[tuple[str, str]]:
     for merge in folder.model["merges"]:
         parts: Any = merge.split(" ") if isinstance(merge, str) else merge
         if len(parts) != 2:
-            raise GgufExportError(f"The tokenizer in {folder.path} has the merge {merge!r}, not a pair.")
+            where = shown_path(folder.path)
+            raise GgufExportError(f"The tokenizer in {where} has the merge {quoted(merge)}, not a pair.")
         yield parts[0], parts[1]
 
 

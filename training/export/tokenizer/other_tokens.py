@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any, NamedTuple, cast
 
 from ...errors import GgufExportError
+from ...untrusted import shown_path
 
 FLAGS: Mapping[str, bool] = {
     "lstrip": False,
@@ -72,9 +73,11 @@ def as_transformers_loads_it(folder: Path) -> str:
         return loaded.backend_tokenizer.to_str()
     except Exception as error:  # what its parsers raise
         raise GgufExportError(
-            f"{folder} names tokens that tokenizer.json does not have, and Transformers cannot add them.",
+            f"{shown_path(folder)} names tokens that tokenizer.json does not have, and Transformers "
+            f"cannot add them: {type(error).__name__}.",
             hint="Correct tokenizer_config.json, added_tokens.json or special_tokens_map.json.",
             cause=error,
+            untrusted=str(error),
         ) from error
 
 

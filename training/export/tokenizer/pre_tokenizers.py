@@ -65,21 +65,23 @@ def pre_tokenizer_name(rules: Rules) -> str:
     """llama.cpp's name for the rules.
 
     Raises:
-        GgufExportError: no name has exactly these rules; the message lists the differences.
+        GgufExportError: no name has exactly these rules; its details list the differences.
     """
     for known in PRE_TOKENIZERS:
         if known.rules == rules:
             return known.name
     nearest = max(PRE_TOKENIZERS, key=lambda known: _alike(known.rules, rules))
-    differences = [
-        f"{part} is {json.dumps(found, ensure_ascii=False)} where {nearest.name} has "
+    differences = {
+        part: f"{part} is {json.dumps(found, ensure_ascii=False)} where {nearest.name} has "
         f"{json.dumps(expected, ensure_ascii=False)}"
         for part, found, expected in zip(Rules._fields, rules, nearest.rules, strict=True)
         if found != expected
-    ]
+    }
     raise GgufExportError(
-        f"No llama.cpp pre-tokenizer is known for the tokenizer's rules: {'; '.join(differences)}.",
+        f"No llama.cpp pre-tokenizer is known for the tokenizer's rules: {nearest.name}, the nearest, has "
+        f"other {' and '.join(differences)}.",
         hint=OTHER_EXPORT,
+        untrusted="; ".join(differences.values()),
     )
 
 

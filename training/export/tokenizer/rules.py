@@ -11,6 +11,7 @@ import json
 from typing import Any, NamedTuple
 
 from ...errors import GgufExportError
+from ...untrusted import quoted, shown_path
 from .folder import TokenizerFolder
 
 Rule = dict[str, Any]
@@ -37,13 +38,15 @@ def read_rules(folder: TokenizerFolder) -> Rules:
     kind = model.get("type")
     if kind != "BPE":
         raise GgufExportError(
-            f"{folder.path} has a {kind} tokenizer; only BPE tokenizers can be written to a GGUF file.",
+            f"{shown_path(folder.path)} has a {quoted(kind)} tokenizer; only BPE tokenizers can be written "
+            "to a GGUF file.",
             hint=OTHER_EXPORT,
         )
     for setting in ("continuing_subword_prefix", "end_of_word_suffix", "dropout"):
         if model.get(setting):
             raise GgufExportError(
-                f"{folder.path} has {setting} = {model[setting]!r}, which GGUF does not support.",
+                f"{shown_path(folder.path)} has {setting} = {quoted(model[setting])}, which GGUF "
+                "does not support.",
                 hint=OTHER_EXPORT,
             )
     return Rules(

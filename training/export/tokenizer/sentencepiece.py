@@ -11,6 +11,7 @@ import json
 from itertools import pairwise
 
 from ...errors import GgufExportError
+from ...untrusted import quoted, shown_path
 from .folder import TokenizerFolder
 from .merges import merge_pairs
 from .rules import OTHER_EXPORT, Rule, Rules
@@ -51,8 +52,8 @@ def adds_space_prefix(rules: Rules) -> bool:
         if known == rules:
             return prefix
     raise GgufExportError(
-        "No llama.cpp equivalent is known for the tokenizer's rules for spaces: "
-        f"{json.dumps(rules._asdict(), ensure_ascii=False)}.",
+        "No llama.cpp equivalent is known for the tokenizer's rules for spaces.",
+        untrusted=json.dumps(rules._asdict(), ensure_ascii=False),
         hint=OTHER_EXPORT,
     )
 
@@ -69,7 +70,7 @@ def sentencepiece_pieces(folder: TokenizerFolder) -> list[Piece]:
     missing = [token for token in BYTE_TOKENS if token not in folder.vocab]
     if missing:
         raise GgufExportError(
-            f"The tokenizer in {folder.path} has no token for {len(missing)} of 256 bytes, "
+            f"The tokenizer in {shown_path(folder.path)} has no token for {len(missing)} of 256 bytes, "
             f"first {missing[0]}.",
             hint=OTHER_EXPORT,
         )
@@ -100,7 +101,7 @@ def _tokens_in_order_of_merging(folder: TokenizerFolder) -> list[str]:
         token = left + right
         # A run of one character grows by that character, in whichever order its ways stand.
         if token in made and token != last and len(set(token)) > 1:
-            raise _no_scores(folder, f"the merges that make {token!r} are not adjacent")
+            raise _no_scores(folder, f"the merges that make {quoted(token)} are not adjacent")
         pairs.add((left, right))
         made[token] = None
         last = token
@@ -115,7 +116,9 @@ def _check_all_ways(folder: TokenizerFolder, pairs: set[tuple[str, str]]) -> Non
         for at in range(1, len(token)):
             left, right = token[:at], token[at:]
             if left in plain and right in plain and (left, right) not in pairs:
-                raise _no_scores(folder, f"{left!r} and {right!r} are not merged into {token!r}")
+                raise _no_scores(
+                    folder, f"{quoted(left)} and {quoted(right)} are not merged into {quoted(token)}"
+                )
 
 
 def _stored_pieces(folder: TokenizerFolder, made: list[str]) -> list[Piece] | None:
@@ -130,6 +133,6 @@ def _stored_pieces(folder: TokenizerFolder, made: list[str]) -> list[Piece] | No
 
 def _no_scores(folder: TokenizerFolder, why: str) -> GgufExportError:
     return GgufExportError(
-        f"The merges of the tokenizer in {folder.path} cannot be written as scores: {why}.",
+        f"The merges of the tokenizer in {shown_path(folder.path)} cannot be written as scores: {why}.",
         hint=OTHER_EXPORT,
     )

@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import Any, NamedTuple
 
 from ...errors import GgufExportError
+from ...untrusted import shown_path
 from .folder import TokenizerFolder
 from .rules import OTHER_EXPORT
 
@@ -37,7 +38,9 @@ def special_tokens(folder: TokenizerFolder, rows: int) -> SpecialTokens:
         found = SpecialVocab(folder.path, n_vocab=rows)
     except (AttributeError, KeyError, TypeError, ValueError) as error:
         raise GgufExportError(
-            f"The special tokens in {folder.path} cannot be read: {error}.", cause=error
+            f"The special tokens in {shown_path(folder.path)} cannot be read: {type(error).__name__}.",
+            cause=error,
+            untrusted=str(error),
         ) from None
     ids: dict[str, int] = {}
     for role in ROLES:
@@ -52,7 +55,7 @@ def special_tokens(folder: TokenizerFolder, rows: int) -> SpecialTokens:
     for role, tokens in (("bos", first), ("eos", last)):
         if tokens and tokens != [ids.setdefault(role, tokens[0])]:
             raise GgufExportError(
-                f"The tokenizer in {folder.path} adds the ids {tokens} to each text; "
+                f"The tokenizer in {shown_path(folder.path)} adds the ids {tokens} to each text; "
                 f"a GGUF file can name only one {role} token ({ids[role]}).",
                 hint=OTHER_EXPORT,
             )
@@ -87,7 +90,8 @@ def _around_a_text(folder: TokenizerFolder) -> tuple[list[int], list[int]]:
         if whole[start : start + len(bare)] == bare:
             return whole[:start], whole[start + len(bare) :]
     raise GgufExportError(
-        f"The tokenizer in {folder.path} encodes a text as {whole} with special tokens, {bare} without.",
+        f"The tokenizer in {shown_path(folder.path)} encodes a text as {whole} with special tokens, "
+        f"{bare} without.",
         hint=OTHER_EXPORT,
     )
 

@@ -6,6 +6,7 @@ from collections.abc import Iterable
 from typing import NamedTuple
 
 from ...errors import GgufExportError
+from ...untrusted import quoted, shown_path
 from .folder import TokenizerFolder
 from .token_types import TokenType, added_token, padding
 
@@ -40,11 +41,15 @@ def vocabulary(folder: TokenizerFolder, pieces: Iterable[Piece], rows: int) -> V
     found: dict[int, Piece] = {}
     for piece in pieces:
         if piece.id in found:
-            raise _clash(folder, f"{found[piece.id].text!r} and {piece.text!r} both have the id {piece.id}")
+            raise _clash(
+                folder, f"{quoted(found[piece.id].text)} and {quoted(piece.text)} both have the id {piece.id}"
+            )
         found[piece.id] = piece
     for id, token in folder.added_tokens.items():
         if id in found and found[id].text != token.content:
-            raise _clash(folder, f"{found[id].text!r} and {token.content!r} both have the id {id}")
+            raise _clash(
+                folder, f"{quoted(found[id].text)} and {quoted(token.content)} both have the id {id}"
+            )
         found[id] = Piece(id, *added_token(token), ADDED_SCORE)
     _check_range(folder, found, rows)
     listed = [found.get(id) or Piece(id, padding(id), TokenType.UNUSED, PADDING_SCORE) for id in range(rows)]
@@ -62,7 +67,7 @@ def _check_range(folder: TokenizerFolder, found: dict[int, Piece], rows: int) ->
     highest = max(found, default=-1)
     if highest >= rows:
         raise GgufExportError(
-            f"{folder.path} has a token {found[highest].text!r} with the id {highest}, "
+            f"{shown_path(folder.path)} has a token {quoted(found[highest].text)} with the id {highest}, "
             f"but the embedding has {rows} rows (ids 0 to {rows - 1}).",
             hint="Resize the model's embedding to the tokenizer, or export with the base model's tokenizer.",
         )
@@ -74,11 +79,11 @@ def _check_texts(folder: TokenizerFolder, pieces: list[Piece]) -> None:
     for piece in pieces:
         other = ids.setdefault(piece.text, piece.id)
         if other != piece.id:
-            raise _clash(folder, f"the ids {other} and {piece.id} both have the text {piece.text!r}")
+            raise _clash(folder, f"the ids {other} and {piece.id} both have the text {quoted(piece.text)}")
 
 
 def _clash(folder: TokenizerFolder, what: str) -> GgufExportError:
     return GgufExportError(
-        f"The tokenizer in {folder.path} is ambiguous: {what}.",
+        f"The tokenizer in {shown_path(folder.path)} is ambiguous: {what}.",
         hint="Train and export with the unchanged tokenizer of the base model.",
     )

@@ -16,6 +16,7 @@ from pathlib import Path
 from typing import Any, TypedDict
 
 from ...errors import GgufExportError
+from ...untrusted import shown_path
 
 
 class TokenizeRequest(TypedDict):
@@ -46,7 +47,8 @@ def llama_token_ids(gguf: Path, requests: Sequence[TokenizeRequest]) -> list[lis
     if done.returncode:
         said = done.stderr.decode(errors="replace").strip().splitlines()[-3:]
         raise GgufExportError(
-            f"llama.cpp could not tokenise with {gguf} (exit code {done.returncode}): {' / '.join(said)}."
+            f"llama.cpp could not tokenise with {shown_path(gguf)} (exit code {done.returncode}).",
+            untrusted=" / ".join(said),
         )
     return json.loads(done.stdout)
 

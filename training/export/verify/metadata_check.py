@@ -9,6 +9,7 @@ from collections.abc import Iterator
 from itertools import pairwise, zip_longest
 from typing import Any
 
+from ...untrusted import short_name
 from ..tokenizer.folder import TokenizerFolder
 from ..tokenizer.merges import merge_pairs
 from ..tokenizer.token_types import TokenType, padding
@@ -40,7 +41,7 @@ def _tokens(folder: TokenizerFolder, metadata: Metadata) -> Iterator[str]:
         elif kind == TokenType.USER_DEFINED:
             expected = expected.replace("▁", " ")
         if token != expected:
-            yield f"Token {id} is {token!r} in the file and {expected!r} in the tokenizer."
+            yield f"Token {id} is {_shown(token)} in the file and {_shown(expected)} in the tokenizer."
 
 
 def _special(folder: TokenizerFolder, metadata: Metadata) -> Iterator[str]:
@@ -55,7 +56,7 @@ def _merges(folder: TokenizerFolder, metadata: Metadata) -> Iterator[str]:
     stored: list[str] = [merge for merge in metadata["tokenizer.ggml.merges"] if merge]
     for place, (merge, pair) in enumerate(zip_longest(stored, merge_pairs(folder))):
         if merge is None or pair is None or merge.replace("Ġ", " ") != " ".join(pair).replace("Ġ", " "):
-            yield f"Merge {place} is {merge!r} in the file and {pair!r} in the tokenizer."
+            yield f"Merge {place} is {_shown(merge)} in the file and {_shown(pair)} in the tokenizer."
 
 
 def _scores(folder: TokenizerFolder, metadata: Metadata) -> Iterator[str]:
@@ -64,4 +65,8 @@ def _scores(folder: TokenizerFolder, metadata: Metadata) -> Iterator[str]:
     plain = [token for token in made if folder.vocab[token] not in folder.added_tokens]
     for earlier, later in pairwise(plain):
         if scores[folder.vocab[earlier]] < scores[folder.vocab[later]]:
-            yield f"{later!r} has a higher score than {earlier!r}, which is merged earlier."
+            yield f"{_shown(later)} has a higher score than {_shown(earlier)}, which is merged earlier."
+
+
+def _shown(text: object) -> str:
+    return short_name(repr(text))

@@ -9,6 +9,7 @@ from pathlib import Path
 from ...errors import GgufExportError, TrainingAbortedError
 from ...events import Phase, Report, ShouldStop, never_stop, no_report
 from ...next_step import then
+from ...untrusted import quoted
 from ..gguf.export import GgufRequest, UnverifiedGguf
 from ..gguf.model_config import ignored_window, model_config
 from ..held_out_rows import RunRows
@@ -72,7 +73,7 @@ class FileVerifier:
         self._phase("comparing the tokenizer with the model's own", 0.9)
         found = compare_tokenizers(self._request.tokenizer_folder, path)
         if not found.agrees:
-            texts = [repr(difference.text[:40]) for difference in found.text_examples]
+            texts = [quoted(difference.text) for difference in found.text_examples]
             raise GgufExportError(
                 f"The file's tokenizer differs from the model's: {found.in_files} entries and "
                 f"{found.in_texts} of {found.texts} texts, first "
