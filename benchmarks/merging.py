@@ -15,7 +15,7 @@ from pathlib import Path
 import torch
 from safetensors.torch import save_file
 
-from backpropagate import SLAOConfig, SLAOMerger
+from backpropagate import SLAOMerger
 
 HIDDEN, INNER, KEYS, LAYERS, RANK = 3584, 18944, 512, 28, 16
 SHAPES = {
@@ -54,7 +54,7 @@ def main(rounds: int, threads: int) -> None:
         file = Path(folder) / "adapter.safetensors"
         save_file(second, file)
         for _ in range(rounds + 1):
-            merger = SLAOMerger(SLAOConfig(threads=threads))
+            merger = SLAOMerger()
             merger.initialize(first)
             times["read"].append(seconds(file.read_bytes))
             times["merge"].append(seconds(lambda merger=merger: merger.merge(second)))

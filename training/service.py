@@ -298,7 +298,8 @@ class TrainingService:
         views: list[RunView] = []
         unreadable: list[str] = []
         for run, state in self.store.newest(status):
-            if isinstance(state, RunState) and not kind_of(state.kind).listed:
+            # An unfinished run has a place in a queue, whatever its kind.
+            if isinstance(state, RunState) and state.status in ENDED and not kind_of(state.kind).listed:
                 continue
             try:
                 if isinstance(state, StateError):

@@ -134,11 +134,6 @@ def test_the_next_b_starts_from_the_last_fine_tuned_one_and_not_from_the_merged_
     assert start.keys() == tasks[1].keys()
 
 
-def test_many_threads_start_the_next_task_with_the_same_weights() -> None:
-    one, four = (chain([adapter(1)], threads=threads).get_init_weights() for threads in (1, 4))
-    assert all(torch.equal(one[name], four[name]) for name in one)
-
-
 def test_a_merger_keeps_copies() -> None:
     weights = adapter(1)
     merger = chain([weights])

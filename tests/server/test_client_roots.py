@@ -78,5 +78,5 @@ async def test_a_permitted_folder_that_does_not_exist_is_told_and_the_server_ser
     service: TrainingService, tmp_path: Path
 ) -> None:
     async with Client(build_server(service, [tmp_path / "typo"])) as client:
-        assert repr(str(tmp_path / "typo")) in (client.instructions or "")
+        assert str(tmp_path / "typo") in (client.instructions or "")
         assert not (await client.call_tool("list_runs", {})).is_error

@@ -274,7 +274,7 @@ async def test_a_wrong_setting_is_told_by_every_tool(
     async with connected(Path("/")) as client:
         assert len((await client.list_tools()).tools) >= 7
         result = await client.call_tool("train", small(dataset, tiny_model))
-        assert result.is_error and "[CONFIG_INVALID_SETTING] BACKPROPAGATE_LORA__RANK" in text_of(result)
+        assert result.is_error and "[CONFIG_INVALID_SETTING] 'BACKPROPAGATE_LORA__RANK'" in text_of(result)
         assert "Did you mean BACKPROPAGATE_LORA__R?" in text_of(result)
 
 

@@ -31,7 +31,9 @@ from backpropagate.training.errors import (
     RunNotFoundError,
 )
 from backpropagate.training.files.atomic_json import read_json, write_json
+from backpropagate.training.runs.device_queue import DeviceQueue
 from backpropagate.training.runs.folder import RunFolder, Status
+from backpropagate.training.runs.kinds import SHORT_PLACES
 from backpropagate.training.runs.view import RunView
 from backpropagate.training.service import TrainingService
 from backpropagate.training.worker import end_frozen
@@ -145,6 +147,21 @@ async def test_cancelling_in_training_keeps_an_adapter_of_what_was_learnt(
     view = await service.get(submission.run_id)
     assert view.adapter_path and (Path(view.adapter_path) / "adapter_model.safetensors").is_file()
     assert 2 <= view.step < 100_000
+
+
+async def test_an_inspection_is_listed_while_it_has_a_place_in_a_queue(
+    service: TrainingService, dataset: Path, tiny_model: Path
+) -> None:
+    lanes = [DeviceQueue(service.runtime_folder, "short") for _ in SHORT_PLACES]
+    for lane, place in zip(lanes, SHORT_PLACES, strict=True):
+        assert lane.take_unless_busy([place])
+    spec = InspectSpec.model_validate({"model": {"name": str(tiny_model)}, "data": {"source": str(dataset)}})
+    run_id = (await service.submit(spec)).run_id
+    assert [view.run_id for view in (await service.list())[0]] == [run_id]
+    for lane in lanes:
+        lane.release()
+    assert await end_of(service, run_id) is Status.COMPLETED
+    assert (await service.list())[0] == []
 
 
 async def test_a_cancelled_run_whose_process_is_stopped_is_ended_from_outside(

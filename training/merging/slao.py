@@ -7,7 +7,6 @@ delivered, and the last fine-tuned one, from which the next task starts.
 from __future__ import annotations
 
 from collections.abc import Mapping
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 
@@ -29,11 +28,9 @@ class SLAOConfig:
 
     Args:
         scaling: see `time_aware_scale`.
-        threads: for the QR decompositions.
     """
 
     scaling: Scaling = "sqrt"
-    threads: int = 1
 
 
 @dataclass(frozen=True)
@@ -106,11 +103,10 @@ class SLAOMerger:
             SLAOError: there is no task yet, or A has more rows than columns.
         """
         self._require_task()
+        # One after the other: so small matrices are not decomposed faster in parallel.
         pairs = pairs_of(self._tuned)
-        with ThreadPoolExecutor(self.config.threads) as threads:
-            starts = threads.map(orthogonal_init_A, [self._tuned[pair.a] for pair in pairs])
-            found = {pair.a: start for pair, start in zip(pairs, starts, strict=True)}
-        return found | {pair.b: self._tuned[pair.b].clone() for pair in pairs}
+        starts = {pair.a: orthogonal_init_A(self._tuned[pair.a]) for pair in pairs}
+        return starts | {pair.b: self._tuned[pair.b].clone() for pair in pairs}
 
     def merge(
         self,
@@ -174,11 +170,8 @@ class SLAOMerger:
         write_merger(Path(folder), {"merged": self._merged, "tuned": self._tuned}, record)
 
     @classmethod
-    def load(cls, folder: Path | str, threads: int = 1) -> SLAOMerger:
+    def load(cls, folder: Path | str) -> SLAOMerger:
         """The merger that `save` has written.
-
-        Args:
-            threads: see `SLAOConfig`.
 
         Raises:
             SLAOCheckpointError: a file is missing, damaged, or of another format.
@@ -187,7 +180,7 @@ class SLAOMerger:
         try:
             history = [MergeResult(**entry) for entry in record["history"]]
             require_same_form(adapters["tuned"], adapters["merged"])
-            config = SLAOConfig(record["scaling"], threads)
+            config = SLAOConfig(record["scaling"])
             return cls(config, history, adapters["merged"], adapters["tuned"], dict(record["form"]))
         except (KeyError, TypeError, ValueError, SLAOMergeError) as error:
             raise SLAOCheckpointError(

@@ -58,7 +58,7 @@ class RunKind:
         queue: `device` waits for the device that the spec names, `cpu` for the CPU, `short` for neither.
         subject: the label of the spec's `subject`, one word.
         libraries: the optional libraries that the worker imports; see `EXTRAS`.
-        listed: whether lists of runs show it.
+        listed: whether lists of runs show it when it has ended.
         lasting: whether an equal request returns a completed run while its data are unchanged, and not only
             for two minutes; old runs of such a kind are removed automatically.
         checkpoints: whether a later attempt continues from a checkpoint instead of starting again.

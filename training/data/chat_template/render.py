@@ -29,13 +29,15 @@ def render_chat(
     """
     if not messages:
         raise ValueError("only conversations with a message are rendered")
-    return _compiled(_variant(tokenizer.chat_template, bool(tools))).render(
+    text: str = _compiled(_variant(tokenizer.chat_template, bool(tools))).render(
         messages=[_with_reasoning(message) for message in messages],
         tools=tools,
         documents=None,
         add_generation_prompt=add_generation_prompt,
         **tokenizer.special_tokens_map,
     )
+    text.encode()  # half of a surrogate pair is a ValueError: no tokenizer takes it
+    return text
 
 
 def _variant(template: Any, with_tools: bool) -> str:
