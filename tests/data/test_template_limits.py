@@ -134,3 +134,12 @@ def test_what_templates_use_gives_what_jinja_gives() -> None:
 
 def test_the_limit_is_a_value_error_that_no_template_can_catch() -> None:
     assert issubclass(template_limit.TemplateLimitError, ValueError)
+
+
+def test_a_template_that_writes_half_a_character_refuses_the_row() -> None:
+    half = "\ud83d"
+    template = ChatTemplate(tokenizer_with("{% if messages|length > 1 %}" + half + "{% endif %}x"))
+    assert template.render([{"role": "user", "content": "hi"}]) == "x"
+    with pytest.raises(RowError) as error:
+        template.render([{"role": "user", "content": "hi"}, {"role": "assistant", "content": "a"}])
+    assert error.value.kind == "template_refused" and "surrogates" in error.value.untrusted
