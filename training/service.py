@@ -56,7 +56,7 @@ from .runs.kinds import EXTRAS, device_request, kind_of, libraries_of
 from .runs.store import RunStore
 from .runs.view import RunView, view
 from .untrusted import quoted, shown_path
-from .worker.end_frozen import end_if_frozen
+from .worker.attend import attend
 from .worker.spawn import spawn_worker
 
 Value = TypeVar("Value")
@@ -193,8 +193,10 @@ class TrainingService:
         threading.Thread(target=self._reap, args=(run, attempt, process), daemon=True).start()
 
     def _reap(self, run: RunFolder, attempt: int, process: subprocess.Popen[bytes]) -> None:
+        with suppress(StateError, OSError):  # the run may have been removed
+            attend(process, run, self.store)
         code = process.wait()
-        with suppress(RunFolderError, OSError):  # the run may have been removed
+        with suppress(RunFolderError, OSError):
             log = shown_path(run.log_path)
             self._could_not_start(run, attempt, f"exit code {code}; details are in {log}")
 
@@ -378,8 +380,6 @@ class TrainingService:
         run.request_cancel(reason)
         if state.pid is None or state.boot_id != boot_id():
             self._start(run)  # no worker sees the request: a new one starts only to record the cancellation
-        else:
-            threading.Thread(target=end_if_frozen, args=(run, self.store), daemon=True).start()
         return view(run, state)
 
     async def delete(self, run_id: str) -> str:

@@ -36,7 +36,7 @@ from backpropagate.training.runs.folder import RunFolder, Status
 from backpropagate.training.runs.kinds import SHORT_PLACES
 from backpropagate.training.runs.view import RunView
 from backpropagate.training.service import TrainingService
-from backpropagate.training.worker import end_frozen
+from backpropagate.training.worker import attend
 
 pytestmark = pytest.mark.anyio
 
@@ -171,8 +171,8 @@ async def test_a_cancelled_run_whose_process_is_stopped_is_ended_from_outside(
     frozen = folder_of(service, (await service.submit(small_spec(dataset, tiny_model))).run_id)
     wait_for_phase(frozen, "waiting")
     psutil.Process(frozen.state().pid).suspend()
-    monkeypatch.setattr(end_frozen, "STEP_GRACE_S", 0)
-    monkeypatch.setattr(end_frozen, "MORE_S", 0.3)
+    monkeypatch.setattr(attend, "STEP_GRACE_S", 0)
+    monkeypatch.setattr(attend, "MORE_S", 0.3)
     await service.cancel(frozen.run_id)
     assert await end_of(service, frozen.run_id) in {Status.CANCELLED, Status.INTERRUPTED}
     wait_until(lambda: frozen.state().status is Status.CANCELLED, "the record of the end")

@@ -24,8 +24,8 @@ from ..runs.kinds import device_request, kind_of
 from ..runs.locks import FOREVER
 from ..runs.recorder import RunRecorder
 from ..runs.store import LEAVING_S, RunStore
+from .attend import GRACE_S, STEP_GRACE_S
 from .context import RunContext
-from .end_frozen import GRACE_S, STEP_GRACE_S
 
 LOOK_S = 0.2  # interval of the checks for a request to stop and for a free device
 STEPPING = frozenset({"training", "saving", "answering"})
