@@ -39,6 +39,10 @@ def words(step: Next) -> str:
             return f"backprop train --data {given.get('dataset', 'FILE')}" + (
                 f" --model {given['model']}" if "model" in given else ""
             )
+        case "multi_run":
+            return f"backprop multi-run --data {given.get('dataset', 'FILE')}" + (
+                f" --model {given['model']}" if "model" in given else ""
+            )
         case "inspect":
             return f"backprop inspect {given.get('dataset', 'FILE')}"
         case "get_run":

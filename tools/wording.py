@@ -10,6 +10,7 @@ from ..training.untrusted import escaped
 
 TOOLS_OF_ACTIONS = {
     "train": "train",
+    "multi_run": "multi_run",
     "inspect": "inspect_dataset",
     "get_run": "get_run",
     "list_runs": "list_runs",

@@ -35,6 +35,7 @@
     │   ├── GpuNotAvailableError
     │   ├── OllamaError                       DEP_OLLAMA_REGISTRATION_FAILED
     │   └── MissingExtraError (ImportError)
+    ├── PartialSuccessError                   PARTIAL_SUCCESS
     └── StateError                            STATE_…
         ├── RunFolderError
         ├── ForeignOwnerError (PermissionError)
@@ -349,6 +350,12 @@ class MissingExtraError(DependencyError, ImportError):
     """An optional part of the installation is missing."""
 
     code = "DEP_EXTRA_MISSING"
+
+
+class PartialSuccessError(BackpropagateError):
+    """Some runs of a multi-run failed; the adapter of the others is kept."""
+
+    code = "PARTIAL_SUCCESS"
 
 
 class StateError(BackpropagateError):

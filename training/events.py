@@ -73,6 +73,7 @@ class Step(Event):
         grad_norm: norm of the gradient before clipping.
         tokens_per_s: tokens trained on per second, padding not counted.
         eta_s: estimated seconds left.
+        run, num_runs: of a multi-run, the number of the run that the step belongs to, from 1, and of all.
     """
 
     kind: str = "step"
@@ -83,6 +84,8 @@ class Step(Event):
     grad_norm: float | None = None
     tokens_per_s: float | None = None
     eta_s: float | None = None
+    run: int | None = None
+    num_runs: int | None = None
 
 
 class Epoch(Event):

@@ -8,6 +8,7 @@ from pydantic import BaseModel, ConfigDict
 
 Action = Literal[
     "train",
+    "multi_run",
     "inspect",
     "get_run",
     "list_runs",

@@ -27,7 +27,7 @@ from anyio.lowlevel import RunVar
 from .config.arguments import TrainArguments
 from .config.results import RegisterResult
 from .config.settings import Settings, load_settings
-from .config.specs import AnySpec, DataSpec, ExportSpec, RegisterSpec, TrainSpec
+from .config.specs import AnySpec, DataSpec, ExportSpec, RegisterSpec, TrainingSpec, TrainSpec
 from .errors import (
     BackpropagateError,
     InputError,
@@ -149,7 +149,9 @@ class TrainingService:
         _check_target_modules(spec)
         self._require_libraries(spec)
         if isinstance(spec, DataSpec):
-            content = content_of(spec.data, policy.permit, _stopped_with_the_call)
+            content = " ".join(
+                content_of(data, policy.permit, _stopped_with_the_call) for data in spec.datasets
+            )
         else:
             content = _stamp(spec)
         fingerprint = _fingerprint(spec, content)
@@ -458,7 +460,7 @@ def _stamp(spec: AnySpec) -> str:
 
 def _check_target_modules(spec: AnySpec) -> None:
     """Check the target modules of a local model before it is loaded; a Hub model may not be here yet."""
-    if not isinstance(spec, TrainSpec):
+    if not isinstance(spec, TrainingSpec):
         return
     source = classify_model(spec.model.name)
     if source.kind == "folder":

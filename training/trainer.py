@@ -3,15 +3,16 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Unpack
 
 from .config.arguments import TrainArguments
-from .config.fields import ExportFormat
+from .config.fields import ExportFormat, MergeMode, MergeScale
+from .config.ledger import Ledger
 from .config.quantizations import note_on_default
-from .config.results import ExportResult, PushResult, TrainResult
+from .config.results import ExportResult, MultiRunResult, PushResult, TrainResult
 from .config.settings import load_settings
 from .config.specs import TrainSpec
 from .data.local_source import local_source
@@ -24,6 +25,7 @@ from .models.presets import AUTO, classify_model
 from .next_step import then
 from .requests.argument_paths import with_resolved_paths
 from .requests.export import check_export_output, export_spec
+from .requests.multi_run import multi_run_spec, resolved_tasks
 from .requests.push import push_spec
 from .requests.settings import alias_notes
 from .requests.train import train_spec
@@ -99,6 +101,29 @@ class TrainingRun:
 
 
 @dataclass(frozen=True)
+class MultiRun:
+    """A multi-run that has ended.
+
+    Args:
+        adapter_path: the merged adapter.
+        result: with the ledger: the score on every task after each run.
+        warnings: what the user should know before the adapter is used.
+    """
+
+    run_id: str
+    status: Status
+    adapter_path: Path
+    run_folder: Path
+    duration_s: float
+    result: MultiRunResult
+    warnings: list[str] = field(default_factory=list[str])
+
+    @property
+    def ledger(self) -> Ledger:
+        return self.result.ledger
+
+
+@dataclass(frozen=True)
 class Export:
     """A file or folder that an export wrote.
 
@@ -143,7 +168,7 @@ class Trainer:
         self._store = RunStore(
             Path(output_dir).expanduser().absolute() if output_dir else self._defaults.home
         )
-        self._last: TrainingRun | None = None
+        self._last: TrainingRun | MultiRun | None = None
         # Wrong settings raise here, not at the start of the training.
         train_spec(self._defaults, arguments={"dataset": "any", **self._arguments})
         for note in alias_notes(self._arguments):
@@ -182,18 +207,109 @@ class Trainer:
             device_request(spec)  # raises before the run is created if the requested GPU is missing
             run = self._store.create(spec)
         else:
-            run = self._store.find(resume_from)
-            state = self._store.observe(run)
-            allowed = self._arguments.get("allow_other_base") is True
-            if self._store.requeue(run, state.attempt, allow_other_base=allowed) is None:
-                raise InputError(
-                    f"Run {run.run_id} is {state.status}.", next=then("get_run", run_id=run.run_id)
-                )
+            run = self._resumed(resume_from)
         recorder = _Recorder(callback or Callbacks())
         started = time.monotonic()
         state = self._execute(train.run, run, recorder, should_stop)
-        self._last = recorder.summary(run, state, time.monotonic() - started)
-        return self._last
+        self._last = last = recorder.summary(run, state, time.monotonic() - started)
+        return last
+
+    def _resumed(self, run_id: str) -> RunFolder:
+        run = self._store.find(run_id)
+        state = self._store.observe(run)
+        allowed = self._arguments.get("allow_other_base") is True
+        if self._store.requeue(run, state.attempt, allow_other_base=allowed) is None:
+            raise InputError(f"Run {run.run_id} is {state.status}.", next=then("get_run", run_id=run.run_id))
+        return run
+
+    def multi_run(
+        self,
+        dataset: str | Path | Sequence[str | Path] | None = None,
+        num_runs: int | None = None,
+        steps_per_run: int | None = None,
+        samples_per_run: int | None = None,
+        merge_mode: MergeMode | None = None,
+        *,
+        tasks: Sequence[object] | Mapping[str, object] | None = None,
+        merge_scale: MergeScale | None = None,
+        learning_rate_decay: float | None = None,
+        replay: float | None = None,
+        max_forgetting: float | None = None,
+        rows_per_task: int | None = None,
+        callback: Callbacks | None = None,
+        should_stop: ShouldStop = never_stop,
+        resume_from: str | None = None,
+    ) -> MultiRun:
+        """Train on parts of a dataset, or on several datasets, one after the other, merged into one adapter.
+
+        All settings of the trainer apply to every run. Afterwards `export`, `save` and `push_to_hub` use the
+        merged adapter.
+
+        Args:
+            dataset: as for `train`; cut into `num_runs` disjoint parts.
+            tasks: instead of `dataset`, one dataset per run: paths, or names and datasets.
+            num_runs: default 5, or one per task.
+            steps_per_run: optimizer steps of each run; None: from the settings, or by epochs.
+            samples_per_run: training rows of each run; None: all, divided equally.
+            merge_mode: "slao" (default) merges so that earlier runs are remembered, "simple" trains one
+                adapter on, "average" averages independent adapters.
+            merge_scale: with "slao", the weight of run i: "sqrt" (1/√i, default), "mean" (1/i), or "auto",
+                which tries a few on the scored rows.
+            learning_rate_decay: factor of the learning rate from run to run.
+            replay: fraction of a run's rows, up to 0.5, that are drawn again from earlier runs.
+            max_forgetting: stop, and keep the merge before, when a task's score falls by more than this.
+            rows_per_task: maximum rows that a task is scored on; default 100.
+            resume_from: resume this multi-run, with its own data and settings.
+
+        Raises:
+            InputError, InvalidSettingError: the data or a setting is not valid, or there are too few rows.
+            PartialSuccessError: a run failed; the merged adapter of the runs before it is saved.
+            BackpropagateError: the first run failed.
+            TrainingAbortedError: it was stopped before the first merge.
+        """
+        from .worker import multi_run
+
+        multi = {
+            "num_runs": num_runs,
+            "steps_per_run": steps_per_run,
+            "samples_per_run": samples_per_run,
+            "merge_mode": merge_mode,
+            "merge_scale": merge_scale,
+            "learning_rate_decay": learning_rate_decay,
+            "replay": replay,
+            "max_forgetting": max_forgetting,
+            "rows_per_task": rows_per_task,
+        }
+        run = self._resumed(resume_from) if resume_from else self._new_multi_run(dataset, tasks, multi)
+        started = time.monotonic()
+        state = self._execute(multi_run.run, run, callback or Callbacks(), should_stop)
+        result = state.result
+        assert isinstance(result, MultiRunResult)
+        duration_s = round(time.monotonic() - started, 2)
+        self._last = last = MultiRun(
+            run.run_id, state.status, run.adapter_path, run.path, duration_s, result, list(state.warnings)
+        )
+        return last
+
+    def _new_multi_run(
+        self,
+        dataset: str | Path | Sequence[str | Path] | None,
+        tasks: Sequence[object] | Mapping[str, object] | None,
+        multi: Mapping[str, Any],
+    ) -> RunFolder:
+        arguments = self._arguments | ({"dataset": dataset} if dataset else {})
+        paths = PathPolicy.for_person(self._defaults.home)
+        spec = multi_run_spec(
+            self._defaults,
+            arguments=with_resolved_paths(arguments, self._defaults),
+            multi=multi,
+            tasks=resolved_tasks(tasks, paths),
+        )
+        for data in spec.datasets:
+            local_source(data, lambda path: None)
+        check_output(spec.output)
+        device_request(spec)  # raises before the run is created if the requested GPU is missing
+        return self._store.create(spec)
 
     def export(
         self,

@@ -175,6 +175,46 @@ Questions = Annotated[
 ]
 MaxNewTokens = Annotated[int, Field(ge=1, le=4096, description="Maximum tokens per answer.")]
 SystemPrompt = Annotated[str, Field(description="System message for the questions; may be empty.")]
+NumRuns = Annotated[
+    int, Field(ge=1, le=50, description="Number of runs. Default: one per task; 5 for a single dataset.")
+]
+SamplesPerRun = Annotated[
+    int, Field(ge=1, description="Training rows of each run. Default: all, divided equally.")
+]
+StepsPerRun = Annotated[
+    int, Field(ge=1, le=10_000_000, description="Optimizer steps of each run. Default: by epochs.")
+]
+MergeMode = Annotated[
+    Literal["slao", "simple", "average"],
+    Field(
+        description="`slao` merges each run into one adapter so that earlier ones are remembered, `simple` "
+        "trains one adapter on, `average` averages independent adapters."
+    ),
+]
+MergeScale = Annotated[
+    Literal["sqrt", "mean", "auto"],
+    Field(
+        description="Weight of run i in the merge: `sqrt` is 1/√i, `mean` 1/i, `auto` tries a few on the "
+        "scored rows. Only for slao. Default: sqrt."
+    ),
+]
+LearningRateDecay = Annotated[
+    float, Field(gt=0, le=1, description="Factor of the learning rate from run to run; 1 is constant.")
+]
+Replay = Annotated[
+    float,
+    Field(ge=0, le=0.5, description="Fraction of a run's rows that are drawn again from earlier runs."),
+]
+MaxForgetting = Annotated[
+    float,
+    Field(
+        ge=0,
+        description="Stop, and keep the merge before, when a task's score falls by more than this (nats per "
+        "token).",
+    ),
+]
+TaskName = Annotated[str, Field(min_length=1, max_length=100, description="Name of a task.")]
+RowsPerTask = Annotated[int, Field(ge=1, le=10_000, description="Maximum rows that a task is scored on.")]
 RunReference = Annotated[str, Field(description="The run whose adapter is used.")]
 PreviewRows = Annotated[int, Field(ge=0, le=20, description="Number of rows to show as the model sees them.")]
 ExportFormat = Annotated[

@@ -7,6 +7,8 @@ from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Discriminator, TypeAdapter
 
+from .ledger import Ledger
+
 
 class Record(BaseModel):
     """A part of a result. Unknown fields, e.g. of a newer version, are ignored."""
@@ -89,8 +91,8 @@ class Result(Record):
         return []
 
 
-class TrainResult(Result):
-    """A training. Losses are means per label token, in nats.
+class TrainingResult(Result):
+    """A training with an adapter. Losses are means per label token, in nats.
 
     Args:
         final_loss: training loss of the last step.
@@ -105,7 +107,6 @@ class TrainResult(Result):
         output: path of the copy of the adapter.
     """
 
-    kind: Literal["train"] = "train"
     outcome: Literal["completed", "cancelled", "early_stopped"] = "completed"
     steps: int = 0
     total_steps: int = 0
@@ -156,6 +157,33 @@ class TrainResult(Result):
             f"{self.trained_token_share:.0%} of the tokens trained"
         )
         return "; ".join([counts, *self.notes])
+
+
+class TrainResult(TrainingResult):
+    """A training."""
+
+    kind: Literal["train"] = "train"
+
+
+class MultiRunResult(TrainingResult):
+    """Trainings one after the other, merged into one adapter.
+
+    Counts are sums over the runs, losses means over the tasks; `eval_loss` is of the delivered adapter.
+
+    Args:
+        ledger: the score on every task after each run.
+        num_runs: runs that were asked for.
+        average: mean score of the delivered adapter on the tasks.
+        backward_transfer: mean change of a task's score since its own run.
+        forgetting: name of a task → how much worse it is than at its best.
+    """
+
+    kind: Literal["multi_run"] = "multi_run"
+    ledger: Ledger
+    num_runs: int
+    average: float | None = None
+    backward_transfer: float | None = None
+    forgetting: dict[str, float] = {}
 
 
 class ExportResult(Result):
@@ -285,7 +313,7 @@ class InspectResult(Result):
     preview: Preview | None = None
 
 
-AnyResult = TrainResult | ExportResult | RegisterResult | PushResult | InspectResult
+AnyResult = TrainResult | MultiRunResult | ExportResult | RegisterResult | PushResult | InspectResult
 """The result of any run."""
 
 

@@ -36,16 +36,21 @@ from .fields import (
     ImportanceMatrix,
     KeepTemplate,
     LearningRate,
+    LearningRateDecay,
     LoadIn4bit,
     LoraAlpha,
     LoraDropout,
     LoraRank,
+    MaxForgetting,
     MaxGradNorm,
     MaxNewTokens,
     MaxSeqLength,
+    MergeMode,
+    MergeScale,
     MergeSystem,
     MicroBatchTokens,
     ModelName,
+    NumRuns,
     OllamaName,
     OllamaParameters,
     OllamaQuestion,
@@ -63,16 +68,21 @@ from .fields import (
     Questions,
     RankStabilised,
     Recompute,
+    Replay,
     RepoName,
     Revision,
+    RowsPerTask,
     RunReference,
     Samples,
+    SamplesPerRun,
     Schedule,
     Seed,
     Separator,
     Steps,
+    StepsPerRun,
     SystemPrompt,
     TargetModules,
+    TaskName,
     TextEncoding,
     Threads,
     TrainOn,
@@ -81,6 +91,7 @@ from .fields import (
     WeightDecay,
 )
 
+DEFAULT_RUNS = 5
 ENV_PREFIX = "BACKPROPAGATE_"
 FORMAT_VERSION = 1
 
@@ -200,6 +211,11 @@ class DataSpec(Spec):
     def subject(self) -> str:
         return self.model.name
 
+    @property
+    def datasets(self) -> list[DataGroup]:
+        """The datasets that are read, with their settings."""
+        return [self.data]
+
 
 class InspectSpec(DataSpec):
     """An inspection of a dataset with the tokenizer of a model."""
@@ -209,15 +225,73 @@ class InspectSpec(DataSpec):
     seed: Seed = 42
 
 
-class TrainSpec(DataSpec):
-    """A training."""
+class TrainingSpec(DataSpec):
+    """A request whose result is an adapter."""
 
-    kind: Literal["train"] = "train"
     lora: LoraGroup = LoraGroup()
     training: TrainingGroup = TrainingGroup()
     evaluation: EvaluationGroup = EvaluationGroup()
     output: OutputFolder | None = None
+
+
+class TrainSpec(TrainingSpec):
+    """A training."""
+
+    kind: Literal["train"] = "train"
     parent: RunReference | None = None
+
+
+class MultiGroup(SettingsGroup):
+    """The settings of a multi-run beside those of its runs."""
+
+    num_runs: NumRuns | None = None
+    samples_per_run: SamplesPerRun | None = None
+    steps_per_run: StepsPerRun | None = None
+    merge_mode: MergeMode = "slao"
+    merge_scale: MergeScale | None = None
+    learning_rate_decay: LearningRateDecay = 1.0
+    replay: Replay = 0.0
+    max_forgetting: MaxForgetting | None = None
+    rows_per_task: RowsPerTask = 100
+
+
+class Task(Group):
+    """One of several datasets that are learnt one after the other."""
+
+    name: TaskName
+    dataset: DatasetSource
+
+
+class MultiRunSpec(TrainingSpec):
+    """Trainings one after the other, merged into one adapter.
+
+    Args:
+        tasks: a dataset for each run; empty if the runs get parts of `data.source`.
+    """
+
+    kind: Literal["multi_run"] = "multi_run"
+    multi: MultiGroup = MultiGroup()
+    tasks: tuple[Task, ...] = ()
+
+    @property
+    def num_runs(self) -> int:
+        return self.multi.num_runs or len(self.tasks) or DEFAULT_RUNS
+
+    @property
+    def datasets(self) -> list[DataGroup]:
+        return [self.data.model_copy(update={"source": task.dataset}) for task in self.tasks] or [self.data]
+
+    def training_on(self, data: DataGroup) -> TrainSpec:
+        """The request of one of the runs."""
+        steps = self.multi.steps_per_run or self.training.steps
+        return TrainSpec(
+            roots=self.roots,
+            model=self.model,
+            data=data,
+            lora=self.lora,
+            training=self.training.model_copy(update={"steps": steps}),
+            evaluation=self.evaluation,
+        )
 
 
 class ExportSpec(Spec):
@@ -294,10 +368,10 @@ class PushSpec(Spec):
         return self.repo
 
 
-AnySpec = TrainSpec | InspectSpec | ExportSpec | RegisterSpec | PushSpec
+AnySpec = TrainSpec | MultiRunSpec | InspectSpec | ExportSpec | RegisterSpec | PushSpec
 """The spec of any run."""
 
-KindName = Literal["train", "inspect", "export", "register", "push"]
+KindName = Literal["train", "multi_run", "inspect", "export", "register", "push"]
 """The kinds of run; `runs.kinds` has a row for each."""
 
 GROUPS: dict[str, type[Group]] = {

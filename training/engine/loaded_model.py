@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import gc
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from contextlib import nullcontext
 from functools import cached_property
+from pathlib import Path
 from typing import Any, Protocol
 
 import torch
@@ -13,6 +14,7 @@ from torch import Tensor
 
 from ..data.tokens.example import Example
 from ..events import Phase, Report, ShouldStop
+from ..files.atomic_folder import write_files
 from ..models.tokenizer import load_tokenizer
 from .generate import Prompt, generate
 from .loop.checkpoints import Checkpoints
@@ -20,6 +22,7 @@ from .loop.example_losses import ExampleLoss, example_losses
 from .loop.fit import fit
 from .loop.step import TrainingStep
 from .out_of_memory import memory_errors
+from .peft_adapter import adapter_files, named_matrices
 from .plan import Data, Outcome, Plan
 
 
@@ -103,6 +106,27 @@ class StepModel:
     def set_adapter_values(self, values: Tensor) -> None:
         self.step.lora.values.copy_(values)
         self.step.refresh()
+
+    def planned(self, plan: Plan) -> StepModel:
+        """The same model, to be trained by another plan of the same base, LoRA and device."""
+        return StepModel(self.step, plan)
+
+    def adapter_weights(self) -> dict[str, Tensor]:
+        """A copy of the LoRA matrices on the CPU, under PEFT's names."""
+        return {
+            name: matrix.detach().cpu().clone() for name, matrix in named_matrices(self.step.lora).items()
+        }
+
+    def set_adapter_weights(self, weights: Mapping[str, Tensor]) -> None:
+        """Take over all LoRA matrices, named as `adapter_weights` names them."""
+        for name, matrix in named_matrices(self.step.lora).items():
+            matrix.copy_(weights[name])
+        self.step.refresh()
+
+    def write_adapter(self) -> Path:
+        """Write the adapter as it is to the plan's folder."""
+        write_files(self.plan.adapter, adapter_files(self.step.lora, self.step.adapter))
+        return self.plan.adapter
 
     @cached_property
     def _tokenizer(self) -> Any:

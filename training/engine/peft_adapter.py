@@ -33,12 +33,14 @@ class AdapterDescription:
     """Whether the base stores its weights transposed, as GPT-2 does."""
 
 
+def named_matrices(lora: LoraParameters) -> dict[str, Tensor]:
+    """The matrices under PEFT's names, as views into the buffer."""
+    return {f"{PREFIX}{name}.weight": matrix for name, matrix in lora.matrices(lora.values).items()}
+
+
 def adapter_files(lora: LoraParameters, description: AdapterDescription) -> dict[str, bytes]:
     """The two files of a PEFT adapter."""
-    tensors = {
-        f"{PREFIX}{name}.weight": matrix.detach().cpu().contiguous()
-        for name, matrix in lora.matrices(lora.values).items()
-    }
+    tensors = {name: matrix.detach().cpu().contiguous() for name, matrix in named_matrices(lora).items()}
     config = json.dumps(_config(description), indent=2, sort_keys=True)
     return {WEIGHTS: save(tensors, {"format": "pt"}), CONFIG: config.encode()}
 
@@ -108,7 +110,7 @@ def load_into_buffer(folder: Path, tensors: dict[str, Tensor], lora: LoraParamet
     Raises:
         InputError: they are of other modules or shapes than the buffer's.
     """
-    places = {f"{PREFIX}{name}.weight": matrix for name, matrix in lora.matrices(lora.values).items()}
+    places = named_matrices(lora)
     different = sorted(places.keys() ^ tensors.keys())
     if different:
         side = "lacks" if different[0] in places else "also has"

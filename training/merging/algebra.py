@@ -13,6 +13,7 @@ from ..errors import SLAOError, SLAOMergeError
 from .lora_pairs import pairs_of, require_same_form
 
 Scaling = Literal["sqrt", "mean"]
+Mode = Literal["slao", "simple", "average"]
 
 
 def time_aware_scale(run_index: int, scaling: Scaling = "sqrt") -> float:
@@ -77,6 +78,19 @@ def merge_lora_weights(
     weights = dict(tuned)
     for pair in pairs_of(tuned):
         weights[pair.b] = _between(merged[pair.b].detach(), tuned[pair.b].detach(), scale)
+    return weights
+
+
+def average_lora_weights(
+    merged: Mapping[str, Tensor], tuned: Mapping[str, Tensor], scale: float
+) -> dict[str, Tensor]:
+    """A and B moved towards those of the last task; with 1/i the mean of i adapters.
+
+    Arguments and errors are those of `merge_lora_weights`.
+    """
+    weights = merge_lora_weights(merged, tuned, scale)
+    for pair in pairs_of(tuned):
+        weights[pair.a] = _between(merged[pair.a].detach(), tuned[pair.a].detach(), scale)
     return weights
 
 

@@ -14,7 +14,14 @@ from torch import Tensor
 
 from ..errors import SLAOCheckpointError, SLAOError, SLAOMergeError
 from ..untrusted import shown_path
-from .algebra import Scaling, merge_lora_weights, orthogonal_init_A, time_aware_scale
+from .algebra import (
+    Mode,
+    Scaling,
+    average_lora_weights,
+    merge_lora_weights,
+    orthogonal_init_A,
+    time_aware_scale,
+)
 from .lora_pairs import form_of, pairs_of, require_finite, require_same_config, require_same_form
 from .merger_files import read_merger, write_merger
 
@@ -28,9 +35,12 @@ class SLAOConfig:
 
     Args:
         scaling: see `time_aware_scale`.
+        mode: "slao", or what it is compared with: "simple" continues one adapter, "average" is the mean of
+            adapters that were trained independently.
     """
 
     scaling: Scaling = "sqrt"
+    mode: Mode = "slao"
 
 
 @dataclass(frozen=True)
@@ -100,9 +110,14 @@ class SLAOMerger:
         """The weights from which the next task starts: A orthogonal, B the last fine-tuned one.
 
         Raises:
-            SLAOError: there is no task yet, or A has more rows than columns.
+            SLAOError: there is no task yet, A has more rows than columns, or the mode is "average", whose
+                tasks all start anew.
         """
         self._require_task()
+        if self.config.mode == "average":
+            raise SLAOError("With mode average, each task starts from a new adapter.")
+        if self.config.mode == "simple":
+            return self.get_tuned_lora()
         # One after the other: so small matrices are not decomposed faster in parallel.
         pairs = pairs_of(self._tuned)
         starts = {pair.a: orthogonal_init_A(self._tuned[pair.a]) for pair in pairs}
@@ -129,10 +144,28 @@ class SLAOMerger:
             require_same_config(form_of(adapter_config), self._form)
         require_same_form(weights, self._merged)
         require_finite(weights)
-        used = time_aware_scale(self.run_index + 1, self.config.scaling) if scale is None else scale
+        used = self._scale() if scale is None else scale
         tuned = _copied(weights)
-        self._merged, self._tuned = merge_lora_weights(self._merged, tuned, used), tuned
+        self._merged, self._tuned = self.merged_with(tuned, used), tuned
         return self._note(used)
+
+    def merged_with(self, weights: Mapping[str, Tensor], scale: float) -> Weights:
+        """What `merge` would give with this λ; the merger is unchanged.
+
+        Raises:
+            SLAOError: there is no task yet.
+            SLAOMergeError: the weights are no plain LoRA or differ in form.
+        """
+        self._require_task()
+        combine = average_lora_weights if self.config.mode == "average" else merge_lora_weights
+        return combine(self._merged, weights, scale)
+
+    def _scale(self) -> float:
+        if self.config.mode == "simple":
+            return 1.0
+        return time_aware_scale(
+            self.run_index + 1, "mean" if self.config.mode == "average" else self.config.scaling
+        )
 
     def get_merged_lora(self) -> Weights:
         """The merged adapter, to evaluate and to deliver.
@@ -164,6 +197,7 @@ class SLAOMerger:
         self._require_task()
         record = {
             "scaling": self.config.scaling,
+            "mode": self.config.mode,
             "form": self._form,
             "history": [asdict(result) for result in self.merge_history],
         }
@@ -180,7 +214,7 @@ class SLAOMerger:
         try:
             history = [MergeResult(**entry) for entry in record["history"]]
             require_same_form(adapters["tuned"], adapters["merged"])
-            config = SLAOConfig(record["scaling"])
+            config = SLAOConfig(record["scaling"], record.get("mode", "slao"))
             return cls(config, history, adapters["merged"], adapters["tuned"], dict(record["form"]))
         except (KeyError, TypeError, ValueError, SLAOMergeError) as error:
             raise SLAOCheckpointError(

@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Any
 
 from ..config.results import ExportResult
-from ..config.specs import ExportSpec, ModelGroup, TrainSpec
+from ..config.specs import ExportSpec, ModelGroup, TrainingSpec
 from ..errors import InputError, RunFolderError, RunNotFoundError
 from ..files.atomic_json import read_json
 from ..files.paths import PathPolicy, looks_like_path
@@ -95,7 +95,7 @@ def export_source(name: str, store: RunStore, paths: PathPolicy) -> ExportSource
 
 def _trained_by(run: RunFolder, store: RunStore) -> ExportSource:
     spec = run.spec()
-    if isinstance(spec, TrainSpec) and (run.adapter_path / ADAPTER_FILES[0]).is_file():
+    if isinstance(spec, TrainingSpec) and (run.adapter_path / ADAPTER_FILES[0]).is_file():
         return ExportSource(_trained_model(spec.model, run), run.adapter_path, run.run_id)
     raise InputError(
         f"Run {run.run_id} has no adapter to export ({spec.kind}, {store.observe(run).status}).",
@@ -192,7 +192,7 @@ def _gguf_of(run: RunFolder, store: RunStore) -> GgufSource:
             hint="Give a completed GGUF export, or export the model.",
             next=then("export", source=...),
         )
-    if not isinstance(spec, TrainSpec):
+    if not isinstance(spec, TrainingSpec):
         raise InputError(
             f"Run {run.run_id} is neither a training nor an export ({spec.kind}).",
             hint="Give the id of a training run or of a GGUF export, or the path of a .gguf file.",
@@ -259,7 +259,7 @@ def push_source(name: str, store: RunStore, paths: PathPolicy) -> PushSource:
 
 def _pushable(run: RunFolder) -> PushSource:
     spec = run.spec()
-    if isinstance(spec, TrainSpec) and run.adapter_path.is_dir():
+    if isinstance(spec, TrainingSpec) and run.adapter_path.is_dir():
         return PushSource(run.adapter_path, run.run_id)
     result = run.state().result
     if isinstance(spec, ExportSpec) and isinstance(result, ExportResult) and Path(result.path).is_dir():

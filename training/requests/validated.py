@@ -21,7 +21,7 @@ def validated(kind: type[SpecType], values: Mapping[str, Any]) -> SpecType:
         spec = kind.model_validate(dict(values))
     except ValidationError as error:
         raise InputError(explain(error), hint="Correct the argument and call again.") from None
-    if isinstance(spec, DataSpec) and spec.data.source is None:
+    if isinstance(spec, DataSpec) and any(data.source is None for data in spec.datasets):
         raise InputError("dataset is missing.", hint="Give the path of a file, a folder or a Hub dataset.")
     if looks_secret(spec.model_dump_json()):
         raise InputError(

@@ -2,7 +2,15 @@
 
 from __future__ import annotations
 
-from ..config.specs import AnySpec, ExportSpec, InspectSpec, PushSpec, RegisterSpec, TrainSpec
+from ..config.specs import (
+    AnySpec,
+    ExportSpec,
+    InspectSpec,
+    MultiRunSpec,
+    PushSpec,
+    RegisterSpec,
+    TrainSpec,
+)
 from ..errors import ErrorRecord, GpuOutOfMemoryError
 from ..next_step import Next, then
 from .folder import RunState, Status
@@ -34,6 +42,8 @@ def _start_again(spec: AnySpec) -> Next:
     match spec:
         case TrainSpec():
             return then("train", dataset=..., model=spec.model.name)
+        case MultiRunSpec():
+            return then("multi_run", dataset=..., model=spec.model.name)
         case ExportSpec():
             return then("export", source=spec.run or spec.adapter or spec.model.name)
         case RegisterSpec():

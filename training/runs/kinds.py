@@ -14,6 +14,7 @@ from ..config.results import (
     AnyResult,
     ExportResult,
     InspectResult,
+    MultiRunResult,
     PushResult,
     RegisterResult,
     Result,
@@ -25,9 +26,11 @@ from ..config.specs import (
     ExportSpec,
     InspectSpec,
     KindName,
+    MultiRunSpec,
     PushSpec,
     RegisterSpec,
     Spec,
+    TrainingSpec,
     TrainSpec,
 )
 from ..errors import StateError
@@ -83,6 +86,10 @@ def _after_training(run_id: str, spec: TrainSpec, result: TrainResult) -> Next:
     return then("export", source=run_id)
 
 
+def _after_multi_run(run_id: str, spec: MultiRunSpec, result: MultiRunResult) -> Next:
+    return then("export", source=run_id)
+
+
 def _after_export(run_id: str, spec: ExportSpec, result: ExportResult) -> Next:
     if result.path.endswith(".gguf"):
         return then("register", path=result.path, name=...)
@@ -105,6 +112,7 @@ KINDS = {
     kind.name: kind
     for kind in (
         RunKind("train", TrainSpec, TrainResult, "device", _after_training, checkpoints=True),
+        RunKind("multi_run", MultiRunSpec, MultiRunResult, "device", _after_multi_run, checkpoints=True),
         RunKind(
             "inspect",
             InspectSpec,
@@ -167,7 +175,7 @@ def device_request(spec: AnySpec) -> DeviceRequest:
         case "cpu":
             return DeviceRequest("cpu", [CPU])
         case "device":
-            if not isinstance(spec, TrainSpec):
+            if not isinstance(spec, TrainingSpec):
                 raise StateError(f"A run of kind {spec.kind} waits for a device, but its spec names none.")
             devices = training_devices(spec.training.device)
             return DeviceRequest("cpu" if devices == [CPU] else "cuda", devices)

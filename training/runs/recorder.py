@@ -94,10 +94,11 @@ class RunRecorder:
     def cancelled(self, result: AnyResult | None) -> None:
         self._finish(Status.CANCELLED, result, None)
 
-    def failed(self, error: BaseException) -> None:
+    def failed(self, error: BaseException, result: AnyResult | None = None) -> None:
+        """Record that the run failed, and what of its result there is."""
         record = as_record(error, self.run.log_path)
         self.log.error("run_failed", code=record.code, message=record.message)
-        self._finish(Status.FAILED, None, record)
+        self._finish(Status.FAILED, result, record)
 
     def require_end(self) -> None:
         """Raises RuntimeFailure if the work returned without recording how the run ended."""

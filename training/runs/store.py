@@ -14,7 +14,7 @@ from contextlib import suppress
 from pathlib import Path
 from typing import NamedTuple
 
-from ..config.results import TrainResult
+from ..config.results import TrainingResult
 from ..config.specs import AnySpec
 from ..errors import (
     ErrorRecord,
@@ -457,7 +457,7 @@ def _worker_is_gone(run: RunFolder, state: RunState) -> bool:
 def _interrupted(run_id: str, state: RunState) -> RunState:
     if state.result is not None:  # the adapter is saved; only later steps are missing
         warning = "The worker exited after the adapter was saved: a copy or answers may be missing."
-        cancelled = isinstance(state.result, TrainResult) and state.result.outcome == "cancelled"
+        cancelled = isinstance(state.result, TrainingResult) and state.result.outcome == "cancelled"
         status = Status.CANCELLED if cancelled else Status.COMPLETED
         update = {"status": status, "ended_at": now(), "warnings": [*state.warnings, warning]}
         return state.model_copy(update=update)
@@ -495,7 +495,7 @@ def _still_there(state: RunState) -> bool:
 
 
 def _new_id(spec: AnySpec) -> str:
-    return new_run_id(spec.subject if spec.kind == "train" else spec.kind)
+    return new_run_id(spec.subject if spec.kind == "train" else spec.kind.replace("_", "-"))
 
 
 def _entries(folder: Path) -> list[Path]:

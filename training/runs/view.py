@@ -6,8 +6,8 @@ from typing import Annotated, TypeVar
 
 from pydantic import BaseModel, ConfigDict, Discriminator, Field
 
-from ..config.results import Answer, AnyResult, TrainResult
-from ..config.specs import AnySpec, DataSpec, ExportSpec, KindName, TrainSpec
+from ..config.results import Answer, AnyResult, TrainingResult
+from ..config.specs import AnySpec, DataSpec, ExportSpec, KindName, MultiRunSpec, TrainSpec
 from ..errors import ErrorRecord, RunFolderError
 from ..events import Evaluated, Event, Phase, Step, Warned
 from ..next_step import Next, then
@@ -76,7 +76,7 @@ def view(run: RunFolder, state: RunState) -> RunView:
         )
     events = run.latest_events()
     result = state.result
-    trained = result if isinstance(result, TrainResult) else None
+    trained = result if isinstance(result, TrainingResult) else None
     step, phase = _last(events, Step), _last(events, Phase)
     has_adapter = run.adapter_path.is_dir()
     return RunView(
@@ -84,7 +84,7 @@ def view(run: RunFolder, state: RunState) -> RunView:
         kind=state.kind,
         status=state.status,
         model=spec.subject,
-        dataset=spec.data.source if isinstance(spec, DataSpec) else None,
+        dataset=_dataset(spec),
         parent=spec.parent if isinstance(spec, TrainSpec) else None,
         training=spec.run if isinstance(spec, ExportSpec) else None,
         phase=_phase(state, step, phase),
@@ -109,6 +109,13 @@ def view(run: RunFolder, state: RunState) -> RunView:
         error=state.error,
         next=next_step_of(run.run_id, spec, state),
     )
+
+
+def _dataset(spec: AnySpec) -> str | list[str] | None:
+    if isinstance(spec, MultiRunSpec) and spec.tasks:
+        named = [task.dataset for task in spec.tasks]
+        return [name for names in named for name in ([names] if isinstance(names, str) else names)]
+    return spec.data.source if isinstance(spec, DataSpec) else None
 
 
 def _warnings(state: RunState, events: list[Event]) -> list[str]:

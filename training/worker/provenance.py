@@ -28,12 +28,7 @@ def provenance(spec: TrainSpec, plan: Plan, data: Prepared, base: BaseIdentity) 
         "platform": platform.platform(),
         "libraries": {name: found for name in LIBRARIES if (found := _version(name))},
         "hardware": _hardware(),
-        "dataset": {
-            "source": spec.data.source,
-            **data.summary.as_dict(),
-            # Content hashes of the held-out rows, to compare later runs on the same rows.
-            "held_out_rows": sorted(set(data.held_out.hashes())),
-        },
+        "dataset": dataset_record(spec.data.source, data),
         "model": {
             "name": spec.model.name,
             "path": str(plan.model),
@@ -42,6 +37,12 @@ def provenance(spec: TrainSpec, plan: Plan, data: Prepared, base: BaseIdentity) 
         },
         "seed": plan.training.seed,
     }
+
+
+def dataset_record(source: str | list[str] | None, data: Prepared) -> dict[str, Any]:
+    """A dataset, its counts, and the content hashes of its held-out rows, by which later runs find them."""
+    held_out = sorted(set(data.held_out.hashes()))
+    return {"source": source, **data.summary.as_dict(), "held_out_rows": held_out}
 
 
 def _hardware() -> dict[str, Any]:

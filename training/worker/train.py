@@ -12,19 +12,20 @@ from typing import TYPE_CHECKING, Any
 
 from ..config.results import Answer, FindingRecord, TrainResult
 from ..config.specs import TrainSpec
-from ..data.check import check
-from ..data.cleaning.quality import QUALITY_KINDS
-from ..data.findings import meaning_of, rows_of
-from ..data.prepare import Prepared, prepare, prepared_before
-from ..data.tokens.encode import end_tokens
-from ..errors import DatasetError, TrainingAbortedError, describe
+from ..data.prepare import Prepared
+from ..errors import TrainingAbortedError, describe
 from ..events import AdapterSaved
 from ..models.base_identity import identify_base
-from ..models.token_limits import token_limits
-from ..models.untrained_tokens import untrained_tokens
 from ..runs.recorder import as_record
-from ..untrusted import quoted, shown_path
-from .context import RunContext, WaitForDevice, use_threads
+from .context import RunContext, WaitForDevice
+from .examples import (
+    check_data,
+    examples,
+    examples_again,
+    tokenizer_of,
+    warn_about_data,
+    warn_about_the_end,
+)
 from .loss_curve import losses_of, still_falling
 from .trained_base import require_trained_base, trained_revision
 
@@ -59,7 +60,7 @@ def run(context: RunContext, wait_for_device: WaitForDevice) -> None:
     assert spec.kind == "train"
     planned = context.run.plan()
     if planned is None:
-        _check_data(context, spec)
+        check_data(context, spec.data)
     wait_for_device()
     folder = context.model_folder(revision=trained_revision(context.run, spec))
     require_trained_base(context, spec, folder)
@@ -75,22 +76,11 @@ def run(context: RunContext, wait_for_device: WaitForDevice) -> None:
 
 
 # --- Before the first step. ---
-def _check_data(context: RunContext, spec: TrainSpec) -> None:
-    """Refuse bad rows before the run waits, downloads or loads."""
-    context.recorder.phase("checking", "checking the data")
-    checked = check(spec.data, permit=context.permit, report=context.report, should_stop=context.should_stop)
-    checked.raise_if_unusable(spec.data.on_bad_rows)
-    for found in checked.findings.sorted():
-        dropped = spec.data.quality == "basic" and found.kind in QUALITY_KINDS
-        if found.severity == "warning" and not dropped:
-            context.recorder.warn(f"{found.sentence()}.")
-
-
 def _prepare(context: RunContext, spec: TrainSpec, model: Path) -> Ready:
-    tokenizer, threads = _load_tokenizer(context, spec, model)
-    data = _examples(context, spec, tokenizer, model)
-    _warn_about_data(context, data)
-    _warn_about_the_end(context, tokenizer, model)
+    tokenizer, threads = tokenizer_of(context, spec, model)
+    data = examples(context, spec, tokenizer, model)
+    warn_about_data(context, data)
+    warn_about_the_end(context, tokenizer, model)
 
     from ..engine.device import free_gpu_bytes, torch_device
     from ..engine.planner import Machine, choose_plan
@@ -122,68 +112,10 @@ def _prepare_again(context: RunContext, spec: TrainSpec, model: Path, planned: d
     """
     from ..engine.plan import Plan
 
-    tokenizer, _ = _load_tokenizer(context, spec, model)
+    tokenizer, _ = tokenizer_of(context, spec, model)
     plan = replace(Plan.from_record(planned), model=model, resume=True)
-    data = prepared_before(context.home / "cache" / "tokens", plan.tokens_key)
-    data = data or _examples(context, spec, tokenizer, model)
-    if data.key != plan.tokens_key:
-        raise DatasetError(
-            f"The dataset {_shown(spec.data.source)} has changed since this run started.",
-            hint="Restore it to resume, or start a new run.",
-        )
+    data = examples_again(context, spec, tokenizer, model, plan.tokens_key)
     return Ready(spec, tokenizer, data, plan)
-
-
-def _shown(source: str | list[str] | None) -> str:
-    return ", ".join(map(shown_path, [source] if isinstance(source, str) else source or []))
-
-
-def _load_tokenizer(context: RunContext, spec: TrainSpec, model: Path) -> tuple[Any, int]:
-    context.recorder.phase("loading", "importing torch and transformers")
-    threads = use_threads(spec.training.threads)
-    from ..models.tokenizer import load_tokenizer
-
-    context.stop_if_asked()
-    tokenizer = load_tokenizer(model)
-    context.require_permitted()
-    return tokenizer, threads
-
-
-def _examples(context: RunContext, spec: TrainSpec, tokenizer: Any, model: Path) -> Prepared:
-    context.recorder.phase("preparing", "preparing the data")
-    return prepare(
-        spec.data,
-        tokenizer,
-        seed=spec.training.seed,
-        cache=context.home / "cache" / "tokens",
-        permit=context.permit,
-        report=context.report,
-        should_stop=context.should_stop,
-        limits=token_limits(model),
-    )
-
-
-def _warn_about_data(context: RunContext, data: Prepared) -> None:
-    for found in data.summary.left_out:
-        first = ", ".join(found["first"])
-        meaning = meaning_of(found["kind"], found["count"])
-        context.recorder.warn(f"Dropped: {rows_of(found['count'])} that {meaning} ({first}).")
-    for found in data.summary.warnings:
-        count, first = found["count"], ", ".join(found["first"])
-        context.recorder.warn(f"{rows_of(count)} {meaning_of(found['kind'], count)} ({first}).")
-
-
-def _warn_about_the_end(context: RunContext, tokenizer: Any, model: Path) -> None:
-    """Warn if the model cannot learn to stop: its end-of-turn token has never been trained."""
-    ends = end_tokens(tokenizer)
-    untrained = untrained_tokens(model, ends, tokenizer.added_tokens_decoder.keys())
-    if untrained:
-        names = ", ".join(quoted(tokenizer.convert_ids_to_tokens(token)) for token in untrained)
-        context.recorder.warn(
-            f"The model has never learnt {names}, which ends an answer, and a LoRA does not change the "
-            "embedding: its answers may not stop. Use the instruct variant of the model, or a chat template "
-            "with another end."
-        )
 
 
 def _parent_adapter(context: RunContext, spec: TrainSpec) -> Path | None:

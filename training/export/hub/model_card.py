@@ -11,7 +11,7 @@ import re
 from pathlib import Path, PurePath
 from typing import Any
 
-from ...config.results import Answer, FindingRecord, TrainResult
+from ...config.results import Answer, FindingRecord, TrainingResult
 from ...data.findings import meaning_of, rows_of
 from ...models.model_folder import FolderForm
 from ...models.presets import is_hub_id
@@ -191,7 +191,7 @@ def _settings(facts: RunFacts) -> str:
         "modules": targets if isinstance(targets, str) else ", ".join(targets),
         "learning rate": f"{plan.learning_rate:g}, {plan.lr_scheduler}",
         "steps": f"{facts.result.steps} of {total}",
-        **({"continued from": f"the adapter of run {facts.spec.parent}"} if facts.spec.parent else {}),
+        **({"continued from": f"the adapter of run {facts.parent}"} if facts.parent else {}),
         "batch": f"{plan.batch_size} examples x {plan.gradient_accumulation_steps}",
         "longest example": f"{plan.max_seq_length} tokens",
         **({"base revision": _escaped(short_name(commit))} if (commit := facts.provenance.revision) else {}),
@@ -224,7 +224,7 @@ def _verdict(facts: RunFacts) -> str:
     )
 
 
-def _held_out_loss(result: TrainResult) -> str:
+def _held_out_loss(result: TrainingResult) -> str:
     return _from_to(result.eval_loss_before, result.eval_loss)
 
 

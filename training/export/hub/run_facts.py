@@ -8,8 +8,8 @@ from typing import Any
 
 from pydantic import Field
 
-from ...config.results import Record, TrainResult
-from ...config.specs import LoraGroup, TrainSpec
+from ...config.results import Record, TrainingResult
+from ...config.specs import LoraGroup, TrainingSpec, TrainSpec
 from ...data.readers.hub_names import is_hub_name
 from ...errors import InputError
 from ...models.base_identity import WEIGHTS as BASE_WEIGHTS
@@ -62,13 +62,13 @@ class ProvenanceFacts(Record):
 class RunFacts:
     """spec.json, plan.json, provenance.json and the result of a training."""
 
-    spec: TrainSpec
+    spec: TrainingSpec
     plan: PlanFacts
     provenance: ProvenanceFacts
-    result: TrainResult
+    result: TrainingResult
 
     @classmethod
-    def of(cls, run: RunFolder, result: TrainResult | None = None) -> RunFacts:
+    def of(cls, run: RunFolder, result: TrainingResult | None = None) -> RunFacts:
         """Read them.
 
         Args:
@@ -79,13 +79,18 @@ class RunFacts:
             RunFolderError: a file of the folder cannot be read.
         """
         spec, plan = run.spec(), run.plan()
-        if not isinstance(spec, TrainSpec) or plan is None:
+        if not isinstance(spec, TrainingSpec) or plan is None:
             what = f"of kind {spec.kind}" if plan is not None or spec.kind != "train" else "not planned yet"
             raise InputError(f"Run {run.run_id} is {what}: there is no training to describe.")
         found = result or run.state().result
-        trained = found if isinstance(found, TrainResult) else TrainResult()
+        trained = found if isinstance(found, TrainingResult) else TrainingResult()
         provenance = ProvenanceFacts.of(run.provenance() or {})
         return cls(spec, PlanFacts.model_validate(plan), provenance, trained)
+
+    @property
+    def parent(self) -> str | None:
+        """The run whose adapter was trained on."""
+        return self.spec.parent if isinstance(self.spec, TrainSpec) else None
 
     @property
     def base(self) -> str:

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from ...config.results import Answer
-from ...config.specs import DataGroup, TrainSpec
+from ...config.specs import DataGroup, TrainingSpec
 from ...data.chat_template.control_tokens import control_tokens
 from ...data.cleaning.exact_duplicates import row_hash
 from ...data.cleaning.transforms import Transforms
@@ -59,7 +59,7 @@ def question_for(
         permit: raises for a path that may not be read.
     """
     spec = run.spec() if run else None
-    if run is None or not isinstance(spec, TrainSpec):
+    if run is None or not isinstance(spec, TrainingSpec):
         return Question(given, "the given question") if given else DEFAULT
     for answer in _recorded_answers(run):
         if given in (None, answer.question):

@@ -1,0 +1,122 @@
+"""The spec of a multi-run from its arguments."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from pathlib import PurePath
+from typing import Any, cast
+
+from ..config.settings import Settings, load_settings
+from ..config.specs import MultiGroup, MultiRunSpec
+from ..errors import InputError, InvalidSettingError
+from ..files.paths import PathPolicy
+from ..untrusted import quoted
+from .dataset_source import named_source, resolved_source
+from .settings import by_group, require_known
+from .validated import validated
+
+OUR_ENGINES = ("auto", "packed", "autograd")
+
+
+def named_tasks(given: Sequence[object] | Mapping[str, object] | None) -> list[dict[str, Any]]:
+    """The tasks with their names, as `{"name", "dataset"}`; a path is named after its file.
+
+    Args:
+        given: paths, objects with `name` and `dataset`, or an object of names and datasets.
+
+    Raises:
+        InputError: an entry is neither, or two tasks have the same name.
+    """
+    if isinstance(given, Mapping):
+        given = [{"name": name, "dataset": dataset} for name, dataset in given.items()]
+    tasks = [_named_task(entry) for entry in given or []]
+    for name, count in Counter(task["name"] for task in tasks).items():
+        if count > 1:
+            raise InputError(
+                f"{count} tasks have the name {quoted(name)}.", hint="Give each task a name of its own."
+            )
+    return tasks
+
+
+def resolved_tasks(
+    given: Sequence[object] | Mapping[str, object] | None, paths: PathPolicy
+) -> list[dict[str, Any]]:
+    """`named_tasks` with absolute, permitted datasets.
+
+    Raises:
+        InputError: as `named_tasks`.
+        PathForbiddenError: a path may not be read.
+    """
+    return [
+        {**task, "dataset": resolved_source(named_source(task["dataset"]), paths)}
+        for task in named_tasks(given)
+    ]
+
+
+def _named_task(entry: object) -> dict[str, Any]:
+    if not isinstance(entry, Mapping):
+        path = str(entry)
+        return {"name": PurePath(path).name.partition(".")[0] or path, "dataset": path}
+    task = cast("Mapping[str, Any]", entry)
+    for name in task:
+        require_known(name, ["name", "dataset"], "field of a task")
+    if "dataset" not in task:
+        raise InputError("A task has no dataset.", hint='Give each task as {"name": …, "dataset": …}.')
+    return {"name": str(task.get("name") or _named_task(task["dataset"])["name"]), "dataset": task["dataset"]}
+
+
+def multi_run_spec(
+    defaults: Settings | None = None,
+    *,
+    settings: Mapping[str, Any] | None = None,
+    arguments: Mapping[str, Any],
+    multi: Mapping[str, Any],
+    tasks: Sequence[Mapping[str, Any]] = (),
+    roots: Sequence[str] | None = None,
+) -> MultiRunSpec:
+    """The spec of a multi-run.
+
+    Args:
+        defaults, settings, arguments, roots: as for `train_spec`.
+        multi: the settings of the multi-run by name; None means not given.
+        tasks: see `named_tasks`; with resolved datasets.
+
+    Raises:
+        InputError: an unknown name, a value out of bounds, or both a dataset and tasks.
+        InvalidSettingError: settings contradict each other.
+    """
+    groups = by_group(defaults or load_settings(), settings or {}, arguments)
+    for name in multi:
+        require_known(name, list(MultiGroup.model_fields), "argument")
+    given = {name: value for name, value in multi.items() if value is not None}
+    if tasks and arguments.get("dataset"):
+        raise InputError("dataset and tasks are both given.", hint="Give one of them.")
+    if "steps_per_run" in given and arguments.get("steps"):
+        raise InputError("steps and steps_per_run are both given.", hint="Give steps_per_run.")
+    if tasks:
+        groups["data"].pop("source", None)
+    values = {**groups, "multi": given, "tasks": list(tasks), "roots": roots}
+    spec = validated(MultiRunSpec, values)
+    _require_consistent(spec)
+    return spec
+
+
+def _require_consistent(spec: MultiRunSpec) -> None:
+    multi = spec.multi
+    if spec.tasks and multi.num_runs not in (None, len(spec.tasks)):
+        raise InvalidSettingError(
+            f"num_runs={multi.num_runs}, but there are {len(spec.tasks)} tasks, with one run each.",
+            hint="Leave num_runs out.",
+        )
+    if len(spec.tasks) > 50:
+        raise InvalidSettingError(f"There are {len(spec.tasks)} tasks; at most 50 are possible.")
+    if multi.merge_scale and multi.merge_mode != "slao":
+        raise InvalidSettingError(
+            f"merge_scale={multi.merge_scale} has no meaning with merge_mode={multi.merge_mode}.",
+            hint="Leave merge_scale out, or set merge_mode=slao.",
+        )
+    if spec.training.engine not in OUR_ENGINES:
+        raise InvalidSettingError(
+            f"A multi-run cannot use engine={spec.training.engine}.", hint=f"Set engine to {OUR_ENGINES[0]}."
+        )

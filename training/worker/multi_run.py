@@ -1,0 +1,193 @@
+"""Executes a multi-run: trainings one after the other on a base that is loaded once, merged into one adapter.
+
+Every run is planned before the first one starts. A later attempt uses these plans, the ledger, and the
+checkpoints of the run that was not finished.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from ..config.specs import MultiRunSpec
+from ..data.prepare import Prepared
+from ..errors import PartialSuccessError, TrainingAbortedError
+from ..models.base_identity import identify_base
+from ..runs.recorder import as_record
+from .context import RunContext, WaitForDevice
+from .examples import (
+    check_data,
+    examples,
+    examples_again,
+    tokenizer_of,
+    warn_about_data,
+    warn_about_the_end,
+)
+from .multi_run_tasks import ReadyRuns, TaskRows, require_rows, rows_of_runs
+from .trained_base import require_trained_base, trained_revision
+
+if TYPE_CHECKING:
+    from ..engine.plan import Plan
+    from .multi_run_loop import MultiRunLoop
+
+
+def run(context: RunContext, wait_for_device: WaitForDevice) -> None:
+    """Execute the multi-run, and record its result.
+
+    Raises:
+        BackpropagateError: no run succeeded, or the result cannot be saved; any other exception is a bug.
+        TrainingAbortedError: it was cancelled before the first merge.
+    """
+    spec = context.run.spec()
+    assert spec.kind == "multi_run"
+    planned = context.run.plan()
+    if planned is None:
+        require_rows(spec, [check_data(context, data) for data in spec.datasets])
+    wait_for_device()
+    base = spec.training_on(spec.data)
+    folder = context.model_folder(revision=trained_revision(context.run, base))
+    require_trained_base(context, base, folder)
+    ready = _prepare(context, spec, folder) if planned is None else _again(context, spec, folder, planned)
+    _run_all(context, ready)
+
+
+def _run_all(context: RunContext, ready: ReadyRuns) -> None:
+    from .multi_run_result import save_result
+
+    loop = _opened(context, ready)
+    try:
+        completed = loop.run()
+    except TrainingAbortedError:
+        completed = False
+    except Exception as error:
+        if not loop.ledger.kept:
+            raise
+        _partial(context, ready, loop, error)
+        return
+    if not loop.ledger.kept:
+        raise TrainingAbortedError("Cancelled before the first run was merged.")
+    result = save_result(context, ready, loop, "completed" if completed else "cancelled")
+    if completed:
+        context.recorder.completed(result)
+    else:
+        context.recorder.cancelled(result)
+
+
+def _partial(context: RunContext, ready: ReadyRuns, loop: MultiRunLoop, error: Exception) -> None:
+    """Deliver the merge of the runs before the one that failed, and record the failure."""
+    from .multi_run_result import save_result
+
+    done, count = len(loop.ledger.runs), len(ready.tasks)
+    record = as_record(error, context.run.log_path)
+    context.recorder.log.exception("run_failed")
+    partial = PartialSuccessError(
+        f"Run {done + 1} of {count} failed: [{record.code}] {record.message} "
+        f"The adapter of the {done} before it is saved.",
+        hint=record.hint,
+        retryable=record.retryable,
+        untrusted=record.untrusted_details,
+    )
+    context.recorder.failed(partial, save_result(context, ready, loop, "cancelled"))
+
+
+def _opened(context: RunContext, ready: ReadyRuns) -> MultiRunLoop:
+    from ..engine.loaded_model import StepModel
+    from ..engine.open_model import open_model
+    from .multi_run_loop import MultiRunLoop
+
+    context.stop_if_asked()
+    model = open_model(ready.plans[0], context.report)
+    context.require_permitted()
+    assert isinstance(model, StepModel)  # the request allows no other engine
+    return MultiRunLoop(context, ready, model)
+
+
+# --- Data and plans. ---
+def _prepare(context: RunContext, spec: MultiRunSpec, model: Path) -> ReadyRuns:
+    tokenizer, threads = tokenizer_of(context, spec.training_on(spec.data), model)
+    prepared: list[Prepared] = []
+    for data in spec.datasets:
+        prepared.append(examples(context, spec.training_on(data), tokenizer, model))
+        warn_about_data(context, prepared[-1])
+    warn_about_the_end(context, tokenizer, model)
+    tasks = rows_of_runs(spec, prepared)
+    for task in tasks:
+        if task.scored_on == "training":
+            context.recorder.warn(f"{task.name}: no rows are held out; it is scored on its training rows.")
+    plans, reasons = _plans(context, spec, model, tasks, threads)
+    context.recorder.phase("loading", "reading the base model's weights")
+    context.run.write_provenance(_provenance(context, spec, model, prepared, plans[0]))
+    runs = [plan.record() for plan in plans]
+    context.run.write_plan({**runs[0], "reasons": reasons, "runs": runs})
+    return ReadyRuns(spec, tokenizer, tasks, plans)
+
+
+def _plans(
+    context: RunContext, spec: MultiRunSpec, model: Path, tasks: Sequence[TaskRows], threads: int
+) -> tuple[list[Plan], dict[str, str]]:
+    """The plan of each run, and the reasons of the first one's choices."""
+    from ..engine.device import free_gpu_bytes, torch_device
+    from ..engine.planner import Machine, choose_plan
+    from .save_adapter import base_model_name
+
+    machine = Machine(torch_device(), free_gpu_bytes(), threads)
+    plans: list[Plan] = []
+    reasons: dict[str, str] = {}
+    for number, (task, data) in enumerate(zip(tasks, _data_of_runs(spec), strict=True)):
+        request = spec.training_on(data)
+        plan, why = choose_plan(
+            request,
+            machine,
+            examples=len(task.train),
+            held_out=len(task.held_out),
+            model=model,
+            adapter=context.run.path / ".adapter-of-the-engine",
+            base_model_name=base_model_name(request, model),
+            continue_from=None,
+        )
+        rate = plan.learning_rate * spec.multi.learning_rate_decay**number
+        plan = replace(plan, training=plan.training.model_copy(update={"learning_rate": rate}))
+        # A run without a checkpoint starts from its first step.
+        plans.append(replace(plan, tokens_key=task.prepared.key, resume=True))
+        reasons = reasons or why
+    return plans, reasons
+
+
+def _data_of_runs(spec: MultiRunSpec) -> list[Any]:
+    return spec.datasets if spec.tasks else spec.datasets * spec.num_runs
+
+
+def _provenance(
+    context: RunContext, spec: MultiRunSpec, model: Path, prepared: Sequence[Prepared], plan: Plan
+) -> dict[str, Any]:
+    from .provenance import dataset_record, provenance
+
+    base = identify_base(model, context.should_stop)
+    record = provenance(spec.training_on(spec.datasets[0]), plan, prepared[0], base)
+    if not spec.tasks:
+        return record
+    records = [
+        {"name": task.name, **dataset_record(task.dataset, data)}
+        for task, data in zip(spec.tasks, prepared, strict=True)
+    ]
+    return {**record, "tasks": records}
+
+
+def _again(context: RunContext, spec: MultiRunSpec, model: Path, planned: dict[str, Any]) -> ReadyRuns:
+    """The examples and the plans of the first attempt.
+
+    Raises:
+        DatasetError: a dataset has changed, and its tokens are no longer in the cache.
+    """
+    from ..engine.plan import Plan
+
+    tokenizer, _ = tokenizer_of(context, spec.training_on(spec.data), model)
+    plans = [replace(Plan.from_record(record), model=model) for record in planned["runs"]]
+    keys = [plan.tokens_key for plan in plans] if spec.tasks else [plans[0].tokens_key]
+    prepared = [
+        examples_again(context, spec.training_on(data), tokenizer, model, key)
+        for data, key in zip(spec.datasets, keys, strict=True)
+    ]
+    return ReadyRuns(spec, tokenizer, rows_of_runs(spec, prepared), plans)

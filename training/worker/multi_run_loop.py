@@ -1,0 +1,224 @@
+"""The runs of a multi-run, one after the other: train, merge, score, record.
+
+A run counts once its scores are in ledger.json, which is written after its merge. Until then its checkpoints
+stay, so that a killed worker's successor trains on from there and comes to the same result.
+"""
+
+from __future__ import annotations
+
+import shutil
+from collections.abc import Mapping
+from pathlib import Path
+
+from pydantic import ValidationError
+from torch import Tensor
+
+from ..config.ledger import Ledger, LedgerRun, LedgerTask, forgetting_of, mean_of
+from ..engine.loaded_model import StepModel
+from ..engine.loop.checkpoints import Checkpoints
+from ..engine.plan import Data, Outcome
+from ..errors import RunFolderError
+from ..events import Event, Phase, Report, Step
+from ..files.atomic_json import read_json, write_json
+from ..merging.algebra import time_aware_scale
+from ..merging.slao import SLAOConfig, SLAOMerger
+from ..next_step import then
+from ..untrusted import quoted, shown_path
+from .context import RunContext
+from .multi_run_tasks import ReadyRuns, TaskRows
+
+Weights = Mapping[str, Tensor]
+
+
+class MultiRunLoop:
+    """The state of a multi-run: the ledger, and the merger of the runs that it has."""
+
+    def __init__(self, context: RunContext, ready: ReadyRuns, model: StepModel) -> None:
+        self.context, self.model = context, model
+        self.spec, self.tasks, self.plans = ready.spec, ready.tasks, ready.plans
+        self._new_adapter = model.adapter_weights()
+        self.ledger = _read_ledger(self._ledger_path) or self._new_ledger()
+        kept = len(self.ledger.kept)
+        new = SLAOConfig(mode=self.spec.multi.merge_mode)
+        self.merger = SLAOMerger.load(self._merge_path(kept)) if kept else SLAOMerger(new)
+        self.last: Outcome | None = None
+
+    @property
+    def forgot(self) -> bool:
+        """Whether the last merge forgot too much, which ends the multi-run."""
+        return len(self.ledger.kept) < len(self.ledger.runs)
+
+    def run(self) -> bool:
+        """Execute the runs that are left; False if the user stopped it.
+
+        Raises:
+            BackpropagateError: a run failed; the ledger has the ones before.
+        """
+        while len(self.ledger.runs) < len(self.tasks) and not self.forgot:
+            number = len(self.ledger.runs) + 1
+            outcome = self._train(number)
+            if outcome.status == "cancelled":
+                return False
+            self._merge(number, outcome)
+        return True
+
+    # --- One run.
+    def _train(self, number: int) -> Outcome:
+        task, plan = self.tasks[number - 1], self.plans[number - 1]
+        self._phase("training", f"run {number} of {len(self.tasks)}: {quoted(task.name)}")
+        self.model = self.model.planned(plan)
+        self.model.set_adapter_weights(self._start())
+        self.last = self.model.train(
+            Data(task.train, task.held_out),
+            _report_of_run(self.context.report, number, len(self.tasks)),
+            self.context.should_stop,
+            Checkpoints(self._checkpoints_path(number)),
+        )
+        return self.last
+
+    def _start(self) -> Weights:
+        if not self.merger.run_index or self.spec.multi.merge_mode == "average":
+            return self._new_adapter
+        return self.merger.get_init_weights()
+
+    def _merge(self, number: int, outcome: Outcome) -> None:
+        """Merge and score the adapter that the model has; then record both, the merge first."""
+        self._phase("training", f"run {number} of {len(self.tasks)}: merging and scoring")
+        tuned, scale, scale_scores = self.model.adapter_weights(), 1.0, dict[str, float]()
+        if number == 1:
+            self.merger.initialize(tuned)
+        else:
+            scale, scale_scores = self._scale(number, tuned)
+            self.merger.merge(tuned, scale=scale)
+        record = LedgerRun(
+            run=number,
+            steps=outcome.steps,
+            learning_rate=self.plans[number - 1].learning_rate,
+            scale=scale,
+            scores=self._scores(self.merger.get_merged_lora(), number),
+            scale_scores=scale_scores,
+        )
+        forgotten = max(forgetting_of([*self.ledger.runs, record]), default=0.0)
+        most = self.spec.multi.max_forgetting
+        if most is not None and forgotten > most:
+            self._reject(record, forgotten)
+        else:
+            self.merger.save(self._merge_path(number))
+            self._record(record)
+        shutil.rmtree(self._checkpoints_path(number), ignore_errors=True)
+
+    def _reject(self, record: LedgerRun, forgotten: float) -> None:
+        self.merger = SLAOMerger.load(self._merge_path(record.run - 1))
+        self._record(record.model_copy(update={"kept": False}))
+        self.context.recorder.warn(
+            f"Run {record.run} was not kept, and no further one started: after its merge a task was "
+            f"{forgotten:.4g} worse than at its best, above max_forgetting={self.spec.multi.max_forgetting:g}."
+        )
+
+    # --- Scores.
+    def _scale(self, number: int, tuned: Weights) -> tuple[float, dict[str, float]]:
+        """λ of a merge, and the mean scores of those that were tried."""
+        if self.spec.multi.merge_mode == "simple":
+            return 1.0, {}
+        by_mean, by_root = time_aware_scale(number, "mean"), time_aware_scale(number, "sqrt")
+        if self.spec.multi.merge_mode == "average" or self.spec.multi.merge_scale == "mean":
+            return by_mean, {}
+        if self.spec.multi.merge_scale != "auto":
+            return by_root, {}
+        tried = [by_mean, (by_mean + by_root) / 2, by_root, (by_root + 1) / 2, 1.0]
+        means = {
+            scale: mean_of(self._scores(self.merger.merged_with(tuned, scale), number)) for scale in tried
+        }
+        best = max(means, key=lambda scale: means[scale])  # the smallest of equal ones
+        return best, {f"{scale:.6g}": mean for scale, mean in means.items()}
+
+    def _scores(self, weights: Weights, tasks: int) -> list[float]:
+        """The scores of an adapter on the first tasks."""
+        self.model.set_adapter_weights(weights)
+        return [self._score(task) for task in self.tasks[:tasks]]
+
+    def _score(self, task: TaskRows) -> float:
+        self.context.stop_if_asked()
+        losses = self.model.losses(task.scored(self.spec.multi.rows_per_task))
+        return -sum(loss.total for loss in losses) / max(1, sum(loss.label_tokens for loss in losses))
+
+    # --- The ledger, and where things are.
+    def _new_ledger(self) -> Ledger:
+        multi = self.spec.multi
+        self._phase("training", "scoring the base model")
+        tasks = [
+            LedgerTask(
+                name=task.name,
+                rows=len(task.fresh),
+                replayed=len(task.replayed),
+                scored_on=task.scored_on,
+                scored_rows=len(task.scored(multi.rows_per_task)),
+                base_score=self._score(task),
+            )
+            for task in self.tasks
+        ]
+        scale = (multi.merge_scale or "sqrt") if multi.merge_mode == "slao" else None
+        ledger = Ledger(merge_mode=multi.merge_mode, merge_scale=scale, tasks=tasks)
+        write_json(self._ledger_path, ledger.model_dump(mode="json"))
+        return ledger
+
+    def _record(self, run: LedgerRun) -> None:
+        self.ledger = self.ledger.model_copy(update={"runs": [*self.ledger.runs, run]})
+        write_json(self._ledger_path, self.ledger.model_dump(mode="json"))
+
+    def _phase(self, phase: str, message: str) -> None:
+        self.context.recorder.phase(phase, message)
+
+    @property
+    def _ledger_path(self) -> Path:
+        return self.context.run.path / "ledger.json"
+
+    def _merge_path(self, number: int) -> Path:
+        return self.context.run.path / "merges" / f"run-{number:03d}"
+
+    def _checkpoints_path(self, number: int) -> Path:
+        return self.context.run.checkpoints_path / f"run-{number:03d}"
+
+
+def _read_ledger(path: Path) -> Ledger | None:
+    """The ledger of an earlier attempt.
+
+    Raises:
+        RunFolderError: it cannot be read.
+    """
+    try:
+        return Ledger.model_validate(read_json(path, follow_links=False))
+    except FileNotFoundError:
+        return None
+    except (OSError, ValidationError, ValueError) as error:
+        raise RunFolderError(
+            f"{shown_path(path)} cannot be read: {type(error).__name__}.",
+            hint="Restore the file, or start a new run.",
+            next=then("delete", run_id=path.parent.name),
+            cause=error,
+        ) from error
+
+
+def _report_of_run(report: Report, number: int, count: int) -> Report:
+    """`report`, whose steps and phases say which run they are of."""
+
+    def report_of_run(event: Event) -> None:
+        match event:
+            case Step():
+                own = {"run": number, "num_runs": count, "eta_s": _left(event, count - number)}
+                event = event.model_copy(update=own)
+            case Phase():
+                event = event.model_copy(update={"message": f"run {number} of {count}: {event.message}"})
+            case _:
+                pass
+        report(event)
+
+    return report_of_run
+
+
+def _left(step: Step, runs: int) -> float | None:
+    """Seconds until all runs are trained, if the runs after this one take as long; None if not known."""
+    ahead = step.total_steps - step.step
+    if step.eta_s is None or not runs:
+        return step.eta_s
+    return step.eta_s * (1 + runs * step.total_steps / ahead) if ahead else None

@@ -1,0 +1,146 @@
+"""Saves the merged adapter of a multi-run, and makes its result."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Literal
+
+from ..config.ledger import Ledger, mean_of
+from ..config.results import Answer, FindingRecord, MultiRunResult
+from ..data.prepare import Prepared
+from ..engine.device import peak_memory_mib
+from ..engine.out_of_memory import memory_errors
+from ..engine.plain_peft import Coverage, read_with_peft
+from ..engine.questions import ask_before_and_after
+from ..errors import describe
+from ..events import AdapterSaved, Step
+from ..export.hub.model_card import run_card
+from ..export.hub.run_facts import RunFacts
+from ..runs.event_log import all_events
+from ..runs.recorder import as_record
+from .context import RunContext
+from .multi_run_loop import MultiRunLoop
+from .multi_run_tasks import ReadyRuns
+from .save_adapter import TrainedBase, copy_adapter_folder, finish_adapter, replace_card
+
+
+def save_result(
+    context: RunContext, ready: ReadyRuns, loop: MultiRunLoop, outcome: Literal["completed", "cancelled"]
+) -> MultiRunResult:
+    """Save the merged adapter, ask the questions, copy the adapter.
+
+    After the adapter is saved, a later failure is only a warning.
+    """
+    context.recorder.phase("saving", "saving the merged adapter")
+    plan, adapter = ready.plans[0], context.run.adapter_path
+    loop.model.set_adapter_weights(loop.merger.get_merged_lora())
+    with memory_errors(plan, "saving"):
+        written = loop.model.write_adapter()
+        result = _result(context, ready, loop, outcome, read_with_peft(plan.model, written))
+        base = TrainedBase.of(plan, context.run)
+        finish_adapter(written, adapter, ready.tokenizer, base, _card(context, ready, result))
+    context.report(AdapterSaved(path=str(adapter)))
+
+    def answer(result: MultiRunResult) -> MultiRunResult:
+        if outcome == "cancelled" or not ready.spec.evaluation.questions:
+            return result
+        result = result.model_copy(update={"answers": _ask(context, ready, loop)})
+        replace_card(adapter, _card(context, ready, result))
+        return result
+
+    def copy(result: MultiRunResult) -> MultiRunResult:
+        output = ready.spec.output
+        if output is None:
+            return result
+        context.permit_output(Path(output))
+        return result.model_copy(update={"output": copy_adapter_folder(adapter, output)})
+
+    for later in (answer, copy):
+        try:
+            result = later(result)
+        except Exception as error:
+            record = as_record(error, context.run.log_path)
+            context.recorder.warn(f"The adapter is saved; a later step failed: {describe(record)}")
+    return result
+
+
+def _result(
+    context: RunContext,
+    ready: ReadyRuns,
+    loop: MultiRunLoop,
+    outcome: Literal["completed", "cancelled"],
+    covered: Coverage,
+) -> MultiRunResult:
+    ledger, plan = loop.ledger, ready.plans[0]
+    done = ready.tasks[: len(ledger.kept)]
+    summaries = [data.summary for data in _datasets(ready)]
+    measured = all(len(task.held_out) for task in done)
+    tokens = sum(summary.tokens for summary in summaries)
+    trained = sum(summary.trained_tokens for summary in summaries)
+    average = ledger.average
+    assert average is not None
+    base = mean_of([task.base_score for task in ledger.tasks[: len(done)]])
+    names = [task.name for task in ledger.tasks]
+    return MultiRunResult(
+        summary=_summary(ledger, len(ready.tasks), base),
+        outcome=outcome,
+        steps=sum(run.steps for run in ledger.runs),
+        total_steps=sum(run.steps for run in ledger.runs)
+        + sum(plan.training.steps or 0 for plan in ready.plans[len(ledger.runs) :]),
+        first_loss=context.recorder.first_loss,
+        final_loss=_last_loss(context),
+        eval_loss=-average if measured else None,
+        eval_loss_before=-base if measured else None,
+        engine=loop.model.step.name,
+        engine_reason=plan.reason,
+        device=plan.device,
+        tokens_per_s=round(loop.last.tokens_per_s, 1) if loop.last else 0.0,
+        peak_memory_mib=peak_memory_mib(),
+        packing=loop.last.packing if loop.last else None,
+        rows=sum(summary.rows for summary in summaries),
+        rows_used=sum(len(task.fresh) + len(task.held_out) for task in done),
+        rows_truncated=sum(summary.truncated for summary in summaries),
+        rows_left_out=[
+            FindingRecord.model_validate(found) for summary in summaries for found in summary.left_out
+        ],
+        held_out=sum(len(task.held_out) for task in done),
+        trained_token_share=round(trained / tokens, 4) if tokens else 0.0,
+        lora_share=round(covered.share, 4),
+        without_lora=covered.left_out,
+        notes=[note for summary in summaries for note in summary.notes],
+        ledger=ledger,
+        num_runs=len(ready.tasks),
+        average=average,
+        backward_transfer=ledger.backward_transfer,
+        forgetting=dict(zip(names, ledger.forgetting, strict=False)),
+    )
+
+
+def _datasets(ready: ReadyRuns) -> list[Prepared]:
+    """The datasets of the runs, each once."""
+    return list({task.prepared.key: task.prepared for task in ready.tasks}.values())
+
+
+def _summary(ledger: Ledger, runs: int, base: float) -> str:
+    kept, average, transfer = len(ledger.kept), ledger.average, ledger.backward_transfer
+    assert average is not None
+    changed = "" if transfer is None else f", backward transfer {transfer:+.4f}"
+    return (
+        f"{kept} of {runs} runs merged ({ledger.merge_mode}): mean loss on their tasks "
+        f"{-base:.4f} → {-average:.4f}{changed}."
+    )
+
+
+def _last_loss(context: RunContext) -> float | None:
+    steps = [event.loss for event in all_events(context.run.events_path) if isinstance(event, Step)]
+    return steps[-1] if steps else None
+
+
+def _ask(context: RunContext, ready: ReadyRuns, loop: MultiRunLoop) -> list[Answer]:
+    evaluation = ready.spec.evaluation
+    context.recorder.phase("answering", f"questions to ask before and after: {len(evaluation.questions)}")
+    return ask_before_and_after(loop.model, ready.tokenizer, evaluation, context.report, context.should_stop)
+
+
+def _card(context: RunContext, ready: ReadyRuns, result: MultiRunResult) -> str:
+    return run_card(RunFacts.of(context.run, result), "adapter", chat=bool(ready.tokenizer.chat_template))
