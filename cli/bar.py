@@ -32,11 +32,9 @@ class BarDisplay:
                     warning = escape(as_options(one_line(event.message, LONGEST_MESSAGE)))
                     self._progress.console.print(f"[yellow]warning:[/] {warning}")
                 case Step():
+                    done, total = event.overall
                     self._progress.update(
-                        self._task,
-                        description=step_message(event),
-                        completed=event.step,
-                        total=event.total_steps,
+                        self._task, description=step_message(event), completed=done, total=total
                     )
                 case _:
                     pass

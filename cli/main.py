@@ -17,6 +17,7 @@ COMMANDS = {
         "Fine-tune a small real model on an example dataset and compare its answers.",
     ),
     "train": (".train", "Fine-tune a model on a dataset."),
+    "multi-run": (".multi_run", "Train in runs, merged into one adapter that remembers the earlier ones."),
     "inspect": (".inspect", "Inspect a dataset: content, problems, and what the model sees."),
     "list-runs": (".runs", "List past, running and queued runs, newest first."),
     "show-run": (".runs", "Show one run in detail."),

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from contextlib import suppress
 from typing import Any, TypeVar, get_args, get_origin
 
 import click
+from pydantic import BaseModel
 from pydantic.fields import FieldInfo
 
 from ..training.config.arguments import ALIASES, OTHER_NAMES, Alias, flat_fields
@@ -50,8 +51,23 @@ def setting_options(*groups: str) -> Callable[[Function], Function]:
     return decorate
 
 
-def _option(name: str, info: FieldInfo) -> Callable[[Function], Function]:
-    names = NAMES.get(name, [f"--{name.replace('_', '-')}"])
+def group_options(group: type[BaseModel], names: Mapping[str, list[str]]) -> Callable[[Function], Function]:
+    """Add one option per setting of a group that belongs to one command only.
+
+    Args:
+        names: options that differ from the setting's name with dashes.
+    """
+
+    def decorate(function: Function) -> Function:
+        for name, info in reversed(group.model_fields.items()):
+            function = _option(name, info, names.get(name))(function)
+        return function
+
+    return decorate
+
+
+def _option(name: str, info: FieldInfo, names: list[str] | None = None) -> Callable[[Function], Function]:
+    names = names or NAMES.get(name, [f"--{name.replace('_', '-')}"])
     if info.annotation is bool:
         plain = names[0].removeprefix("--")
         return click.option(f"--{plain}/--no-{plain}", name, default=None, help=_help(info))

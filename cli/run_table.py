@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 
+from ..training.config.specs import TRAININGS
 from ..training.runs.identity import seconds_since
 from ..training.runs.view import RunView
 from .wrapped import width
@@ -25,7 +26,7 @@ def run_table(views: Sequence[RunView], ids: Sequence[str]) -> Iterator[str]:
 
 
 def _row(view: RunView, ids: Sequence[str]) -> tuple[str, ...]:
-    steps = f"{view.step}/{view.total_steps or '?'}" if view.kind == "train" else "-"
+    steps = f"{view.step}/{view.total_steps or '?'}" if view.kind in TRAININGS else "-"
     loss = f"{view.loss:.4f}" if view.loss is not None else "-"
     age = age_of(seconds_since(view.created_at))
     return short_id(view.run_id, ids), view.status.value, age, view.kind, steps, loss, view.model

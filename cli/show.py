@@ -5,8 +5,16 @@ from __future__ import annotations
 import json
 from collections.abc import Iterator
 
-from ..tools.status import answers_of, duration
-from ..training.config.results import ExportResult, RegisterResult, Result, TrainResult
+from ..tools.status import answers_of, duration, ledger_lines
+from ..training.config.results import (
+    ExportResult,
+    MultiRunResult,
+    RegisterResult,
+    Result,
+    TrainingResult,
+    TrainResult,
+)
+from ..training.config.specs import TRAININGS
 from ..training.errors import describe
 from ..training.runs.after_status import would_fail_again
 from ..training.runs.folder import Status
@@ -27,7 +35,7 @@ def print_json(view: RunView) -> None:
 def _top_level(view: RunView) -> dict[str, object]:
     """Result fields at the top level of the JSON, for scripts; the same for all kinds of run."""
     result = view.result
-    trained = result if isinstance(result, TrainResult) else None
+    trained = result if isinstance(result, TrainingResult) else None
     return {
         "data": trained.data_sentence if trained else None,
         "engine": trained.engine_sentence if trained else None,
@@ -78,7 +86,9 @@ def _result_lines(result: Result | None) -> Iterator[tuple[str, object]]:
     match result:
         case ExportResult() | RegisterResult():
             yield "file", result.path
-        case TrainResult():
+        case TrainingResult():
+            if isinstance(result, MultiRunResult):
+                yield from (("ledger", line) for line in ledger_lines(result.ledger))
             yield "data", result.data_sentence
             yield "engine", result.engine_sentence
             if result.output:
@@ -104,10 +114,10 @@ def print_answers(view: RunView) -> None:
 def next_command(view: RunView) -> str:
     command = words(view.next) if view.next else "nothing to do"
     if view.status is Status.FAILED and view.error and would_fail_again(view.error):
-        return "correct what the error names, then start it again" if view.kind == "train" else command
+        return "correct what the error names, then start it again" if view.kind in TRAININGS else command
     if isinstance(view.result, TrainResult) and view.result.still_falling:
         return f"{command}  (trains on; export makes a GGUF file of what it has learnt)"
-    if view.status is Status.COMPLETED and view.kind == "train":
+    if view.status is Status.COMPLETED and view.kind in TRAININGS:
         return f"{command}  (a GGUF file; --ollama --ollama-name NAME also registers it with Ollama)"
     return command
 

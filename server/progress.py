@@ -52,9 +52,10 @@ class ProgressStream:
                 self._message = event.message
                 self._reach(_phase_fraction(event))
             case Step():
-                self._total = float(event.total_steps)
+                done, total = event.overall
+                self._total = float(total)
                 self._message = step_message(event)
-                self._reach(min(event.step, self._total - END_RESERVE))
+                self._reach(min(done, self._total - END_RESERVE))
             case Warned():
                 self._message = f"warning: {event.message}"
             case Done() | Failed():

@@ -9,6 +9,7 @@ from .get_run import get_run
 from .gpu_status import gpu_status
 from .inspect_dataset import inspect_dataset
 from .list_runs import list_runs
+from .multi_run import multi_run
 from .push_to_hub import push_to_hub
 from .register_ollama import register_ollama
 from .resume_run import resume_run
@@ -25,6 +26,9 @@ TOOLS = (
     ),
     AgentTool(
         train, "Fine-tune a model", read_only=False, destructive=False, idempotent=True, open_world=True
+    ),
+    AgentTool(
+        multi_run, "Fine-tune in runs", read_only=False, destructive=False, idempotent=True, open_world=True
     ),
     AgentTool(
         export_gguf, "Export to GGUF", read_only=False, destructive=False, idempotent=True, open_world=True

@@ -51,6 +51,28 @@ async def follow_or_raise(context: ToolContext, submission: Submission, wait_s: 
     return view
 
 
+def submission_note(submission: Submission, request_key: str | None) -> str | None:
+    """What a caller should know if there is an earlier run of the same request."""
+    if submission.stopped:
+        return (
+            f"The same request was stopped before (run {submission.stopped}). This is a new run from the "
+            "start; resume_run resumes the stopped one."
+        )
+    if not submission.existing:
+        return None
+    if submission.by_key:
+        return (
+            f"Same request_key {request_key!r} as run {submission.run_id}, which already exists; "
+            "no new run was started. Another run needs a new request_key."
+        )
+    named = f" request_key {request_key!r} now names it." if request_key else ""
+    another = "Set new_run=true, with a new request_key," if request_key else "Set new_run=true"
+    return (
+        f"Same request (settings and dataset content) as run {submission.run_id}, which already exists; "
+        f"no new run was started.{named} {another} to start another."
+    )
+
+
 def _is_news(events: Sequence[Event]) -> bool:
     return any(
         isinstance(event, Evaluated | Warned) or (isinstance(event, Step) and event.step == 1)

@@ -6,6 +6,7 @@ from typing import Annotated, Literal
 
 from pydantic import BaseModel, Field
 
+from ..training.config.specs import TRAININGS
 from ..training.runs.folder import Status
 from ..training.runs.view import RunView
 from ..training.untrusted import shown_path
@@ -73,5 +74,5 @@ def _run_line(view: RunView) -> RunLine:
 def _line(run: RunLine) -> str:
     loss = f", loss {run.loss:.4g}" if run.loss is not None else ""
     code = f", {run.error_code}" if run.error_code else ""
-    steps = f"step {run.step}/{run.total_steps or '?'}{loss}" if run.kind == "train" else run.kind
+    steps = f"step {run.step}/{run.total_steps or '?'}{loss}" if run.kind in TRAININGS else run.kind
     return f"{run.run_id}: {run.status}, {shown_path(run.model)}, {steps}{code}"

@@ -7,7 +7,17 @@ from typing import Any, Literal
 
 from pydantic import BaseModel, Field
 
-from ..training.config.results import Answer, ExportResult, RegisterResult, Result, TrainResult
+from ..training.config.ledger import Ledger
+from ..training.config.results import (
+    Answer,
+    ExportResult,
+    MultiRunResult,
+    RegisterResult,
+    Result,
+    TrainingResult,
+    TrainResult,
+)
+from ..training.config.specs import TRAININGS
 from ..training.errors import ErrorRecord, describe, help_of
 from ..training.events import Step
 from ..training.next_step import then
@@ -15,7 +25,7 @@ from ..training.runs.after_status import would_fail_again
 from ..training.runs.folder import Status
 from ..training.runs.identity import same_host
 from ..training.runs.view import RunView
-from ..training.untrusted import one_line, short_name, shown_path
+from ..training.untrusted import one_line, quoted, short_name, shown_path
 from .context import ToolResult, as_lines
 from .wording import TOOLS_OF_ACTIONS, words
 
@@ -75,6 +85,7 @@ class RunStatus(ToolResult):
     output: str | None = None
     path: str | None = None
     summary: str | None = None
+    ledger: list[str] = Field(default_factory=list[str])
     untrusted_answers: list[UntrustedAnswer] = Field(default_factory=list[UntrustedAnswer])
     warnings: list[str] = Field(default_factory=list[str])
     error: RunError | None = None
@@ -86,6 +97,7 @@ class RunStatus(ToolResult):
         if self.note:
             lines.append(self.note)
         lines.append("; ".join(filter(None, [self._what(), self._progress()])))
+        lines += self.ledger
         if self.data:
             lines.append(f"Data: {self.data}")
         if self.adapter_path:
@@ -117,9 +129,10 @@ class RunStatus(ToolResult):
             return self.summary
         if self.status in {"queued", "running"} and self.step == 0:
             return f"{self.phase or 'starting'}."
-        if self.kind != "train":
+        if self.kind not in TRAININGS:
             return ""
-        parts = [f"step {self.step}/{self.total_steps or '?'}"]
+        parts = [self.phase] if self.phase and self.kind == "multi_run" else []
+        parts += [f"step {self.step}/{self.total_steps or '?'}"]
         if self.loss is not None:
             fall = f"{self.first_loss:.4g} → " if self.first_loss is not None else ""
             parts.append(f"loss {fall}{self.loss:.4g}")
@@ -174,15 +187,31 @@ def run_status(view: RunView, note: str | None = None) -> RunStatus:
 def _of_result(result: Result | None) -> dict[str, Any]:
     """The fields of this kind of result."""
     match result:
-        case TrainResult():
+        case TrainingResult():
             data, engine = result.data_sentence, result.engine_sentence
-            return {"data": data, "engine": engine, "output": result.output}
+            shown = {"data": data, "engine": engine, "output": result.output}
+            if isinstance(result, MultiRunResult):
+                shown |= {"summary": result.summary, "ledger": ledger_lines(result.ledger)}
+            return shown
         case ExportResult() | RegisterResult():
             return {"path": result.path, "summary": result.summary}
         case None:
             return {}
         case _:
             return {"summary": result.summary or None}
+
+
+def ledger_lines(ledger: Ledger) -> list[str]:
+    """One line for each task: its loss before, after its own run and now, and what was forgotten."""
+    lines: list[str] = []
+    for index, (task, run) in enumerate(zip(ledger.tasks, ledger.kept, strict=False)):
+        rows = f"{task.scored_rows} {task.scored_on.replace('_', '-')} rows"
+        losses = [-task.base_score, -run.scores[index], -ledger.kept[-1].scores[index]]
+        parts = [f"Task {index + 1} {quoted(task.name)}: loss {' → '.join(f'{loss:.4f}' for loss in losses)}"]
+        if index < len(ledger.forgetting):
+            parts.append(f"forgotten {ledger.forgetting[index]:.4f}")
+        lines.append(", ".join([*parts, rows]))
+    return lines
 
 
 def _error(error: ErrorRecord | None) -> RunError | None:
@@ -222,7 +251,7 @@ def next_step(view: RunView) -> str:
                 "Report the losses and the answers to the user. The loss was still falling; "
                 f"to train on: {call} To export it as it is: {export}"
             )
-        case Status.COMPLETED if view.kind == "train":
+        case Status.COMPLETED if view.kind in TRAININGS:
             return (
                 f"Report the losses and the answers to the user. For Ollama and llama.cpp: {call} "
                 f'The adapter loads in PEFT: PeftModel.from_pretrained(base, "{view.adapter_path}").'
@@ -233,6 +262,8 @@ def next_step(view: RunView) -> str:
             return (
                 f"Report the result to the user. Then: {call}" if call else "Report the result to the user."
             )
+        case Status.CANCELLED if view.adapter_path and isinstance(view.result, MultiRunResult):
+            return f"The merge of the completed runs is saved. To continue: {call}"
         case Status.CANCELLED if view.adapter_path:
             return f"The adapter of step {view.step} is saved. To continue: {call}"
         case Status.CANCELLED | Status.INTERRUPTED if not view.step:
@@ -247,8 +278,9 @@ def next_step(view: RunView) -> str:
 
 
 def step_message(step: Step) -> str:
-    """`step 12/40 · loss 0.5320 · 310 tokens/s · 34s left`."""
-    parts = [f"step {step.step}/{step.total_steps}", f"loss {step.loss:.4f}"]
+    """`step 12/40 · loss 0.5320 · 310 tokens/s · 34s left`; of a multi-run with its run."""
+    run = f"run {step.run} of {step.num_runs}, " if step.run else ""
+    parts = [f"{run}step {step.step}/{step.total_steps}", f"loss {step.loss:.4f}"]
     if step.tokens_per_s:
         parts.append(f"{step.tokens_per_s:.0f} tokens/s")
     if step.eta_s is not None:

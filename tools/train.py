@@ -31,9 +31,8 @@ from ..training.config.specs import TrainSpec
 from ..training.files.output_folder import check_output
 from ..training.requests.settings import alias_notes
 from ..training.requests.train import require_alone, train_spec
-from ..training.service import Submission
 from .context import ToolContext, resolved_dataset, resolved_model
-from .follow import WaitSeconds, follow_or_raise
+from .follow import WaitSeconds, follow_or_raise, submission_note
 from .status import RunStatus, run_status
 
 
@@ -113,7 +112,7 @@ async def train(
         spec = await anyio.to_thread.run_sync(partial(_spec, context, settings, arguments))
         submission = await context.service.submit(spec, request_key=request_key, find_equal=not new_run)
     view = await follow_or_raise(context, submission, wait_s)
-    notes = [_note(submission, request_key), *alias_notes(settings)]
+    notes = [submission_note(submission, request_key), *alias_notes(settings)]
     return run_status(view, note=" ".join(filter(None, notes)) or None)
 
 
@@ -129,24 +128,3 @@ def _spec(context: ToolContext, settings: Mapping[str, Any] | None, arguments: d
     spec = train_spec(context.service.settings, settings=settings, arguments=resolved, roots=roots)
     check_output(spec.output)
     return spec
-
-
-def _note(submission: Submission, request_key: str | None) -> str | None:
-    if submission.stopped:
-        return (
-            f"The same request was stopped before (run {submission.stopped}). This is a new run from the "
-            "start; resume_run resumes the stopped one."
-        )
-    if not submission.existing:
-        return None
-    if submission.by_key:
-        return (
-            f"Same request_key {request_key!r} as run {submission.run_id}, which already exists; "
-            "no new run was started. Another run needs a new request_key."
-        )
-    named = f" request_key {request_key!r} now names it." if request_key else ""
-    another = "Set new_run=true, with a new request_key," if request_key else "Set new_run=true"
-    return (
-        f"Same request (settings and dataset content) as run {submission.run_id}, which already exists; "
-        f"no new run was started.{named} {another} to start another."
-    )

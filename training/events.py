@@ -87,6 +87,13 @@ class Step(Event):
     run: int | None = None
     num_runs: int | None = None
 
+    @property
+    def overall(self) -> tuple[float, float]:
+        """What is done, and what there is to do: in steps, or of a multi-run in hundredths of a run."""
+        if self.run is None or self.num_runs is None:
+            return self.step, self.total_steps
+        return 100 * (self.run - 1 + self.step / self.total_steps), 100 * self.num_runs
+
 
 class Epoch(Event):
     """A pass over the training data has ended.

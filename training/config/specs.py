@@ -374,6 +374,9 @@ AnySpec = TrainSpec | MultiRunSpec | InspectSpec | ExportSpec | RegisterSpec | P
 KindName = Literal["train", "multi_run", "inspect", "export", "register", "push"]
 """The kinds of run; `runs.kinds` has a row for each."""
 
+TRAININGS = frozenset({"train", "multi_run"})
+"""The kinds that train an adapter in steps."""
+
 GROUPS: dict[str, type[Group]] = {
     "model": ModelGroup,
     "data": DataGroup,

@@ -436,6 +436,8 @@ def _require_resumable(run: RunFolder, state: RunState) -> None:
     if not same_host(state.host):
         host = short_name(state.host)
         raise InputError(f"Run {run.run_id} belongs to {host}.", hint=f"Resume it on {host}.")
+    if state.status is Status.COMPLETED and state.kind == "multi_run":
+        raise InputError(f"Run {run.run_id} has completed; there is nothing to resume.")
     if state.status is Status.COMPLETED:
         raise InputError(
             f"Run {run.run_id} has completed; there is nothing to resume.",

@@ -135,7 +135,9 @@ def _is_stepping(state: RunState, step: Step, phase: Phase | None) -> bool:
 def _phase(state: RunState, step: Step | None, phase: Phase | None) -> str | None:
     if state.status not in {Status.QUEUED, Status.RUNNING} or phase is None:
         return None
-    return "training" if step is not None and step.seq > phase.seq else phase.message
+    if step is None or step.seq < phase.seq:
+        return phase.message
+    return f"training, run {step.run} of {step.num_runs}" if step.run else "training"
 
 
 def _eval_loss(events: list[Event]) -> float | None:

@@ -110,9 +110,10 @@ class MultiRunLoop:
     def _reject(self, record: LedgerRun, forgotten: float) -> None:
         self.merger = SLAOMerger.load(self._merge_path(record.run - 1))
         self._record(record.model_copy(update={"kept": False}))
+        most = self.spec.multi.max_forgetting
         self.context.recorder.warn(
             f"Run {record.run} was not kept, and no further one started: after its merge a task was "
-            f"{forgotten:.4g} worse than at its best, above max_forgetting={self.spec.multi.max_forgetting:g}."
+            f"{forgotten:.4g} worse than at its best, above max_forgetting={most:g}."
         )
 
     # --- Scores.

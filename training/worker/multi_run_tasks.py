@@ -23,14 +23,15 @@ class Chosen(Sequence[Example]):
     """Some of the examples, read when they are needed."""
 
     def __init__(self, examples: Sequence[Example], indices: Sequence[int]) -> None:
-        self._examples, self._indices = examples, indices
+        self._examples: Sequence[Any] = examples
+        self._indices = indices
 
     def __len__(self) -> int:
         return len(self._indices)
 
     def __getitem__(self, index: Any) -> Any:
         if isinstance(index, slice):
-            return [self[number] for number in range(*index.indices(len(self)))]
+            return [self[number] for number in range(len(self))[index]]
         return self._examples[self._indices[index]]
 
 

@@ -1,0 +1,95 @@
+"""`backprop multi-run`."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import anyio
+import click
+
+from ..training.config.specs import MultiGroup, MultiRunSpec
+from ..training.errors import InputError
+from ..training.files.output_folder import check_output
+from ..training.files.paths import PathPolicy
+from ..training.requests.argument_paths import with_resolved_paths
+from ..training.requests.multi_run import multi_run_spec, resolved_tasks
+from ..training.requests.settings import alias_notes
+from ..training.requests.train import require_alone
+from ..training.service import Submission, TrainingService
+from .follow import run_exit_code
+from .options import given, group_options, setting_options
+from .show import print_json, print_run
+from .train import start_and_follow
+from .wrapped import say
+
+
+@click.command("multi-run")
+@group_options(MultiGroup, {"num_runs": ["--runs", "--num-runs"]})
+@click.option(
+    "--task",
+    "tasks",
+    multiple=True,
+    metavar="NAME=FILE",
+    help="Instead of --data: a dataset of its own for each run, in order. May be repeated.",
+)
+@setting_options()
+@click.option("--output", metavar="FOLDER", help="Also copy the finished adapter to this folder.")
+@click.option("--resume", metavar="ID", help="Resume this multi-run where it was stopped.")
+@click.option("--detach", is_flag=True, help="Start the run and exit; it continues in the background.")
+@click.option("--json", "as_json", is_flag=True, help="Print the run as JSON.")
+@click.pass_context
+def multi_run(
+    ctx: click.Context,
+    tasks: tuple[str, ...],
+    resume: str | None,
+    detach: bool,
+    as_json: bool,
+    **values: Any,
+) -> None:
+    """Train in runs, one after the other, merged into one adapter that remembers the earlier runs.
+
+    --steps and --samples are those of each run. Ctrl-C cancels and keeps the merge of the runs that are done.
+    """
+    service = TrainingService()
+    arguments = given(values)
+
+    async def submit() -> Submission:
+        if resume is None:
+            return await service.submit(_spec(service, arguments, tasks), find_equal=False)
+        require_alone([*arguments, *(["task"] if tasks else [])])
+        return Submission((await service.resume(resume)).run_id, existing=False)
+
+    view = anyio.run(start_and_follow, service, submit, detach)
+    if as_json:
+        print_json(view)
+    else:
+        print_run(view)
+    ctx.exit(0 if detach else run_exit_code(view))
+
+
+def _spec(service: TrainingService, arguments: dict[str, Any], tasks: tuple[str, ...]) -> MultiRunSpec:
+    """The spec of the arguments; of a multi-run, `--samples` are those of each run."""
+    multi = {name: arguments.pop(name, None) for name in MultiGroup.model_fields}
+    if "samples" in arguments:
+        if multi["samples_per_run"] is not None:
+            raise InputError("samples is given twice: samples_per_run is the same setting.")
+        multi["samples_per_run"] = arguments.pop("samples")
+    spec = multi_run_spec(
+        service.settings,
+        arguments=with_resolved_paths(arguments, service.settings),
+        multi=multi,
+        tasks=resolved_tasks([_task(text) for text in tasks], PathPolicy.for_person(service.settings.home)),
+    )
+    for note in alias_notes(arguments):
+        say(note, err=True)
+    check_output(spec.output)
+    return spec
+
+
+def _task(text: str) -> dict[str, str] | str:
+    name, sign, dataset = text.partition("=")
+    if not sign:
+        return text
+    if not name or not dataset:
+        raise InputError(f"task: {text!r} is not NAME=FILE.", hint="Write e.g. --task law=law.jsonl.")
+    return {"name": name, "dataset": dataset}
