@@ -13,10 +13,13 @@ from .training.version import __version__
 
 if TYPE_CHECKING:
     from .training.config.arguments import TrainArguments as TrainArguments
+    from .training.config.ledger import Ledger as Ledger
+    from .training.config.results import MultiRunResult as MultiRunResult
     from .training.config.results import TrainResult as TrainResult
     from .training.config.settings import Settings as Settings
     from .training.config.specs import ExportSpec as ExportSpec
     from .training.config.specs import InspectSpec as InspectSpec
+    from .training.config.specs import MultiRunSpec as MultiRunSpec
     from .training.config.specs import PushSpec as PushSpec
     from .training.config.specs import RegisterSpec as RegisterSpec
     from .training.config.specs import TrainSpec as TrainSpec
@@ -42,6 +45,7 @@ if TYPE_CHECKING:
     from .training.service import TrainingService as TrainingService
     from .training.trainer import Callbacks as Callbacks
     from .training.trainer import Export as Export
+    from .training.trainer import MultiRun as MultiRun
     from .training.trainer import Trainer as Trainer
     from .training.trainer import TrainingRun as TrainingRun
 
@@ -55,7 +59,11 @@ _PUBLIC = {
     "ExportSpec": ".training.config.specs",
     "InspectSpec": ".training.config.specs",
     "Inspection": ".training.data.report.inspection_result",
+    "Ledger": ".training.config.ledger",
     "MergeResult": ".training.merging.slao",
+    "MultiRun": ".training.trainer",
+    "MultiRunResult": ".training.config.results",
+    "MultiRunSpec": ".training.config.specs",
     "Next": ".training.next_step",
     "PushSpec": ".training.config.specs",
     "Question": ".training.export.ollama.question",
@@ -90,7 +98,11 @@ __all__ = [
     "ExportSpec",
     "InspectSpec",
     "Inspection",
+    "Ledger",
     "MergeResult",
+    "MultiRun",
+    "MultiRunResult",
+    "MultiRunSpec",
     "Next",
     "PushSpec",
     "Question",

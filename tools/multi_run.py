@@ -10,18 +10,16 @@ from pydantic import Field
 
 from ..training.config.fields import (
     DatasetSource,
-    LearningRateDecay,
-    MaxForgetting,
     MergeMode,
     MergeScale,
     ModelName,
     NumRuns,
     OutputFolder,
-    Replay,
     SamplesPerRun,
     StepsPerRun,
 )
-from ..training.config.specs import MultiRunSpec, Task
+from ..training.config.specs import MultiGroup, MultiRunSpec, Task
+from ..training.errors import InputError
 from ..training.files.output_folder import check_output
 from ..training.requests.multi_run import multi_run_spec, resolved_tasks
 from ..training.requests.settings import alias_notes
@@ -35,7 +33,7 @@ async def multi_run(
     dataset: DatasetSource | None = None,
     tasks: Annotated[
         list[Task] | None,
-        Field(description="Instead of dataset: named datasets, learnt one after the other in this order."),
+        Field(description="Instead of dataset: datasets, one run each, in order."),
     ] = None,
     model: ModelName | None = None,
     num_runs: NumRuns | None = None,
@@ -43,24 +41,23 @@ async def multi_run(
     samples_per_run: SamplesPerRun | None = None,
     merge_mode: MergeMode | None = None,
     merge_scale: MergeScale | None = None,
-    learning_rate_decay: LearningRateDecay | None = None,
-    replay: Replay | None = None,
-    max_forgetting: MaxForgetting | None = None,
     output: OutputFolder | None = None,
     settings: Annotated[
         dict[str, Any] | None,
-        Field(description="Settings of every run, by name, as in train; also rows_per_task."),
+        Field(
+            description="As in train, for every run. Also: learning_rate_decay; replay, the share of earlier "
+            "rows; max_forgetting, the rise of a task's loss at which to stop; rows_per_task, scored."
+        ),
     ] = None,
     request_key: Annotated[
         str | None, Field(min_length=1, max_length=200, description="As in train.")
     ] = None,
-    new_run: Annotated[bool, Field(description="Start a new run even if an equal one exists.")] = False,
+    new_run: Annotated[bool, Field(description="As in train.")] = False,
     wait_s: WaitSeconds = 50,
 ) -> RunStatus:
-    """Train on parts of a dataset, or on several datasets, one after the other, and merge into one adapter.
+    """Train on parts of a dataset, or on several datasets in turn, merged into one adapter.
 
-    It shall learn each without losing the earlier ones: the result has each task's loss before, after its own
-    run and at the end. resume_run resumes.
+    The result has each task's loss before, after its own run and at the end.
     """
     multi = {
         "num_runs": num_runs,
@@ -68,19 +65,28 @@ async def multi_run(
         "samples_per_run": samples_per_run,
         "merge_mode": merge_mode,
         "merge_scale": merge_scale,
-        "learning_rate_decay": learning_rate_decay,
-        "replay": replay,
-        "max_forgetting": max_forgetting,
-        "rows_per_task": (settings or {}).get("rows_per_task"),
     }
-    others = {name: value for name, value in (settings or {}).items() if name != "rows_per_task"}
+    own, others = _parted(settings or {}, multi)
     arguments = {"dataset": dataset, "model": model, "output": output}
-    make = partial(_spec, context, others, arguments, multi, tasks or [])
+    make = partial(_spec, context, others, arguments, multi | own, tasks or [])
     spec = await anyio.to_thread.run_sync(make)
     submission = await context.service.submit(spec, request_key=request_key, find_equal=not new_run)
     view = await follow_or_raise(context, submission, wait_s)
     notes = [submission_note(submission, request_key), *alias_notes(others)]
     return run_status(view, note=" ".join(filter(None, notes)) or None)
+
+
+def _parted(settings: dict[str, Any], multi: dict[str, Any]) -> tuple[dict[str, Any], dict[str, Any]]:
+    """The settings of the multi-run, and those of its runs.
+
+    Raises:
+        InputError: one is also given as an argument.
+    """
+    own = {name: value for name, value in settings.items() if name in MultiGroup.model_fields}
+    twice = [name for name in own if multi.get(name) is not None]
+    if twice:
+        raise InputError(f"{twice[0]} is given twice: as an argument and in settings.", hint="Give it once.")
+    return own, {name: value for name, value in settings.items() if name not in own}
 
 
 def _spec(

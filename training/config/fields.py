@@ -175,27 +175,23 @@ Questions = Annotated[
 ]
 MaxNewTokens = Annotated[int, Field(ge=1, le=4096, description="Maximum tokens per answer.")]
 SystemPrompt = Annotated[str, Field(description="System message for the questions; may be empty.")]
-NumRuns = Annotated[
-    int, Field(ge=1, le=50, description="Number of runs. Default: one per task; 5 for a single dataset.")
-]
-SamplesPerRun = Annotated[
-    int, Field(ge=1, description="Training rows of each run. Default: all, divided equally.")
-]
+NumRuns = Annotated[int, Field(ge=1, le=50, description="Number of runs. Default: one per task, else 5.")]
+SamplesPerRun = Annotated[int, Field(ge=1, description="Training rows per run. Default: equal parts.")]
 StepsPerRun = Annotated[
-    int, Field(ge=1, le=10_000_000, description="Optimizer steps of each run. Default: by epochs.")
+    int, Field(ge=1, le=10_000_000, description="Optimizer steps per run. Default: by epochs.")
 ]
 MergeMode = Annotated[
     Literal["slao", "simple", "average"],
     Field(
-        description="`slao` merges each run into one adapter so that earlier ones are remembered, `simple` "
-        "trains one adapter on, `average` averages independent adapters."
+        description="`slao` merges so that earlier runs are remembered, `simple` "
+        "trains on, `average` averages independent adapters."
     ),
 ]
 MergeScale = Annotated[
     Literal["sqrt", "mean", "auto"],
     Field(
-        description="Weight of run i in the merge: `sqrt` is 1/√i, `mean` 1/i, `auto` tries a few on the "
-        "scored rows. Only for slao. Default: sqrt."
+        description="Weight of run i in slao: `sqrt` 1/√i (default), `mean` 1/i, `auto` the best of a few on "
+        "the scored rows."
     ),
 ]
 LearningRateDecay = Annotated[
@@ -207,11 +203,7 @@ Replay = Annotated[
 ]
 MaxForgetting = Annotated[
     float,
-    Field(
-        ge=0,
-        description="Stop, and keep the merge before, when a task's score falls by more than this (nats per "
-        "token).",
-    ),
+    Field(ge=0, description="Stop and keep the merge before if a task's loss rises by more than this."),
 ]
 TaskName = Annotated[str, Field(min_length=1, max_length=100, description="Name of a task.")]
 RowsPerTask = Annotated[int, Field(ge=1, le=10_000, description="Maximum rows that a task is scored on.")]

@@ -281,18 +281,6 @@ class MultiRunSpec(TrainingSpec):
     def datasets(self) -> list[DataGroup]:
         return [self.data.model_copy(update={"source": task.dataset}) for task in self.tasks] or [self.data]
 
-    def training_on(self, data: DataGroup) -> TrainSpec:
-        """The request of one of the runs."""
-        steps = self.multi.steps_per_run or self.training.steps
-        return TrainSpec(
-            roots=self.roots,
-            model=self.model,
-            data=data,
-            lora=self.lora,
-            training=self.training.model_copy(update={"steps": steps}),
-            evaluation=self.evaluation,
-        )
-
 
 class ExportSpec(Spec):
     """An export of a trained model to a file or folder.

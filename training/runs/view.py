@@ -6,7 +6,7 @@ from typing import Annotated, TypeVar
 
 from pydantic import BaseModel, ConfigDict, Discriminator, Field
 
-from ..config.results import Answer, AnyResult, TrainingResult
+from ..config.results import Answer, AnyResult, MultiRunResult, TrainingResult
 from ..config.specs import AnySpec, DataSpec, ExportSpec, KindName, MultiRunSpec, TrainSpec
 from ..errors import ErrorRecord, RunFolderError
 from ..events import Evaluated, Event, Phase, Step, Warned
@@ -88,8 +88,8 @@ def view(run: RunFolder, state: RunState) -> RunView:
         parent=spec.parent if isinstance(spec, TrainSpec) else None,
         training=spec.run if isinstance(spec, ExportSpec) else None,
         phase=_phase(state, step, phase),
-        step=step.step if step else 0,
-        total_steps=step.total_steps if step else _planned_steps(run, spec),
+        step=_steps(result, step),
+        total_steps=_total_steps(run, spec, result, step),
         loss=step.loss if step else None,
         first_loss=trained.first_loss if trained else None,
         eval_loss=trained.eval_loss if trained else _eval_loss(events),
@@ -143,6 +143,19 @@ def _phase(state: RunState, step: Step | None, phase: Phase | None) -> str | Non
 def _eval_loss(events: list[Event]) -> float | None:
     latest = _last(events, Evaluated)
     return latest.loss if latest and latest.step else None
+
+
+def _steps(result: AnyResult | None, step: Step | None) -> int:
+    """Of a multi-run that has ended those of all runs, else those of the last run."""
+    if isinstance(result, MultiRunResult):
+        return result.steps
+    return step.step if step else 0
+
+
+def _total_steps(run: RunFolder, spec: AnySpec, result: AnyResult | None, step: Step | None) -> int | None:
+    if isinstance(result, MultiRunResult):
+        return result.total_steps
+    return step.total_steps if step else _planned_steps(run, spec)
 
 
 def _planned_steps(run: RunFolder, spec: AnySpec) -> int | None:

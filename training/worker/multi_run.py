@@ -11,7 +11,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from ..config.specs import MultiRunSpec
+from ..config.specs import DataGroup, MultiRunSpec
 from ..data.prepare import Prepared
 from ..errors import PartialSuccessError, TrainingAbortedError
 from ..models.base_identity import identify_base
@@ -25,7 +25,7 @@ from .examples import (
     warn_about_data,
     warn_about_the_end,
 )
-from .multi_run_tasks import ReadyRuns, TaskRows, require_rows, rows_of_runs
+from .multi_run_tasks import ReadyRuns, TaskRows, request_of_run, require_rows, rows_of_runs
 from .trained_base import require_trained_base, trained_revision
 
 if TYPE_CHECKING:
@@ -46,7 +46,7 @@ def run(context: RunContext, wait_for_device: WaitForDevice) -> None:
     if planned is None:
         require_rows(spec, [check_data(context, data) for data in spec.datasets])
     wait_for_device()
-    base = spec.training_on(spec.data)
+    base = request_of_run(spec, spec.data)
     folder = context.model_folder(revision=trained_revision(context.run, base))
     require_trained_base(context, base, folder)
     ready = _prepare(context, spec, folder) if planned is None else _again(context, spec, folder, planned)
@@ -106,10 +106,10 @@ def _opened(context: RunContext, ready: ReadyRuns) -> MultiRunLoop:
 
 # --- Data and plans. ---
 def _prepare(context: RunContext, spec: MultiRunSpec, model: Path) -> ReadyRuns:
-    tokenizer, threads = tokenizer_of(context, spec.training_on(spec.data), model)
+    tokenizer, threads = tokenizer_of(context, request_of_run(spec, spec.data), model)
     prepared: list[Prepared] = []
     for data in spec.datasets:
-        prepared.append(examples(context, spec.training_on(data), tokenizer, model))
+        prepared.append(examples(context, request_of_run(spec, data), tokenizer, model))
         warn_about_data(context, prepared[-1])
     warn_about_the_end(context, tokenizer, model)
     tasks = rows_of_runs(spec, prepared)
@@ -136,7 +136,7 @@ def _plans(
     plans: list[Plan] = []
     reasons: dict[str, str] = {}
     for number, (task, data) in enumerate(zip(tasks, _data_of_runs(spec), strict=True)):
-        request = spec.training_on(data)
+        request = request_of_run(spec, data)
         plan, why = choose_plan(
             request,
             machine,
@@ -155,7 +155,7 @@ def _plans(
     return plans, reasons
 
 
-def _data_of_runs(spec: MultiRunSpec) -> list[Any]:
+def _data_of_runs(spec: MultiRunSpec) -> list[DataGroup]:
     return spec.datasets if spec.tasks else spec.datasets * spec.num_runs
 
 
@@ -165,7 +165,7 @@ def _provenance(
     from .provenance import dataset_record, provenance
 
     base = identify_base(model, context.should_stop)
-    record = provenance(spec.training_on(spec.datasets[0]), plan, prepared[0], base)
+    record = provenance(request_of_run(spec, spec.datasets[0]), plan, prepared[0], base)
     if not spec.tasks:
         return record
     records = [
@@ -183,11 +183,11 @@ def _again(context: RunContext, spec: MultiRunSpec, model: Path, planned: dict[s
     """
     from ..engine.plan import Plan
 
-    tokenizer, _ = tokenizer_of(context, spec.training_on(spec.data), model)
+    tokenizer, _ = tokenizer_of(context, request_of_run(spec, spec.data), model)
     plans = [replace(Plan.from_record(record), model=model) for record in planned["runs"]]
     keys = [plan.tokens_key for plan in plans] if spec.tasks else [plans[0].tokens_key]
     prepared = [
-        examples_again(context, spec.training_on(data), tokenizer, model, key)
+        examples_again(context, request_of_run(spec, data), tokenizer, model, key)
         for data, key in zip(spec.datasets, keys, strict=True)
     ]
     return ReadyRuns(spec, tokenizer, rows_of_runs(spec, prepared), plans)

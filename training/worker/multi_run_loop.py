@@ -9,25 +9,27 @@ from __future__ import annotations
 import shutil
 from collections.abc import Mapping
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from pydantic import ValidationError
-from torch import Tensor
 
 from ..config.ledger import Ledger, LedgerRun, LedgerTask, forgetting_of, mean_of
-from ..engine.loaded_model import StepModel
-from ..engine.loop.checkpoints import Checkpoints
-from ..engine.plan import Data, Outcome
 from ..errors import RunFolderError
 from ..events import Event, Phase, Report, Step
 from ..files.atomic_json import read_json, write_json
-from ..merging.algebra import time_aware_scale
-from ..merging.slao import SLAOConfig, SLAOMerger
 from ..next_step import then
 from ..untrusted import quoted, shown_path
 from .context import RunContext
 from .multi_run_tasks import ReadyRuns, TaskRows
 
-Weights = Mapping[str, Tensor]
+if TYPE_CHECKING:
+    from torch import Tensor
+
+    from ..engine.loaded_model import StepModel
+    from ..engine.plan import Outcome
+    from ..merging.slao import SLAOMerger
+
+    Weights = Mapping[str, Tensor]
 
 
 class MultiRunLoop:
@@ -38,9 +40,7 @@ class MultiRunLoop:
         self.spec, self.tasks, self.plans = ready.spec, ready.tasks, ready.plans
         self._new_adapter = model.adapter_weights()
         self.ledger = _read_ledger(self._ledger_path) or self._new_ledger()
-        kept = len(self.ledger.kept)
-        new = SLAOConfig(mode=self.spec.multi.merge_mode)
-        self.merger = SLAOMerger.load(self._merge_path(kept)) if kept else SLAOMerger(new)
+        self.merger = self._merger_after(len(self.ledger.kept))
         self.last: Outcome | None = None
 
     @property
@@ -62,8 +62,18 @@ class MultiRunLoop:
             self._merge(number, outcome)
         return True
 
+    def _merger_after(self, runs: int) -> SLAOMerger:
+        from ..merging.slao import SLAOConfig, SLAOMerger
+
+        if runs:
+            return SLAOMerger.load(self._merge_path(runs))
+        return SLAOMerger(SLAOConfig(mode=self.spec.multi.merge_mode))
+
     # --- One run.
     def _train(self, number: int) -> Outcome:
+        from ..engine.loop.checkpoints import Checkpoints
+        from ..engine.plan import Data
+
         task, plan = self.tasks[number - 1], self.plans[number - 1]
         self._phase("training", f"run {number} of {len(self.tasks)}: {quoted(task.name)}")
         self.model = self.model.planned(plan)
@@ -108,7 +118,7 @@ class MultiRunLoop:
         shutil.rmtree(self._checkpoints_path(number), ignore_errors=True)
 
     def _reject(self, record: LedgerRun, forgotten: float) -> None:
-        self.merger = SLAOMerger.load(self._merge_path(record.run - 1))
+        self.merger = self._merger_after(record.run - 1)
         self._record(record.model_copy(update={"kept": False}))
         most = self.spec.multi.max_forgetting
         self.context.recorder.warn(
@@ -119,6 +129,8 @@ class MultiRunLoop:
     # --- Scores.
     def _scale(self, number: int, tuned: Weights) -> tuple[float, dict[str, float]]:
         """λ of a merge, and the mean scores of those that were tried."""
+        from ..merging.algebra import time_aware_scale
+
         if self.spec.multi.merge_mode == "simple":
             return 1.0, {}
         by_mean, by_root = time_aware_scale(number, "mean"), time_aware_scale(number, "sqrt")

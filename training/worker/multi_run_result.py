@@ -3,25 +3,22 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Literal
+from typing import TYPE_CHECKING, Literal
 
 from ..config.ledger import Ledger, mean_of
 from ..config.results import Answer, FindingRecord, MultiRunResult
 from ..data.prepare import Prepared
-from ..engine.device import peak_memory_mib
-from ..engine.out_of_memory import memory_errors
-from ..engine.plain_peft import Coverage, read_with_peft
-from ..engine.questions import ask_before_and_after
 from ..errors import describe
 from ..events import AdapterSaved, Step
-from ..export.hub.model_card import run_card
-from ..export.hub.run_facts import RunFacts
 from ..runs.event_log import all_events
 from ..runs.recorder import as_record
 from .context import RunContext
 from .multi_run_loop import MultiRunLoop
 from .multi_run_tasks import ReadyRuns
 from .save_adapter import TrainedBase, copy_adapter_folder, finish_adapter, replace_card
+
+if TYPE_CHECKING:
+    from ..engine.plain_peft import Coverage
 
 
 def save_result(
@@ -31,6 +28,9 @@ def save_result(
 
     After the adapter is saved, a later failure is only a warning.
     """
+    from ..engine.out_of_memory import memory_errors
+    from ..engine.plain_peft import read_with_peft
+
     context.recorder.phase("saving", "saving the merged adapter")
     plan, adapter = ready.plans[0], context.run.adapter_path
     loop.model.set_adapter_weights(loop.merger.get_merged_lora())
@@ -71,6 +71,8 @@ def _result(
     outcome: Literal["completed", "cancelled"],
     covered: Coverage,
 ) -> MultiRunResult:
+    from ..engine.device import peak_memory_mib
+
     ledger, plan = loop.ledger, ready.plans[0]
     done = ready.tasks[: len(ledger.kept)]
     summaries = [data.summary for data in _datasets(ready)]
@@ -137,10 +139,15 @@ def _last_loss(context: RunContext) -> float | None:
 
 
 def _ask(context: RunContext, ready: ReadyRuns, loop: MultiRunLoop) -> list[Answer]:
+    from ..engine.questions import ask_before_and_after
+
     evaluation = ready.spec.evaluation
     context.recorder.phase("answering", f"questions to ask before and after: {len(evaluation.questions)}")
     return ask_before_and_after(loop.model, ready.tokenizer, evaluation, context.report, context.should_stop)
 
 
 def _card(context: RunContext, ready: ReadyRuns, result: MultiRunResult) -> str:
+    from ..export.hub.model_card import run_card
+    from ..export.hub.run_facts import RunFacts
+
     return run_card(RunFacts.of(context.run, result), "adapter", chat=bool(ready.tokenizer.chat_template))

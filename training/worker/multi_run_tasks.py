@@ -7,7 +7,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Literal
 
-from ..config.specs import MultiRunSpec
+from ..config.specs import DataGroup, MultiRunSpec, TrainSpec
 from ..data.check import Checked
 from ..data.prepare import Prepared
 from ..data.split.held_out import held_out_count
@@ -74,6 +74,19 @@ class ReadyRuns:
     tokenizer: Any
     tasks: Sequence[TaskRows]
     plans: Sequence[Plan]
+
+
+def request_of_run(spec: MultiRunSpec, data: DataGroup) -> TrainSpec:
+    """What one of the runs would be as a training of its own."""
+    steps = spec.multi.steps_per_run or spec.training.steps
+    return TrainSpec(
+        roots=spec.roots,
+        model=spec.model,
+        data=data,
+        lora=spec.lora,
+        training=spec.training.model_copy(update={"steps": steps}),
+        evaluation=spec.evaluation,
+    )
 
 
 def require_rows(spec: MultiRunSpec, checked: Sequence[Checked]) -> None:

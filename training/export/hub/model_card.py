@@ -11,7 +11,7 @@ import re
 from pathlib import Path, PurePath
 from typing import Any
 
-from ...config.results import Answer, FindingRecord, TrainingResult
+from ...config.results import Answer, FindingRecord, MultiRunResult, TrainingResult
 from ...data.findings import meaning_of, rows_of
 from ...models.model_folder import FolderForm
 from ...models.presets import is_hub_id
@@ -219,9 +219,25 @@ def _verdict(facts: RunFacts) -> str:
                     f"Loss on the {result.held_out} held-out rows: {_held_out_loss(result)}",
                 ],
             ),
+            *_runs(result),
             *_answers(result.answers),
         ]
     )
+
+
+def _runs(result: TrainingResult) -> list[str]:
+    """Of a multi-run, how well each task is remembered."""
+    if not isinstance(result, MultiRunResult):
+        return []
+    ledger = result.ledger
+    lines: list[str | None] = [f"Trained in {len(ledger.kept)} runs, merged by `{ledger.merge_mode}`."]
+    for index, (task, run) in enumerate(zip(ledger.tasks, ledger.kept, strict=False)):
+        after, now = -run.scores[index], -ledger.kept[-1].scores[index]
+        rows = f"{task.scored_rows} {'held-out' if task.scored_on == 'held_out' else 'training'} rows"
+        name = _escaped(short_name(task.name))
+        lines.append(f"{name}: loss {-task.base_score:.4f} → {after:.4f} → {now:.4f} on {rows}")
+    why = "Mean loss of each task: of the base model, after the task's own run, and of this adapter."
+    return [_section("What it remembers", lines), why]
 
 
 def _held_out_loss(result: TrainingResult) -> str:
