@@ -11,6 +11,7 @@ from ..training.config.specs import MultiGroup, MultiRunSpec
 from ..training.errors import InputError
 from ..training.files.output_folder import check_output
 from ..training.files.paths import PathPolicy
+from ..training.next_step import then
 from ..training.requests.argument_paths import with_resolved_paths
 from ..training.requests.multi_run import multi_run_spec, resolved_tasks
 from ..training.requests.settings import alias_notes
@@ -57,6 +58,11 @@ def multi_run(
         if resume is None:
             return await service.submit(_spec(service, arguments, tasks), find_equal=False)
         require_alone([*arguments, *(["task"] if tasks else [])])
+        before = await service.get(resume)
+        if before.kind != "multi_run":
+            raise InputError(
+                f"Run {before.run_id} is no multi-run.", next=then("resume", run_id=before.run_id)
+            )
         return Submission((await service.resume(resume)).run_id, existing=False)
 
     view = anyio.run(start_and_follow, service, submit, detach)

@@ -14,7 +14,7 @@ from .config.ledger import Ledger
 from .config.quantizations import note_on_default
 from .config.results import ExportResult, MultiRunResult, PushResult, TrainResult
 from .config.settings import load_settings
-from .config.specs import TrainSpec
+from .config.specs import KindName, TrainSpec
 from .data.local_source import local_source
 from .errors import InputError
 from .events import Event, Report, ShouldStop, Step, never_stop, no_report
@@ -28,7 +28,7 @@ from .requests.export import check_export_output, export_spec
 from .requests.multi_run import multi_run_spec, resolved_tasks
 from .requests.push import push_spec
 from .requests.settings import alias_notes
-from .requests.train import train_spec
+from .requests.train import require_alone, train_spec
 from .runs.folder import RunFolder, RunState, Status
 from .runs.kinds import device_request
 from .runs.store import RunStore
@@ -207,16 +207,18 @@ class Trainer:
             device_request(spec)  # raises before the run is created if the requested GPU is missing
             run = self._store.create(spec)
         else:
-            run = self._resumed(resume_from)
+            run = self._resumed(resume_from, "train")
         recorder = _Recorder(callback or Callbacks())
         started = time.monotonic()
         state = self._execute(train.run, run, recorder, should_stop)
         self._last = last = recorder.summary(run, state, time.monotonic() - started)
         return last
 
-    def _resumed(self, run_id: str) -> RunFolder:
+    def _resumed(self, run_id: str, kind: KindName) -> RunFolder:
         run = self._store.find(run_id)
         state = self._store.observe(run)
+        if state.kind != kind:
+            raise InputError(f"Run {run.run_id} is of kind {state.kind}, not {kind}.")
         allowed = self._arguments.get("allow_other_base") is True
         if self._store.requeue(run, state.attempt, allow_other_base=allowed) is None:
             raise InputError(f"Run {run.run_id} is {state.status}.", next=then("get_run", run_id=run.run_id))
@@ -280,7 +282,12 @@ class Trainer:
             "max_forgetting": max_forgetting,
             "rows_per_task": rows_per_task,
         }
-        run = self._resumed(resume_from) if resume_from else self._new_multi_run(dataset, tasks, multi)
+        if resume_from is None:
+            run = self._new_multi_run(dataset, tasks, multi)
+        else:
+            given = {"dataset": dataset, "tasks": tasks, **multi}
+            require_alone(name for name, value in given.items() if value is not None)
+            run = self._resumed(resume_from, "multi_run")
         started = time.monotonic()
         state = self._execute(multi_run.run, run, callback or Callbacks(), should_stop)
         result = state.result

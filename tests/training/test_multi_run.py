@@ -306,6 +306,20 @@ async def test_an_assistant_runs_one_and_reads_its_ledger(
     assert "Task 1 'part 1': loss" in capsys.readouterr().out
 
 
+def test_tasks_without_held_out_rows_are_scored_on_their_training_rows_and_the_user_is_told(
+    tiny_model: Path, files: list[Path], dataset: Path
+) -> None:
+    trainer = a_trainer(tiny_model, held_out=0)
+    run = trainer.multi_run(tasks=files[:2], steps_per_run=1)
+    assert [(task.scored_on, task.scored_rows) for task in run.ledger.tasks] == [("training", 60)] * 2
+    assert any("No rows are held out for any task" in warning for warning in run.warnings)
+    assert run.result.eval_loss is None and run.result.average is not None
+    with pytest.raises(InputError, match="resume cannot be given with num_runs"):
+        trainer.multi_run(num_runs=3, resume_from=run.run_id)
+    with pytest.raises(InputError, match="is of kind multi_run"):
+        trainer.train(resume_from=run.run_id)
+
+
 def test_the_command_line_takes_named_tasks_and_says_what_is_wrong(
     tiny_model: Path, files: list[Path], dataset: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:

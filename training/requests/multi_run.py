@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Mapping, Sequence
+from os import PathLike
 from pathlib import PurePath
 from typing import Any, cast
 
@@ -28,7 +29,9 @@ def named_tasks(given: Sequence[object] | Mapping[str, object] | None) -> list[d
     Raises:
         InputError: an entry is neither, or two tasks have the same name.
     """
-    if isinstance(given, Mapping):
+    if isinstance(given, str | PathLike):
+        given = [given]
+    elif isinstance(given, Mapping):
         given = [{"name": name, "dataset": dataset} for name, dataset in given.items()]
     tasks = [_named_task(entry) for entry in given or []]
     for name, count in Counter(task["name"] for task in tasks).items():
@@ -55,6 +58,8 @@ def resolved_tasks(
 
 
 def _named_task(entry: object) -> dict[str, Any]:
+    if isinstance(entry, list | tuple):
+        return {**_named_task(next(iter(cast("list[object]", entry)), "")), "dataset": entry}
     if not isinstance(entry, Mapping):
         path = str(entry)
         return {"name": PurePath(path).name.partition(".")[0] or path, "dataset": path}

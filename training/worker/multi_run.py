@@ -16,6 +16,7 @@ from ..data.prepare import Prepared
 from ..errors import PartialSuccessError, TrainingAbortedError
 from ..models.base_identity import identify_base
 from ..runs.recorder import as_record
+from ..untrusted import quoted
 from .context import RunContext, WaitForDevice
 from .examples import (
     check_data,
@@ -113,15 +114,23 @@ def _prepare(context: RunContext, spec: MultiRunSpec, model: Path) -> ReadyRuns:
         warn_about_data(context, prepared[-1])
     warn_about_the_end(context, tokenizer, model)
     tasks = rows_of_runs(spec, prepared)
-    for task in tasks:
-        if task.scored_on == "training":
-            context.recorder.warn(f"{task.name}: no rows are held out; it is scored on its training rows.")
+    _warn_about_scores(context, tasks)
     plans, reasons = _plans(context, spec, model, tasks, threads)
     context.recorder.phase("loading", "reading the base model's weights")
     context.run.write_provenance(_provenance(context, spec, model, prepared, plans[0]))
     runs = [plan.record() for plan in plans]
     context.run.write_plan({**runs[0], "reasons": reasons, "runs": runs})
     return ReadyRuns(spec, tokenizer, tasks, plans)
+
+
+def _warn_about_scores(context: RunContext, tasks: Sequence[TaskRows]) -> None:
+    named = [quoted(task.name) for task in tasks if task.scored_on == "training"]
+    if named:
+        which = "any task" if len(named) == len(tasks) else ", ".join(named)
+        context.recorder.warn(
+            f"No rows are held out for {which}: the ledger's scores are of training rows, and show what is "
+            "remembered, not what was understood."
+        )
 
 
 def _plans(
