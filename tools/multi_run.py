@@ -45,8 +45,8 @@ async def multi_run(
     settings: Annotated[
         dict[str, Any] | None,
         Field(
-            description="As in train, for every run. Also: learning_rate_decay; replay, the share of earlier "
-            "rows; max_forgetting, the rise of a task's loss at which to stop; rows_per_task, scored."
+            description="As in train, for every run. Also learning_rate_decay; replay, share of old rows; "
+            "max_forgetting, rise of a task's loss to stop at; rows_per_task."
         ),
     ] = None,
     request_key: Annotated[
@@ -57,7 +57,7 @@ async def multi_run(
 ) -> RunStatus:
     """Train on parts of a dataset, or on several datasets in turn, merged into one adapter.
 
-    The result has each task's loss before, after its own run and at the end.
+    The result has each task's loss before, after its run and at the end.
     """
     multi = {
         "num_runs": num_runs,
