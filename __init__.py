@@ -13,9 +13,12 @@ from .training.version import __version__
 
 if TYPE_CHECKING:
     from .training.config.arguments import TrainArguments as TrainArguments
+    from .training.config.results import GeneratedAnswer as GeneratedAnswer
+    from .training.config.results import Reply as Reply
     from .training.config.results import TrainResult as TrainResult
     from .training.config.settings import Settings as Settings
     from .training.config.specs import ExportSpec as ExportSpec
+    from .training.config.specs import GenerateSpec as GenerateSpec
     from .training.config.specs import InspectSpec as InspectSpec
     from .training.config.specs import PushSpec as PushSpec
     from .training.config.specs import RegisterSpec as RegisterSpec
@@ -53,6 +56,8 @@ _PUBLIC = {
     "Event": ".training.events",
     "Export": ".training.trainer",
     "ExportSpec": ".training.config.specs",
+    "GenerateSpec": ".training.config.specs",
+    "GeneratedAnswer": ".training.config.results",
     "InspectSpec": ".training.config.specs",
     "Inspection": ".training.data.report.inspection_result",
     "MergeResult": ".training.merging.slao",
@@ -61,6 +66,7 @@ _PUBLIC = {
     "Question": ".training.export.ollama.question",
     "RegisterSpec": ".training.config.specs",
     "Registration": ".training.export.ollama.registration",
+    "Reply": ".training.config.results",
     "RunView": ".training.runs.view",
     "SLAOConfig": ".training.merging.slao",
     "SLAOMerger": ".training.merging.slao",
@@ -88,6 +94,8 @@ __all__ = [
     "Event",
     "Export",
     "ExportSpec",
+    "GenerateSpec",
+    "GeneratedAnswer",
     "InspectSpec",
     "Inspection",
     "MergeResult",
@@ -96,6 +104,7 @@ __all__ = [
     "Question",
     "RegisterSpec",
     "Registration",
+    "Reply",
     "RunView",
     "SLAOConfig",
     "SLAOMerger",

@@ -7,7 +7,14 @@ from typing import Any, Literal
 
 from pydantic import BaseModel, Field
 
-from ..training.config.results import Answer, ExportResult, RegisterResult, Result, TrainResult
+from ..training.config.results import (
+    Answer,
+    ExportResult,
+    GenerateResult,
+    RegisterResult,
+    Result,
+    TrainResult,
+)
 from ..training.errors import ErrorRecord, describe, help_of
 from ..training.events import Step
 from ..training.next_step import then
@@ -179,10 +186,21 @@ def _of_result(result: Result | None) -> dict[str, Any]:
             return {"data": data, "engine": engine, "output": result.output}
         case ExportResult() | RegisterResult():
             return {"path": result.path, "summary": result.summary}
+        case GenerateResult():
+            return {"summary": f"{result.summary}{_cut(result)}"}
         case None:
             return {}
         case _:
             return {"summary": result.summary or None}
+
+
+def _cut(result: GenerateResult) -> str:
+    """What is said when an answer has no room here."""
+    length = _length(result.answered[:ANSWERS_SHOWN], ROOM_IN_TEXT)
+    longest = max((len(reply.text) for answer in result.answers for reply in answer.replies), default=0)
+    if longest <= length and len(result.answers) <= ANSWERS_SHOWN:
+        return ""
+    return " Not all of it has room here; result in the run's state.json has the answers whole."
 
 
 def _error(error: ErrorRecord | None) -> RunError | None:

@@ -15,6 +15,7 @@ Action = Literal[
     "cancel",
     "delete",
     "export",
+    "generate",
     "register",
     "push",
     "chat_in_ollama",

@@ -27,7 +27,7 @@ from anyio.lowlevel import RunVar
 from .config.arguments import TrainArguments
 from .config.results import RegisterResult
 from .config.settings import Settings, load_settings
-from .config.specs import AnySpec, DataSpec, ExportSpec, RegisterSpec, TrainSpec
+from .config.specs import AnySpec, DataSpec, ExportSpec, ModelSpec, RegisterSpec, TrainSpec
 from .errors import (
     BackpropagateError,
     InputError,
@@ -416,7 +416,7 @@ def _train_spec_of(arguments: Mapping[str, Any], defaults: Settings) -> TrainSpe
 
 def _with_absolute_model(spec: AnySpec) -> AnySpec:
     """The spec with an absolute model folder, since the worker has another working folder."""
-    if not isinstance(spec, DataSpec | ExportSpec):
+    if not isinstance(spec, DataSpec | ModelSpec):
         return spec
     source = classify_model(spec.model.name)
     if source.kind != "folder":
@@ -436,7 +436,7 @@ def _is_gone(run: RunFolder) -> bool:
 
 def _permit_links(spec: AnySpec, policy: PathPolicy) -> None:
     """Check the links of a local model before any of its files is read; the worker checks them again."""
-    if isinstance(spec, DataSpec | ExportSpec):
+    if isinstance(spec, DataSpec | ModelSpec):
         source = classify_model(spec.model.name)
         if source.kind == "folder":
             policy.permit_links(Path(source.location), "model")
@@ -448,7 +448,7 @@ def _stamp(spec: AnySpec) -> str:
     file = None
     if isinstance(spec, RegisterSpec):
         file = Path(spec.gguf)
-    elif isinstance(spec, ExportSpec) and spec.adapter:
+    elif isinstance(spec, ModelSpec) and spec.adapter:
         file = Path(spec.adapter) / "adapter_model.safetensors"
     if file is None or not file.is_file():
         return ""

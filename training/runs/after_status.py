@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from ..config.specs import AnySpec, ExportSpec, InspectSpec, PushSpec, RegisterSpec, TrainSpec
+from ..config.specs import AnySpec, ExportSpec, GenerateSpec, InspectSpec, PushSpec, RegisterSpec, TrainSpec
 from ..errors import ErrorRecord, GpuOutOfMemoryError
 from ..next_step import Next, then
 from .folder import RunState, Status
@@ -34,6 +34,8 @@ def _start_again(spec: AnySpec) -> Next:
     match spec:
         case TrainSpec():
             return then("train", dataset=..., model=spec.model.name)
+        case GenerateSpec():
+            return then("generate", source=spec.run or spec.adapter or spec.model.name, prompts=...)
         case ExportSpec():
             return then("export", source=spec.run or spec.adapter or spec.model.name)
         case RegisterSpec():
