@@ -53,6 +53,7 @@ from .runs.device_queue import DeviceQueue, default_runtime_folder
 from .runs.folder import ENDED, RunFolder, RunState, Status
 from .runs.identity import boot_id, is_recent, same_host
 from .runs.kinds import EXTRAS, device_request, kind_of, libraries_of
+from .runs.model_stamp import model_stamp
 from .runs.store import RunStore
 from .runs.view import RunView, view
 from .untrusted import quoted, shown_path
@@ -444,15 +445,12 @@ def _permit_links(spec: AnySpec, policy: PathPolicy) -> None:
 
 
 def _stamp(spec: AnySpec) -> str:
-    """Size and time of the run's input file: a rewritten file, e.g. by a resumed run, is a new request."""
-    file = None
-    if isinstance(spec, RegisterSpec):
-        file = Path(spec.gguf)
-    elif isinstance(spec, ModelSpec) and spec.adapter:
-        file = Path(spec.adapter) / "adapter_model.safetensors"
-    if file is None or not file.is_file():
+    """Size and time of the run's input files: a rewritten file, e.g. by a resumed run, is a new request."""
+    if isinstance(spec, ModelSpec):
+        return model_stamp(spec)
+    if not isinstance(spec, RegisterSpec) or not Path(spec.gguf).is_file():
         return ""
-    found = file.stat()
+    found = Path(spec.gguf).stat()
     return f"{found.st_size} {found.st_mtime_ns}"
 
 
