@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import anyio.to_thread
+from pydantic import Field, PrivateAttr
 
 from ..training.config.fields import (
     AnswerSystem,
@@ -15,10 +18,52 @@ from ..training.config.fields import (
 )
 from ..training.config.specs import GenerateSpec
 from ..training.requests.generate import generate_spec
-from .context import ToolContext
+from ..training.runs.view import RunView
+from ..training.untrusted import one_line, shortened
+from .context import ToolContext, ToolResult
 from .export_gguf import ExportSource
 from .follow import WaitSeconds, follow_or_raise
-from .status import RunStatus, run_status
+from .status import QUESTION_LENGTH, ROOM, run_status
+
+
+class Generated(ToolResult):
+    """A run that asks a model: the part of its status that matters here."""
+
+    run_id: str
+    status: str
+    summary: str | None = None
+    untrusted_answers: list[dict[str, Any]] = Field(default_factory=list[dict[str, Any]])
+    warnings: list[str] = Field(default_factory=list[str])
+    note: str | None = None
+    next: str
+    _text: str = PrivateAttr("")
+
+    @classmethod
+    def of(cls, view: RunView, note: str | None) -> Generated:
+        status = run_status(view, note)
+        shown = status.model_dump(exclude_none=True, include=set(cls.model_fields))
+        found = cls.model_validate({**shown, "untrusted_answers": _answers(view)})
+        found._text = status.text()
+        return found
+
+    def text(self) -> str:
+        return self._text
+
+
+def _answers(view: RunView) -> list[dict[str, Any]]:
+    """The answers with their line breaks, as long as there is room for all of them."""
+    length = ROOM // max(1, sum(2 if answer.before and answer.after else 1 for answer in view.answers))
+    return [
+        {
+            "question": one_line(answer.question, QUESTION_LENGTH),
+            **{
+                name: shortened(text, length)
+                for name, text in (("before", answer.before), ("after", answer.after))
+                if text is not None
+            },
+        }
+        for answer in view.answers
+    ]
 
 
 async def generate(
@@ -32,7 +77,7 @@ async def generate(
     system: AnswerSystem | None = None,
     load_in_4bit: LoadIn4bit | None = None,
     wait_s: WaitSeconds = 50,
-) -> RunStatus:
+) -> Generated:
     """Ask a model: `after` answers with its adapter, `before` without."""
 
     def make() -> GenerateSpec:
@@ -53,4 +98,4 @@ async def generate(
     submission = await context.service.submit(spec, find_equal=True)
     view = await follow_or_raise(context, submission, wait_s)
     same = f"Same request as run {view.run_id}; it was not asked again." if submission.existing else None
-    return run_status(view, note=same)
+    return Generated.of(view, same)
