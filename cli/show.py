@@ -64,6 +64,8 @@ def _lines(view: RunView) -> Iterator[tuple[str, object]]:
         yield "loss", _from_to(view.first_loss, view.loss)
     if view.eval_loss is not None:
         yield "held-out", _from_to(view.eval_loss_before, view.eval_loss)
+    if view.verdict:
+        yield "verdict", view.verdict
     if view.eta_s is not None:
         yield "left", f"about {duration(view.eta_s)}"
     if view.phase and view.status in {Status.QUEUED, Status.RUNNING}:

@@ -69,6 +69,7 @@ class RunStatus(ToolResult):
     loss: float | None = None
     eval_loss: float | None = None
     eval_loss_before: float | None = None
+    verdict: str | None = None
     data: str | None = None
     engine: str | None = None
     tokens_per_s: float | None = None
@@ -93,6 +94,8 @@ class RunStatus(ToolResult):
         if self.note:
             lines.append(self.note)
         lines.append("; ".join(filter(None, [self._what(), self._progress()])))
+        if self.verdict:
+            lines.append(f"Verdict: {self.verdict}")
         if self.data:
             lines.append(f"Data: {self.data}")
         if self.adapter_path:

@@ -43,3 +43,17 @@ def build_tiny_model(folder: Path, **shape: int) -> Path:
         }
         LlamaForCausalLM(LlamaConfig(**{**sizes, **shape})).save_pretrained(folder)
     return folder
+
+
+def build_quick_learner(folder: Path) -> Path:
+    """The tiny model with larger weights, on which a LoRA takes hold at once."""
+    import torch
+    from transformers import AutoModelForCausalLM
+
+    build_tiny_model(folder)
+    torch.manual_seed(0)
+    model = AutoModelForCausalLM.from_pretrained(folder)
+    for name, weight in model.named_parameters():
+        weight.data += torch.randn_like(weight) * (0.02 if "norm" in name else 0.15)
+    model.save_pretrained(folder)
+    return folder

@@ -7,9 +7,7 @@ import random
 from pathlib import Path
 
 import pytest
-import torch
-from tiny_model import build_tiny_model
-from transformers import AutoModelForCausalLM
+from tiny_model import build_quick_learner
 
 from backpropagate import Trainer
 from backpropagate.cli.show import next_command
@@ -33,14 +31,7 @@ def rows(tmp_path: Path) -> Path:
 
 @pytest.fixture
 def quick_learner(tmp_path: Path) -> Path:
-    """The tiny model with larger weights, on which a LoRA takes hold at once."""
-    folder = build_tiny_model(tmp_path / "quick")
-    torch.manual_seed(0)
-    model = AutoModelForCausalLM.from_pretrained(folder)
-    for name, weight in model.named_parameters():
-        weight.data += torch.randn_like(weight) * (0.02 if "norm" in name else 0.15)
-    model.save_pretrained(folder)
-    return folder
+    return build_quick_learner(tmp_path / "quick")
 
 
 def trained(model: Path, dataset: Path, steps: int) -> tuple[RunView, TrainResult]:

@@ -157,7 +157,7 @@ def children(process: psutil.Process, name: str) -> list[psutil.Process]:
     [
         (None, f"{SETTING} is not set"),
         ("/no/such/python", "names /no/such/python, which does not exist"),
-        (sys.executable, "ModuleNotFoundError: No module named 'unsloth'"),
+        (sys.executable, "it said 'ModuleNotFoundError"),
         (shutil.which("false"), "its process ended with exit code 1"),
         (__file__, "cannot be started"),
     ],

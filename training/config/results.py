@@ -89,6 +89,62 @@ class Result(Record):
         return []
 
 
+VerdictName = Literal["better", "worse", "can't tell"]
+
+
+class WorseRow(Record):
+    """A held-out row on which the tuned model is worse than its base; the text begins as the row does."""
+
+    untrusted_text: str
+    loss_before: float
+    loss_after: float
+
+
+class GeneralProbe(Record):
+    """General questions that are not of the dataset: what the training cost elsewhere.
+
+    Args:
+        low, high: interval of the change of the loss.
+    """
+
+    questions: int
+    loss_before: float
+    loss_after: float
+    low: float
+    high: float
+
+
+class Verdict(Record):
+    """Whether a training helped. Losses are means per label token, in nats.
+
+    Args:
+        sentence: the verdict for people.
+        rows: held-out rows that were measured, of `held_out` ones.
+        loss_before: of the base model.
+        loss_after: of the tuned model.
+        low, high: interval of the change of the loss, at `level`.
+        association: how much the loss rises if an answer follows another row's question.
+        association_low: lower end of its interval; above 0, answers depend on their questions.
+        worse_rows: the rows that got worse most.
+        seconds: what the verdict took.
+    """
+
+    verdict: VerdictName
+    sentence: str
+    rows: int
+    held_out: int
+    loss_before: float
+    loss_after: float
+    low: float
+    high: float
+    level: float
+    association: float | None = None
+    association_low: float | None = None
+    worse_rows: list[WorseRow] = []
+    general: GeneralProbe | None = None
+    seconds: float = 0.0
+
+
 class TrainResult(Result):
     """A training. Losses are means per label token, in nats.
 
@@ -99,6 +155,7 @@ class TrainResult(Result):
         rows: of the dataset; each is used or dropped.
         held_out: examples held out for evaluation.
         trained_token_share: share of the tokens in the loss.
+        verdict: the tuned model beside its base; None if there were too few held-out rows.
         still_falling: whether the training loss was still falling at the end: more steps would help.
         lora_share: share of the base's weights whose modules have a LoRA; None if it was not measured.
         without_lora: kind of weights without a LoRA → its share of the base's weights, the largest first.
@@ -128,6 +185,7 @@ class TrainResult(Result):
     rows_left_out: list[FindingRecord] = []
     held_out: int = 0
     trained_token_share: float = 0.0
+    verdict: Verdict | None = None
     still_falling: bool = False
     lora_share: float | None = None
     without_lora: dict[str, float] = {}

@@ -39,6 +39,7 @@ class RunView(BaseModel):
     first_loss: float | None = None
     eval_loss: float | None = Field(None, description="Loss on the held-out rows.")
     eval_loss_before: float | None = Field(None, description="The base model's loss on the held-out rows.")
+    verdict: str | None = Field(None, description="Whether the training helped, in one sentence.")
     tokens_per_s: float | None = None
     eta_s: float | None = Field(None, description="Estimated seconds left.")
     attempt: int = 1
@@ -94,6 +95,7 @@ def view(run: RunFolder, state: RunState) -> RunView:
         first_loss=trained.first_loss if trained else None,
         eval_loss=trained.eval_loss if trained else _eval_loss(events),
         eval_loss_before=trained.eval_loss_before if trained else None,
+        verdict=trained.verdict.sentence if trained and trained.verdict else None,
         tokens_per_s=step.tokens_per_s if step else None,
         eta_s=step.eta_s if step and _is_stepping(state, step, phase) else None,
         attempt=state.attempt,

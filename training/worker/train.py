@@ -6,14 +6,17 @@ from the last checkpoint.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
+from statistics import fmean
 from typing import TYPE_CHECKING, Any
 
-from ..config.results import Answer, FindingRecord, TrainResult
+from ..config.results import Answer, FindingRecord, TrainResult, Verdict
 from ..config.specs import TrainSpec
 from ..data.check import check
 from ..data.cleaning.quality import QUALITY_KINDS
+from ..data.cleaning.untrusted_text import safe_line
 from ..data.findings import meaning_of, rows_of
 from ..data.prepare import Prepared, prepare, prepared_before
 from ..data.tokens.encode import end_tokens
@@ -34,6 +37,8 @@ if TYPE_CHECKING:
     from ..engine.plan import Outcome, Plan
 
 
+SHOWN_TOKENS, SHOWN_CHARACTERS = 96, 120
+"""Of a row that got worse."""
 MUCH_WORSE = 1.2
 """The losses of single batches vary; an increase by this factor is more than that variation."""
 
@@ -219,21 +224,27 @@ def _keep(context: RunContext, ready: Ready, model: LoadedModel, outcome: Outcom
     from ..engine.plain_peft import read_with_peft
     from .save_adapter import TrainedBase, copy_adapter_folder, finish_adapter, replace_card
 
-    worse = _warn_if_worse(context, outcome)
     context.recorder.phase("saving", "saving the adapter")
     adapter = context.run.adapter_path
     with memory_errors(ready.plan, "saving"):
         covered = read_with_peft(ready.plan.model, outcome.adapter)
     _warn_about_experts(context, covered)
     result = _result(context, ready, outcome, covered)
-    if outcome.status == "completed" and not worse and still_falling(losses_of(context.run)):
-        context.recorder.warn("The training loss was still falling at the end: more steps would teach more.")
-        result = result.model_copy(update={"still_falling": True})
     base = TrainedBase.of(ready.plan, context.run)
     with memory_errors(ready.plan, "saving"):
         finish_adapter(outcome.adapter, adapter, ready.tokenizer, base, _card(context, ready, result))
     context.report(AdapterSaved(path=str(adapter)))
     context.recorder.keep(result)
+
+    def compare(result: TrainResult) -> TrainResult:
+        result = result.model_copy(update={"verdict": _judge(context, ready, model, outcome)})
+        worse = _warn_of_harm(context, ready, outcome, result.verdict)
+        if outcome.status == "completed" and not worse and still_falling(losses_of(context.run)):
+            warning = "The training loss was still falling at the end: more steps would teach more."
+            context.recorder.warn(warning)
+            result = result.model_copy(update={"still_falling": True})
+        replace_card(adapter, _card(context, ready, result))
+        return result
 
     def answer(result: TrainResult) -> TrainResult:
         if outcome.status == "cancelled" or not ready.spec.evaluation.questions:
@@ -249,7 +260,7 @@ def _keep(context: RunContext, ready: Ready, model: LoadedModel, outcome: Outcom
         context.permit_output(Path(output))
         return result.model_copy(update={"output": copy_adapter_folder(adapter, output)})
 
-    for later in (answer, copy):
+    for later in (compare, answer, copy):
         try:
             result = later(result)
         except Exception as error:
@@ -258,17 +269,55 @@ def _keep(context: RunContext, ready: Ready, model: LoadedModel, outcome: Outcom
     return result
 
 
-def _warn_if_worse(context: RunContext, outcome: Outcome) -> bool:
-    """Whether the loss has increased; then the user is told."""
+def _judge(context: RunContext, ready: Ready, model: LoadedModel, outcome: Outcome) -> Verdict | None:
+    """The tuned model beside its base on the held-out rows; None if cancelled, or with too few rows."""
+    if outcome.status == "cancelled" or not len(ready.data.held_out):
+        return None
+    from ..engine.out_of_memory import memory_errors
+    from ..evaluation.general_probe import general_examples
+    from ..evaluation.judge import Affordable, judge
+
+    def shown(tokens: Sequence[int]) -> str:
+        return safe_line(ready.tokenizer.decode(list(tokens[:SHOWN_TOKENS])), SHOWN_CHARACTERS)
+
+    with memory_errors(ready.plan, "evaluating"):
+        return judge(
+            model,
+            ready.data.held_out,
+            general_examples(ready.tokenizer),
+            Affordable.after(outcome.tokens, outcome.seconds),
+            shown,
+            context.report,
+            context.should_stop,
+        )
+
+
+def _warn_of_harm(context: RunContext, ready: Ready, outcome: Outcome, verdict: Verdict | None) -> bool:
+    """Whether the model has become worse; then the user is told, and of what else the verdict shows."""
+    from ..evaluation.verdict import warnings_of
+
+    worse = False
+    if verdict is not None:
+        losses = losses_of(context.run)
+        last = losses[-(len(losses) + 3) // 4 :]
+        for warning in warnings_of(verdict, fmean(last) if last else None):
+            context.recorder.warn(warning)
+        worse = verdict.verdict == "worse"
+    # The verdict compares with the base model, this with the run whose adapter was trained on.
+    if not worse and (verdict is None or ready.spec.parent is not None):
+        worse = _warn_if_increased(context, outcome)
+    return worse
+
+
+def _warn_if_increased(context: RunContext, outcome: Outcome) -> bool:
+    from ..evaluation.verdict import increased
+
     what, first, bound, last = "held-out", outcome.eval_loss_before, 1.0, outcome.eval_loss
     if first is None:  # not measured; the losses of single steps are less exact
         what, first, bound, last = "training", context.recorder.first_loss, MUCH_WORSE, outcome.train_loss
     if first is None or last is None or last <= first * bound:
         return False
-    context.recorder.warn(
-        f"The {what} loss increased from {first:.4g} to {last:.4g}: the model is worse than before. "
-        "A lower learning_rate or fewer steps may help."
-    )
+    context.recorder.warn(increased(what, first, last))
     return True
 
 

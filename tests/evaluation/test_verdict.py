@@ -1,0 +1,191 @@
+"""A verdict says "better" only where answers belong to their questions, and else that it can't tell."""
+
+from __future__ import annotations
+
+import json
+import math
+import random
+from pathlib import Path
+
+import numpy as np
+import pytest
+from facts import write_dataset
+from hypothesis import given
+from hypothesis import strategies as st
+from safetensors.numpy import load_file
+from tiny_model import build_quick_learner
+
+from backpropagate import Trainer, TrainingRun
+from backpropagate.training.config.results import GeneralProbe
+from backpropagate.training.data.tokens.example import IGNORED, Example
+from backpropagate.training.evaluation.general_probe import QUESTIONS, general_examples
+from backpropagate.training.evaluation.judge import Affordable
+from backpropagate.training.evaluation.other_questions import exchanged, last_answer
+from backpropagate.training.evaluation.paired_difference import Difference, paired_difference
+from backpropagate.training.evaluation.verdict import Measured, judged, warnings_of
+from backpropagate.training.models.tokenizer import load_tokenizer
+
+
+@pytest.fixture(scope="module")
+def quick_learner(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return build_quick_learner(tmp_path_factory.mktemp("models") / "quick")
+
+
+def trained_on(path: Path, model: Path, steps: int = 250, **settings: object) -> TrainingRun:
+    values = {"threads": 1, "learning_rate": 1e-2, **settings}
+    return Trainer(str(model), **values).train(path, steps=steps)  # type: ignore[arg-type]
+
+
+def shuffled(path: Path) -> Path:
+    rows = [json.loads(line) for line in path.read_text(encoding="utf-8").splitlines()]
+    answers = [row["messages"][-1]["content"] for row in rows]
+    random.Random(1).shuffle(answers)
+    for row, answer in zip(rows, answers, strict=True):
+        row["messages"][-1]["content"] = answer
+    path.write_text("\n".join(map(json.dumps, rows)), encoding="utf-8")
+    return path
+
+
+def test_facts_that_were_learnt_are_better_on_rows_that_were_not_trained_on(
+    tmp_path: Path, quick_learner: Path
+) -> None:
+    run = trained_on(write_dataset(tmp_path / "facts.jsonl"), quick_learner)
+    verdict = run.result.verdict
+    assert verdict is not None and verdict.verdict == "better"
+    assert verdict.low < verdict.high < 0 < (verdict.association_low or 0)
+    assert verdict.rows == verdict.held_out == run.result.held_out
+    # Two readers of the same rows: the loop's own evaluation, and the verdict's.
+    assert verdict.loss_after == pytest.approx(run.result.eval_loss, abs=1e-3)
+    assert verdict.loss_before == pytest.approx(run.result.eval_loss_before, abs=1e-3)
+    assert verdict.general is not None and verdict.general.questions == len(QUESTIONS)
+    card = (run.adapter_path / "README.md").read_text(encoding="utf-8")
+    assert verdict.sentence in card and verdict.sentence.startswith("Better: the loss on")
+
+
+def test_the_adapter_that_is_kept_is_the_one_that_was_trained(tmp_path: Path, quick_learner: Path) -> None:
+    run = trained_on(write_dataset(tmp_path / "facts.jsonl"), quick_learner, questions=["What is zorvex?"])
+    values = load_file(run.adapter_path / "adapter_model.safetensors").values()
+    assert any(value.any() for value in values)
+    assert run.answers[0]["before"] != run.answers[0]["after"], "the LoRA is back after the base was measured"
+
+
+def test_of_shuffled_answers_only_the_form_is_learnt_and_the_verdict_says_so(
+    tmp_path: Path, quick_learner: Path
+) -> None:
+    verdict = trained_on(shuffled(write_dataset(tmp_path / "facts.jsonl")), quick_learner).result.verdict
+    assert verdict is not None and verdict.verdict == "can't tell"
+    assert verdict.high < 0, "the loss itself fell: the model learnt what answers look like"
+    assert "not which one belongs to which question" in verdict.sentence
+
+
+def test_a_training_that_does_harm_is_worse_and_names_the_rows(tmp_path: Path, quick_learner: Path) -> None:
+    path = write_dataset(tmp_path / "facts.jsonl")
+    knows = Trainer(str(quick_learner), threads=1, learning_rate=1e-2)
+    knows.train(path, steps=150)
+    merged = knows.export("merged", output=tmp_path / "merged")
+    run = trained_on(path, merged.path, learning_rate=0.5, steps=40)
+    verdict = run.result.verdict
+    assert verdict is not None and verdict.verdict == "worse" and verdict.low > 0
+    assert any("the model is worse than before" in warning for warning in run.warnings)
+    assert 1 <= len(verdict.worse_rows) <= 3
+    assert all(row.loss_after > row.loss_before and row.untrusted_text for row in verdict.worse_rows)
+
+
+def test_without_held_out_rows_there_is_no_verdict(tmp_path: Path, quick_learner: Path) -> None:
+    assert (
+        trained_on(write_dataset(tmp_path / "facts.jsonl"), quick_learner, held_out=0).result.verdict is None
+    )
+
+
+LOSSES = st.lists(st.floats(0, 50), min_size=5, max_size=30)
+
+
+@given(before=LOSSES, seed=st.integers(0, 99))
+def test_the_interval_has_the_mean_in_it_and_is_that_of_a_plain_bootstrap(
+    before: list[float], seed: int
+) -> None:
+    made = np.random.default_rng(seed)
+    after, tokens = made.uniform(0, 50, len(before)), made.integers(1, 40, len(before))
+    found = paired_difference(before, after.tolist(), tokens.tolist())
+    assert found.low <= found.mean <= found.high
+    assert found.mean == pytest.approx((sum(after) - sum(before)) / sum(tokens), abs=1e-9)
+    drawn = made.integers(0, len(before), (3000, len(before)))
+    change = after - np.array(before)
+    reference = np.quantile([change[rows].sum() / tokens[rows].sum() for rows in drawn], [0.005, 0.995])
+    width = found.high - found.low
+    assert abs(found.low - reference[0]) <= 0.35 * width and abs(found.high - reference[1]) <= 0.35 * width
+
+
+def test_the_last_answer_of_a_conversation_and_none_of_a_text() -> None:
+    turns = Example([1, 2, 3, 4, 5, 6, 7], [IGNORED, IGNORED, 3, IGNORED, 5, 6, IGNORED])
+    found = last_answer(turns)
+    assert found is not None and found.prompt == [1, 2, 3, 4] and found.answer == [5, 6]
+    assert found.example() == Example([1, 2, 3, 4, 5, 6], [IGNORED] * 4 + [5, 6])
+    for text in (Example([1, 2], [1, 2]), Example([1, 2, 3], [IGNORED, 2, 3]), Example([1], [IGNORED])):
+        assert last_answer(text) is None
+
+
+def test_each_answer_follows_a_question_of_another_answer() -> None:
+    rows = [
+        last_answer(Example([q, 0, a], [IGNORED, IGNORED, a])) for q, a in ((1, 7), (2, 7), (3, 8), (4, 9))
+    ]
+    pairs = exchanged([row for row in rows if row])
+    assert [(own.input_ids[0], [other.input_ids for other in others]) for own, others in pairs] == [
+        (3, [[4, 0, 8], [1, 0, 8], [2, 0, 8]]),
+        (4, [[1, 0, 9], [2, 0, 9], [3, 0, 9]]),
+    ], "the other two have only two questions with another answer"
+
+
+def test_a_verdict_takes_a_tenth_of_the_trainings_time_or_a_second() -> None:
+    rows = [Example([0] * 100, [0] * 100)] * 500
+    long = Affordable.after(tokens=1_000_000, seconds=1000)  # 3,000 tokens a second are measured
+    assert len(long.first(rows, 4, 500)) == 500 and len(long.first(rows, 40, 500)) == 75
+    assert len(Affordable.after(tokens=100, seconds=1.0).first(rows, 1, 500)) == 3
+    assert Affordable.after(tokens=0, seconds=0).first(rows, 1, 500) == []
+
+
+def measured(change: Difference, association: Difference | None = None, loss: float = 2.0) -> Measured:
+    return Measured(20, 30, loss, loss + change.mean, change, association, None)
+
+
+@pytest.mark.parametrize(
+    ("change", "association", "verdict", "words"),
+    [
+        (Difference(-1, -1.2, -0.8), None, "better", "20 of 30 held-out rows"),
+        (Difference(-1, -1.2, -0.8), Difference(0.5, 0.1, 0.9), "better", "a change of -1"),
+        (Difference(-1, -1.2, -0.8), Difference(0.5, -0.1, 0.9), "can't tell", "what answers look like"),
+        (Difference(-1, -2.2, 0.8), Difference(0.5, 0.1, 0.9), "can't tell", "-2.2 to +0.8"),
+        (Difference(0.001, -0.1, 0.1), None, "can't tell", "hardly any effect"),
+        (Difference(1, 0.2, 1.8), Difference(0.5, 0.1, 0.9), "worse", "perplexity 7.39 to 20.1"),
+    ],
+)
+def test_the_sentence_says_the_verdict_and_its_numbers(
+    change: Difference, association: Difference | None, verdict: str, words: str
+) -> None:
+    found = judged(measured(change, association), [], 0.0)
+    assert found.verdict == verdict and words in found.sentence
+    assert found.sentence.lower().startswith(f"{verdict}: ") and found.sentence.endswith(".")
+
+
+def test_learning_by_heart_and_forgetting_are_warned_of() -> None:
+    better = judged(measured(Difference(-1, -1.2, -0.8)), [], 0.0)
+    assert warnings_of(better, None) == warnings_of(better, 0.9) == []
+    assert "by heart" in warnings_of(better, 0.01)[0]
+    forgot = GeneralProbe(questions=24, loss_before=2.0, loss_after=3.0, low=0.5, high=1.5)
+    kept = forgot.model_copy(update={"low": -0.1})
+    assert "24 general questions" in warnings_of(better.model_copy(update={"general": forgot}), None)[0]
+    assert warnings_of(better.model_copy(update={"general": kept}), None) == []
+
+
+def test_a_loss_without_bounds_still_has_a_sentence() -> None:
+    assert "above 10^21" in judged(measured(Difference(90, 80, 99), loss=2.0), [], 0.0).sentence
+    assert math.isfinite(judged(measured(Difference(0, 0, 0)), [], 0.0).loss_after)
+
+
+def test_the_general_questions_are_asked_in_the_models_own_form(quick_learner: Path) -> None:
+    tokenizer = load_tokenizer(quick_learner)
+    examples = general_examples(tokenizer)
+    assert len(examples) == len(QUESTIONS)
+    assert tokenizer.decode(examples[0].input_ids).count("<|im_start|>") >= 2
+    tokenizer.chat_template = None
+    assert len(general_examples(tokenizer)) == len(QUESTIONS)

@@ -1,0 +1,181 @@
+"""Measures a tuned model beside its base on rows that neither was trained on."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Generator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+
+import torch
+
+from ..config.results import GeneralProbe, Verdict, WorseRow
+from ..data.tokens.example import Example
+from ..engine.loaded_model import LoadedModel
+from ..engine.loop.example_losses import ExampleLoss
+from ..events import Phase, Report, ShouldStop
+from .other_questions import OTHERS, exchanged, last_answer
+from .paired_difference import Difference, paired_difference
+from .verdict import FEWEST_ROWS, Measured, judged
+
+MOST_ROWS = 200
+"""Held-out rows that are measured; more make the interval narrower, and not the verdict another."""
+SHARE = 0.1
+"""Of the training's time that a verdict may take; `FREE_S` seconds are always allowed."""
+FREE_S = 1.0
+COST = 1 / 3
+"""Of a token that is measured, as a share of one that is trained on."""
+PASSES = 3 + OTHERS
+"""Measurements of a held-out row: base, tuned, and its answer after its own and other questions."""
+SHOWN_ROWS = 3
+
+
+@dataclass(frozen=True)
+class Affordable:
+    """The tokens that may be measured.
+
+    Args:
+        tokens: counted once for each measurement.
+    """
+
+    tokens: float
+
+    @classmethod
+    def after(cls, tokens: int, seconds: float) -> Affordable:
+        """For a training of so many tokens in so many seconds."""
+        per_s = tokens / COST / max(seconds, 1e-6)
+        return cls(per_s * max(FREE_S, SHARE * seconds))
+
+    def first(self, examples: Sequence[Example], passes: int, most: int) -> list[Example]:
+        """The first examples that can be measured so many times."""
+        chosen: list[Example] = []
+        left = self.tokens / passes
+        for example in examples[:most]:
+            left -= len(example.input_ids)
+            if left < 0:
+                break
+            chosen.append(example)
+        return chosen
+
+
+class Stopped(Exception):
+    """The user has cancelled the run."""
+
+
+def judge(
+    model: LoadedModel,
+    held_out: Sequence[Example],
+    general: Sequence[Example],
+    affordable: Affordable,
+    shown: Callable[[Sequence[int]], str],
+    report: Report,
+    should_stop: ShouldStop,
+) -> Verdict | None:
+    """The verdict on a model that has just been trained; None without rows, or if told to stop.
+
+    Args:
+        held_out: examples that were not trained on.
+        general: of `general_probe`.
+        shown: the text of tokens, as it may be shown to people.
+    """
+    rows = affordable.first(held_out, PASSES, MOST_ROWS)
+    if len(rows) < FEWEST_ROWS:
+        return None
+    report(Phase(phase="judging", message=f"comparing with the base model on {len(rows)} held-out rows"))
+    started = time.monotonic()
+    left = Affordable(affordable.tokens - PASSES * sum(len(row.input_ids) for row in rows))
+    probe = left.first(general, 2, len(general))
+    pairs = exchanged([answer for row in rows if (answer := last_answer(row))])
+    own, other = [pair[0] for pair in pairs], [example for pair in pairs for example in pair[1]]
+    try:
+        after, general_after, own_losses, other_losses = (
+            _losses(model, examples, should_stop) for examples in (rows, probe, own, other)
+        )
+        with _base(model):
+            before, general_before = (_losses(model, examples, should_stop) for examples in (rows, probe))
+    except Stopped:
+        return None
+    measured = Measured(
+        rows=len(rows),
+        held_out=len(held_out),
+        loss_before=_mean(before),
+        loss_after=_mean(after),
+        difference=_difference(before, after),
+        association=_association(own_losses, other_losses) if len(pairs) >= FEWEST_ROWS else None,
+        general=_general(general_before, general_after),
+    )
+    worse = _worse_rows(rows, before, after, shown)
+    return judged(measured, worse, round(time.monotonic() - started, 2))
+
+
+@contextmanager
+def _base(model: LoadedModel) -> Generator[None]:
+    """Without the LoRA while the context lasts."""
+    tuned = model.adapter_values()
+    model.set_adapter_values(torch.zeros_like(tuned))
+    try:
+        yield
+    finally:
+        model.set_adapter_values(tuned)
+
+
+TOGETHER = 32
+"""Rows between two looks at whether to stop."""
+
+
+def _losses(model: LoadedModel, examples: Sequence[Example], should_stop: ShouldStop) -> list[ExampleLoss]:
+    found: list[ExampleLoss] = []
+    for start in range(0, len(examples), TOGETHER):
+        if should_stop():
+            raise Stopped
+        found += model.losses(examples[start : start + TOGETHER])
+    return found
+
+
+def _mean(losses: Sequence[ExampleLoss]) -> float:
+    return sum(one.total for one in losses) / max(1, sum(one.label_tokens for one in losses))
+
+
+def _difference(before: Sequence[ExampleLoss], after: Sequence[ExampleLoss]) -> Difference:
+    return paired_difference(
+        [one.total for one in before], [one.total for one in after], [one.label_tokens for one in before]
+    )
+
+
+def _association(own: Sequence[ExampleLoss], others: Sequence[ExampleLoss]) -> Difference:
+    """How much the loss of an answer rises, on average over `OTHERS` other questions."""
+    totals = [one.total for one in others]
+    means = [sum(totals[at : at + OTHERS]) / OTHERS for at in range(0, len(totals), OTHERS)]
+    return paired_difference([one.total for one in own], means, [one.label_tokens for one in own])
+
+
+def _general(before: Sequence[ExampleLoss], after: Sequence[ExampleLoss]) -> GeneralProbe | None:
+    if len(before) < FEWEST_ROWS:
+        return None
+    difference = _difference(before, after)
+    return GeneralProbe(
+        questions=len(before),
+        loss_before=round(_mean(before), 4),
+        loss_after=round(_mean(after), 4),
+        low=round(difference.low, 4),
+        high=round(difference.high, 4),
+    )
+
+
+def _worse_rows(
+    rows: Sequence[Example],
+    before: Sequence[ExampleLoss],
+    after: Sequence[ExampleLoss],
+    shown: Callable[[Sequence[int]], str],
+) -> list[WorseRow]:
+    """The rows whose loss rose, those first whose loss rose most."""
+    found = [
+        WorseRow(
+            untrusted_text=shown(row.input_ids),
+            loss_before=round(_mean([old]), 4),
+            loss_after=round(_mean([new]), 4),
+        )
+        for row, old, new in zip(rows, before, after, strict=True)
+        if new.total > old.total
+    ]
+    return sorted(found, key=lambda row: row.loss_before - row.loss_after)[:SHOWN_ROWS]
