@@ -297,6 +297,8 @@ class Trainer:
         from .worker import generate
 
         last = self._last.run_id if self._last else self._arguments["model"]
+        if source is None and last == AUTO:
+            raise InputError("There is no training to ask yet.", hint="Call train() first, or give a source.")
         spec = generate_spec(
             str(source or last),
             [prompts] if isinstance(prompts, str) else prompts,

@@ -9,11 +9,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, cast
 
-import torch
-
 from ..config.results import Reply
 from ..data.chat_template.sandbox import template_errors
-from ..errors import GpuOutOfMemoryError, InputError
+from ..errors import BackpropagateError, GpuOutOfMemoryError, InputError
 from ..events import ShouldStop
 from ..files.atomic_json import read_json
 from ..models.plain_lora import unknown_to_us
@@ -121,7 +119,7 @@ def memory_errors(doing: str, less: Next | None) -> Generator[None]:
     try:
         yield
     except (RuntimeError, MemoryError) as error:
-        if not ran_out_of_memory(error):
+        if isinstance(error, BackpropagateError) or not ran_out_of_memory(error):
             raise
         hint = None if less else "Free memory on the device, or ask a smaller model."
         raise GpuOutOfMemoryError(
@@ -154,9 +152,9 @@ def _with_adapter(model: Any, adapter: Path, device: str) -> Any:
             adapted = cast("Any", PeftModel).from_pretrained(
                 model, str(adapter), torch_device=device, local_files_only=True
             )
-    except torch.OutOfMemoryError:
-        raise
     except Exception as error:  # PEFT raises what its parsers and torch raise
+        if ran_out_of_memory(error):
+            raise
         raise _unusable(adapter, type(error).__name__, str(error)) from error
     different = left_out(adapted, adapter)
     if different:
