@@ -5,19 +5,26 @@ from __future__ import annotations
 import io
 import shutil
 from pathlib import Path
+from typing import Any
 
 import pytest
+import torch
+from finished_runs import finished_run
 from mcp import Client
 from mcp.types import TextContent
 from taught import ANSWERED, SAID
 from tiny_lora import change_json
+from transformers import GenerationMixin
 from waiting import wait_for_phase
 
-from backpropagate import Trainer
+from backpropagate import GenerateSpec, Trainer
 from backpropagate.cli.main import run
 from backpropagate.server.app import build_server
-from backpropagate.training.errors import InputError, RunNotFoundError
+from backpropagate.tools.generate import Generated
+from backpropagate.training.errors import GpuOutOfMemoryError, InputError, RunNotFoundError
+from backpropagate.training.next_step import then
 from backpropagate.training.runs.folder import RunFolder, Status
+from backpropagate.training.runs.view import view
 from backpropagate.training.service import TrainingService
 
 SAMPLED = {"temperature": 2.0, "max_new_tokens": 12, "compare_base": False}
@@ -169,3 +176,37 @@ async def test_an_mcp_client_asks_a_run_once_for_an_equal_request_and_cancels_an
     assert refused.is_error and isinstance(refused.content[0], TextContent)
     assert "[INPUT_" in refused.content[0].text and "prompts[0] has 6" in refused.content[0].text
     assert cancelled.structured_content and cancelled.structured_content["status"] == "cancelled"
+
+
+def test_a_lack_of_memory_names_the_request_that_needs_less(
+    trainer: Trainer, taught: RunFolder, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    real = GenerationMixin.generate
+
+    def alone(self: Any, *, input_ids: torch.Tensor, **more: Any) -> Any:
+        if len(input_ids) > 1:
+            raise torch.OutOfMemoryError("out of memory")
+        return real(self, input_ids=input_ids, **more)
+
+    def never(self: Any, **_: Any) -> Any:
+        raise torch.OutOfMemoryError("out of memory")
+
+    monkeypatch.setattr(GenerationMixin, "generate", alone)
+    assert len(trainer.generate([SAID] * 3, taught.run_id, max_new_tokens=9)) == 3
+    monkeypatch.setattr(GenerationMixin, "generate", never)
+    with pytest.raises(GpuOutOfMemoryError, match="ran out while answering") as refused:
+        trainer.generate(SAID, taught.run_id, max_new_tokens=64)
+    assert refused.value.next == then("generate", source=taught.run_id, prompts=..., max_new_tokens=32)
+
+
+def test_an_assistant_gets_answers_with_their_lines_and_is_told_where_the_rest_is(
+    service: TrainingService, tiny_model: Path
+) -> None:
+    model = {"name": str(tiny_model)}
+    spec = GenerateSpec.model_validate({"model": model, "prompts": ["Hi"]})
+    reply = {"text": "one\ntwo " + "x" * 9000, "tokens": 9, "stopped": True}
+    result = {"summary": "1 of 1 prompts answered.", "answers": [{"prompt": "Hi", "base": reply}]}
+    asked = finished_run(service.store, spec, result)
+    shown = Generated.of(view(asked, asked.state()), None)
+    assert shown.untrusted_answers == [{"question": "Hi", "before": reply["text"]}]
+    assert "has the answers whole" in shown.text() and "one two xxx" in shown.text()
