@@ -14,7 +14,7 @@ from ..data.tokens.example import Example
 from ..engine.loaded_model import LoadedModel
 from ..engine.loop.example_losses import ExampleLoss
 from ..events import Phase, Report, ShouldStop
-from .other_questions import OTHERS, exchanged, last_answer
+from .other_questions import OTHERS, exchanged
 from .paired_difference import Difference, paired_difference
 from .verdict import FEWEST_ROWS, Measured, judged
 
@@ -25,8 +25,9 @@ SHARE = 0.1
 FREE_S = 1.0
 COST = 1 / 3
 """Of a token that is measured, as a share of one that is trained on."""
-PASSES = 3 + OTHERS
-"""Measurements of a held-out row: base, tuned, and its answer after its own and other questions."""
+PASSES = 2 + OTHERS
+"""Measurements of a held-out row: base, tuned, and its answer after other questions. A row with several
+answers is measured once more, with its last one only."""
 SHOWN_ROWS = 3
 
 
@@ -78,18 +79,21 @@ def judge(
         general: of `general_probe`.
         shown: the text of tokens, as it may be shown to people.
     """
-    rows = affordable.first(held_out, PASSES, MOST_ROWS)
+    several = any(one.own != held_out[one.row] for one in exchanged(held_out[:MOST_ROWS]))
+    passes = PASSES + several
+    rows = affordable.first(held_out, passes, MOST_ROWS)
     if len(rows) < FEWEST_ROWS:
         return None
     report(Phase(phase="judging", message=f"comparing with the base model on {len(rows)} held-out rows"))
     started = time.monotonic()
-    left = Affordable(affordable.tokens - PASSES * sum(len(row.input_ids) for row in rows))
+    left = Affordable(affordable.tokens - passes * sum(len(row.input_ids) for row in rows))
     probe = left.first(general, 2, len(general))
-    pairs = exchanged([answer for row in rows if (answer := last_answer(row))])
-    own, other = [pair[0] for pair in pairs], [example for pair in pairs for example in pair[1]]
+    answers = exchanged(rows)
+    own = [one.own for one in answers] if several else []
+    others = [example for one in answers for example in one.others]
     try:
-        after, general_after, own_losses, other_losses = (
-            _losses(model, examples, should_stop) for examples in (rows, probe, own, other)
+        after, general_after, after_own, after_others = (
+            _losses(model, examples, should_stop) for examples in (rows, probe, own, others)
         )
         with _base(model):
             before, general_before = (_losses(model, examples, should_stop) for examples in (rows, probe))
@@ -101,7 +105,7 @@ def judge(
         loss_before=_mean(before),
         loss_after=_mean(after),
         difference=_difference(before, after),
-        association=_association(own_losses, other_losses) if len(pairs) >= FEWEST_ROWS else None,
+        association=_association(after_own or [after[one.row] for one in answers], after_others),
         general=_general(general_before, general_after),
     )
     worse = _worse_rows(rows, before, after, shown)
@@ -142,8 +146,10 @@ def _difference(before: Sequence[ExampleLoss], after: Sequence[ExampleLoss]) -> 
     )
 
 
-def _association(own: Sequence[ExampleLoss], others: Sequence[ExampleLoss]) -> Difference:
+def _association(own: Sequence[ExampleLoss], others: Sequence[ExampleLoss]) -> Difference | None:
     """How much the loss of an answer rises, on average over `OTHERS` other questions."""
+    if len(own) < FEWEST_ROWS:
+        return None
     totals = [one.total for one in others]
     means = [sum(totals[at : at + OTHERS]) / OTHERS for at in range(0, len(totals), OTHERS)]
     return paired_difference([one.total for one in own], means, [one.label_tokens for one in own])

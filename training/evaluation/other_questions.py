@@ -12,7 +12,7 @@ from typing import NamedTuple
 
 from ..data.tokens.example import IGNORED, Example
 
-OTHERS = 3
+OTHERS = 2
 """Other questions for each answer: their mean varies less than one."""
 
 
@@ -41,16 +41,31 @@ def last_answer(example: Example) -> Answered | None:
     return Answered(list(example.input_ids[:start]), list(example.input_ids[start:end]))
 
 
-def exchanged(rows: Sequence[Answered]) -> list[tuple[Example, list[Example]]]:
-    """For each row its own example, and its answer after `OTHERS` other rows' questions.
+class Exchanged(NamedTuple):
+    """An answer after its own question and after others.
 
-    A row is left out if there are fewer with another question and another answer.
+    Args:
+        row: the index of its row.
+        own: the row, with this answer as the only one that carries loss.
+        others: the answer after `OTHERS` other rows' questions.
     """
-    pairs: list[tuple[Example, list[Example]]] = []
-    for index, row in enumerate(rows):
-        around = (*rows[index + 1 :], *rows[:index])
-        others = (one for one in around if one.answer != row.answer and one.prompt != row.prompt)
-        found = [Answered(one.prompt, row.answer).example() for one in islice(others, OTHERS)]
-        if len(found) == OTHERS:
-            pairs.append((row.example(), found))
-    return pairs
+
+    row: int
+    own: Example
+    others: list[Example]
+
+
+def exchanged(rows: Sequence[Example]) -> list[Exchanged]:
+    """The last answer of each row after other questions.
+
+    A row is left out if it has no question, or too few others have another question and another answer.
+    """
+    answered = [(row, answer) for row, example in enumerate(rows) if (answer := last_answer(example))]
+    found: list[Exchanged] = []
+    for index, (row, own) in enumerate(answered):
+        around = (*answered[index + 1 :], *answered[:index])
+        others = (one for _, one in around if one.answer != own.answer and one.prompt != own.prompt)
+        examples = [Answered(one.prompt, own.answer).example() for one in islice(others, OTHERS)]
+        if len(examples) == OTHERS:
+            found.append(Exchanged(row, own.example(), examples))
+    return found

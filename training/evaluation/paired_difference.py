@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from math import sqrt
+from statistics import NormalDist
 from typing import NamedTuple
 
 import numpy as np
 
-RESAMPLES = 4_000
+RESAMPLES = 20_000
 LEVEL = 0.99
-"""Of the confidence interval. Intervals of few rows are too narrow, so it is not the usual 0.95."""
+"""Of the confidence interval."""
 SEED = 0
 
 
@@ -24,14 +26,32 @@ class Difference(NamedTuple):
 def paired_difference(before: Sequence[float], after: Sequence[float], tokens: Sequence[int]) -> Difference:
     """How much the loss per label token differs, and how surely.
 
-    Rows are drawn with replacement (Efron 1979), since the tokens of a row belong together.
+    Rows are drawn with replacement (Efron 1979), since the tokens of a row belong together. The percentiles
+    are those of the expanded interval (Hesterberg 2015), because the plain one is too narrow for few rows.
 
     Args:
         before, after: (rows,) the sum of each row's losses with the first and with the second model.
         tokens: (rows,) label tokens of each row.
     """
     change, weight = np.subtract(after, before), np.asarray(tokens, float)
-    drawn = np.random.default_rng(SEED).integers(0, len(change), (RESAMPLES, len(change)))
+    drawn = np.random.default_rng(SEED).integers(0, len(change), (RESAMPLES, len(change)), np.int32)
     means = change[drawn].sum(1) / weight[drawn].sum(1)
-    low, high = np.quantile(means, [(1 - LEVEL) / 2, (1 + LEVEL) / 2])
+    tail = outside(len(change))
+    low, high = np.quantile(means, [tail, 1 - tail])
     return Difference(float(change.sum() / weight.sum()), float(low), float(high))
+
+
+def outside(rows: int) -> float:
+    """The share of resampled means on each side of the interval: less than (1 - LEVEL) / 2 for few rows.
+
+    Φ(-√(n / (n - 1)) · t), with the quantile t of Student's distribution by the expansion of Fisher and
+    Cornish (1960) in the normal quantile z.
+    """
+    z, freedom = NormalDist().inv_cdf((1 + LEVEL) / 2), rows - 1
+    t = (
+        z
+        + (z**3 + z) / (4 * freedom)
+        + (5 * z**5 + 16 * z**3 + 3 * z) / (96 * freedom**2)
+        + (3 * z**7 + 19 * z**5 + 17 * z**3 - 15 * z) / (384 * freedom**3)
+    )
+    return NormalDist().cdf(-sqrt(rows / freedom) * t)

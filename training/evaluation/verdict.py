@@ -8,8 +8,8 @@ from typing import NamedTuple
 from ..config.results import GeneralProbe, Verdict, VerdictName, WorseRow
 from .paired_difference import LEVEL, Difference
 
-FEWEST_ROWS = 5
-"""Of fewer rows nothing is said."""
+FEWEST_ROWS = 8
+"""Of fewer rows nothing is said: of so few, all often change in the same direction by chance."""
 SMALL = 0.01
 """A difference within this share of the loss is no effect."""
 FORGOTTEN = 0.1
