@@ -14,10 +14,13 @@ from .training.version import __version__
 if TYPE_CHECKING:
     from .training.config.arguments import TrainArguments as TrainArguments
     from .training.config.ledger import Ledger as Ledger
+    from .training.config.results import GeneratedAnswer as GeneratedAnswer
     from .training.config.results import MultiRunResult as MultiRunResult
+    from .training.config.results import Reply as Reply
     from .training.config.results import TrainResult as TrainResult
     from .training.config.settings import Settings as Settings
     from .training.config.specs import ExportSpec as ExportSpec
+    from .training.config.specs import GenerateSpec as GenerateSpec
     from .training.config.specs import InspectSpec as InspectSpec
     from .training.config.specs import MultiRunSpec as MultiRunSpec
     from .training.config.specs import PushSpec as PushSpec
@@ -57,6 +60,8 @@ _PUBLIC = {
     "Event": ".training.events",
     "Export": ".training.trainer",
     "ExportSpec": ".training.config.specs",
+    "GenerateSpec": ".training.config.specs",
+    "GeneratedAnswer": ".training.config.results",
     "InspectSpec": ".training.config.specs",
     "Inspection": ".training.data.report.inspection_result",
     "Ledger": ".training.config.ledger",
@@ -69,6 +74,7 @@ _PUBLIC = {
     "Question": ".training.export.ollama.question",
     "RegisterSpec": ".training.config.specs",
     "Registration": ".training.export.ollama.registration",
+    "Reply": ".training.config.results",
     "RunView": ".training.runs.view",
     "SLAOConfig": ".training.merging.slao",
     "SLAOMerger": ".training.merging.slao",
@@ -96,6 +102,8 @@ __all__ = [
     "Event",
     "Export",
     "ExportSpec",
+    "GenerateSpec",
+    "GeneratedAnswer",
     "InspectSpec",
     "Inspection",
     "Ledger",
@@ -108,6 +116,7 @@ __all__ = [
     "Question",
     "RegisterSpec",
     "Registration",
+    "Reply",
     "RunView",
     "SLAOConfig",
     "SLAOMerger",

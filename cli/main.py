@@ -25,6 +25,8 @@ COMMANDS = {
     "cancel": (".runs", "Stop a run and save its adapter."),
     "prune": (".runs", "Remove ended runs permanently."),
     "export": (".export", "Export a trained model as GGUF, merged safetensors, or adapter."),
+    "generate": (".generate", "Ask a trained model, and its base beside it."),
+    "chat": (".chat", "Talk with a trained model."),
     "push": (".push", "Publish an adapter or a merged model on the Hugging Face Hub."),
     "info": (".info", "Show version, paths, hardware, settings and error codes."),
     "serve": (".serve", "Serve the tools to an MCP client over stdio."),

@@ -58,6 +58,10 @@ def words(step: Next) -> str:
             return "backprop prune --all-ended"
         case "export":
             return f"backprop export {given.get('source', 'RUN')}"
+        case "generate":
+            changed = [name for name in given if name not in ("source", "prompts")]
+            options = [_option(name, step.arguments[name]) for name in changed]
+            return " ".join([f"backprop generate {given.get('source', 'RUN')} TEXT", *options])
         case "register":
             name = given.get("name", "NAME")
             return f"backprop export {given.get('path', 'FILE')} --ollama --ollama-name {name}"

@@ -29,7 +29,7 @@ from ..training.service import TrainingService
 from ..training.untrusted import quoted, sanitized, sanitized_all, shown_path
 from .client_roots import client_roots
 from .progress import ProgressStream
-from .schema import compact, with_defaults
+from .schema import compact, compact_output, with_defaults
 
 INSTRUCTIONS = """\
 Fine-tunes language models on this machine. `train` starts a run and shows its progress. The run continues
@@ -122,7 +122,7 @@ class ServerTool(Tool):
         assert isinstance(tool, cls)  # as a class method of Tool should say
         tool._agent_tool, tool._service, tool._paths = agent_tool, service, paths
         tool.parameters = with_defaults(compact(tool.parameters), service.settings)
-        tool.fn_metadata.output_schema = compact(tool.fn_metadata.output_schema or {})
+        tool.fn_metadata.output_schema = compact_output(tool.fn_metadata.output_schema or {})
         return tool
 
     async def run(

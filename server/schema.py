@@ -13,6 +13,27 @@ def compact(schema: dict[str, Any]) -> dict[str, Any]:
     return _compact(schema)
 
 
+def compact_output(schema: dict[str, Any]) -> dict[str, Any]:
+    """The schema of a result: what is absent has no default, and its names say what its parts are.
+
+    A description that warns of untrusted text stays.
+    """
+    return _without_words(compact(schema))
+
+
+def _without_words(node: Any, *, names: bool = False) -> Any:
+    if isinstance(node, list):
+        return [_without_words(item) for item in node]  # pyright: ignore[reportUnknownVariableType]
+    if not isinstance(node, dict):
+        return node
+    fields: dict[str, Any] = node  # pyright: ignore[reportUnknownVariableType]
+    return {
+        key: _without_words(value, names=key in {"properties", "$defs"} and not names)
+        for key, value in fields.items()
+        if names or (key != "default" and not (key == "description" and "untrusted" not in str(value)))
+    }
+
+
 def _compact(node: Any, *, names: bool = False) -> Any:
     """`names`: the keys of `node` are property names, not JSON Schema keywords."""
     if isinstance(node, list):

@@ -5,6 +5,7 @@ from __future__ import annotations
 from .cancel_run import cancel_run
 from .context import AgentTool
 from .export_gguf import export_gguf
+from .generate import generate
 from .get_run import get_run
 from .gpu_status import gpu_status
 from .inspect_dataset import inspect_dataset
@@ -33,6 +34,7 @@ TOOLS = (
     AgentTool(
         export_gguf, "Export to GGUF", read_only=False, destructive=False, idempotent=True, open_world=True
     ),
+    AgentTool(generate, "Ask a model", read_only=False, destructive=False, idempotent=True, open_world=True),
     AgentTool(
         register_ollama,
         "Register with Ollama",

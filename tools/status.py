@@ -11,6 +11,7 @@ from ..training.config.ledger import Ledger
 from ..training.config.results import (
     Answer,
     ExportResult,
+    GenerateResult,
     MultiRunResult,
     RegisterResult,
     Result,
@@ -198,6 +199,8 @@ def _of_result(result: Result | None) -> dict[str, Any]:
             return shown
         case ExportResult() | RegisterResult():
             return {"path": result.path, "summary": result.summary}
+        case GenerateResult():
+            return {"summary": f"{result.summary}{_cut(result)}"}
         case None:
             return {}
         case _:
@@ -215,6 +218,15 @@ def ledger_lines(ledger: Ledger) -> list[str]:
             parts.append(f"forgotten {ledger.forgetting[index]:.4f}")
         lines.append(", ".join([*parts, rows]))
     return lines
+
+
+def _cut(result: GenerateResult) -> str:
+    """What is said when an answer has no room here."""
+    length = _length(result.answered[:ANSWERS_SHOWN], ROOM_IN_TEXT)
+    longest = max((len(reply.text) for answer in result.answers for reply in answer.replies), default=0)
+    if longest <= length and len(result.answers) <= ANSWERS_SHOWN:
+        return ""
+    return " Not all of it has room here; result in the run's state.json has the answers whole."
 
 
 def _error(error: ErrorRecord | None) -> RunError | None:

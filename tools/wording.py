@@ -17,6 +17,7 @@ TOOLS_OF_ACTIONS = {
     "resume": "resume_run",
     "cancel": "cancel_run",
     "export": "export_gguf",
+    "generate": "generate",
     "register": "register_ollama",
     "push": "push_to_hub",
 }

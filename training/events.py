@@ -205,6 +205,7 @@ PHASES = {
     "training": (0.90, 1.00),
     "saving": (1.00, 1.00),
     "answering": (1.00, 1.00),
+    "generating": (0.70, 0.99),
     "writing": (0.15, 0.60),
     "proving": (0.60, 0.90),
     "uploading": (0.15, 0.80),

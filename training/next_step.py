@@ -16,6 +16,7 @@ Action = Literal[
     "cancel",
     "delete",
     "export",
+    "generate",
     "register",
     "push",
     "chat_in_ollama",

@@ -27,7 +27,7 @@ from anyio.lowlevel import RunVar
 from .config.arguments import TrainArguments
 from .config.results import RegisterResult
 from .config.settings import Settings, load_settings
-from .config.specs import AnySpec, DataSpec, ExportSpec, RegisterSpec, TrainingSpec, TrainSpec
+from .config.specs import AnySpec, DataSpec, ExportSpec, ModelSpec, RegisterSpec, TrainingSpec, TrainSpec
 from .errors import (
     BackpropagateError,
     InputError,
@@ -53,6 +53,7 @@ from .runs.device_queue import DeviceQueue, default_runtime_folder
 from .runs.folder import ENDED, RunFolder, RunState, Status
 from .runs.identity import boot_id, is_recent, same_host
 from .runs.kinds import EXTRAS, device_request, kind_of, libraries_of
+from .runs.model_stamp import model_stamp
 from .runs.store import RunStore
 from .runs.view import RunView, view
 from .untrusted import quoted, shown_path
@@ -418,7 +419,7 @@ def _train_spec_of(arguments: Mapping[str, Any], defaults: Settings) -> TrainSpe
 
 def _with_absolute_model(spec: AnySpec) -> AnySpec:
     """The spec with an absolute model folder, since the worker has another working folder."""
-    if not isinstance(spec, DataSpec | ExportSpec):
+    if not isinstance(spec, DataSpec | ModelSpec):
         return spec
     source = classify_model(spec.model.name)
     if source.kind != "folder":
@@ -438,7 +439,7 @@ def _is_gone(run: RunFolder) -> bool:
 
 def _permit_links(spec: AnySpec, policy: PathPolicy) -> None:
     """Check the links of a local model before any of its files is read; the worker checks them again."""
-    if isinstance(spec, DataSpec | ExportSpec):
+    if isinstance(spec, DataSpec | ModelSpec):
         source = classify_model(spec.model.name)
         if source.kind == "folder":
             policy.permit_links(Path(source.location), "model")
@@ -446,15 +447,12 @@ def _permit_links(spec: AnySpec, policy: PathPolicy) -> None:
 
 
 def _stamp(spec: AnySpec) -> str:
-    """Size and time of the run's input file: a rewritten file, e.g. by a resumed run, is a new request."""
-    file = None
-    if isinstance(spec, RegisterSpec):
-        file = Path(spec.gguf)
-    elif isinstance(spec, ExportSpec) and spec.adapter:
-        file = Path(spec.adapter) / "adapter_model.safetensors"
-    if file is None or not file.is_file():
+    """Size and time of the run's input files: a rewritten file, e.g. by a resumed run, is a new request."""
+    if isinstance(spec, ModelSpec):
+        return model_stamp(spec)
+    if not isinstance(spec, RegisterSpec) or not Path(spec.gguf).is_file():
         return ""
-    found = file.stat()
+    found = Path(spec.gguf).stat()
     return f"{found.st_size} {found.st_mtime_ns}"
 
 

@@ -12,7 +12,14 @@ from .config.arguments import TrainArguments
 from .config.fields import ExportFormat, MergeMode, MergeScale
 from .config.ledger import Ledger
 from .config.quantizations import note_on_default
-from .config.results import ExportResult, MultiRunResult, PushResult, TrainResult
+from .config.results import (
+    ExportResult,
+    GeneratedAnswer,
+    GenerateResult,
+    MultiRunResult,
+    PushResult,
+    TrainResult,
+)
 from .config.settings import load_settings
 from .config.specs import KindName, TrainSpec
 from .data.local_source import local_source
@@ -25,6 +32,7 @@ from .models.presets import AUTO, classify_model
 from .next_step import then
 from .requests.argument_paths import with_resolved_paths
 from .requests.export import check_export_output, export_spec
+from .requests.generate import generate_spec
 from .requests.multi_run import multi_run_spec, resolved_tasks
 from .requests.push import push_spec
 from .requests.settings import alias_notes
@@ -377,6 +385,69 @@ class Trainer:
     ) -> RunState:
         runtime = self._defaults.runtime_dir
         return run_in_process(execute, run, self._store, runtime, listener, should_stop)
+
+    def generate(
+        self,
+        prompts: str | Sequence[str],
+        source: str | Path | None = None,
+        *,
+        compare_base: bool = True,
+        max_new_tokens: int = 256,
+        temperature: float = 0.0,
+        top_p: float | None = None,
+        seed: int = 42,
+        system: str | None = None,
+        load_in_4bit: bool | None = None,
+        allow_other_base: bool = False,
+        should_stop: ShouldStop = never_stop,
+    ) -> list[GeneratedAnswer]:
+        """Ask the last training, or another model, and record it as a run.
+
+        Args:
+            prompts: 1 to 32; each begins a conversation of its own.
+            source: a run's id, the path of an adapter or model folder, or a model's name. Default: the last
+                training, or else the trainer's model.
+            compare_base: also answer without the adapter.
+            max_new_tokens: of each answer.
+            temperature: 0 takes the most likely token; above, it is sampled with the seed.
+            top_p: sample from the likeliest tokens with this total probability; None: from all.
+            system: the system message; "" is an empty one.
+            load_in_4bit: load the base in 4 bits; None: as it was trained.
+            allow_other_base: accept a base model that is no longer the one that was trained on.
+            should_stop: called after each token; True ends with the answers that are done.
+
+        Returns:
+            One answer for each prompt: `base` and `tuned`, each with its text, its tokens, and whether the
+            model ended it.
+
+        Raises:
+            InputError: the source does not exist, or a prompt is too long.
+            GpuOutOfMemoryError: the model or an answer does not fit into memory.
+        """
+        from .worker import generate
+
+        last = self._last.run_id if self._last else self._arguments["model"]
+        if source is None and last == AUTO:
+            raise InputError("There is no training to ask yet.", hint="Call train() first, or give a source.")
+        spec = generate_spec(
+            str(source or last),
+            [prompts] if isinstance(prompts, str) else prompts,
+            self._store,
+            PathPolicy.for_person(self._defaults.home),
+            compare_base=compare_base,
+            max_new_tokens=max_new_tokens,
+            temperature=temperature,
+            top_p=top_p,
+            seed=seed,
+            system=system,
+            device=self._arguments.get("device"),
+            load_in_4bit=load_in_4bit,
+            allow_other_base=allow_other_base,
+        )
+        device_request(spec)  # raises before the run is created if the requested GPU is missing
+        state = self._execute(generate.run, self._store.create(spec), no_report, should_stop)
+        assert isinstance(state.result, GenerateResult)
+        return state.result.answers
 
     def save(self, path: str | Path) -> Path:
         """Copy the adapter of the last training to a new or empty folder.

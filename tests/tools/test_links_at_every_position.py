@@ -17,6 +17,7 @@ from hypothesis import strategies as st
 from backpropagate import inspect_dataset as inspect_in_python
 from backpropagate.tools.context import ToolContext
 from backpropagate.tools.export_gguf import export_gguf
+from backpropagate.tools.generate import generate
 from backpropagate.tools.inspect_dataset import inspect_dataset
 from backpropagate.tools.push_to_hub import push_to_hub
 from backpropagate.tools.register_ollama import register_ollama
@@ -78,6 +79,8 @@ DOORS: dict[str, tuple[str, bool, Door]] = {
     "export model": ("model", False, lambda p, s: p.tool(export_gguf, source=s)),
     "export adapter": ("adapter", False, lambda p, s: p.tool(export_gguf, source=s)),
     "export output": ("new", False, lambda p, s: p.tool(export_gguf, source=str(p.model), output=s)),
+    "generate model": ("model", False, lambda p, s: p.tool(generate, source=s, prompts=["Hi"])),
+    "generate adapter": ("adapter", False, lambda p, s: p.tool(generate, source=s, prompts=["Hi"])),
     "push adapter": ("adapter", False, lambda p, s: p.tool(push_to_hub, run_id=s, repo="a/b")),
     "push model": ("model", False, lambda p, s: p.tool(push_to_hub, run_id=s, repo="a/b")),
     "register": ("model.gguf", False, lambda p, s: p.tool(register_ollama, name="x", path=s)),

@@ -204,6 +204,17 @@ MaxForgetting = Annotated[
 ]
 TaskName = Annotated[str, Field(min_length=1, max_length=100, description="Name of a task.")]
 RowsPerTask = Annotated[int, Field(ge=1, le=10_000, description="Maximum rows that a task is scored on.")]
+Prompts = Annotated[
+    list[Annotated[str, Field(min_length=1, max_length=20_000)]],
+    Field(min_length=1, max_length=32, description="What to ask; each begins a conversation of its own."),
+]
+CompareBase = Annotated[bool, Field(description="Also answer without the adapter.")]
+AnswerTokens = Annotated[int, Field(ge=1, le=2048, description="Maximum tokens per answer.")]
+Temperature = Annotated[float, Field(ge=0, le=5, description="0: the most likely token; above: sampled.")]
+TopP = Annotated[
+    float, Field(gt=0, le=1, description="Sample from the likeliest tokens with this total probability.")
+]
+AnswerSystem = Annotated[str, Field(max_length=20_000, description="System message; may be empty.")]
 RunReference = Annotated[str, Field(description="The run whose adapter is used.")]
 PreviewRows = Annotated[int, Field(ge=0, le=20, description="Number of rows to show as the model sees them.")]
 ExportFormat = Annotated[

@@ -266,6 +266,66 @@ class ExportResult(Result):
         return [self.path]
 
 
+class Reply(Record):
+    """What a model says to a prompt. Untrusted text.
+
+    Args:
+        tokens: generated, with the one that ended the answer.
+        stopped: whether the model ended its turn; False: it was cut at max_new_tokens.
+    """
+
+    text: str
+    tokens: int
+    stopped: bool
+
+
+class GeneratedAnswer(Record):
+    """A prompt with the replies to it.
+
+    Args:
+        base: of the model without an adapter.
+        tuned: of the model with the adapter; None if there is none.
+    """
+
+    prompt: str
+    base: Reply | None = None
+    tuned: Reply | None = None
+
+    @property
+    def replies(self) -> list[Reply]:
+        return [reply for reply in (self.base, self.tuned) if reply is not None]
+
+
+class GenerateResult(Result):
+    """Answers of a model to prompts.
+
+    Args:
+        answers: fewer than prompts if the run was cancelled.
+        tokens: generated in all answers.
+        seconds: that the answers took, without loading.
+        warm: whether the model was in memory from an earlier run.
+    """
+
+    kind: Literal["generate"] = "generate"
+    answers: list[GeneratedAnswer] = []
+    tokens: int = 0
+    seconds: float = 0.0
+    tokens_per_s: float = 0.0
+    device: str = ""
+    warm: bool = False
+
+    @property
+    def answered(self) -> list[Answer]:
+        return [
+            Answer(
+                question=answer.prompt,
+                before=answer.base.text if answer.base else None,
+                after=answer.tuned.text if answer.tuned else None,
+            )
+            for answer in self.answers
+        ]
+
+
 class RegisterResult(Result):
     """A model of an Ollama server.
 
@@ -371,7 +431,9 @@ class InspectResult(Result):
     preview: Preview | None = None
 
 
-AnyResult = TrainResult | MultiRunResult | ExportResult | RegisterResult | PushResult | InspectResult
+AnyResult = (
+    TrainResult | MultiRunResult | ExportResult | GenerateResult | RegisterResult | PushResult | InspectResult
+)
 """The result of any run."""
 
 

@@ -40,6 +40,10 @@ class Settings(BaseSettings):
     )
     runtime_dir: Annotated[Path | None, Field(description="Folder of the device queue and its locks.")] = None
     python: Annotated[str | None, Field(description="Python interpreter of the workers.")] = None
+    keep_model_s: Annotated[
+        float,
+        Field(ge=0, le=86_400, description="Seconds that a model that has answered stays loaded; 0 is off."),
+    ] = 120.0
     log_level: Annotated[
         Literal["DEBUG", "INFO", "WARNING", "ERROR"], Field(description="Lowest level that is logged.")
     ] = "INFO"

@@ -16,10 +16,13 @@ from ..models.presets import AUTO
 from .fields import (
     Accumulation,
     AllowOtherBase,
+    AnswerSystem,
+    AnswerTokens,
     BatchSize,
     CheckpointSeconds,
     CheckpointSteps,
     Columns,
+    CompareBase,
     ControlTokens,
     DatasetRevision,
     DatasetSource,
@@ -63,6 +66,7 @@ from .fields import (
     PreviewRows,
     Private,
     PrivateData,
+    Prompts,
     Quality,
     Quantization,
     Questions,
@@ -83,8 +87,10 @@ from .fields import (
     SystemPrompt,
     TargetModules,
     TaskName,
+    Temperature,
     TextEncoding,
     Threads,
+    TopP,
     TrainOn,
     WarmupRatio,
     WarmupSteps,
@@ -282,27 +288,32 @@ class MultiRunSpec(TrainingSpec):
         return [self.data.model_copy(update={"source": task.dataset}) for task in self.tasks] or [self.data]
 
 
-class ExportSpec(Spec):
-    """An export of a trained model to a file or folder.
+class ModelSpec(Spec):
+    """A request for a model, with or without an adapter.
 
     Args:
-        model: the base model of the adapter, or the model that is exported.
-        adapter: folder of the LoRA adapter; None exports the model as it is.
+        model: the base model of the adapter, or the model itself.
+        adapter: folder of the LoRA adapter; None is the model as it is.
         run: the training run that the adapter comes from.
     """
 
-    kind: Literal["export"] = "export"
     model: ModelGroup = ModelGroup()
     adapter: str | None = None
     run: RunReference | None = None
-    format: ExportFormat = "gguf"
-    quantization: Quantization = "q4_k_m"
-    imatrix: ImportanceMatrix = False
-    output: ExportOutput | None = None
 
     @property
     def subject(self) -> str:
         return self.model.name
+
+
+class ExportSpec(ModelSpec):
+    """An export of a trained model to a file or folder."""
+
+    kind: Literal["export"] = "export"
+    format: ExportFormat = "gguf"
+    quantization: Quantization = "q4_k_m"
+    imatrix: ImportanceMatrix = False
+    output: ExportOutput | None = None
 
     @property
     def label(self) -> str:
@@ -312,6 +323,20 @@ class ExportSpec(Spec):
         if self.run is not None:
             return f"{base}-{self.run.rpartition('-')[2]}"
         return f"{base}-{Path(self.adapter).name.lower()}" if self.adapter else base
+
+
+class GenerateSpec(ModelSpec):
+    """Answers of a model to prompts, with the adapter and without it."""
+
+    kind: Literal["generate"] = "generate"
+    prompts: Prompts
+    compare_base: CompareBase = True
+    max_new_tokens: AnswerTokens = 256
+    temperature: Temperature = 0.0
+    top_p: TopP | None = None
+    seed: Seed = 42
+    system: AnswerSystem | None = None
+    device: Device = "auto"
 
 
 class RegisterSpec(Spec):
@@ -356,10 +381,10 @@ class PushSpec(Spec):
         return self.repo
 
 
-AnySpec = TrainSpec | MultiRunSpec | InspectSpec | ExportSpec | RegisterSpec | PushSpec
+AnySpec = TrainSpec | MultiRunSpec | InspectSpec | ExportSpec | GenerateSpec | RegisterSpec | PushSpec
 """The spec of any run."""
 
-KindName = Literal["train", "multi_run", "inspect", "export", "register", "push"]
+KindName = Literal["train", "multi_run", "inspect", "export", "generate", "register", "push"]
 """The kinds of run; `runs.kinds` has a row for each."""
 
 TRAININGS = frozenset({"train", "multi_run"})

@@ -1,74 +1,184 @@
-"""Greedy answers of a transformers model, in batches, that stop where a turn ends."""
+"""Answers of a transformers model, in batches, that stop where a turn ends."""
 
 from __future__ import annotations
 
 import gc
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Generator, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
 from typing import Any
 
 import torch
 from torch import Tensor
 
+from ..config.results import Reply
 from ..data.chat_template.render import render_chat
 from ..data.chat_template.sandbox import template_errors
+from ..events import ShouldStop, never_stop
 from .out_of_memory import ran_out_of_memory
 
 Prompt = str | Sequence[Mapping[str, str]]
 """Plain text to continue, or the turns of a conversation, each {"role", "content"}, to answer."""
 
 TOGETHER = 5  # prompts answered in one batch
+TOGETHER_ON_GPU = 16
 ANSWER = "ANSWER"
 
 
-@torch.no_grad()  # not inference mode: buffers that a model makes anew here must serve in training too
+@dataclass(frozen=True)
+class Sampling:
+    """How the next token is chosen.
+
+    Args:
+        max_new_tokens: of each answer.
+        temperature: 0 takes the most likely token; above, it is sampled.
+        top_p: sample from the likeliest tokens with this total probability; None: from all.
+        seed: of the samples.
+    """
+
+    max_new_tokens: int
+    temperature: float = 0.0
+    top_p: float | None = None
+    seed: int = 0
+
+
 def generate(model: Any, tokenizer: Any, prompts: Sequence[Prompt], max_new_tokens: int) -> list[str]:
-    """What the model says to each prompt."""
-    from transformers import GenerationConfig
-
-    stops = sorted(stop_tokens(model, tokenizer))
-    settings = GenerationConfig(
-        max_new_tokens=max_new_tokens,
-        do_sample=False,
-        use_cache=True,
-        pad_token_id=tokenizer.pad_token_id,
-        eos_token_id=stops or None,
-    )
-    answers: list[str] = []
-    together = TOGETHER
-    while len(answers) < len(prompts):
-        found = _answers(model, tokenizer, prompts[len(answers) :][:together], settings, alone=together == 1)
-        if found is None:  # here the error is gone, and with it the tensors that its traceback held
-            together = 1
-            gc.collect()
-            if model.device.type == "cuda":
-                torch.cuda.empty_cache()
-        answers += found or []
-    return answers
+    """What the model says to each prompt, greedily."""
+    rows = [encoded(tokenizer, prompt) for prompt in prompts]
+    return [reply.text for reply in replies(model, tokenizer, rows, Sampling(max_new_tokens))]
 
 
-def _answers(
-    model: Any, tokenizer: Any, prompts: Sequence[Prompt], settings: Any, *, alone: bool
-) -> list[str] | None:
-    """Answers of one batch; None if it ran out of memory and is not `alone`."""
-    input_ids, attention_mask = _batch(tokenizer, prompts, model.device)
+@torch.no_grad()  # not inference mode: buffers that a model makes anew here must serve in training too
+def replies(
+    model: Any,
+    tokenizer: Any,
+    rows: Sequence[Sequence[int]],
+    sampling: Sampling,
+    on_tokens: Callable[[int, int], None] = lambda answered, tokens: None,
+    should_stop: ShouldStop = never_stop,
+) -> list[Reply]:
+    """The reply to each row of input ids; fewer if asked to stop.
+
+    Args:
+        on_tokens: called after each token with the number of replies that are done, and of tokens in each of
+            those that are being made.
+        should_stop: asked after each token.
+    """
+    found: list[Reply] = []
+    stops = stop_tokens(model, tokenizer)
+    together = TOGETHER_ON_GPU if model.device.type == "cuda" else TOGETHER
+    with _own_settings(model), _seeded(sampling.seed, model.device):
+        while len(found) < len(rows) and not should_stop():
+            each_token = _EachToken(len(found), on_tokens, should_stop)
+            batch = rows[len(found) :][:together]
+            made = _batch_of_replies(
+                model, tokenizer, batch, stops, sampling, each_token, alone=together == 1
+            )
+            if made is None:  # here the error is gone, and with it the tensors that its traceback held
+                together = 1
+                gc.collect()
+                if model.device.type == "cuda":
+                    torch.cuda.empty_cache()
+            elif not each_token.stopped:
+                found += made
+    return found
+
+
+class _EachToken:
+    """Called by transformers after each token: tells the progress, and ends the batch when asked to stop."""
+
+    def __init__(self, answered: int, on_tokens: Callable[[int, int], None], should_stop: ShouldStop) -> None:
+        self.stopped = False
+        self._answered, self._tokens = answered, 0
+        self._on_tokens, self._should_stop = on_tokens, should_stop
+
+    def __call__(self, input_ids: Tensor, scores: Any, **_: Any) -> Tensor:
+        self._tokens += 1
+        self._on_tokens(self._answered, self._tokens)
+        self.stopped = self._should_stop()
+        return torch.full((len(input_ids),), self.stopped, dtype=torch.bool, device=input_ids.device)
+
+
+def _batch_of_replies(
+    model: Any,
+    tokenizer: Any,
+    rows: Sequence[Sequence[int]],
+    stops: set[int],
+    sampling: Sampling,
+    each_token: _EachToken,
+    *,
+    alone: bool,
+) -> list[Reply] | None:
+    """Replies of one batch; None if it ran out of memory and is not `alone`."""
+    from transformers import StoppingCriteriaList
+
+    input_ids, attention_mask = _padded(tokenizer, rows, model.device)
     try:
         output = model.generate(
-            input_ids=input_ids, attention_mask=attention_mask, generation_config=settings
+            input_ids=input_ids,
+            attention_mask=attention_mask,
+            generation_config=_config(tokenizer, stops, sampling),
+            stopping_criteria=StoppingCriteriaList([each_token]),
         )
     except (RuntimeError, MemoryError) as error:
         if alone or not ran_out_of_memory(error):
             raise
         return None
-    new = output[:, input_ids.shape[1] :]  # (prompts, new tokens)
-    return [text.strip() for text in tokenizer.batch_decode(new, skip_special_tokens=True)]
+    new: list[list[int]] = output[:, input_ids.shape[1] :].tolist()  # (prompts, new tokens)
+    return [_reply(tokenizer, row, stops) for row in new]
 
 
-def _batch(tokenizer: Any, prompts: Sequence[Prompt], device: torch.device) -> tuple[Tensor, Tensor]:
+def _config(tokenizer: Any, stops: set[int], sampling: Sampling) -> Any:
+    from transformers import GenerationConfig
+
+    chosen: dict[str, Any] = {"do_sample": False}
+    if sampling.temperature > 0:
+        top_p = 1.0 if sampling.top_p is None else sampling.top_p
+        chosen = {"do_sample": True, "temperature": sampling.temperature, "top_p": top_p, "top_k": 0}
+    return GenerationConfig(
+        max_new_tokens=sampling.max_new_tokens,
+        use_cache=True,
+        pad_token_id=tokenizer.pad_token_id,
+        eos_token_id=sorted(stops) or None,
+        **chosen,
+    )
+
+
+def _reply(tokenizer: Any, tokens: list[int], stops: set[int]) -> Reply:
+    """Behind the token that ends an answer there is only padding."""
+    end = next((place for place, token in enumerate(tokens) if token in stops), None)
+    own = tokens if end is None else tokens[: end + 1]
+    text: str = tokenizer.decode(own, skip_special_tokens=True)
+    return Reply(text=text.strip(), tokens=len(own), stopped=end is not None)
+
+
+@contextmanager
+def _own_settings(model: Any) -> Generator[None]:
+    """Without the model's own settings (penalties, top_k, …): transformers adds them to what is asked for."""
+    from transformers import GenerationConfig
+
+    before = model.generation_config
+    model.generation_config = GenerationConfig()
+    try:
+        yield
+    finally:
+        model.generation_config = before
+
+
+@contextmanager
+def _seeded(seed: int, device: torch.device) -> Generator[None]:
+    """Samples of this seed; the random numbers of others are not touched."""
+    random: Any = torch.random  # half typed
+    with random.fork_rng([device] if device.type == "cuda" else []):
+        torch.manual_seed(seed)  # pyright: ignore[reportUnknownMemberType]
+        yield
+
+
+def _padded(tokenizer: Any, rows: Sequence[Sequence[int]], device: torch.device) -> tuple[Tensor, Tensor]:
     """Input ids and attention mask, (prompts, tokens of the longest), filled up on the left."""
-    rows = [encoded(tokenizer, prompt) for prompt in prompts]
     longest = max(len(row) for row in rows)
     fill = tokenizer.pad_token_id or 0
-    input_ids = [[fill] * (longest - len(row)) + row for row in rows]
+    input_ids = [[fill] * (longest - len(row)) + list(row) for row in rows]
     mask = [[0] * (longest - len(row)) + [1] * len(row) for row in rows]
     return torch.tensor(input_ids, device=device), torch.tensor(mask, device=device)
 

@@ -80,7 +80,16 @@ def _loaded(skeleton: Any, adapter: Path) -> Any:
 
 
 def _require_equal(adapted: Any, adapter: Path) -> None:
-    """PEFT leaves out what it does not know, and makes anew what it misses; here both are errors."""
+    different = left_out(adapted, adapter)
+    if different:
+        raise _unreadable(adapter, different)
+
+
+def left_out(adapted: Any, adapter: Path) -> str | None:
+    """A matrix that PEFT did not take as the file has it; None if there is none.
+
+    PEFT leaves out what it does not know, and makes anew what it misses; it only warns of that.
+    """
     from peft import get_peft_model_state_dict  # pyright: ignore[reportUnknownVariableType]
 
     state = get_peft_model_state_dict(adapted, save_embedding_layers=False)
@@ -88,8 +97,8 @@ def _require_equal(adapted: Any, adapter: Path) -> None:
     written = {name: stored.shape for name, stored in read_header(adapter / WEIGHTS).items()}
     for name in sorted(read.keys() | written.keys()):
         if read.get(name) != written.get(name):
-            shapes = f"{short_name(name)} is {written.get(name)} in the file and {read.get(name)} in PEFT"
-            raise _unreadable(adapter, shapes)
+            return f"{short_name(name)} is {written.get(name)} in the file and {read.get(name)} in PEFT"
+    return None
 
 
 def _unreadable(adapter: Path, reason: str, said: str | None = None) -> TrainingError:

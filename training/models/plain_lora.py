@@ -61,6 +61,15 @@ def beyond_plain_lora(config: Mapping[str, Any]) -> str | None:
     return None
 
 
+def unknown_to_us(config: Mapping[str, Any]) -> str | None:
+    """An entry of adapter_config.json, as set, that is neither plain nor of a known meaning; None if none."""
+    known = WITHOUT_EFFECT | MEANINGS.keys()
+    for name, value in sorted(config.items()):
+        if name not in known and not _is_neutral(name, value):
+            return f"{quoted(name)} = {short_name(repr(value))}"
+    return None
+
+
 def _is_neutral(name: str, value: object) -> bool:
     return any(value is known or (type(value) is type(known) and value == known) for known in _neutral(name))
 

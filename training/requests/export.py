@@ -9,9 +9,9 @@ from ..config.quantizations import DEFAULT, default_quantization, known_quantiza
 from ..config.specs import ExportSpec
 from ..errors import InputError
 from ..files.output_folder import check_output
-from ..files.paths import PathPolicy, looks_like_path
+from ..files.paths import PathPolicy
 from ..runs.store import RunStore
-from .sources import ExportSource, export_source
+from .sources import export_source
 from .validated import validated
 
 
@@ -66,13 +66,6 @@ def export_spec(
         "quantization": quantization or DEFAULT,
         "imatrix": imatrix,
         "output": output,
-        "roots": _roots(paths, meant),
+        "roots": meant.roots(paths),
     }
     return validated(ExportSpec, values)
-
-
-def _roots(paths: PathPolicy, meant: ExportSource) -> list[str] | None:
-    """The folders that the export may read; its run's own model was permitted for the training."""
-    roots = paths.recorded()
-    trained = meant.run is not None and looks_like_path(meant.model.name)
-    return [*roots, meant.model.name] if roots is not None and trained else roots

@@ -56,14 +56,20 @@ def meaning_of(name: str, store: RunStore, paths: PathPolicy, argument: str) -> 
     return store.find(name)
 
 
-# --- A model to export. ---
+# --- A model to export or to ask. ---
 @dataclass(frozen=True)
 class ExportSource:
-    """The exported model and its adapter; `adapter` is None for a model without one."""
+    """A model and its adapter; `adapter` is None for a model without one."""
 
     model: ModelGroup
     adapter: Path | None = None
     run: str | None = None
+
+    def roots(self, paths: PathPolicy) -> list[str] | None:
+        """The folders that its run may read; a run's own model was permitted for the training."""
+        roots = paths.recorded()
+        trained = self.run is not None and looks_like_path(self.model.name)
+        return [*roots, self.model.name] if roots is not None and trained else roots
 
 
 def export_source(name: str, store: RunStore, paths: PathPolicy) -> ExportSource:
@@ -98,8 +104,8 @@ def _trained_by(run: RunFolder, store: RunStore) -> ExportSource:
     if isinstance(spec, TrainingSpec) and (run.adapter_path / ADAPTER_FILES[0]).is_file():
         return ExportSource(_trained_model(spec.model, run), run.adapter_path, run.run_id)
     raise InputError(
-        f"Run {run.run_id} has no adapter to export ({spec.kind}, {store.observe(run).status}).",
-        hint="Export a training run that has completed or was cancelled after its first step.",
+        f"Run {run.run_id} has no adapter ({spec.kind}, {store.observe(run).status}).",
+        hint="Give a training run that has completed or was cancelled after its first step.",
     )
 
 

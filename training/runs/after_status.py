@@ -5,6 +5,7 @@ from __future__ import annotations
 from ..config.specs import (
     AnySpec,
     ExportSpec,
+    GenerateSpec,
     InspectSpec,
     MultiRunSpec,
     PushSpec,
@@ -44,6 +45,8 @@ def _start_again(spec: AnySpec) -> Next:
             return then("train", dataset=..., model=spec.model.name)
         case MultiRunSpec():
             return then("multi_run", dataset=..., model=spec.model.name)
+        case GenerateSpec():
+            return then("generate", source=spec.run or spec.adapter or spec.model.name, prompts=...)
         case ExportSpec():
             return then("export", source=spec.run or spec.adapter or spec.model.name)
         case RegisterSpec():

@@ -11,6 +11,7 @@ from __future__ import annotations
 import os
 import time
 from collections.abc import Sequence
+from contextlib import suppress
 from pathlib import Path
 from typing import NamedTuple
 
@@ -24,6 +25,9 @@ from .locks import PATIENCE_S, Lock, is_free
 
 MOST_WAITING = 20
 NOT_READY, READY = 0.0, 1.0  # modification times of locked tickets: the state of their run
+KEPT = ".kept"
+LOOK_S = 0.05
+GIVING_WAY_S = 5.0  # a worker that keeps a model and does not answer leaves sooner
 FRESH_S = 20.0  # a ticket that is not locked yet counts for this long, since its worker is starting
 
 
@@ -61,6 +65,7 @@ class DeviceQueue:
     """
 
     def __init__(self, folder: Path, queue: str, patience_s: float = PATIENCE_S) -> None:
+        self._name = queue
         self._folder = folder / machine()
         self._tickets = self._folder / f"{queue}-tickets"
         try:
@@ -124,6 +129,44 @@ class DeviceQueue:
         """Take a free slot without joining the queue."""
         with self._gate:
             return self._take_free(devices)
+
+    def take_from_keeper(self, run_id: str, devices: Sequence[str]) -> str | None:
+        """Take a slot that a worker with a kept model gives up for this run; None if others hold them."""
+        if not self._keepers():
+            return None
+        end = time.monotonic() + GIVING_WAY_S
+        self.hold_place(run_id)
+        try:
+            while (device := self.try_take(run_id, devices)) is None and time.monotonic() < end:
+                time.sleep(LOOK_S)
+            return device
+        finally:
+            self.leave(run_id)
+
+    # --- Models that a worker keeps in memory between runs. ---
+    def keep(self, key: str) -> Lock | None:
+        """Announce that this process keeps a model; None if another process keeps the same one."""
+        lock = Lock(self._folder / f"{self._name}-{key}{KEPT}")
+        return lock if lock.try_acquire(LOOK_S) else None
+
+    def end_keeping(self, lock: Lock) -> None:
+        lock.release()
+        with suppress(OSError):  # another process looks at it: Windows does not delete it then
+            lock.path.unlink(missing_ok=True)
+
+    def is_kept(self, key: str) -> bool:
+        """Whether a process keeps this model."""
+        return not is_free(self._folder / f"{self._name}-{key}{KEPT}")
+
+    def _keepers(self) -> list[Path]:
+        return [path for path in self._folder.glob(f"{self._name}-*{KEPT}") if not is_free(path)]
+
+    def waiting(self) -> list[tuple[str, bool]]:
+        """The waiting runs in queue order, each with whether it is ready to start."""
+        if next(self._tickets.iterdir(), None) is None:
+            return []
+        with self._gate:
+            return [(t.name.partition("~")[2], t.stat().st_mtime == READY) for t in self._waiting()]
 
     def release(self) -> None:
         while self._held:

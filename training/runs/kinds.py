@@ -13,6 +13,7 @@ from typing import Any, Literal
 from ..config.results import (
     AnyResult,
     ExportResult,
+    GenerateResult,
     InspectResult,
     MultiRunResult,
     PushResult,
@@ -24,6 +25,7 @@ from ..config.specs import (
     AnySpec,
     DataSpec,
     ExportSpec,
+    GenerateSpec,
     InspectSpec,
     KindName,
     MultiRunSpec,
@@ -96,6 +98,10 @@ def _after_export(run_id: str, spec: ExportSpec, result: ExportResult) -> Next:
     return then("load_model", path=result.path)
 
 
+def _after_answers(run_id: str, spec: GenerateSpec, result: GenerateResult) -> Next | None:
+    return then("export", source=spec.run) if spec.run else None
+
+
 def _after_registration(run_id: str, spec: RegisterSpec, result: RegisterResult) -> Next:
     return then("chat_in_ollama", name=spec.name)
 
@@ -124,6 +130,15 @@ KINDS = {
             lasting=True,
         ),
         RunKind("export", ExportSpec, ExportResult, "cpu", _after_export),
+        RunKind(
+            "generate",
+            GenerateSpec,
+            GenerateResult,
+            "device",
+            _after_answers,
+            listed=False,
+            lasting=True,
+        ),
         RunKind(
             "register",
             RegisterSpec,
@@ -175,15 +190,23 @@ def device_request(spec: AnySpec) -> DeviceRequest:
         case "cpu":
             return DeviceRequest("cpu", [CPU])
         case "device":
-            if not isinstance(spec, TrainingSpec):
-                raise StateError(f"A run of kind {spec.kind} waits for a device, but its spec names none.")
-            devices = training_devices(spec.training.device)
+            devices = training_devices(_device_of(spec))
             return DeviceRequest("cpu" if devices == [CPU] else "cuda", devices)
+
+
+def _device_of(spec: AnySpec) -> Literal["auto", "cpu", "cuda"]:
+    match spec:
+        case TrainingSpec():
+            return spec.training.device
+        case GenerateSpec():
+            return spec.device
+        case _:
+            raise StateError(f"A run of kind {spec.kind} waits for a device, but its spec names none.")
 
 
 def libraries_of(spec: AnySpec) -> list[str]:
     """The libraries from extras that the worker of this spec imports."""
-    quantized = isinstance(spec, DataSpec) and spec.model.load_in_4bit
+    quantized = isinstance(spec, DataSpec | GenerateSpec) and spec.model.load_in_4bit
     return [*kind_of(spec.kind).libraries, *(["bitsandbytes"] if quantized else [])]
 
 

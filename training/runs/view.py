@@ -7,7 +7,7 @@ from typing import Annotated, TypeVar
 from pydantic import BaseModel, ConfigDict, Discriminator, Field
 
 from ..config.results import Answer, AnyResult, MultiRunResult, TrainingResult
-from ..config.specs import AnySpec, DataSpec, ExportSpec, KindName, MultiRunSpec, TrainSpec
+from ..config.specs import AnySpec, DataSpec, KindName, ModelSpec, MultiRunSpec, TrainSpec
 from ..errors import ErrorRecord, RunFolderError
 from ..events import Evaluated, Event, Phase, Step, Warned
 from ..next_step import Next, then
@@ -31,7 +31,7 @@ class RunView(BaseModel):
     model: str = Field(description="The model of the run, or the model name or repository that it writes.")
     dataset: str | list[str] | None = None
     parent: str | None = Field(None, description="The run whose adapter this run continues from.")
-    training: str | None = Field(None, description="The training run whose model is exported.")
+    training: str | None = Field(None, description="The training run whose model is exported or asked.")
     phase: str | None = Field(None, description="Current phase of a queued or running run.")
     step: int = 0
     total_steps: int | None = None
@@ -87,7 +87,7 @@ def view(run: RunFolder, state: RunState) -> RunView:
         model=spec.subject,
         dataset=_dataset(spec),
         parent=spec.parent if isinstance(spec, TrainSpec) else None,
-        training=spec.run if isinstance(spec, ExportSpec) else None,
+        training=spec.run if isinstance(spec, ModelSpec) else None,
         phase=_phase(state, step, phase),
         step=_steps(result, step),
         total_steps=_total_steps(run, spec, result, step),

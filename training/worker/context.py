@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
 
-from ..config.specs import DataSpec, ExportSpec
+from ..config.specs import DataSpec, ModelSpec
 from ..errors import TrainingAbortedError
 from ..events import Event, ShouldStop
 from ..files.paths import PathPolicy
@@ -79,7 +79,7 @@ class RunContext:
             ModelLoadError: the model cannot be found or downloaded.
         """
         spec = self.run.spec()
-        assert isinstance(spec, DataSpec | ExportSpec)
+        assert isinstance(spec, DataSpec | ModelSpec)
         model = spec.model
         self.recorder.phase("downloading", f"looking for {shown_path(model.name)}")
         path = resolve_model(

@@ -51,6 +51,8 @@ def run_in_process(
         def wait_for_device() -> None:
             device = queue.take_unless_busy(request.slots)
             if device is None:
+                device = queue.take_from_keeper(run.run_id, request.slots)
+            if device is None:
                 recorder.warn("Another run uses the device; both share it and will be slower.")
             elif request.needs_device:
                 use_device(device)

@@ -9,11 +9,13 @@ import os
 import sys
 import threading
 import time
+from collections.abc import Callable
 from importlib import import_module
 from pathlib import Path
 from typing import NoReturn
 
 from ..config.settings import Settings, load_settings
+from ..config.specs import GenerateSpec
 from ..errors import TrainingAbortedError
 from ..events import Phase
 from ..hardware.devices import use_device
@@ -22,10 +24,12 @@ from ..runs.device_queue import DeviceQueue, DeviceRequest, default_runtime_fold
 from ..runs.folder import ENDED, RunFolder
 from ..runs.kinds import device_request, kind_of
 from ..runs.locks import FOREVER
+from ..runs.model_stamp import model_key
 from ..runs.recorder import RunRecorder
 from ..runs.store import LEAVING_S, RunStore
 from .attend import GRACE_S, STEP_GRACE_S
 from .context import RunContext
+from .warm import Keeper, left_to_keeper
 
 LOOK_S = 0.2  # interval of the checks for a request to stop and for a free device
 STEPPING = frozenset({"training", "saving", "answering"})
@@ -34,39 +38,59 @@ STEPPING = frozenset({"training", "saving", "answering"})
 def main() -> int:
     """Execute the run whose folder is the first argument."""
     run = RunFolder(Path(sys.argv[1]))
+    settings = load_settings()
+    if left_to_keeper(run, settings):
+        return 0
     lock = run.lock()
     if not lock.try_acquire(LEAVING_S):  # the worker of the previous attempt may still be exiting
         return 0  # another worker executes the run
     if run.state().status in ENDED:
         return 0
-    settings = load_settings()
     configure_logging(settings)
     _lower_priority()
-    recorder = RunRecorder(RunStore(run.path.parent.parent), run)
+    keepers: list[Keeper] = []
+    _carry_out(run, lambda context: keepers.extend(_execute(context, settings)))
+    lock.release()
+    for keeper in keepers:
+        keeper.serve(_carry_out)
+        os._exit(0)  # a GPU's memory becomes free together with its slot
+    return 0
+
+
+def _carry_out(run: RunFolder, work: Callable[[RunContext], object]) -> None:
+    """Do the work of a run, and record how it ended."""
+    home = run.path.parent.parent
+    recorder = RunRecorder(RunStore(home), run)
+    watcher = None
     try:
         recorder.begin(survives_client="dies-with-client" not in sys.argv)
-        _execute(run, recorder, settings)
+        watcher = CancelWatcher(run, recorder)
+        work(RunContext(run, recorder, watcher.should_stop, home))
+        recorder.require_end()
     except TrainingAbortedError:
         recorder.cancelled(None)
     except BaseException as error:  # the run must not end without a record
         recorder.log.exception("run_failed")
         recorder.failed(error)
-    return 0
+    finally:
+        if watcher is not None:
+            watcher.end()
 
 
-def _execute(run: RunFolder, recorder: RunRecorder, settings: Settings) -> None:
-    kind = kind_of(run.spec().kind)
-    request = device_request(run.spec())
+def _execute(context: RunContext, settings: Settings) -> list[Keeper]:
+    """Execute the run; if it has loaded a model that later runs can ask, the keeper of that model."""
+    run, spec = context.run, context.run.spec()
+    request = device_request(spec)
     queue = DeviceQueue(settings.runtime_dir or default_runtime_folder(), request.queue, FOREVER)
-    watcher = CancelWatcher(run, recorder)
     try:
         queue.hold_place(run.run_id)
-        context = RunContext(run, recorder, watcher.should_stop, settings.home)
-        module = import_module(f".{kind.name}", __package__)  # here, since it may be heavy
-        module.run(context, lambda: _wait_for_device(context, queue, request))
-        recorder.require_end()
+        module = import_module(f".{kind_of(spec.kind).name}", __package__)  # here, since it may be heavy
+        model = module.run(context, lambda: _wait_for_device(context, queue, request))
     finally:
         queue.leave(run.run_id)
+    if not isinstance(spec, GenerateSpec) or not settings.keep_model_s:
+        return []
+    return [Keeper(model, model_key(spec), queue, run.path.parent, settings.keep_model_s)]
 
 
 def _lower_priority() -> None:
@@ -115,19 +139,25 @@ class CancelWatcher:
     def __init__(self, run: RunFolder, recorder: RunRecorder) -> None:
         self._run = run
         self._recorder = recorder
-        self._asked = threading.Event()
+        self._asked, self._ended = threading.Event(), threading.Event()
         threading.Thread(target=self._watch, daemon=True, name="cancel-watcher").start()
 
     def should_stop(self) -> bool:
         return self._asked.is_set()
 
+    def end(self) -> None:
+        """The run has ended; the process may go on with another."""
+        self._ended.set()
+
     def _watch(self) -> None:
         while not self._run.cancel_requested():
-            time.sleep(LOOK_S)
+            if self._ended.wait(LOOK_S):
+                return
         self._asked.set()
         asked = time.monotonic()
         while time.monotonic() - asked < (STEP_GRACE_S if self._recorder.phase_name in STEPPING else GRACE_S):
-            time.sleep(LOOK_S)
+            if self._ended.wait(LOOK_S):
+                return
         self._leave()
 
     def _leave(self) -> NoReturn:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from importlib.util import find_spec
+from pathlib import Path
 from typing import Any, cast
 
 import torch
@@ -23,17 +24,29 @@ def load_base(plan: Plan) -> Any:
         ModelLoadError: transformers cannot load it without running code of its folder.
         MissingExtraError: 4 bits are asked for and bitsandbytes is not installed.
     """
+    model = load_frozen(plan.model, plan.device, plan.precision, load_in_4bit=plan.load_in_4bit)
+    if plan.training.recompute != "nothing":
+        # Renamed in transformers 5.2x; the old name warns there.
+        enable = (
+            getattr(model, "activation_checkpointing_enable", None) or model.gradient_checkpointing_enable
+        )
+        enable({"use_reentrant": False})
+    return model
+
+
+def load_frozen(folder: Path, device: str, precision: str, *, load_in_4bit: bool = False) -> Any:
+    """The causal language model of a folder, for inference or as a base; raises as `load_base`."""
     from transformers import AutoModelForCausalLM
 
-    dtype = getattr(torch, plan.precision)
-    options: dict[str, Any] = {"quantization_config": _nf4(dtype)} if plan.load_in_4bit else {}
+    dtype = getattr(torch, precision)
+    options: dict[str, Any] = {"quantization_config": _nf4(dtype)} if load_in_4bit else {}
     try:
         model = cast(
             "Any",
             AutoModelForCausalLM.from_pretrained(  # pyright: ignore[reportUnknownMemberType]
-                plan.model,
+                folder,
                 dtype=dtype,
-                device_map={"": plan.device},
+                device_map={"": device},
                 use_safetensors=True,
                 local_files_only=True,
                 trust_remote_code=False,
@@ -43,14 +56,8 @@ def load_base(plan: Plan) -> Any:
     except Exception as error:  # transformers raises what its parsers raise
         if ran_out_of_memory(error):
             raise
-        raise load_error(plan.model, "model", error) from error
+        raise load_error(folder, "model", error) from error
     model.requires_grad_(False)
-    if plan.training.recompute != "nothing":
-        # Renamed in transformers 5.2x; the old name warns there.
-        enable = (
-            getattr(model, "activation_checkpointing_enable", None) or model.gradient_checkpointing_enable
-        )
-        enable({"use_reentrant": False})
     return model
 
 

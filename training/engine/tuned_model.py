@@ -1,0 +1,170 @@
+"""A model with its adapter as transformers and PEFT load them, to be asked."""
+
+from __future__ import annotations
+
+import warnings
+from collections.abc import Callable, Generator, Sequence
+from contextlib import contextmanager, nullcontext
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, cast
+
+from ..config.results import Reply
+from ..data.chat_template.sandbox import template_errors
+from ..errors import BackpropagateError, GpuOutOfMemoryError, InputError
+from ..events import ShouldStop
+from ..files.atomic_json import read_json
+from ..models.plain_lora import unknown_to_us
+from ..models.token_limits import token_limits
+from ..models.tokenizer import load_tokenizer
+from ..next_step import Next
+from ..untrusted import quoted, shown_path
+from .autograd.base_model import load_frozen
+from .device import torch_device
+from .generate import Prompt, Sampling, encoded, replies
+from .out_of_memory import first_line, ran_out_of_memory
+from .peft_adapter import CONFIG, WEIGHTS
+from .plain_peft import left_out
+
+
+@dataclass(frozen=True)
+class TunedModel:
+    """A model in memory.
+
+    Args:
+        model: of transformers, or of PEFT around it.
+        has_adapter: whether it can answer with and without one.
+        positions: tokens of the longest sequence for which it was made; None if it does not say.
+    """
+
+    model: Any
+    tokenizer: Any
+    has_adapter: bool
+    positions: int | None
+
+    @property
+    def device(self) -> str:
+        return self.model.device.type
+
+    def encoded(self, prompts: Sequence[Prompt]) -> list[list[int]]:
+        """The input ids of each prompt.
+
+        Raises:
+            InputError: the chat template refuses it, or it is longer than the model's context.
+        """
+        return [self._encoded(prompt, f"prompts[{place}]") for place, prompt in enumerate(prompts)]
+
+    def _encoded(self, prompt: Prompt, place: str) -> list[int]:
+        try:
+            ids = encoded(self.tokenizer, prompt)
+        except template_errors() as error:
+            raise InputError(
+                f"{place}: the model's chat template refuses it ({type(error).__name__}).",
+                hint="Some templates take no system message: leave it out.",
+                untrusted=str(error),
+                cause=error,
+            ) from error
+        if not ids or (self.positions and len(ids) >= self.positions):
+            limit = f"the model has a context of {self.positions}" if ids else "the model needs at least one"
+            raise InputError(f"{place} has {len(ids)} tokens; {limit}.", hint="Change the prompt.")
+        return ids
+
+    def room(self, rows: Sequence[Sequence[int]], wanted: int) -> int:
+        """Tokens that each answer may have: as wanted, or what the context has room for."""
+        longest = max(map(len, rows))
+        return wanted if self.positions is None else min(wanted, self.positions - longest)
+
+    def replies(
+        self,
+        rows: Sequence[Sequence[int]],
+        sampling: Sampling,
+        on_tokens: Callable[[int, int], None],
+        should_stop: ShouldStop,
+        *,
+        adapter: bool,
+    ) -> list[Reply]:
+        """The reply to each row of input ids; fewer if asked to stop.
+
+        Args:
+            adapter: False gives the base model's.
+        """
+        without = self.has_adapter and not adapter
+        with self.model.disable_adapter() if without else nullcontext():
+            return replies(self.model, self.tokenizer, rows, sampling, on_tokens, should_stop)
+
+
+def load_tuned_model(base: Path, adapter: Path | None, *, load_in_4bit: bool = False) -> TunedModel:
+    """Load a base once, with the adapter of a folder on it; in bf16 on a GPU, in fp32 on the CPU.
+
+    Raises:
+        ModelLoadError: the model cannot be loaded.
+        InputError: the adapter is not one that PEFT computes as its files say.
+    """
+    trained_with = adapter is not None and (adapter / "tokenizer_config.json").is_file()
+    tokenizer = load_tokenizer(adapter if adapter is not None and trained_with else base)
+    if adapter is not None:
+        _require_known(adapter)
+    device = torch_device()
+    precision = "bfloat16" if device == "cuda" else "float32"
+    model = load_frozen(base, device, precision, load_in_4bit=load_in_4bit)
+    if adapter is not None:
+        model = _with_adapter(model, adapter, device)
+    model.eval()
+    return TunedModel(model, tokenizer, adapter is not None, token_limits(base).positions)
+
+
+@contextmanager
+def memory_errors(doing: str, less: Next | None) -> Generator[None]:
+    """Raise a lack of memory as GpuOutOfMemoryError with the request that needs less."""
+    try:
+        yield
+    except (RuntimeError, MemoryError) as error:
+        if isinstance(error, BackpropagateError) or not ran_out_of_memory(error):
+            raise
+        hint = None if less else "Free memory on the device, or ask a smaller model."
+        raise GpuOutOfMemoryError(
+            f"Memory ran out while {doing} on the {torch_device()}.",
+            hint=hint,
+            next=less,
+            untrusted=first_line(error),
+        ) from error
+
+
+def _require_known(adapter: Path) -> None:
+    """Raises InputError unless it is a LoRA adapter in safetensors all of whose entries are known."""
+    try:
+        config = read_json(adapter / CONFIG)
+        kind = config.get("peft_type")
+        (adapter / WEIGHTS).stat()
+    except (OSError, ValueError, AttributeError) as error:
+        raise _unusable(adapter, type(error).__name__, str(error)) from error
+    unknown = unknown_to_us(config)
+    if kind != "LORA" or unknown:
+        raise _unusable(adapter, unknown or f"it is of the type {quoted(kind)}")
+
+
+def _with_adapter(model: Any, adapter: Path, device: str) -> Any:
+    from peft import PeftModel
+
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # what PEFT only warns of is compared afterwards
+            adapted = cast("Any", PeftModel).from_pretrained(
+                model, str(adapter), torch_device=device, local_files_only=True
+            )
+    except Exception as error:  # PEFT raises what its parsers and torch raise
+        if ran_out_of_memory(error):
+            raise
+        raise _unusable(adapter, type(error).__name__, str(error)) from error
+    different = left_out(adapted, adapter)
+    if different:
+        raise _unusable(adapter, different)
+    return adapted
+
+
+def _unusable(adapter: Path, reason: str, said: str | None = None) -> InputError:
+    return InputError(
+        f"The adapter in {shown_path(adapter)} cannot be used with this base model: {reason}.",
+        hint="Give the folder of a finished LoRA adapter, with the base model that it was trained on.",
+        untrusted=said,
+    )
