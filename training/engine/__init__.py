@@ -12,6 +12,7 @@ plain_peft              a finished adapter, read by PEFT itself, and what of the
 lora_parameters         all LoRA matrices in one flat buffer
 out_of_memory           a lack of memory, and the next setting that needs less
 generate                greedy answers in batches
+tuned_model             a base with an adapter, loaded only to be asked
 questions               questions before and after training
 device                  the device that torch sees, and its memory
 loop/                   the loop that our two steps run in
