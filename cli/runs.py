@@ -5,7 +5,7 @@ from __future__ import annotations
 import anyio
 import click
 
-from ..training.errors import InputError, RunFolderError
+from ..training.errors import InputError, StateError
 from ..training.runs.folder import ENDED, RunFolder, Status
 from ..training.runs.view import RunView
 from ..training.service import TrainingService
@@ -136,7 +136,7 @@ def prune(run_ids: tuple[str, ...], all_ended: bool, yes: bool) -> None:
 def _kind_and_status(service: TrainingService, run: RunFolder) -> str:
     try:
         state = service.store.observe(run)
-    except RunFolderError:
+    except StateError:
         return "unreadable"
     return f"{state.kind:<9} {state.status}"
 

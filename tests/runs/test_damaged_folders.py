@@ -12,10 +12,12 @@ from typing import Any
 
 import anyio
 import pytest
+from click.testing import CliRunner
 from finished_runs import finished_run
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
+from backpropagate.cli.runs import prune
 from backpropagate.tools.status import run_status
 from backpropagate.training.config.settings import load_settings
 from backpropagate.training.config.specs import DataGroup, ModelGroup, TrainSpec
@@ -287,3 +289,13 @@ def test_a_damaged_run_can_be_removed(name: str, service: TrainingService) -> No
         run.write_state(run.state().model_copy(update={"status": Status.FAILED}))
     assert anyio.run(service.delete, DAMAGED) == DAMAGED
     assert service.store.ids() == [GOOD]
+
+
+def test_a_run_whose_lock_is_a_folder_can_be_removed_at_the_command_line(service: TrainingService) -> None:
+    run = damaged(service)
+    state = run.state().model_copy(update={"status": Status.RUNNING, "pid": 1, "ended_at": None})
+    run.write_state(state)
+    run.lock_path.unlink(missing_ok=True)
+    run.lock_path.mkdir()
+    done = CliRunner().invoke(prune, [run.run_id, "--yes"])
+    assert done.exit_code == 0 and "unreadable" in done.output and not run.path.exists()
