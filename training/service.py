@@ -269,6 +269,11 @@ class TrainingService:
     def _resume_or_extend(self, run_id: str, steps: int | None) -> Submission:
         before = self._get(run_id)
         spec = self.store.find(before.run_id).spec()
+        if steps is not None and not isinstance(spec, TrainSpec):
+            raise InputError(
+                f"Run {before.run_id} is no single training ({spec.kind}): its steps stay as planned.",
+                hint="Resume it without steps.",
+            )
         longer = steps is not None and steps > (before.total_steps or 0)
         if not longer or not isinstance(spec, TrainSpec) or steps is None:
             return Submission(self._resume(before.run_id).run_id, existing=False)

@@ -164,6 +164,16 @@ async def test_an_inspection_is_listed_while_it_has_a_place_in_a_queue(
     assert (await service.list())[0] == []
 
 
+async def test_more_steps_for_a_run_that_is_no_training_are_refused_and_not_ignored(
+    service: TrainingService, dataset: Path, tiny_model: Path
+) -> None:
+    spec = InspectSpec.model_validate({"model": {"name": str(tiny_model)}, "data": {"source": str(dataset)}})
+    run_id = (await service.submit(spec)).run_id
+    assert await end_of(service, run_id) is Status.COMPLETED
+    with pytest.raises(InputError, match="no single training"):
+        await service.resume_or_extend(run_id, 10)
+
+
 async def test_a_cancelled_run_whose_process_is_stopped_is_ended_from_outside(
     service: TrainingService, dataset: Path, tiny_model: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
