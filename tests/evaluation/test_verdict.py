@@ -92,10 +92,14 @@ def test_a_training_that_does_harm_is_worse_and_names_the_rows(tmp_path: Path, q
     assert all(row.loss_after > row.loss_before and row.untrusted_text for row in verdict.worse_rows)
 
 
-def test_without_held_out_rows_there_is_no_verdict(tmp_path: Path, quick_learner: Path) -> None:
-    assert (
-        trained_on(write_dataset(tmp_path / "facts.jsonl"), quick_learner, held_out=0).result.verdict is None
-    )
+@pytest.mark.parametrize("held_out", [0, 0.02])
+def test_without_a_verdict_the_result_says_why(tmp_path: Path, quick_learner: Path, held_out: float) -> None:
+    run = trained_on(write_dataset(tmp_path / "facts.jsonl"), quick_learner, steps=2, held_out=held_out)
+    few = f"a verdict needs 8 held-out rows, and there are {run.result.held_out}"
+    why = few if run.result.held_out else "no rows were held out"
+    assert run.result.verdict is None and run.result.no_verdict == why
+    assert run.result.judgement == f"Can't tell: {why}."
+    assert f"**Can't tell: {why}.**" in (run.adapter_path / "README.md").read_text(encoding="utf-8")
 
 
 LOSSES = st.lists(st.floats(0, 50), min_size=20, max_size=40)

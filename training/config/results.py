@@ -157,7 +157,8 @@ class TrainingResult(Result):
         rows: of the dataset; each is used or dropped.
         held_out: examples held out for evaluation.
         trained_token_share: share of the tokens in the loss.
-        verdict: the tuned model beside its base; None if there were too few held-out rows.
+        verdict: the tuned model beside its base, if it was judged.
+        no_verdict: why it was not, as part of a sentence.
         still_falling: whether the training loss was still falling at the end: more steps would help.
         lora_share: share of the base's weights whose modules have a LoRA; None if it was not measured.
         without_lora: kind of weights without a LoRA → its share of the base's weights, the largest first.
@@ -187,6 +188,7 @@ class TrainingResult(Result):
     held_out: int = 0
     trained_token_share: float = 0.0
     verdict: Verdict | None = None
+    no_verdict: str = ""
     still_falling: bool = False
     lora_share: float | None = None
     without_lora: dict[str, float] = {}
@@ -203,6 +205,13 @@ class TrainingResult(Result):
         return self.answers
 
     @property
+    def judgement(self) -> str | None:
+        """The sentence of the verdict, or why there is none; None of a run that is not judged."""
+        if self.verdict is not None:
+            return self.verdict.sentence
+        return f"Can't tell: {self.no_verdict}." if self.no_verdict else None
+
+    @property
     def engine_sentence(self) -> str:
         """`packed engine (why)`."""
         return f"{self.engine} engine ({self.engine_reason})"
@@ -214,7 +223,7 @@ class TrainingResult(Result):
             f"{self.rows_used} of {self.rows} rows used, {self.held_out} held out, "
             f"{self.trained_token_share:.0%} of the tokens trained"
         )
-        return "; ".join([counts, *self.notes])
+        return "; ".join([counts, *(note.rstrip(".") for note in dict.fromkeys(self.notes))]) + "."
 
 
 class TrainResult(TrainingResult):

@@ -29,6 +29,8 @@ PASSES = 2 + OTHERS
 """Measurements of a held-out row: base, tuned, and its answer after other questions. A row with several
 answers is measured once more, with its last one only."""
 SHOWN_ROWS = 3
+TOGETHER = 32
+"""Rows between two looks at whether to stop."""
 
 
 @dataclass(frozen=True)
@@ -71,8 +73,8 @@ def judge(
     shown: Callable[[Sequence[int]], str],
     report: Report,
     should_stop: ShouldStop,
-) -> Verdict | None:
-    """The verdict on a model that has just been trained; None without rows, or if told to stop.
+) -> Verdict | str:
+    """The verdict on a model that has just been trained, or why there is none.
 
     Args:
         held_out: examples that were not trained on.
@@ -82,8 +84,13 @@ def judge(
     several = any(one.own != held_out[one.row] for one in exchanged(held_out[:MOST_ROWS]))
     passes = PASSES + several
     rows = affordable.first(held_out, passes, MOST_ROWS)
+    if len(held_out) < FEWEST_ROWS:
+        return f"a verdict needs {FEWEST_ROWS} held-out rows, and there are {len(held_out)}"
     if len(rows) < FEWEST_ROWS:
-        return None
+        return (
+            f"measuring {FEWEST_ROWS} held-out rows would take more than a tenth of the training's time; "
+            "a longer training gets one"
+        )
     report(Phase(phase="judging", message=f"comparing with the base model on {len(rows)} held-out rows"))
     started = time.monotonic()
     left = Affordable(affordable.tokens - passes * sum(len(row.input_ids) for row in rows))
@@ -98,7 +105,7 @@ def judge(
         with _base(model):
             before, general_before = (_losses(model, examples, should_stop) for examples in (rows, probe))
     except Stopped:
-        return None
+        return "the run was cancelled while it was judged"
     measured = Measured(
         rows=len(rows),
         held_out=len(held_out),
@@ -121,10 +128,6 @@ def _base(model: LoadedModel) -> Generator[None]:
         yield
     finally:
         model.set_adapter_values(tuned)
-
-
-TOGETHER = 32
-"""Rows between two looks at whether to stop."""
 
 
 def _losses(model: LoadedModel, examples: Sequence[Example], should_stop: ShouldStop) -> list[ExampleLoss]:

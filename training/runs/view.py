@@ -95,7 +95,7 @@ def view(run: RunFolder, state: RunState) -> RunView:
         first_loss=trained.first_loss if trained else None,
         eval_loss=trained.eval_loss if trained else _eval_loss(events),
         eval_loss_before=trained.eval_loss_before if trained else None,
-        verdict=trained.verdict.sentence if trained and trained.verdict else None,
+        verdict=trained.judgement if trained else None,
         tokens_per_s=step.tokens_per_s if step else None,
         eta_s=step.eta_s if step and _is_stepping(state, step, phase) else None,
         attempt=state.attempt,

@@ -2,20 +2,18 @@
 
 from __future__ import annotations
 
-from pathlib import Path
 from typing import TYPE_CHECKING, Literal
 
 from ..config.ledger import Ledger, mean_of
 from ..config.results import Answer, FindingRecord, MultiRunResult
 from ..data.prepare import Prepared
-from ..errors import describe
 from ..events import AdapterSaved, Step
 from ..runs.event_log import all_events
-from ..runs.recorder import as_record
+from .after_saving import carry_on, copied
 from .context import RunContext
 from .multi_run_loop import MultiRunLoop
 from .multi_run_tasks import ReadyRuns
-from .save_adapter import TrainedBase, copy_adapter_folder, finish_adapter, replace_card
+from .save_adapter import TrainedBase, finish_adapter, replace_card
 
 if TYPE_CHECKING:
     from ..engine.plain_peft import Coverage
@@ -49,19 +47,9 @@ def save_result(
         return result
 
     def copy(result: MultiRunResult) -> MultiRunResult:
-        output = ready.spec.output
-        if output is None:
-            return result
-        context.permit_output(Path(output))
-        return result.model_copy(update={"output": copy_adapter_folder(adapter, output)})
+        return copied(context, ready.spec.output, result)
 
-    for later in (answer, copy):
-        try:
-            result = later(result)
-        except Exception as error:
-            record = as_record(error, context.run.log_path)
-            context.recorder.warn(f"The adapter is saved; a later step failed: {describe(record)}")
-    return result
+    return carry_on(context, result, (answer, copy))
 
 
 def _result(

@@ -16,10 +16,10 @@ from ..config.results import Answer, FindingRecord, TrainResult, Verdict
 from ..config.specs import TrainSpec
 from ..data.cleaning.untrusted_text import safe_line
 from ..data.prepare import Prepared
-from ..errors import TrainingAbortedError, describe
+from ..errors import TrainingAbortedError
 from ..events import AdapterSaved
 from ..models.base_identity import identify_base
-from ..runs.recorder import as_record
+from .after_saving import carry_on, copied
 from .context import RunContext, WaitForDevice
 from .examples import (
     check_data,
@@ -154,7 +154,7 @@ def _keep(context: RunContext, ready: Ready, model: LoadedModel, outcome: Outcom
     """
     from ..engine.out_of_memory import memory_errors
     from ..engine.plain_peft import read_with_peft
-    from .save_adapter import TrainedBase, copy_adapter_folder, finish_adapter, replace_card
+    from .save_adapter import TrainedBase, finish_adapter, replace_card
 
     context.recorder.phase("saving", "saving the adapter")
     adapter = context.run.adapter_path
@@ -169,7 +169,9 @@ def _keep(context: RunContext, ready: Ready, model: LoadedModel, outcome: Outcom
     context.recorder.keep(result)
 
     def compare(result: TrainResult) -> TrainResult:
-        result = result.model_copy(update={"verdict": _judge(context, ready, model, outcome)})
+        judged = _judge(context, ready, model, outcome)
+        field = "no_verdict" if isinstance(judged, str) else "verdict"
+        result = result.model_copy(update={field: judged})
         worse = _warn_of_harm(context, ready, outcome, result.verdict)
         if outcome.status == "completed" and not worse and still_falling(losses_of(context.run)):
             warning = "The training loss was still falling at the end: more steps would teach more."
@@ -186,25 +188,17 @@ def _keep(context: RunContext, ready: Ready, model: LoadedModel, outcome: Outcom
         return result
 
     def copy(result: TrainResult) -> TrainResult:
-        output = ready.spec.output
-        if output is None:
-            return result
-        context.permit_output(Path(output))
-        return result.model_copy(update={"output": copy_adapter_folder(adapter, output)})
+        return copied(context, ready.spec.output, result)
 
-    for later in (compare, answer, copy):
-        try:
-            result = later(result)
-        except Exception as error:
-            record = as_record(error, context.run.log_path)
-            context.recorder.warn(f"The adapter is saved; a later step failed: {describe(record)}")
-    return result
+    return carry_on(context, result, (compare, answer, copy))
 
 
-def _judge(context: RunContext, ready: Ready, model: LoadedModel, outcome: Outcome) -> Verdict | None:
-    """The tuned model beside its base on the held-out rows; None if cancelled, or with too few rows."""
-    if outcome.status == "cancelled" or not len(ready.data.held_out):
-        return None
+def _judge(context: RunContext, ready: Ready, model: LoadedModel, outcome: Outcome) -> Verdict | str:
+    """The tuned model beside its base on the held-out rows, or why there is no verdict."""
+    if outcome.status == "cancelled":
+        return "the training was cancelled"
+    if not len(ready.data.held_out):
+        return "no rows were held out"
     from ..engine.out_of_memory import memory_errors
     from ..evaluation.general_probe import general_examples
     from ..evaluation.judge import Affordable, judge

@@ -219,7 +219,7 @@ def _verdict(facts: RunFacts) -> str:
                     f"Loss on the {result.held_out} held-out rows: {_held_out_loss(result)}",
                 ],
             ),
-            *([f"**{result.verdict.sentence}**"] if result.verdict else []),
+            *([f"**{result.judgement}**"] if result.judgement else []),
             *_runs(result),
             *_answers(result.answers),
         ]
