@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import os
 import sys
 from collections.abc import Sequence
@@ -36,7 +37,11 @@ def serve_stdio(wire: int, roots: Sequence[Path]) -> None:
     """
     import anyio
 
+    # What is imported and built here stays; the collector would only search it again and again.
+    gc.disable()
     server = _server(roots)
+    gc.freeze()
+    gc.enable()
     anyio.run(_serve, server, _reserve_stdin(), wire)
 
 
