@@ -11,6 +11,9 @@ from .formats.reading import open_data
 from .readers.hub_names import is_on_hub
 from .readers.sources import Permit, Source
 
+HASHED_BYTES = 2 << 30
+"""More would take longer than a caller waits."""
+
 
 def local_source(data: DataGroup, permit: Permit, should_stop: ShouldStop = never_stop) -> Source | None:
     """The dataset's files, or None for a dataset of the Hub.
@@ -30,12 +33,19 @@ def local_source(data: DataGroup, permit: Permit, should_stop: ShouldStop = neve
 
 
 def content_of(data: DataGroup, permit: Permit, should_stop: ShouldStop = never_stop) -> str:
-    """A hash of the dataset's content; for a Hub dataset, of its name, split and revision.
+    """A hash of the dataset's content.
+
+    Of more than `HASHED_BYTES` it is one of the files' sizes and times; of a Hub dataset, of its name, split
+    and revision.
 
     Raises:
         DatasetError, PathForbiddenError, TrainingAbortedError: as for `local_source`.
     """
     source = local_source(data, permit, should_stop)
-    if source is not None:
+    if source is None:
+        known = f"{data.source} {data.split} {data.dataset_revision}"
+    elif source.size() > HASHED_BYTES:
+        known = str(source.stamp())
+    else:
         return source.content_hash(should_stop)
-    return hashlib.sha256(f"{data.source} {data.split} {data.dataset_revision}".encode()).hexdigest()
+    return hashlib.sha256(known.encode()).hexdigest()
