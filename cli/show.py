@@ -7,6 +7,7 @@ from collections.abc import Iterator
 
 from ..tools.status import answers_of, duration, ledger_lines
 from ..training.config.results import (
+    EvaluateResult,
     ExportResult,
     MultiRunResult,
     RegisterResult,
@@ -88,6 +89,8 @@ def _result_lines(result: Result | None) -> Iterator[tuple[str, object]]:
     match result:
         case ExportResult() | RegisterResult():
             yield "file", result.path
+        case EvaluateResult():
+            yield from (("score", line) for line in result.lines)
         case TrainingResult():
             if isinstance(result, MultiRunResult):
                 yield from (("ledger", line) for line in ledger_lines(result.ledger))

@@ -109,10 +109,10 @@ def judge(
     measured = Measured(
         rows=len(rows),
         held_out=len(held_out),
-        loss_before=_mean(before),
-        loss_after=_mean(after),
-        difference=_difference(before, after),
-        association=_association(after_own or [after[one.row] for one in answers], after_others),
+        loss_before=mean_loss(before),
+        loss_after=mean_loss(after),
+        difference=loss_difference(before, after),
+        association=association_of(after_own or [after[one.row] for one in answers], after_others),
         general=_general(general_before, general_after),
     )
     worse = _worse_rows(rows, before, after, shown)
@@ -139,17 +139,17 @@ def _losses(model: LoadedModel, examples: Sequence[Example], should_stop: Should
     return found
 
 
-def _mean(losses: Sequence[ExampleLoss]) -> float:
+def mean_loss(losses: Sequence[ExampleLoss]) -> float:
     return sum(one.total for one in losses) / max(1, sum(one.label_tokens for one in losses))
 
 
-def _difference(before: Sequence[ExampleLoss], after: Sequence[ExampleLoss]) -> Difference:
+def loss_difference(before: Sequence[ExampleLoss], after: Sequence[ExampleLoss]) -> Difference:
     return paired_difference(
         [one.total for one in before], [one.total for one in after], [one.label_tokens for one in before]
     )
 
 
-def _association(own: Sequence[ExampleLoss], others: Sequence[ExampleLoss]) -> Difference | None:
+def association_of(own: Sequence[ExampleLoss], others: Sequence[ExampleLoss]) -> Difference | None:
     """How much the loss of an answer rises, on average over `OTHERS` other questions."""
     if len(own) < FEWEST_ROWS:
         return None
@@ -161,11 +161,11 @@ def _association(own: Sequence[ExampleLoss], others: Sequence[ExampleLoss]) -> D
 def _general(before: Sequence[ExampleLoss], after: Sequence[ExampleLoss]) -> GeneralProbe | None:
     if len(before) < FEWEST_ROWS:
         return None
-    difference = _difference(before, after)
+    difference = loss_difference(before, after)
     return GeneralProbe(
         questions=len(before),
-        loss_before=round(_mean(before), 4),
-        loss_after=round(_mean(after), 4),
+        loss_before=round(mean_loss(before), 4),
+        loss_after=round(mean_loss(after), 4),
         low=round(difference.low, 4),
         high=round(difference.high, 4),
     )
@@ -181,8 +181,8 @@ def _worse_rows(
     found = [
         WorseRow(
             untrusted_text=shown(row.input_ids),
-            loss_before=round(_mean([old]), 4),
-            loss_after=round(_mean([new]), 4),
+            loss_before=round(mean_loss([old]), 4),
+            loss_after=round(mean_loss([new]), 4),
         )
         for row, old, new in zip(rows, before, after, strict=True)
         if new.total > old.total
