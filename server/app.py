@@ -25,6 +25,7 @@ from ..training.errors import BackpropagateError, InputError, PathForbiddenError
 from ..training.files.paths import PathPolicy
 from ..training.logs import logger
 from ..training.redact import scrub, scrub_all
+from ..training.runs.locks import PATIENCE_S, waits_end_within
 from ..training.service import TrainingService
 from ..training.untrusted import quoted, sanitized, sanitized_all, shown_path
 from .client_roots import client_roots
@@ -134,7 +135,9 @@ class ServerTool(Tool):
             ToolError: an error that was not expected.
         """
         try:
-            result = await self._carry_out(self._validated(arguments), context)
+            arguments = self._validated(arguments)
+            with waits_end_within(arguments.get("wait_s", PATIENCE_S)):
+                result = await self._carry_out(arguments, context)
         except BackpropagateError as error:
             return _error_result(error)
         except Exception as error:

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Awaitable, Callable, Iterable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 from pydantic import BaseModel, ConfigDict
 
@@ -19,11 +20,16 @@ Show = Callable[[Sequence[Event]], Awaitable[None]]
 
 @dataclass(frozen=True)
 class ToolContext:
-    """The service, the permitted paths, and the display of progress."""
+    """The service, the permitted paths, and the display of progress.
+
+    Args:
+        began: when the call began, by the monotonic clock.
+    """
 
     service: TrainingService
     paths: PathPolicy
     show: Show
+    began: float = field(default_factory=time.monotonic)
 
 
 def resolved_dataset(context: ToolContext, dataset: str | list[str]) -> str | list[str]:
