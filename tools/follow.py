@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Sequence
 from typing import Annotated
 
@@ -23,12 +24,12 @@ TICK_S = 0.25
 
 
 async def follow(context: ToolContext, run_id: str, wait_s: float, *, stop_at_news: bool = False) -> RunView:
-    """Show the run's progress until it has ended, or for `wait_s` seconds.
+    """Show the run's progress until it has ended, or the call has taken `wait_s` seconds.
 
     Args:
         stop_at_news: also return when the run starts, is evaluated or warns.
     """
-    with anyio.move_on_after(wait_s):
+    with anyio.move_on_after(context.began + wait_s - time.monotonic()):
         first = True
         async for events in context.service.watch(run_id, tick_s=TICK_S):
             await context.show(events)

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import os
+import re
 from pathlib import Path
 from typing import Any
 
@@ -10,6 +12,9 @@ from mcp import Client
 from mcp.types import TextContent
 
 from backpropagate.server.app import build_server
+from backpropagate.training.runs.device_queue import DeviceQueue
+from backpropagate.training.runs.identity import machine
+from backpropagate.training.runs.locks import Lock
 from backpropagate.training.service import TrainingService
 
 pytestmark = pytest.mark.anyio
@@ -47,3 +52,21 @@ async def test_a_resumed_run_takes_no_word_for_a_new_one(service: TrainingServic
         refused = await client.call_tool("train", {"resume": "a7f3", "new_run": True})
     assert refused.is_error and isinstance(refused.content[0], TextContent)
     assert "resume cannot be given with new_run" in refused.content[0].text
+
+
+@pytest.mark.parametrize("gate", [False, True])
+async def test_a_call_waits_for_a_lock_no_longer_than_it_may_take(
+    service: TrainingService, dataset: Path, tiny_model: Path, gate: bool
+) -> None:
+    requests = service.settings.home / "requests"
+    requests.mkdir(parents=True)
+    DeviceQueue(service.runtime_folder, "cpu")
+    held = Lock(service.runtime_folder / machine() / "cpu-gate.lock" if gate else requests / "lock")
+    request = {"dataset": str(dataset), "model": str(tiny_model), "steps": 3, "device": "cpu", "wait_s": 1.2}
+    async with Client(build_server(service, [dataset.parent, tiny_model.parent])) as client:
+        with held:
+            refused = await client.call_tool("train", request)
+    assert refused.is_error and isinstance(refused.content[0], TextContent)
+    locked = rf"is locked by process {os.getpid()} \(.*\) for more than [01]\.?\d* s"
+    assert re.search(locked, refused.content[0].text)
+    assert not service.store.ids()

@@ -2,8 +2,12 @@
 
 from __future__ import annotations
 
+import math
 import os
-from contextlib import suppress
+import time
+from collections.abc import Generator
+from contextlib import contextmanager, suppress
+from contextvars import ContextVar
 from pathlib import Path
 from types import TracebackType
 
@@ -17,7 +21,19 @@ from ..untrusted import quoted, shown_path
 
 PATIENCE_S = 5.0  # a call of a server answers soon after this
 FOREVER = -1.0
+LEAST_PATIENCE_S = 1.0  # for other calls, which hold a lock for milliseconds
+_end: ContextVar[float] = ContextVar("the end of the waits of a call", default=math.inf)
 HOLDER = 1  # offset of the holder's pid: Windows locks the byte at 0
+
+
+@contextmanager
+def waits_end_within(seconds: float) -> Generator[None]:
+    """Let what is called wait for locks no longer than this in all, in its threads too."""
+    token = _end.set(time.monotonic() + max(seconds, LEAST_PATIENCE_S))
+    try:
+        yield
+    finally:
+        _end.reset(token)
 
 
 class Lock:
@@ -45,10 +61,11 @@ class Lock:
         return self._acquire(patience_s)
 
     def __enter__(self) -> Lock:
+        began = time.monotonic()
         if not self._acquire(self._patience_s):
             raise LockHeldError(
                 f"{shown_path(self.path)} is locked by {_holder(self.path)} for more than "
-                f"{self._patience_s:g} s.",
+                f"{time.monotonic() - began:.2g} s.",
                 hint="Let that process continue, or end it; then try again.",
             )
         _note_holder(self.path)
@@ -63,6 +80,8 @@ class Lock:
         self._lock.release()
 
     def _acquire(self, timeout_s: float) -> bool:
+        if timeout_s > 0:
+            timeout_s = max(0.0, min(timeout_s, _end.get() - time.monotonic()))
         try:
             self._lock.acquire(timeout=timeout_s)
             require_own(self.path)
