@@ -107,6 +107,9 @@ def _from_to(before: float | None, after: float) -> str:
 
 
 def print_answers(view: RunView) -> None:
+    verdict = view.result.verdict if isinstance(view.result, TrainingResult) else None
+    if verdict and verdict.no_answers:
+        say(f"  no answers to held-out questions: {verdict.no_answers}", 4)
     if not view.answers:
         return
     say("  answers")

@@ -135,6 +135,8 @@ class Verdict(Record):
         association: how much the loss rises if an answer follows another row's question.
         association_low: lower end of its interval; above 0, answers depend on their questions.
         worse_rows: the rows that got worse most.
+        answers: a few held-out questions with both models' answers and the right one.
+        no_answers: why there are none.
         seconds: what the verdict took.
     """
 
@@ -150,6 +152,8 @@ class Verdict(Record):
     association: float | None = None
     association_low: float | None = None
     worse_rows: list[WorseRow] = []
+    answers: list[Answer] = []
+    no_answers: str | None = None
     general: GeneralProbe | None = None
     seconds: float = 0.0
 
@@ -209,7 +213,7 @@ class TrainingResult(Result):
 
     @property
     def answered(self) -> list[Answer]:
-        return self.answers
+        return [*self.answers, *(self.verdict.answers if self.verdict else [])]
 
     @property
     def judgement(self) -> str | None:

@@ -47,7 +47,7 @@ class Affordable:
     def after(cls, tokens: int, seconds: float) -> Affordable:
         """For a training of so many tokens in so many seconds."""
         per_s = tokens / COST / max(seconds, 1e-6)
-        return cls(per_s * max(FREE_S, SHARE * seconds))
+        return cls(per_s * allowed_s(seconds))
 
     def first(self, examples: Sequence[Example], passes: int, most: int) -> list[Example]:
         """The first examples that can be measured so many times."""
@@ -59,6 +59,11 @@ class Affordable:
                 break
             chosen.append(example)
         return chosen
+
+
+def allowed_s(seconds: float) -> float:
+    """Seconds that a verdict may take after a training of so many."""
+    return max(FREE_S, SHARE * seconds)
 
 
 class Stopped(Exception):

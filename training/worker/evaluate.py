@@ -67,11 +67,13 @@ class _Side:
 
     Args:
         name: within a sentence.
+        role: the same, shorter, for progress.
         rows: encoded in its tokens.
         adapter: False for a base that is measured by switching the adapter off.
     """
 
     name: str
+    role: str
     reference: ModelReference
     rows: list[EncodedRow]
     adapter: bool
@@ -145,10 +147,10 @@ class _Evaluation:
 
     def _sides(self, this: list[EncodedRow], against: list[EncodedRow]) -> list[_Side]:
         spec = self._spec
-        first = _Side(_name(spec), spec, this, adapter=True)
+        first = _Side(_name(spec), "this model", spec, this, adapter=True)
         if spec.against is None:
-            return [first, _Side("its base", spec, against, adapter=False)]
-        return [first, _Side(_name(spec.against), spec.against, against, adapter=True)]
+            return [first, _Side("its base", "its base", spec, against, adapter=False)]
+        return [first, _Side(_name(spec.against), "the other model", spec.against, against, adapter=True)]
 
     def _trained_on(self, chosen: ChosenRows) -> int | None:
         """Rows that one of the models was trained on; the user is told of them."""
@@ -229,7 +231,7 @@ class _Evaluation:
 
         self._device = model.device
         with memory_errors("measuring", None if side.reference.model.load_in_4bit else IN_4BIT):
-            return measure(model, side.rows, wanted, side.name, progress, adapter=side.adapter, judged=judged)
+            return measure(model, side.rows, wanted, side.role, progress, adapter=side.adapter, judged=judged)
 
     # --- The result. ---
     def _result(
