@@ -8,7 +8,8 @@ from .render import render_chat
 from .sandbox import template_errors
 from .turn_markers import shared_prefix
 
-QUESTION, ANSWER = "Question 81402057?", "Answer 92513168."
+QUESTION, ANSWER = "Question 81402057?", "Answer 9251#"
+"""The answer ends as no system message of a template does: what precedes both is of the frame."""
 
 
 class QuestionFrame(NamedTuple):
