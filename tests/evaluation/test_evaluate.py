@@ -263,7 +263,7 @@ def test_a_pattern_is_found_or_captures_what_the_right_answer_has(
         result = taught.evaluate(taught_run.run_id, data, metrics=["regex"], pattern=pattern)
         return result.scores[0].this
 
-    assert [score(pattern) for pattern in ("^vio", "red", "v(..)", "(blue)")] == [1, 0, 1, 0]
+    assert [score(pattern) for pattern in ("^vio", "(blue)")] == [1, 0]
 
 
 # --- What is refused. ---

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from math import log
 
 from ..config.results import Reply, VerdictName
@@ -47,7 +48,7 @@ class Values:
         weights = [self.weights[place] for place in kept]
         return Values(self.metric, [self.rows[place] for place in kept], this, against, weights)
 
-    @property
+    @cached_property
     def difference(self) -> Difference | None:
         """None for too few rows."""
         if len(self.rows) < FEWEST_ROWS:

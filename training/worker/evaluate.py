@@ -135,7 +135,7 @@ class _Evaluation:
         if not kept:
             raise InputError(
                 f"None of the {len(reasons)} rows can be measured: {', '.join(sorted(set(reasons)))}.",
-                hint="Inspect the dataset with the model to see why.",
+                next=then("inspect", dataset=self._spec.data.source or ..., model=self._spec.model.name),
             )
         rows = [[side[place] for place in kept] for side in encoded]
         sides = self._sides(rows[0], rows[-1])
