@@ -16,13 +16,12 @@ from .pattern import pattern_scores
 from .rows import EvaluationRow
 from .text_scores import contains, exact_match, token_f1
 from .verdict import FEWEST_ROWS, ONLY_FORM, verdict_name
+from .wanted import ANSWERS
 
 TEXT_SCORES = {"exact_match": exact_match, "contains": contains, "f1": token_f1}
 SHOWN_FLIPS = 3
 """Of each direction."""
 SHOWN_CHARACTERS = 400
-ANSWERS = ("exact_match", "contains", "f1", "regex")
-"""Metrics of generated answers."""
 
 
 @dataclass(frozen=True)

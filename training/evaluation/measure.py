@@ -17,26 +17,7 @@ from .judge import TOGETHER as LOSSES_TOGETHER
 from .judge import association_of
 from .other_questions import exchanged
 from .paired_difference import Difference
-
-
-@dataclass(frozen=True)
-class Wanted:
-    """What is measured of each model.
-
-    Args:
-        asked: indices of the rows whose question is answered.
-        chosen: indices of the rows whose choices are compared.
-        max_new_tokens: of each answer.
-    """
-
-    losses: bool
-    asked: Sequence[int]
-    chosen: Sequence[int]
-    max_new_tokens: int
-
-    @property
-    def parts(self) -> int:
-        return self.losses + bool(self.asked) + bool(self.chosen)
+from .wanted import Wanted
 
 
 @dataclass

@@ -21,6 +21,7 @@ from ..errors import InputError
 from ..evaluation.encoded import EncodedRow, RowEncoder, equal_labels
 from ..evaluation.pattern import require_pattern
 from ..evaluation.rows import EvaluationRow
+from ..evaluation.wanted import Wanted, wanted_of
 from ..models.token_limits import token_limits
 from ..next_step import then
 from ..untrusted import shown_path
@@ -32,10 +33,8 @@ from .trained_base import require_base_of_adapter
 if TYPE_CHECKING:
     from ..engine.tuned_model import TunedModel
     from ..evaluation.compare import Values
-    from ..evaluation.measure import Measured, Progress, Wanted
+    from ..evaluation.measure import Measured, Progress
 
-LEAST_TOKENS, MOST_TOKENS = 64, 512
-"""Of an answer, if max_new_tokens is not given."""
 IN_4BIT = then("ask_again", load_in_4bit=True)
 
 
@@ -90,12 +89,11 @@ class _Evaluation:
         encoders = self._encoders()
         chosen, sides, left_out = self._rows(encoders)
         trained_on = self._trained_on(chosen)
-        metrics = self._metrics(chosen.rows, sides)
-        wanted = self._wanted(metrics, chosen.rows, sides)
+        wanted = wanted_of(self._spec, chosen.rows, [side.rows for side in sides])
         started = time.monotonic()
         this, against = self._measured(sides, wanted)
         seconds = time.monotonic() - started
-        return self._result(chosen, sides, metrics, this, against).model_copy(
+        return self._result(chosen, sides, wanted.metrics, this, against).model_copy(
             update={
                 "trained_on": trained_on,
                 "left_out": left_out,
@@ -172,40 +170,6 @@ class _Evaluation:
     def _adapters(self) -> int:
         return sum(one.adapter is not None for one in self._spec.models)
 
-    # --- Metrics. ---
-    def _metrics(self, rows: Sequence[EvaluationRow], sides: Sequence[_Side]) -> list[str]:
-        """What is asked for, or what the rows allow; the first gives the verdict."""
-        choices = bool(_chosen(rows, sides))
-        metrics: list[str] = [*dict.fromkeys(self._spec.metrics or self._default(rows, sides))]
-        possible = {"loss": True, "multiple_choice": choices}
-        for metric in metrics:
-            if not possible.get(metric, bool(_asked(rows, sides, plain=False))):
-                what = "choices" if metric == "multiple_choice" else "a question"
-                raise InputError(f"metrics: {metric} needs rows with {what} and the right answer.")
-        return metrics
-
-    def _default(self, rows: Sequence[EvaluationRow], sides: Sequence[_Side]) -> list[str]:
-        regex = ["regex"] if self._spec.pattern else []
-        choices = ["multiple_choice"] if _chosen(rows, sides) else []
-        texts = ["exact_match", "contains", "f1"] if _asked(rows, sides, plain=True) else []
-        return [*regex, *choices, "loss", *texts]
-
-    def _wanted(
-        self, metrics: Sequence[str], rows: Sequence[EvaluationRow], sides: Sequence[_Side]
-    ) -> Wanted:
-        from ..evaluation.compare import ANSWERS
-        from ..evaluation.measure import Wanted
-
-        answered = any(metric in ANSWERS for metric in metrics)
-        plain = self._spec.metrics is None and self._spec.pattern is None
-        asked = _asked(rows, sides, plain=plain) if answered else []
-        return Wanted(
-            losses="loss" in metrics,
-            asked=asked,
-            chosen=_chosen(rows, sides) if "multiple_choice" in metrics else [],
-            max_new_tokens=self._spec.max_new_tokens or _answer_tokens(asked, sides),
-        )
-
     # --- Measurements. ---
     def _measured(self, sides: Sequence[_Side], wanted: Wanted) -> list[Measured]:
         """Of each side; one model is loaded for both if they differ by the adapter only."""
@@ -278,32 +242,6 @@ def _name(reference: ModelReference) -> str:
     if reference.run:
         return f"run {reference.run}"
     return shown_path(Path(reference.adapter).name if reference.adapter else Path(reference.model.name).name)
-
-
-def _asked(rows: Sequence[EvaluationRow], sides: Sequence[_Side], *, plain: bool) -> list[int]:
-    """The rows with a question and an answer in text; `plain` leaves multiple-choice questions out."""
-    return [
-        place
-        for place, row in enumerate(rows)
-        if row.answer.strip()
-        and not (plain and row.choices)
-        and all(side.rows[place].prompt for side in sides)
-    ]
-
-
-def _chosen(rows: Sequence[EvaluationRow], sides: Sequence[_Side]) -> list[int]:
-    """The multiple-choice questions."""
-    return [
-        place
-        for place, row in enumerate(rows)
-        if row.choices and all(side.rows[place].choices for side in sides)
-    ]
-
-
-def _answer_tokens(asked: Sequence[int], sides: Sequence[_Side]) -> int:
-    """As many tokens as the longest right answer has, and half as many more."""
-    longest = max((side.rows[place].answer_tokens for side in sides for place in asked), default=0)
-    return min(MOST_TOKENS, max(LEAST_TOKENS, longest * 3 // 2))
 
 
 def _by_task(found: Sequence[Values], rows: Sequence[EvaluationRow]) -> list[TaskScores]:
