@@ -47,7 +47,14 @@ def _search(pattern: str, texts: Sequence[str]) -> dict[str, Any]:
     given = json.dumps([pattern, list(texts)]).encode()
     try:
         command = [sys.executable, "-I", str(SEARCH)]
-        done = subprocess.run(command, input=given, capture_output=True, timeout=SECONDS, check=False)
+        done = subprocess.run(
+            command,
+            input=given,
+            capture_output=True,
+            timeout=SECONDS,
+            check=False,
+            creationflags=getattr(subprocess, "CREATE_NO_WINDOW", 0),
+        )
     except subprocess.TimeoutExpired as error:
         raise InputError(
             f"pattern: {quoted(pattern)} takes more than {SECONDS:.0f} s for {len(texts)} answers.",
