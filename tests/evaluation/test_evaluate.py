@@ -379,6 +379,19 @@ async def test_an_mcp_client_compares_once_for_an_equal_request(
     )
 
 
+@pytest.mark.anyio
+async def test_an_assistant_sees_no_held_out_rows_of_a_dataset_outside_its_folders(
+    learnt: Learnt, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("BACKPROPAGATE_HOME", str(learnt.home))
+    before = len(list(learnt.home.glob("runs/*")))
+    async with Client(build_server(TrainingService(load_settings()))) as client:
+        refused = await client.call_tool("evaluate", {"source": learnt.run.run_id})
+    assert refused.is_error and isinstance(refused.content[0], TextContent)
+    assert "dataset: " in refused.content[0].text and "may access" in refused.content[0].text
+    assert len(list(learnt.home.glob("runs/*"))) == before
+
+
 def test_the_result_is_read_again_as_it_was_written(learnt: Learnt) -> None:
     result = learnt.trainer.evaluate(learnt.run.run_id, metrics=["loss"])
     assert EvaluateResult.model_validate_json(result.model_dump_json()) == result
