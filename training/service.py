@@ -27,7 +27,16 @@ from anyio.lowlevel import RunVar
 from .config.arguments import TrainArguments
 from .config.results import RegisterResult
 from .config.settings import Settings, load_settings
-from .config.specs import AnySpec, DataSpec, ExportSpec, ModelSpec, RegisterSpec, TrainingSpec, TrainSpec
+from .config.specs import (
+    AnySpec,
+    DataSpec,
+    ExportSpec,
+    ModelSpec,
+    MultiRunSpec,
+    RegisterSpec,
+    TrainingSpec,
+    TrainSpec,
+)
 from .errors import (
     BackpropagateError,
     InputError,
@@ -47,6 +56,7 @@ from .models.presets import classify_model
 from .next_step import then
 from .requests.argument_paths import with_resolved_paths
 from .requests.export import check_export_output
+from .requests.multi_run import multi_run_spec_of
 from .requests.settings import alias_notes
 from .requests.train import train_spec
 from .runs.device_queue import DeviceQueue, default_runtime_folder
@@ -121,6 +131,40 @@ class TrainingService:
         """
         arguments = {**settings, "dataset": dataset, "model": None if model is None else str(model)}
         make = partial(_train_spec_of, arguments, self.settings)
+        return await self.submit(await self._in_thread(make), request_key=request_key, find_equal=not new_run)
+
+    async def multi_run(
+        self,
+        dataset: str | Path | Sequence[str | Path] | None = None,
+        model: str | Path | None = None,
+        *,
+        tasks: Sequence[object] | Mapping[str, object] | None = None,
+        multi: Mapping[str, Any] | None = None,
+        continue_from: str | None = None,
+        request_key: str | None = None,
+        new_run: bool = False,
+        **settings: Unpack[TrainArguments],
+    ) -> Submission:
+        """Start a multi-run in a worker process; it continues after this program.
+
+        Args:
+            dataset, model, request_key, new_run, settings: as for `train`; settings apply to every run.
+            tasks: instead of `dataset`, one dataset per run: paths, or names and datasets.
+            multi: the settings of the multi-run, e.g. `{"num_runs": 3, "merge_scale": "auto"}`.
+            continue_from: add the runs to this multi-run or training.
+
+        Raises:
+            InputError, InvalidSettingError: an argument is unknown, out of bounds, or names nothing.
+            RunNotFoundError: no run, or several, match `continue_from`.
+        """
+        given = {**settings, "dataset": dataset, "model": None if model is None else str(model)}
+
+        def make() -> MultiRunSpec:
+            spec = multi_run_spec_of(given, multi or {}, tasks, self.settings, self.store, continue_from)
+            for note in alias_notes(given):
+                logger().warning(note)
+            return spec
+
         return await self.submit(await self._in_thread(make), request_key=request_key, find_equal=not new_run)
 
     async def submit(

@@ -12,11 +12,12 @@ from typing import Any, Protocol
 import torch
 from torch import Tensor
 
+from ..config.results import Reply
 from ..data.tokens.example import Example
 from ..events import Phase, Report, ShouldStop
 from ..files.atomic_folder import write_files
 from ..models.tokenizer import load_tokenizer
-from .generate import Prompt, generate
+from .generate import Prompt, Sampling, generate, replies
 from .loop.checkpoints import Checkpoints
 from .loop.example_losses import ExampleLoss, example_losses
 from .loop.fit import fit
@@ -94,6 +95,15 @@ class StepModel:
             self._release()
         with memory_errors(self.plan, "answering"):
             return self._generate(prompts, max_new_tokens, adapter)
+
+    def continuations(
+        self, rows: Sequence[Sequence[int]], tokenizer: Any, max_new_tokens: int
+    ) -> list[Reply]:
+        """The greedy answer to each row of input ids."""
+        if self.holds_training_memory:
+            self._release()
+        with memory_errors(self.plan, "answering"):
+            return replies(self.step.peft_model(), tokenizer, rows, Sampling(max_new_tokens))
 
     def _generate(self, prompts: Sequence[Prompt], max_new_tokens: int, adapter: bool) -> list[str]:
         model = self.step.peft_model()
