@@ -158,9 +158,7 @@ def test_replay_draws_from_the_rows_of_the_earlier_run(tiny_model: Path, files: 
 def test_a_person_continues_a_training(
     tiny_model: Path, files: list[Path], capsys: pytest.CaptureFixture[str]
 ) -> None:
-    command = ["train", "--model", str(tiny_model), "--batch-size", "2", "--lora-r", "4", "--json"]
-    assert command_line([*command, "--data", str(files[0]), "--steps", "1"]) == 0
-    first = json.loads(capsys.readouterr().out)["run_id"]
+    first = a_trainer(tiny_model).train(files[0], steps=1).run_id
     more = ["multi-run", "--continue-from", first, "--task", str(files[1]), "--steps", "1", "--json"]
     assert command_line(more) == 0
     second = json.loads(capsys.readouterr().out)

@@ -130,6 +130,12 @@ class Ledger(LedgerRecord):
         """As `forgetting`; None for a task without questions."""
         return forgetting_of(self._accuracies)
 
+    def accuracies_of(self, task: int) -> list[float]:
+        """Of the base model, after the task's own run, and of the last merge; empty without questions."""
+        base, matrix = self.tasks[task].base_accuracy, self._accuracies
+        found = [base, matrix[task][task], matrix[-1][task]]
+        return [share for share in found if share is not None]
+
     @property
     def _scores(self) -> Matrix:
         return [run.scores for run in self.kept]

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any
 
 from ..config.specs import DataGroup, MultiRunSpec
 from ..data.prepare import Prepared
+from ..data.tokens.kept_rows import TASKS
 from ..errors import PartialSuccessError, TrainingAbortedError
 from ..models.base_identity import identify_base
 from ..runs.recorder import as_record
@@ -26,7 +27,7 @@ from .examples import (
     warn_about_data,
     warn_about_the_end,
 )
-from .multi_run_parent import TASKS, take_over, taken_over
+from .multi_run_parent import take_over, taken_over
 from .multi_run_tasks import (
     FirstRun,
     ReadyRuns,

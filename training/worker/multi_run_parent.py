@@ -11,7 +11,7 @@ from pathlib import Path
 
 from ..config.ledger import read_ledger, write_ledger
 from ..config.specs import MultiRunSpec, TrainSpec
-from ..data.tokens.kept_rows import KeptRows, path_of, read_kept_rows
+from ..data.tokens.kept_rows import TASKS, KeptRows, path_of, read_kept_rows
 from ..errors import InputError, RunNotFoundError
 from ..files.atomic_folder import write_folder
 from ..next_step import then
@@ -21,7 +21,7 @@ from .context import RunContext
 from .examples import examples_again, tokenizer_of
 from .multi_run_tasks import FirstRun, kept_rows, new_task
 
-TASKS, MERGES = "tasks", "merges"
+MERGES = "merges"
 
 
 def merge_path(run: Path, number: int) -> Path:

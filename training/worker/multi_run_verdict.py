@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import time
 from collections.abc import Sequence
-from itertools import chain, zip_longest
 
 from ..config.results import Verdict
 from ..data.cleaning.untrusted_text import safe_line
 from ..data.tokens.example import Example
+from ..data.tokens.kept_rows import in_turn
 from ..engine.out_of_memory import memory_errors
 from ..evaluation.general_probe import general_examples
 from ..evaluation.judge import COST, Affordable, judge
@@ -41,11 +41,6 @@ def verdict_of(context: RunContext, ready: ReadyRuns, loop: MultiRunLoop) -> Ver
             context.report,
             context.should_stop,
         )
-
-
-def in_turn(tasks: Sequence[Sequence[Example]]) -> list[Example]:
-    """The rows of all tasks, one of each in turn, so that a part of them has rows of every task."""
-    return [row for row in chain.from_iterable(zip_longest(*tasks)) if row is not None]
 
 
 def _affordable(loop: MultiRunLoop, rows: Sequence[Example]) -> Affordable:

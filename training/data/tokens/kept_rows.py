@@ -5,6 +5,8 @@ A later multi-run that adds tasks scores the earlier ones on them, and an export
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+from itertools import chain, zip_longest
 from pathlib import Path
 from typing import Literal
 
@@ -16,6 +18,8 @@ from ...next_step import then
 from ...untrusted import shown_path
 from .example import Example
 
+TASKS = "tasks"
+"""The folder of all tasks' rows, in a run folder."""
 MOST_REPLAYABLE = 200
 MOST_HASHES = 1_000_000
 """Of a task's training rows; of more rows, the others are not found in later datasets."""
@@ -49,6 +53,11 @@ class KeptRows(BaseModel):
         """
         folder.mkdir(exist_ok=True)
         write_json(path_of(folder, number), self.model_dump(mode="json"))
+
+
+def in_turn(tasks: Sequence[Sequence[Example]]) -> list[Example]:
+    """The rows of all tasks, one of each in turn, so that a part of them has rows of every task."""
+    return [row for row in chain.from_iterable(zip_longest(*tasks)) if row is not None]
 
 
 def path_of(folder: Path, number: int) -> Path:
