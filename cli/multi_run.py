@@ -60,12 +60,7 @@ def multi_run(
     async def submit() -> Submission:
         if resume is None:
             submission = await service.submit(_spec(service, arguments, tasks, continue_from))
-            if submission.stopped:
-                say(
-                    f"The same request was stopped before, as run {submission.stopped}. This is a new run; "
-                    f"to resume that one: backprop multi-run --resume {submission.stopped}",
-                    err=True,
-                )
+            _note_on_resuming(submission.resumable)
             return submission
         require_alone(
             [*arguments, *(["task"] if tasks else []), *(["continue_from"] if continue_from else [])]
@@ -83,6 +78,15 @@ def multi_run(
     else:
         print_run(view)
     ctx.exit(0 if detach else run_exit_code(view))
+
+
+def _note_on_resuming(stopped: str | None) -> None:
+    if stopped:
+        say(
+            f"A multi-run with the same model and data was stopped before. This is a new one; to resume the "
+            f"stopped one: backprop multi-run --resume {stopped}",
+            err=True,
+        )
 
 
 def _spec(

@@ -64,6 +64,7 @@ from .runs.folder import ENDED, RunFolder, RunState, Status
 from .runs.identity import boot_id, is_recent, same_host
 from .runs.kinds import EXTRAS, device_request, kind_of, libraries_of
 from .runs.model_stamp import model_stamp
+from .runs.stopped import stopped_multi_run
 from .runs.store import RunStore
 from .runs.view import RunView, view
 from .untrusted import quoted, shown_path
@@ -87,12 +88,14 @@ class Submission:
     Args:
         stopped: the run of an earlier equal request, if it was stopped and could be resumed instead.
         by_key: whether the request's key was known; else an existing run was found by its equal request.
+        resumable: of a multi-run, an earlier one with the same model and datasets that was stopped.
     """
 
     run_id: str
     existing: bool
     stopped: str | None = None
     by_key: bool = False
+    resumable: str | None = None
 
 
 class TrainingService:
@@ -200,6 +203,7 @@ class TrainingService:
         else:
             content = _stamp(spec)
         fingerprint = _fingerprint(spec, content)
+        resumable = stopped_multi_run(self.store, spec) if isinstance(spec, MultiRunSpec) else None
         found = self.store.for_request(spec, request_key, fingerprint, find_equal)
         if found.existing and not found.by_key and _is_gone(found.run):
             found = self.store.for_request(spec, request_key, fingerprint, find_equal, instead_of=found.run)
@@ -208,7 +212,8 @@ class TrainingService:
         if not found.existing or _was_never_started(self.store.observe(found.run)):
             self._start(found.run)
         stopped = found.stopped.run_id if found.stopped else None
-        return Submission(found.run.run_id, found.existing, stopped, found.by_key)
+        resumable = None if found.existing else resumable
+        return Submission(found.run.run_id, found.existing, stopped, found.by_key, resumable)
 
     def _require_libraries(self, spec: AnySpec) -> None:
         """Check for the worker's libraries before it waits; not possible for another interpreter."""

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import shutil
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -17,8 +18,17 @@ from waiting import steps_of
 from backpropagate import MultiRun, SLAOMerger, Trainer, TrainingService
 from backpropagate.cli.main import run as command_line
 from backpropagate.server.app import build_server
-from backpropagate.training.errors import InputError, InvalidSettingError, RunNotFoundError
+from backpropagate.tools.follow import submission_note
+from backpropagate.training.config.results import MultiRunResult
+from backpropagate.training.config.settings import load_settings
+from backpropagate.training.errors import (
+    InputError,
+    InvalidSettingError,
+    RunNotFoundError,
+    TrainingAbortedError,
+)
 from backpropagate.training.runs.folder import RunFolder
+from backpropagate.training.runs.store import RunStore
 
 pytestmark = pytest.mark.anyio
 WEIGHTS = "adapter_model.safetensors"
@@ -179,3 +189,37 @@ async def test_an_assistant_goes_back_to_an_earlier_merge(
     assert result.structured_content["parent"] == first.run_id
     merged = SLAOMerger.load(first.run_folder / "merges" / "run-001").get_merged_lora()
     assert equal(delivered(service.store.runs / result.structured_content["run_id"]), merged)
+
+
+def stopped(trainer: Trainer, **arguments: Any) -> str:
+    """The id of a multi-run that was cancelled after its first merge."""
+    merged = iter([False] * 12)
+    with suppress(TrainingAbortedError):
+        trainer.multi_run(**arguments, should_stop=lambda: next(merged, True))
+    return RunStore(load_settings().home).ids()[0]
+
+
+def test_a_new_multi_run_says_that_a_stopped_one_could_be_resumed(
+    tiny_model: Path, files: list[Path], capsys: pytest.CaptureFixture[str]
+) -> None:
+    before = stopped(a_trainer(tiny_model), tasks=files[:2], steps_per_run=50)
+    command = ["multi-run", "--model", str(tiny_model), "--lora-r", "8", "--steps", "1", "--json"]
+    assert command_line([*command, "--task", str(files[0]), "--task", str(files[1])]) == 0
+    captured = capsys.readouterr()
+    assert f"backprop multi-run --resume {before}" in captured.err.replace("\n", " ")
+    assert json.loads(captured.out)["run_id"] != before
+
+
+async def test_a_program_starts_one_in_a_worker_and_is_told_of_a_stopped_one(
+    service: TrainingService, tiny_model: Path, files: list[Path]
+) -> None:
+    before = stopped(a_trainer(tiny_model), tasks=files[:2], steps_per_run=50)
+    multi = {"steps_per_run": 1, "merge_scale": "auto"}
+    tasks = {"red": files[0], "green": files[1]}
+    submission = await service.multi_run(tasks=tasks, model=tiny_model, multi=multi, lora_r=4)
+    assert submission.resumable == before and f"run {before}" in str(submission_note(submission, None))
+    view = await service.wait(submission.run_id)
+    assert isinstance(view.result, MultiRunResult) and view.result.ledger.merge_scale == "auto"
+    assert view.verdict and [task.name for task in view.result.ledger.tasks] == ["red", "green"]
+    again = await service.multi_run(tasks=tasks, model=tiny_model, multi=multi, lora_r=4)
+    assert again.existing and again.resumable is None
