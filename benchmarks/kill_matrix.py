@@ -36,7 +36,7 @@ from workload import make_importable, table
 make_importable()
 sys.path.insert(0, str(Path(__file__).parents[1] / "tests" / "support"))
 
-from backpropagate.training.config.specs import TrainSpec  # noqa: E402
+from backpropagate.training.config.specs import TrainingSpec, TrainSpec  # noqa: E402
 from backpropagate.training.engine.loop.checkpoints import Checkpoints  # noqa: E402
 from backpropagate.training.events import Event, Step  # noqa: E402
 from backpropagate.training.files.atomic_folder import part_of  # noqa: E402
@@ -124,7 +124,7 @@ def engine_adapter(run: RunFolder) -> Path:
 
 def alike(one: Event, other: Event) -> bool:
     return (
-        all(getattr(one, name, None) == getattr(other, name, None) for name in ("phase", "step"))
+        all(getattr(one, name, None) == getattr(other, name, None) for name in ("phase", "run", "step"))
         and one.kind == other.kind
     )
 
@@ -213,7 +213,7 @@ def faults(run: RunFolder, calm: RunFolder, status: Status) -> list[str]:
 
 
 async def killed_run(
-    service: TrainingService, spec: TrainSpec, moment: Moment
+    service: TrainingService, spec: TrainingSpec, moment: Moment
 ) -> tuple[RunFolder, Moment, bool]:
     """A run that has been killed at `moment`; False beside the last one tried if none was."""
     for attempt in range(1, MOST_TRIES + 1):

@@ -11,11 +11,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-import torch
-
 from ..config.ledger import Ledger, LedgerRun, LedgerTask, mean_of, read_ledger, write_ledger
-from ..evaluation.other_questions import Answered
-from ..evaluation.right_answers import answerable, share_of_right_answers
 from ..events import Event, Phase, Report, Step
 from ..untrusted import quoted
 from .context import RunContext
@@ -27,6 +23,7 @@ if TYPE_CHECKING:
 
     from ..engine.loaded_model import StepModel
     from ..engine.plan import Outcome
+    from ..evaluation.other_questions import Answered
     from ..merging.slao import SLAOMerger
 
     Weights = Mapping[str, Tensor]
@@ -37,6 +34,8 @@ class MultiRunLoop:
 
     def __init__(self, context: RunContext, ready: ReadyRuns, model: StepModel) -> None:
         self.context, self.model = context, model
+        from ..evaluation.right_answers import answerable
+
         self.ready, self.spec, self.tasks = ready, ready.spec, ready.tasks
         self._new_adapter = model.adapter_weights()
         self._questions = [answerable(task.scored, self.spec.multi.answers_per_task) for task in self.tasks]
@@ -190,6 +189,8 @@ class MultiRunLoop:
         return scores, [self._accuracy(questions) for questions in self._questions[:tasks]]
 
     def _accuracy(self, questions: Sequence[Answered]) -> float | None:
+        from ..evaluation.right_answers import share_of_right_answers
+
         self.context.stop_if_asked()
         return share_of_right_answers(self.model, self.ready.tokenizer, questions) if questions else None
 
@@ -205,7 +206,7 @@ class MultiRunLoop:
         if known == len(self.tasks):
             return ledger
         self._phase("training", "scoring the base model")
-        self.model.set_adapter_values(torch.zeros_like(self.model.adapter_values()))
+        self.model.set_adapter_values(self.model.adapter_values().zero_())
         added = [self._new_task(number) for number in range(known, len(self.tasks))]
         ledger = ledger.model_copy(update={"tasks": [*ledger.tasks, *added]})
         write_ledger(self.context.run.path, ledger)

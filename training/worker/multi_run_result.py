@@ -7,7 +7,6 @@ from typing import TYPE_CHECKING, Literal
 from ..config.ledger import Ledger, mean_of
 from ..config.results import Answer, FindingRecord, MultiRunResult
 from ..data.prepare import Prepared
-from ..evaluation.verdict import warnings_of
 from ..events import AdapterSaved, Step
 from ..runs.event_log import all_events
 from .after_saving import carry_on, copied
@@ -43,6 +42,8 @@ def save_result(
     context.recorder.keep(result)
 
     def compare(result: MultiRunResult) -> MultiRunResult:
+        from ..evaluation.verdict import warnings_of
+
         judged = "not all runs were completed"
         if outcome == "completed":
             judged = verdict_of(context, ready, loop)
