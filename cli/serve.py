@@ -1,4 +1,4 @@
-"""`backprop serve`: the MCP server over stdio."""
+"""`backprop serve`: the MCP server over stdio or HTTP."""
 
 from __future__ import annotations
 
@@ -7,11 +7,14 @@ import os
 import signal
 import sys
 from pathlib import Path
+from typing import Any
 
 import click
 
 from ..server.stdio import reserve_stdout, serve_stdio
 from .wrapped import say
+
+FOLDER = click.Path(path_type=Path)
 
 
 @click.command("serve")
@@ -19,20 +22,50 @@ from .wrapped import say
     "--root",
     "roots",
     multiple=True,
-    type=click.Path(path_type=Path),
-    help="Another folder, besides your home, that tools may read and write. May be repeated.",
+    type=FOLDER,
+    help="Another folder that tools may read and write: besides your home, or over HTTP the only one. "
+    "May be repeated.",
 )
+@click.option("--http", is_flag=True, help="Serve over HTTP, with a token, instead of stdio.")
+@click.option("--host", default="127.0.0.1", show_default=True, help="Address to serve at.")
+@click.option("--port", default=7861, show_default=True, type=click.IntRange(0, 65535), help="0 is any.")
+@click.option("--token-file", type=FOLDER, help="Holds the token; made if it does not exist.")
+@click.option("--read-only", is_flag=True, help="Offer only the tools that change nothing.")
+@click.option(
+    "--allowed-host",
+    "hosts",
+    multiple=True,
+    help="Name (and port) by which clients reach a proxy. Repeatable.",
+)
+@click.option("--tls-cert", "certificate", type=FOLDER, help="PEM file of the certificate.")
+@click.option("--tls-key", "key", type=FOLDER, help="PEM file of its key.")
+@click.option("--behind-proxy", is_flag=True, help="A proxy adds TLS: serve other machines without it.")
 @click.pass_context
-def serve(ctx: click.Context, roots: tuple[Path, ...]) -> None:
-    """Serve the tools to an MCP client over stdio. The client starts this command."""
-    wire: int | None = ctx.find_root().obj["wire"]
+def serve(ctx: click.Context, http: bool, roots: tuple[Path, ...], read_only: bool, **web: Any) -> None:
+    """Serve the tools to MCP clients: over stdio to the one that starts this, or over HTTP to many."""
     for root in roots:
         if not root.expanduser().is_dir():
             # The server starts: a disk that is mounted later, or a typing error, must not cost every tool.
             say(f"--root {root}: no such folder yet. It is permitted once it exists.", err=True)
+    if http:
+        from ..server.http import HttpOptions, serve_http
+
+        serve_http(
+            HttpOptions(roots=roots, read_only=read_only, **web), lambda text: click.echo(text, err=True)
+        )
+        return
+    _require_stdio(ctx)
+    wire: int | None = ctx.find_root().obj["wire"]
     if sys.stdin.isatty():
         _explain_to_a_person(roots)
-    serve_stdio(reserve_stdout() if wire is None else wire, roots)
+    serve_stdio(reserve_stdout() if wire is None else wire, roots, read_only)
+
+
+def _require_stdio(ctx: click.Context) -> None:
+    """An option of HTTP without --http would be ignored."""
+    for name in ("host", "port", "token_file", "hosts", "certificate", "key", "behind_proxy"):
+        if ctx.get_parameter_source(name) is click.core.ParameterSource.COMMANDLINE:
+            raise click.UsageError(f"--{name.replace('_', '-')} is for HTTP: add --http.")
 
 
 def _explain_to_a_person(roots: tuple[Path, ...]) -> None:

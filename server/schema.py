@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
+from ..tools.context import ToolResult
 from ..training.config.arguments import flat_fields
 from ..training.config.settings import Settings
 
@@ -13,25 +14,26 @@ def compact(schema: dict[str, Any]) -> dict[str, Any]:
     return _compact(schema)
 
 
-def compact_output(schema: dict[str, Any]) -> dict[str, Any]:
-    """The schema of a result: what is absent has no default, and its names say what its parts are.
+def promised(result: type[ToolResult]) -> dict[str, Any]:
+    """The schema of a result: the fields that are always there, and those with untrusted text.
 
-    A description that warns of untrusted text stays.
+    The others come and go with the kind of run, and the list of tools has to stay small.
     """
-    return _without_words(compact(schema))
-
-
-def _without_words(node: Any, *, names: bool = False) -> Any:
-    if isinstance(node, list):
-        return [_without_words(item) for item in node]  # pyright: ignore[reportUnknownVariableType]
-    if not isinstance(node, dict):
-        return node
-    fields: dict[str, Any] = node  # pyright: ignore[reportUnknownVariableType]
-    return {
-        key: _without_words(value, names=key in {"properties", "$defs"} and not names)
-        for key, value in fields.items()
-        if names or (key != "default" and not (key == "description" and "untrusted" not in str(value)))
+    schema = compact(result.model_json_schema(mode="serialization"))
+    required: list[str] = schema.get("required", [])
+    properties: dict[str, dict[str, Any]] = {
+        name: _outline(field)
+        for name, field in schema.get("properties", {}).items()
+        if name in required or name.startswith("untrusted")
     }
+    return {"type": "object", "properties": properties, "required": required}
+
+
+def _outline(field: dict[str, Any]) -> dict[str, Any]:
+    """A field without its parts."""
+    if "$ref" in field:
+        return {"type": "object"}
+    return {key: value for key, value in field.items() if key in {"type", "enum"}}
 
 
 def _compact(node: Any, *, names: bool = False) -> Any:

@@ -28,18 +28,19 @@ def reserve_stdout() -> int:
     return wire
 
 
-def serve_stdio(wire: int, roots: Sequence[Path]) -> None:
+def serve_stdio(wire: int, roots: Sequence[Path], read_only: bool = False) -> None:
     """Serve until stdin ends.
 
     Args:
         wire: what `reserve_stdout` returned.
         roots: folders besides the user's home that tools may read and write.
+        read_only: offer only the tools that change nothing.
     """
     import anyio
 
     # What is imported and built here stays; the collector would only search it again and again.
     gc.disable()
-    server = _server(roots)
+    server = _server(roots, read_only)
     gc.freeze()
     gc.enable()
     anyio.run(_serve, server, _reserve_stdin(), wire)
@@ -70,7 +71,7 @@ async def _serve(server: MCPServer[Any], incoming: int, outgoing: int) -> None:
         await low_level.run(*streams, low_level.create_initialization_options())
 
 
-def _server(roots: Sequence[Path]) -> MCPServer[Any]:
+def _server(roots: Sequence[Path], read_only: bool) -> MCPServer[Any]:
     from ..training.config.settings import load_settings
     from ..training.errors import BackpropagateError
     from ..training.logs import configure_logging
@@ -84,4 +85,4 @@ def _server(roots: Sequence[Path]) -> MCPServer[Any]:
         sys.stderr.write(f"{error.sentence()}\n")
         return broken_server(error)
     configure_logging(settings)
-    return build_server(TrainingService(settings), roots)
+    return build_server(TrainingService(settings), roots, read_only=read_only)

@@ -24,9 +24,16 @@ TOOLS = (
         destructive=False,
         idempotent=True,
         open_world=True,
+        always_load=True,
     ),
     AgentTool(
-        train, "Fine-tune a model", read_only=False, destructive=False, idempotent=True, open_world=True
+        train,
+        "Fine-tune a model",
+        read_only=False,
+        destructive=False,
+        idempotent=True,
+        open_world=True,
+        always_load=True,
     ),
     AgentTool(
         multi_run, "Fine-tune in runs", read_only=False, destructive=False, idempotent=True, open_world=True
@@ -44,7 +51,15 @@ TOOLS = (
         open_world=True,
     ),
     AgentTool(list_runs, "List runs", read_only=True, destructive=False, idempotent=True, open_world=False),
-    AgentTool(get_run, "Show a run", read_only=True, destructive=False, idempotent=True, open_world=False),
+    AgentTool(
+        get_run,
+        "Show a run",
+        read_only=True,
+        destructive=False,
+        idempotent=True,
+        open_world=False,
+        always_load=True,
+    ),
     AgentTool(
         resume_run, "Resume a run", read_only=False, destructive=False, idempotent=True, open_world=True
     ),

@@ -5,6 +5,7 @@ from __future__ import annotations
 import time
 from collections.abc import Awaitable, Callable, Iterable, Sequence
 from dataclasses import dataclass, field
+from typing import get_type_hints
 
 from pydantic import BaseModel, ConfigDict
 
@@ -74,7 +75,11 @@ class ToolResult(BaseModel):
 
 @dataclass(frozen=True)
 class AgentTool:
-    """A tool: its function, its title and its MCP annotations."""
+    """A tool: its function, its title and its MCP annotations.
+
+    Args:
+        always_load: whether assistants should see it whole from the start.
+    """
 
     function: Callable[..., Awaitable[ToolResult]]
     title: str
@@ -82,6 +87,11 @@ class AgentTool:
     destructive: bool
     idempotent: bool
     open_world: bool
+    always_load: bool = False
+
+    @property
+    def result(self) -> type[ToolResult]:
+        return get_type_hints(self.function)["return"]
 
     @property
     def name(self) -> str:

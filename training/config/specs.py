@@ -191,7 +191,8 @@ class Spec(Group):
     """The request of a run. Written once as spec.json, never changed.
 
     Args:
-        roots: folders that may be read in addition to the user's home; None: the command line's rules.
+        roots: folders that may be read in addition to the user's home, or instead of it if the first entry is
+            "only"; None: the command line's rules.
     """
 
     model_config = ConfigDict(defer_build=True)  # a server starts sooner

@@ -16,6 +16,8 @@ from ..untrusted import one_line, quoted, short_name, shown_path
 from .credential_places import in_credential_place
 
 MORE_TEMPLATES = "additional_chat_templates"  # the one folder in a model's folder that is read
+ONLY_ROOTS = "only"
+"""In a record: the user's home is not permitted. No path, since paths are absolute."""
 PATH_LENGTH = 4096  # characters; the most that an operating system takes
 POSIX_SYSTEM = ("/bin", "/boot", "/dev", "/etc", "/lib", "/lib64", "/proc", "/sbin", "/sys", "/usr")
 WINDOWS_SYSTEM = ("SystemRoot", "ProgramFiles", "ProgramFiles(x86)", "ProgramData")
@@ -30,16 +32,19 @@ class PathPolicy:
             access anything but system and credential folders.
         home: the home folder of runs and models, which may be read though it is hidden.
         working: folders that an assistant's relative paths may begin in.
+        user_home: whether an assistant may also access the user's home, without its hidden folders.
     """
 
     roots: tuple[Path, ...] | None
     home: Path
     working: tuple[Path, ...] = ()
+    user_home: bool = True
 
     @classmethod
-    def for_assistant(cls, roots: Sequence[Path], home: Path) -> PathPolicy:
-        """The user's home without its hidden folders, and each root."""
-        return cls(tuple(root.expanduser().resolve() for root in roots), home.resolve())
+    def for_assistant(cls, roots: Sequence[Path], home: Path, *, user_home: bool = True) -> PathPolicy:
+        """Each root, and the user's home if an assistant of the user's own asks."""
+        resolved = tuple(root.expanduser().resolve() for root in roots)
+        return cls(resolved, home.resolve(), user_home=user_home)
 
     @classmethod
     def for_person(cls, home: Path) -> PathPolicy:
@@ -51,7 +56,7 @@ class PathPolicy:
         A folder that contains the user's home, or is closed (hidden, of the system, of credentials), is left
         out: only the user can permit that, on the server's command line.
         """
-        assert self.roots is not None
+        assert self.roots is not None and self.user_home
         user = Path.home().resolve()
         resolved = [folder.resolve() for folder in folders]
         working = [
@@ -112,11 +117,18 @@ class PathPolicy:
 
     def recorded(self) -> list[str] | None:
         """The roots as a spec holds them, so that the run's worker is bound by them as well."""
-        return None if self.roots is None else [str(root) for root in self.roots]
+        if self.roots is None:
+            return None
+        return [*([] if self.user_home else [ONLY_ROOTS]), *map(str, self.roots)]
 
     @classmethod
     def from_record(cls, roots: Sequence[str] | None, home: Path) -> PathPolicy:
-        return cls.for_person(home) if roots is None else cls.for_assistant([Path(r) for r in roots], home)
+        if roots is None:
+            return cls.for_person(home)
+        user_home = ONLY_ROOTS not in roots
+        return cls.for_assistant(
+            [Path(root) for root in roots if root != ONLY_ROOTS], home, user_home=user_home
+        )
 
     def _reason_against(self, path: Path, write: bool) -> str | None:
         if in_credential_place(path):
@@ -128,7 +140,7 @@ class PathPolicy:
         if any(path.is_relative_to(root) for root in self.roots):
             return None
         user = _real_home(Path.home())
-        if not path.is_relative_to(user):
+        if not self.user_home or not path.is_relative_to(user):
             return "is outside the folders that this server may access"
         hidden = _hidden_in(path, user)
         return f"is in the hidden folder {quoted(hidden[0])}" if hidden else None
@@ -138,9 +150,14 @@ class PathPolicy:
             return PathForbiddenError(message, hint="Use a folder of your own.")
         return PathForbiddenError(
             message,
-            hint="Use a file in the user's home folder, or allow another folder.",
+            hint=f"Use a file in {self._permitted()}, or allow another folder.",
             next=then("add_root", folder=...),
         )
+
+    def _permitted(self) -> str:
+        if self.user_home:
+            return "the user's home folder"
+        return ", ".join(map(shown_path, self.roots or ())) or "the home folder of runs and models"
 
 
 def read_in(folder: Path) -> tuple[Path, Path]:

@@ -1,0 +1,244 @@
+"""The server over HTTP: many clients of both eras with the token, and nobody else."""
+
+from __future__ import annotations
+
+import os
+import re
+import signal
+import socket
+import stat
+import subprocess
+import sys
+from collections.abc import AsyncIterator, Iterator
+from contextlib import asynccontextmanager, suppress
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import httpx2 as httpx
+import pytest
+from mcp import Client
+from mcp.client.streamable_http import streamable_http_client
+from mcp.types import TextContent
+
+from backpropagate.cli.main import run as command
+from backpropagate.training.runs.store import RunStore
+
+pytestmark = pytest.mark.anyio
+
+
+@dataclass
+class Served:
+    """A server in a process of its own."""
+
+    process: subprocess.Popen[str]
+    url: str
+    token: str
+    home: Path
+
+    @asynccontextmanager
+    async def client(self, mode: Any = "auto") -> AsyncIterator[Client]:
+        headers = {"Authorization": f"Bearer {self.token}"}
+        async with (
+            httpx.AsyncClient(headers=headers, timeout=60) as http,
+            Client(streamable_http_client(self.url, http_client=http), mode=mode) as client,
+        ):
+            yield client
+
+
+def serve(root: Path, *more: str) -> Served:
+    command = [
+        sys.executable,
+        "-P",
+        "-m",
+        "backpropagate",
+        "serve",
+        "--http",
+        "--port",
+        "0",
+        "--root",
+        str(root),
+    ]
+    process = subprocess.Popen([*command, *more], stderr=subprocess.PIPE, text=True, env=dict(os.environ))
+    assert process.stderr
+    said = ""
+    while "Ctrl-C" not in said:
+        line = process.stderr.readline()
+        assert line, said
+        said += line
+    url, token = re.search(r"Serving at (\S+)\.", said), re.search(r"Bearer (\S+)\"", said)
+    assert url and token
+    return Served(process, url[1], token[1], Path(os.environ["BACKPROPAGATE_HOME"]))
+
+
+@pytest.fixture
+def served(tmp_path: Path, tiny_model: Path) -> Iterator[Served]:
+    server = serve(tmp_path, "--root", str(tiny_model))
+    yield server
+    server.process.kill()
+    server.process.communicate()
+
+
+HELLO = {"jsonrpc": "2.0", "id": 1, "method": "ping"}
+JSON = {"accept": "application/json, text/event-stream", "content-type": "application/json"}
+
+
+@pytest.mark.parametrize("mode", ["legacy", "2026-07-28"])
+async def test_clients_of_both_eras_train_with_progress_and_find_the_run(
+    served: Served, dataset: Path, tiny_model: Path, mode: str
+) -> None:
+    request: dict[str, Any] = {"dataset": str(dataset), "model": str(tiny_model), "steps": 3, "batch_size": 2}
+    told: list[str] = []
+
+    async def progress(_done: float, _total: float | None, message: str | None) -> None:
+        told.append(message or "")
+
+    async with served.client(mode=mode) as client, served.client() as other:
+        trained = await client.call_tool("train", request, progress_callback=progress)
+        assert not trained.is_error and trained.structured_content
+        assert trained.structured_content["status"] == "completed" and told
+        listed = await other.call_tool("list_runs", {})
+        assert listed.structured_content
+        assert listed.structured_content["runs"][0]["run_id"] == trained.structured_content["run_id"]
+
+
+async def test_whoever_has_no_token_or_another_is_told_where_it_is(served: Served) -> None:
+    async with httpx.AsyncClient() as anyone:
+        for headers in ({}, {"authorization": "Bearer " + "x" * 43}, {"authorization": "Basic abc"}):
+            refused = await anyone.post(served.url, json=HELLO, headers={**JSON, **headers})
+            assert refused.status_code == 401
+            assert refused.headers["www-authenticate"] == 'Bearer realm="backpropagate"'
+            assert str(served.home / "http-token") in refused.json()["error_description"]
+            assert served.token not in refused.text
+        in_url = await anyone.post(f"{served.url}?access_token={served.token}", json=HELLO, headers=JSON)
+        assert in_url.status_code == 401
+        # A client that looks for OAuth finds none, and is not sent to a server that does not exist.
+        metadata = await anyone.get(served.url.replace("/mcp", "/.well-known/oauth-protected-resource/mcp"))
+        assert metadata.status_code == 401
+
+
+@pytest.mark.parametrize(
+    ("headers", "status"),
+    [
+        ({"host": "evil.example:80"}, 421),
+        ({"host": "127.0.0.1"}, 421),
+        ({"origin": "http://evil.example"}, 403),
+        ({"origin": "null"}, 403),
+    ],
+)
+async def test_a_page_of_another_site_gets_nothing(
+    served: Served, headers: dict[str, str], status: int
+) -> None:
+    known = {**JSON, "authorization": f"Bearer {served.token}"}
+    async with httpx.AsyncClient() as browser:
+        assert (
+            await browser.post(served.url, json=HELLO, headers={**known, **headers})
+        ).status_code == status
+
+
+async def test_what_is_too_large_or_too_deep_is_refused_and_the_server_goes_on(served: Served) -> None:
+    known = {**JSON, "authorization": f"Bearer {served.token}"}
+    async with httpx.AsyncClient() as client:
+        assert (await client.post(served.url, content=b" " * (5 << 20), headers=known)).status_code == 413
+        deep = b'{"jsonrpc":"2.0","id":1,"method":"ping","params":' + b"[" * 100_000 + b"]" * 100_000 + b"}"
+        assert (await client.post(served.url, content=deep, headers=known)).status_code == 400
+    async with served.client() as client:
+        assert (await client.list_tools()).tools
+
+
+async def test_only_the_roots_are_open_and_not_the_users_home(
+    served: Served, dataset: Path, tiny_model: Path
+) -> None:
+    """Neither the server nor, after it, the worker of a run takes the home for permitted."""
+    secret = Path.home() / "some-file.jsonl"
+    async with served.client(mode="legacy") as client:
+        refused = await client.call_tool("train", {"dataset": str(secret), "model": str(tiny_model)})
+        assert refused.is_error and isinstance(refused.content[0], TextContent)
+        assert "[INPUT_PATH_FORBIDDEN]" in refused.content[0].text
+        assert "outside the folders that this server may access" in refused.content[0].text
+        request = {"dataset": str(dataset), "model": str(tiny_model), "steps": 2, "batch_size": 2}
+        run = await client.call_tool("train", request)
+        assert run.structured_content
+    spec = RunStore(served.home).find(run.structured_content["run_id"]).spec()
+    assert spec.roots == ("only", str(dataset.parent), str(tiny_model))
+
+
+@pytest.mark.skipif(os.name == "nt", reason="no signals and rights of this kind")
+async def test_the_server_ends_with_open_streams_and_keeps_its_token(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    server = serve(tmp_path)
+    method = "subscriptions/listen"
+    meta = {
+        "io.modelcontextprotocol/protocolVersion": "2026-07-28",
+        "io.modelcontextprotocol/clientInfo": {"name": "test", "version": "0"},
+        "io.modelcontextprotocol/clientCapabilities": {},
+    }
+    params = {"notifications": {"toolsListChanged": True}, "_meta": meta}
+    headers = {
+        **JSON,
+        "authorization": f"Bearer {server.token}",
+        "mcp-protocol-version": "2026-07-28",
+        "mcp-method": method,
+    }
+    body = {"jsonrpc": "2.0", "id": 1, "method": method, "params": params}
+    async with (
+        httpx.AsyncClient(timeout=60, headers=headers) as client,
+        client.stream("POST", server.url, json=body) as stream,
+    ):
+        assert stream.status_code == 200
+        server.process.send_signal(signal.SIGTERM)
+        with suppress(httpx.HTTPError):
+            await stream.aread()
+    server.process.communicate(timeout=30)
+    file = server.home / "http-token"
+    assert stat.S_IMODE(file.stat().st_mode) == 0o600
+    again = serve(tmp_path)
+    assert again.token == server.token
+    again.process.kill()
+    again.process.communicate()
+    file.chmod(0o644)
+    assert command(["serve", "--http", "--port", "0"]) == 2
+    assert "can be read by other users" in capsys.readouterr().err
+
+
+async def test_a_server_that_only_reads_has_no_tool_that_changes_anything(tmp_path: Path) -> None:
+    server = serve(tmp_path, "--read-only")
+    async with server.client() as client:
+        tools = (await client.list_tools()).tools
+        assert {tool.name for tool in tools} >= {"list_runs", "get_run", "gpu_status"}
+        assert all(tool.annotations and tool.annotations.read_only_hint for tool in tools)
+        refused = await client.call_tool("train", {"dataset": "x"})
+        assert refused.is_error
+    server.process.kill()
+    server.process.communicate()
+
+
+@pytest.mark.parametrize(
+    ("options", "said"),
+    [
+        (["--host", "0.0.0.0"], "can be reached from other machines"),
+        (["--tls-cert", "a.pem"], "TLS needs a certificate and its key"),
+        (["--tls-cert", "a.pem", "--tls-key", "b.pem"], "a.pem does not exist"),
+        (["--host", "203.0.113.7", "--behind-proxy"], "cannot be served"),
+    ],
+)
+def test_what_cannot_be_served_safely_is_refused(
+    options: list[str], said: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert command(["serve", "--http", "--port", "0", *options]) in (1, 2)
+    assert said in " ".join(capsys.readouterr().err.split())
+
+
+def test_a_port_that_is_taken_is_named(capsys: pytest.CaptureFixture[str]) -> None:
+    with socket.socket() as other:
+        other.bind(("127.0.0.1", 0))
+        other.listen()
+        port = str(other.getsockname()[1])
+        assert command(["serve", "--http", "--port", port]) == 2
+    assert f"127.0.0.1:{port} cannot be served" in capsys.readouterr().err
+
+
+def test_an_option_of_http_is_not_ignored_without_it(capsys: pytest.CaptureFixture[str]) -> None:
+    assert command(["serve", "--port", "1"]) == 1
+    assert "add --http" in capsys.readouterr().err
