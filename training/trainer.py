@@ -266,8 +266,8 @@ class Trainer:
             samples_per_run: training rows of each run; None: all, divided equally.
             merge_mode: "slao" (default) merges so that earlier runs are remembered, "simple" trains one
                 adapter on, "average" averages independent adapters.
-            merge_scale: with "slao", the weight of run i: "sqrt" (1/√i, default), "mean" (1/i), or "auto",
-                which tries a few on the scored rows.
+            merge_scale: with "slao", the weight of run i: "auto" (default) tries five on the scored rows,
+                "sqrt" is 1/√i, "mean" is 1/i. With `continue_from`, that of the earlier multi-run.
             learning_rate_decay: factor of the learning rate from run to run.
             replay: fraction of a run's rows, up to 0.5, that are drawn again from earlier runs.
             max_forgetting: stop, and keep the merge before, when a task's score falls by more than this.

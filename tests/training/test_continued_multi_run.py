@@ -143,6 +143,7 @@ def test_what_cannot_be_continued_is_refused_before_anything_starts(
     refused("has a task 'green' already", tasks=files[1:])
     refused("rollback_to needs continue_from", continue_from=None, rollback_to=1)
     refused("num_runs=2, but there is no dataset", tasks=None, rollback_to=1, num_runs=2)
+    refused("merge_scale=mean, but there is no dataset", tasks=None, rollback_to=1, merge_scale="mean")
     assert service.store.ids() == ids
 
 
@@ -158,23 +159,12 @@ def test_new_rows_that_an_earlier_task_holds_out_are_refused(
         trainer.multi_run(tasks={"all": dataset}, steps_per_run=1, continue_from=first.run_id)
 
 
-def test_replay_draws_from_the_rows_of_the_earlier_run(tiny_model: Path, files: list[Path]) -> None:
+def test_replay_and_lambda_go_on_as_in_the_earlier_run(tiny_model: Path, files: list[Path]) -> None:
     trainer = a_trainer(tiny_model)
-    first = trainer.multi_run(tasks=files[:1], steps_per_run=1)
+    first = trainer.multi_run(tasks=files[:1], steps_per_run=1, merge_scale="mean")
     second = trainer.multi_run(tasks=files[1:2], steps_per_run=1, replay=0.2, continue_from=first.run_id)
     assert [task.replayed for task in second.ledger.tasks] == [0, 13]
-
-
-def test_a_person_continues_a_training(
-    tiny_model: Path, files: list[Path], capsys: pytest.CaptureFixture[str]
-) -> None:
-    first = a_trainer(tiny_model).train(files[0], steps=1).run_id
-    more = ["multi-run", "--continue-from", first, "--task", str(files[1]), "--steps", "1", "--json"]
-    assert command_line(more) == 0
-    second = json.loads(capsys.readouterr().out)
-    assert second["parent"] == first and len(second["result"]["ledger"]["runs"]) == 2
-    assert command_line(["multi-run", "--resume", second["run_id"], "--continue-from", first]) == 1
-    assert "resume cannot be given with continue_from" in capsys.readouterr().err
+    assert second.ledger.merge_scale == "mean" and second.ledger.runs[1].scale == 0.5
 
 
 async def test_an_assistant_goes_back_to_an_earlier_merge(
@@ -199,22 +189,27 @@ def stopped(trainer: Trainer, **arguments: Any) -> str:
     return RunStore(load_settings().home).ids()[0]
 
 
-def test_a_new_multi_run_says_that_a_stopped_one_could_be_resumed(
+def test_a_person_continues_a_training_and_is_told_of_a_stopped_multi_run(
     tiny_model: Path, files: list[Path], capsys: pytest.CaptureFixture[str]
 ) -> None:
-    before = stopped(a_trainer(tiny_model), tasks=files[:2], steps_per_run=50)
-    command = ["multi-run", "--model", str(tiny_model), "--lora-r", "8", "--steps", "1", "--json"]
-    assert command_line([*command, "--task", str(files[0]), "--task", str(files[1])]) == 0
+    trainer = a_trainer(tiny_model)
+    first = trainer.train(files[0], steps=1).run_id
+    before = stopped(trainer, tasks=files[1:2], continue_from=first, steps_per_run=50)
+    command = ["multi-run", "--continue-from", first, "--task", str(files[1]), "--steps", "1", "--json"]
+    assert command_line(command) == 0
     captured = capsys.readouterr()
     assert f"backprop multi-run --resume {before}" in captured.err.replace("\n", " ")
-    assert json.loads(captured.out)["run_id"] != before
+    second = json.loads(captured.out)
+    assert second["parent"] == first and len(second["result"]["ledger"]["runs"]) == 2
+    assert command_line(["multi-run", "--resume", second["run_id"], "--continue-from", first]) == 1
+    assert "resume cannot be given with continue_from" in capsys.readouterr().err
 
 
 async def test_a_program_starts_one_in_a_worker_and_is_told_of_a_stopped_one(
     service: TrainingService, tiny_model: Path, files: list[Path]
 ) -> None:
     before = stopped(a_trainer(tiny_model), tasks=files[:2], steps_per_run=50)
-    multi = {"steps_per_run": 1, "merge_scale": "auto"}
+    multi = {"steps_per_run": 1}
     tasks = {"red": files[0], "green": files[1]}
     submission = await service.multi_run(tasks=tasks, model=tiny_model, multi=multi, lora_r=4)
     assert submission.resumable == before and f"run {before}" in str(submission_note(submission, None))

@@ -189,7 +189,7 @@ MergeMode = Annotated[
 ]
 MergeScale = Annotated[
     Literal["sqrt", "mean", "auto"],
-    Field(description="Weight of run i in slao: `sqrt` 1/√i (default), `mean` 1/i, `auto` the best of five."),
+    Field(description="Weight of run i in slao: `auto` the best of five (default), `sqrt` 1/√i, `mean` 1/i."),
 ]
 LearningRateDecay = Annotated[
     float, Field(gt=0, le=1, description="Factor of the learning rate from run to run; 1 is constant.")

@@ -23,6 +23,16 @@ from .settings import by_group, require_known
 from .validated import validated
 
 OUR_ENGINES = ("auto", "packed", "autograd")
+OF_NEW_RUNS = {
+    "num_runs",
+    "samples_per_run",
+    "steps_per_run",
+    "merge_scale",
+    "learning_rate_decay",
+    "replay",
+    "max_forgetting",
+}
+"""What means nothing where no run is trained."""
 
 
 def named_tasks(given: Sequence[object] | Mapping[str, object] | None) -> list[dict[str, Any]]:
@@ -170,10 +180,10 @@ def _continued(spec: MultiRunSpec, parent: Parent) -> MultiRunSpec:
 
 def _require_consistent(spec: MultiRunSpec) -> None:
     multi = spec.multi
-    if spec.only_rolls_back and multi.num_runs:
+    if spec.only_rolls_back and (unused := sorted(multi.model_fields_set & OF_NEW_RUNS)):
         raise InvalidSettingError(
-            f"num_runs={multi.num_runs}, but there is no dataset.",
-            hint="Leave num_runs out, or give a dataset.",
+            f"{unused[0]}={getattr(multi, unused[0])}, but there is no dataset.",
+            hint=f"Leave {unused[0]} out, or give a dataset.",
         )
     if spec.tasks and multi.num_runs not in (None, len(spec.tasks)):
         raise InvalidSettingError(

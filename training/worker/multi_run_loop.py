@@ -162,9 +162,9 @@ class MultiRunLoop:
         if self.spec.multi.merge_mode == "simple":
             return 1.0, {}
         by_mean, by_root = time_aware_scale(number, "mean"), time_aware_scale(number, "sqrt")
-        if self.spec.multi.merge_mode == "average" or self.spec.multi.merge_scale == "mean":
+        if self.spec.multi.merge_mode == "average" or self.ledger.merge_scale == "mean":
             return by_mean, {}
-        if self.spec.multi.merge_scale != "auto":
+        if self.ledger.merge_scale != "auto":
             return by_root, {}
         tried = [by_mean, (by_mean + by_root) / 2, by_root, (by_root + 1) / 2, 1.0]
         means = {
@@ -197,7 +197,7 @@ class MultiRunLoop:
     # --- The ledger.
     def _new_ledger(self) -> Ledger:
         multi = self.spec.multi
-        scale = (multi.merge_scale or "sqrt") if multi.merge_mode == "slao" else None
+        scale = (multi.merge_scale or "auto") if multi.merge_mode == "slao" else None
         return Ledger(merge_mode=multi.merge_mode, merge_scale=scale)
 
     def _with_all_tasks(self, ledger: Ledger) -> Ledger:
