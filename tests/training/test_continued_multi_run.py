@@ -201,6 +201,8 @@ def test_a_person_continues_a_training_and_is_told_of_a_stopped_multi_run(
     assert f"backprop multi-run --resume {before}" in captured.err.replace("\n", " ")
     second = json.loads(captured.out)
     assert second["parent"] == first and len(second["result"]["ledger"]["runs"]) == 2
+    assert command_line(["multi-run", "--resume", second["run_id"]]) == 1
+    assert f"backprop multi-run --continue-from {second['run_id']}" in capsys.readouterr().err
     assert command_line(["multi-run", "--resume", second["run_id"], "--continue-from", first]) == 1
     assert "resume cannot be given with continue_from" in capsys.readouterr().err
 
