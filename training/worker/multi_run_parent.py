@@ -7,11 +7,12 @@ from __future__ import annotations
 
 import os
 import shutil
+from functools import partial
 from pathlib import Path
 
 from ..config.ledger import read_ledger, write_ledger
 from ..config.specs import MultiRunSpec, TrainSpec
-from ..data.tokens.kept_rows import TASKS, KeptRows, path_of, read_kept_rows
+from ..data.tokens.kept_rows import TASKS, KeptRows, read_kept_rows
 from ..errors import InputError, RunNotFoundError
 from ..files.atomic_folder import write_folder
 from ..next_step import then
@@ -38,7 +39,7 @@ def take_over(context: RunContext, spec: MultiRunSpec, model: Path) -> FirstRun 
     """
     if spec.parent is None:
         return None
-    parent, own = RunFolder(context.run.path.parent / spec.parent), context.run.path
+    parent = RunFolder(context.run.path.parent / spec.parent)
     if not parent.path.is_dir():
         raise RunNotFoundError(
             f"Run {spec.parent} was removed before this one began.", next=then("list_runs")
@@ -47,18 +48,22 @@ def take_over(context: RunContext, spec: MultiRunSpec, model: Path) -> FirstRun 
     training = parent.spec()
     if isinstance(training, TrainSpec):
         return _take_training(context, spec, parent, training, model)
-    (own / TASKS).mkdir(exist_ok=True)
-    for number in range(1, spec.earlier + 1):
-        read_kept_rows(parent.path / TASKS, number)  # raises here, not after the trainings
-        shutil.copyfile(path_of(parent.path / TASKS, number), path_of(own / TASKS, number))
-        source = merge_path(parent.path, number)
-        write_folder(merge_path(own, number), lambda part, source=source: _link_files(source, part))
+    _take_runs(spec, parent, context.run)
+    return None
+
+
+def _take_runs(spec: MultiRunSpec, parent: RunFolder, own: RunFolder) -> None:
+    """The ledger is written last: it names what is there."""
     ledger = read_ledger(parent.path)
     if ledger is None or len(ledger.kept) < spec.earlier:
         raise InputError(f"The ledger of run {spec.parent} has fewer than {spec.earlier} runs.")
-    scale = (spec.multi.merge_scale or ledger.merge_scale) if spec.num_runs else ledger.merge_scale
-    write_ledger(own, ledger.after(spec.earlier).model_copy(update={"merge_scale": scale}))
-    return None
+    for number in range(1, spec.earlier + 1):
+        read_kept_rows(parent.path / TASKS, number).write(own.path / TASKS, number)
+        source = merge_path(parent.path, number)
+        write_folder(merge_path(own.path, number), partial(_link_files, source))
+    scale = spec.multi.merge_scale if spec.num_runs else None
+    taken = ledger.after(spec.earlier)
+    write_ledger(own.path, taken.model_copy(update={"merge_scale": scale or ledger.merge_scale}))
 
 
 def _link_files(source: Path, target: Path) -> None:
