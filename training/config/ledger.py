@@ -92,10 +92,6 @@ class Ledger(LedgerRecord):
         """The runs that are in the delivered adapter."""
         return [run for run in self.runs if run.kept]
 
-    def with_run(self, run: LedgerRun) -> Ledger:
-        """The ledger with one more run."""
-        return self.model_copy(update={"runs": [*self.runs, run]})
-
     def after(self, run: int) -> Ledger:
         """The ledger as it was after this run."""
         return self.model_copy(update={"tasks": self.tasks[:run], "runs": self.kept[:run]})
@@ -200,6 +196,11 @@ def read_ledger(run: Path) -> Ledger | None:
 def write_ledger(run: Path, ledger: Ledger) -> None:
     """Replace the ledger in a run folder."""
     write_json(run / LEDGER, ledger.model_dump(mode="json"))
+
+
+def with_run(ledger: Ledger, run: LedgerRun) -> Ledger:
+    """The ledger with one more run."""
+    return ledger.model_copy(update={"runs": [*ledger.runs, run]})
 
 
 def mean_of(scores: Sequence[float]) -> float:

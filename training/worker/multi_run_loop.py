@@ -11,7 +11,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from ..config.ledger import Ledger, LedgerRun, LedgerTask, mean_of, read_ledger, write_ledger
+from ..config.ledger import Ledger, LedgerRun, LedgerTask, mean_of, read_ledger, with_run, write_ledger
 from ..events import Event, Phase, Report, Step
 from ..untrusted import quoted
 from .context import RunContext
@@ -136,7 +136,7 @@ class MultiRunLoop:
             accuracies=accuracies,
             scale_scores=scale_scores,
         )
-        forgotten = max(self.ledger.with_run(record).forgetting, default=0.0)
+        forgotten = max(with_run(self.ledger, record).forgetting, default=0.0)
         most = self.spec.multi.max_forgetting
         if most is not None and forgotten > most:
             self._reject(record, forgotten)
@@ -226,7 +226,7 @@ class MultiRunLoop:
         )
 
     def _record(self, run: LedgerRun) -> None:
-        self.ledger = self.ledger.with_run(run)
+        self.ledger = with_run(self.ledger, run)
         write_ledger(self.context.run.path, self.ledger)
 
     def _phase(self, phase: str, message: str) -> None:
