@@ -1,11 +1,12 @@
 """Ten kills: a multi-run whose worker is killed is resumed, and ends as an undisturbed one.
 
-    python benchmarks/multi_run_kill.py [--seed 0] [--kills 10]      about five minutes
+    python benchmarks/multi_run_kill.py [--seed 0] [--kills 10] [--merge-scale auto]      about five minutes
 
-First an undisturbed multi-run of four runs of 30 steps, merged by SLAO with merge_scale=auto, through the
-real service and its real worker on one thread, with a checkpoint every 4 steps. Then ten more of the same,
-each killed (SIGKILL) at a random moment between the first step and the end, and resumed until it has
-completed. Each must end with the undisturbed ledger and adapter, byte for byte.
+First an undisturbed multi-run of four runs of 30 steps, merged by SLAO, through the real service and its
+real worker on one thread, with a checkpoint every 4 steps. Then ten more of the same, each killed (SIGKILL)
+at a random moment between the first step and the end, and resumed until it has completed. Each must end with
+the undisturbed ledger and adapter, byte for byte. On this data `auto` tries five λ and takes 1; with `sqrt`
+the merged adapter differs from the trained one.
 
 A kill counts only if it struck: the worker died by the signal, its run is recorded as interrupted, and what
 the next attempt did is shown. A kill that missed is tried again with a new multi-run. The program exits with
@@ -94,7 +95,7 @@ async def killed_once(
     return row, struck and not found and status is Status.COMPLETED
 
 
-async def main(seed: int, kills: int, folder: Path) -> int:
+async def main(seed: int, kills: int, scale: str, folder: Path) -> int:
     from facts import write_dataset
     from tiny_model import build_tiny_model
 
@@ -109,7 +110,7 @@ async def main(seed: int, kills: int, folder: Path) -> int:
             "device": "cpu",
             "threads": 1,
         },
-        multi={"num_runs": RUNS, "steps_per_run": STEPS, "merge_scale": "auto"},
+        multi={"num_runs": RUNS, "steps_per_run": STEPS, "merge_scale": scale},
     )
     calm = service.store.find((await service.submit(spec)).run_id)
     assert await end_of(service, calm) is Status.COMPLETED, calm.state().error
@@ -130,8 +131,9 @@ if __name__ == "__main__":
     )
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--kills", type=int, default=10)
+    parser.add_argument("--merge-scale", choices=["auto", "sqrt", "mean"], default="auto")
     asked = parser.parse_args()
     with tempfile.TemporaryDirectory() as scratch:
         os.environ["BACKPROPAGATE_HOME"] = f"{scratch}/home"
         os.environ["BACKPROPAGATE_RUNTIME_DIR"] = f"{scratch}/slots"
-        sys.exit(anyio.run(main, asked.seed, asked.kills, Path(scratch)))
+        sys.exit(anyio.run(main, asked.seed, asked.kills, asked.merge_scale, Path(scratch)))
