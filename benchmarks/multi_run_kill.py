@@ -1,6 +1,6 @@
 """Ten kills: a multi-run whose worker is killed is resumed, and ends as an undisturbed one.
 
-    python benchmarks/multi_run_kill.py [--seed 0] [--kills 10] [--merge-scale auto]      about five minutes
+    python benchmarks/multi_run_kill.py [--seed 0] [--kills 10] [--merge-scale auto]      ten to twenty min
 
 First an undisturbed multi-run of four runs of 30 steps, merged by SLAO, through the real service and its
 real worker on one thread, with a checkpoint every 4 steps. Then ten more of the same, each killed (SIGKILL)
@@ -24,7 +24,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import anyio
-from kill_matrix import (
+from kills import (
     MOST_RESUMES,
     MOST_TRIES,
     SHAPE,
