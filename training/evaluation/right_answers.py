@@ -11,6 +11,8 @@ from .other_questions import Answered, last_answer
 
 LONGEST = 32
 """Tokens of an answer that is compared: of longer ones, hardly any is ever equal."""
+SPARE = 4
+"""Tokens that an equal answer may have more than the longest right one; no answer is made longer."""
 
 
 def answerable(examples: Sequence[Example], most: int) -> list[Answered]:
@@ -22,7 +24,8 @@ def answerable(examples: Sequence[Example], most: int) -> list[Answered]:
 
 def share_of_right_answers(model: StepModel, tokenizer: Any, questions: Sequence[Answered]) -> float:
     """The share of the questions whose greedy answer equals the right one."""
-    said = model.continuations([one.prompt for one in questions], tokenizer, LONGEST)
+    most = max(len(one.answer) for one in questions) + SPARE
+    said = model.continuations([one.prompt for one in questions], tokenizer, most)
     right = [tokenizer.decode(one.answer, skip_special_tokens=True) for one in questions]
     return sum(same_answer(one.text, other) for one, other in zip(said, right, strict=True)) / len(right)
 
