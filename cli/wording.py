@@ -39,6 +39,8 @@ def words(step: Next) -> str:
             return f"backprop train --data {given.get('dataset', 'FILE')}" + (
                 f" --model {given['model']}" if "model" in given else ""
             )
+        case "multi_run" if "continue_from" in given:
+            return f"backprop multi-run --continue-from {given['continue_from']} --data FILE"
         case "multi_run":
             return f"backprop multi-run --data {given.get('dataset', 'FILE')}" + (
                 f" --model {given['model']}" if "model" in given else ""

@@ -226,7 +226,7 @@ def _of_result(result: Result | None) -> dict[str, Any]:
 
 
 def ledger_lines(ledger: Ledger) -> list[str]:
-    """One line for each task: its loss before, after its own run and now, and what was forgotten."""
+    """One line for each task: its loss and its answers before, after its own run and now."""
     lines: list[str] = []
     for index, (task, run) in enumerate(zip(ledger.tasks, ledger.kept, strict=False)):
         rows = f"{task.scored_rows} {task.scored_on.replace('_', '-')} rows"
@@ -234,6 +234,9 @@ def ledger_lines(ledger: Ledger) -> list[str]:
         parts = [f"Task {index + 1} {quoted(task.name)}: loss {' → '.join(f'{loss:.4f}' for loss in losses)}"]
         if index < len(ledger.forgetting):
             parts.append(f"forgotten {ledger.forgetting[index]:.4f}")
+        if shares := ledger.accuracies_of(index):
+            right = " → ".join(f"{share:.0%}" for share in shares)
+            parts.append(f"{right} of {task.answered_rows} answers right")
         lines.append(", ".join([*parts, rows]))
     return lines
 

@@ -36,6 +36,7 @@ from .config.specs import (
     ModelGroup,
     ModelReference,
     ModelSpec,
+    MultiRunSpec,
     RegisterSpec,
     TrainingSpec,
     TrainSpec,
@@ -59,6 +60,7 @@ from .models.presets import classify_model
 from .next_step import then
 from .requests.argument_paths import with_resolved_paths
 from .requests.export import check_export_output
+from .requests.multi_run import multi_run_spec_of
 from .requests.settings import alias_notes
 from .requests.train import train_spec
 from .runs.device_queue import DeviceQueue, default_runtime_folder
@@ -66,6 +68,7 @@ from .runs.folder import ENDED, RunFolder, RunState, Status
 from .runs.identity import boot_id, is_recent, same_host
 from .runs.kinds import EXTRAS, device_request, kind_of, libraries_of
 from .runs.model_stamp import model_stamp
+from .runs.stopped import stopped_multi_run
 from .runs.store import RunStore
 from .runs.view import RunView, view
 from .untrusted import quoted, shown_path
@@ -89,12 +92,14 @@ class Submission:
     Args:
         stopped: the run of an earlier equal request, if it was stopped and could be resumed instead.
         by_key: whether the request's key was known; else an existing run was found by its equal request.
+        resumable: of a multi-run, an earlier one with the same model and datasets that was stopped.
     """
 
     run_id: str
     existing: bool
     stopped: str | None = None
     by_key: bool = False
+    resumable: str | None = None
 
 
 class TrainingService:
@@ -135,6 +140,40 @@ class TrainingService:
         make = partial(_train_spec_of, arguments, self.settings)
         return await self.submit(await self._in_thread(make), request_key=request_key, find_equal=not new_run)
 
+    async def multi_run(
+        self,
+        dataset: str | Path | Sequence[str | Path] | None = None,
+        model: str | Path | None = None,
+        *,
+        tasks: Sequence[object] | Mapping[str, object] | None = None,
+        multi: Mapping[str, Any] | None = None,
+        continue_from: str | None = None,
+        request_key: str | None = None,
+        new_run: bool = False,
+        **settings: Unpack[TrainArguments],
+    ) -> Submission:
+        """Start a multi-run in a worker process; it continues after this program.
+
+        Args:
+            dataset, model, request_key, new_run, settings: as for `train`; settings apply to every run.
+            tasks: instead of `dataset`, one dataset per run: paths, or names and datasets.
+            multi: the settings of the multi-run, e.g. `{"num_runs": 3, "merge_scale": "auto"}`.
+            continue_from: add the runs to this multi-run or training.
+
+        Raises:
+            InputError, InvalidSettingError: an argument is unknown, out of bounds, or names nothing.
+            RunNotFoundError: no run, or several, match `continue_from`.
+        """
+        given = {**settings, "dataset": dataset, "model": None if model is None else str(model)}
+
+        def make() -> MultiRunSpec:
+            spec = multi_run_spec_of(given, multi or {}, tasks, self.settings, self.store, continue_from)
+            for note in alias_notes(given):
+                logger().warning(note)
+            return spec
+
+        return await self.submit(await self._in_thread(make), request_key=request_key, find_equal=not new_run)
+
     async def submit(
         self, spec: AnySpec, *, request_key: str | None = None, find_equal: bool = False
     ) -> Submission:
@@ -164,6 +203,7 @@ class TrainingService:
         contents = [content_of(data, policy.permit, _stopped_with_the_call) for data in _datasets(spec)]
         content = " ".join(filter(None, [*contents, _stamp(spec)]))
         fingerprint = _fingerprint(spec, content)
+        resumable = stopped_multi_run(self.store, spec) if isinstance(spec, MultiRunSpec) else None
         found = self.store.for_request(spec, request_key, fingerprint, find_equal)
         if found.existing and not found.by_key and _is_gone(found.run):
             found = self.store.for_request(spec, request_key, fingerprint, find_equal, instead_of=found.run)
@@ -172,7 +212,8 @@ class TrainingService:
         if not found.existing or _was_never_started(self.store.observe(found.run)):
             self._start(found.run)
         stopped = found.stopped.run_id if found.stopped else None
-        return Submission(found.run.run_id, found.existing, stopped, found.by_key)
+        resumable = None if found.existing else resumable
+        return Submission(found.run.run_id, found.existing, stopped, found.by_key, resumable)
 
     def _require_libraries(self, spec: AnySpec) -> None:
         """Check for the worker's libraries before it waits; not possible for another interpreter."""

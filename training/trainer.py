@@ -35,7 +35,7 @@ from .requests.argument_paths import with_resolved_paths
 from .requests.evaluate import evaluate_spec
 from .requests.export import check_export_output, export_spec
 from .requests.generate import generate_spec
-from .requests.multi_run import multi_run_spec, resolved_tasks
+from .requests.multi_run import multi_run_spec_of
 from .requests.push import push_spec
 from .requests.settings import alias_notes
 from .requests.train import require_alone, train_spec
@@ -248,6 +248,9 @@ class Trainer:
         replay: float | None = None,
         max_forgetting: float | None = None,
         rows_per_task: int | None = None,
+        answers_per_task: int | None = None,
+        continue_from: str | None = None,
+        rollback_to: int | None = None,
         callback: Callbacks | None = None,
         should_stop: ShouldStop = never_stop,
         resume_from: str | None = None,
@@ -265,12 +268,17 @@ class Trainer:
             samples_per_run: training rows of each run; None: all, divided equally.
             merge_mode: "slao" (default) merges so that earlier runs are remembered, "simple" trains one
                 adapter on, "average" averages independent adapters.
-            merge_scale: with "slao", the weight of run i: "sqrt" (1/√i, default), "mean" (1/i), or "auto",
-                which tries a few on the scored rows.
+            merge_scale: with "slao", the weight of run i: "auto" (default) tries five on the scored rows,
+                "sqrt" is 1/√i, "mean" is 1/i. With `continue_from`, that of the earlier multi-run.
             learning_rate_decay: factor of the learning rate from run to run.
             replay: fraction of a run's rows, up to 0.5, that are drawn again from earlier runs.
             max_forgetting: stop, and keep the merge before, when a task's score falls by more than this.
             rows_per_task: maximum rows that a task is scored on; default 100.
+            answers_per_task: maximum questions of a task whose answers are compared; default 20, 0 is none.
+            continue_from: add the runs to this multi-run, or to this training as run 1: its run id. Model
+                and LoRA settings are those of that run, whose folder is only read.
+            rollback_to: with `continue_from`, go on from the merge after this run instead of the last;
+                without data, only deliver it.
             resume_from: resume this multi-run, with its own data and settings.
 
         Raises:
@@ -291,11 +299,13 @@ class Trainer:
             "replay": replay,
             "max_forgetting": max_forgetting,
             "rows_per_task": rows_per_task,
+            "answers_per_task": answers_per_task,
+            "rollback_to": rollback_to,
         }
         if resume_from is None:
-            run = self._new_multi_run(dataset, tasks, multi)
+            run = self._new_multi_run(dataset, tasks, multi, continue_from)
         else:
-            given = {"dataset": dataset, "tasks": tasks, **multi}
+            given = {"dataset": dataset, "tasks": tasks, "continue_from": continue_from, **multi}
             require_alone(name for name, value in given.items() if value is not None)
             run = self._resumed(resume_from, "multi_run")
         started = time.monotonic()
@@ -313,18 +323,12 @@ class Trainer:
         dataset: str | Path | Sequence[str | Path] | None,
         tasks: Sequence[object] | Mapping[str, object] | None,
         multi: Mapping[str, Any],
+        continue_from: str | None,
     ) -> RunFolder:
         arguments = self._arguments | ({"dataset": dataset} if dataset else {})
-        paths = PathPolicy.for_person(self._defaults.home)
-        spec = multi_run_spec(
-            self._defaults,
-            arguments=with_resolved_paths(arguments, self._defaults),
-            multi=multi,
-            tasks=resolved_tasks(tasks, paths),
-        )
+        spec = multi_run_spec_of(arguments, multi, tasks, self._defaults, self._store, continue_from)
         for data in spec.datasets:
             local_source(data, lambda path: None)
-        check_output(spec.output)
         device_request(spec)  # raises before the run is created if the requested GPU is missing
         return self._store.create(spec)
 

@@ -254,6 +254,8 @@ class MultiRunResult(TrainingResult):
         average: mean score of the delivered adapter on the tasks.
         backward_transfer: mean change of a task's score since its own run.
         forgetting: name of a task → how much worse it is than at its best.
+        average_accuracy, accuracy_backward_transfer, accuracy_forgetting: likewise, of the share of right
+            answers, over the tasks with questions.
     """
 
     kind: Literal["multi_run"] = "multi_run"
@@ -262,6 +264,9 @@ class MultiRunResult(TrainingResult):
     average: float | None = None
     backward_transfer: float | None = None
     forgetting: dict[str, float] = {}
+    average_accuracy: float | None = None
+    accuracy_backward_transfer: float | None = None
+    accuracy_forgetting: dict[str, float] = {}
 
 
 class ExportResult(Result):

@@ -16,6 +16,7 @@ from ..models.presets import AUTO
 from .fields import (
     Accumulation,
     AllowOtherBase,
+    AnswersPerTask,
     AnswerSystem,
     AnswerTokens,
     BatchSize,
@@ -77,6 +78,7 @@ from .fields import (
     Replay,
     RepoName,
     Revision,
+    RollbackTo,
     RowsPerTask,
     RunReference,
     Samples,
@@ -235,8 +237,13 @@ class InspectSpec(DataSpec):
 
 
 class TrainingSpec(DataSpec):
-    """A request whose result is an adapter."""
+    """A request whose result is an adapter.
 
+    Args:
+        parent: the run whose adapter is trained on, or whose ledger goes on.
+    """
+
+    parent: RunReference | None = None
     lora: LoraGroup = LoraGroup()
     training: TrainingGroup = TrainingGroup()
     evaluation: EvaluationGroup = EvaluationGroup()
@@ -247,7 +254,6 @@ class TrainSpec(TrainingSpec):
     """A training."""
 
     kind: Literal["train"] = "train"
-    parent: RunReference | None = None
 
 
 class MultiGroup(SettingsGroup):
@@ -262,6 +268,8 @@ class MultiGroup(SettingsGroup):
     replay: Replay = 0.0
     max_forgetting: MaxForgetting | None = None
     rows_per_task: RowsPerTask = 100
+    answers_per_task: AnswersPerTask = 20
+    rollback_to: RollbackTo | None = None
 
 
 class Task(Group):
@@ -276,18 +284,30 @@ class MultiRunSpec(TrainingSpec):
 
     Args:
         tasks: a dataset for each run; empty if the runs get parts of `data.source`.
+        earlier: the number of runs that are taken over from `parent`, with their merge and their ledger.
     """
 
     kind: Literal["multi_run"] = "multi_run"
     multi: MultiGroup = MultiGroup()
     tasks: tuple[Task, ...] = ()
+    earlier: int = 0
+
+    @property
+    def only_rolls_back(self) -> bool:
+        """Whether it delivers an earlier merge of its parent, and trains nothing."""
+        return self.multi.rollback_to is not None and not self.tasks and self.data.source is None
 
     @property
     def num_runs(self) -> int:
+        """The runs that are trained, without the earlier ones."""
+        if self.only_rolls_back:
+            return 0
         return self.multi.num_runs or len(self.tasks) or DEFAULT_RUNS
 
     @property
     def datasets(self) -> list[DataGroup]:
+        if self.only_rolls_back:
+            return []
         return [self.data.model_copy(update={"source": task.dataset}) for task in self.tasks] or [self.data]
 
 
