@@ -22,7 +22,7 @@ from ..untrusted import quoted, shown_path
 from .autograd.base_model import load_frozen
 from .device import torch_device
 from .generate import Prompt, Sampling, encoded, replies
-from .out_of_memory import first_line, ran_out_of_memory
+from .out_of_memory import first_line, ran_out_of_memory, with_neighbours
 from .peft_adapter import CONFIG, WEIGHTS
 from .plain_peft import left_out
 
@@ -123,7 +123,7 @@ def memory_errors(doing: str, less: Next | None) -> Generator[None]:
             raise
         hint = None if less else "Free memory on the device, or ask a smaller model."
         raise GpuOutOfMemoryError(
-            f"Memory ran out while {doing} on the {torch_device()}.",
+            with_neighbours(f"Memory ran out while {doing} on the {torch_device()}.", torch_device()),
             hint=hint,
             next=less,
             untrusted=first_line(error),

@@ -137,11 +137,10 @@ def _plans(
     context: RunContext, spec: MultiRunSpec, model: Path, tasks: Sequence[TaskRows], threads: int
 ) -> tuple[list[Plan], dict[str, str]]:
     """The plan of each run, and the reasons of the first one's choices."""
-    from ..engine.device import free_gpu_bytes, torch_device
     from ..engine.planner import Machine, choose_plan
     from .save_adapter import base_model_name
 
-    machine = Machine(torch_device(), free_gpu_bytes(), threads)
+    machine = Machine.here(threads)
     plans: list[Plan] = []
     reasons: dict[str, str] = {}
     for number, (task, data) in enumerate(zip(tasks, _data_of_runs(spec), strict=True)):
