@@ -43,10 +43,15 @@ class Machine:
         aside.write_text(f"{first} {second}")
         aside.replace(self._file)
 
-    def backprop(self, *arguments: str) -> subprocess.CompletedProcess[str]:
+    def backprop(self, *arguments: str, **environment: str) -> subprocess.CompletedProcess[str]:
         command = [sys.executable, "-m", "backpropagate", *arguments]
         return subprocess.run(
-            command, env=self._environment, capture_output=True, text=True, timeout=240, check=False
+            command,
+            env=self._environment | environment,
+            capture_output=True,
+            text=True,
+            timeout=240,
+            check=False,
         )
 
     def start(self, dataset: Path, model: Path, *more: str) -> RunFolder:
@@ -106,6 +111,16 @@ def test_a_run_pauses_while_its_own_gpu_is_hot_and_stops_with_a_checkpoint_when_
     wait_until(lambda: said(run, "paused: GPU 1 at 90 °C"), "the second pause")
     run.request_cancel("user")
     assert ended(run).status is Status.CANCELLED
+
+
+def test_work_that_needs_no_device_says_nothing_of_a_missing_driver(
+    machine: Callable[[str], Machine], dataset: Path, tiny_model: Path, home: Path
+) -> None:
+    arguments = ["inspect", str(dataset), "--model", str(tiny_model)]
+    done = machine("GPU-aaaa").backprop(*arguments, FAKE_NVML_INIT="12")
+    assert done.returncode == 0, done.stderr
+    [inspected] = (home / "runs").iterdir()
+    assert not said(RunFolder(inspected), "temperature")
 
 
 def test_limits_are_the_cards_own_unless_they_are_asked_for() -> None:

@@ -64,8 +64,8 @@ class RunRecorder:
         self.log.info("run_started", attempt=self._state.attempt)
         self.phase("starting", "starting the worker")
 
-    def running(self, device: str) -> None:
-        """Record that the run has its device: a GPU's UUID, or `cpu`."""
+    def running(self, device: str | None) -> None:
+        """Record that the run has its device: a GPU's UUID, or `cpu`; None if it needs none."""
         self.device = device
         self._change(status=Status.RUNNING, started_at=now())
 

@@ -58,7 +58,7 @@ def run_in_process(
                 recorder.warn("Another run uses the device; both share it and will be slower.")
             elif request.needs_device:
                 use_device(device)
-            recorder.running(device or request.slots[0])
+            recorder.running((device or request.slots[0]) if request.needs_device else None)
 
         guard = TemperatureGuard(
             recorder, lambda: should_stop() or run.cancel_requested(), load_settings().gpu

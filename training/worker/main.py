@@ -125,7 +125,7 @@ def _wait_for_device(context: RunContext, queue: DeviceQueue, request: DeviceReq
         time.sleep(LOOK_S)
     if request.needs_device:
         use_device(device)
-    context.recorder.running(device)
+    context.recorder.running(device if request.needs_device else None)
 
 
 def _waiting_message(ahead: int) -> str:
