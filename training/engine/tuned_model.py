@@ -15,6 +15,7 @@ from ..errors import BackpropagateError, GpuOutOfMemoryError, InputError
 from ..events import ShouldStop
 from ..files.atomic_json import read_json
 from ..models.plain_lora import unknown_to_us
+from ..models.quiet_loading import quiet_loading
 from ..models.token_limits import token_limits
 from ..models.tokenizer import load_tokenizer
 from ..next_step import Next
@@ -93,6 +94,7 @@ class TunedModel:
             return replies(self.model, self.tokenizer, rows, sampling, on_tokens, should_stop)
 
 
+@quiet_loading()
 def load_tuned_model(base: Path, adapter: Path | None, *, load_in_4bit: bool = False) -> TunedModel:
     """Load a base once, with the adapter of a folder on it; in bf16 on a GPU, in fp32 on the CPU.
 

@@ -89,6 +89,8 @@ class TemperatureGuard:
         critical = next((heat for heat in readings if heat.is_critical), None)
         if critical and self._recorder.stop_reason is None:
             self._recorder.stop_reason = _too_hot(critical, self._recorder.run.run_id)
+            message = f"stopping: GPU {critical.gpu} at {critical.celsius} °C is critical"
+            self._recorder.phase(self._recorder.phase_name, message)
         return readings[-1] if readings else None
 
     def _say_once(self, error: GpuMonitoringError) -> None:
