@@ -21,6 +21,15 @@ from backpropagate.training.hardware.temperature import AskedLimits, Limits, lim
 from backpropagate.training.runs.folder import RunFolder, Status
 from backpropagate.training.runs.store import RunStore
 
+TRAIN_HERE = """
+import sys
+from backpropagate import Trainer
+from backpropagate.training.errors import GpuTemperatureCriticalError
+try:
+    Trainer(sys.argv[1]).train(sys.argv[2], steps=1)
+except GpuTemperatureCriticalError as error:
+    print(error)
+"""
 LOST = -15  # NVML's code for it
 CARDS_OWN = AskedLimits(pause_c=None, cool_by_c=8, critical_c=None)
 
@@ -53,6 +62,10 @@ class Machine:
             timeout=240,
             check=False,
         )
+
+    def python(self, *arguments: str) -> subprocess.CompletedProcess[str]:
+        command = [sys.executable, "-c", *arguments]
+        return subprocess.run(command, env=self._environment, capture_output=True, text=True, timeout=240)
 
     def start(self, dataset: Path, model: Path, *more: str) -> RunFolder:
         """A training that goes on after the command."""
@@ -121,6 +134,16 @@ def test_work_that_needs_no_device_says_nothing_of_a_missing_driver(
     assert done.returncode == 0, done.stderr
     [inspected] = (home / "runs").iterdir()
     assert not said(RunFolder(inspected), "temperature")
+
+
+def test_a_training_in_the_callers_process_raises_that_its_gpu_is_critical(
+    machine: Callable[[str], Machine], dataset: Path, tiny_model: Path
+) -> None:
+    box = machine("GPU-aaaa")
+    box.heat(93, 40)
+    done = box.python(TRAIN_HERE, str(tiny_model), str(dataset))
+    assert done.returncode == 0, done.stderr
+    assert done.stdout.startswith("GPU 0 is at 93 °C, and 92 °C is critical")
 
 
 def test_limits_are_the_cards_own_unless_they_are_asked_for() -> None:
