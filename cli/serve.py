@@ -2,17 +2,19 @@
 
 from __future__ import annotations
 
-import json
 import os
 import signal
 import sys
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 import click
 
 from ..server.stdio import reserve_stdout, serve_stdio
-from .wrapped import say
+from .client_configs import CLIENTS
+from .client_configs import install as put_into
+from .wrapped import say, say_lines
 
 FOLDER = click.Path(path_type=Path)
 
@@ -40,13 +42,28 @@ FOLDER = click.Path(path_type=Path)
 @click.option("--tls-cert", "certificate", type=FOLDER, help="PEM file of the certificate.")
 @click.option("--tls-key", "key", type=FOLDER, help="PEM file of its key.")
 @click.option("--behind-proxy", is_flag=True, help="A proxy adds TLS: serve other machines without it.")
+@click.option("--print-config", type=click.Choice(list(CLIENTS)), help="Print the entry for this client.")
+@click.option("--install", type=click.Choice(list(CLIENTS)), help="Put the entry into this client's file.")
+@click.option("--yes", is_flag=True, help="With --install: do not ask.")
 @click.pass_context
-def serve(ctx: click.Context, http: bool, roots: tuple[Path, ...], read_only: bool, **web: Any) -> None:
+def serve(
+    ctx: click.Context,
+    http: bool,
+    roots: tuple[Path, ...],
+    read_only: bool,
+    print_config: str | None,
+    install: str | None,
+    yes: bool,
+    **web: Any,
+) -> None:
     """Serve the tools to MCP clients: over stdio to the one that starts this, or over HTTP to many."""
     for root in roots:
         if not root.expanduser().is_dir():
             # The server starts: a disk that is mounted later, or a typing error, must not cost every tool.
             say(f"--root {root}: no such folder yet. It is permitted once it exists.", err=True)
+    if print_config or install:
+        _configure(print_config, install, _arguments(roots, read_only), yes)
+        return
     if http:
         from ..server.http import HttpOptions, serve_http
 
@@ -57,7 +74,7 @@ def serve(ctx: click.Context, http: bool, roots: tuple[Path, ...], read_only: bo
     _require_stdio(ctx)
     wire: int | None = ctx.find_root().obj["wire"]
     if sys.stdin.isatty():
-        _explain_to_a_person(roots)
+        _explain_to_a_person(_arguments(roots, read_only))
     serve_stdio(reserve_stdout() if wire is None else wire, roots, read_only)
 
 
@@ -68,17 +85,39 @@ def _require_stdio(ctx: click.Context) -> None:
             raise click.UsageError(f"--{name.replace('_', '-')} is for HTTP: add --http.")
 
 
-def _explain_to_a_person(roots: tuple[Path, ...]) -> None:
-    """Say what this command is for, and let Ctrl-C end it: the reader of stdin cannot be interrupted."""
-    signal.signal(signal.SIGINT, lambda _signal, _frame: os._exit(130))
-    arguments = ["-P", "-m", "backpropagate", "serve"]
+def _arguments(roots: Sequence[Path], read_only: bool) -> list[str]:
+    """Of the interpreter, for a client that starts this server."""
+    arguments = ["-P", "-m", "backpropagate", "serve", *(["--read-only"] if read_only else [])]
     for root in roots:
         arguments += ["--root", str(root.expanduser().absolute())]
-    entry = {"mcpServers": {"backpropagate": {"command": sys.executable, "args": arguments}}}
+    return arguments
+
+
+def _configure(shown: str | None, into: str | None, arguments: list[str], yes: bool) -> None:
+    if shown:
+        client = CLIENTS[shown]
+        say(f"{client.title}: {client.path()}", err=True)
+        click.echo(client.text(arguments), nl=False)
+    if into:
+        client = CLIENTS[into]
+        backup = put_into(client, arguments, lambda difference: _agreed(difference, yes))
+        say(f"The file is {client.path()}." + (f" What it was is in {backup}." if backup else ""))
+
+
+def _agreed(difference: str, yes: bool) -> bool:
+    say_lines(difference)
+    if not yes:
+        click.confirm("Write this?", abort=True)
+    return True
+
+
+def _explain_to_a_person(arguments: list[str]) -> None:
+    """Say what this command is for, and let Ctrl-C end it: the reader of stdin cannot be interrupted."""
+    signal.signal(signal.SIGINT, lambda _signal, _frame: os._exit(130))
     click.echo(
         "This is an MCP server. It speaks JSON-RPC on stdin and stdout, and an MCP client\n"
         "(Claude Desktop, Claude Code, Cursor, VS Code, …) starts it. Put this into the\n"
-        f"client's configuration:\n\n{json.dumps(entry, indent=2)}\n\n"
+        f"client's configuration, or let --install do it:\n\n{CLIENTS['generic'].text(arguments)}\n"
         "For people there are other commands: see `backprop --help`. Ctrl-C stops this one.",
         err=True,
     )

@@ -10,11 +10,13 @@ from pathlib import Path
 from typing import Any
 
 import anyio
+from mcp import MCPError
 from mcp.server import MCPServer
+from mcp.server.context import CallNext, HandlerResult, ServerRequestContext
 from mcp.server.mcpserver import Context
 from mcp.server.mcpserver.exceptions import ToolError
 from mcp.server.mcpserver.tools import Tool
-from mcp.types import CallToolResult, InputRequiredResult, TextContent, ToolAnnotations
+from mcp.types import INVALID_PARAMS, CallToolResult, InputRequiredResult, TextContent, ToolAnnotations
 from pydantic import PrivateAttr, ValidationError
 
 from .. import __version__
@@ -33,6 +35,7 @@ from .answer import answer_of
 from .client_roots import client_roots
 from .progress import ProgressStream
 from .schema import compact, promised, with_defaults
+from .skill import PROMPT, Skills, fine_tune_prompt
 
 INSTRUCTIONS = """\
 Fine-tunes (trains) language models with LoRA on this machine, on the user's own data, and exports them: GGUF
@@ -75,14 +78,26 @@ def build_server(
             yield
             background.cancel_scope.cancel()
 
-    return MCPServer(
+    server = MCPServer(
         "backpropagate",
         title="backpropagate",
         version=__version__,
         instructions=INSTRUCTIONS + _missing_folders(roots),
         lifespan=lifespan,
+        extensions=[Skills()],
+        middleware=[_require_known_prompt],
         tools=[ServerTool.of(tool, service, paths) for tool in TOOLS if tool.read_only or not read_only],
     )
+    server.add_prompt(fine_tune_prompt())
+    return server
+
+
+async def _require_known_prompt(ctx: ServerRequestContext[Any, Any], call_next: CallNext) -> HandlerResult:
+    """The SDK answers an unknown name as if the server had failed."""
+    name = (ctx.params or {}).get("name") if ctx.method == "prompts/get" else None
+    if name is not None and name != PROMPT:
+        raise MCPError(INVALID_PARAMS, f"There is no prompt {quoted(name)}; there is {PROMPT}.")
+    return await call_next(ctx)
 
 
 def _missing_folders(roots: Sequence[Path]) -> str:

@@ -10,6 +10,7 @@ from pathlib import Path
 import pytest
 from generated_parts import assert_up_to_date
 
+from backpropagate.cli.client_configs import CLIENTS
 from backpropagate.cli.main import COMMANDS
 from backpropagate.tools import TOOLS
 from backpropagate.training.runs.store import RunStore
@@ -23,6 +24,11 @@ def tool_table() -> list[str]:
     summaries = {tool.name: (tool.function.__doc__ or "").split("\n\n")[0] for tool in TOOLS}
     rows = [f"| `{name}` | {' '.join(summary.split())} |" for name, summary in summaries.items()]
     return ["| tool | what it does |", "|---|---|", *rows]
+
+
+def client_table() -> list[str]:
+    rows = [f"| {client.title} | `backprop serve --install {name}` |" for name, client in CLIENTS.items()]
+    return ["| client | one line |", "|---|---|", *rows]
 
 
 def folder_tree() -> list[str]:
@@ -53,7 +59,9 @@ def docstring(file: Path) -> str:
 
 def test_the_tool_table_and_the_tree_are_what_the_server_offers_and_the_folders_hold() -> None:
     """Set UPDATE_SNAPSHOTS=1 to write both anew, and read the diff."""
-    assert_up_to_date(ROOT / "README.md", {"tools": tool_table(), "tree": folder_tree()})
+    assert_up_to_date(
+        ROOT / "README.md", {"tools": tool_table(), "clients": client_table(), "tree": folder_tree()}
+    )
 
 
 def test_a_packages_map_names_all_that_is_in_the_package_and_nothing_else() -> None:

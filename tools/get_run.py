@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Annotated
+from typing import Annotated, Literal
 
 from pydantic import Field
 
@@ -13,7 +13,14 @@ from .status import RunStatus, run_status
 RunId = Annotated[str, Field(min_length=1, max_length=200, description="Run id, or any unique part.")]
 
 
-async def get_run(context: ToolContext, run_id: RunId, wait_s: WaitSeconds = 0) -> RunStatus:
+Detail = Annotated[
+    Literal["short", "full"], Field(description='"full": also all that the run recorded, and longer answers.')
+]
+
+
+async def get_run(
+    context: ToolContext, run_id: RunId, wait_s: WaitSeconds = 0, detail: Detail = "short"
+) -> RunStatus:
     """Show one run: status, losses, time left, adapter, answers, error and next step.
 
     With wait_s it streams progress and returns when the run starts, warns, is evaluated or ends.
@@ -21,4 +28,4 @@ async def get_run(context: ToolContext, run_id: RunId, wait_s: WaitSeconds = 0) 
     view = await context.service.get(run_id)
     if wait_s > 0:
         view = await follow(context, view.run_id, wait_s, stop_at_news=True)
-    return run_status(view)
+    return run_status(view, whole=detail == "full")

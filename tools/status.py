@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Sequence
 from typing import Any, Literal
 
@@ -31,8 +32,10 @@ from .context import ToolResult, as_lines
 from .wording import TOOLS_OF_ACTIONS, words
 
 ANSWERS_SHOWN = 20
-ROOM, ROOM_IN_TEXT = 20_000, 5_600
-"""Maximum characters of all answers, in fields and in the text that assistants read."""
+ROOM = 5_000
+"""Maximum characters of all answers."""
+WHOLE_ROOM = 16_000
+"""The same, for who asks for the details."""
 
 LONGEST_ANSWER, QUESTION_LENGTH = 2_000, 140
 
@@ -92,6 +95,7 @@ class RunStatus(ToolResult):
     warnings: list[str] = Field(default_factory=list[str])
     error: RunError | None = None
     note: str | None = None
+    untrusted_result: dict[str, Any] | None = Field(None, description="All that the run recorded.")
     next: str
 
     def text(self) -> str:
@@ -116,6 +120,9 @@ class RunStatus(ToolResult):
         if not self.survives_client:
             lines.append("Warning: this run ends with the client (the system keeps it in the client's job).")
         lines += self._answers()
+        if self.untrusted_result:
+            recorded = json.dumps(self.untrusted_result, ensure_ascii=False)
+            lines.append(f"All that the run recorded (untrusted text): {recorded}")
         lines.append(f"Next: {self.next}")
         return as_lines(lines)
 
@@ -155,18 +162,22 @@ class RunStatus(ToolResult):
         if not self.untrusted_answers:
             return []
         lines = ["The model's answers (untrusted text):"]
-        length = _length(self.untrusted_answers, ROOM_IN_TEXT)
         for answer in self.untrusted_answers:
             lines.append(f"- {answer.question}")
             for label, text in answers_of(answer):
-                lines.append(f"    {label}: {one_line(text, length)}")
+                lines.append(f"    {label}: {one_line(text, WHOLE_ROOM)}")
         return lines
 
 
-def run_status(view: RunView, note: str | None = None) -> RunStatus:
-    """The run as tools return it; text of models is shortened and cleaned."""
+def run_status(view: RunView, note: str | None = None, *, whole: bool = False) -> RunStatus:
+    """The run as tools return it; text of models is shortened and cleaned.
+
+    Args:
+        whole: with longer answers, and all that the run recorded.
+    """
     answers = view.answers[:ANSWERS_SHOWN]
-    length = _length(answers, ROOM)
+    length = _length(answers, whole)
+    recorded = view.result.model_dump(mode="json", exclude={"answers"}) if whole and view.result else None
     shared = RunStatus.model_fields.keys() & RunView.model_fields.keys() - {"next", "host", "status", "error"}
     return RunStatus(
         **{name: getattr(view, name) for name in shared},
@@ -183,6 +194,7 @@ def run_status(view: RunView, note: str | None = None) -> RunStatus:
         ],
         **_of_result(view.result),
         error=_error(view.error),
+        untrusted_result=recorded,
         note=note,
         next=next_step(view),
     )
@@ -222,11 +234,11 @@ def ledger_lines(ledger: Ledger) -> list[str]:
 
 def _cut(result: GenerateResult) -> str:
     """What is said when an answer has no room here."""
-    length = _length(result.answered[:ANSWERS_SHOWN], ROOM_IN_TEXT)
+    length = _length(result.answered[:ANSWERS_SHOWN])
     longest = max((len(reply.text) for answer in result.answers for reply in answer.replies), default=0)
     if longest <= length and len(result.answers) <= ANSWERS_SHOWN:
         return ""
-    return " Not all of it has room here; result in the run's state.json has the answers whole."
+    return ' Not all of it has room here; get_run has more with detail="full".'
 
 
 def _error(error: ErrorRecord | None) -> RunError | None:
@@ -243,9 +255,10 @@ def _error(error: ErrorRecord | None) -> RunError | None:
     )
 
 
-def _length(answers: Sequence[Answer | UntrustedAnswer], room: int) -> int:
+def _length(answers: Sequence[Answer | UntrustedAnswer], whole: bool = False) -> int:
     """Maximum length of each answer, so that all of them fit."""
-    return min(LONGEST_ANSWER, room // max(1, sum(len(answers_of(answer)) for answer in answers)))
+    count = max(1, sum(len(answers_of(answer)) for answer in answers))
+    return WHOLE_ROOM // count if whole else min(LONGEST_ANSWER, ROOM // count)
 
 
 def answers_of(answer: Answer | UntrustedAnswer) -> list[tuple[str, str]]:
@@ -259,7 +272,7 @@ def next_step(view: RunView) -> str:
     call = words(view.next) if view.next else ""
     match view.status:
         case Status.QUEUED | Status.RUNNING:
-            return f'get_run(run_id="{view.run_id}", wait_s=50) to follow it; cancel_run to stop it.'
+            return _when(view)
         case Status.COMPLETED if isinstance(view.result, TrainResult) and view.result.still_falling:
             export = words(then("export", source=view.run_id))
             return (
@@ -290,6 +303,21 @@ def next_step(view: RunView) -> str:
             return f"Correct what the error names, then call {tool} again."
         case Status.FAILED:
             return f"Correct what the error names. Then, to continue from the last checkpoint: {call}"
+
+
+SOON_S = 120
+"""A run that ends before can be waited for."""
+
+
+def _when(view: RunView) -> str:
+    """How to go on with a run that has not ended: models that only poll use up their context."""
+    call = f'get_run(run_id="{view.run_id}", wait_s=50)'
+    if view.status is Status.QUEUED:
+        return f"It waits for the device. Tell the user and end your turn; {call} shows it later."
+    if view.eta_s is None or view.eta_s < SOON_S:
+        return f"{call} to follow it; cancel_run to stop it."
+    left = duration(view.eta_s)
+    return f"About {left} left: tell the user and end your turn; then call {call}. cancel_run stops it."
 
 
 def step_message(step: Step) -> str:

@@ -21,6 +21,7 @@ from backpropagate import GenerateSpec, Trainer
 from backpropagate.cli.main import run
 from backpropagate.server.app import build_server
 from backpropagate.tools.generate import Generated
+from backpropagate.tools.status import run_status
 from backpropagate.training.errors import GpuOutOfMemoryError, InputError, RunNotFoundError
 from backpropagate.training.next_step import then
 from backpropagate.training.runs.folder import RunFolder, Status
@@ -209,5 +210,8 @@ def test_an_assistant_gets_answers_with_their_lines_and_is_told_where_the_rest_i
     result = {"summary": "1 of 1 prompts answered.", "answers": [{"prompt": "Hi", "base": reply}]}
     asked = finished_run(service.store, spec, result)
     shown = Generated.of(view(asked, asked.state()), None)
-    assert shown.untrusted_answers == [{"question": "Hi", "before": reply["text"]}]
-    assert "has the answers whole" in shown.text() and "one two xxx" in shown.text()
+    (answer,) = shown.untrusted_answers
+    assert answer["before"].startswith("one\ntwo xxx") and 4_900 < len(answer["before"]) < 5_100
+    assert 'get_run has more with detail="full"' in shown.text() and "one two xxx" in shown.text()
+    (whole,) = run_status(view(asked, asked.state()), whole=True).untrusted_answers
+    assert whole.before == f"one two {'x' * 9000}"

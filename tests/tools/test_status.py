@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import json
+
 import pytest
 
+from backpropagate.server.answer import answer_of
 from backpropagate.tools.status import duration, run_status
 from backpropagate.training.config.results import Answer, TrainResult
 from backpropagate.training.errors import RunInterruptedError
@@ -50,7 +53,8 @@ def test_a_whole_answer_of_usual_length_is_shown() -> None:
 def test_twenty_answers_stay_within_two_thousand_tokens() -> None:
     answers = [Answer(question="What is it? " * 4, before="word " * 60, after="word " * 60)] * 50
     status = run_status(a_view(result=TrainResult(answers=answers)))
-    assert len(status.text()) < 8000 and len(status.model_dump_json()) < 24_000
+    assert len(status.text()) < 8000
+    assert len(json.dumps(answer_of(status).structured_content)) < 8000
 
 
 def test_the_next_step_fits_the_status() -> None:
@@ -59,6 +63,23 @@ def test_the_next_step_fits_the_status() -> None:
     error = RunInterruptedError("It was killed.", hint="Train again.").record()
     told = run_status(a_view(status=Status.INTERRUPTED, error=error))
     assert "[RUNTIME_RUN_INTERRUPTED] It was killed. — Train again." in told.text()
+
+
+def test_a_long_run_says_when_to_come_back_and_a_short_one_is_followed() -> None:
+    left = run_status(a_view(status=Status.RUNNING, step=3, total_steps=900, eta_s=1330)).next
+    assert left.startswith("About 22m 10s left: tell the user and end your turn; then call get_run(")
+    assert "end your turn" not in run_status(a_view(status=Status.RUNNING, step=3, eta_s=60)).next
+    assert "end your turn" in run_status(a_view(status=Status.QUEUED)).next
+
+
+def test_details_are_all_that_was_recorded_as_untrusted_text() -> None:
+    result = TrainResult(rows=7, answers=[Answer(question="q", before="x" * 9000, after="y")])
+    short, whole = run_status(a_view(result=result)), run_status(a_view(result=result), whole=True)
+    assert short.untrusted_result is None and whole.untrusted_result
+    assert whole.untrusted_result["rows"] == 7 and "answers" not in whole.untrusted_result
+    assert len(short.untrusted_answers[0].before or "") == 2000
+    assert len(whole.untrusted_answers[0].before or "") == 8000
+    assert "All that the run recorded (untrusted text)" in whole.text()
 
 
 def test_a_run_of_another_machine_names_it() -> None:

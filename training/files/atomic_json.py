@@ -44,12 +44,17 @@ def write_json(path: Path, data: Mapping[str, Any]) -> None:
     Raises:
         DiskFullError: there is no space; the old file is untouched and nothing half-written stays.
     """
-    part = path.with_name(f".{path.name}.{os.getpid()}-{threading.get_ident()}.part")
     # Lone surrogates, from file names that are not UTF-8, become the escapes that JSON has for them.
     content = json.dumps(data, ensure_ascii=False, indent=1).encode("utf-8", "backslashreplace")
+    write_bytes(path, content + b"\n")
+
+
+def write_bytes(path: Path, content: bytes, mode: int = 0o666) -> None:
+    """`write_json` for other contents; `mode` is the file's, less the process's umask."""
+    part = path.with_name(f".{path.name}.{os.getpid()}-{threading.get_ident()}.part")
     try:
-        with part.open("wb") as file:
-            file.write(content + b"\n")
+        with open(part, "wb", opener=lambda name, flags: os.open(name, flags, mode)) as file:
+            file.write(content)
             file.flush()
             os.fsync(file.fileno())
         patiently(lambda: part.replace(path))
