@@ -19,7 +19,7 @@ class GpuStatus(ToolResult):
         found = self.hardware
         lines = [_gpu_line(gpu) for gpu in found.gpus]
         for gpu in found.gpus:
-            lines.append(f"  {_limits(gpu)}")
+            lines += [f"  {line}" for line in _limits(gpu)]
             lines += [
                 f"  GPU {gpu.index} is used by {process.name or 'a process'} (pid {process.pid}, "
                 f"{_shown(process.memory_mib, 'MiB')})"
@@ -56,15 +56,17 @@ def _gpu_line(gpu: GpuReading) -> str:
     )
 
 
-def _limits(gpu: GpuReading) -> str:
+def _limits(gpu: GpuReading) -> list[str]:
     limits = gpu.limits
-    if limits is None:
-        return f"GPU {gpu.index} has no temperature sensor: runs are not paused when it is hot"
+    if gpu.temperature_c is None:
+        return [f"GPU {gpu.index} tells no temperature: runs are not paused when it is hot."]
+    if limits is None:  # not asked for
+        return []
     paused = "never pause"
     if limits.pause_c is not None:
         paused = f"pause at {limits.pause_c} °C, go on at {limits.resume_c} °C"
     stopped = "never stop" if limits.critical_c is None else f"stop at {limits.critical_c} °C"
-    return f"Runs on GPU {gpu.index} {paused}, and {stopped}."
+    return [f"Runs on GPU {gpu.index} {paused}, and {stopped}."]
 
 
 def _shown(value: float | None, unit: str) -> str:
