@@ -29,8 +29,12 @@ from .config.results import RegisterResult
 from .config.settings import Settings, load_settings
 from .config.specs import (
     AnySpec,
+    DataGroup,
     DataSpec,
+    EvaluateSpec,
     ExportSpec,
+    ModelGroup,
+    ModelReference,
     ModelSpec,
     MultiRunSpec,
     RegisterSpec,
@@ -196,12 +200,8 @@ class TrainingService:
         _permit_links(spec, policy)
         _check_target_modules(spec)
         self._require_libraries(spec)
-        if isinstance(spec, DataSpec):
-            content = " ".join(
-                content_of(data, policy.permit, _stopped_with_the_call) for data in spec.datasets
-            )
-        else:
-            content = _stamp(spec)
+        contents = [content_of(data, policy.permit, _stopped_with_the_call) for data in _datasets(spec)]
+        content = " ".join(filter(None, [*contents, _stamp(spec)]))
         fingerprint = _fingerprint(spec, content)
         resumable = stopped_multi_run(self.store, spec) if isinstance(spec, MultiRunSpec) else None
         found = self.store.for_request(spec, request_key, fingerprint, find_equal)
@@ -475,10 +475,29 @@ def _with_absolute_model(spec: AnySpec) -> AnySpec:
     """The spec with an absolute model folder, since the worker has another working folder."""
     if not isinstance(spec, DataSpec | ModelSpec):
         return spec
-    source = classify_model(spec.model.name)
-    if source.kind != "folder":
-        return spec
-    return spec.model_copy(update={"model": spec.model.model_copy(update={"name": source.location})})
+    changed: dict[str, Any] = {"model": _absolute(spec.model)}
+    if isinstance(spec, EvaluateSpec) and spec.against:
+        against = spec.against.model_copy(update={"model": _absolute(spec.against.model)})
+        changed["against"] = against
+    return spec.model_copy(update=changed)
+
+
+def _absolute(model: ModelGroup) -> ModelGroup:
+    source = classify_model(model.name)
+    return model.model_copy(update={"name": source.location}) if source.kind == "folder" else model
+
+
+def _datasets(spec: AnySpec) -> list[DataGroup]:
+    """The datasets that a run reads, as far as its request names them."""
+    if isinstance(spec, DataSpec):
+        return spec.datasets
+    return [spec.data] if isinstance(spec, EvaluateSpec) and spec.data.source is not None else []
+
+
+def _models(spec: AnySpec) -> Sequence[DataSpec | ModelReference]:
+    if isinstance(spec, EvaluateSpec):
+        return spec.models
+    return [spec] if isinstance(spec, DataSpec | ModelSpec) else []
 
 
 def _is_gone(run: RunFolder) -> bool:
@@ -493,8 +512,8 @@ def _is_gone(run: RunFolder) -> bool:
 
 def _permit_links(spec: AnySpec, policy: PathPolicy) -> None:
     """Check the links of a local model before any of its files is read; the worker checks them again."""
-    if isinstance(spec, DataSpec | ModelSpec):
-        source = classify_model(spec.model.name)
+    for one in _models(spec):
+        source = classify_model(one.model.name)
         if source.kind == "folder":
             policy.permit_links(Path(source.location), "model")
             require_small_files(Path(source.location))
@@ -503,7 +522,7 @@ def _permit_links(spec: AnySpec, policy: PathPolicy) -> None:
 def _stamp(spec: AnySpec) -> str:
     """Size and time of the run's input files: a rewritten file, e.g. by a resumed run, is a new request."""
     if isinstance(spec, ModelSpec):
-        return model_stamp(spec)
+        return " ".join(model_stamp(one) for one in _models(spec) if isinstance(one, ModelReference))
     if not isinstance(spec, RegisterSpec) or not Path(spec.gguf).is_file():
         return ""
     found = Path(spec.gguf).stat()

@@ -9,10 +9,11 @@ from pathlib import Path
 from typing import Any, Unpack
 
 from .config.arguments import TrainArguments
-from .config.fields import ExportFormat, MergeMode, MergeScale
+from .config.fields import ExportFormat, MergeMode, MergeScale, Metrics
 from .config.ledger import Ledger
 from .config.quantizations import note_on_default
 from .config.results import (
+    EvaluateResult,
     ExportResult,
     GeneratedAnswer,
     GenerateResult,
@@ -31,6 +32,7 @@ from .logs import configure_logging, logger
 from .models.presets import AUTO, classify_model
 from .next_step import then
 from .requests.argument_paths import with_resolved_paths
+from .requests.evaluate import evaluate_spec
 from .requests.export import check_export_output, export_spec
 from .requests.generate import generate_spec
 from .requests.multi_run import multi_run_spec_of
@@ -452,6 +454,71 @@ class Trainer:
         state = self._execute(generate.run, self._store.create(spec), no_report, should_stop)
         assert isinstance(state.result, GenerateResult)
         return state.result.answers
+
+    def evaluate(
+        self,
+        source: str | Path | None = None,
+        dataset: str | Path | Sequence[str | Path] | None = None,
+        against: str | Path | None = None,
+        *,
+        metrics: Metrics | None = None,
+        pattern: str | None = None,
+        max_new_tokens: int | None = None,
+        load_in_4bit: bool | None = None,
+        allow_other_base: bool = False,
+        should_stop: ShouldStop = never_stop,
+        **settings: Any,
+    ) -> EvaluateResult:
+        """Compare two models on the same rows, and record it as a run. docs/evaluate.md has the metrics.
+
+        Args:
+            source: a run's id, the path of an adapter or model folder, or a model's name. Default: the last
+                training.
+            dataset: the rows, as for `train`; None: the rows that the run held out.
+            against: as `source`; None or "base": the source without its adapter.
+            metrics: of "loss", "exact_match", "contains", "f1", "regex", "multiple_choice"; the first gives
+                the verdict. Default: all that the rows allow.
+            pattern: the regular expression of "regex".
+            max_new_tokens: of each answer; None: as the right answers need, at least 64.
+            load_in_4bit: load the bases in 4 bits; None: as they were trained.
+            allow_other_base: accept a base model that is no longer the one that was trained on.
+            should_stop: called often; True ends the evaluation without a result.
+            settings: data settings, e.g. `samples=200, columns={"prompt": "Frage"}`.
+
+        Raises:
+            InputError: a model or the dataset does not exist, or there is nothing to compare.
+            DatasetError: the dataset cannot be used.
+            GpuOutOfMemoryError: a model does not fit into memory.
+            TrainingAbortedError: it was stopped.
+        """
+        from .worker import evaluate
+
+        last = self._last.run_id if self._last else None
+        if source is None and last is None:
+            raise InputError(
+                "There is no training to evaluate yet.", hint="Call train() first, or give a source."
+            )
+        spec = evaluate_spec(
+            str(source or last),
+            self._store,
+            PathPolicy.for_person(self._defaults.home),
+            self._defaults,
+            dataset=dataset,
+            against=None if against is None else str(against),
+            settings={name: value for name, value in settings.items() if value is not None},
+            metrics=metrics,
+            pattern=pattern,
+            max_new_tokens=max_new_tokens,
+            device=self._arguments.get("device"),
+            load_in_4bit=load_in_4bit,
+            allow_other_base=allow_other_base,
+        )
+        if spec.data.source is not None:
+            local_source(spec.data, lambda path: None)
+        device_request(spec)  # raises before the run is created if the requested GPU is missing
+        state = self._execute(evaluate.run, self._store.create(spec), no_report, should_stop)
+        assert isinstance(state.result, EvaluateResult)
+        return state.result
 
     def save(self, path: str | Path) -> Path:
         """Copy the adapter of the last training to a new or empty folder.

@@ -9,7 +9,6 @@ import pytest
 
 from backpropagate import Trainer
 from backpropagate.training.data.tokens.kept_rows import read_kept_rows
-from backpropagate.training.evaluation.right_answers import same_answer
 from backpropagate.training.export.held_out_rows import rows_of_run
 from backpropagate.training.runs.folder import RunFolder
 
@@ -63,10 +62,6 @@ def test_long_answers_and_texts_are_not_compared(trainer: Trainer, tmp_path: Pat
     assert run.ledger.runs[-1].accuracies == [None, None, 0.0] and run.result.accuracy_forgetting == {}
     none = trainer.multi_run(tasks=tasks[2:], steps_per_run=1, answers_per_task=0)
     assert none.result.average_accuracy is None and "answers right" not in none.result.summary
-
-
-def test_answers_are_equal_apart_from_case_and_spaces() -> None:
-    assert same_answer(" Paris\n", "paris") and not same_answer("Paris.", "Paris")
 
 
 def test_an_export_is_measured_on_rows_of_every_task(trainer: Trainer, tmp_path: Path) -> None:

@@ -224,6 +224,22 @@ TopP = Annotated[
     float, Field(gt=0, le=1, description="Sample from the likeliest tokens with this total probability.")
 ]
 AnswerSystem = Annotated[str, Field(max_length=20_000, description="System message; may be empty.")]
+Metrics = Annotated[
+    list[Literal["loss", "exact_match", "contains", "f1", "regex", "multiple_choice"]],
+    Field(
+        min_length=1,
+        description="What to measure; the first gives the verdict. Default: all that the rows allow.",
+    ),
+]
+Pattern = Annotated[
+    str,
+    Field(
+        min_length=1,
+        max_length=1000,
+        description="Regular expression for `regex`: right if found in the answer; with a group, if it "
+        "captures the same there as in the right answer.",
+    ),
+]
 RunReference = Annotated[str, Field(description="The run whose adapter is used.")]
 PreviewRows = Annotated[int, Field(ge=0, le=20, description="Number of rows to show as the model sees them.")]
 ExportFormat = Annotated[

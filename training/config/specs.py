@@ -52,6 +52,7 @@ from .fields import (
     MergeMode,
     MergeScale,
     MergeSystem,
+    Metrics,
     MicroBatchTokens,
     ModelName,
     NumRuns,
@@ -64,6 +65,7 @@ from .fields import (
     OutputFolder,
     Overwrite,
     Patience,
+    Pattern,
     PreviewRows,
     Private,
     PrivateData,
@@ -309,8 +311,8 @@ class MultiRunSpec(TrainingSpec):
         return [self.data.model_copy(update={"source": task.dataset}) for task in self.tasks] or [self.data]
 
 
-class ModelSpec(Spec):
-    """A request for a model, with or without an adapter.
+class ModelReference(Group):
+    """A model, with or without an adapter.
 
     Args:
         model: the base model of the adapter, or the model itself.
@@ -321,6 +323,10 @@ class ModelSpec(Spec):
     model: ModelGroup = ModelGroup()
     adapter: str | None = None
     run: RunReference | None = None
+
+
+class ModelSpec(ModelReference, Spec):
+    """A request for a model, with or without an adapter."""
 
     @property
     def subject(self) -> str:
@@ -358,6 +364,30 @@ class GenerateSpec(ModelSpec):
     seed: Seed = 42
     system: AnswerSystem | None = None
     device: Device = "auto"
+
+
+class EvaluateSpec(ModelSpec):
+    """A comparison of two models on the same rows.
+
+    Args:
+        against: the other model; None is this one without its adapter.
+        data: the rows; without a source, the held-out rows of the run.
+        max_new_tokens: of each answer; None: as the right answers need, at least 64.
+    """
+
+    kind: Literal["evaluate"] = "evaluate"
+    against: ModelReference | None = None
+    data: DataGroup = DataGroup()
+    metrics: Metrics | None = None
+    pattern: Pattern | None = None
+    max_new_tokens: AnswerTokens | None = None
+    seed: Seed = 42
+    device: Device = "auto"
+
+    @property
+    def models(self) -> list[ModelReference]:
+        """What is loaded: one model if it is compared with its own base."""
+        return [self, self.against] if self.against else [self]
 
 
 class RegisterSpec(Spec):
@@ -402,10 +432,19 @@ class PushSpec(Spec):
         return self.repo
 
 
-AnySpec = TrainSpec | MultiRunSpec | InspectSpec | ExportSpec | GenerateSpec | RegisterSpec | PushSpec
+AnySpec = (
+    TrainSpec
+    | MultiRunSpec
+    | InspectSpec
+    | ExportSpec
+    | GenerateSpec
+    | EvaluateSpec
+    | RegisterSpec
+    | PushSpec
+)
 """The spec of any run."""
 
-KindName = Literal["train", "multi_run", "inspect", "export", "generate", "register", "push"]
+KindName = Literal["train", "multi_run", "inspect", "export", "generate", "evaluate", "register", "push"]
 """The kinds of run; `runs.kinds` has a row for each."""
 
 TRAININGS = frozenset({"train", "multi_run"})

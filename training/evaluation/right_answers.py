@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from statistics import fmean
 from typing import Any
 
 from ..data.tokens.example import Example
 from ..engine.loaded_model import StepModel
 from .other_questions import Answered, last_answer
+from .text_scores import exact_match
 
 LONGEST = 32
 """Tokens of an answer that is compared: of longer ones, hardly any is ever equal."""
@@ -27,9 +29,4 @@ def share_of_right_answers(model: StepModel, tokenizer: Any, questions: Sequence
     most = max(len(one.answer) for one in questions) + SPARE
     said = model.continuations([one.prompt for one in questions], tokenizer, most)
     right = [tokenizer.decode(one.answer, skip_special_tokens=True) for one in questions]
-    return sum(same_answer(one.text, other) for one, other in zip(said, right, strict=True)) / len(right)
-
-
-def same_answer(said: str, right: str) -> bool:
-    """Whether two answers are equal apart from case and spaces."""
-    return said.casefold().split() == right.casefold().split()
+    return fmean(exact_match(one.text, other) for one, other in zip(said, right, strict=True))
