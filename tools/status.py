@@ -38,6 +38,9 @@ ROOM = 5_000
 WHOLE_ROOM = 16_000
 """The same, for who asks for the details."""
 
+ROWS: Any = {"answers": True, "flips": True, "verdict": {"worse_rows", "untrusted_answers"}}
+"""Of a result: answers are shown apart; rows may be of a dataset that this assistant may not read."""
+
 LONGEST_ANSWER, QUESTION_LENGTH = 2_000, 140
 
 
@@ -180,7 +183,7 @@ def run_status(view: RunView, note: str | None = None, *, whole: bool = False) -
     """
     answers = view.answers[:ANSWERS_SHOWN]
     length = _length(answers, whole)
-    recorded = view.result.model_dump(mode="json", exclude={"answers"}) if whole and view.result else None
+    recorded = view.result.model_dump(mode="json", exclude=ROWS) if whole and view.result else None
     shared = RunStatus.model_fields.keys() & RunView.model_fields.keys() - {"next", "host", "status", "error"}
     return RunStatus(
         **{name: getattr(view, name) for name in shared},

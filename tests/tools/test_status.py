@@ -73,12 +73,17 @@ def test_a_long_run_says_when_to_come_back_and_a_short_one_is_followed() -> None
 
 
 def test_details_are_all_that_was_recorded_as_untrusted_text() -> None:
-    result = TrainResult(rows=7, answers=[Answer(question="q", before="x" * 9000, after="y")])
+    answers = [Answer(question="q", before="x" * 9000, after="y")]
+    row = {"row": 1, "loss_before": 1.0, "loss_after": 2.0, "untrusted_text": "a private row"}
+    judged = {"verdict": "worse", "sentence": "Worse.", "rows": 9, "held_out": 9, "worse_rows": [row]}
+    measured = {"loss_before": 1.0, "loss_after": 2.0, "low": 0.5, "high": 1.5, "level": 0.99}
+    result = TrainResult.model_validate({"rows": 7, "answers": answers, "verdict": judged | measured})
     short, whole = run_status(a_view(result=result)), run_status(a_view(result=result), whole=True)
     assert short.untrusted_result is None and whole.untrusted_result
     assert whole.untrusted_result["rows"] == 7 and "answers" not in whole.untrusted_result
     assert len(short.untrusted_answers[0].before or "") == 2000
     assert len(whole.untrusted_answers[0].before or "") == 8000
+    assert "Worse." in whole.text() and "a private row" not in whole.model_dump_json() + whole.text()
     assert "All that the run recorded (untrusted text)" in whole.text()
 
 
