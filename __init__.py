@@ -14,11 +14,13 @@ from .training.version import __version__
 if TYPE_CHECKING:
     from .training.config.arguments import TrainArguments as TrainArguments
     from .training.config.ledger import Ledger as Ledger
+    from .training.config.results import EvaluateResult as EvaluateResult
     from .training.config.results import GeneratedAnswer as GeneratedAnswer
     from .training.config.results import MultiRunResult as MultiRunResult
     from .training.config.results import Reply as Reply
     from .training.config.results import TrainResult as TrainResult
     from .training.config.settings import Settings as Settings
+    from .training.config.specs import EvaluateSpec as EvaluateSpec
     from .training.config.specs import ExportSpec as ExportSpec
     from .training.config.specs import GenerateSpec as GenerateSpec
     from .training.config.specs import InspectSpec as InspectSpec
@@ -57,6 +59,8 @@ _PUBLIC = {
     "Callbacks": ".training.trainer",
     "EffectiveTemplate": ".training.export.ollama.effective_template",
     "ErrorRecord": ".training.errors",
+    "EvaluateResult": ".training.config.results",
+    "EvaluateSpec": ".training.config.specs",
     "Event": ".training.events",
     "Export": ".training.trainer",
     "ExportSpec": ".training.config.specs",
@@ -99,6 +103,8 @@ __all__ = [
     "Callbacks",
     "EffectiveTemplate",
     "ErrorRecord",
+    "EvaluateResult",
+    "EvaluateSpec",
     "Event",
     "Export",
     "ExportSpec",

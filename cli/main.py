@@ -26,6 +26,7 @@ COMMANDS = {
     "prune": (".runs", "Remove ended runs permanently."),
     "export": (".export", "Export a trained model as GGUF, merged safetensors, or adapter."),
     "generate": (".generate", "Ask a trained model, and its base beside it."),
+    "evaluate": (".evaluate", "Compare two models on the same rows."),
     "chat": (".chat", "Talk with a trained model."),
     "push": (".push", "Publish an adapter or a merged model on the Hugging Face Hub."),
     "info": (".info", "Show version, paths, hardware, settings and error codes."),

@@ -9,11 +9,8 @@ import click
 
 from ..training.config.specs import MultiGroup, MultiRunSpec
 from ..training.errors import InputError
-from ..training.files.output_folder import check_output
-from ..training.files.paths import PathPolicy
 from ..training.next_step import then
-from ..training.requests.argument_paths import with_resolved_paths
-from ..training.requests.multi_run import multi_run_spec, resolved_tasks
+from ..training.requests.multi_run import multi_run_spec_of
 from ..training.requests.settings import alias_notes
 from ..training.requests.train import require_alone
 from ..training.service import Submission, TrainingService
@@ -36,6 +33,11 @@ from .wrapped import say
 @setting_options()
 @click.option("--output", metavar="FOLDER", help="Also copy the finished adapter to this folder.")
 @click.option("--resume", metavar="ID", help="Resume this multi-run where it was stopped.")
+@click.option(
+    "--continue-from",
+    metavar="ID",
+    help="Add runs to this multi-run or training, in a new run with its model and LoRA settings.",
+)
 @click.option("--detach", is_flag=True, help="Start the run and exit; it continues in the background.")
 @click.option("--json", "as_json", is_flag=True, help="Print the run as JSON.")
 @click.pass_context
@@ -43,6 +45,7 @@ def multi_run(
     ctx: click.Context,
     tasks: tuple[str, ...],
     resume: str | None,
+    continue_from: str | None,
     detach: bool,
     as_json: bool,
     **values: Any,
@@ -56,8 +59,12 @@ def multi_run(
 
     async def submit() -> Submission:
         if resume is None:
-            return await service.submit(_spec(service, arguments, tasks), find_equal=False)
-        require_alone([*arguments, *(["task"] if tasks else [])])
+            submission = await service.submit(_spec(service, arguments, tasks, continue_from))
+            _note_on_resuming(submission.resumable)
+            return submission
+        require_alone(
+            [*arguments, *(["task"] if tasks else []), *(["continue_from"] if continue_from else [])]
+        )
         before = await service.get(resume)
         if before.kind != "multi_run":
             raise InputError(
@@ -73,22 +80,31 @@ def multi_run(
     ctx.exit(0 if detach else run_exit_code(view))
 
 
-def _spec(service: TrainingService, arguments: dict[str, Any], tasks: tuple[str, ...]) -> MultiRunSpec:
+def _note_on_resuming(stopped: str | None) -> None:
+    if stopped:
+        say(
+            f"A multi-run with the same model and data was stopped before. This is a new one; to resume the "
+            f"stopped one: backprop multi-run --resume {stopped}",
+            err=True,
+        )
+
+
+def _spec(
+    service: TrainingService,
+    arguments: dict[str, Any],
+    tasks: tuple[str, ...],
+    continue_from: str | None,
+) -> MultiRunSpec:
     """The spec of the arguments; of a multi-run, `--samples` are those of each run."""
     multi = {name: arguments.pop(name, None) for name in MultiGroup.model_fields}
     if "samples" in arguments:
         if multi["samples_per_run"] is not None:
             raise InputError("samples is given twice: samples_per_run is the same setting.")
         multi["samples_per_run"] = arguments.pop("samples")
-    spec = multi_run_spec(
-        service.settings,
-        arguments=with_resolved_paths(arguments, service.settings),
-        multi=multi,
-        tasks=resolved_tasks([_task(text) for text in tasks], PathPolicy.for_person(service.settings.home)),
-    )
+    named = [_task(text) for text in tasks]
+    spec = multi_run_spec_of(arguments, multi, named, service.settings, service.store, continue_from)
     for note in alias_notes(arguments):
         say(note, err=True)
-    check_output(spec.output)
     return spec
 
 

@@ -7,6 +7,7 @@ from collections.abc import Iterator
 
 from ..tools.status import answers_of, duration, ledger_lines
 from ..training.config.results import (
+    EvaluateResult,
     ExportResult,
     MultiRunResult,
     RegisterResult,
@@ -89,6 +90,8 @@ def _result_lines(result: Result | None) -> Iterator[tuple[str, object]]:
     match result:
         case ExportResult() | RegisterResult():
             yield "file", result.path
+        case EvaluateResult():
+            yield from (("score", line) for line in result.lines)
         case TrainingResult():
             if isinstance(result, MultiRunResult):
                 yield from (("ledger", line) for line in ledger_lines(result.ledger))
@@ -105,6 +108,9 @@ def _from_to(before: float | None, after: float) -> str:
 
 
 def print_answers(view: RunView) -> None:
+    verdict = view.result.verdict if isinstance(view.result, TrainingResult) else None
+    if verdict and verdict.no_answers:
+        say(f"  no answers to held-out questions: {verdict.no_answers}", 4)
     if not view.answers:
         return
     say("  answers")

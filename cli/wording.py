@@ -39,6 +39,8 @@ def words(step: Next) -> str:
             return f"backprop train --data {given.get('dataset', 'FILE')}" + (
                 f" --model {given['model']}" if "model" in given else ""
             )
+        case "multi_run" if "continue_from" in given:
+            return f"backprop multi-run --continue-from {given['continue_from']} --data FILE"
         case "multi_run":
             return f"backprop multi-run --data {given.get('dataset', 'FILE')}" + (
                 f" --model {given['model']}" if "model" in given else ""
@@ -62,6 +64,9 @@ def words(step: Next) -> str:
             changed = [name for name in given if name not in ("source", "prompts")]
             options = [_option(name, step.arguments[name]) for name in changed]
             return " ".join([f"backprop generate {given.get('source', 'RUN')} TEXT", *options])
+        case "evaluate":
+            options = [_option(name, step.arguments[name]) for name in given if name != "source"]
+            return " ".join([f"backprop evaluate {given.get('source', 'RUN')}", *options])
         case "register":
             name = given.get("name", "NAME")
             return f"backprop export {given.get('path', 'FILE')} --ollama --ollama-name {name}"

@@ -33,7 +33,7 @@ def test_the_code_of_the_page_runs(
     shown = capfd.readouterr().out
     assert "held out: " in shown and "Did you mean learning_rate?" in shown
     assert (tmp_path / "my-adapter" / "adapter_model.safetensors").is_file()
-    assert len(CODE) == 5 and len(TrainingService().store.ids()) == 3
+    assert len(CODE) == 6 and len(TrainingService().store.ids()) == 4
 
 
 @pytest.mark.anyio

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from .cancel_run import cancel_run
 from .context import AgentTool
+from .evaluate import evaluate
 from .export_gguf import export_gguf
 from .generate import generate
 from .get_run import get_run
@@ -42,6 +43,9 @@ TOOLS = (
         export_gguf, "Export to GGUF", read_only=False, destructive=False, idempotent=True, open_world=True
     ),
     AgentTool(generate, "Ask a model", read_only=False, destructive=False, idempotent=True, open_world=True),
+    AgentTool(
+        evaluate, "Compare two models", read_only=False, destructive=False, idempotent=True, open_world=True
+    ),
     AgentTool(
         register_ollama,
         "Register with Ollama",

@@ -59,6 +59,11 @@ def submission_note(submission: Submission, request_key: str | None) -> str | No
             f"The same request was stopped before (run {submission.stopped}). This is a new run from the "
             "start; resume_run resumes the stopped one."
         )
+    if submission.resumable:
+        return (
+            f"A multi-run with the same model and data was stopped before (run {submission.resumable}). This "
+            "is a new run from the start; resume_run resumes the stopped one."
+        )
     if not submission.existing:
         return None
     if submission.by_key:

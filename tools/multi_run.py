@@ -22,6 +22,7 @@ from ..training.config.specs import MultiGroup, MultiRunSpec, Task
 from ..training.errors import InputError
 from ..training.files.output_folder import check_output
 from ..training.requests.multi_run import multi_run_spec, resolved_tasks
+from ..training.requests.multi_run_parent import parent_of
 from ..training.requests.settings import alias_notes
 from .context import ToolContext, resolved_dataset, resolved_model
 from .follow import WaitSeconds, follow_or_raise, submission_note
@@ -41,12 +42,17 @@ async def multi_run(
     samples_per_run: SamplesPerRun | None = None,
     merge_mode: MergeMode | None = None,
     merge_scale: MergeScale | None = None,
+    continue_from: Annotated[
+        str | None,
+        Field(description="Add runs to this multi-run or training: its run id. Model and LoRA as there."),
+    ] = None,
     output: OutputFolder | None = None,
     settings: Annotated[
         dict[str, Any] | None,
         Field(
             description="As in train, for every run. Also learning_rate_decay; replay, share of old rows; "
-            "max_forgetting, rise of a task's loss to stop at; rows_per_task."
+            "max_forgetting, rise of a task's loss to stop at; rows_per_task; answers_per_task; rollback_to, "
+            "with continue_from: go on from the merge after that run, or only deliver it."
         ),
     ] = None,
     request_key: Annotated[
@@ -68,7 +74,7 @@ async def multi_run(
     }
     own, others = _parted(settings or {}, multi)
     arguments = {"dataset": dataset, "model": model, "output": output}
-    make = partial(_spec, context, others, arguments, multi | own, tasks or [])
+    make = partial(_spec, context, others, arguments, multi | own, tasks or [], continue_from)
     spec = await anyio.to_thread.run_sync(make)
     submission = await context.service.submit(spec, request_key=request_key, find_equal=not new_run)
     view = await follow_or_raise(context, submission, wait_s)
@@ -95,11 +101,13 @@ def _spec(
     arguments: dict[str, Any],
     multi: dict[str, Any],
     tasks: list[Task],
+    continue_from: str | None,
 ) -> MultiRunSpec:
-    dataset, output = arguments["dataset"], arguments["output"]
+    dataset, output, model = arguments["dataset"], arguments["output"], arguments["model"]
+    parent = parent_of(continue_from, context.service.store) if continue_from else None
     resolved = {
         "dataset": resolved_dataset(context, dataset) if dataset else None,
-        "model": resolved_model(context, arguments["model"]),
+        "model": resolved_model(context, model) if model or parent is None else None,
         "output": context.paths.resolve(output, "output", write=True) if output else None,
     }
     spec = multi_run_spec(
@@ -109,6 +117,7 @@ def _spec(
         multi=multi,
         tasks=resolved_tasks([task.model_dump() for task in tasks], context.paths),
         roots=context.paths.recorded(),
+        parent=parent,
     )
     check_output(spec.output)
     return spec

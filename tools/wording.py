@@ -18,6 +18,7 @@ TOOLS_OF_ACTIONS = {
     "cancel": "cancel_run",
     "export": "export_gguf",
     "generate": "generate",
+    "evaluate": "evaluate",
     "register": "register_ollama",
     "push": "push_to_hub",
 }

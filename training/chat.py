@@ -12,7 +12,7 @@ from .events import Report, ShouldStop, no_report
 from .runs.kinds import device_request
 from .runs.store import RunStore
 from .worker.context import RunContext, WaitForDevice
-from .worker.generate import load, result_of
+from .worker.generate import in_4bit, load, result_of
 from .worker.in_process import run_in_process
 
 if TYPE_CHECKING:
@@ -87,7 +87,7 @@ def chat(
 
     def converse(context: RunContext, wait_for_device: WaitForDevice) -> None:
         wait_for_device()
-        model = load(context, spec)
+        model = load(context, spec, in_4bit(spec))
         conversation = Conversation(model, spec, context.should_stop)
         started = context.recorder.working_s()
         talk(conversation)

@@ -206,6 +206,7 @@ PHASES = {
     "saving": (1.00, 1.00),
     "answering": (1.00, 1.00),
     "generating": (0.70, 0.99),
+    "measuring": (0.70, 0.99),
     "writing": (0.15, 0.60),
     "proving": (0.60, 0.90),
     "uploading": (0.15, 0.80),

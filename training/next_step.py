@@ -17,6 +17,7 @@ Action = Literal[
     "delete",
     "export",
     "generate",
+    "evaluate",
     "register",
     "push",
     "chat_in_ollama",

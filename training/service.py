@@ -27,7 +27,20 @@ from anyio.lowlevel import RunVar
 from .config.arguments import TrainArguments
 from .config.results import RegisterResult
 from .config.settings import Settings, load_settings
-from .config.specs import AnySpec, DataSpec, ExportSpec, ModelSpec, RegisterSpec, TrainingSpec, TrainSpec
+from .config.specs import (
+    AnySpec,
+    DataGroup,
+    DataSpec,
+    EvaluateSpec,
+    ExportSpec,
+    ModelGroup,
+    ModelReference,
+    ModelSpec,
+    MultiRunSpec,
+    RegisterSpec,
+    TrainingSpec,
+    TrainSpec,
+)
 from .errors import (
     BackpropagateError,
     InputError,
@@ -47,6 +60,7 @@ from .models.presets import classify_model
 from .next_step import then
 from .requests.argument_paths import with_resolved_paths
 from .requests.export import check_export_output
+from .requests.multi_run import multi_run_spec_of
 from .requests.settings import alias_notes
 from .requests.train import train_spec
 from .runs.device_queue import DeviceQueue, default_runtime_folder
@@ -54,6 +68,7 @@ from .runs.folder import ENDED, RunFolder, RunState, Status
 from .runs.identity import boot_id, is_recent, same_host
 from .runs.kinds import EXTRAS, device_request, kind_of, libraries_of
 from .runs.model_stamp import model_stamp
+from .runs.stopped import stopped_multi_run
 from .runs.store import RunStore
 from .runs.view import RunView, view
 from .untrusted import quoted, shown_path
@@ -77,12 +92,14 @@ class Submission:
     Args:
         stopped: the run of an earlier equal request, if it was stopped and could be resumed instead.
         by_key: whether the request's key was known; else an existing run was found by its equal request.
+        resumable: of a multi-run, an earlier one with the same model and datasets that was stopped.
     """
 
     run_id: str
     existing: bool
     stopped: str | None = None
     by_key: bool = False
+    resumable: str | None = None
 
 
 class TrainingService:
@@ -123,6 +140,40 @@ class TrainingService:
         make = partial(_train_spec_of, arguments, self.settings)
         return await self.submit(await self._in_thread(make), request_key=request_key, find_equal=not new_run)
 
+    async def multi_run(
+        self,
+        dataset: str | Path | Sequence[str | Path] | None = None,
+        model: str | Path | None = None,
+        *,
+        tasks: Sequence[object] | Mapping[str, object] | None = None,
+        multi: Mapping[str, Any] | None = None,
+        continue_from: str | None = None,
+        request_key: str | None = None,
+        new_run: bool = False,
+        **settings: Unpack[TrainArguments],
+    ) -> Submission:
+        """Start a multi-run in a worker process; it continues after this program.
+
+        Args:
+            dataset, model, request_key, new_run, settings: as for `train`; settings apply to every run.
+            tasks: instead of `dataset`, one dataset per run: paths, or names and datasets.
+            multi: the settings of the multi-run, e.g. `{"num_runs": 3, "merge_scale": "auto"}`.
+            continue_from: add the runs to this multi-run or training.
+
+        Raises:
+            InputError, InvalidSettingError: an argument is unknown, out of bounds, or names nothing.
+            RunNotFoundError: no run, or several, match `continue_from`.
+        """
+        given = {**settings, "dataset": dataset, "model": None if model is None else str(model)}
+
+        def make() -> MultiRunSpec:
+            spec = multi_run_spec_of(given, multi or {}, tasks, self.settings, self.store, continue_from)
+            for note in alias_notes(given):
+                logger().warning(note)
+            return spec
+
+        return await self.submit(await self._in_thread(make), request_key=request_key, find_equal=not new_run)
+
     async def submit(
         self, spec: AnySpec, *, request_key: str | None = None, find_equal: bool = False
     ) -> Submission:
@@ -149,13 +200,10 @@ class TrainingService:
         _permit_links(spec, policy)
         _check_target_modules(spec)
         self._require_libraries(spec)
-        if isinstance(spec, DataSpec):
-            content = " ".join(
-                content_of(data, policy.permit, _stopped_with_the_call) for data in spec.datasets
-            )
-        else:
-            content = _stamp(spec)
+        contents = [content_of(data, policy.permit, _stopped_with_the_call) for data in _datasets(spec)]
+        content = " ".join(filter(None, [*contents, _stamp(spec)]))
         fingerprint = _fingerprint(spec, content)
+        resumable = stopped_multi_run(self.store, spec) if isinstance(spec, MultiRunSpec) else None
         found = self.store.for_request(spec, request_key, fingerprint, find_equal)
         if found.existing and not found.by_key and _is_gone(found.run):
             found = self.store.for_request(spec, request_key, fingerprint, find_equal, instead_of=found.run)
@@ -164,7 +212,8 @@ class TrainingService:
         if not found.existing or _was_never_started(self.store.observe(found.run)):
             self._start(found.run)
         stopped = found.stopped.run_id if found.stopped else None
-        return Submission(found.run.run_id, found.existing, stopped, found.by_key)
+        resumable = None if found.existing else resumable
+        return Submission(found.run.run_id, found.existing, stopped, found.by_key, resumable)
 
     def _require_libraries(self, spec: AnySpec) -> None:
         """Check for the worker's libraries before it waits; not possible for another interpreter."""
@@ -426,10 +475,29 @@ def _with_absolute_model(spec: AnySpec) -> AnySpec:
     """The spec with an absolute model folder, since the worker has another working folder."""
     if not isinstance(spec, DataSpec | ModelSpec):
         return spec
-    source = classify_model(spec.model.name)
-    if source.kind != "folder":
-        return spec
-    return spec.model_copy(update={"model": spec.model.model_copy(update={"name": source.location})})
+    changed: dict[str, Any] = {"model": _absolute(spec.model)}
+    if isinstance(spec, EvaluateSpec) and spec.against:
+        against = spec.against.model_copy(update={"model": _absolute(spec.against.model)})
+        changed["against"] = against
+    return spec.model_copy(update=changed)
+
+
+def _absolute(model: ModelGroup) -> ModelGroup:
+    source = classify_model(model.name)
+    return model.model_copy(update={"name": source.location}) if source.kind == "folder" else model
+
+
+def _datasets(spec: AnySpec) -> list[DataGroup]:
+    """The datasets that a run reads, as far as its request names them."""
+    if isinstance(spec, DataSpec):
+        return spec.datasets
+    return [spec.data] if isinstance(spec, EvaluateSpec) and spec.data.source is not None else []
+
+
+def _models(spec: AnySpec) -> Sequence[DataSpec | ModelReference]:
+    if isinstance(spec, EvaluateSpec):
+        return spec.models
+    return [spec] if isinstance(spec, DataSpec | ModelSpec) else []
 
 
 def _is_gone(run: RunFolder) -> bool:
@@ -444,8 +512,8 @@ def _is_gone(run: RunFolder) -> bool:
 
 def _permit_links(spec: AnySpec, policy: PathPolicy) -> None:
     """Check the links of a local model before any of its files is read; the worker checks them again."""
-    if isinstance(spec, DataSpec | ModelSpec):
-        source = classify_model(spec.model.name)
+    for one in _models(spec):
+        source = classify_model(one.model.name)
         if source.kind == "folder":
             policy.permit_links(Path(source.location), "model")
             require_small_files(Path(source.location))
@@ -454,7 +522,7 @@ def _permit_links(spec: AnySpec, policy: PathPolicy) -> None:
 def _stamp(spec: AnySpec) -> str:
     """Size and time of the run's input files: a rewritten file, e.g. by a resumed run, is a new request."""
     if isinstance(spec, ModelSpec):
-        return model_stamp(spec)
+        return " ".join(model_stamp(one) for one in _models(spec) if isinstance(one, ModelReference))
     if not isinstance(spec, RegisterSpec) or not Path(spec.gguf).is_file():
         return ""
     found = Path(spec.gguf).stat()

@@ -9,10 +9,11 @@ from pathlib import Path
 from typing import Any, Unpack
 
 from .config.arguments import TrainArguments
-from .config.fields import ExportFormat, MergeMode, MergeScale
+from .config.fields import ExportFormat, MergeMode, MergeScale, Metrics
 from .config.ledger import Ledger
 from .config.quantizations import note_on_default
 from .config.results import (
+    EvaluateResult,
     ExportResult,
     GeneratedAnswer,
     GenerateResult,
@@ -31,9 +32,10 @@ from .logs import configure_logging, logger
 from .models.presets import AUTO, classify_model
 from .next_step import then
 from .requests.argument_paths import with_resolved_paths
+from .requests.evaluate import evaluate_spec
 from .requests.export import check_export_output, export_spec
 from .requests.generate import generate_spec
-from .requests.multi_run import multi_run_spec, resolved_tasks
+from .requests.multi_run import multi_run_spec_of
 from .requests.push import push_spec
 from .requests.settings import alias_notes
 from .requests.train import require_alone, train_spec
@@ -246,6 +248,9 @@ class Trainer:
         replay: float | None = None,
         max_forgetting: float | None = None,
         rows_per_task: int | None = None,
+        answers_per_task: int | None = None,
+        continue_from: str | None = None,
+        rollback_to: int | None = None,
         callback: Callbacks | None = None,
         should_stop: ShouldStop = never_stop,
         resume_from: str | None = None,
@@ -263,12 +268,17 @@ class Trainer:
             samples_per_run: training rows of each run; None: all, divided equally.
             merge_mode: "slao" (default) merges so that earlier runs are remembered, "simple" trains one
                 adapter on, "average" averages independent adapters.
-            merge_scale: with "slao", the weight of run i: "sqrt" (1/√i, default), "mean" (1/i), or "auto",
-                which tries a few on the scored rows.
+            merge_scale: with "slao", the weight of run i: "auto" (default) tries five on the scored rows,
+                "sqrt" is 1/√i, "mean" is 1/i. With `continue_from`, that of the earlier multi-run.
             learning_rate_decay: factor of the learning rate from run to run.
             replay: fraction of a run's rows, up to 0.5, that are drawn again from earlier runs.
             max_forgetting: stop, and keep the merge before, when a task's score falls by more than this.
             rows_per_task: maximum rows that a task is scored on; default 100.
+            answers_per_task: maximum questions of a task whose answers are compared; default 20, 0 is none.
+            continue_from: add the runs to this multi-run, or to this training as run 1: its run id. Model
+                and LoRA settings are those of that run, whose folder is only read.
+            rollback_to: with `continue_from`, go on from the merge after this run instead of the last;
+                without data, only deliver it.
             resume_from: resume this multi-run, with its own data and settings.
 
         Raises:
@@ -289,11 +299,13 @@ class Trainer:
             "replay": replay,
             "max_forgetting": max_forgetting,
             "rows_per_task": rows_per_task,
+            "answers_per_task": answers_per_task,
+            "rollback_to": rollback_to,
         }
         if resume_from is None:
-            run = self._new_multi_run(dataset, tasks, multi)
+            run = self._new_multi_run(dataset, tasks, multi, continue_from)
         else:
-            given = {"dataset": dataset, "tasks": tasks, **multi}
+            given = {"dataset": dataset, "tasks": tasks, "continue_from": continue_from, **multi}
             require_alone(name for name, value in given.items() if value is not None)
             run = self._resumed(resume_from, "multi_run")
         started = time.monotonic()
@@ -311,18 +323,12 @@ class Trainer:
         dataset: str | Path | Sequence[str | Path] | None,
         tasks: Sequence[object] | Mapping[str, object] | None,
         multi: Mapping[str, Any],
+        continue_from: str | None,
     ) -> RunFolder:
         arguments = self._arguments | ({"dataset": dataset} if dataset else {})
-        paths = PathPolicy.for_person(self._defaults.home)
-        spec = multi_run_spec(
-            self._defaults,
-            arguments=with_resolved_paths(arguments, self._defaults),
-            multi=multi,
-            tasks=resolved_tasks(tasks, paths),
-        )
+        spec = multi_run_spec_of(arguments, multi, tasks, self._defaults, self._store, continue_from)
         for data in spec.datasets:
             local_source(data, lambda path: None)
-        check_output(spec.output)
         device_request(spec)  # raises before the run is created if the requested GPU is missing
         return self._store.create(spec)
 
@@ -448,6 +454,71 @@ class Trainer:
         state = self._execute(generate.run, self._store.create(spec), no_report, should_stop)
         assert isinstance(state.result, GenerateResult)
         return state.result.answers
+
+    def evaluate(
+        self,
+        source: str | Path | None = None,
+        dataset: str | Path | Sequence[str | Path] | None = None,
+        against: str | Path | None = None,
+        *,
+        metrics: Metrics | None = None,
+        pattern: str | None = None,
+        max_new_tokens: int | None = None,
+        load_in_4bit: bool | None = None,
+        allow_other_base: bool = False,
+        should_stop: ShouldStop = never_stop,
+        **settings: Any,
+    ) -> EvaluateResult:
+        """Compare two models on the same rows, and record it as a run. docs/evaluate.md has the metrics.
+
+        Args:
+            source: a run's id, the path of an adapter or model folder, or a model's name. Default: the last
+                training.
+            dataset: the rows, as for `train`; None: the rows that the run held out.
+            against: as `source`; None or "base": the source without its adapter.
+            metrics: of "loss", "exact_match", "contains", "f1", "regex", "multiple_choice"; the first gives
+                the verdict. Default: all that the rows allow.
+            pattern: the regular expression of "regex".
+            max_new_tokens: of each answer; None: as the right answers need, at least 64.
+            load_in_4bit: load the bases in 4 bits; None: as they were trained.
+            allow_other_base: accept a base model that is no longer the one that was trained on.
+            should_stop: called often; True ends the evaluation without a result.
+            settings: data settings, e.g. `samples=200, columns={"prompt": "Frage"}`.
+
+        Raises:
+            InputError: a model or the dataset does not exist, or there is nothing to compare.
+            DatasetError: the dataset cannot be used.
+            GpuOutOfMemoryError: a model does not fit into memory.
+            TrainingAbortedError: it was stopped.
+        """
+        from .worker import evaluate
+
+        last = self._last.run_id if self._last else None
+        if source is None and last is None:
+            raise InputError(
+                "There is no training to evaluate yet.", hint="Call train() first, or give a source."
+            )
+        spec = evaluate_spec(
+            str(source or last),
+            self._store,
+            PathPolicy.for_person(self._defaults.home),
+            self._defaults,
+            dataset=dataset,
+            against=None if against is None else str(against),
+            settings={name: value for name, value in settings.items() if value is not None},
+            metrics=metrics,
+            pattern=pattern,
+            max_new_tokens=max_new_tokens,
+            device=self._arguments.get("device"),
+            load_in_4bit=load_in_4bit,
+            allow_other_base=allow_other_base,
+        )
+        if spec.data.source is not None:
+            local_source(spec.data, lambda path: None)
+        device_request(spec)  # raises before the run is created if the requested GPU is missing
+        state = self._execute(evaluate.run, self._store.create(spec), no_report, should_stop)
+        assert isinstance(state.result, EvaluateResult)
+        return state.result
 
     def save(self, path: str | Path) -> Path:
         """Copy the adapter of the last training to a new or empty folder.

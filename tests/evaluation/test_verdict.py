@@ -7,24 +7,32 @@ import math
 import random
 from pathlib import Path
 from statistics import NormalDist
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
-from facts import write_dataset
+from facts import FACTS, PHRASINGS, write_dataset
+from facts import answer as fact
 from hypothesis import given
 from hypothesis import strategies as st
 from safetensors.numpy import load_file
 from tiny_model import build_quick_learner
 
 from backpropagate import Trainer, TrainingRun
+from backpropagate.cli.main import run as command
 from backpropagate.training.config.results import GeneralProbe
+from backpropagate.training.data.chat_template.question_text import question_frame
+from backpropagate.training.data.chat_template.render import render_chat
 from backpropagate.training.data.tokens.example import IGNORED, Example
+from backpropagate.training.evaluation import held_out_answers
 from backpropagate.training.evaluation.general_probe import QUESTIONS, general_examples
 from backpropagate.training.evaluation.judge import Affordable
 from backpropagate.training.evaluation.other_questions import exchanged, last_answer
 from backpropagate.training.evaluation.paired_difference import Difference, outside, paired_difference
 from backpropagate.training.evaluation.verdict import Measured, judged, warnings_of
 from backpropagate.training.models.tokenizer import load_tokenizer
+
+TEMPLATES = Path(__file__).parents[1] / "data" / "templates"
 
 
 @pytest.fixture(scope="module")
@@ -61,6 +69,50 @@ def test_facts_that_were_learnt_are_better_on_rows_that_were_not_trained_on(
     assert verdict.general is not None and verdict.general.questions == len(QUESTIONS)
     card = (run.adapter_path / "README.md").read_text(encoding="utf-8")
     assert verdict.sentence in card and verdict.sentence.startswith("Better: the loss on")
+    assert len(verdict.answers) == 3 and verdict.no_answers is None
+    for answer in verdict.answers:
+        assert any(answer.question in (text.format(key) for text in PHRASINGS) for key in FACTS)
+        assert answer.expected in map(fact, FACTS) and answer.before != answer.after
+    assert any(answer.after == answer.expected for answer in verdict.answers), "it has learnt the facts"
+    assert verdict.answers[0].question not in card, "held-out rows are not published with the adapter"
+
+
+def test_answers_that_take_too_long_are_left_out_and_the_reason_is_given(
+    tmp_path: Path,
+    quick_learner: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    monkeypatch.setattr(held_out_answers, "allowed_s", lambda seconds: 0.0)
+    run = trained_on(write_dataset(tmp_path / "facts.jsonl"), quick_learner, steps=2)
+    verdict = run.result.verdict
+    assert verdict is not None and verdict.answers == []
+    assert verdict.no_answers == "they would take more than a tenth of the training's time"
+    assert command(["show-run", run.run_id]) == 0
+    assert f"no answers to held-out questions: {verdict.no_answers}" in capsys.readouterr().out
+
+
+def test_texts_have_no_questions_to_ask(tmp_path: Path, quick_learner: Path) -> None:
+    path = tmp_path / "texts.jsonl"
+    path.write_text("".join(json.dumps({"text": f"Number {n} is here."}) + "\n" for n in range(30)))
+    verdict = trained_on(path, quick_learner, steps=2).result.verdict
+    assert verdict is not None and verdict.no_answers == "no held-out row has a short question"
+
+
+@pytest.mark.parametrize("path", sorted(TEMPLATES.glob("*.jinja")), ids=lambda path: path.stem)
+def test_a_question_is_shown_without_the_templates_text(path: Path) -> None:
+    tokenizer = SimpleNamespace(
+        chat_template=path.read_text(encoding="utf-8"),
+        special_tokens_map={"bos_token": "<s>", "eos_token": "</s>"},
+    )
+    frame = question_frame(tokenizer)
+    user, assistant = (
+        {"role": "user", "content": "What is user?\nSay why."},
+        {"role": "assistant", "content": "a"},
+    )
+    for turns in ([user], [user, assistant, {"role": "user", "content": "And why?"}]):
+        prompt = render_chat(tokenizer, turns, add_generation_prompt=True)
+        assert frame.question(prompt) == turns[-1]["content"]
 
 
 def test_the_adapter_that_is_kept_is_the_one_that_was_trained(tmp_path: Path, quick_learner: Path) -> None:

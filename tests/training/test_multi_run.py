@@ -77,7 +77,7 @@ def trained_from(
 def test_slao_is_the_chain_of_trainings_and_merges_of_the_paper(
     tiny_model: Path, files: list[Path], tmp_path: Path
 ) -> None:
-    run = a_trainer(tiny_model).multi_run(tasks=files, steps_per_run=3)
+    run = a_trainer(tiny_model).multi_run(tasks=files, steps_per_run=3, merge_scale="sqrt")
     merger = SLAOMerger()
     merger.initialize(trained_from(tiny_model, files[0], None, tmp_path))
     for file in files[1:]:
@@ -162,10 +162,9 @@ def test_one_dataset_is_cut_into_disjoint_parts_beside_the_held_out_rows(
 def test_auto_takes_the_best_of_the_scales_that_it_tried_and_writes_all_down(
     tiny_model: Path, dataset: Path
 ) -> None:
-    run = a_trainer(tiny_model).multi_run(
-        dataset, num_runs=2, steps_per_run=3, merge_scale="auto", learning_rate_decay=0.5
-    )
+    run = a_trainer(tiny_model).multi_run(dataset, num_runs=2, steps_per_run=3, learning_rate_decay=0.5)
     first, second = run.ledger.runs
+    assert run.ledger.merge_scale == "auto"
     assert first.scale_scores == {} and len(second.scale_scores) == 5
     best = max(second.scale_scores.values())
     assert second.scale_scores[f"{second.scale:.6g}"] == best == pytest.approx(sum(second.scores) / 2)

@@ -189,7 +189,7 @@ MergeMode = Annotated[
 ]
 MergeScale = Annotated[
     Literal["sqrt", "mean", "auto"],
-    Field(description="Weight of run i in slao: `sqrt` 1/√i (default), `mean` 1/i, `auto` the best of five."),
+    Field(description="Weight of run i in slao: `auto` the best of five (default), `sqrt` 1/√i, `mean` 1/i."),
 ]
 LearningRateDecay = Annotated[
     float, Field(gt=0, le=1, description="Factor of the learning rate from run to run; 1 is constant.")
@@ -204,6 +204,15 @@ MaxForgetting = Annotated[
 ]
 TaskName = Annotated[str, Field(min_length=1, max_length=100, description="Name of a task.")]
 RowsPerTask = Annotated[int, Field(ge=1, le=10_000, description="Maximum rows that a task is scored on.")]
+AnswersPerTask = Annotated[
+    int,
+    Field(
+        ge=0, le=1000, description="Maximum questions of a task whose answers are compared; 0 compares none."
+    ),
+]
+RollbackTo = Annotated[
+    int, Field(ge=1, description="With continue_from: go on from the merge after this run, not the last.")
+]
 Prompts = Annotated[
     list[Annotated[str, Field(min_length=1, max_length=20_000)]],
     Field(min_length=1, max_length=32, description="What to ask; each begins a conversation of its own."),
@@ -215,6 +224,22 @@ TopP = Annotated[
     float, Field(gt=0, le=1, description="Sample from the likeliest tokens with this total probability.")
 ]
 AnswerSystem = Annotated[str, Field(max_length=20_000, description="System message; may be empty.")]
+Metrics = Annotated[
+    list[Literal["loss", "exact_match", "contains", "f1", "regex", "multiple_choice"]],
+    Field(
+        min_length=1,
+        description="What to measure; the first gives the verdict. Default: all that the rows allow.",
+    ),
+]
+Pattern = Annotated[
+    str,
+    Field(
+        min_length=1,
+        max_length=1000,
+        description="Regular expression for `regex`: right if found in the answer; with a group, if it "
+        "captures the same there as in the right answer.",
+    ),
+]
 RunReference = Annotated[str, Field(description="The run whose adapter is used.")]
 PreviewRows = Annotated[int, Field(ge=0, le=20, description="Number of rows to show as the model sees them.")]
 ExportFormat = Annotated[

@@ -7,7 +7,9 @@ from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Discriminator, TypeAdapter
 
+from ..untrusted import quoted
 from .ledger import Ledger
+from .scores import MetricScore, RowFlip, TaskScores
 
 
 class Record(BaseModel):
@@ -17,9 +19,14 @@ class Record(BaseModel):
 
 
 class Answer(Record):
-    """A question with its answers: before and after training, and in Ollama. Untrusted text of a model."""
+    """A question with its answers: before and after training, and in Ollama. Untrusted text of a model.
+
+    Args:
+        expected: the right answer, where there is one.
+    """
 
     question: str
+    expected: str | None = None
     before: str | None = None
     after: str | None = None
     in_ollama: str | None = None
@@ -128,6 +135,8 @@ class Verdict(Record):
         association: how much the loss rises if an answer follows another row's question.
         association_low: lower end of its interval; above 0, answers depend on their questions.
         worse_rows: the rows that got worse most.
+        answers: a few held-out questions with both models' answers and the right one.
+        no_answers: why there are none.
         seconds: what the verdict took.
     """
 
@@ -143,6 +152,8 @@ class Verdict(Record):
     association: float | None = None
     association_low: float | None = None
     worse_rows: list[WorseRow] = []
+    answers: list[Answer] = []
+    no_answers: str | None = None
     general: GeneralProbe | None = None
     seconds: float = 0.0
 
@@ -202,7 +213,7 @@ class TrainingResult(Result):
 
     @property
     def answered(self) -> list[Answer]:
-        return self.answers
+        return [*self.answers, *(self.verdict.answers if self.verdict else [])]
 
     @property
     def judgement(self) -> str | None:
@@ -243,6 +254,8 @@ class MultiRunResult(TrainingResult):
         average: mean score of the delivered adapter on the tasks.
         backward_transfer: mean change of a task's score since its own run.
         forgetting: name of a task → how much worse it is than at its best.
+        average_accuracy, accuracy_backward_transfer, accuracy_forgetting: likewise, of the share of right
+            answers, over the tasks with questions.
     """
 
     kind: Literal["multi_run"] = "multi_run"
@@ -251,6 +264,9 @@ class MultiRunResult(TrainingResult):
     average: float | None = None
     backward_transfer: float | None = None
     forgetting: dict[str, float] = {}
+    average_accuracy: float | None = None
+    accuracy_backward_transfer: float | None = None
+    accuracy_forgetting: dict[str, float] = {}
 
 
 class ExportResult(Result):
@@ -332,6 +348,54 @@ class GenerateResult(Result):
                 after=answer.tuned.text if answer.tuned else None,
             )
             for answer in self.answers
+        ]
+
+
+class EvaluateResult(Result):
+    """Two models on the same rows.
+
+    Args:
+        verdict: on the first of `scores`.
+        this, against: what was compared.
+        rows: rows that were measured, of `rows_in_all`.
+        trained_on: of these, rows that one of the models was trained on; None if that is not known.
+        left_out: reason → rows that could not be measured.
+        flips: a few rows that one model has right and the other wrong.
+        tokens: generated in all answers.
+        seconds: without loading.
+    """
+
+    kind: Literal["evaluate"] = "evaluate"
+    verdict: VerdictName
+    this: str
+    against: str
+    rows: int
+    rows_in_all: int
+    trained_on: int | None = None
+    left_out: dict[str, int] = {}
+    scores: list[MetricScore] = []
+    tasks: list[TaskScores] = []
+    flips: list[RowFlip] = []
+    tokens: int = 0
+    seconds: float = 0.0
+    device: str = ""
+
+    @property
+    def lines(self) -> list[str]:
+        """One line for each score, also of each task."""
+        of_tasks = (f"task {quoted(task.task)}: {one.line}" for task in self.tasks for one in task.scores)
+        return [*(one.line for one in self.scores), *of_tasks]
+
+    @property
+    def answered(self) -> list[Answer]:
+        return [
+            Answer(
+                question=flip.untrusted_question,
+                expected=flip.untrusted_expected,
+                before=flip.untrusted_against,
+                after=flip.untrusted_this,
+            )
+            for flip in self.flips
         ]
 
 
@@ -441,7 +505,14 @@ class InspectResult(Result):
 
 
 AnyResult = (
-    TrainResult | MultiRunResult | ExportResult | GenerateResult | RegisterResult | PushResult | InspectResult
+    TrainResult
+    | MultiRunResult
+    | ExportResult
+    | GenerateResult
+    | EvaluateResult
+    | RegisterResult
+    | PushResult
+    | InspectResult
 )
 """The result of any run."""
 

@@ -16,6 +16,7 @@ from ..models.presets import AUTO
 from .fields import (
     Accumulation,
     AllowOtherBase,
+    AnswersPerTask,
     AnswerSystem,
     AnswerTokens,
     BatchSize,
@@ -51,6 +52,7 @@ from .fields import (
     MergeMode,
     MergeScale,
     MergeSystem,
+    Metrics,
     MicroBatchTokens,
     ModelName,
     NumRuns,
@@ -63,6 +65,7 @@ from .fields import (
     OutputFolder,
     Overwrite,
     Patience,
+    Pattern,
     PreviewRows,
     Private,
     PrivateData,
@@ -75,6 +78,7 @@ from .fields import (
     Replay,
     RepoName,
     Revision,
+    RollbackTo,
     RowsPerTask,
     RunReference,
     Samples,
@@ -233,8 +237,13 @@ class InspectSpec(DataSpec):
 
 
 class TrainingSpec(DataSpec):
-    """A request whose result is an adapter."""
+    """A request whose result is an adapter.
 
+    Args:
+        parent: the run whose adapter is trained on, or whose ledger goes on.
+    """
+
+    parent: RunReference | None = None
     lora: LoraGroup = LoraGroup()
     training: TrainingGroup = TrainingGroup()
     evaluation: EvaluationGroup = EvaluationGroup()
@@ -245,7 +254,6 @@ class TrainSpec(TrainingSpec):
     """A training."""
 
     kind: Literal["train"] = "train"
-    parent: RunReference | None = None
 
 
 class MultiGroup(SettingsGroup):
@@ -260,6 +268,8 @@ class MultiGroup(SettingsGroup):
     replay: Replay = 0.0
     max_forgetting: MaxForgetting | None = None
     rows_per_task: RowsPerTask = 100
+    answers_per_task: AnswersPerTask = 20
+    rollback_to: RollbackTo | None = None
 
 
 class Task(Group):
@@ -274,23 +284,35 @@ class MultiRunSpec(TrainingSpec):
 
     Args:
         tasks: a dataset for each run; empty if the runs get parts of `data.source`.
+        earlier: the number of runs that are taken over from `parent`, with their merge and their ledger.
     """
 
     kind: Literal["multi_run"] = "multi_run"
     multi: MultiGroup = MultiGroup()
     tasks: tuple[Task, ...] = ()
+    earlier: int = 0
+
+    @property
+    def only_rolls_back(self) -> bool:
+        """Whether it delivers an earlier merge of its parent, and trains nothing."""
+        return self.multi.rollback_to is not None and not self.tasks and self.data.source is None
 
     @property
     def num_runs(self) -> int:
+        """The runs that are trained, without the earlier ones."""
+        if self.only_rolls_back:
+            return 0
         return self.multi.num_runs or len(self.tasks) or DEFAULT_RUNS
 
     @property
     def datasets(self) -> list[DataGroup]:
+        if self.only_rolls_back:
+            return []
         return [self.data.model_copy(update={"source": task.dataset}) for task in self.tasks] or [self.data]
 
 
-class ModelSpec(Spec):
-    """A request for a model, with or without an adapter.
+class ModelReference(Group):
+    """A model, with or without an adapter.
 
     Args:
         model: the base model of the adapter, or the model itself.
@@ -301,6 +323,10 @@ class ModelSpec(Spec):
     model: ModelGroup = ModelGroup()
     adapter: str | None = None
     run: RunReference | None = None
+
+
+class ModelSpec(ModelReference, Spec):
+    """A request for a model, with or without an adapter."""
 
     @property
     def subject(self) -> str:
@@ -338,6 +364,30 @@ class GenerateSpec(ModelSpec):
     seed: Seed = 42
     system: AnswerSystem | None = None
     device: Device = "auto"
+
+
+class EvaluateSpec(ModelSpec):
+    """A comparison of two models on the same rows.
+
+    Args:
+        against: the other model; None is this one without its adapter.
+        data: the rows; without a source, the held-out rows of the run.
+        max_new_tokens: of each answer; None: as the right answers need, at least 64.
+    """
+
+    kind: Literal["evaluate"] = "evaluate"
+    against: ModelReference | None = None
+    data: DataGroup = DataGroup()
+    metrics: Metrics | None = None
+    pattern: Pattern | None = None
+    max_new_tokens: AnswerTokens | None = None
+    seed: Seed = 42
+    device: Device = "auto"
+
+    @property
+    def models(self) -> list[ModelReference]:
+        """What is loaded: one model if it is compared with its own base."""
+        return [self, self.against] if self.against else [self]
 
 
 class RegisterSpec(Spec):
@@ -382,10 +432,19 @@ class PushSpec(Spec):
         return self.repo
 
 
-AnySpec = TrainSpec | MultiRunSpec | InspectSpec | ExportSpec | GenerateSpec | RegisterSpec | PushSpec
+AnySpec = (
+    TrainSpec
+    | MultiRunSpec
+    | InspectSpec
+    | ExportSpec
+    | GenerateSpec
+    | EvaluateSpec
+    | RegisterSpec
+    | PushSpec
+)
 """The spec of any run."""
 
-KindName = Literal["train", "multi_run", "inspect", "export", "generate", "register", "push"]
+KindName = Literal["train", "multi_run", "inspect", "export", "generate", "evaluate", "register", "push"]
 """The kinds of run; `runs.kinds` has a row for each."""
 
 TRAININGS = frozenset({"train", "multi_run"})

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import gc
-from collections.abc import Mapping, Sequence
-from contextlib import nullcontext
+from collections.abc import Generator, Mapping, Sequence
+from contextlib import contextmanager, nullcontext
 from functools import cached_property
 from pathlib import Path
 from typing import Any, Protocol
@@ -12,11 +12,12 @@ from typing import Any, Protocol
 import torch
 from torch import Tensor
 
+from ..config.results import Reply
 from ..data.tokens.example import Example
-from ..events import Phase, Report, ShouldStop
+from ..events import Phase, Report, ShouldStop, never_stop
 from ..files.atomic_folder import write_files
 from ..models.tokenizer import load_tokenizer
-from .generate import Prompt, generate
+from .generate import Prompt, Sampling, generate, replies
 from .loop.checkpoints import Checkpoints
 from .loop.example_losses import ExampleLoss, example_losses
 from .loop.fit import fit
@@ -51,6 +52,22 @@ class LoadedModel(Protocol):
 
         Args:
             adapter: False gives the base model's answers.
+        """
+        ...
+
+    def continuations(
+        self,
+        rows: Sequence[Sequence[int]],
+        tokenizer: Any,
+        max_new_tokens: int,
+        should_stop: ShouldStop = never_stop,
+        *,
+        adapter: bool = True,
+    ) -> list[Reply]:
+        """The greedy answer to each row of input ids; fewer if asked to stop.
+
+        Args:
+            adapter: as for `generate`.
         """
         ...
 
@@ -90,15 +107,30 @@ class StepModel:
         return example_losses(self.step, examples, self.plan.micro_batch_tokens)
 
     def generate(self, prompts: Sequence[Prompt], *, max_new_tokens: int, adapter: bool = True) -> list[str]:
+        with self._to_answer(adapter=adapter) as model:
+            return generate(model, self._tokenizer, prompts, max_new_tokens)
+
+    def continuations(
+        self,
+        rows: Sequence[Sequence[int]],
+        tokenizer: Any,
+        max_new_tokens: int,
+        should_stop: ShouldStop = never_stop,
+        *,
+        adapter: bool = True,
+    ) -> list[Reply]:
+        with self._to_answer(adapter=adapter) as model:
+            return replies(model, tokenizer, rows, Sampling(max_new_tokens), should_stop=should_stop)
+
+    @contextmanager
+    def _to_answer(self, *, adapter: bool) -> Generator[Any]:
+        """The model of transformers while the context lasts, with its adapter or without."""
         if self.holds_training_memory:
             self._release()
         with memory_errors(self.plan, "answering"):
-            return self._generate(prompts, max_new_tokens, adapter)
-
-    def _generate(self, prompts: Sequence[Prompt], max_new_tokens: int, adapter: bool) -> list[str]:
-        model = self.step.peft_model()
-        with nullcontext() if adapter else model.disable_adapter():
-            return generate(model, self._tokenizer, prompts, max_new_tokens)
+            model = self.step.peft_model()
+            with nullcontext() if adapter else model.disable_adapter():
+                yield model
 
     def adapter_values(self) -> Tensor:
         return self.step.lora.values.clone()

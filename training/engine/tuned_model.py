@@ -4,13 +4,15 @@ from __future__ import annotations
 
 import warnings
 from collections.abc import Callable, Generator, Sequence
-from contextlib import contextmanager, nullcontext
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 from typing import Any, cast
 
 from ..config.results import Reply
 from ..data.chat_template.sandbox import template_errors
+from ..data.tokens.example import Example
 from ..errors import BackpropagateError, GpuOutOfMemoryError, InputError
 from ..events import ShouldStop
 from ..files.atomic_json import read_json
@@ -21,11 +23,16 @@ from ..models.tokenizer import load_tokenizer
 from ..next_step import Next
 from ..untrusted import quoted, shown_path
 from .autograd.base_model import load_frozen
+from .autograd.label_losses import LabelLosses
 from .device import torch_device
 from .generate import Prompt, Sampling, encoded, replies
+from .loop.example_losses import ExampleLoss, example_losses
 from .out_of_memory import first_line, ran_out_of_memory, with_neighbours
 from .peft_adapter import CONFIG, WEIGHTS
 from .plain_peft import left_out
+
+MEASURED_TOKENS = 2048
+"""Tokens that go through the model at once; a longer example goes alone."""
 
 
 @dataclass(frozen=True)
@@ -75,6 +82,19 @@ class TunedModel:
         longest = max(map(len, rows))
         return wanted if self.positions is None else min(wanted, self.positions - longest)
 
+    def losses(self, examples: Sequence[Example], *, adapter: bool) -> list[ExampleLoss]:
+        """The loss of each example; `adapter` as for `replies`."""
+        with self._chosen(adapter):
+            return example_losses(self._measured, examples, MEASURED_TOKENS)
+
+    @cached_property
+    def _measured(self) -> LabelLosses:
+        base = self.model.get_base_model() if self.has_adapter else self.model
+        return LabelLosses(self.model, base, self.model.device)
+
+    def _chosen(self, adapter: bool) -> AbstractContextManager[None]:
+        return self.model.disable_adapter() if self.has_adapter and not adapter else nullcontext()
+
     def replies(
         self,
         rows: Sequence[Sequence[int]],
@@ -89,8 +109,7 @@ class TunedModel:
         Args:
             adapter: False gives the base model's.
         """
-        without = self.has_adapter and not adapter
-        with self.model.disable_adapter() if without else nullcontext():
+        with self._chosen(adapter):
             return replies(self.model, self.tokenizer, rows, sampling, on_tokens, should_stop)
 
 
@@ -102,8 +121,7 @@ def load_tuned_model(base: Path, adapter: Path | None, *, load_in_4bit: bool = F
         ModelLoadError: the model cannot be loaded.
         InputError: the adapter is not one that PEFT computes as its files say.
     """
-    trained_with = adapter is not None and (adapter / "tokenizer_config.json").is_file()
-    tokenizer = load_tokenizer(adapter if adapter is not None and trained_with else base)
+    tokenizer = tokenizer_of(base, adapter)
     if adapter is not None:
         _require_known(adapter)
     device = torch_device()
@@ -113,6 +131,16 @@ def load_tuned_model(base: Path, adapter: Path | None, *, load_in_4bit: bool = F
         model = _with_adapter(model, adapter, device)
     model.eval()
     return TunedModel(model, tokenizer, adapter is not None, token_limits(base).positions)
+
+
+def tokenizer_of(base: Path, adapter: Path | None) -> Any:
+    """The tokenizer that an adapter was trained with, if its folder has it, or else its base's.
+
+    Raises:
+        ModelLoadError: it cannot be loaded.
+    """
+    trained_with = adapter is not None and (adapter / "tokenizer_config.json").is_file()
+    return load_tokenizer(adapter if adapter is not None and trained_with else base)
 
 
 @contextmanager

@@ -47,7 +47,7 @@ class Affordable:
     def after(cls, tokens: int, seconds: float) -> Affordable:
         """For a training of so many tokens in so many seconds."""
         per_s = tokens / COST / max(seconds, 1e-6)
-        return cls(per_s * max(FREE_S, SHARE * seconds))
+        return cls(per_s * allowed_s(seconds))
 
     def first(self, examples: Sequence[Example], passes: int, most: int) -> list[Example]:
         """The first examples that can be measured so many times."""
@@ -59,6 +59,11 @@ class Affordable:
                 break
             chosen.append(example)
         return chosen
+
+
+def allowed_s(seconds: float) -> float:
+    """Seconds that a verdict may take after a training of so many."""
+    return max(FREE_S, SHARE * seconds)
 
 
 class Stopped(Exception):
@@ -109,10 +114,10 @@ def judge(
     measured = Measured(
         rows=len(rows),
         held_out=len(held_out),
-        loss_before=_mean(before),
-        loss_after=_mean(after),
-        difference=_difference(before, after),
-        association=_association(after_own or [after[one.row] for one in answers], after_others),
+        loss_before=mean_loss(before),
+        loss_after=mean_loss(after),
+        difference=loss_difference(before, after),
+        association=association_of(after_own or [after[one.row] for one in answers], after_others),
         general=_general(general_before, general_after),
     )
     worse = _worse_rows(rows, before, after, shown)
@@ -139,17 +144,17 @@ def _losses(model: LoadedModel, examples: Sequence[Example], should_stop: Should
     return found
 
 
-def _mean(losses: Sequence[ExampleLoss]) -> float:
+def mean_loss(losses: Sequence[ExampleLoss]) -> float:
     return sum(one.total for one in losses) / max(1, sum(one.label_tokens for one in losses))
 
 
-def _difference(before: Sequence[ExampleLoss], after: Sequence[ExampleLoss]) -> Difference:
+def loss_difference(before: Sequence[ExampleLoss], after: Sequence[ExampleLoss]) -> Difference:
     return paired_difference(
         [one.total for one in before], [one.total for one in after], [one.label_tokens for one in before]
     )
 
 
-def _association(own: Sequence[ExampleLoss], others: Sequence[ExampleLoss]) -> Difference | None:
+def association_of(own: Sequence[ExampleLoss], others: Sequence[ExampleLoss]) -> Difference | None:
     """How much the loss of an answer rises, on average over `OTHERS` other questions."""
     if len(own) < FEWEST_ROWS:
         return None
@@ -161,11 +166,11 @@ def _association(own: Sequence[ExampleLoss], others: Sequence[ExampleLoss]) -> D
 def _general(before: Sequence[ExampleLoss], after: Sequence[ExampleLoss]) -> GeneralProbe | None:
     if len(before) < FEWEST_ROWS:
         return None
-    difference = _difference(before, after)
+    difference = loss_difference(before, after)
     return GeneralProbe(
         questions=len(before),
-        loss_before=round(_mean(before), 4),
-        loss_after=round(_mean(after), 4),
+        loss_before=round(mean_loss(before), 4),
+        loss_after=round(mean_loss(after), 4),
         low=round(difference.low, 4),
         high=round(difference.high, 4),
     )
@@ -181,8 +186,8 @@ def _worse_rows(
     found = [
         WorseRow(
             untrusted_text=shown(row.input_ids),
-            loss_before=round(_mean([old]), 4),
-            loss_after=round(_mean([new]), 4),
+            loss_before=round(mean_loss([old]), 4),
+            loss_after=round(mean_loss([new]), 4),
         )
         for row, old, new in zip(rows, before, after, strict=True)
         if new.total > old.total

@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from math import exp
 from typing import NamedTuple
 
 from ..config.results import GeneralProbe, Verdict, VerdictName, WorseRow
+from ..config.scores import perplexity
 from .paired_difference import LEVEL, Difference
 
 FEWEST_ROWS = 8
@@ -59,20 +59,31 @@ def judged(measured: Measured, worse_rows: list[WorseRow], seconds: float) -> Ve
     )
 
 
+def verdict_name(difference: Difference, association: Difference | None = None) -> VerdictName:
+    """Better or worse where the loss surely differs, and an answer surely depends on its question."""
+    if difference.low > 0:
+        return "worse"
+    if difference.high >= 0 or (association is not None and association.low <= 0):
+        return "can't tell"
+    return "better"
+
+
+ONLY_FORM = (
+    ", but an answer is as likely after another row's question: "
+    "the model learnt what answers look like, not which one belongs to which question."
+)
+
+
 def _judged(measured: Measured) -> tuple[VerdictName, str]:
     """The verdict, and what has to be said besides the numbers."""
-    if measured.difference.low > 0:
-        return "worse", "."
-    if measured.difference.high >= 0:
-        if abs(measured.difference.mean) <= SMALL * measured.loss_before:
-            return "can't tell", ": the training had hardly any effect on them."
-        return "can't tell", "."
-    if measured.association is not None and measured.association.low <= 0:
-        return "can't tell", (
-            ", but an answer is as likely after another row's question: "
-            "the model learnt what answers look like, not which one belongs to which question."
-        )
-    return "better", "."
+    name = verdict_name(measured.difference, measured.association)
+    if name != "can't tell":
+        return name, "."
+    if measured.difference.high < 0:
+        return name, ONLY_FORM
+    if abs(measured.difference.mean) <= SMALL * measured.loss_before:
+        return name, ": the training had hardly any effect on them."
+    return name, "."
 
 
 def _numbers(measured: Measured) -> str:
@@ -82,14 +93,10 @@ def _numbers(measured: Measured) -> str:
         rows = f"{measured.rows:,} of {measured.held_out:,} held-out rows"
     difference = measured.difference
     return (
-        f"the loss on {rows} went from {before:.3g} to {after:.3g} (perplexity {_perplexity(before)} to "
-        f"{_perplexity(after)}), a change of {difference.mean:+.3g} ({LEVEL:.0%} interval "
+        f"the loss on {rows} went from {before:.3g} to {after:.3g} (perplexity {perplexity(before)} to "
+        f"{perplexity(after)}), a change of {difference.mean:+.3g} ({LEVEL:.0%} interval "
         f"{difference.low:+.3g} to {difference.high:+.3g})"
     )
-
-
-def _perplexity(loss: float) -> str:
-    return f"{exp(loss):,.3g}" if loss < 50 else "above 10^21"
 
 
 def warnings_of(verdict: Verdict, train_loss: float | None) -> list[str]:

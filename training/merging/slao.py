@@ -10,6 +10,7 @@ from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 
+import torch
 from torch import Tensor
 
 from ..errors import SLAOCheckpointError, SLAOError, SLAOMergeError
@@ -188,7 +189,8 @@ class SLAOMerger:
     def save(self, folder: Path | str) -> None:
         """Write the merger's state, so that `load` continues it: safetensors and one JSON file.
 
-        The folder is written aside and then gets its name; an earlier one of that name is replaced.
+        Of the fine-tuned adapter, only matrices that differ from the merged ones are written: with "slao" its
+        B. The folder is written aside and then gets its name; an earlier one of that name is replaced.
 
         Raises:
             SLAOError: there is no task yet.
@@ -201,7 +203,8 @@ class SLAOMerger:
             "form": self._form,
             "history": [asdict(result) for result in self.merge_history],
         }
-        write_merger(Path(folder), {"merged": self._merged, "tuned": self._tuned}, record)
+        own = {name: one for name, one in self._tuned.items() if not torch.equal(one, self._merged[name])}
+        write_merger(Path(folder), {"merged": self._merged, "tuned": own}, record)
 
     @classmethod
     def load(cls, folder: Path | str) -> SLAOMerger:
@@ -213,9 +216,11 @@ class SLAOMerger:
         adapters, record = read_merger(Path(folder), ("merged", "tuned"))
         try:
             history = [MergeResult(**entry) for entry in record["history"]]
-            require_same_form(adapters["tuned"], adapters["merged"])
+            merged = adapters["merged"]
+            tuned = {name: tensor.clone() for name, tensor in merged.items()} | adapters["tuned"]
+            require_same_form(tuned, merged)
             config = SLAOConfig(record["scaling"], record.get("mode", "slao"))
-            return cls(config, history, adapters["merged"], adapters["tuned"], dict(record["form"]))
+            return cls(config, history, merged, tuned, dict(record["form"]))
         except (KeyError, TypeError, ValueError, SLAOMergeError) as error:
             raise SLAOCheckpointError(
                 f"{shown_path(folder)} holds no merger of this version.",

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from ..config.specs import GenerateSpec, TrainingSpec
@@ -10,6 +10,9 @@ from ..files.paths import PathPolicy
 from ..runs.store import RunStore
 from .sources import ExportSource, export_source
 from .validated import validated
+
+LOADING = ("load_in_4bit", "allow_other_base")
+"""Settings of how a model is loaded."""
 
 
 def generate_spec(
@@ -28,17 +31,28 @@ def generate_spec(
     """
     meant = export_source(source, store, paths)
     given = {name: value for name, value in settings.items() if value is not None}
-    base = {"load_in_4bit": _in_4bit(meant, store), "allow_other_base": False}
-    base = {name: given.pop(name, default) for name, default in base.items()}
+    loading = {name: given.pop(name) for name in LOADING if name in given}
     values = {
-        "model": meant.model.model_copy(update=base),
-        "adapter": str(meant.adapter) if meant.adapter else None,
-        "run": meant.run,
+        **reference_values(meant, store, loading),
         "prompts": list(prompts),
         "roots": meant.roots(paths),
         **given,
     }
     return validated(GenerateSpec, values)
+
+
+def reference_values(meant: ExportSource, store: RunStore, loading: Mapping[str, Any]) -> dict[str, Any]:
+    """The fields of a `ModelReference`.
+
+    Args:
+        loading: of `LOADING`, what is given.
+    """
+    defaults = {"load_in_4bit": _in_4bit(meant, store), "allow_other_base": False}
+    return {
+        "model": meant.model.model_copy(update=defaults | dict(loading)),
+        "adapter": str(meant.adapter) if meant.adapter else None,
+        "run": meant.run,
+    }
 
 
 def _in_4bit(meant: ExportSource, store: RunStore) -> bool:

@@ -11,13 +11,28 @@ from typing import Any, cast
 from ..config.settings import Settings, load_settings
 from ..config.specs import MultiGroup, MultiRunSpec
 from ..errors import InputError, InvalidSettingError
+from ..files.output_folder import check_output
 from ..files.paths import PathPolicy
+from ..models.presets import AUTO
+from ..runs.store import RunStore
 from ..untrusted import quoted
+from .argument_paths import with_resolved_paths
 from .dataset_source import named_source, resolved_source
+from .multi_run_parent import Parent, parent_of
 from .settings import by_group, require_known
 from .validated import validated
 
 OUR_ENGINES = ("auto", "packed", "autograd")
+OF_NEW_RUNS = {
+    "num_runs",
+    "samples_per_run",
+    "steps_per_run",
+    "merge_scale",
+    "learning_rate_decay",
+    "replay",
+    "max_forgetting",
+}
+"""What means nothing where no run is trained."""
 
 
 def named_tasks(given: Sequence[object] | Mapping[str, object] | None) -> list[dict[str, Any]]:
@@ -78,7 +93,8 @@ def multi_run_spec(
     arguments: Mapping[str, Any],
     multi: Mapping[str, Any],
     tasks: Sequence[Mapping[str, Any]] = (),
-    roots: Sequence[str] | None = None,
+    roots: list[str] | None = None,
+    parent: Parent | None = None,
 ) -> MultiRunSpec:
     """The spec of a multi-run.
 
@@ -86,29 +102,89 @@ def multi_run_spec(
         defaults, settings, arguments, roots: as for `train_spec`.
         multi: the settings of the multi-run by name; None means not given.
         tasks: see `named_tasks`; with resolved datasets.
+        parent: the run that is continued, with its model and its LoRA.
 
     Raises:
         InputError: an unknown name, a value out of bounds, or both a dataset and tasks.
         InvalidSettingError: settings contradict each other.
     """
     groups = by_group(defaults or load_settings(), settings or {}, arguments)
+    if parent is not None:
+        groups = parent.groups(groups, arguments.get("model"))
+        roots = parent.roots(roots)
     for name in multi:
         require_known(name, list(MultiGroup.model_fields), "argument")
     given = {name: value for name, value in multi.items() if value is not None}
     if tasks and arguments.get("dataset"):
         raise InputError("dataset and tasks are both given.", hint="Give one of them.")
+    if "rollback_to" in given and parent is None:
+        raise InputError("rollback_to needs continue_from.", hint="Give the run that has this merge.")
     if "steps_per_run" in given and arguments.get("steps"):
         raise InputError("steps and steps_per_run are both given.", hint="Give steps_per_run.")
     if tasks:
         groups["data"].pop("source", None)
+    if parent is not None and parent.ledger is not None:
+        given.setdefault("merge_mode", parent.ledger.merge_mode)
     values = {**groups, "multi": given, "tasks": list(tasks), "roots": roots}
     spec = validated(MultiRunSpec, values)
     _require_consistent(spec)
+    return spec if parent is None else _continued(spec, parent)
+
+
+def multi_run_spec_of(
+    arguments: Mapping[str, Any],
+    multi: Mapping[str, Any],
+    tasks: Sequence[object] | Mapping[str, object] | None,
+    defaults: Settings,
+    store: RunStore,
+    continue_from: str | None = None,
+) -> MultiRunSpec:
+    """The spec of a person's or a program's arguments, with absolute, permitted paths.
+
+    Args:
+        tasks: see `named_tasks`.
+        continue_from: the run that is continued.
+
+    Raises:
+        BackpropagateError: as `multi_run_spec`, `resolved_tasks` and `parent_of`.
+    """
+    paths = PathPolicy.for_person(defaults.home)
+    parent = parent_of(continue_from, store) if continue_from else None
+    resolved = with_resolved_paths(arguments, defaults)
+    if parent is not None and arguments.get("model") in (None, AUTO):
+        resolved["model"] = None
+    spec = multi_run_spec(
+        defaults, arguments=resolved, multi=multi, tasks=resolved_tasks(tasks, paths), parent=parent
+    )
+    check_output(spec.output)
     return spec
+
+
+def _continued(spec: MultiRunSpec, parent: Parent) -> MultiRunSpec:
+    """The spec that begins after the runs of an earlier one."""
+    mode = parent.ledger.merge_mode if parent.ledger else spec.multi.merge_mode
+    if mode != spec.multi.merge_mode:
+        raise InvalidSettingError(
+            f"merge_mode={spec.multi.merge_mode}, but run {parent.run_id} was merged with {mode}.",
+            hint="Leave merge_mode out.",
+        )
+    earlier = parent.earlier(spec.multi.rollback_to)
+    twice = {task.name for task in spec.tasks} & set(parent.names[:earlier])
+    if twice:
+        raise InputError(
+            f"Run {parent.run_id} has a task {quoted(min(twice))} already.",
+            hint="Give the new task a name of its own.",
+        )
+    return spec.model_copy(update={"parent": parent.run_id, "earlier": earlier})
 
 
 def _require_consistent(spec: MultiRunSpec) -> None:
     multi = spec.multi
+    if spec.only_rolls_back and (unused := sorted(multi.model_fields_set & OF_NEW_RUNS)):
+        raise InvalidSettingError(
+            f"{unused[0]}={getattr(multi, unused[0])}, but there is no dataset.",
+            hint=f"Leave {unused[0]} out, or give a dataset.",
+        )
     if spec.tasks and multi.num_runs not in (None, len(spec.tasks)):
         raise InvalidSettingError(
             f"num_runs={multi.num_runs}, but there are {len(spec.tasks)} tasks, with one run each.",

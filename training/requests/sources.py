@@ -72,8 +72,11 @@ class ExportSource:
         return [*roots, self.model.name] if roots is not None and trained else roots
 
 
-def export_source(name: str, store: RunStore, paths: PathPolicy) -> ExportSource:
+def export_source(name: str, store: RunStore, paths: PathPolicy, argument: str = "source") -> ExportSource:
     """A run, an adapter folder, or a model, by name. Cheap: no weights are read.
+
+    Args:
+        argument: the name of the argument in errors.
 
     Raises:
         InputError: it is none of these, or the run has no adapter.
@@ -81,7 +84,7 @@ def export_source(name: str, store: RunStore, paths: PathPolicy) -> ExportSource
         PathForbiddenError: the folder may not be read.
     """
     try:
-        meant = meaning_of(name, store, paths, "source")
+        meant = meaning_of(name, store, paths, argument)
     except RunNotFoundError as error:
         raise RunNotFoundError(
             error.message,

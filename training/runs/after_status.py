@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from ..config.specs import (
     AnySpec,
+    EvaluateSpec,
     ExportSpec,
     GenerateSpec,
     InspectSpec,
@@ -47,6 +48,8 @@ def _start_again(spec: AnySpec) -> Next:
             return then("multi_run", dataset=..., model=spec.model.name)
         case GenerateSpec():
             return then("generate", source=spec.run or spec.adapter or spec.model.name, prompts=...)
+        case EvaluateSpec():
+            return then("evaluate", source=spec.run or spec.adapter or spec.model.name)
         case ExportSpec():
             return then("export", source=spec.run or spec.adapter or spec.model.name)
         case RegisterSpec():

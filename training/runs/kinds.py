@@ -12,6 +12,7 @@ from typing import Any, Literal
 
 from ..config.results import (
     AnyResult,
+    EvaluateResult,
     ExportResult,
     GenerateResult,
     InspectResult,
@@ -24,10 +25,12 @@ from ..config.results import (
 from ..config.specs import (
     AnySpec,
     DataSpec,
+    EvaluateSpec,
     ExportSpec,
     GenerateSpec,
     InspectSpec,
     KindName,
+    ModelReference,
     MultiRunSpec,
     PushSpec,
     RegisterSpec,
@@ -102,6 +105,10 @@ def _after_answers(run_id: str, spec: GenerateSpec, result: GenerateResult) -> N
     return then("export", source=spec.run) if spec.run else None
 
 
+def _after_evaluation(run_id: str, spec: EvaluateSpec, result: EvaluateResult) -> Next | None:
+    return then("export", source=spec.run) if spec.run and result.verdict == "better" else None
+
+
 def _after_registration(run_id: str, spec: RegisterSpec, result: RegisterResult) -> Next:
     return then("chat_in_ollama", name=spec.name)
 
@@ -139,6 +146,7 @@ KINDS = {
             listed=False,
             lasting=True,
         ),
+        RunKind("evaluate", EvaluateSpec, EvaluateResult, "device", _after_evaluation),
         RunKind(
             "register",
             RegisterSpec,
@@ -198,7 +206,7 @@ def _device_of(spec: AnySpec) -> Literal["auto", "cpu", "cuda"]:
     match spec:
         case TrainingSpec():
             return spec.training.device
-        case GenerateSpec():
+        case GenerateSpec() | EvaluateSpec():
             return spec.device
         case _:
             raise StateError(f"A run of kind {spec.kind} waits for a device, but its spec names none.")
@@ -206,7 +214,10 @@ def _device_of(spec: AnySpec) -> Literal["auto", "cpu", "cuda"]:
 
 def libraries_of(spec: AnySpec) -> list[str]:
     """The libraries from extras that the worker of this spec imports."""
-    quantized = isinstance(spec, DataSpec | GenerateSpec) and spec.model.load_in_4bit
+    models = spec.models if isinstance(spec, EvaluateSpec) else [spec]
+    quantized = any(
+        isinstance(one, DataSpec | GenerateSpec | ModelReference) and one.model.load_in_4bit for one in models
+    )
     return [*kind_of(spec.kind).libraries, *(["bitsandbytes"] if quantized else [])]
 
 

@@ -5,14 +5,14 @@ from __future__ import annotations
 import hashlib
 from pathlib import Path
 
-from ..config.specs import GenerateSpec, ModelSpec
+from ..config.specs import GenerateSpec, ModelReference
 from ..models.presets import classify_model
 from ..version import __version__
 
 PATTERNS = ("*.safetensors", "*.json", "*.jinja")
 
 
-def model_stamp(spec: ModelSpec) -> str:
+def model_stamp(spec: ModelReference) -> str:
     """Of the adapter and of a local base; a Hub model is known by its revision."""
     source = classify_model(spec.model.name)
     folders = [Path(spec.adapter)] if spec.adapter else []

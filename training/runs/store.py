@@ -437,7 +437,11 @@ def _require_resumable(run: RunFolder, state: RunState) -> None:
         host = short_name(state.host)
         raise InputError(f"Run {run.run_id} belongs to {host}.", hint=f"Resume it on {host}.")
     if state.status is Status.COMPLETED and state.kind == "multi_run":
-        raise InputError(f"Run {run.run_id} has completed; there is nothing to resume.")
+        raise InputError(
+            f"Run {run.run_id} has completed; there is nothing to resume.",
+            hint="To add runs, start a multi-run that continues from it.",
+            next=then("multi_run", continue_from=run.run_id, dataset=...),
+        )
     if state.status is Status.COMPLETED:
         raise InputError(
             f"Run {run.run_id} has completed; there is nothing to resume.",

@@ -7,7 +7,16 @@ from typing import Annotated, TypeVar
 from pydantic import BaseModel, ConfigDict, Discriminator, Field
 
 from ..config.results import Answer, AnyResult, MultiRunResult, TrainingResult
-from ..config.specs import AnySpec, DataSpec, KindName, ModelSpec, MultiRunSpec, TrainSpec
+from ..config.specs import (
+    AnySpec,
+    DataSpec,
+    EvaluateSpec,
+    KindName,
+    ModelSpec,
+    MultiRunSpec,
+    TrainingSpec,
+    TrainSpec,
+)
 from ..errors import ErrorRecord, RunFolderError
 from ..events import Evaluated, Event, Phase, Step, Warned
 from ..next_step import Next, then
@@ -86,7 +95,7 @@ def view(run: RunFolder, state: RunState) -> RunView:
         status=state.status,
         model=spec.subject,
         dataset=_dataset(spec),
-        parent=spec.parent if isinstance(spec, TrainSpec) else None,
+        parent=spec.parent if isinstance(spec, TrainingSpec) else None,
         training=spec.run if isinstance(spec, ModelSpec) else None,
         phase=_phase(state, step, phase),
         step=_steps(result, step),
@@ -117,7 +126,7 @@ def _dataset(spec: AnySpec) -> str | list[str] | None:
     if isinstance(spec, MultiRunSpec) and spec.tasks:
         named = [task.dataset for task in spec.tasks]
         return [name for names in named for name in ([names] if isinstance(names, str) else names)]
-    return spec.data.source if isinstance(spec, DataSpec) else None
+    return spec.data.source if isinstance(spec, DataSpec | EvaluateSpec) else None
 
 
 def _warnings(state: RunState, events: list[Event]) -> list[str]:

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
 
-from ..config.specs import DataSpec, ModelSpec
+from ..config.specs import DataSpec, ModelGroup, ModelSpec
 from ..errors import TrainingAbortedError
 from ..events import Event, ShouldStop
 from ..files.paths import PathPolicy
@@ -68,19 +68,20 @@ class RunContext:
         """
         self._policy.resolve(str(target.absolute()), "output", write=True)
 
-    def model_folder(self, *, weights: bool = True, revision: str | None = None) -> Path:
-        """The folder of the run's model, downloaded if necessary.
+    def model_folder(
+        self, model: ModelGroup | None = None, *, weights: bool = True, revision: str | None = None
+    ) -> Path:
+        """The folder of a model, downloaded if necessary.
 
         Args:
+            model: None: that of the spec.
             weights: False if only the tokenizer is needed.
             revision: of a Hub model, where it is known more exactly than the spec says it.
 
         Raises:
             ModelLoadError: the model cannot be found or downloaded.
         """
-        spec = self.run.spec()
-        assert isinstance(spec, DataSpec | ModelSpec)
-        model = spec.model
+        model = model or self._model()
         self.recorder.phase("downloading", f"looking for {shown_path(model.name)}")
         path = resolve_model(
             model.name,
@@ -95,6 +96,11 @@ class RunContext:
             self.permit_links(path, "model")
         require_small_files(path)
         return path
+
+    def _model(self) -> ModelGroup:
+        spec = self.run.spec()
+        assert isinstance(spec, DataSpec | ModelSpec)
+        return spec.model
 
     def permit_links(self, folder: Path, argument: str) -> None:
         """Permit the folder of a model or an adapter before it is read.

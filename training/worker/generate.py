@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from ..config.results import GeneratedAnswer, GenerateResult, Reply
-from ..config.specs import GenerateSpec
+from ..config.specs import GenerateSpec, ModelReference
 from ..events import Phase, throttled
 from ..models.presets import classify_model
 from ..next_step import Next, then
@@ -36,23 +36,26 @@ def run(context: RunContext, wait_for_device: WaitForDevice) -> TunedModel:
     if spec.adapter:
         context.permit_links(Path(spec.adapter), "source")
     wait_for_device()
-    model = load(context, spec)
+    model = load(context, spec, in_4bit(spec))
     answer(context, model)
     return model
 
 
-def load(context: RunContext, spec: GenerateSpec) -> TunedModel:
-    """The run's model with its adapter; raises as `run`."""
-    base = context.model_folder()
-    require_base_of_adapter(context, spec, base)
+def load(context: RunContext, meant: ModelReference, less: Next) -> TunedModel:
+    """A model with its adapter; raises as `run`.
+
+    Args:
+        less: the request that needs less memory, if the base is not in 4 bits already.
+    """
+    base = context.model_folder(meant.model)
+    require_base_of_adapter(context, meant, base)
     use_threads(None)
-    context.recorder.phase("loading", f"loading {shown_path(spec.model.name)}")
+    context.recorder.phase("loading", f"loading {shown_path(meant.model.name)}")
     from ..engine.tuned_model import load_tuned_model, memory_errors
 
-    less = None if spec.model.load_in_4bit else _again(spec, load_in_4bit=True)
-    with memory_errors("loading the model", less):
-        adapter = Path(spec.adapter) if spec.adapter else None
-        model = load_tuned_model(base, adapter, load_in_4bit=spec.model.load_in_4bit)
+    with memory_errors("loading the model", None if meant.model.load_in_4bit else less):
+        adapter = Path(meant.adapter) if meant.adapter else None
+        model = load_tuned_model(base, adapter, load_in_4bit=meant.model.load_in_4bit)
     context.require_permitted()
     context.stop_if_asked()
     return model
@@ -93,6 +96,11 @@ def answer(context: RunContext, model: TunedModel, *, warm: bool = False) -> Non
         context.recorder.cancelled(result)
     else:
         context.recorder.completed(result)
+
+
+def in_4bit(spec: GenerateSpec) -> Next:
+    """The same request with the base in 4 bits."""
+    return _again(spec, load_in_4bit=True)
 
 
 def _again(spec: GenerateSpec, **changed: object) -> Next:

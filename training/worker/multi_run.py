@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any
 
 from ..config.specs import DataGroup, MultiRunSpec
 from ..data.prepare import Prepared
+from ..data.tokens.kept_rows import TASKS
 from ..errors import PartialSuccessError, TrainingAbortedError
 from ..models.base_identity import identify_base
 from ..runs.recorder import as_record
@@ -26,7 +27,16 @@ from .examples import (
     warn_about_data,
     warn_about_the_end,
 )
-from .multi_run_tasks import ReadyRuns, TaskRows, request_of_run, require_rows, rows_of_runs
+from .multi_run_parent import take_over, taken_over
+from .multi_run_tasks import (
+    FirstRun,
+    ReadyRuns,
+    TaskRows,
+    kept_rows,
+    request_of_run,
+    require_rows,
+    rows_of_runs,
+)
 from .trained_base import require_trained_base, trained_revision
 
 if TYPE_CHECKING:
@@ -108,19 +118,22 @@ def _opened(context: RunContext, ready: ReadyRuns) -> MultiRunLoop:
 # --- Data and plans. ---
 def _prepare(context: RunContext, spec: MultiRunSpec, model: Path) -> ReadyRuns:
     tokenizer, threads = tokenizer_of(context, request_of_run(spec, spec.data), model)
+    first = take_over(context, spec, model)
     prepared: list[Prepared] = []
     for data in spec.datasets:
         prepared.append(examples(context, request_of_run(spec, data), tokenizer, model))
         warn_about_data(context, prepared[-1])
     warn_about_the_end(context, tokenizer, model)
-    tasks = rows_of_runs(spec, prepared)
+    tasks = rows_of_runs(spec, prepared, taken_over(context, spec))
+    for number, task in enumerate(tasks[spec.earlier :], spec.earlier + 1):
+        kept_rows(task).write(context.run.path / TASKS, number)
     _warn_about_scores(context, tasks)
-    plans, reasons = _plans(context, spec, model, tasks, threads)
+    plans, reasons = _plans(context, spec, model, tasks[spec.earlier :], threads)
     context.recorder.phase("loading", "reading the base model's weights")
     context.run.write_provenance(_provenance(context, spec, model, prepared, plans[0]))
     runs = [plan.record() for plan in plans]
-    context.run.write_plan({**runs[0], "reasons": reasons, "runs": runs})
-    return ReadyRuns(spec, tokenizer, tasks, plans)
+    context.run.write_plan({**runs[0], "reasons": reasons, "runs": runs, "first": first})
+    return ReadyRuns(spec, tokenizer, tasks, plans, first)
 
 
 def _warn_about_scores(context: RunContext, tasks: Sequence[TaskRows]) -> None:
@@ -143,13 +156,15 @@ def _plans(
     machine = Machine.here(threads)
     plans: list[Plan] = []
     reasons: dict[str, str] = {}
-    for number, (task, data) in enumerate(zip(tasks, _data_of_runs(spec), strict=True)):
+    # Without a run, the model is still opened by a plan, to be judged and saved.
+    runs = list(zip(tasks, _data_of_runs(spec), strict=True)) or [(None, spec.data)]
+    for number, (task, data) in enumerate(runs, spec.earlier):
         request = request_of_run(spec, data)
         plan, why = choose_plan(
             request,
             machine,
-            examples=len(task.train),
-            held_out=len(task.held_out),
+            examples=len(task.train) if task else 1,
+            held_out=len(task.held_out) if task else 0,
             model=model,
             adapter=context.run.path / ".adapter-of-the-engine",
             base_model_name=base_model_name(request, model),
@@ -158,7 +173,8 @@ def _plans(
         rate = plan.learning_rate * spec.multi.learning_rate_decay**number
         plan = replace(plan, training=plan.training.model_copy(update={"learning_rate": rate}))
         # A run without a checkpoint starts from its first step.
-        plans.append(replace(plan, tokens_key=task.prepared.key, resume=True))
+        key = task.prepared.key if task and task.prepared else ""
+        plans.append(replace(plan, tokens_key=key, resume=True))
         reasons = reasons or why
     return plans, reasons
 
@@ -173,7 +189,8 @@ def _provenance(
     from .provenance import dataset_record, provenance
 
     base = identify_base(model, context.should_stop)
-    record = provenance(request_of_run(spec, spec.datasets[0]), plan, prepared[0], base)
+    data = prepared[0] if prepared else None
+    record = provenance(request_of_run(spec, plan.data), plan, data, base)
     if not spec.tasks:
         return record
     records = [
@@ -193,9 +210,11 @@ def _again(context: RunContext, spec: MultiRunSpec, model: Path, planned: dict[s
 
     tokenizer, _ = tokenizer_of(context, request_of_run(spec, spec.data), model)
     plans = [replace(Plan.from_record(record), model=model) for record in planned["runs"]]
-    keys = [plan.tokens_key for plan in plans] if spec.tasks else [plans[0].tokens_key]
+    keys = [plan.tokens_key for plan in plans[: len(spec.datasets)]]
     prepared = [
         examples_again(context, request_of_run(spec, data), tokenizer, model, key)
         for data, key in zip(spec.datasets, keys, strict=True)
     ]
-    return ReadyRuns(spec, tokenizer, rows_of_runs(spec, prepared), plans)
+    first = planned.get("first")
+    tasks = rows_of_runs(spec, prepared, taken_over(context, spec))
+    return ReadyRuns(spec, tokenizer, tasks, plans, FirstRun(*first) if first else None)

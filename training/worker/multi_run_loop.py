@@ -7,26 +7,23 @@ stay, so that a killed worker's successor trains on from there and comes to the 
 from __future__ import annotations
 
 import shutil
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from pydantic import ValidationError
-
-from ..config.ledger import Ledger, LedgerRun, LedgerTask, forgetting_of, mean_of
-from ..errors import RunFolderError
+from ..config.ledger import Ledger, LedgerRun, LedgerTask, mean_of, read_ledger, with_run, write_ledger
 from ..events import Event, Phase, Report, Step
-from ..files.atomic_json import read_json, write_json
-from ..next_step import then
-from ..untrusted import quoted, shown_path
+from ..untrusted import quoted
 from .context import RunContext
-from .multi_run_tasks import ReadyRuns, TaskRows
+from .multi_run_parent import merge_path
+from .multi_run_tasks import FirstRun, ReadyRuns, TaskRows
 
 if TYPE_CHECKING:
     from torch import Tensor
 
     from ..engine.loaded_model import StepModel
     from ..engine.plan import Outcome
+    from ..evaluation.other_questions import Answered
     from ..merging.slao import SLAOMerger
 
     Weights = Mapping[str, Tensor]
@@ -37,11 +34,14 @@ class MultiRunLoop:
 
     def __init__(self, context: RunContext, ready: ReadyRuns, model: StepModel) -> None:
         self.context, self.model = context, model
-        self.spec, self.tasks, self.plans = ready.spec, ready.tasks, ready.plans
+        from ..evaluation.right_answers import answerable
+
+        self.ready, self.spec, self.tasks = ready, ready.spec, ready.tasks
         self._new_adapter = model.adapter_weights()
-        self.ledger = _read_ledger(self._ledger_path) or self._new_ledger()
+        self._questions = [answerable(task.scored, self.spec.multi.answers_per_task) for task in self.tasks]
+        self.ledger = self._with_all_tasks(read_ledger(context.run.path) or self._new_ledger())
         self.merger = self._merger_after(len(self.ledger.kept))
-        self.last: Outcome | None = None
+        self.outcomes: list[Outcome] = []
 
     @property
     def forgot(self) -> bool:
@@ -54,6 +54,9 @@ class MultiRunLoop:
         Raises:
             BackpropagateError: a run failed; the ledger has the ones before.
         """
+        if self.ready.first is not None and not self.ledger.runs:
+            self._adopt(self.ready.first)
+        self._require_same_form()
         while len(self.ledger.runs) < len(self.tasks) and not self.forgot:
             number = len(self.ledger.runs) + 1
             outcome = self._train(number)
@@ -65,26 +68,49 @@ class MultiRunLoop:
     def _merger_after(self, runs: int) -> SLAOMerger:
         from ..merging.slao import SLAOConfig, SLAOMerger
 
-        if runs:
-            return SLAOMerger.load(self._merge_path(runs))
+        if runs or self.ready.first is not None:
+            return SLAOMerger.load(merge_path(self.context.run.path, runs or 1))
         return SLAOMerger(SLAOConfig(mode=self.spec.multi.merge_mode))
+
+    def _adopt(self, first: FirstRun) -> None:
+        """Score a training that becomes run 1."""
+        self._phase("training", f"scoring the training that becomes run 1: {quoted(self.tasks[0].name)}")
+        scores, accuracies = self._measured(self.merger.get_merged_lora(), 1)
+        self._record(
+            LedgerRun(
+                run=1,
+                steps=first.steps,
+                learning_rate=first.learning_rate,
+                scale=1.0,
+                scores=scores,
+                accuracies=accuracies,
+            )
+        )
+
+    def _require_same_form(self) -> None:
+        """Refuse adapters of other modules before a run is trained that could not be merged."""
+        from ..merging.lora_pairs import require_same_form
+
+        if self.merger.run_index:
+            require_same_form(self._new_adapter, self.merger.get_merged_lora())
 
     # --- One run.
     def _train(self, number: int) -> Outcome:
         from ..engine.loop.checkpoints import Checkpoints
         from ..engine.plan import Data
 
-        task, plan = self.tasks[number - 1], self.plans[number - 1]
+        task, plan = self.tasks[number - 1], self.ready.plan_of(number)
         self._phase("training", f"run {number} of {len(self.tasks)}: {quoted(task.name)}")
         self.model = self.model.planned(plan)
         self.model.set_adapter_weights(self._start())
-        self.last = self.model.train(
+        outcome = self.model.train(
             Data(task.train, task.held_out),
             _report_of_run(self.context.report, number, len(self.tasks)),
             self.context.should_stop,
             Checkpoints(self._checkpoints_path(number)),
         )
-        return self.last
+        self.outcomes.append(outcome)
+        return outcome
 
     def _start(self) -> Weights:
         if not self.merger.run_index or self.spec.multi.merge_mode == "average":
@@ -100,20 +126,22 @@ class MultiRunLoop:
         else:
             scale, scale_scores = self._scale(number, tuned)
             self.merger.merge(tuned, scale=scale)
+        scores, accuracies = self._measured(self.merger.get_merged_lora(), number)
         record = LedgerRun(
             run=number,
             steps=outcome.steps,
-            learning_rate=self.plans[number - 1].learning_rate,
+            learning_rate=self.ready.plan_of(number).learning_rate,
             scale=scale,
-            scores=self._scores(self.merger.get_merged_lora(), number),
+            scores=scores,
+            accuracies=accuracies,
             scale_scores=scale_scores,
         )
-        forgotten = max(forgetting_of([*self.ledger.runs, record]), default=0.0)
+        forgotten = max(with_run(self.ledger, record).forgetting, default=0.0)
         most = self.spec.multi.max_forgetting
         if most is not None and forgotten > most:
             self._reject(record, forgotten)
         else:
-            self.merger.save(self._merge_path(number))
+            self.merger.save(merge_path(self.context.run.path, number))
             self._record(record)
         shutil.rmtree(self._checkpoints_path(number), ignore_errors=True)
 
@@ -134,9 +162,9 @@ class MultiRunLoop:
         if self.spec.multi.merge_mode == "simple":
             return 1.0, {}
         by_mean, by_root = time_aware_scale(number, "mean"), time_aware_scale(number, "sqrt")
-        if self.spec.multi.merge_mode == "average" or self.spec.multi.merge_scale == "mean":
+        if self.spec.multi.merge_mode == "average" or self.ledger.merge_scale == "mean":
             return by_mean, {}
-        if self.spec.multi.merge_scale != "auto":
+        if self.ledger.merge_scale != "auto":
             return by_root, {}
         tried = [by_mean, (by_mean + by_root) / 2, by_root, (by_root + 1) / 2, 1.0]
         means = {
@@ -152,64 +180,60 @@ class MultiRunLoop:
 
     def _score(self, task: TaskRows) -> float:
         self.context.stop_if_asked()
-        losses = self.model.losses(task.scored(self.spec.multi.rows_per_task))
+        losses = self.model.losses(task.scored)
         return -sum(loss.total for loss in losses) / max(1, sum(loss.label_tokens for loss in losses))
 
-    # --- The ledger, and where things are.
+    def _measured(self, weights: Weights, tasks: int) -> tuple[list[float], list[float | None]]:
+        """The scores and the accuracies of an adapter on the first tasks."""
+        scores = self._scores(weights, tasks)
+        return scores, [self._accuracy(questions) for questions in self._questions[:tasks]]
+
+    def _accuracy(self, questions: Sequence[Answered]) -> float | None:
+        from ..evaluation.right_answers import share_of_right_answers
+
+        self.context.stop_if_asked()
+        return share_of_right_answers(self.model, self.ready.tokenizer, questions) if questions else None
+
+    # --- The ledger.
     def _new_ledger(self) -> Ledger:
         multi = self.spec.multi
+        scale = (multi.merge_scale or "auto") if multi.merge_mode == "slao" else None
+        return Ledger(merge_mode=multi.merge_mode, merge_scale=scale)
+
+    def _with_all_tasks(self, ledger: Ledger) -> Ledger:
+        """The ledger with the tasks that it lacks, after the base model is scored on them."""
+        known = len(ledger.tasks)
+        if known == len(self.tasks):
+            return ledger
         self._phase("training", "scoring the base model")
-        tasks = [
-            LedgerTask(
-                name=task.name,
-                rows=len(task.fresh),
-                replayed=len(task.replayed),
-                scored_on=task.scored_on,
-                scored_rows=len(task.scored(multi.rows_per_task)),
-                base_score=self._score(task),
-            )
-            for task in self.tasks
-        ]
-        scale = (multi.merge_scale or "sqrt") if multi.merge_mode == "slao" else None
-        ledger = Ledger(merge_mode=multi.merge_mode, merge_scale=scale, tasks=tasks)
-        write_json(self._ledger_path, ledger.model_dump(mode="json"))
+        self.model.set_adapter_values(self.model.adapter_values().zero_())
+        added = [self._new_task(number) for number in range(known, len(self.tasks))]
+        ledger = ledger.model_copy(update={"tasks": [*ledger.tasks, *added]})
+        write_ledger(self.context.run.path, ledger)
         return ledger
 
+    def _new_task(self, index: int) -> LedgerTask:
+        task, questions = self.tasks[index], self._questions[index]
+        return LedgerTask(
+            name=task.name,
+            rows=len(task.fresh),
+            replayed=len(task.replayed),
+            scored_on=task.scored_on,
+            scored_rows=len(task.scored),
+            base_score=self._score(task),
+            answered_rows=len(questions),
+            base_accuracy=self._accuracy(questions),
+        )
+
     def _record(self, run: LedgerRun) -> None:
-        self.ledger = self.ledger.model_copy(update={"runs": [*self.ledger.runs, run]})
-        write_json(self._ledger_path, self.ledger.model_dump(mode="json"))
+        self.ledger = with_run(self.ledger, run)
+        write_ledger(self.context.run.path, self.ledger)
 
     def _phase(self, phase: str, message: str) -> None:
         self.context.recorder.phase(phase, message)
 
-    @property
-    def _ledger_path(self) -> Path:
-        return self.context.run.path / "ledger.json"
-
-    def _merge_path(self, number: int) -> Path:
-        return self.context.run.path / "merges" / f"run-{number:03d}"
-
     def _checkpoints_path(self, number: int) -> Path:
         return self.context.run.checkpoints_path / f"run-{number:03d}"
-
-
-def _read_ledger(path: Path) -> Ledger | None:
-    """The ledger of an earlier attempt.
-
-    Raises:
-        RunFolderError: it cannot be read.
-    """
-    try:
-        return Ledger.model_validate(read_json(path, follow_links=False))
-    except FileNotFoundError:
-        return None
-    except (OSError, ValidationError, ValueError) as error:
-        raise RunFolderError(
-            f"{shown_path(path)} cannot be read: {type(error).__name__}.",
-            hint="Restore the file, or start a new run.",
-            next=then("delete", run_id=path.parent.name),
-            cause=error,
-        ) from error
 
 
 def _report_of_run(report: Report, number: int, count: int) -> Report:

@@ -13,6 +13,7 @@ from .after_saving import carry_on, copied
 from .context import RunContext
 from .multi_run_loop import MultiRunLoop
 from .multi_run_tasks import ReadyRuns
+from .multi_run_verdict import verdict_of
 from .save_adapter import TrainedBase, finish_adapter, replace_card
 
 if TYPE_CHECKING:
@@ -22,7 +23,7 @@ if TYPE_CHECKING:
 def save_result(
     context: RunContext, ready: ReadyRuns, loop: MultiRunLoop, outcome: Literal["completed", "cancelled"]
 ) -> MultiRunResult:
-    """Save the merged adapter, ask the questions, copy the adapter.
+    """Save the merged adapter, compare it with the base, ask the questions, copy the adapter.
 
     After the adapter is saved, a later failure is only a warning.
     """
@@ -38,6 +39,20 @@ def save_result(
         base = TrainedBase.of(plan, context.run)
         finish_adapter(written, adapter, ready.tokenizer, base, _card(context, ready, result))
     context.report(AdapterSaved(path=str(adapter)))
+    context.recorder.keep(result)
+
+    def compare(result: MultiRunResult) -> MultiRunResult:
+        from ..evaluation.verdict import warnings_of
+
+        judged = "not all runs were completed"
+        if outcome == "completed":
+            judged = verdict_of(context, ready, loop)
+        field = "no_verdict" if isinstance(judged, str) else "verdict"
+        result = result.model_copy(update={field: judged})
+        for warning in warnings_of(result.verdict, None) if result.verdict else []:
+            context.recorder.warn(warning)
+        replace_card(adapter, _card(context, ready, result))
+        return result
 
     def answer(result: MultiRunResult) -> MultiRunResult:
         if outcome == "cancelled" or not ready.spec.evaluation.questions:
@@ -49,7 +64,7 @@ def save_result(
     def copy(result: MultiRunResult) -> MultiRunResult:
         return copied(context, ready.spec.output, result)
 
-    return carry_on(context, result, (answer, copy))
+    return carry_on(context, result, (compare, answer, copy))
 
 
 def _result(
@@ -63,6 +78,8 @@ def _result(
 
     ledger, plan = loop.ledger, ready.plans[0]
     done = ready.tasks[: len(ledger.kept)]
+    own, own_runs = done[ready.spec.earlier :], ledger.runs[ready.spec.earlier :]
+    last = loop.outcomes[-1] if loop.outcomes else None
     summaries = [data.summary for data in _datasets(ready)]
     measured = all(len(task.held_out) for task in done)
     tokens = sum(summary.tokens for summary in summaries)
@@ -74,9 +91,9 @@ def _result(
     return MultiRunResult(
         summary=_summary(ledger, len(ready.tasks), base),
         outcome=outcome,
-        steps=sum(run.steps for run in ledger.runs),
-        total_steps=sum(run.steps for run in ledger.runs)
-        + sum(plan.training.steps or 0 for plan in ready.plans[len(ledger.runs) :]),
+        steps=sum(run.steps for run in own_runs),
+        total_steps=sum(run.steps for run in own_runs)
+        + sum(plan.training.steps or 0 for plan in ready.plans[len(own_runs) : len(ready.new_tasks)]),
         first_loss=context.recorder.first_loss,
         final_loss=_last_loss(context),
         eval_loss=-average if measured else None,
@@ -84,16 +101,16 @@ def _result(
         engine=loop.model.step.name,
         engine_reason=plan.reason,
         device=plan.device,
-        tokens_per_s=round(loop.last.tokens_per_s, 1) if loop.last else 0.0,
+        tokens_per_s=round(last.tokens_per_s, 1) if last else 0.0,
         peak_memory_mib=peak_memory_mib(),
-        packing=loop.last.packing if loop.last else None,
+        packing=last.packing if last else None,
         rows=sum(summary.rows for summary in summaries),
-        rows_used=sum(len(task.fresh) + len(task.held_out) for task in done),
+        rows_used=sum(len(task.fresh) + len(task.held_out) for task in own),
         rows_truncated=sum(summary.truncated for summary in summaries),
         rows_left_out=[
             FindingRecord.model_validate(found) for summary in summaries for found in summary.left_out
         ],
-        held_out=sum(len(task.held_out) for task in done),
+        held_out=sum(len(task.held_out) for task in own),
         trained_token_share=round(trained / tokens, 4) if tokens else 0.0,
         lora_share=round(covered.share, 4),
         without_lora=covered.left_out,
@@ -103,21 +120,30 @@ def _result(
         average=average,
         backward_transfer=ledger.backward_transfer,
         forgetting=dict(zip(names, ledger.forgetting, strict=False)),
+        average_accuracy=ledger.average_accuracy,
+        accuracy_backward_transfer=ledger.accuracy_backward_transfer,
+        accuracy_forgetting={
+            name: lost
+            for name, lost in zip(names, ledger.accuracy_forgetting, strict=False)
+            if lost is not None
+        },
     )
 
 
 def _datasets(ready: ReadyRuns) -> list[Prepared]:
     """The datasets of the runs, each once."""
-    return list({task.prepared.key: task.prepared for task in ready.tasks}.values())
+    return list({data.key: data for task in ready.tasks if (data := task.prepared)}.values())
 
 
 def _summary(ledger: Ledger, runs: int, base: float) -> str:
     kept, average, transfer = len(ledger.kept), ledger.average, ledger.backward_transfer
     assert average is not None
     changed = "" if transfer is None else f", backward transfer {transfer:+.4f}"
+    right = ledger.average_accuracy
+    answers = "" if right is None else f"; {right:.0%} of the answers right"
     return (
         f"{kept} of {runs} runs merged ({ledger.merge_mode}): mean loss on their tasks "
-        f"{-base:.4f} → {-average:.4f}{changed}."
+        f"{-base:.4f} → {-average:.4f}{changed}{answers}."
     )
 
 

@@ -19,8 +19,12 @@ from ..version import __version__
 LIBRARIES = ("torch", "transformers", "peft", "trl", "datasets", "accelerate", "bitsandbytes", "tokenizers")
 
 
-def provenance(spec: TrainSpec, plan: Plan, data: Prepared, base: BaseIdentity) -> dict[str, Any]:
-    """Versions, hardware, data, model and seed of a run, for provenance.json."""
+def provenance(spec: TrainSpec, plan: Plan, data: Prepared | None, base: BaseIdentity) -> dict[str, Any]:
+    """Versions, hardware, data, model and seed of a run, for provenance.json.
+
+    Args:
+        data: None for a run that trains on nothing.
+    """
     return {
         "format_version": 1,
         "backpropagate": __version__,
@@ -28,7 +32,7 @@ def provenance(spec: TrainSpec, plan: Plan, data: Prepared, base: BaseIdentity) 
         "platform": platform.platform(),
         "libraries": {name: found for name in LIBRARIES if (found := _version(name))},
         "hardware": _hardware(),
-        "dataset": dataset_record(spec.data.source, data),
+        "dataset": dataset_record(spec.data.source, data) if data else {},
         "model": {
             "name": spec.model.name,
             "path": str(plan.model),

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import shutil
 from dataclasses import dataclass
 from pathlib import Path
@@ -65,9 +66,17 @@ def finish_adapter(written: Path, target: Path, tokenizer: Any, base: TrainedBas
 
 
 def _add_metadata(path: Path, metadata: dict[str, str]) -> None:
-    from safetensors.torch import load, save
+    """Name the base in the header of a safetensors file: its length in 8 bytes, JSON, then the tensors.
 
-    path.write_bytes(save(load(path.read_bytes()), {"format": "pt", **metadata}))
+    The library writes metadata in another order in each process; equal trainings shall give equal files.
+    """
+    content = path.read_bytes()
+    end = 8 + int.from_bytes(content[:8], "little")
+    header = json.loads(content[8:end])
+    named = {**header.pop("__metadata__", {}), **metadata}
+    text = json.dumps({"__metadata__": dict(sorted(named.items())), **header}, separators=(",", ":")).encode()
+    text += b" " * (-len(text) % 8)
+    path.write_bytes(len(text).to_bytes(8, "little") + text + content[end:])
 
 
 def replace_card(adapter: Path, card: str) -> None:

@@ -19,6 +19,7 @@ from ..data.prepare import Prepared
 from ..errors import TrainingAbortedError
 from ..events import AdapterSaved
 from ..models.base_identity import identify_base
+from ..models.token_limits import token_limits
 from .after_saving import carry_on, copied
 from .context import RunContext, WaitForDevice
 from .examples import (
@@ -179,6 +180,13 @@ def _keep(context: RunContext, ready: Ready, model: LoadedModel, outcome: Outcom
         replace_card(adapter, _card(context, ready, result))
         return result
 
+    def ask_held_out(result: TrainResult) -> TrainResult:
+        if result.verdict is None:
+            return result
+        return result.model_copy(
+            update={"verdict": _ask_held_out(context, ready, model, outcome, result.verdict)}
+        )
+
     def answer(result: TrainResult) -> TrainResult:
         if outcome.status == "cancelled" or not ready.spec.evaluation.questions:
             return result
@@ -189,7 +197,7 @@ def _keep(context: RunContext, ready: Ready, model: LoadedModel, outcome: Outcom
     def copy(result: TrainResult) -> TrainResult:
         return copied(context, ready.spec.output, result)
 
-    return carry_on(context, result, (compare, answer, copy))
+    return carry_on(context, result, (compare, ask_held_out, answer, copy))
 
 
 def _judge(context: RunContext, ready: Ready, model: LoadedModel, outcome: Outcome) -> Verdict | str:
@@ -215,6 +223,24 @@ def _judge(context: RunContext, ready: Ready, model: LoadedModel, outcome: Outco
             context.report,
             context.should_stop,
         )
+
+
+def _ask_held_out(
+    context: RunContext, ready: Ready, model: LoadedModel, outcome: Outcome, verdict: Verdict
+) -> Verdict:
+    from ..evaluation.held_out_answers import with_answers
+
+    context.recorder.phase("judging", "asking held-out questions")
+    positions = token_limits(ready.plan.model).positions
+    return with_answers(
+        verdict,
+        model,
+        ready.tokenizer,
+        ready.data.held_out,
+        positions,
+        outcome.seconds,
+        context.should_stop,
+    )
 
 
 def _warn_of_harm(context: RunContext, ready: Ready, outcome: Outcome, verdict: Verdict | None) -> bool:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from ..config.specs import ModelSpec, TrainSpec
+from ..config.specs import ModelReference, TrainSpec
 from ..errors import InputError
 from ..files.paths import looks_like_path
 from ..models.base_identity import BaseIdentity, difference_from
@@ -38,7 +38,7 @@ def require_trained_base(context: RunContext, spec: TrainSpec, folder: Path) -> 
     _require_same(context, spec.model.name, trained, folder, allowed, again)
 
 
-def require_base_of_adapter(context: RunContext, spec: ModelSpec, folder: Path) -> None:
+def require_base_of_adapter(context: RunContext, spec: ModelReference, folder: Path) -> None:
     """Check the base that an adapter is used with, if the adapter says what it was trained on.
 
     Raises:

@@ -121,15 +121,22 @@ class ReadProgress:
 
 def read_rows(source: Source, columns: Mapping[str, str] | None, progress: ReadProgress) -> Iterator[Read]:
     """Every row of the source, recognised or with the reason why it is unusable."""
+    for number, part, item in raw_rows(source, progress):
+        yield read_row(number, part, item, columns)
+
+
+def raw_rows(source: Source, progress: ReadProgress) -> Iterator[tuple[int, int, RawRow | BadRow]]:
+    """Every row of the source with its number and that of its file."""
     number = 0
     for part, file in enumerate(source.parts):
         for item in file.rows(progress.on_read):
             progress.tick(number)
-            yield _read(number, part, item, columns)
+            yield number, part, item
             number += 1
 
 
-def _read(number: int, part: int, item: RawRow | BadRow, columns: Mapping[str, str] | None) -> Read:
+def read_row(number: int, part: int, item: RawRow | BadRow, columns: Mapping[str, str] | None) -> Read:
+    """One row, recognised or with the reason why it is unusable."""
     if isinstance(item, BadRow):
         return Read(number, part, item.place, None, item.kind, item.reason, item.untrusted)
     try:

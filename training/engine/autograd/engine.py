@@ -8,40 +8,31 @@ and padded where it does not.
 
 from __future__ import annotations
 
-import inspect
 from typing import Any
 
 import torch
 from torch import Tensor
-from torch.nn import functional as F
-from torch.nn.utils.rnn import pad_sequence
 
 from ..loaded_model import StepModel
 from ..loop.batch import PackedBatch
 from ..plan import Plan
+from .label_losses import LabelLosses
 from .peft_lora import Adapted, load_adapted
-from .rope_border import rope_border
 
 
-class AutogradStep:
+class AutogradStep(LabelLosses):
     """A PEFT model as a step of the loop."""
 
     name = "autograd"
-    row_multiple = 1
 
     def __init__(self, adapted: Adapted, plan: Plan) -> None:
-        self.model, self.lora, self.adapter = adapted
-        self.device = torch.device(plan.device)
-        forward = inspect.signature(self.model.get_base_model().forward).parameters
-        self._keeps_rows = "logits_to_keep" in forward
-        self.row_border = rope_border(self.model.get_base_model().config)
-        self.packs = "position_ids" in forward and self._keeps_examples_apart()
-        """Whether examples go end to end; else padded."""
+        model, self.lora, self.adapter = adapted
+        super().__init__(model, model.get_base_model(), torch.device(plan.device))
 
     def forward_backward(self, batch: PackedBatch, weight: Tensor, *, seed: int) -> Tensor:
         torch.manual_seed(seed)  # pyright: ignore[reportUnknownMemberType]
         self.model.train()
-        loss = self._label_losses(batch).sum() * weight
+        loss = self.differentiable(batch).sum() * weight
         loss.backward()  # pyright: ignore[reportUnknownMemberType]
         return loss.detach()
 
@@ -49,76 +40,15 @@ class AutogradStep:
     def loss(self, batch: PackedBatch) -> Tensor:
         return self.label_losses(batch).sum()
 
-    @torch.no_grad()
-    def label_losses(self, batch: PackedBatch) -> Tensor:
-        self._evaluating()
-        return self._label_losses(batch)
-
     def peft_model(self) -> Any:
-        self._evaluating()
+        self.evaluating()
         return self.model
 
     def release(self) -> None:
         """Nothing to do: PyTorch's allocator is all that holds memory."""
 
-    def _evaluating(self) -> None:
-        """No dropout. bitsandbytes must not repack its weights for inference: then none can be trained."""
-        self.model.eval()
-        for module in self.model.modules():
-            if type(module).__name__ == "Linear4bit":
-                module.training = True
-
     def refresh(self) -> None:
         """Nothing to do: the model's parameters are views into the flat buffer."""
-
-    def _label_losses(self, batch: PackedBatch) -> Tensor:
-        logits = self._packed_logits(batch) if self.packs else self._padded_logits(batch)
-        return F.cross_entropy(logits.float(), batch.targets, reduction="none")  # (label_tokens,)
-
-    def _packed_logits(self, batch: PackedBatch) -> Tensor:
-        """(label_tokens, vocab_size), of all examples end to end in one row."""
-        kept = {"logits_to_keep": batch.label_positions} if self._keeps_rows else {}
-        logits = self.model(
-            input_ids=batch.input_ids[None], position_ids=batch.position_ids[None], use_cache=False, **kept
-        ).logits[0]
-        return logits if kept else logits[batch.label_positions]
-
-    def _padded_logits(self, batch: PackedBatch) -> Tensor:
-        """(label_tokens, vocab_size), of one row per example, filled up on the right."""
-        lengths = torch.tensor(batch.segments.lengths, device=batch.input_ids.device)
-        rows = list(torch.split(batch.input_ids, list(batch.segments.lengths)))
-        input_ids = pad_sequence(rows, batch_first=True)  # (examples, longest)
-        columns = torch.arange(input_ids.shape[1], device=lengths.device)
-        mask = columns < lengths[:, None]  # (examples, longest)
-        example = batch.example_of_label  # (label_tokens,)
-        column = batch.label_positions - batch.segments.cu_seqlens[example]
-        kept: dict[str, Tensor] = {}
-        if self._keeps_rows:
-            wanted = torch.unique(column)  # pyright: ignore[reportUnknownMemberType, reportUnknownVariableType]
-            column = torch.searchsorted(wanted, column)  # pyright: ignore[reportUnknownArgumentType]
-            kept = {"logits_to_keep": wanted}
-        out = self.model(input_ids=input_ids, attention_mask=mask.long(), use_cache=False, **kept)
-        return out.logits[example, column]
-
-    @torch.no_grad()
-    def _keeps_examples_apart(self) -> bool:
-        """Whether two examples end to end get the logits that each gets alone.
-
-        Measured against what the second one's logits change if the positions run on, that is, if the two are
-        one example.
-        """
-        self._evaluating()
-        size = min(self.model.config.get_text_config().vocab_size, 1000)
-        generator = torch.Generator().manual_seed(0)
-        ids = torch.randint(size // 2, size, (1, 16), generator=generator).to(self.device)
-        alone = self._logits(ids[:, 8:], torch.arange(8))
-        apart = self._logits(ids, torch.arange(8).repeat(2))[8:]
-        joined = self._logits(ids, torch.arange(16))[8:]
-        return bool((apart - alone).square().mean() <= 0.05**2 * (joined - alone).square().mean())
-
-    def _logits(self, ids: Tensor, positions: Tensor) -> Tensor:
-        positions = positions[None].to(self.device)
-        return self.model(input_ids=ids, position_ids=positions, use_cache=False).logits[0].float()
 
 
 def load_autograd_step(plan: Plan) -> AutogradStep:

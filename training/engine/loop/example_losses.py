@@ -10,7 +10,7 @@ import torch
 from ...data.tokens.example import Example
 from .batch import PackedBatch, packed_batch
 from .packing import WINDOW, micro_batches
-from .step import TrainingStep
+from .step import Measures
 
 
 class ExampleLoss(NamedTuple):
@@ -20,17 +20,17 @@ class ExampleLoss(NamedTuple):
     label_tokens: int
 
 
-def example_losses(step: TrainingStep, examples: Sequence[Example], budget: int) -> list[ExampleLoss]:
+def example_losses(model: Measures, examples: Sequence[Example], budget: int) -> list[ExampleLoss]:
     """The losses of `examples`, in their order.
 
     Args:
         budget: most tokens that go through the model at once; a longer example goes alone.
     """
     found = [ExampleLoss(0.0, 0)] * len(examples)
-    for indices in _packed_together(examples, budget, step.row_border):
-        batch = packed_batch([examples[i] for i in indices], multiple=step.row_multiple)
+    for indices in _packed_together(examples, budget, model.row_border):
+        batch = packed_batch([examples[i] for i in indices], multiple=model.row_multiple)
         if batch.label_tokens:
-            for index, loss in zip(indices, _by_example(step, batch.to(step.device)), strict=True):
+            for index, loss in zip(indices, _by_example(model, batch.to(model.device)), strict=True):
                 found[index] = loss
     return found
 
@@ -42,10 +42,10 @@ def _packed_together(examples: Sequence[Example], budget: int, border: int | Non
             yield [start + item for item in items]
 
 
-def _by_example(step: TrainingStep, batch: PackedBatch) -> list[ExampleLoss]:
+def _by_example(model: Measures, batch: PackedBatch) -> list[ExampleLoss]:
     example = batch.example_of_label  # (label_tokens,)
-    totals = torch.zeros(batch.examples, dtype=torch.float64, device=step.device)
-    totals.index_add_(0, example, step.label_losses(batch).double())
+    totals = torch.zeros(batch.examples, dtype=torch.float64, device=model.device)
+    totals.index_add_(0, example, model.label_losses(batch).double())
     counts = torch.bincount(example, minlength=batch.examples)
     pairs = zip(totals.cpu().numpy(), counts.cpu().numpy(), strict=True)
     return [ExampleLoss(float(total), int(count)) for total, count in pairs]

@@ -12,16 +12,25 @@ from ..peft_adapter import AdapterDescription
 from .batch import PackedBatch
 
 
-class TrainingStep(Protocol):
-    """A model with LoRA. The loop owns the optimizer; the step only ever adds to `lora.gradients`."""
+class Measures(Protocol):
+    """A model whose losses can be measured."""
 
-    name: str
     device: torch.device
-    lora: LoraParameters
     row_multiple: int
     """Rows are filled up to a multiple of this many tokens."""
     row_border: int | None
     """Examples longer than this do not go through the model together with shorter ones; None: they may."""
+
+    def label_losses(self, batch: PackedBatch) -> Tensor:
+        """The cross-entropy at each label position, (label_tokens,), without dropout or gradients."""
+        ...
+
+
+class TrainingStep(Measures, Protocol):
+    """A model with LoRA. The loop owns the optimizer; the step only ever adds to `lora.gradients`."""
+
+    name: str
+    lora: LoraParameters
     adapter: AdapterDescription
     """What the adapter's config says."""
 
@@ -37,10 +46,6 @@ class TrainingStep(Protocol):
 
     def loss(self, batch: PackedBatch) -> Tensor:
         """Σ cross-entropy of a batch on the device, without dropout or gradients."""
-        ...
-
-    def label_losses(self, batch: PackedBatch) -> Tensor:
-        """The cross-entropy at each label position, (label_tokens,), without dropout or gradients."""
         ...
 
     def refresh(self) -> None:

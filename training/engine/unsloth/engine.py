@@ -21,9 +21,10 @@ from typing import Any
 from safetensors.torch import load
 from torch import Tensor
 
+from ...config.results import Reply
 from ...data.tokens.example import Example
 from ...errors import GpuOutOfMemoryError, InputError, TrainingError
-from ...events import Epoch, Phase, Report, ShouldStop, Step, Warned
+from ...events import Epoch, Phase, Report, ShouldStop, Step, Warned, never_stop
 from ...untrusted import quoted, short_name, shown_path
 from ..autograd.engine import open_autograd
 from ..generate import Prompt
@@ -76,6 +77,17 @@ class UnslothModel:
 
     def generate(self, prompts: Sequence[Prompt], *, max_new_tokens: int, adapter: bool = True) -> list[str]:
         return self._ours.generate(prompts, max_new_tokens=max_new_tokens, adapter=adapter)
+
+    def continuations(
+        self,
+        rows: Sequence[Sequence[int]],
+        tokenizer: Any,
+        max_new_tokens: int,
+        should_stop: ShouldStop = never_stop,
+        *,
+        adapter: bool = True,
+    ) -> list[Reply]:
+        return self._ours.continuations(rows, tokenizer, max_new_tokens, should_stop, adapter=adapter)
 
     def adapter_values(self) -> Tensor:
         return self._ours.adapter_values()

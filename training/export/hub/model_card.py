@@ -236,8 +236,10 @@ def _runs(result: TrainingResult) -> list[str]:
         after, now = -run.scores[index], -ledger.kept[-1].scores[index]
         rows = f"{task.scored_rows} {'held-out' if task.scored_on == 'held_out' else 'training'} rows"
         name = _escaped(short_name(task.name))
-        lines.append(f"{name}: loss {-task.base_score:.4f} → {after:.4f} → {now:.4f} on {rows}")
-    why = "Mean loss of each task: of the base model, after the task's own run, and of this adapter."
+        shares = " → ".join(f"{share:.0%}" for share in ledger.accuracies_of(index))
+        right = f"; answers right {shares} of {task.answered_rows}" if shares else ""
+        lines.append(f"{name}: loss {-task.base_score:.4f} → {after:.4f} → {now:.4f} on {rows}{right}")
+    why = "Each task: the base model, after the task's own run, and this adapter. Losses are means."
     return [_section("What it remembers", lines), why]
 
 

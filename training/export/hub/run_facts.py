@@ -9,7 +9,7 @@ from typing import Any
 from pydantic import Field
 
 from ...config.results import Record, TrainingResult
-from ...config.specs import LoraGroup, TrainingSpec, TrainSpec
+from ...config.specs import LoraGroup, TrainingSpec
 from ...data.readers.hub_names import is_hub_name
 from ...errors import InputError
 from ...models.base_identity import WEIGHTS as BASE_WEIGHTS
@@ -90,7 +90,7 @@ class RunFacts:
     @property
     def parent(self) -> str | None:
         """The run whose adapter was trained on."""
-        return self.spec.parent if isinstance(self.spec, TrainSpec) else None
+        return self.spec.parent
 
     @property
     def base(self) -> str:

@@ -73,7 +73,7 @@ def question_for(
     if given:
         return Question(given, "the given question", spec.evaluation.system)
     with suppress(BackpropagateError, OSError, ValueError):  # the dataset may be gone since
-        return next(_held_out_questions(run, spec.data, permit), DEFAULT)
+        return next(_held_out_questions(run, next(iter(spec.datasets), spec.data), permit), DEFAULT)
     return DEFAULT
 
 
