@@ -81,7 +81,7 @@ class Ledger(LedgerRecord):
 
     format_version: Literal[1] = 1
     score: str = "minus the mean loss per label token, in nats"
-    accuracy: str = "share of the questions whose greedy answer is the row's, apart from case and spaces"
+    accuracy: str = "share of the questions whose greedy answer is the row's, by exact match"
     merge_mode: str
     merge_scale: str | None = None
     tasks: list[LedgerTask] = []
