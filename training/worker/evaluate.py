@@ -7,7 +7,6 @@ base are loaded once.
 from __future__ import annotations
 
 import gc
-import time
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -90,9 +89,9 @@ class _Evaluation:
         chosen, sides, left_out = self._rows(encoders)
         trained_on = self._trained_on(chosen)
         wanted = wanted_of(self._spec, chosen.rows, [side.rows for side in sides])
-        started = time.monotonic()
+        started = self._context.recorder.working_s()
         this, against = self._measured(sides, wanted)
-        seconds = time.monotonic() - started
+        seconds = self._context.recorder.working_s() - started
         return self._result(chosen, sides, wanted.metrics, this, against).model_copy(
             update={
                 "trained_on": trained_on,
