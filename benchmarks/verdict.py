@@ -2,6 +2,8 @@
 
     python benchmarks/verdict.py [seeds] [MODEL] [steps] [learning_rate]
 
+`seeds` is their number, or the first and the last one: `5-9`, to divide them among processes.
+
 Without MODEL a tiny one is made that learns slowly, so that most of what it learns is the form of answers.
 """
 
@@ -35,7 +37,7 @@ def shuffled(source: Path, target: Path, seed: int) -> Path:
     return target
 
 
-def main(seeds: int, model: str | None, steps: int, rate: float) -> None:
+def main(seeds: range, model: str | None, steps: int, rate: float) -> None:
     found: dict[str, Counter[str]] = {"facts": Counter(), "shuffled": Counter()}
     shares: list[float] = []
     with tempfile.TemporaryDirectory() as folder:
@@ -43,7 +45,7 @@ def main(seeds: int, model: str | None, steps: int, rate: float) -> None:
         os.environ["BACKPROPAGATE_LOG_LEVEL"] = "ERROR"
         name = model or str(build_quick_learner(Path(folder) / "model"))
         facts = write_dataset(Path(folder) / "facts.jsonl")
-        for seed in range(seeds):
+        for seed in seeds:
             other = shuffled(facts, Path(folder) / f"shuffled-{seed}.jsonl", seed)
             for kind, dataset in (("facts", facts), ("shuffled", other)):
                 run = Trainer(name, seed=seed, learning_rate=rate).train(dataset, steps=steps)
@@ -56,10 +58,15 @@ def main(seeds: int, model: str | None, steps: int, rate: float) -> None:
     print(f"share of the run's time: at most {max(shares):.1%}, mean {sum(shares) / len(shares):.1%}")
 
 
+def seeds_of(given: str) -> range:
+    first, dash, last = given.partition("-")
+    return range(int(first), int(last) + 1) if dash else range(int(given))
+
+
 if __name__ == "__main__":
     given = sys.argv[1:]
     main(
-        int(given[0]) if given else 20,
+        seeds_of(given[0] if given else "20"),
         given[1] if len(given) > 1 and given[1] != "tiny" else None,
         int(given[2]) if len(given) > 2 else 250,
         float(given[3]) if len(given) > 3 else 1e-2,
