@@ -15,7 +15,8 @@ from .. import __version__
 from ..tools.gpu_status import GpuStatus
 from ..training.config.settings import Settings, environment_names, home_folder, load_settings, values_of
 from ..training.errors import InvalidSettingError, catalogue
-from ..training.hardware.reading import read_hardware
+from ..training.hardware.reading import HardwareReading, read_hardware
+from ..training.hardware.temperature import AskedLimits
 from ..training.redact import scrub, scrub_all
 from ..training.untrusted import one_line
 from .options import description_of
@@ -40,7 +41,7 @@ def info(error_codes: bool, as_json: bool) -> None:
     say(f"home         {facts['home']}", 13)
     for name, found in facts["libraries"].items():
         say(f"{name:<12} {found or 'not installed'}")
-    for line in GpuStatus(hardware=read_hardware()).text().split("\n"):
+    for line in GpuStatus(hardware=HardwareReading(**facts["hardware"])).text().split("\n"):
         _say(line)
     _say("Settings (environment variables, or lines of .env in the home folder; * marks changed values):")
     for name, setting in facts["settings"].items():
@@ -83,7 +84,6 @@ def _facts() -> dict[str, Any]:
         "platform": platform.platform(),
         "home": str(home_folder()),
         "libraries": {name: _version(name) for name in LIBRARIES},
-        "hardware": read_hardware().model_dump(mode="json"),
     }
     default = Settings.model_construct(home=Path("~/.backpropagate").expanduser().absolute())
     try:
@@ -91,6 +91,8 @@ def _facts() -> dict[str, Any]:
     except InvalidSettingError as error:  # shown, since users call `info` to find it
         facts["settings_error"] = scrub(error.sentence())
         settings = default
+    asked = AskedLimits(**settings.gpu.model_dump())
+    facts["hardware"] = read_hardware(asked).model_dump(mode="json")
     defaults, values = values_of(default), scrub_all(values_of(settings))
     facts["settings"] = {
         name: {"value": values[name], "default": defaults[name], "description": description_of(field)}

@@ -65,7 +65,8 @@ def _lines(view: RunView) -> Iterator[tuple[str, object]]:
     if view.training:
         yield "of run", view.training
     if view.dataset:
-        yield "dataset", view.dataset
+        named = [view.dataset] if isinstance(view.dataset, str) else view.dataset
+        yield "dataset", ", ".join(named)
     yield from _result_lines(view.result)
     if view.step:
         yield "steps", f"{view.step}/{view.total_steps}"

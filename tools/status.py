@@ -145,7 +145,7 @@ class RunStatus(ToolResult):
             return f"{self.phase or 'starting'}."
         if self.kind not in TRAININGS:
             return ""
-        parts = [self.phase] if self.phase and self.kind == "multi_run" else []
+        parts = [self.phase] if self.phase not in (None, "training") else []
         parts += [f"step {self.step}/{self.total_steps or '?'}"]
         if self.loss is not None:
             fall = f"{self.first_loss:.4g} → " if self.first_loss is not None else ""

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -90,9 +89,10 @@ def chat(
         wait_for_device()
         model = load(context, spec, in_4bit(spec))
         conversation = Conversation(model, spec, context.should_stop)
-        started = time.monotonic()
+        started = context.recorder.working_s()
         talk(conversation)
-        context.recorder.completed(_result(conversation, model, time.monotonic() - started))
+        seconds = context.recorder.working_s() - started
+        context.recorder.completed(_result(conversation, model, seconds))
 
     run_in_process(converse, store.create(spec), store, runtime_folder, listener)
 

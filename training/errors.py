@@ -28,7 +28,8 @@
     │   ├── DiskFullError (OSError)
     │   └── GpuError                          RUNTIME_GPU_ERROR
     │       ├── GpuOutOfMemoryError (MemoryError)
-    │       └── GpuMonitoringError
+    │       ├── GpuMonitoringError
+    │       └── GpuTemperatureCriticalError
     ├── DependencyError                       DEP_…
     │   ├── ModelLoadError
     │   ├── HubPushError
@@ -312,6 +313,13 @@ class GpuMonitoringError(GpuError):
     """The GPU's sensors could not be read."""
 
     code = "RUNTIME_GPU_MONITORING_FAILED"
+
+
+class GpuTemperatureCriticalError(GpuError):
+    """The GPU became too hot, and the run was stopped; it can be resumed."""
+
+    code = "RUNTIME_GPU_TEMPERATURE_CRITICAL"
+    retryable_by_default = True
 
 
 class DependencyError(BackpropagateError):

@@ -10,7 +10,7 @@ from finished_runs import finished_run
 
 from backpropagate.cli import main
 from backpropagate.cli.run_table import age_of, short_id
-from backpropagate.training.config.specs import ExportSpec, ModelGroup, TrainSpec
+from backpropagate.training.config.specs import DataGroup, ExportSpec, ModelGroup, TrainSpec
 from backpropagate.training.runs.folder import RunFolder
 from backpropagate.training.runs.store import RunStore
 
@@ -63,3 +63,10 @@ def test_the_newest_runs_are_listed_without_reading_the_older_ones(
     monkeypatch.setattr(RunFolder, "state", lambda run: read.add(run.run_id) or state_of(run))
     assert main.run(["list-runs", "--limit", "3"]) == 0
     assert len(capsys.readouterr().out.splitlines()) == 4 and len(read) == 3
+
+
+def test_the_datasets_of_a_run_are_joined_by_commas(home: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    spec = TrainSpec(data=DataGroup(source=["/data/a.jsonl", "/data/b.jsonl"]))
+    run = finished_run(RunStore(home), spec, {"steps": 1, "total_steps": 1})
+    assert main.run(["show-run", run.run_id]) == 0
+    assert "  dataset  /data/a.jsonl, /data/b.jsonl\n" in capsys.readouterr().out

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Callable
 from pathlib import Path
 
@@ -14,6 +15,8 @@ from backpropagate.training.engine.plan import Data, Example, Plan
 from backpropagate.training.engine.run import run_engine
 
 from .conftest import Events, a_plan
+
+PAUSE_S = 0.3
 
 
 @pytest.fixture
@@ -90,3 +93,19 @@ def test_trl_says_that_it_does_not_stop_early(plan: Plan, data: Data, tmp_path: 
     plan = plan.changed(engine="trl", eval_every=1, patience=1, steps=1)
     run_engine(plan, data, events, lambda: False, Checkpoints(tmp_path / "c"))
     assert "patience is not used" in events.of("warning")[0]["message"]
+
+
+@pytest.mark.parametrize("engine", ["packed", "trl"])
+def test_the_time_of_a_late_answer_whether_to_stop_is_in_no_speed(
+    engine: EngineName, plan: Plan, data: Data, tmp_path: Path, events: Events
+) -> None:
+    pauses = [PAUSE_S]
+
+    def late() -> bool:
+        if len(events.of("step")) == 3 and pauses:
+            time.sleep(pauses.pop())
+        return False
+
+    began = time.monotonic()
+    outcome = run_engine(plan.changed(engine=engine), data, events, late, Checkpoints(tmp_path / "c"))
+    assert not pauses and outcome.seconds < time.monotonic() - began - PAUSE_S

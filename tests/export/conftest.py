@@ -167,7 +167,7 @@ def export(home: Path) -> Callable[..., dict[str, Any]]:
 
         def wait_for_device() -> None:
             meanwhile()
-            recorder.running()
+            recorder.running("cpu")
 
         context = RunContext(recorder.run, recorder, lambda: recorder.phase_name == stop_in, home)
         export_worker.run(context, wait_for_device)

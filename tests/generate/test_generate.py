@@ -147,6 +147,7 @@ def test_a_chat_keeps_the_conversation_until_it_is_reset_and_is_recorded(
     assert run(["chat", taught.run_id, "--base", "--max-new-tokens", "9", "--device", "cpu"]) == 0
     shown = capsys.readouterr()
     assert shown.out.count(f"tuned:\n    {ANSWERED}\n") == 2 and shown.out.count("base (cut at 9") == 2
+    assert "Loading weights" not in shown.err and "gemm_4bit" not in shown.err
     assert "A new conversation." in shown.err and "tokens; the model has a context of 512" in shown.err
     (talked,) = [path for path in home.glob("runs/*generate*")]
     state = RunFolder(talked).state()

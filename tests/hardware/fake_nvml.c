@@ -1,6 +1,9 @@
 /* A libnvidia-ml.so.1 with two GPUs, as far as the readings ask. The second has no power sensor, and no
-   function tells a fan's speed. FAKE_NVML_INIT and FAKE_NVML_READ are error codes to answer with. */
+   function tells a fan's speed. FAKE_NVML_INIT and FAKE_NVML_READ are error codes to answer with.
+   FAKE_NVML_TEMPERATURES names a file with both temperatures; one below 0 is an error code to answer with.
+   FAKE_NVML_OTHER is the pid of another process that holds 6.1 GiB of the first GPU. */
 
+#include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 #include <unistd.h>
@@ -50,9 +53,23 @@ int nvmlDeviceGetMemoryInfo(gpu *card, memory_info *memory) {
 }
 
 int nvmlDeviceGetTemperature(gpu *card, unsigned int sensor, unsigned int *celsius) {
+    int both[2] = {44, 71};
+    const char *path = getenv("FAKE_NVML_TEMPERATURES");
+    FILE *file = path ? fopen(path, "r") : NULL;
     (void)sensor;
-    *celsius = card->index ? 71 : 44;
+    if (file) {
+        if (fscanf(file, "%d %d", &both[0], &both[1]) != 2) both[0] = both[1] = -15;
+        fclose(file);
+    }
+    if (both[card->index] < 0) return -both[card->index];
+    *celsius = both[card->index];
     return code("FAKE_NVML_READ");
+}
+
+/* Shutdown is 0, slowdown 1. The second card tells neither. */
+int nvmlDeviceGetTemperatureThreshold(gpu *card, unsigned int kind, unsigned int *celsius) {
+    *celsius = kind ? 89 : 95;
+    return card->index ? NOT_SUPPORTED : SUCCESS;
 }
 
 int nvmlDeviceGetPowerUsage(gpu *card, unsigned int *milliwatts) {
@@ -73,10 +90,13 @@ int nvmlDeviceGetUtilizationRates(gpu *card, utilization *rates) {
 
 /* The caller itself computes on the first GPU, and also draws there beside a process that has ended. */
 int nvmlDeviceGetComputeRunningProcesses_v3(gpu *card, unsigned int *count, process_info *found) {
+    const char *other = getenv("FAKE_NVML_OTHER");
+    unsigned int needed = other ? 2 : 1;
     if (card->index) { *count = 0; return SUCCESS; }
-    if (*count < 1) { *count = 1; return INSUFFICIENT_SIZE; }
-    *count = 1;
+    if (*count < needed) { *count = needed; return INSUFFICIENT_SIZE; }
+    *count = needed;
     found[0] = (process_info){getpid(), 900 * MIB, 0, 0};
+    if (other) found[1] = (process_info){(unsigned int)atoi(other), 6247 * MIB, 0, 0};
     return SUCCESS;
 }
 

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import os
-import shutil
 import subprocess
 import sys
 from collections.abc import Callable
@@ -13,7 +12,6 @@ from typing import Any
 
 import pytest
 
-SOURCE = Path(__file__).with_name("fake_nvml.c")
 READ = """
 import json
 from backpropagate.training.errors import BackpropagateError
@@ -25,18 +23,6 @@ except BackpropagateError as error:
     print(json.dumps(error.record().model_dump()))
 """
 Read = Callable[..., dict[str, Any]]
-
-
-@pytest.fixture(scope="module")
-def driver(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """The folder of a driver library with two GPUs."""
-    compiler = shutil.which("cc")
-    if not compiler or sys.platform != "linux":
-        pytest.skip("needs a C compiler on Linux")
-    folder = tmp_path_factory.mktemp("driver")
-    library = folder / "libnvidia-ml.so.1"
-    subprocess.run([compiler, "-shared", "-fPIC", "-Wall", "-o", str(library), str(SOURCE)], check=True)
-    return folder
 
 
 @pytest.fixture
@@ -98,3 +84,16 @@ def test_a_driver_that_does_not_match_its_library_is_an_error(read: Read) -> Non
 
 def test_a_gpu_that_fell_off_the_bus_is_an_error_with_its_number(read: Read) -> None:
     assert read(FAKE_NVML_READ="15")["message"] == "GPU 0 could not be read: GPU is lost."
+
+
+def test_the_status_says_when_runs_on_a_card_are_paused_and_who_holds_its_memory(
+    driver: Path, tmp_path: Path
+) -> None:
+    environment = {**os.environ, "LD_LIBRARY_PATH": str(driver), "BACKPROPAGATE_GPU__PAUSE_C": "80"}
+    environment |= {"COLUMNS": "200", "FAKE_NVML_OTHER": "1"}
+    command = [sys.executable, "-m", "backpropagate", "info"]
+    run = subprocess.run(command, env=environment, cwd=tmp_path, capture_output=True, text=True)
+    assert run.returncode == 0, run.stderr
+    told = " ".join(run.stdout.split())
+    assert "Runs on GPU 0 pause at 80 °C, go on at 72 °C, and stop at 92 °C." in told
+    assert "(pid 1, 6247 MiB)" in told

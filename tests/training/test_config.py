@@ -85,3 +85,12 @@ def test_an_unknown_variable_names_the_nearest(home: Path, monkeypatch: pytest.M
         load_settings()
     assert caught.value.hint == "Did you mean BACKPROPAGATE_LORA__R?"
     assert "BACKPROPAGATE_LORA__R" in environment_names()
+
+
+def test_a_critical_temperature_below_the_one_for_a_pause_is_refused(
+    home: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("BACKPROPAGATE_GPU__PAUSE_C", "90")
+    monkeypatch.setenv("BACKPROPAGATE_GPU__CRITICAL_C", "85")
+    with pytest.raises(InvalidSettingError, match="GPU__CRITICAL_C: should be above pause_c=90, not '85'"):
+        load_settings()

@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
-from pydantic import Field, ValidationError
+from pydantic import Field, ValidationError, ValidationInfo, field_validator
 from pydantic.fields import FieldInfo
 from pydantic_settings import BaseSettings, PydanticBaseSettingsSource, SettingsConfigDict
 
@@ -26,6 +26,38 @@ class UnslothSettings(Group):
         str | None,
         Field(description="Python interpreter of an environment with Unsloth, for engine=unsloth."),
     ] = None
+
+
+class GpuSettings(Group):
+    pause_c: Annotated[
+        int | None,
+        Field(
+            ge=0,
+            le=150,
+            description="Pause a run at this GPU temperature, in °C; 0 is off. Default: 3 below where the "
+            "card slows itself down (85 if it does not tell).",
+        ),
+    ] = None
+    cool_by_c: Annotated[
+        int, Field(ge=1, le=60, description="A paused run goes on when the GPU has cooled by so many °C.")
+    ] = 8
+    critical_c: Annotated[
+        int | None,
+        Field(
+            ge=0,
+            le=150,
+            description="Stop a run, with a checkpoint, at this GPU temperature, in °C; 0 is off. "
+            "Default: halfway from where the card slows down to where it shuts down.",
+        ),
+    ] = None
+
+    @field_validator("critical_c")
+    @classmethod
+    def _require_above_pause(cls, critical_c: int | None, info: ValidationInfo) -> int | None:
+        pause_c = info.data.get("pause_c")
+        if pause_c and critical_c and critical_c <= pause_c:
+            raise ValueError(f"should be above pause_c={pause_c}")
+        return critical_c
 
 
 class Settings(BaseSettings):
@@ -55,6 +87,7 @@ class Settings(BaseSettings):
     training: TrainingGroup = TrainingGroup()
     evaluation: EvaluationGroup = EvaluationGroup()
     unsloth: UnslothSettings = UnslothSettings()
+    gpu: GpuSettings = GpuSettings()
 
     @classmethod
     def settings_customise_sources(

@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import Any
 
 import torch
 from torch import Tensor
 
 from ..config.fields import EngineName
+from ..config.results import Reply
 from ..data.tokens.example import Example
-from ..events import Phase, Report, ShouldStop, Warned
+from ..events import Phase, Report, ShouldStop, Warned, never_stop
 from ..untrusted import shown_path
 from .generate import Prompt
 from .loaded_model import LoadedModel, UnavailableError
@@ -77,6 +79,17 @@ class _WithFallback:
 
     def generate(self, prompts: Sequence[Prompt], *, max_new_tokens: int, adapter: bool = True) -> list[str]:
         return self._model.generate(prompts, max_new_tokens=max_new_tokens, adapter=adapter)
+
+    def continuations(
+        self,
+        rows: Sequence[Sequence[int]],
+        tokenizer: Any,
+        max_new_tokens: int,
+        should_stop: ShouldStop = never_stop,
+        *,
+        adapter: bool = True,
+    ) -> list[Reply]:
+        return self._model.continuations(rows, tokenizer, max_new_tokens, should_stop, adapter=adapter)
 
     def adapter_values(self) -> Tensor:
         return self._model.adapter_values()

@@ -9,6 +9,7 @@ from typing import Any, Literal
 import torch
 
 from ..errors import BackpropagateError, GpuOutOfMemoryError
+from ..hardware.neighbours import held_by_others
 from ..models.presets import smaller_preset
 from ..next_step import then
 from .plan import Plan
@@ -39,6 +40,12 @@ def memory_errors(plan: Plan, doing: Doing) -> Generator[None]:
         raise out_of_memory(plan, doing, message, first_line(error)) from error
 
 
+def with_neighbours(message: str, device: str) -> str:
+    """The message, and which other processes hold memory of a GPU."""
+    held = held_by_others() if device == "cuda" else ""
+    return f"{message} {held}." if held else message
+
+
 def first_line(error: BaseException) -> str:
     """What was said when memory ran out."""
     return str(error).splitlines()[0] if str(error) else "out of memory"
@@ -50,6 +57,7 @@ def out_of_memory(plan: Plan, doing: Doing, message: str, said: str | None = Non
     Args:
         said: what the library said, if it did: it stays out of the message.
     """
+    message = with_neighbours(message, plan.device)
     settings = _needs_less(plan, doing)
     if settings:
         return GpuOutOfMemoryError(message, next=then("ask_again", **settings), untrusted=said)

@@ -11,6 +11,7 @@ from typing import Any, cast
 import torch
 
 from ..errors import TrainingError
+from ..models.quiet_loading import quiet_loading
 from ..models.safetensors_files import read_header
 from ..untrusted import short_name, shown_path
 from .peft_adapter import WEIGHTS
@@ -38,6 +39,7 @@ class Coverage:
         return sum(share for kind, share in self.left_out.items() if EXPERTS in kind)
 
 
+@quiet_loading()
 def read_with_peft(model: Path, adapter: Path) -> Coverage:
     """Load an adapter, and say what it covers.
 

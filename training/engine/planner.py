@@ -10,6 +10,8 @@ from typing import Any, Literal
 
 from ..config.fields import EngineName, Recompute
 from ..config.specs import TrainSpec
+from ..hardware.neighbours import held_by_others
+from .device import free_gpu_bytes, torch_device
 from .hyperparameters import EPOCHS, choose_epochs, choose_learning_rate, hidden_size
 from .plan import Plan
 from .select_engine import select_engine
@@ -29,11 +31,19 @@ class Machine:
     Args:
         free_gpu_bytes: 0 on a CPU.
         threads: CPU threads to use when the spec does not say.
+        held: by whom memory of the GPU is held, if it is.
     """
 
     device: Literal["cpu", "cuda"]
     free_gpu_bytes: int
     threads: int
+    held: str = ""
+
+    @classmethod
+    def here(cls, threads: int) -> Machine:
+        """This machine, with the device that torch sees."""
+        free = free_gpu_bytes()
+        return cls(torch_device(), free, threads, held_by_others() if free else "")
 
 
 def choose_plan(
@@ -140,10 +150,12 @@ def _recompute(spec: TrainSpec, machine: Machine, model: Path) -> tuple[Recomput
     tokens = _micro_batch_tokens(spec)
     config = _config(model)
     size = tokens * config.get("hidden_size", 4096) * config.get("num_hidden_layers", 32)
+    held = f"; {machine.held}" if machine.held else ""
+    room = f"{left / GIB:.0f} GiB of GPU memory are left for"
     for mode in ("nothing", "gate_up", "everything"):
         if size * ACTIVATION_BYTES[mode] <= left:
-            return mode, f"{left / GIB:.0f} GiB of GPU memory are left for the activations of {tokens} tokens"
-    return "everything", f"only {left / GIB:.0f} GiB of GPU memory are left for activations"
+            return mode, f"{room} the activations of {tokens} tokens{held}"
+    return "everything", f"only {room} activations{held}"
 
 
 def _config(model: Path) -> dict[str, Any]:

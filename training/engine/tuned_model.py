@@ -17,6 +17,7 @@ from ..errors import BackpropagateError, GpuOutOfMemoryError, InputError
 from ..events import ShouldStop
 from ..files.atomic_json import read_json
 from ..models.plain_lora import unknown_to_us
+from ..models.quiet_loading import quiet_loading
 from ..models.token_limits import token_limits
 from ..models.tokenizer import load_tokenizer
 from ..next_step import Next
@@ -26,7 +27,7 @@ from .autograd.label_losses import LabelLosses
 from .device import torch_device
 from .generate import Prompt, Sampling, encoded, replies
 from .loop.example_losses import ExampleLoss, example_losses
-from .out_of_memory import first_line, ran_out_of_memory
+from .out_of_memory import first_line, ran_out_of_memory, with_neighbours
 from .peft_adapter import CONFIG, WEIGHTS
 from .plain_peft import left_out
 
@@ -112,6 +113,7 @@ class TunedModel:
             return replies(self.model, self.tokenizer, rows, sampling, on_tokens, should_stop)
 
 
+@quiet_loading()
 def load_tuned_model(base: Path, adapter: Path | None, *, load_in_4bit: bool = False) -> TunedModel:
     """Load a base once, with the adapter of a folder on it; in bf16 on a GPU, in fp32 on the CPU.
 
@@ -151,7 +153,7 @@ def memory_errors(doing: str, less: Next | None) -> Generator[None]:
             raise
         hint = None if less else "Free memory on the device, or ask a smaller model."
         raise GpuOutOfMemoryError(
-            f"Memory ran out while {doing} on the {torch_device()}.",
+            with_neighbours(f"Memory ran out while {doing} on the {torch_device()}.", torch_device()),
             hint=hint,
             next=less,
             untrusted=first_line(error),

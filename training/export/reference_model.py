@@ -14,6 +14,7 @@ from peft import PeftModel
 from torch import Tensor, nn
 from transformers import AutoModelForCausalLM
 
+from ..models.quiet_loading import quiet_loading
 from ..models.safetensors_files import stored_tensors
 from .merged.merge import Floats
 
@@ -39,9 +40,10 @@ class Reference:
     def __init__(self, base: Path, adapter: Path | None, dtype: torch.dtype = torch.float32) -> None:
         models: Any = AutoModelForCausalLM  # half typed
         peft: Any = PeftModel
-        model = models.from_pretrained(
-            base, dtype=dtype, use_safetensors=True, local_files_only=True, trust_remote_code=False
-        )
+        with quiet_loading():
+            model = models.from_pretrained(
+                base, dtype=dtype, use_safetensors=True, local_files_only=True, trust_remote_code=False
+            )
         self._model: Any = peft.from_pretrained(model, adapter) if adapter else model
         self._model.eval()
 

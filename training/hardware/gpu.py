@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from typing import Any, NamedTuple
 
 from pydantic import BaseModel
 
-from ..errors import GpuMonitoringError
 from ..untrusted import short_name
+from .nvml import monitoring_error, offered
+from .temperature import AskedLimits, Limits, limits_of_card
 
 MIB = 1024 * 1024
 
@@ -35,6 +35,8 @@ class GpuReading(BaseModel):
     power_limit_w: float | None = None
     utilization_percent: int | None = None
     fan_percent: int | None = None
+    limits: Limits | None = None
+    """The temperatures at which a run on this card is paused and stopped; None without a sensor."""
     processes: list[GpuProcess]
 
 
@@ -47,8 +49,11 @@ class GpuReadings(NamedTuple):
     absent: str | None = None
 
 
-def read_gpus() -> GpuReadings:
+def read_gpus(asked: AskedLimits | None = None) -> GpuReadings:
     """Read every GPU.
+
+    Args:
+        asked: the user's limits of temperature, to show what they are for each card.
 
     Raises:
         GpuMonitoringError: there is a driver, but it does not answer as it should.
@@ -62,9 +67,9 @@ def read_gpus() -> GpuReadings:
         absent = _reason(nvml, error.value)
         if absent:
             return GpuReadings([], absent=absent)
-        raise _monitoring_error("NVML did not start", error) from error
+        raise monitoring_error("NVML did not start", error) from error
     try:
-        return _read_all(nvml)
+        return _read_all(nvml, asked)
     finally:
         nvml.nvmlShutdown()
 
@@ -77,24 +82,25 @@ def _reason(nvml: Any, value: int) -> str | None:
     return reasons.get(value)
 
 
-def _read_all(nvml: Any) -> GpuReadings:
+def _read_all(nvml: Any, asked: AskedLimits | None) -> GpuReadings:
     try:
-        gpus = [_read(nvml, index) for index in range(nvml.nvmlDeviceGetCount())]
+        gpus = [_read(nvml, index, asked) for index in range(nvml.nvmlDeviceGetCount())]
     except nvml.NVMLError as error:
-        raise _monitoring_error("The GPUs could not be counted", error) from error
+        raise monitoring_error("The GPUs could not be counted", error) from error
     return GpuReadings(
         gpus,
-        driver_version=_offered(nvml, nvml.nvmlSystemGetDriverVersion),
-        cuda_version=_version(_offered(nvml, nvml.nvmlSystemGetCudaDriverVersion_v2)),
+        driver_version=offered(nvml, nvml.nvmlSystemGetDriverVersion),
+        cuda_version=_version(offered(nvml, nvml.nvmlSystemGetCudaDriverVersion_v2)),
         absent=None if gpus else "The NVIDIA driver reports no GPU.",
     )
 
 
-def _read(nvml: Any, index: int) -> GpuReading:
+def _read(nvml: Any, index: int, asked: AskedLimits | None) -> GpuReading:
     try:
         handle = nvml.nvmlDeviceGetHandleByIndex(index)
-        memory = _offered(nvml, nvml.nvmlDeviceGetMemoryInfo, handle)
-        utilization = _offered(nvml, nvml.nvmlDeviceGetUtilizationRates, handle)
+        memory = offered(nvml, nvml.nvmlDeviceGetMemoryInfo, handle)
+        utilization = offered(nvml, nvml.nvmlDeviceGetUtilizationRates, handle)
+        celsius = offered(nvml, nvml.nvmlDeviceGetTemperature, handle, nvml.NVML_TEMPERATURE_GPU)
         return GpuReading(
             index=index,
             name=short_name(nvml.nvmlDeviceGetName(handle)),
@@ -102,35 +108,22 @@ def _read(nvml: Any, index: int) -> GpuReading:
             memory_total_mib=memory and memory.total // MIB,
             memory_used_mib=memory and memory.used // MIB,
             memory_free_mib=memory and memory.free // MIB,
-            temperature_c=_offered(nvml, nvml.nvmlDeviceGetTemperature, handle, nvml.NVML_TEMPERATURE_GPU),
-            power_w=_watts(_offered(nvml, nvml.nvmlDeviceGetPowerUsage, handle)),
-            power_limit_w=_watts(_offered(nvml, nvml.nvmlDeviceGetEnforcedPowerLimit, handle)),
+            temperature_c=celsius,
+            power_w=_watts(offered(nvml, nvml.nvmlDeviceGetPowerUsage, handle)),
+            power_limit_w=_watts(offered(nvml, nvml.nvmlDeviceGetEnforcedPowerLimit, handle)),
             utilization_percent=utilization and utilization.gpu,
-            fan_percent=_offered(nvml, nvml.nvmlDeviceGetFanSpeed, handle),
+            fan_percent=offered(nvml, nvml.nvmlDeviceGetFanSpeed, handle),
+            limits=None if asked is None or celsius is None else limits_of_card(nvml, handle, asked),
             processes=_processes(nvml, handle),
         )
     except nvml.NVMLError as error:
-        raise _monitoring_error(f"GPU {index} could not be read", error) from error
-
-
-def _offered(nvml: Any, read: Callable[..., Any], *arguments: Any) -> Any:
-    """A reading, or None where this card, this driver or this user does not get it."""
-    try:
-        return read(*arguments)
-    except nvml.NVMLError as error:
-        if error.value in (
-            nvml.NVML_ERROR_NOT_SUPPORTED,
-            nvml.NVML_ERROR_FUNCTION_NOT_FOUND,
-            nvml.NVML_ERROR_NO_PERMISSION,
-        ):
-            return None
-        raise
+        raise monitoring_error(f"GPU {index} could not be read", error) from error
 
 
 def _processes(nvml: Any, handle: Any) -> list[GpuProcess]:
     """Computing and drawing processes, each once, the largest first."""
-    computing: list[Any] = _offered(nvml, nvml.nvmlDeviceGetComputeRunningProcesses, handle) or []
-    drawing: list[Any] = _offered(nvml, nvml.nvmlDeviceGetGraphicsRunningProcesses, handle) or []
+    computing: list[Any] = offered(nvml, nvml.nvmlDeviceGetComputeRunningProcesses, handle) or []
+    drawing: list[Any] = offered(nvml, nvml.nvmlDeviceGetGraphicsRunningProcesses, handle) or []
     memory: dict[int, int | None] = {found.pid: found.usedGpuMemory for found in (*drawing, *computing)}
     processes = [
         GpuProcess(pid=pid, name=_process_name(pid), memory_mib=None if used is None else used // MIB)
@@ -155,12 +148,3 @@ def _watts(milliwatts: int | None) -> float | None:
 def _version(number: int | None) -> str | None:
     """NVML's 12040 is CUDA 12.4."""
     return None if number is None else f"{number // 1000}.{number % 1000 // 10}"
-
-
-def _monitoring_error(what: str, error: Exception) -> GpuMonitoringError:
-    return GpuMonitoringError(
-        f"{what}: {short_name(error)}.",
-        hint="Run nvidia-smi: if it fails too, the driver has to be reloaded or the machine restarted.",
-        cause=error,
-        untrusted=str(error),
-    )

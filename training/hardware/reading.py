@@ -6,6 +6,7 @@ from pydantic import BaseModel
 
 from .cpu import CpuReading, read_cpu
 from .gpu import GpuReading, read_gpus
+from .temperature import AskedLimits
 
 
 class HardwareReading(BaseModel):
@@ -19,13 +20,16 @@ class HardwareReading(BaseModel):
     cpu: CpuReading
 
 
-def read_hardware() -> HardwareReading:
+def read_hardware(asked: AskedLimits | None = None) -> HardwareReading:
     """GPUs, processor and memory at this moment. Blocks for milliseconds.
+
+    Args:
+        asked: the user's limits of temperature, to show what they are for each card.
 
     Raises:
         GpuMonitoringError: there is an NVIDIA driver, but it does not answer as it should.
     """
-    found = read_gpus()
+    found = read_gpus(asked)
     return HardwareReading(
         gpus=found.gpus,
         no_gpu_reason=found.absent,

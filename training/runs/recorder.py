@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import threading
+import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -31,6 +32,11 @@ class RunRecorder:
 
     Args:
         listener: called with each event after it has been written.
+
+    Attributes:
+        device: the device that the run has, once it has one.
+        stop_reason: why the run has to stop though the user did not ask; then it has failed.
+        paused_s: seconds that the work has waited for its device to cool.
     """
 
     def __init__(
@@ -46,6 +52,9 @@ class RunRecorder:
         self.phase_name = "starting"
         self._warnings: list[str] = []
         self.first_loss = _first_loss(run)
+        self.device: str | None = None
+        self.stop_reason: BackpropagateError | None = None
+        self.paused_s = 0.0
         self.log = logger().bind(run_id=run.run_id)
 
     def begin(self, *, survives_client: bool = True) -> None:
@@ -55,8 +64,9 @@ class RunRecorder:
         self.log.info("run_started", attempt=self._state.attempt)
         self.phase("starting", "starting the worker")
 
-    def running(self) -> None:
-        """Record that the run has its device."""
+    def running(self, device: str | None) -> None:
+        """Record that the run has its device: a GPU's UUID, or `cpu`; None if it needs none."""
+        self.device = device
         self._change(status=Status.RUNNING, started_at=now())
 
     def report(self, event: Event) -> None:
@@ -89,9 +99,14 @@ class RunRecorder:
         self._change(result=result)
 
     def completed(self, result: AnyResult) -> None:
+        if self.stop_reason:  # what was left to do after the result is missing
+            self.warn(self.stop_reason.message)
         self._finish(Status.COMPLETED, result, None)
 
     def cancelled(self, result: AnyResult | None) -> None:
+        """Record that the run has stopped: as the user asked, or for the reason that there is."""
+        if self.stop_reason:
+            self.failed(self.stop_reason, result)
         self._finish(Status.CANCELLED, result, None)
 
     def failed(self, error: BaseException, result: AnyResult | None = None) -> None:
@@ -107,6 +122,10 @@ class RunRecorder:
                 f"The worker of run {self.run.run_id} returned without a result.",
                 hint=f"This is an error of backpropagate; {shown_path(self.run.log_path)} may say more.",
             )
+
+    def working_s(self) -> float:
+        """A clock that stands still while the work waits for its device to cool."""
+        return time.monotonic() - self.paused_s
 
     @property
     def finished(self) -> bool:

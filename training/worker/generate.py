@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import time
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -119,17 +118,18 @@ class _Asking:
 
     def result(self) -> GenerateResult:
         """The answers; those that are done are kept in the run's state as well."""
-        started = time.monotonic()
+        clock = self.context.recorder.working_s
+        started = clock()
         rows = self._rows()
         answers: list[GeneratedAnswer] = []
         while len(answers) < len(rows):
             some = self._answers(rows[len(answers) :][:BETWEEN], len(answers))
             answers += some
-            result = self._result(answers, time.monotonic() - started)
+            result = self._result(answers, clock() - started)
             if not some:
                 return result
             self.context.recorder.keep(result)
-        return self._result(answers, time.monotonic() - started)
+        return self._result(answers, clock() - started)
 
     def _rows(self) -> list[list[int]]:
         from ..engine.questions import as_prompt

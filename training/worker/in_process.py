@@ -7,6 +7,7 @@ from collections.abc import Callable, Generator
 from contextlib import contextmanager
 from pathlib import Path
 
+from ..config.settings import load_settings
 from ..errors import InputError, TrainingAbortedError, from_record
 from ..events import Report, ShouldStop, never_stop, no_report
 from ..hardware.devices import use_device
@@ -17,6 +18,7 @@ from ..runs.kinds import device_request
 from ..runs.recorder import RunRecorder
 from ..runs.store import LEAVING_S, RunStore
 from .context import RunContext, WaitForDevice
+from .temperature_guard import TemperatureGuard
 
 Execute = Callable[[RunContext, WaitForDevice], object]
 """The `run` of a kind's module."""
@@ -56,9 +58,12 @@ def run_in_process(
                 recorder.warn("Another run uses the device; both share it and will be slower.")
             elif request.needs_device:
                 use_device(device)
-            recorder.running()
+            recorder.running((device or request.slots[0]) if request.needs_device else None)
 
-        context = RunContext(run, recorder, lambda: should_stop() or run.cancel_requested(), store.home)
+        guard = TemperatureGuard(
+            recorder, lambda: should_stop() or run.cancel_requested(), load_settings().gpu
+        )
+        context = RunContext(run, recorder, guard.should_stop, store.home)
         try:
             _recorded(execute, context, wait_for_device)
         finally:
@@ -76,6 +81,8 @@ def _recorded(execute: Execute, context: RunContext, wait_for_device: WaitForDev
         context.recorder.require_end()
     except (TrainingAbortedError, KeyboardInterrupt):
         context.recorder.cancelled(None)
+        if context.recorder.stop_reason:
+            raise context.recorder.stop_reason from None
         raise
     except BaseException as error:
         context.recorder.failed(error)

@@ -10,6 +10,7 @@ import sys
 import threading
 import time
 from collections.abc import Callable
+from functools import partial
 from importlib import import_module
 from pathlib import Path
 from typing import NoReturn
@@ -18,7 +19,7 @@ from ..config.settings import Settings, load_settings
 from ..config.specs import GenerateSpec
 from ..errors import TrainingAbortedError
 from ..events import Phase
-from ..hardware.devices import use_device
+from ..hardware.devices import CPU, use_device
 from ..logs import configure_logging
 from ..runs.device_queue import DeviceQueue, DeviceRequest, default_runtime_folder
 from ..runs.folder import ENDED, RunFolder
@@ -29,6 +30,7 @@ from ..runs.recorder import RunRecorder
 from ..runs.store import LEAVING_S, RunStore
 from .attend import GRACE_S, STEP_GRACE_S
 from .context import RunContext
+from .temperature_guard import TemperatureGuard
 from .warm import Keeper, left_to_keeper
 
 LOOK_S = 0.2  # interval of the checks for a request to stop and for a free device
@@ -49,15 +51,16 @@ def main() -> int:
     configure_logging(settings)
     _lower_priority()
     keepers: list[Keeper] = []
-    _carry_out(run, lambda context: keepers.extend(_execute(context, settings)))
+    carry_out = partial(_carry_out, settings)
+    carry_out(run, lambda context: keepers.extend(_execute(context, settings)))
     lock.release()
     for keeper in keepers:
-        keeper.serve(_carry_out)
+        keeper.serve(carry_out)
         os._exit(0)  # a GPU's memory becomes free together with its slot
     return 0
 
 
-def _carry_out(run: RunFolder, work: Callable[[RunContext], object]) -> None:
+def _carry_out(settings: Settings, run: RunFolder, work: Callable[[RunContext], object]) -> None:
     """Do the work of a run, and record how it ended."""
     home = run.path.parent.parent
     recorder = RunRecorder(RunStore(home), run)
@@ -65,7 +68,8 @@ def _carry_out(run: RunFolder, work: Callable[[RunContext], object]) -> None:
     try:
         recorder.begin(survives_client="dies-with-client" not in sys.argv)
         watcher = CancelWatcher(run, recorder)
-        work(RunContext(run, recorder, watcher.should_stop, home))
+        guard = TemperatureGuard(recorder, watcher.should_stop, settings.gpu)
+        work(RunContext(run, recorder, guard.should_stop, home))
         recorder.require_end()
     except TrainingAbortedError:
         recorder.cancelled(None)
@@ -90,7 +94,8 @@ def _execute(context: RunContext, settings: Settings) -> list[Keeper]:
         queue.leave(run.run_id)
     if not isinstance(spec, GenerateSpec) or not settings.keep_model_s:
         return []
-    return [Keeper(model, model_key(spec), queue, run.path.parent, settings.keep_model_s)]
+    device = context.recorder.device or CPU
+    return [Keeper(model, model_key(spec), queue, device, run.path.parent, settings.keep_model_s)]
 
 
 def _lower_priority() -> None:
@@ -120,7 +125,7 @@ def _wait_for_device(context: RunContext, queue: DeviceQueue, request: DeviceReq
         time.sleep(LOOK_S)
     if request.needs_device:
         use_device(device)
-    context.recorder.running()
+    context.recorder.running(device if request.needs_device else None)
 
 
 def _waiting_message(ahead: int) -> str:

@@ -150,11 +150,10 @@ def _plans(
     context: RunContext, spec: MultiRunSpec, model: Path, tasks: Sequence[TaskRows], threads: int
 ) -> tuple[list[Plan], dict[str, str]]:
     """The plan of each run, and the reasons of the first one's choices."""
-    from ..engine.device import free_gpu_bytes, torch_device
     from ..engine.planner import Machine, choose_plan
     from .save_adapter import base_model_name
 
-    machine = Machine(torch_device(), free_gpu_bytes(), threads)
+    machine = Machine.here(threads)
     plans: list[Plan] = []
     reasons: dict[str, str] = {}
     # Without a run, the model is still opened by a plan, to be judged and saved.

@@ -88,14 +88,13 @@ def _prepare(context: RunContext, spec: TrainSpec, model: Path) -> Ready:
     warn_about_data(context, data)
     warn_about_the_end(context, tokenizer, model)
 
-    from ..engine.device import free_gpu_bytes, torch_device
     from ..engine.planner import Machine, choose_plan
     from .provenance import provenance
     from .save_adapter import base_model_name
 
     plan, reasons = choose_plan(
         spec,
-        Machine(torch_device(), free_gpu_bytes(), threads),
+        Machine.here(threads),
         examples=len(data.train),
         held_out=len(data.held_out),
         model=model,

@@ -66,6 +66,7 @@ class Keeper:
     Args:
         key: see `model_key`.
         queue: holds the device.
+        device: a GPU's UUID, or `cpu`.
         runs: the folder of runs.
         idle_s: how long it waits for the next run.
     """
@@ -73,6 +74,7 @@ class Keeper:
     model: TunedModel
     key: str
     queue: DeviceQueue
+    device: str
     runs: Path
     idle_s: float
 
@@ -97,7 +99,7 @@ class Keeper:
         spec = context.run.spec()
         assert isinstance(spec, GenerateSpec)
         permit_again(context, spec)
-        context.recorder.running()
+        context.recorder.running(self.device)
         answer(context, self.model, warm=True)
 
     def _next(self) -> Lock | None:

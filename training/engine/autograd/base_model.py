@@ -12,6 +12,7 @@ from torch import nn
 from ...config.specs import LoraGroup
 from ...errors import MissingExtraError
 from ...models.llama_like import unknown_module
+from ...models.quiet_loading import quiet_loading
 from ...models.tokenizer import load_error
 from ..out_of_memory import ran_out_of_memory
 from ..plan import Plan
@@ -34,6 +35,7 @@ def load_base(plan: Plan) -> Any:
     return model
 
 
+@quiet_loading()
 def load_frozen(folder: Path, device: str, precision: str, *, load_in_4bit: bool = False) -> Any:
     """The causal language model of a folder, for inference or as a base; raises as `load_base`."""
     from transformers import AutoModelForCausalLM

@@ -26,7 +26,7 @@ from ..peft_adapter import adapter_files
 from ..plan import Data, Outcome, OutcomeStatus, Plan
 from .checkpoints import Checkpoints, damage
 from .lr_schedule import learning_rate
-from .metrics import StepMetrics, evaluated
+from .metrics import StepMetrics, evaluated, timed
 from .optimizer import FlatAdamW
 from .packing import is_worth_evaluating_before, statistics, step_order, total_steps
 from .prefetch import Prefetcher, StepBatch, in_parts
@@ -135,11 +135,16 @@ class _Fit:
                 return self._stopped("early_stopped")
             if self.state.step >= self.state.total_steps:
                 return self._stopped("completed")
-            if self.should_stop():
+            if self._told_to_stop():
                 return self._stopped("cancelled")
             if self._checkpoint_due():
                 self._checkpoint()
             self._train_step()
+
+    def _told_to_stop(self) -> bool:
+        stop, waited = timed(self.should_stop)
+        self.metrics.leave_out(waited)
+        return stop
 
     # --- One optimizer step.
 

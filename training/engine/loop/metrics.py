@@ -12,7 +12,7 @@ import torch
 from torch import Tensor
 
 from ...errors import TrainingError
-from ...events import Evaluated, Report, Step
+from ...events import Evaluated, Report, ShouldStop, Step
 from ..plan import Plan
 
 
@@ -78,6 +78,10 @@ class StepMetrics:
             )
         self._waiting.clear()
 
+    def leave_out(self, seconds: float) -> None:
+        """So much of the time since the last flush was not spent on training."""
+        self._since += seconds
+
     def restart_clock(self) -> None:
         """Training continues: the time since the last flush was not spent on it."""
         self._since = time.perf_counter()
@@ -109,6 +113,10 @@ class StepClock:
         self._start = time.monotonic()
         self._first: tuple[float, int, int] | None = None
 
+    def leave_out(self, seconds: float) -> None:
+        """So much time was not spent on training."""
+        self._start += seconds
+
     def tick(self, step: int, tokens: int) -> tuple[float, float]:
         """Tokens per second, and seconds left, after `step`, when `tokens` have been trained on in all."""
         elapsed = time.monotonic() - self._start
@@ -118,6 +126,12 @@ class StepClock:
         span = max(elapsed - first_elapsed, 1e-9)
         per_step = span / max(step - first_step, 1)
         return round((tokens - first_tokens) / span, 1), round(per_step * (self._total - step), 1)
+
+
+def timed(should_stop: ShouldStop) -> tuple[bool, float]:
+    """The answer, and the seconds that it took: it comes late while the GPU is too hot."""
+    asked = time.perf_counter()
+    return should_stop(), time.perf_counter() - asked
 
 
 def evaluated(step: int, loss: float) -> Evaluated:

@@ -30,7 +30,7 @@ from ..autograd.engine import load_autograd_step
 from ..loaded_model import StepModel
 from ..loop.checkpoints import Checkpoints
 from ..loop.lr_schedule import warmup_steps
-from ..loop.metrics import StepClock, evaluated
+from ..loop.metrics import StepClock, evaluated, timed
 from ..loop.packing import is_worth_evaluating_before, step_order, total_steps
 from ..out_of_memory import memory_errors
 from ..peft_adapter import adapter_files
@@ -85,7 +85,7 @@ class TrlModel(StepModel):
         accelerator: Any = trainer.accelerator  # half typed
         accelerator.unwrap_model(model, keep_fp32_wrapper=False)
         write_files(plan.adapter, adapter_files(self.step.lora, self.step.adapter))
-        seconds = time.monotonic() - started
+        seconds = time.monotonic() - started - observer.waited
         return Outcome(
             status="cancelled" if observer.stopped else "completed",
             engine="trl",
@@ -191,6 +191,7 @@ class _Observer(TrainerCallback):
         self.step = 0
         self.tokens = 0
         self.stopped = False
+        self.waited = 0.0
         self.loss: float | None = None
         self.eval_loss: float | None = None
         self.eval_loss_before: float | None = None
@@ -200,7 +201,10 @@ class _Observer(TrainerCallback):
         self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any
     ) -> None:
         self.step = state.global_step
-        if self._should_stop() and self.step < self._total:
+        stop, waited = timed(self._should_stop)
+        self._clock.leave_out(waited)
+        self.waited += waited
+        if stop and self.step < self._total:
             self.stopped = True
             control.should_training_stop = True
 

@@ -31,7 +31,7 @@ from ..generate import Prompt
 from ..loaded_model import StepModel, UnavailableError
 from ..loop.checkpoints import Checkpoints
 from ..loop.example_losses import ExampleLoss
-from ..loop.metrics import StepClock, evaluated
+from ..loop.metrics import StepClock, evaluated, timed
 from ..loop.packing import StepOrder, step_order, total_steps
 from ..out_of_memory import out_of_memory
 from ..packed.engine import open_packed
@@ -123,7 +123,7 @@ def _train(plan: Plan, data: Data, report: Report, should_stop: ShouldStop) -> O
         for message in process.messages():
             follower.take(message)
             if message["kind"] == "step":
-                process.answer(not should_stop())
+                process.answer(not follower.told_to_stop(should_stop))
         follower.require_done(process)
     return follower.outcome()
 
@@ -179,6 +179,12 @@ class _Follower:
                 raise _failure(self.plan, message)
             case _:
                 self.done = message
+
+    def told_to_stop(self, should_stop: ShouldStop) -> bool:
+        stop, waited = timed(should_stop)
+        self.clock.leave_out(waited)
+        self.started += waited
+        return stop
 
     def _ready(self, message: dict[str, Any]) -> None:
         self.version = message["version"]
