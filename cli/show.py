@@ -111,10 +111,10 @@ def print_answers(view: RunView) -> None:
     verdict = view.result.verdict if isinstance(view.result, TrainingResult) else None
     if verdict and verdict.no_answers:
         say(f"  no answers to held-out questions: {verdict.no_answers}", 4)
-    if not view.answers:
-        return
-    say("  answers")
-    for answer in view.answers:
+    answers = [*view.answers, *(verdict.untrusted_answers if verdict else [])]
+    if answers:
+        say("  answers")
+    for answer in answers:
         say(f"    {_line(answer.question)}", 4)
         for label, text in answers_of(answer):
             say(f"      {label:<9} {_line(text)}", 16)

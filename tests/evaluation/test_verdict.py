@@ -56,7 +56,7 @@ def shuffled(path: Path) -> Path:
 
 
 def test_facts_that_were_learnt_are_better_on_rows_that_were_not_trained_on(
-    tmp_path: Path, quick_learner: Path
+    tmp_path: Path, quick_learner: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     run = trained_on(write_dataset(tmp_path / "facts.jsonl"), quick_learner)
     verdict = run.result.verdict
@@ -69,12 +69,19 @@ def test_facts_that_were_learnt_are_better_on_rows_that_were_not_trained_on(
     assert verdict.general is not None and verdict.general.questions == len(QUESTIONS)
     card = (run.adapter_path / "README.md").read_text(encoding="utf-8")
     assert verdict.sentence in card and verdict.sentence.startswith("Better: the loss on")
-    assert len(verdict.answers) == 3 and verdict.no_answers is None
-    for answer in verdict.answers:
+    assert len(verdict.untrusted_answers) == 3 and verdict.no_answers is None
+    for answer in verdict.untrusted_answers:
         assert any(answer.question in (text.format(key) for text in PHRASINGS) for key in FACTS)
         assert answer.expected in map(fact, FACTS) and answer.before != answer.after
-    assert any(answer.after == answer.expected for answer in verdict.answers), "it has learnt the facts"
-    assert verdict.answers[0].question not in card, "held-out rows are not published with the adapter"
+    assert any(answer.after == answer.expected for answer in verdict.untrusted_answers), (
+        "it has learnt the facts"
+    )
+    assert verdict.untrusted_answers[0].question not in card, (
+        "held-out rows are not published with the adapter"
+    )
+    assert command(["show-run", run.run_id]) == 0
+    shown = capsys.readouterr().out
+    assert all(f"      right     {answer.expected}" in shown for answer in verdict.untrusted_answers)
 
 
 def test_answers_that_take_too_long_are_left_out_and_the_reason_is_given(
@@ -86,7 +93,7 @@ def test_answers_that_take_too_long_are_left_out_and_the_reason_is_given(
     monkeypatch.setattr(held_out_answers, "allowed_s", lambda seconds: 0.0)
     run = trained_on(write_dataset(tmp_path / "facts.jsonl"), quick_learner, steps=2)
     verdict = run.result.verdict
-    assert verdict is not None and verdict.answers == []
+    assert verdict is not None and verdict.untrusted_answers == []
     assert verdict.no_answers == "they would take more than a tenth of the training's time"
     assert command(["show-run", run.run_id]) == 0
     assert f"no answers to held-out questions: {verdict.no_answers}" in capsys.readouterr().out

@@ -135,7 +135,7 @@ class Verdict(Record):
         association: how much the loss rises if an answer follows another row's question.
         association_low: lower end of its interval; above 0, answers depend on their questions.
         worse_rows: the rows that got worse most.
-        answers: a few held-out questions with both models' answers and the right one.
+        untrusted_answers: a few held-out questions with both models' answers and the right one.
         no_answers: why there are none.
         seconds: what the verdict took.
     """
@@ -152,7 +152,7 @@ class Verdict(Record):
     association: float | None = None
     association_low: float | None = None
     worse_rows: list[WorseRow] = []
-    answers: list[Answer] = []
+    untrusted_answers: list[Answer] = []
     no_answers: str | None = None
     general: GeneralProbe | None = None
     seconds: float = 0.0
@@ -213,7 +213,7 @@ class TrainingResult(Result):
 
     @property
     def answered(self) -> list[Answer]:
-        return [*self.answers, *(self.verdict.answers if self.verdict else [])]
+        return self.answers
 
     @property
     def judgement(self) -> str | None:

@@ -53,7 +53,7 @@ def with_answers(
     elif not answers:
         reason = "they would take more than a tenth of the training's time"
     taken = round(verdict.seconds + time.monotonic() - started, 2)
-    return verdict.model_copy(update={"answers": answers, "no_answers": reason, "seconds": taken})
+    return verdict.model_copy(update={"untrusted_answers": answers, "no_answers": reason, "seconds": taken})
 
 
 def _answers(

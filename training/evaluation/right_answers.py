@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from statistics import fmean
 from typing import Any
 
 from ..data.tokens.example import Example
@@ -28,4 +29,4 @@ def share_of_right_answers(model: StepModel, tokenizer: Any, questions: Sequence
     most = max(len(one.answer) for one in questions) + SPARE
     said = model.continuations([one.prompt for one in questions], tokenizer, most)
     right = [tokenizer.decode(one.answer, skip_special_tokens=True) for one in questions]
-    return sum(exact_match(one.text, other) for one, other in zip(said, right, strict=True)) / len(right)
+    return fmean(exact_match(one.text, other) for one, other in zip(said, right, strict=True))
