@@ -43,6 +43,7 @@ autograd/               any other causal model, by transformers, PEFT and autogr
   engine                a PEFT model as a step of the loop
   peft_lora             its LoRA in our flat buffer
   base_model            the base and its linear modules
+  label_losses          the loss at each label, by any model of transformers
   rope_border           which examples must not share a batch
 trl/                    TRL's trainer, in its own loop
   engine                SFTTrainer with our examples and our events
