@@ -45,6 +45,7 @@ def test_what_cannot_go_to_ollama_is_said_before_anything_is_exported(
     assert "run_started" not in said and "No Ollama server answers" in said
 
 
+@pytest.mark.slow
 def test_a_name_that_ollama_has_already_is_refused_before_anything_is_exported(
     copied_run: Callable[[str], RunFolder], server: OllamaStandIn, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -55,6 +56,7 @@ def test_a_name_that_ollama_has_already_is_refused_before_anything_is_exported(
     assert run([*command, "--overwrite"]) == 0
 
 
+@pytest.mark.slow
 def test_a_registration_that_fails_leaves_the_export_with_its_path_and_the_next_step(
     copied_run: Callable[[str], RunFolder],
     server: OllamaStandIn,
@@ -70,6 +72,7 @@ def test_a_registration_that_fails_leaves_the_export_with_its_path_and_the_next_
     assert f"Next: backprop export {output} --ollama --ollama-name mine" in shown
 
 
+@pytest.mark.slow
 def test_an_equal_export_is_found_unless_the_adapter_was_written_anew(
     copied_run: Callable[[str], RunFolder], home: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -85,6 +88,7 @@ def test_an_equal_export_is_found_unless_the_adapter_was_written_anew(
     assert len(list(home.glob("runs/*/export/*.gguf"))) == 2
 
 
+@pytest.mark.slow
 def test_without_the_extra_an_export_takes_q8_0_and_says_why_but_keeps_to_what_is_named(
     copied_run: Callable[[str], RunFolder],
     tmp_path: Path,

@@ -139,6 +139,7 @@ def test_a_run_is_not_resumed_on_another_base(tiny_model: Path, tmp_path: Path) 
 
 
 @pytest.mark.anyio
+@pytest.mark.slow
 async def test_a_refused_resume_names_the_call_that_works(
     service: TrainingService, dataset: Path, tiny_model: Path, tmp_path: Path
 ) -> None:

@@ -114,6 +114,7 @@ async def test_a_call_returns_within_wait_s_and_get_run_goes_on(
 
 
 @pytest.mark.parametrize("end", ["client gone mid-call", "call cancelled", "SIGTERM", "SIGKILL"])
+@pytest.mark.slow
 async def test_the_end_of_client_server_or_call_leaves_the_run_alone(
     end: str, home: Path, dataset: Path, tiny_model: Path
 ) -> None:
@@ -232,6 +233,7 @@ async def test_nothing_beside_the_users_data_is_executed_or_read(
     assert list(tmp_path.glob("*.ran")) == []
 
 
+@pytest.mark.slow
 async def test_inspect_dataset_does_not_wait_behind_a_training_and_a_second_look_starts_nothing(
     home: Path, tiny_model: Path, tmp_path: Path
 ) -> None:

@@ -256,6 +256,7 @@ def test_forgetting_more_than_allowed_stops_and_keeps_the_merge_before(
     assert equal(delivered(run), merged) and "1 of 2 runs merged" in run.result.summary
 
 
+@pytest.mark.slow
 async def test_a_multi_run_killed_in_the_middle_of_a_run_ends_as_an_undisturbed_one(
     service: TrainingService, dataset: Path, tiny_model: Path
 ) -> None:
@@ -319,6 +320,7 @@ def test_tasks_without_held_out_rows_are_scored_on_their_training_rows_and_the_u
         trainer.train(resume_from=run.run_id)
 
 
+@pytest.mark.slow
 def test_the_command_line_takes_named_tasks_and_says_what_is_wrong(
     tiny_model: Path, files: list[Path], dataset: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:

@@ -45,6 +45,7 @@ def weights(run: RunFolder) -> dict[str, list[float]]:
     return {name: tensor.ravel().tolist() for name, tensor in tensors.items()}
 
 
+@pytest.mark.slow
 async def test_a_run_killed_at_five_moments_equals_the_undisturbed_one_bit_for_bit(
     service: TrainingService, dataset: Path, tiny_model: Path
 ) -> None:
@@ -109,6 +110,7 @@ def test_a_changed_dataset_is_refused_when_its_tokens_are_gone(
 
 
 @pytest.mark.parametrize("damage", ["truncated", "bit-flipped"])
+@pytest.mark.slow
 async def test_a_damaged_checkpoint_is_noticed_and_the_one_before_it_used(
     damage: str, service: TrainingService, dataset: Path, tiny_model: Path
 ) -> None:
@@ -137,6 +139,7 @@ def step_of(checkpoint: Path) -> int:
 
 
 @needs_small_disk
+@pytest.mark.slow
 async def test_a_disk_that_is_full_at_a_checkpoint_fails_the_run_which_goes_on_when_there_is_space(
     home: Path, dataset: Path, tiny_model: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

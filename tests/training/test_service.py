@@ -74,6 +74,7 @@ async def test_a_run_trains_and_leaves_an_adapter_that_plain_peft_loads(
     assert provenance["seed"] == 42 and len(provenance["dataset"]["provenance"]["content_hash"]) == 64
 
 
+@pytest.mark.slow
 async def test_a_second_run_waits_its_turn_and_starts_by_itself_also_from_another_home(
     service: TrainingService, dataset: Path, tiny_model: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -192,6 +193,7 @@ async def test_a_cancelled_run_whose_process_is_stopped_is_ended_from_outside(
 
 
 @pytest.mark.parametrize("phase", ["waiting", "loading", "training", "saving"])
+@pytest.mark.slow
 async def test_a_killed_worker_leaves_an_interrupted_run_and_the_next_in_line_starts(
     phase: str, service: TrainingService, dataset: Path, tiny_model: Path
 ) -> None:
@@ -332,6 +334,7 @@ async def test_a_failed_run_never_answers_an_equal_request(
     await end_of(service, second.run_id)
 
 
+@pytest.mark.slow
 async def test_a_run_that_did_harm_says_so_and_one_that_helped_says_by_how_much(
     service: TrainingService, dataset: Path, tiny_model: Path
 ) -> None:
@@ -349,6 +352,7 @@ async def test_a_run_that_did_harm_says_so_and_one_that_helped_says_by_how_much(
     assert any("held-out loss increased from" in warning for warning in bad.warnings)
 
 
+@pytest.mark.slow
 async def test_old_inspections_are_removed_when_a_server_starts_and_nothing_else(
     service: TrainingService, dataset: Path, tiny_model: Path
 ) -> None:

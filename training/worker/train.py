@@ -203,7 +203,7 @@ def _keep(context: RunContext, ready: Ready, model: LoadedModel, outcome: Outcom
 def _judge(context: RunContext, ready: Ready, model: LoadedModel, outcome: Outcome) -> Verdict | str:
     """The tuned model beside its base on the held-out rows, or why there is no verdict."""
     if outcome.status == "cancelled":
-        return "the training was cancelled"
+        return "the training was stopped before its end"
     if not len(ready.data.held_out):
         return "no rows were held out"
     from ..engine.out_of_memory import memory_errors

@@ -81,6 +81,7 @@ main()
 
 @pytest.mark.skipif(sys.platform == "win32", reason="there is no SIGKILL")
 @pytest.mark.parametrize("stage", ["loading", "writing", "proving"])
+@pytest.mark.slow
 async def test_a_worker_killed_in_any_stage_leaves_nothing_and_resuming_completes_it(
     stage: str,
     service: TrainingService,
@@ -136,6 +137,7 @@ def text_of(result: CallToolResult) -> str:
     return result.content[0].text
 
 
+@pytest.mark.slow
 async def test_the_tool_names_file_proof_and_next_step_and_writes_nowhere_else(
     service: TrainingService, copied_run: CopiedRun, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -173,6 +175,7 @@ async def test_the_next_step_of_a_refusal_is_a_call_that_exists(
     assert "call again" not in said
 
 
+@pytest.mark.slow
 async def test_an_equal_export_finds_the_first_one_unless_its_file_is_gone(
     service: TrainingService, adapter: Path, output: Path
 ) -> None:
@@ -191,6 +194,7 @@ async def test_an_equal_export_finds_the_first_one_unless_its_file_is_gone(
     assert Path(view.result.path).is_file()
 
 
+@pytest.mark.slow
 async def test_a_window_that_llama_cpp_does_not_keep_to_is_told(
     service: TrainingService, tiny_model: Path, tmp_path: Path, output: Path
 ) -> None:

@@ -324,6 +324,7 @@ def test_a_file_that_appears_while_the_run_waits_is_not_touched(
     assert target.read_bytes() == b"precious"
 
 
+@pytest.mark.slow
 def test_a_folder_gets_a_file_with_the_models_the_adapters_and_the_types_name(
     base: Path, adapter: Path, export: Export, output: Path
 ) -> None:

@@ -28,6 +28,7 @@ QUANTIZATIONS = ("f32", "bf16", "q8_0", "q4_0", "q4_k_m", "iq4_xs")
     [("llama", QUANTIZATIONS), ("gemma3", ("q8_0", "q4_k_m"))],
     ids=["llama", "gemma3"],
 )
+@pytest.mark.slow
 def test_a_right_file_is_kept_at_every_quantization_though_no_run_gives_any_rows(
     llama_cpp: None,
     family: str,
