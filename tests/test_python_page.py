@@ -57,6 +57,7 @@ async def test_keywords_make_the_spec_that_the_tool_and_the_command_make(
 
 
 @pytest.mark.anyio
+@pytest.mark.slow
 async def test_waiting_returns_the_run_as_it_ended(
     service: TrainingService, dataset: Path, tiny_model: Path
 ) -> None:

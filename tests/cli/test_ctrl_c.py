@@ -21,6 +21,7 @@ pytestmark = [
 ]
 
 
+@pytest.mark.slow
 async def test_ctrl_c_leaves_a_run_that_is_only_followed(
     service: TrainingService, dataset: Path, tiny_model: Path
 ) -> None:

@@ -326,6 +326,7 @@ def test_a_stop_ends_it_without_a_result(learnt: Learnt) -> None:
 
 
 # --- The other doors. ---
+@pytest.mark.slow
 def test_a_person_gets_a_table_and_a_program_json(
     taught_run: RunFolder, tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:

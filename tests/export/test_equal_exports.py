@@ -17,6 +17,7 @@ from backpropagate.training.service import TrainingService
 pytestmark = pytest.mark.anyio
 
 
+@pytest.mark.slow
 async def test_the_same_request_finds_the_run_that_wrote_its_output(
     service: TrainingService, tiny_model: Path, tmp_path: Path
 ) -> None:

@@ -86,6 +86,7 @@ async def test_the_tool_takes_aliases_and_says_their_name(
     assert "step 1/1" in done.content[0].text
 
 
+@pytest.mark.slow
 def test_the_command_takes_aliases_and_says_their_name(
     dataset: Path, tiny_model: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:

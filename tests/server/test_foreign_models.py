@@ -208,6 +208,7 @@ def exported(folder: Path, format: Any, capfd: pytest.CaptureFixture[str]) -> No
     ("plant", "format"),
     [*((plant, "gguf") for plant in IN_MODELS), *((plant, "merged") for plant in IN_WEIGHTS)],
 )
+@pytest.mark.slow
 def test_an_export_repeats_nothing_that_a_model_says(
     plant: str, format: str, tmp_path: Path, tiny_model: Path, capfd: pytest.CaptureFixture[str]
 ) -> None:

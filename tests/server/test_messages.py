@@ -109,6 +109,7 @@ def test_an_argument_with_a_name_of_megabytes_is_refused_at_once(server: Server)
     assert text.startswith("[INPUT_VALIDATION_FAILED] train has no argument") and len(text) < 1000
 
 
+@pytest.mark.slow
 def test_a_server_whose_client_never_reads_ends_with_stdin(home: Path) -> None:
     silent = Server()
     silent.write(json.dumps(INITIALIZE).encode() + b"\n")

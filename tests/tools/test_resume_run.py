@@ -23,6 +23,7 @@ async def end_of(service: TrainingService, run_id: str) -> Status:
     return (await service.get(run_id)).status
 
 
+@pytest.mark.slow
 async def test_a_cancelled_run_is_resumed_and_a_live_one_is_left_alone(
     service: TrainingService, dataset: Path, tiny_model: Path
 ) -> None:
@@ -39,6 +40,7 @@ async def test_a_cancelled_run_is_resumed_and_a_live_one_is_left_alone(
     assert await end_of(service, submitted.run_id) is Status.CANCELLED
 
 
+@pytest.mark.slow
 async def test_a_completed_run_is_refused_with_the_call_that_extends_it(
     service: TrainingService, dataset: Path, tiny_model: Path
 ) -> None:

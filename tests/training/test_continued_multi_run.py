@@ -167,6 +167,7 @@ def test_replay_and_lambda_go_on_as_in_the_earlier_run(tiny_model: Path, files: 
     assert second.ledger.merge_scale == "mean" and second.ledger.runs[1].scale == 0.5
 
 
+@pytest.mark.slow
 async def test_an_assistant_goes_back_to_an_earlier_merge(
     service: TrainingService, tiny_model: Path, files: list[Path], tmp_path: Path
 ) -> None:

@@ -162,6 +162,7 @@ async def test_a_disk_that_is_full_at_a_checkpoint_fails_the_run_which_goes_on_w
         assert losses(run) == losses(calm) and weights(run) == weights(calm)
 
 
+@pytest.mark.slow
 async def test_many_calls_that_resume_a_run_at_once_make_one_attempt(
     service: TrainingService, dataset: Path, tiny_model: Path
 ) -> None:
@@ -174,6 +175,7 @@ async def test_many_calls_that_resume_a_run_at_once_make_one_attempt(
     assert run.state().attempt == 2
 
 
+@pytest.mark.slow
 async def test_more_steps_than_planned_make_a_new_run_from_the_adapter(
     service: TrainingService, dataset: Path, tiny_model: Path
 ) -> None:

@@ -105,6 +105,7 @@ async def test_a_queued_run_can_be_cancelled(
     device.release()
 
 
+@pytest.mark.slow
 async def test_a_run_that_was_cancelled_in_the_queue_can_be_resumed_at_once(
     service: TrainingService, dataset: Path, tiny_model: Path
 ) -> None:
@@ -175,6 +176,7 @@ async def test_more_steps_for_a_run_that_is_no_training_are_refused_and_not_igno
         await service.resume_or_extend(run_id, 10)
 
 
+@pytest.mark.slow
 async def test_a_cancelled_run_whose_process_is_stopped_is_ended_from_outside(
     service: TrainingService, dataset: Path, tiny_model: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -28,6 +28,8 @@ COST = 1 / 3
 PASSES = 2 + OTHERS
 """Measurements of a held-out row: base, tuned, and its answer after other questions. A row with several
 answers is measured once more, with its last one only."""
+FOR_ANSWERS = 0.3
+"""Share of the time that is left for answers to held-out questions, unless too few rows could be measured."""
 SHOWN_ROWS = 3
 TOGETHER = 32
 """Rows between two looks at whether to stop."""
@@ -88,7 +90,10 @@ def judge(
     """
     several = any(one.own != held_out[one.row] for one in exchanged(held_out[:MOST_ROWS]))
     passes = PASSES + several
-    rows = affordable.first(held_out, passes, MOST_ROWS)
+    most = Affordable((1 - FOR_ANSWERS) * affordable.tokens)
+    rows = most.first(held_out, passes, MOST_ROWS)
+    if len(rows) < FEWEST_ROWS:
+        rows = affordable.first(held_out, passes, FEWEST_ROWS)
     if len(held_out) < FEWEST_ROWS:
         return f"a verdict needs {FEWEST_ROWS} held-out rows, and there are {len(held_out)}"
     if len(rows) < FEWEST_ROWS:
@@ -98,7 +103,7 @@ def judge(
         )
     report(Phase(phase="judging", message=f"comparing with the base model on {len(rows)} held-out rows"))
     started = time.monotonic()
-    left = Affordable(affordable.tokens - passes * sum(len(row.input_ids) for row in rows))
+    left = Affordable(most.tokens - passes * sum(len(row.input_ids) for row in rows))
     probe = left.first(general, 2, len(general))
     answers = exchanged(rows)
     own = [one.own for one in answers] if several else []

@@ -120,6 +120,7 @@ worker.main()
 """
 
 
+@pytest.mark.slow
 async def test_a_worker_that_cannot_stop_is_left_and_leaves_nothing(
     service: TrainingService, adapter: Path, output: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
