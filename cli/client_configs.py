@@ -186,5 +186,8 @@ CLIENTS = {
         _home(".copilot", "mcp-config.json"),
         more={"type": "local", "tools": ["*"], "timeout": PATIENCE_S * 1000},
     ),
-    "generic": McpClient("most other clients", _here("mcp.json")),
 }
+"""Those whose file is known."""
+
+SHOWN = {**CLIENTS, "generic": McpClient("most other clients", _here("mcp.json"))}
+"""Those whose entry can be shown."""

@@ -12,7 +12,7 @@ from typing import Any
 import click
 
 from ..server.stdio import reserve_stdout, serve_stdio
-from .client_configs import CLIENTS
+from .client_configs import CLIENTS, SHOWN
 from .client_configs import install as put_into
 from .wrapped import say, say_lines
 
@@ -37,12 +37,12 @@ FOLDER = click.Path(path_type=Path)
     "--allowed-host",
     "hosts",
     multiple=True,
-    help="Name (and port) by which clients reach a proxy. Repeatable.",
+    help="Name (and port) by which clients reach the server. Repeatable.",
 )
 @click.option("--tls-cert", "certificate", type=FOLDER, help="PEM file of the certificate.")
 @click.option("--tls-key", "key", type=FOLDER, help="PEM file of its key.")
 @click.option("--behind-proxy", is_flag=True, help="A proxy adds TLS: serve other machines without it.")
-@click.option("--print-config", type=click.Choice(list(CLIENTS)), help="Print the entry for this client.")
+@click.option("--print-config", type=click.Choice(list(SHOWN)), help="Print the entry for this client.")
 @click.option("--install", type=click.Choice(list(CLIENTS)), help="Put the entry into this client's file.")
 @click.option("--yes", is_flag=True, help="With --install: do not ask.")
 @click.pass_context
@@ -95,8 +95,9 @@ def _arguments(roots: Sequence[Path], read_only: bool) -> list[str]:
 
 def _configure(shown: str | None, into: str | None, arguments: list[str], yes: bool) -> None:
     if shown:
-        client = CLIENTS[shown]
-        say(f"{client.title}: {client.path()}", err=True)
+        client = SHOWN[shown]
+        where = f"{client.title}: {client.path()}" if shown in CLIENTS else "Where your client keeps it:"
+        say(where, err=True)
         click.echo(client.text(arguments), nl=False)
     if into:
         client = CLIENTS[into]
@@ -117,7 +118,7 @@ def _explain_to_a_person(arguments: list[str]) -> None:
     click.echo(
         "This is an MCP server. It speaks JSON-RPC on stdin and stdout, and an MCP client\n"
         "(Claude Desktop, Claude Code, Cursor, VS Code, …) starts it. Put this into the\n"
-        f"client's configuration, or let --install do it:\n\n{CLIENTS['generic'].text(arguments)}\n"
+        f"client's configuration, or let --install do it:\n\n{SHOWN['generic'].text(arguments)}\n"
         "For people there are other commands: see `backprop --help`. Ctrl-C stops this one.",
         err=True,
     )

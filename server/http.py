@@ -5,6 +5,7 @@ from __future__ import annotations
 import ipaddress
 import json
 import socket
+import ssl
 from collections.abc import Callable, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
@@ -25,6 +26,7 @@ PATH = "/mcp"
 KEEP_ALIVE_S = 75  # longer than clients wait between two calls
 GRACE_S = 1  # for open streams, which do not end by themselves
 CONNECTIONS = 512
+EVERY_ADDRESS = ("0.0.0.0", "::")
 
 
 @dataclass(frozen=True)
@@ -106,10 +108,26 @@ def _require_protection(options: HttpOptions) -> None:
     for file in filter(None, (options.certificate, options.key)):
         if not file.is_file():
             raise InputError(f"{shown_path(file)} does not exist.", hint="Give a PEM file.")
+    if options.certificate is not None:
+        try:
+            ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER).load_cert_chain(
+                options.certificate, options.key, lambda: b""
+            )
+        except (ssl.SSLError, OSError) as error:
+            raise InputError(
+                f"{shown_path(options.certificate)} and its key are no pair of PEM files without a password.",
+                hint="Give a certificate and the key that belongs to it.",
+                untrusted=str(error),
+            ) from error
     if not options.is_local and options.certificate is None and not options.behind_proxy:
         raise InputError(
             f"{options.host} can be reached from other machines, and the token would be sent in the clear.",
             hint="Give --tls-cert and --tls-key, or --behind-proxy if a proxy adds TLS.",
+        )
+    if options.host in EVERY_ADDRESS and not options.hosts:
+        raise InputError(
+            f"{options.host} is every address of this machine, and no name by which clients reach it.",
+            hint="Give that name and the port, e.g. --allowed-host gpu.example.org:7861.",
         )
 
 
@@ -137,16 +155,20 @@ def _security(options: HttpOptions, port: int) -> TransportSecuritySettings:
     own = f"[{options.host}]" if ":" in options.host else options.host
     hosts = dict.fromkeys(f"{name}:{port}" for name in [*names, own])
     hosts |= dict.fromkeys(options.hosts)
-    scheme = "http" if options.certificate is None and not options.behind_proxy else "https"
     return TransportSecuritySettings(
-        allowed_hosts=list(hosts), allowed_origins=[f"{scheme}://{host}" for host in hosts]
+        allowed_hosts=list(hosts), allowed_origins=[f"{_scheme(options)}://{host}" for host in hosts]
     )
 
 
+def _scheme(options: HttpOptions) -> str:
+    """As clients see it."""
+    return "http" if options.certificate is None and not options.behind_proxy else "https"
+
+
 def _welcome(options: HttpOptions, port: int, token: str, path: Path) -> str:
-    scheme = "http" if options.certificate is None else "https"
     own = f"[{options.host}]" if ":" in options.host else options.host
-    url = f"{scheme}://{own}:{port}{PATH}"
+    reached = options.hosts[0] if options.hosts else f"{own}:{port}"
+    url = f"{_scheme(options)}://{reached}{PATH}"
     header = f"Bearer {token}"
     entry = {"type": "http", "url": url, "headers": {"Authorization": header}}
     roots = ", ".join(map(shown_path, options.roots)) or "none but the home of runs (--root adds one)"

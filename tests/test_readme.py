@@ -28,7 +28,8 @@ def tool_table() -> list[str]:
 
 def client_table() -> list[str]:
     rows = [f"| {client.title} | `backprop serve --install {name}` |" for name, client in CLIENTS.items()]
-    return ["| client | one line |", "|---|---|", *rows]
+    other = "| any other: prints the entry | `backprop serve --print-config generic` |"
+    return ["| client | one line |", "|---|---|", *rows, other]
 
 
 def folder_tree() -> list[str]:

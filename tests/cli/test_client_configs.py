@@ -92,6 +92,15 @@ def test_nothing_is_written_without_consent(users_home: Path) -> None:
     assert not CLIENTS["gemini"].path().exists()
 
 
+def test_for_an_unknown_client_the_entry_is_only_printed(
+    users_home: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert command(["serve", "--install", "generic", "--yes"]) == 1
+    assert command(["serve", "--print-config", "generic"]) == 0
+    assert json.loads(capsys.readouterr().out)["mcpServers"]["backpropagate"]["args"] == ARGUMENTS
+    assert not list(users_home.iterdir())
+
+
 def test_an_entry_can_be_printed_only(users_home: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert command(["serve", "--print-config", "vscode", "--read-only"]) == 0
     shown = json.loads(capsys.readouterr().out)

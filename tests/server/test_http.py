@@ -218,6 +218,7 @@ async def test_a_server_that_only_reads_has_no_tool_that_changes_anything(tmp_pa
     ("options", "said"),
     [
         (["--host", "0.0.0.0"], "can be reached from other machines"),
+        (["--host", "0.0.0.0", "--behind-proxy"], "no name by which clients reach it"),
         (["--tls-cert", "a.pem"], "TLS needs a certificate and its key"),
         (["--tls-cert", "a.pem", "--tls-key", "b.pem"], "a.pem does not exist"),
         (["--host", "203.0.113.7", "--behind-proxy"], "cannot be served"),
@@ -228,6 +229,17 @@ def test_what_cannot_be_served_safely_is_refused(
 ) -> None:
     assert command(["serve", "--http", "--port", "0", *options]) in (1, 2)
     assert said in " ".join(capsys.readouterr().err.split())
+
+
+def test_files_that_are_no_certificate_are_refused_before_anything_is_served(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    for name in ("cert.pem", "key.pem"):
+        (tmp_path / name).write_text("rubbish")
+    files = ["--tls-cert", str(tmp_path / "cert.pem"), "--tls-key", str(tmp_path / "key.pem")]
+    assert command(["serve", "--http", "--port", "0", *files]) == 1
+    said = capsys.readouterr().err
+    assert "are no pair of PEM files" in said and "Serving at" not in said
 
 
 def test_a_port_that_is_taken_is_named(capsys: pytest.CaptureFixture[str]) -> None:

@@ -12,6 +12,7 @@ import pytest
 import torch
 from mcp import Client
 from safetensors.torch import load_file
+from small_multi_run import a_trainer, three_datasets
 from torch import Tensor
 from waiting import steps_of
 
@@ -34,19 +35,9 @@ pytestmark = pytest.mark.anyio
 WEIGHTS = "adapter_model.safetensors"
 
 
-def a_trainer(model: Path, **settings: Any) -> Trainer:
-    small = {"lora_r": 4, "batch_size": 2, "threads": 1, "learning_rate": 1e-3}
-    return Trainer(str(model), **{**small, **settings})
-
-
 @pytest.fixture
 def files(dataset: Path, tmp_path: Path) -> list[Path]:
-    """Three datasets of other rows each."""
-    rows = dataset.read_text(encoding="utf-8").splitlines()
-    paths = [tmp_path / f"{name}.jsonl" for name in ("red", "green", "blue")]
-    for path, start in zip(paths, (0, 60, 120), strict=True):
-        path.write_text("\n".join(rows[start : start + 60]) + "\n", encoding="utf-8")
-    return paths
+    return three_datasets(dataset, tmp_path)
 
 
 def delivered(run: Path) -> dict[str, Tensor]:
