@@ -16,6 +16,10 @@ def main(arguments: list[str] | None = None) -> None:
         from .server.stdio import reserve_stdout
 
         wire = reserve_stdout()
+    else:
+        from .cli.code_page import never_fail_to_print
+
+        never_fail_to_print()
     from .cli.main import run
 
     sys.exit(run(arguments, wire))

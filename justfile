@@ -24,6 +24,14 @@ coverage *ARGS:
 snapshots:
     .ci/task snapshots
 
+# licences of what is installed
+licences:
+    .ci/task licences
+
+# known vulnerabilities of the versions that CI uses; needs the network
+audit *ARGS:
+    .ci/task audit {{ARGS}}
+
 # one benchmark: just bench help_time
 bench NAME *ARGS:
     python benchmarks/{{NAME}}.py {{ARGS}}

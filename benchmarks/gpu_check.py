@@ -1,9 +1,10 @@
-"""Does training work on this GPU? Through the real service and a real worker, in bf16 and in 4 bits.
+"""Does training work on this GPU? Through the real service and worker, in bf16 and 4 bits, also streaming.
 
     python benchmarks/gpu_check.py [--hidden 1536 --layers 8]
 
 Builds a Llama of that shape with random weights, trains a LoRA on it by the same way as everything else, and
-prints losses, tokens per second, peak memory, and what `gpu_status` says meanwhile.
+prints losses, tokens per second, peak memory, and what `gpu_status` says meanwhile. Then it asks the tuned
+model.
 """
 
 from __future__ import annotations
@@ -12,8 +13,8 @@ import argparse
 import os
 import sys
 import tempfile
-from importlib.util import find_spec
 from pathlib import Path
+from typing import Any
 
 import anyio
 from workload import random_llama
@@ -21,7 +22,7 @@ from workload import random_llama
 sys.path.insert(0, str(Path(__file__).parents[1] / "tests" / "support"))
 
 
-async def train(model: Path, data: Path, four_bits: bool, steps: int) -> None:
+async def train(model: Path, data: Path, four_bits: bool, weights: str, steps: int) -> None:
     from backpropagate import TrainingService
     from backpropagate.tools.gpu_status import GpuStatus
     from backpropagate.training.config.results import TrainResult
@@ -36,6 +37,7 @@ async def train(model: Path, data: Path, four_bits: bool, steps: int) -> None:
         "steps": steps,
         "learning_rate": 1e-3,
         "load_in_4bit": four_bits,
+        "weights": weights,
         "device": "cuda",
         "questions": ["What is zorvex?"],
         "max_new_tokens": 16,
@@ -53,7 +55,7 @@ async def train(model: Path, data: Path, four_bits: bool, steps: int) -> None:
                 print(GpuStatus(hardware=read_hardware()).text())
     view = await service.get(run.run_id)
     folder = Path(view.run_folder)
-    print(f"{'4 bits' if four_bits else 'bf16'}: {view.status}", view.error or "")
+    print(f"{'4 bits' if four_bits else 'bf16'}, weights={weights}: {view.status}", view.error or "")
     if view.status != "completed":
         print((folder / "worker.log").read_text()[-3000:])
         return
@@ -68,6 +70,30 @@ async def train(model: Path, data: Path, four_bits: bool, steps: int) -> None:
         f"  {result.engine} engine on {result.device}, peak memory {result.peak_memory_mib} MiB, "
         f"plan {folder / 'plan.json'}"
     )
+    await ask(service, run.run_id)
+
+
+async def ask(service: Any, run_id: str) -> None:
+    """What the tuned model says when it is loaded again."""
+    from backpropagate.training.config.results import GenerateResult
+    from backpropagate.training.files.paths import PathPolicy
+    from backpropagate.training.requests.generate import generate_spec
+
+    spec = generate_spec(
+        run_id,
+        ["What is zorvex?"],
+        service.store,
+        PathPolicy.from_record(None, service.settings.home),
+        max_new_tokens=16,
+    )
+    asked = await service.submit(spec)
+    async for _ in service.watch(asked.run_id):
+        pass
+    view = await service.get(asked.run_id)
+    if isinstance(view.result, GenerateResult):
+        print(f"  asked again: {view.result.answers[0].tuned!r}")
+    else:
+        print(f"  asked again: {view.status} {view.error}")
 
 
 def main() -> None:
@@ -83,11 +109,9 @@ def main() -> None:
 
         model = random_llama(Path(scratch) / "model", asked.hidden, asked.layers)
         data = write_dataset(Path(scratch) / "facts.jsonl")
-        anyio.run(train, model, data, False, asked.steps)
-        if find_spec("bitsandbytes") is None:
-            print("4 bits: NOT CHECKED, bitsandbytes is not installed")
-        else:
-            anyio.run(train, model, data, True, asked.steps)
+        for four_bits in (False, True):
+            for weights in ("auto", "host"):
+                anyio.run(train, model, data, four_bits, weights, asked.steps)
 
 
 if __name__ == "__main__":

@@ -2,61 +2,40 @@
 
     python benchmarks/gpu_gradients.py               0.5B, 1.5B and 7B shapes, about 5 minutes on an H200
     python benchmarks/gpu_gradients.py --quick       the 0.5B shape only
+    python benchmarks/gpu_gradients.py --layers 2 --sizes 30b-a3b gpt-oss-20b glm-4.5-air mixtral-8x7b
 
-Qwen2.5 shapes with the same random weights for everyone; five examples of 123 to 1500 tokens, which ours
-takes packed and PEFT one by one. The error is that of all LoRA gradients together,
-sqrt(sum (g - g32)^2 / sum g32^2), and the worst one of a single matrix. Goal: at most 1.1 times PEFT's own.
+Qwen2.5 shapes, or those of models with experts, with the same random weights for everyone; five examples of
+123 to 1500 tokens, which ours takes packed and PEFT one by one. The error is that of all LoRA gradients
+together, sqrt(sum (g - g32)^2 / sum g32^2), and the worst one of a single matrix. Goal: at most 1.1 times
+PEFT's own. With experts, rounding sends some tokens to other experts than fp32 does, on both sides.
 """
 
 from __future__ import annotations
 
 import argparse
 import time
-from collections.abc import Iterator
-from contextlib import nullcontext
+from functools import partial
 from typing import Any
 
 import torch
+from gradient_sides import GOAL, LORA, our_gradients, peft_gradients, random_examples, random_model, with_peft
 from torch import Tensor
-from torch.nn import functional as F
-from workload import make_importable, qwen_config, table
+from workload import make_importable, shape_config, table
 
 make_importable()
 
-from backpropagate.training.config.specs import LoraGroup  # noqa: E402
 from backpropagate.training.engine.loop.batch import packed_batch  # noqa: E402
-from backpropagate.training.engine.packed.attention import DifferentiatedAttention, attention_for, segmentwise  # noqa: E402
+from backpropagate.training.engine.packed.attention import (  # noqa: E402
+    DifferentiatedAttention,
+    RecomputedAttention,
+    attention_for,
+    explicit,
+    segmentwise,
+)
 from backpropagate.training.engine.packed.decoder import PackedDecoder  # noqa: E402
 from backpropagate.training.engine.packed.decoder_config import read_decoder_config  # noqa: E402
-from backpropagate.training.engine.packed.load_weights import destinations  # noqa: E402
-from backpropagate.training.engine.plan import Example  # noqa: E402
-
-LORA = LoraGroup(r=16, alpha=16)
-LENGTHS = (700, 350, 900, 123, 1500)
-GOAL = 1.1
-
-
-def random_model(config: Any, device: str) -> Any:
-    """A bf16 model whose norms and biases are not trivial."""
-    from transformers import AutoModelForCausalLM
-
-    torch.manual_seed(0)
-    with torch.device(device):
-        model = AutoModelForCausalLM.from_config(config, dtype=torch.bfloat16)
-    for name, parameter in model.named_parameters():
-        if parameter.dim() == 1:
-            noise = torch.randn_like(parameter) * 0.1
-            parameter.data = parameter.data + noise if "norm" in name else noise
-    return model.eval()
-
-
-def random_examples(vocab: int) -> list[Example]:
-    generator = torch.Generator().manual_seed(1)
-    made: list[Example] = []
-    for length in LENGTHS:
-        ids = torch.randint(300, vocab - 500, (length,), generator=generator).tolist()
-        made.append(Example(ids, [-100] * (length // 2) + ids[length // 2 :]))
-    return made
+from backpropagate.training.engine.packed.expert_products import LoopedProducts, products_for  # noqa: E402
+from backpropagate.training.engine.packed.load_weights import destinations, spread_qk_norms  # noqa: E402
 
 
 def our_decoder(model: Any, device: str) -> PackedDecoder:
@@ -65,61 +44,16 @@ def our_decoder(model: Any, device: str) -> PackedDecoder:
     state = model.state_dict()
     for name, place in destinations(decoder).items():
         place.copy_(state[name])
+    spread_qk_norms(decoder)
     torch.manual_seed(2)
     decoder.lora.values.normal_(0, 0.02)
     decoder.refresh()
     return decoder
 
 
-def our_gradients(decoder: PackedDecoder, examples: list[Example]) -> Iterator[tuple[str, float, Tensor]]:
-    """Mode, loss and flat gradients."""
-    batch = packed_batch(examples, multiple=64).to(decoder.device)
-    weight = torch.full((), 1 / batch.label_tokens, device=decoder.device)
-    for mode in ("nothing", "gate_up", "everything"):
-        decoder.lora.gradients.zero_()
-        loss = decoder.forward_backward(batch, weight, seed=0, recompute=mode)
-        yield mode, float(loss), decoder.lora.gradients.clone()
-
-
-def peft_gradients(
-    adapted: Any, decoder: PackedDecoder, examples: list[Example], autocast: bool
-) -> tuple[float, Tensor]:
-    """Loss and gradients in the layout of ours."""
-    device = decoder.device
-    labels = sum(label != -100 for example in examples for label in example.labels[1:])
-    adapted.zero_grad()
-    total = 0.0
-    for example in examples:
-        ids = torch.tensor([example.input_ids], device=device)
-        with torch.autocast(device.type, torch.bfloat16) if autocast else nullcontext():
-            logits = adapted(input_ids=ids, use_cache=False).logits[0, :-1].float()
-        targets = torch.tensor(example.labels[1:], device=device)
-        loss = F.cross_entropy(logits, targets, reduction="sum") / labels
-        loss.backward()
-        total += loss.item()
-        del logits, loss
-    flat = torch.empty_like(decoder.lora.gradients)
-    for name, place in decoder.lora.matrices(flat).items():
-        place.copy_(adapted.get_parameter(f"base_model.model.{name}.default.weight").grad)
-    return total, flat
-
-
-def with_peft(model: Any, decoder: PackedDecoder) -> Any:
-    from peft import LoraConfig, get_peft_model
-
-    config = LoraConfig(r=LORA.r, lora_alpha=LORA.alpha, target_modules="all-linear", task_type="CAUSAL_LM")
-    adapted = get_peft_model(model, config).eval()
-    for name, value in decoder.lora.matrices(decoder.lora.values).items():
-        adapted.get_parameter(f"base_model.model.{name}.default.weight").data.copy_(value)
-    return adapted
-
-
 def check(size: str, device: str, layers: int | None) -> list[list[str]]:
     """The rows of one size."""
-    config = qwen_config(size)
-    if layers is not None:
-        config.num_hidden_layers = layers
-        config.layer_types = config.layer_types[:layers]
+    config = shape_config(size, layers)
     model = random_model(config, device)
     examples = random_examples(config.vocab_size)
     decoder = our_decoder(model, device)
@@ -166,18 +100,64 @@ def check_attention(device: str) -> str:
                 q, k, v = torch.split(qkv.to(dtype), [heads, groups, groups], 1)
                 out, saved = which.forward(q, k, v, batch.segments, window)
                 results.append((out, *which.backward(d_out.to(dtype), saved)))
-            errors = [
-                f"{float((a.float() - b).norm() / b.norm()):.4f}" for a, b in zip(*results, strict=True)
-            ]
             name = type(attention).__name__
-            rows.append([name, f"{heads}/{groups}", str(head_dim), str(window), *errors])
+            rows.append([name, f"{heads}/{groups}", str(head_dim), str(window), *errors_of(*results)])
     return table(rows)
+
+
+def check_sinks(device: str) -> str:
+    """The same with a sink for each head, against attention that is written out."""
+    rows = [["attention with sinks", "window", "out", "dq", "dk", "dv"]]
+    batch = packed_batch(random_examples(20_000), multiple=64).to(torch.device(device))
+    torch.manual_seed(4)
+    heads, groups = (64, 8) if device == "cuda" else (4, 2)
+    qkv = torch.randn(len(batch.input_ids), heads + 2 * groups, 64, device=device).bfloat16()
+    d_out = torch.randn(len(batch.input_ids), heads, 64, device=device).bfloat16()
+    sinks = torch.randn(heads, device=device).bfloat16()
+    attention = attention_for(torch.device(device), torch.bfloat16, 64, sinks=True)
+    for window in (None, 128):
+        results: list[tuple[Tensor, ...]] = []
+        for which, dtype in (
+            (attention, torch.bfloat16),
+            (RecomputedAttention(partial(explicit, scale=None)), torch.float32),
+        ):
+            q, k, v = torch.split(qkv.to(dtype), [heads, groups, groups], 1)
+            out, saved = which.forward(q, k, v, batch.segments, window, sinks.to(dtype))
+            results.append((out, *which.backward(d_out.to(dtype), saved)))
+        rows.append([type(attention).__name__, str(window), *errors_of(*results)])
+    return table(rows)
+
+
+def check_products(device: str) -> str:
+    """The device's products of experts in bf16, some experts without rows, against a loop in fp32."""
+    rows = [["products", "experts", "rows", "x·Wᵀ", "dy·W", "dyᵀ·x", "without rows"]]
+    shapes = [(128, 1536, 2048), (32, 5760, 2880), (8, 28672, 4096), (128, 8, 2048)]
+    for experts, outputs, inputs in shapes if device == "cuda" else [(8, 64, 32)]:
+        torch.manual_seed(5)
+        chosen = torch.randint(0, experts // 2, (4096,), device=device).mul(2).sort()[0]
+        every = torch.arange(experts, device=device)
+        ends = torch.searchsorted(chosen, every, right=True, out_int32=True)
+        x, dy = (torch.randn(4096, width, device=device).bfloat16() for width in (inputs, outputs))
+        weight = torch.randn(experts, outputs, inputs, device=device).bfloat16()
+        made = products_for(torch.device(device), torch.bfloat16, inputs, outputs)
+        results: list[tuple[Tensor, ...]] = []
+        for products, dtype in ((made, torch.bfloat16), (LoopedProducts(), torch.float32)):
+            a, d, w = x.to(dtype), dy.to(dtype), weight.to(dtype)
+            back = products.rows(d, w.transpose(1, 2), ends)
+            results.append((products.rows(a, w, ends), back, products.outer(d, a, ends)))
+        empty = "zero" if not results[0][2][1::2].any() else "NOT ZERO"
+        rows.append([type(made).__name__, str(experts), "4096", *errors_of(*results), empty])
+    return table(rows)
+
+
+def errors_of(found: tuple[Tensor, ...], exact: tuple[Tensor, ...]) -> list[str]:
+    return [f"{float((a.float() - b).norm() / b.norm()):.4f}" for a, b in zip(found, exact, strict=True)]
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--quick", action="store_true", help="the 0.5B shape only")
-    parser.add_argument("--sizes", nargs="+", default=None, help="0.5b, 1.5b, 7b or tiny")
+    parser.add_argument("--sizes", nargs="+", default=None, help="0.5b, 1.5b, 7b, tiny, 30b-a3b, …")
     parser.add_argument("--layers", type=int, help="only so many layers")
     parser.add_argument("--device", default="cuda")
     parser.add_argument(
@@ -201,6 +181,7 @@ def main() -> None:
         if arguments.device == "cuda":
             torch.cuda.empty_cache()
     print("\n" + check_attention(arguments.device) + "\n\n" + table(rows))
+    print("\n" + check_sinks(arguments.device) + "\n\n" + check_products(arguments.device))
 
 
 if __name__ == "__main__":

@@ -1,6 +1,7 @@
 """Whether CUDA graphs compute what the same kernels compute one by one, and what they gain.
 
     python benchmarks/gpu_graphs.py                  the 0.5B shape, about a minute on an H200
+    python benchmarks/gpu_graphs.py --bits 4         its base in 4 bits
 
 Batches of different numbers and lengths of examples go through both; losses and all LoRA gradients are
 compared, then both are timed on the same batches.
@@ -21,14 +22,15 @@ make_importable()
 from our_side import plan_of, random_decoder  # noqa: E402
 
 from backpropagate.training.engine.loop.batch import packed_batch  # noqa: E402
-from backpropagate.training.engine.packed.cuda_graphs import ROW_MULTIPLE, GraphedDecoder, graphs_help  # noqa: E402
+from backpropagate.training.engine.packed.cuda_graphs import GraphedDecoder, graphs_help  # noqa: E402
+from backpropagate.training.planning.graphs import ROW_MULTIPLE  # noqa: E402
 
 BATCHES = 24
 TIMED = 150
 
 
-def main() -> None:
-    plan = plan_of("cuda", "bfloat16", batch_size=8)
+def main(bits: int) -> None:
+    plan = plan_of("cuda", "bfloat16", batch_size=8, load_in_4bit=bits == 4)
     decoder = random_decoder(qwen_config("0.5b"), plan)
     torch.manual_seed(0)
     decoder.lora.values.normal_(0, 0.02)
@@ -41,12 +43,15 @@ def main() -> None:
         for i in range(BATCHES)
     ]
     weight = torch.full((), 1e-3, device=decoder.device)
-    worst_loss = worst_gradient = 0.0
+    worst_loss = worst_gradient = worst_evaluation = 0.0
     for batch in batches:
+        before = decoder.label_losses(batch)
         runs = [gradients(decoder, batch, weight), *(gradients(graphed, batch, weight) for _ in range(3))]
         for loss, flat in runs[1:]:
             worst_loss = max(worst_loss, abs(loss - runs[0][0]) / abs(runs[0][0]))
             worst_gradient = max(worst_gradient, float((flat - runs[0][1]).norm() / runs[0][1].norm()))
+        worst_evaluation = max(worst_evaluation, float((decoder.label_losses(batch) - before).abs().max()))
+    print(f"evaluations before and after differ by {worst_evaluation:.2g}")
     print(f"largest relative difference: loss {worst_loss:.2g}, gradients {worst_gradient:.2g}")
     again = [gradients(decoder, batches[0], weight)[1] for _ in range(2)]
     print(
@@ -77,5 +82,6 @@ def speed(runner: Any, batches: list[Any], weight: torch.Tensor) -> float:
 
 
 if __name__ == "__main__":
-    argparse.ArgumentParser(description=__doc__.splitlines()[0]).parse_args()
-    main()
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--bits", type=int, choices=(4, 16), default=16)
+    main(parser.parse_args().bits)

@@ -19,7 +19,7 @@ import sys
 import time
 from typing import Any, Protocol
 
-from workload import EXAMPLES_PER_STEP, PEAK_FLOPS, Windows, examples, make_importable, qwen_config, table
+from workload import EXAMPLES_PER_STEP, PEAK_FLOPS, Windows, examples, make_importable, shape_config, table
 
 OURS = {
     "ours": {},
@@ -59,7 +59,7 @@ def run_side(side: str, size: str, windows: Windows, device: str) -> dict[str, A
         torch.cuda.reset_peak_memory_stats()
     who = ours(side, size, windows, device) if side in OURS else trl(side, size, windows, device)
     result = windows.result()
-    parameters = read_decoder_config(qwen_config(size)).parameters
+    parameters = read_decoder_config(shape_config(size)).parameters
     return {
         "side": side,
         "size": size,
@@ -80,9 +80,9 @@ def ours(side: str, size: str, windows: Timing, device: str) -> str:
         windows.tick(tokens)
         return windows.done
 
-    decoder = random_decoder(qwen_config(size), plan)
+    decoder = random_decoder(shape_config(size), plan)
     train(decoder, plan, examples(size), after_step)
-    return type(decoder.attention).__name__
+    return type(decoder.layer_pass.attention).__name__
 
 
 def trl(side: str, size: str, windows: Windows, device: str) -> str:
@@ -94,7 +94,7 @@ def trl(side: str, size: str, windows: Windows, device: str) -> str:
     bf16 = device == "cuda"
     with torch.device(device):
         model = AutoModelForCausalLM.from_config(
-            qwen_config(size), dtype=torch.bfloat16 if bf16 else torch.float32
+            shape_config(size), dtype=torch.bfloat16 if bf16 else torch.float32
         )
     made_examples = examples(size)
     plan = plan_of(device, "float32", batch_size=EXAMPLES_PER_STEP)
@@ -163,7 +163,7 @@ def report(results: list[dict[str, Any]]) -> str:
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--quick", action="store_true", help="the 0.5B shape and short windows")
-    parser.add_argument("--sizes", nargs="+", default=None, help="7b, 0.5b, 1.5b or tiny")
+    parser.add_argument("--sizes", nargs="+", default=None, help="7b, 0.5b, tiny, 30b-a3b:8 (8 layers), …")
     parser.add_argument("--sides", nargs="+", default=None, choices=[*OURS, *TRL])
     parser.add_argument("--side", choices=[*OURS, *TRL], help="run this one here (used by the parent)")
     parser.add_argument("--profile", action="store_true", help="our side only, in this process")

@@ -15,20 +15,11 @@ import os
 import subprocess
 import sys
 import tempfile
-from collections.abc import Generator
-from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
+from memory_hog import only_free
 from workload import qwen_config
-
-HOG = """
-import sys, torch
-free, _ = torch.cuda.mem_get_info()
-held = torch.empty(max(0, free - int(float(sys.argv[1]) * 2**30)), dtype=torch.uint8, device="cuda")
-print("held", flush=True)
-sys.stdin.read()
-"""
 
 
 def make_model(folder: Path, size: str) -> None:
@@ -48,20 +39,6 @@ def make_rows(path: Path) -> Path:
     rows = [{"prompt": f"Tell me of {n}. " * 40, "completion": f"It is number {n}. " * 60} for n in range(64)]
     path.write_text("".join(json.dumps(row) + "\n" for row in rows), encoding="utf-8")
     return path
-
-
-@contextmanager
-def only_free(gib: float) -> Generator[None]:
-    """Leave this much of the card's memory."""
-    hog = subprocess.Popen(
-        [sys.executable, "-c", HOG, str(gib)], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
-    )
-    assert hog.stdout is not None
-    hog.stdout.readline()
-    try:
-        yield
-    finally:
-        hog.communicate()
 
 
 def train(model: Path, rows: Path, *options: str) -> dict[str, Any]:

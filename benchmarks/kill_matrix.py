@@ -1,6 +1,6 @@
 """Twenty kills: a run whose worker is killed is resumed, and its result equals an uninterrupted run's.
 
-    python benchmarks/kill_matrix.py [--seed 0] [--only checkpoint]      about ten minutes
+    python benchmarks/kill_matrix.py [--seed 0] [--only checkpoint] [--load-in-4bit]      about ten minutes
 
 First an undisturbed run: 60 steps of a small model through the real service and its real worker on one
 thread, with a checkpoint every 7 steps. Then twenty more of the same, each killed (SIGKILL) at another moment
@@ -143,7 +143,7 @@ async def killed_once(
     return row, struck and not found
 
 
-async def main(seed: int, only: str, folder: Path) -> int:
+async def main(seed: int, only: str, in_4bit: bool, folder: Path) -> int:
     from facts import write_dataset
     from tiny_model import build_tiny_model
 
@@ -156,6 +156,7 @@ async def main(seed: int, only: str, folder: Path) -> int:
             "batch_size": 8,
             "checkpoint_every_steps": INTERVAL,
             "lora_dropout": 0.1,
+            "load_in_4bit": in_4bit,
             "device": "cpu",
             "threads": 1,
         }
@@ -188,8 +189,9 @@ if __name__ == "__main__":
     )
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--only", default="", metavar="TEXT", help="kills whose name contains this")
+    parser.add_argument("--load-in-4bit", action="store_true")
     asked = parser.parse_args()
     with tempfile.TemporaryDirectory() as scratch:
         os.environ["BACKPROPAGATE_HOME"] = f"{scratch}/home"
         os.environ["BACKPROPAGATE_RUNTIME_DIR"] = f"{scratch}/slots"
-        sys.exit(anyio.run(main, asked.seed, asked.only, Path(scratch)))
+        sys.exit(anyio.run(main, asked.seed, asked.only, asked.load_in_4bit, Path(scratch)))

@@ -34,9 +34,9 @@ from backpropagate.training.config.fields import EngineName  # noqa: E402
 from backpropagate.training.config.specs import LoraGroup  # noqa: E402
 from backpropagate.training.engine.loop.checkpoints import Checkpoints  # noqa: E402
 from backpropagate.training.engine.plan import Data, Example, Plan  # noqa: E402
-from backpropagate.training.engine.planner import MICRO_BATCH_TOKENS  # noqa: E402
 from backpropagate.training.engine.run import run_engine  # noqa: E402
 from backpropagate.training.events import Event, Step  # noqa: E402
+from backpropagate.training.planning.memory_choice import TOKENS  # noqa: E402
 
 ROW_TOKENS = (24, 56, 40, 72)
 """Of one row after the other."""
@@ -138,7 +138,7 @@ def main() -> int:
                 engine="packed",
                 device="cpu",
                 recompute="nothing",
-                micro_batch_tokens=MICRO_BATCH_TOKENS,
+                micro_batch_tokens=TOKENS[0],
             )
         )
         # The engines' own evaluation takes the first rows only; the verdict's is below.

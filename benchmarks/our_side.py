@@ -25,10 +25,12 @@ from backpropagate.training.engine.loop.packing import step_order  # noqa: E402
 from backpropagate.training.engine.packed.decoder import PackedDecoder  # noqa: E402
 from backpropagate.training.engine.packed.decoder_config import read_decoder_config  # noqa: E402
 from backpropagate.training.engine.packed.engine import PackedStep  # noqa: E402
-from backpropagate.training.engine.packed.load_weights import destinations  # noqa: E402
+from backpropagate.training.engine.packed.load_weights import destinations, nf4_weights, spread_qk_norms  # noqa: E402
+from backpropagate.training.engine.packed.open_decoder import make_decoder  # noqa: E402
+from backpropagate.training.engine.packed.weight_layouts import layer_layouts  # noqa: E402
 from backpropagate.training.engine.plan import Data, Plan  # noqa: E402
-from backpropagate.training.engine.planner import MICRO_BATCH_TOKENS  # noqa: E402
 from backpropagate.training.events import no_report  # noqa: E402
+from backpropagate.training.planning.memory_choice import TOKENS  # noqa: E402
 
 
 class TimedStep(PackedStep):
@@ -63,7 +65,7 @@ def plan_of(device: str, precision: Any, recompute: Any = "nothing", **settings:
         recompute=recompute,
         steps=100_000,
         learning_rate=2e-4,
-        micro_batch_tokens=MICRO_BATCH_TOKENS,
+        micro_batch_tokens=TOKENS[0],
         checkpoint_every_s=math.inf,
     )
     return Plan.from_record({**chosen, **settings})
@@ -72,14 +74,21 @@ def plan_of(device: str, precision: Any, recompute: Any = "nothing", **settings:
 def random_decoder(config: Any, plan: Plan) -> PackedDecoder:
     """A decoder of this config with random weights, made where it is used."""
     dtype = getattr(torch, plan.precision)
-    decoder = PackedDecoder(read_decoder_config(config), plan.lora, dtype, torch.device(plan.device))
+    sizes, device = read_decoder_config(config), torch.device(plan.device)
+    expands = plan.load_in_4bit or plan.resident_layers is not None
+    layouts = layer_layouts(sizes, dtype, in_4bit=plan.load_in_4bit, stored={}) if expands else None
+    decoder = make_decoder(sizes, plan.lora, dtype, device, layouts, plan.resident_layers)
+    for weight in nf4_weights(decoder).values():
+        size = weight.shape.rows, weight.shape.columns
+        weight.take(torch.empty(size, dtype=dtype, device=device).normal_(0, 0.02))
     for name, place in destinations(decoder).items():
         if "norm" in name:
             place.fill_(1.0)
         elif name.endswith("bias"):
             place.zero_()
         else:
-            place.normal_(0, 0.02)
+            place.copy_(torch.empty(place.shape, dtype=dtype, device=device).normal_(0, 0.02))
+    spread_qk_norms(decoder)
     decoder.lora.initialise(plan.training.seed)
     return decoder
 

@@ -36,7 +36,46 @@ SIZES: dict[str, dict[str, Any]] = {
         hidden_size=3584, num_hidden_layers=28, num_attention_heads=28, num_key_value_heads=4,
         intermediate_size=18944, vocab_size=152064, tie_word_embeddings=False,
     ),
+    "14b": dict(
+        hidden_size=5120, num_hidden_layers=48, num_attention_heads=40, num_key_value_heads=8,
+        intermediate_size=13824, vocab_size=152064, tie_word_embeddings=False,
+    ),
+    "32b": dict(
+        hidden_size=5120, num_hidden_layers=64, num_attention_heads=40, num_key_value_heads=8,
+        intermediate_size=27648, vocab_size=152064, tie_word_embeddings=False,
+    ),
+    "70b": dict(
+        hidden_size=8192, num_hidden_layers=80, num_attention_heads=64, num_key_value_heads=8,
+        intermediate_size=28672, vocab_size=152064, tie_word_embeddings=False,
+    ),
 }  # fmt: skip
+EXPERTS: dict[str, tuple[str, dict[str, Any]]] = {
+    "tiny-moe": (
+        "qwen3_moe",
+        dict(hidden_size=64, num_hidden_layers=2, num_attention_heads=4, num_key_value_heads=2, head_dim=16,
+             num_experts=8, num_experts_per_tok=2, moe_intermediate_size=32, vocab_size=2000),
+    ),
+    "30b-a3b": (
+        "qwen3_moe",
+        dict(hidden_size=2048, num_hidden_layers=48, num_attention_heads=32, num_key_value_heads=4,
+             head_dim=128, num_experts=128, num_experts_per_tok=8, moe_intermediate_size=768,
+             norm_topk_prob=True, vocab_size=151936),
+    ),
+    "gpt-oss-20b": (
+        "gpt_oss",
+        dict(hidden_size=2880, intermediate_size=2880, num_hidden_layers=24, num_attention_heads=64,
+             num_key_value_heads=8, head_dim=64, num_local_experts=32, num_experts_per_tok=4,
+             vocab_size=201088),
+    ),
+    "glm-4.5-air": (
+        "glm4_moe",
+        dict(hidden_size=4096, intermediate_size=10944, num_hidden_layers=46, num_attention_heads=96,
+             num_key_value_heads=8, head_dim=128, n_routed_experts=128, num_experts_per_tok=8,
+             moe_intermediate_size=1408, vocab_size=151552),
+    ),
+    "mixtral-8x7b": ("mixtral", dict(num_local_experts=8)),
+}  # fmt: skip
+"""Models with experts: `model_type` and entries of the config."""
 EXAMPLES_PER_STEP = 8
 """About 4,000 tokens."""
 
@@ -53,6 +92,23 @@ def make_importable() -> None:
     module = importlib.util.module_from_spec(spec)
     sys.modules["backpropagate"] = module
     spec.loader.exec_module(module)
+
+
+def shape_config(size: str, layers: int | None = None) -> Any:
+    """The config of one of `SIZES` or `EXPERTS`, with fewer layers if asked for, also by `30b-a3b:8`."""
+    from transformers import AutoConfig
+
+    size, _, count = size.partition(":")
+    layers = int(count) if count else layers
+    if size in EXPERTS:
+        kind, entries = EXPERTS[size]
+        fewer = {} if layers is None else {"num_hidden_layers": layers}
+        return AutoConfig.for_model(kind, **{**entries, **fewer})
+    config = qwen_config(size)
+    if layers is not None:
+        config.num_hidden_layers = layers
+        config.layer_types = config.layer_types[:layers]
+    return config
 
 
 def qwen_config(size: str) -> Any:
@@ -100,7 +156,7 @@ def random_llama(folder: Path, hidden: int, layers: int) -> Path:
 def examples(size: str, count: int = 2000, longest: int = 2048, seed: int = 0) -> list[Any]:
     """Random tokens, 16 to `longest`, lognormal (median 350, sigma 0.9); labels on the second half."""
     generator = random.Random(seed)
-    vocab = SIZES[size]["vocab_size"]
+    vocab: int = shape_config(size).vocab_size
     from backpropagate.training.data.tokens.example import Example
 
     made: list[Any] = []

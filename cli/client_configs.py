@@ -9,7 +9,7 @@ import sys
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 from ..training.errors import InputError
 from ..training.files.atomic_json import write_bytes
@@ -17,6 +17,7 @@ from ..training.runs.identity import now
 from ..training.untrusted import shown_path
 
 NAME = "backpropagate"
+HOME = "BACKPROPAGATE_HOME"
 PATIENCE_S = 600
 """For one call, where the client lets it be set; a call returns earlier."""
 
@@ -32,6 +33,7 @@ class McpClient:
         keys: under which names of the file the servers are.
         more: entries of the server besides `command` and `args`.
         command_is_list: the command has its arguments.
+        environment: the entry with the environment of the server.
     """
 
     title: str
@@ -39,23 +41,26 @@ class McpClient:
     keys: tuple[str, ...] = ("mcpServers",)
     more: Mapping[str, Any] | None = None
     command_is_list: bool = False
+    environment: str = "env"
 
     @property
     def is_toml(self) -> bool:
         return self.path().suffix == ".toml"
 
     def entry(self, arguments: list[str]) -> Entry:
-        """The server's entry: this interpreter with `arguments`."""
+        """The entry: this interpreter with `arguments`, and the home of runs if this shell sets it."""
         started: Entry = {"command": sys.executable, "args": arguments}
         if self.command_is_list:
             started = {"command": [sys.executable, *arguments]}
+        if os.environ.get(HOME):  # clients start servers without the user's shell
+            started[self.environment] = {HOME: str(Path(os.environ[HOME]).absolute())}
         return {**started, **(self.more or {})}
 
     def text(self, arguments: list[str]) -> str:
         """The part of the file with the server."""
         entry = self.entry(arguments)
         if self.is_toml:
-            lines = [f"{key} = {json.dumps(value, ensure_ascii=False)}" for key, value in entry.items()]
+            lines = [f"{key} = {_as_toml(value)}" for key, value in entry.items()]
             return "\n".join([f"[{'.'.join([*self.keys, NAME])}]", *lines]) + "\n"
         return json.dumps(_under(self.keys, {NAME: entry}), indent=2, ensure_ascii=False) + "\n"
 
@@ -124,6 +129,14 @@ def install(client: McpClient, arguments: list[str], agreed: Callable[[str], boo
     return backup
 
 
+def _as_toml(value: Any) -> str:
+    """A text, number, list of them, or an inline table of texts."""
+    if isinstance(value, dict):
+        pairs = cast("dict[str, str]", value).items()
+        return f"{{ {', '.join(f'{name} = {_as_toml(text)}' for name, text in pairs)} }}"
+    return json.dumps(value, ensure_ascii=False)
+
+
 def _difference(path: Path, before: str, after: str) -> list[str]:
     from difflib import unified_diff
 
@@ -180,6 +193,7 @@ CLIENTS = {
         ("mcp", "servers"),
         {"type": "local"},
         command_is_list=True,
+        environment="environment",
     ),
     "copilot": McpClient(
         "GitHub Copilot CLI",

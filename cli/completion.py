@@ -1,18 +1,43 @@
-"""What Tab completes in a shell: run ids, files, models, and the values of settings. click does the rest."""
+"""`backprop completion`, and what Tab completes: run ids, files, models, and the values of settings."""
 
 from __future__ import annotations
 
 from typing import get_args
 
 import click
-from click.shell_completion import CompletionItem
+from click.shell_completion import CompletionItem, get_completion_class
 from pydantic.fields import FieldInfo
 
 from ..training.config.settings import home_folder
+from ..training.errors import InputError
 from ..training.models.presets import PRESETS
 from ..training.runs.store import RunStore
+from .wrapped import say
 
 NEWEST = 50
+VARIABLE = "_BACKPROP_COMPLETE"
+SHELLS = {
+    "bash": 'eval "$(backprop completion bash)"  # in ~/.bashrc',
+    "zsh": 'eval "$(backprop completion zsh)"  # in ~/.zshrc',
+    "fish": "backprop completion fish | source  # in ~/.config/fish/config.fish",
+    "powershell": "backprop completion powershell | Out-String | Invoke-Expression  # in $PROFILE",
+}
+"""Shell → the line that turns it on."""
+
+
+@click.command("completion")
+@click.argument("shell", type=click.Choice([*SHELLS]))
+def completion(shell: str) -> None:
+    """Print the script that completes commands, options and run ids in SHELL."""
+    kind = get_completion_class(shell)
+    if kind is None:
+        raise InputError(
+            f"This version of click cannot complete in {shell}.",
+            hint="Update it: pip install --upgrade click.",
+        )
+    program = click.get_current_context().find_root().command
+    click.echo(kind(program, {}, "backprop", VARIABLE).source())
+    say(f"To turn it on: {SHELLS[shell]}", err=True)
 
 
 def complete_run(ctx: click.Context, parameter: click.Parameter, begun: str) -> list[CompletionItem]:

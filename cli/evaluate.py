@@ -31,6 +31,7 @@ HEADS = ("METRIC", "ROWS", "AGAINST", "THIS", "CHANGE", "99% INTERVAL", "WON", "
 @click.command("evaluate")
 @click.argument("source", shell_complete=complete_run_or_path)
 @click.option(
+    "-d",
     "--data",
     "--dataset",
     "dataset",

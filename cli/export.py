@@ -28,6 +28,7 @@ from .wrapped import say
 @click.command("export")
 @click.argument("source", shell_complete=complete_run_or_path)
 @click.option(
+    "-f",
     "--format",
     "format_",
     type=click.Choice(["gguf", "merged", "lora"]),
@@ -45,7 +46,7 @@ from .wrapped import say
 @click.option(
     "--imatrix", is_flag=True, help="Weight a K-quant's errors by activations on the run's held-out rows."
 )
-@click.option("--output", metavar="PATH", help="The .gguf file, or folder, to write.")
+@click.option("-o", "--output", metavar="PATH", help="The .gguf file, or folder, to write.")
 @click.option(
     "--allow-other-base",
     is_flag=True,

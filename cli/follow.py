@@ -12,7 +12,7 @@ from typing import Protocol
 
 from ..tools.status import step_message
 from ..training.errors import exit_code
-from ..training.events import Event, Phase, Step, Warned
+from ..training.events import Event, Phase, Queued, Step, Warned
 from ..training.runs.folder import ENDED, Status
 from ..training.runs.view import RunView
 from ..training.service import TrainingService
@@ -33,7 +33,7 @@ async def follow(service: TrainingService, run_id: str) -> RunView:
     """Show the run until it has ended, or until Ctrl-C; the run continues."""
     with _display() as display, _interrupts() as interrupts:
         async for events in service.watch(run_id, tick_s=0.2):
-            display.show(events)
+            display.show(_of_the_latest_attempt(events))
             if interrupts.count:
                 break
     view = await service.get(run_id)
@@ -48,7 +48,7 @@ async def follow_or_cancel(service: TrainingService, run_id: str) -> RunView:
     with _display() as display, _interrupts() as interrupts:
         cancelled = False
         async for events in service.watch(run_id, tick_s=0.2):
-            display.show(events)
+            display.show(_of_the_latest_attempt(events))
             if interrupts.count and not cancelled:
                 cancelled = True
                 say(
@@ -59,6 +59,12 @@ async def follow_or_cancel(service: TrainingService, run_id: str) -> RunView:
             if interrupts.count > 1:
                 raise KeyboardInterrupt
     return await service.get(run_id)
+
+
+def _of_the_latest_attempt(events: list[Event]) -> list[Event]:
+    """Without what earlier attempts of a resumed run told."""
+    starts = [index for index, event in enumerate(events) if isinstance(event, Queued)]
+    return events[starts[-1] :] if starts else events
 
 
 def run_exit_code(view: RunView) -> int:

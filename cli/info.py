@@ -14,12 +14,15 @@ import click
 from .. import __version__
 from ..tools.gpu_status import GpuStatus
 from ..training.config.settings import Settings, environment_names, home_folder, load_settings, values_of
-from ..training.errors import InvalidSettingError, catalogue
+from ..training.error_catalogue import EARLIER_CODES, catalogue
+from ..training.errors import InvalidSettingError
 from ..training.hardware.reading import HardwareReading, read_hardware
 from ..training.hardware.temperature import AskedLimits
+from ..training.next_step import Next
 from ..training.redact import scrub, scrub_all
 from ..training.untrusted import one_line
 from .options import description_of
+from .wording import as_options, words
 from .wrapped import say, say_json, say_lines, wrapped
 
 LIBRARIES = ("mcp", "torch", "transformers", "peft", "trl", "datasets", "bitsandbytes")
@@ -38,6 +41,7 @@ def info(error_codes: bool, as_json: bool) -> None:
         say_json(json.dumps(facts, indent=1))
         return
     _say(f"backpropagate {facts['version']}, Python {facts['python']} ({facts['interpreter']})")
+    say(f"{'OS':<12} {facts['platform']}", 13)
     say(f"home         {facts['home']}", 13)
     for name, found in facts["libraries"].items():
         say(f"{name:<12} {found or 'not installed'}")
@@ -66,14 +70,23 @@ def _shown(value: Any) -> str:
 
 
 def _print_codes(as_json: bool) -> None:
-    rows = catalogue()
+    rows = [_with_hint(**row) for row in catalogue()]
     if as_json:
         say_json(json.dumps(rows, indent=1))
         return
     for row in rows:
         again = "  (retryable)" if row["retryable"] else ""
-        line = f"{row['code']:<34} exit {row['exit_code']}  {row['meaning']}{again}"
-        _say(line, 43)
+        _say(f"{row['code']:<34} exit {row['exit_code']}  {row['meaning']}{again}", 43)
+        _say(f"{'':<43}{row['hint']}", 43)
+    _say("Codes of version 1:")
+    for code, instead in EARLIER_CODES.items():
+        _say(f"{code:<34} {instead}", 43)
+
+
+def _with_hint(next: Next | None, hint: str | None, **row: Any) -> dict[str, Any]:
+    """The row with its hint as this surface words it."""
+    step = f"Next: {words(next)}" if next else ""
+    return {**row, "hint": as_options(" ".join(filter(None, [hint, step]))) or None}
 
 
 def _facts() -> dict[str, Any]:

@@ -10,7 +10,6 @@ import click
 from ..tools.inspect_dataset import DatasetReport, dataset_report
 from ..training.config.results import InspectResult
 from ..training.errors import from_record
-from ..training.next_step import then
 from ..training.requests.argument_paths import with_resolved_paths
 from ..training.requests.inspect import inspect_spec
 from ..training.requests.settings import alias_notes
@@ -60,11 +59,12 @@ def _for_a_person(report: DatasetReport, view: RunView) -> DatasetReport:
     """The report with options and commands for arguments and calls; the rows' text stays as it is."""
     assert isinstance(view.result, InspectResult)
     remedy = view.result.remedy
-    trained = words(then("train", dataset=view.dataset, model=view.model))
     findings = [
         found.model_copy(update={"repair": found.repair and as_options(found.repair)})
         for found in report.findings
     ]
-    following = f"{as_options(remedy)}. Then inspect it again." if remedy else trained
+    following = words(view.next) if view.next else ""
+    if remedy:
+        following = f"{as_options(remedy)}. Then inspect it again."
     notes = [as_options(note) for note in report.notes]
     return report.model_copy(update={"findings": findings, "notes": notes, "next": following})

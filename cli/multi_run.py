@@ -10,9 +10,11 @@ import click
 from ..training.config.specs import MultiGroup, MultiRunSpec
 from ..training.errors import InputError
 from ..training.next_step import then
+from ..training.requests.argument_paths import with_resolved_paths
 from ..training.requests.multi_run import multi_run_spec_of
 from ..training.requests.settings import alias_notes
-from ..training.requests.train import require_alone
+from ..training.requests.train import require_alone, require_own
+from ..training.requests.validated import validated
 from ..training.service import Submission, TrainingService
 from .follow import run_exit_code
 from .options import given, group_options, setting_options
@@ -31,7 +33,7 @@ from .wrapped import say
     help="Instead of --data: a dataset of its own for each run, in order. May be repeated.",
 )
 @setting_options()
-@click.option("--output", metavar="FOLDER", help="Also copy the finished adapter to this folder.")
+@click.option("-o", "--output", metavar="FOLDER", help="Also copy the finished adapter to this folder.")
 @click.option("--resume", metavar="ID", help="Resume this multi-run where it was stopped.")
 @click.option(
     "--continue-from",
@@ -62,15 +64,13 @@ def multi_run(
             submission = await service.submit(_spec(service, arguments, tasks, continue_from))
             _note_on_resuming(submission.resumable)
             return submission
-        require_alone(
-            [*arguments, *(["task"] if tasks else []), *(["continue_from"] if continue_from else [])]
-        )
+        require_alone([*(["task"] if tasks else []), *(["continue_from"] if continue_from else [])])
         before = await service.get(resume)
         if before.kind != "multi_run":
             raise InputError(
                 f"Run {before.run_id} is no multi-run.", next=then("resume", run_id=before.run_id)
             )
-        return Submission((await service.resume(resume)).run_id, existing=False)
+        return await _resumed(service, before.run_id, arguments)
 
     view = anyio.run(start_and_follow, service, submit, detach)
     if as_json:
@@ -78,6 +78,19 @@ def multi_run(
     else:
         print_run(view)
     ctx.exit(0 if detach else run_exit_code(view))
+
+
+async def _resumed(service: TrainingService, run_id: str, arguments: dict[str, Any]) -> Submission:
+    """The run that is resumed; what is given besides may only repeat what it has."""
+    own = service.store.find(run_id).request_now()
+    assert isinstance(own, MultiRunSpec)
+    given = with_resolved_paths(_with_samples_per_run(arguments), service.settings)
+    dataset = given.pop("dataset", None)
+    multi = {name: given.pop(name) for name in MultiGroup.model_fields if given.get(name) is not None}
+    require_own(own, given, service.settings)
+    asked = validated(MultiRunSpec, {"data": {"source": "any"}, "multi": multi}).multi
+    require_alone(name for name in multi if getattr(asked, name) != getattr(own.multi, name))
+    return Submission((await service.resume(run_id, dataset=dataset)).run_id, existing=False)
 
 
 def _note_on_resuming(stopped: str | None) -> None:
@@ -96,16 +109,22 @@ def _spec(
     continue_from: str | None,
 ) -> MultiRunSpec:
     """The spec of the arguments; of a multi-run, `--samples` are those of each run."""
+    arguments = _with_samples_per_run(arguments)
     multi = {name: arguments.pop(name, None) for name in MultiGroup.model_fields}
-    if "samples" in arguments:
-        if multi["samples_per_run"] is not None:
-            raise InputError("samples is given twice: samples_per_run is the same setting.")
-        multi["samples_per_run"] = arguments.pop("samples")
     named = [_task(text) for text in tasks]
     spec = multi_run_spec_of(arguments, multi, named, service.settings, service.store, continue_from)
     for note in alias_notes(arguments):
         say(note, err=True)
     return spec
+
+
+def _with_samples_per_run(arguments: dict[str, Any]) -> dict[str, Any]:
+    """The arguments with --samples under its name here."""
+    if "samples" not in arguments:
+        return dict(arguments)
+    if arguments.get("samples_per_run") is not None:
+        raise InputError("samples is given twice: samples_per_run is the same setting.")
+    return {**arguments, "samples_per_run": arguments["samples"], "samples": None}
 
 
 def _task(text: str) -> dict[str, str] | str:

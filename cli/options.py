@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import json
+import shlex
 from collections.abc import Callable, Mapping
 from contextlib import suppress
-from typing import Any, TypeVar, get_args, get_origin
+from typing import Any, Literal, TypeVar, get_args, get_origin
 
 import click
 from pydantic import BaseModel
@@ -18,13 +19,17 @@ from .completion import CompleteSetting
 Function = TypeVar("Function", bound=Callable[..., Any])
 
 NAMES = {
-    "dataset": ["--data", "--dataset"],
+    "dataset": ["--data", "--dataset", "-d"],
+    "model": ["--model", "-m"],
     "learning_rate": ["--lr", "--learning-rate"],
     "questions": ["--question", "--questions"],
 }
 """Options that differ from the flat name with dashes."""
 
-LISTS = ("dataset", "questions", "lora_target_modules")
+MORE_FLAGS = {"use_unsloth": ["--unsloth/--no-unsloth"]}
+"""Spellings of another tool's flags besides its name."""
+
+LISTS = ("dataset", "validation", "questions", "lora_target_modules", "report_to")
 """Settings with a list of values."""
 
 
@@ -49,6 +54,24 @@ def setting_options(*groups: str) -> Callable[[Function], Function]:
         return function
 
     return decorate
+
+
+def named_options(*names: str) -> Callable[[Function], Function]:
+    """Add the options of these settings only."""
+
+    def decorate(function: Function) -> Function:
+        fields = flat_fields()
+        for name in reversed(names):
+            function = _option(name, fields[name][2])(function)
+        return function
+
+    return decorate
+
+
+def option_of(name: str, value: Any) -> str:
+    """A setting as it is typed, with its value quoted for a shell."""
+    option = NAMES.get(name, [f"--{name.replace('_', '-')}"])[0]
+    return f"{option} {shlex.quote(json.dumps(value) if isinstance(value, dict) else str(value))}"
 
 
 def group_options(group: type[BaseModel], names: Mapping[str, list[str]]) -> Callable[[Function], Function]:
@@ -86,7 +109,8 @@ def _alias_option(name: str, info: FieldInfo, alias: Alias) -> Callable[[Functio
     """Another tool's name of a setting: accepted, but not in the help."""
     plain = name.replace("_", "-")
     if "true" in alias.values or info.annotation is bool:
-        return click.option(f"--{plain}/--no-{plain}", name, default=None, hidden=True)
+        flags = [f"--{plain}/--no-{plain}", *MORE_FLAGS.get(name, [])]
+        return click.option(*flags, name, default=None, hidden=True)
     return click.option(f"--{plain}", name, multiple=True, default=None, hidden=True)
 
 
@@ -114,10 +138,12 @@ def _metavar(annotation: Any) -> str:
     kinds = {int: "N", float: "X", str: "TEXT"}
     if annotation in kinds:
         return kinds[annotation]
-    if str(get_origin(annotation)) == "typing.Literal":
+    if get_origin(annotation) is Literal:
         return "|".join(str(value) for value in get_args(annotation))
     for part in get_args(annotation):
         inner = getattr(part, "__origin__", part)
+        if get_origin(inner) is Literal and type(None) in get_args(annotation):
+            return _metavar(inner)
         if inner in kinds:
             return kinds[inner]
     return "TEXT"

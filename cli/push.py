@@ -20,7 +20,9 @@ from .train import start_and_follow
 @click.option(
     "--repo", required=True, metavar="OWNER/NAME", help="The repository; created if it does not exist."
 )
-@click.option("--public", is_flag=True, help="Create a new repository as public. Default: private.")
+@click.option(
+    "--public/--private", default=False, help="Create a new repository as public. Default: private."
+)
 @click.option("--overwrite", is_flag=True, help="Replace other weights in the repository.")
 @click.option("--detach", is_flag=True, help="Start the push and exit; it continues in the background.")
 @as_json_option

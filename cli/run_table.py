@@ -6,30 +6,30 @@ from collections.abc import Iterator, Sequence
 
 from ..training.config.specs import TRAININGS
 from ..training.runs.identity import seconds_since
-from ..training.runs.view import RunView
+from ..training.runs.view import RunLine
 from .wrapped import width
 
 HEADS = ("RUN", "STATUS", "AGE", "KIND", "STEPS", "LOSS", "MODEL")
 
 
-def run_table(views: Sequence[RunView], ids: Sequence[str]) -> Iterator[str]:
+def run_table(lines: Sequence[RunLine], ids: Sequence[str]) -> Iterator[str]:
     """The lines of the table.
 
     Args:
         ids: every run's id; a run is shown by the part of its id that finds it alone.
     """
-    rows = [HEADS, *(_row(view, ids) for view in views)]
+    rows = [HEADS, *(_row(line, ids) for line in lines)]
     widths = [max(len(row[column]) for row in rows) for column in range(len(HEADS) - 1)]
     for *cells, model in rows:
         start = "  ".join(f"{cell:<{size}}" for cell, size in zip(cells, widths, strict=True))
         yield f"{start}  {_cut(model, width() - len(start) - 2)}"
 
 
-def _row(view: RunView, ids: Sequence[str]) -> tuple[str, ...]:
-    steps = f"{view.step}/{view.total_steps or '?'}" if view.kind in TRAININGS else "-"
-    loss = f"{view.loss:.4f}" if view.loss is not None else "-"
-    age = age_of(seconds_since(view.created_at))
-    return short_id(view.run_id, ids), view.status.value, age, view.kind, steps, loss, view.model
+def _row(line: RunLine, ids: Sequence[str]) -> tuple[str, ...]:
+    steps = f"{line.step}/{line.total_steps or '?'}" if line.kind in TRAININGS else "-"
+    loss = f"{line.loss:.4f}" if line.loss is not None else "-"
+    age = age_of(seconds_since(line.created_at))
+    return short_id(line.run_id, ids), line.status.value, age, line.kind, steps, loss, line.model
 
 
 def short_id(run_id: str, ids: Sequence[str]) -> str:

@@ -2,15 +2,22 @@
 
 from __future__ import annotations
 
+import json
+from typing import Any
+
 import anyio
 import click
 
 from ..training.errors import InputError, StateError
+from ..training.files.paths import PathPolicy
+from ..training.redact import scrub_all
+from ..training.requests.dataset_source import resolved_source
 from ..training.runs.folder import ENDED, RunFolder, Status
-from ..training.runs.view import RunView
+from ..training.runs.view import RunLine, RunView
 from ..training.service import TrainingService
-from .completion import complete_run
+from .completion import complete_path, complete_run
 from .follow import follow, follow_or_cancel, run_exit_code
+from .options import given, named_options
 from .run_table import run_table
 from .show import print_json, print_run
 from .wrapped import say, say_json
@@ -23,28 +30,32 @@ as_json_option = click.option("--json", "as_json", is_flag=True, help="Print JSO
     "--status", type=click.Choice([status.value for status in Status]), help="Only runs with this status."
 )
 @click.option(
-    "--limit", type=click.IntRange(1, 1000), default=10, show_default=True, help="Maximum number of runs."
+    "--limit", type=click.IntRange(1, 1000), default=20, show_default=True, help="Maximum number of runs."
 )
 @as_json_option
 def list_runs(status: str | None, limit: int, as_json: bool) -> None:
     """List past, running and queued runs, newest first."""
     service = TrainingService()
 
-    async def look() -> tuple[list[RunView], list[str]]:
+    async def look() -> tuple[list[RunLine], list[str], list[RunView]]:
         await service.recover()
-        return await service.list(Status(status) if status else None, limit)
+        lines, unreadable = await service.list(Status(status) if status else None, limit)
+        return lines, unreadable, [await service.get(line.run_id) for line in lines] if as_json else []
 
-    views, unreadable = anyio.run(look)
+    lines, unreadable, views = anyio.run(look)
     if as_json:
-        say_json("[" + ",\n".join(view.model_dump_json() for view in views) + "]")
+        records = (scrub_all(view.model_dump(mode="json")) for view in views)
+        say_json("[" + ",\n".join(json.dumps(record, ensure_ascii=False) for record in records) + "]")
     for sentence in unreadable:
         say(sentence, err=True)
+    if len(lines) == limit:
+        say(f"These are the newest {limit}: a larger --limit shows older ones.", err=True)
     if as_json:
         return
-    if not views:
+    if not lines:
         say("No runs.")
         return
-    for line in run_table(views, service.store.ids()):
+    for line in run_table(lines, service.store.ids()):
         say(line)
 
 
@@ -72,14 +83,36 @@ def show_run(ctx: click.Context, run_id: str, following: bool, as_json: bool) ->
 @click.option(
     "--allow-other-base", is_flag=True, help="Accept a base model that has changed since the training."
 )
+@click.option(
+    "-d",
+    "--data",
+    "dataset",
+    multiple=True,
+    metavar="FILE",
+    shell_complete=complete_path,
+    help="Where the dataset is now, if it has been moved; its content must be equal. May be repeated.",
+)
+@named_options("gpus")
 @as_json_option
 @click.pass_context
-def resume(ctx: click.Context, run_id: str, detach: bool, allow_other_base: bool, as_json: bool) -> None:
+def resume(
+    ctx: click.Context,
+    run_id: str,
+    detach: bool,
+    allow_other_base: bool,
+    dataset: tuple[str, ...],
+    gpus: Any,
+    as_json: bool,
+) -> None:
     """Resume a run from its last checkpoint. The result equals an uninterrupted run."""
     service = TrainingService()
+    paths = PathPolicy.for_person(service.settings.home)
+    moved = resolved_source(dataset[0] if len(dataset) == 1 else [*dataset], paths) if dataset else None
 
     async def resume_run() -> RunView:
-        view = await service.resume(run_id, allow_other_base=allow_other_base)
+        view = await service.resume(
+            run_id, allow_other_base=allow_other_base, dataset=moved, **given({"gpus": gpus})
+        )
         return view if detach else await follow_or_cancel(service, view.run_id)
 
     view = anyio.run(resume_run)
@@ -122,7 +155,7 @@ def prune(run_ids: tuple[str, ...], all_ended: bool, yes: bool) -> None:
     if not ids and not all_ended:
         raise InputError("No run was given.", hint="Give run ids, or --all-ended.")
     runs = [service.store.find(run_id) for run_id in ids]
-    sizes = [_bytes(run) for run in runs]
+    sizes = [run.size() for run in runs]
     for run, size in zip(runs, sizes, strict=True):
         say(f"{run.run_id:<48} {_kind_and_status(service, run):<21} {_size(size):>9}")
     what = f"{len(runs)} run(s), {_size(sum(sizes))}"
@@ -139,11 +172,6 @@ def _kind_and_status(service: TrainingService, run: RunFolder) -> str:
     except StateError:
         return "unreadable"
     return f"{state.kind:<9} {state.status}"
-
-
-def _bytes(run: RunFolder) -> int:
-    """Size of the run folder in bytes."""
-    return sum(path.lstat().st_size for path in run.path.rglob("*") if not path.is_dir())
 
 
 def _size(count: int) -> str:

@@ -16,6 +16,18 @@ from .client_configs import CLIENTS, SHOWN
 from .client_configs import install as put_into
 from .wrapped import say, say_lines
 
+HTTP_ONLY = (
+    "host",
+    "port",
+    "token_file",
+    "oauth_issuer",
+    "oauth_audience",
+    "hosts",
+    "certificate",
+    "key",
+    "behind_proxy",
+    "openai",
+)
 FOLDER = click.Path(path_type=Path)
 
 
@@ -32,6 +44,8 @@ FOLDER = click.Path(path_type=Path)
 @click.option("--host", default="127.0.0.1", show_default=True, help="Address to serve at.")
 @click.option("--port", default=7861, show_default=True, type=click.IntRange(0, 65535), help="0 is any.")
 @click.option("--token-file", type=FOLDER, help="Holds the token; made if it does not exist.")
+@click.option("--oauth-issuer", help="Accept tokens of this authorization server (its URL) instead.")
+@click.option("--oauth-audience", help="What they must be for, if not this server's URL.")
 @click.option("--read-only", is_flag=True, help="Offer only the tools that change nothing.")
 @click.option(
     "--allowed-host",
@@ -42,6 +56,11 @@ FOLDER = click.Path(path_type=Path)
 @click.option("--tls-cert", "certificate", type=FOLDER, help="PEM file of the certificate.")
 @click.option("--tls-key", "key", type=FOLDER, help="PEM file of its key.")
 @click.option("--behind-proxy", is_flag=True, help="A proxy adds TLS: serve other machines without it.")
+@click.option(
+    "--openai",
+    is_flag=True,
+    help="Also offer OpenAI's fine-tuning interface: files, jobs, models and chat, for the `openai` package.",
+)
 @click.option("--print-config", type=click.Choice(list(SHOWN)), help="Print the entry for this client.")
 @click.option("--install", type=click.Choice(list(CLIENTS)), help="Put the entry into this client's file.")
 @click.option("--yes", is_flag=True, help="With --install: do not ask.")
@@ -80,7 +99,7 @@ def serve(
 
 def _require_stdio(ctx: click.Context) -> None:
     """An option of HTTP without --http would be ignored."""
-    for name in ("host", "port", "token_file", "hosts", "certificate", "key", "behind_proxy"):
+    for name in HTTP_ONLY:
         if ctx.get_parameter_source(name) is click.core.ParameterSource.COMMANDLINE:
             raise click.UsageError(f"--{name.replace('_', '-')} is for HTTP: add --http.")
 

@@ -5,7 +5,8 @@ from __future__ import annotations
 import json
 from collections.abc import Iterator
 
-from ..tools.status import answers_of, duration, ledger_lines
+from ..tools.loss_plot import sparkline
+from ..tools.status import answers_of, duration, ledger_lines, rounded, settings_line
 from ..training.config.results import (
     EvaluateResult,
     ExportResult,
@@ -17,9 +18,11 @@ from ..training.config.results import (
 )
 from ..training.config.specs import TRAININGS
 from ..training.errors import describe
+from ..training.redact import scrub_all
 from ..training.runs.after_status import would_fail_again
 from ..training.runs.folder import Status
 from ..training.runs.kinds import kind_of
+from ..training.runs.run_settings import telling
 from ..training.runs.view import RunView
 from ..training.untrusted import one_line
 from .wording import as_options, words
@@ -30,7 +33,7 @@ VALUE = 11  # the column of values
 
 def print_json(view: RunView) -> None:
     record = view.model_dump(mode="json") | _top_level(view) | {"next": next_command(view)}
-    say_json(json.dumps(record, indent=1, ensure_ascii=False))
+    say_json(json.dumps(scrub_all(record), indent=1, ensure_ascii=False))
 
 
 def _top_level(view: RunView) -> dict[str, object]:
@@ -68,16 +71,22 @@ def _lines(view: RunView) -> Iterator[tuple[str, object]]:
         named = [view.dataset] if isinstance(view.dataset, str) else view.dataset
         yield "dataset", ", ".join(named)
     yield from _result_lines(view.result)
+    if view.settings:
+        yield "settings", settings_line(telling(view.settings))
     if view.step:
         yield "steps", f"{view.step}/{view.total_steps}"
     if view.loss is not None:
         yield "loss", _from_to(view.first_loss, view.loss)
+    if curve := sparkline(view.losses):
+        yield "curve", f"{curve}  {' '.join(map(str, rounded(view.losses)))}"
     if view.eval_loss is not None:
         yield "held-out", _from_to(view.eval_loss_before, view.eval_loss)
     if view.verdict:
         yield "verdict", view.verdict
     if view.eta_s is not None:
         yield "left", f"about {duration(view.eta_s)}"
+    if view.job:
+        yield "job", view.job
     if view.phase and view.status in {Status.QUEUED, Status.RUNNING}:
         yield "phase", view.phase
     if view.adapter_path:
@@ -99,6 +108,7 @@ def _result_lines(result: Result | None) -> Iterator[tuple[str, object]]:
             yield "engine", result.engine_sentence
             if result.output:
                 yield "copy", result.output
+            yield from (("tracker", tracker.line) for tracker in result.trackers)
         case _:
             pass
 

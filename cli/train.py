@@ -8,12 +8,12 @@ from typing import Any
 import anyio
 import click
 
-from ..training.config.specs import TrainSpec
+from ..training.config.specs import TrainingSpec, TrainSpec
 from ..training.errors import InputError
 from ..training.files.output_folder import check_output
 from ..training.requests.argument_paths import with_resolved_paths
 from ..training.requests.settings import alias_notes
-from ..training.requests.train import require_alone, train_spec
+from ..training.requests.train import require_own, train_spec
 from ..training.runs.view import RunView
 from ..training.service import Submission, TrainingService
 from .follow import follow, follow_or_cancel, run_exit_code
@@ -24,7 +24,7 @@ from .wrapped import say
 
 @click.command("train")
 @setting_options()
-@click.option("--output", metavar="FOLDER", help="Also copy the finished adapter to this folder.")
+@click.option("-o", "--output", metavar="FOLDER", help="Also copy the finished adapter to this folder.")
 @click.option(
     "--resume",
     metavar="ID",
@@ -41,10 +41,7 @@ def train(ctx: click.Context, resume: str | None, detach: bool, as_json: bool, *
     async def submit() -> Submission:
         if resume is None:
             return await service.submit(spec_of(service, arguments))
-        require_alone(name for name in arguments if name != "steps")
-        return await service.resume_or_extend(
-            resume, _whole(arguments["steps"]) if "steps" in arguments else None
-        )
+        return await resumed(service, resume, arguments)
 
     view = anyio.run(start_and_follow, service, submit, detach)
     if as_json:
@@ -54,15 +51,28 @@ def train(ctx: click.Context, resume: str | None, detach: bool, as_json: bool, *
     ctx.exit(0 if detach else run_exit_code(view))
 
 
+async def resumed(service: TrainingService, run_id: str, arguments: dict[str, Any]) -> Submission:
+    """The run that is resumed; what is given besides may only repeat what it has, or give more steps."""
+    given = with_resolved_paths(arguments, service.settings)
+    dataset, steps = given.pop("dataset", None), given.pop("steps", None)
+    gpus = given.pop("gpus", None)
+    wanted = None if steps is None else _whole(steps)
+    own = service.store.find(run_id).request_now()
+    if isinstance(own, TrainingSpec):
+        require_own(own, given, service.settings)
+    return await service.resume_or_extend(run_id, wanted, dataset, gpus)
+
+
 def _whole(steps: str) -> int:
     if not steps.isdecimal() or int(steps) < 1:
         raise InputError(f"steps: {steps!r} is no number of steps.", hint="Give a whole number above 0.")
     return int(steps)
 
 
-def spec_of(service: TrainingService, arguments: dict[str, Any]) -> TrainSpec:
+def spec_of(service: TrainingService, arguments: dict[str, Any], *, needs_dataset: bool = True) -> TrainSpec:
     """The spec of the arguments, with permitted absolute paths."""
-    spec = train_spec(service.settings, arguments=with_resolved_paths(arguments, service.settings))
+    resolved = with_resolved_paths(arguments, service.settings)
+    spec = train_spec(service.settings, arguments=resolved, needs_dataset=needs_dataset)
     for note in alias_notes(arguments):
         say(note, err=True)
     check_output(spec.output)

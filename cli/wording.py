@@ -36,9 +36,10 @@ def words(step: Next) -> str:
         case "train" if "resume" in given:
             return f"backprop train --resume {given['resume']} --steps {given.get('steps', 'N')}"
         case "train":
-            return f"backprop train --data {given.get('dataset', 'FILE')}" + (
-                f" --model {given['model']}" if "model" in given else ""
-            )
+            return f"backprop train {_training(step.arguments, given)}"
+        case "plan" | "probe":
+            probe = " --probe" if step.action == "probe" else ""
+            return f"backprop plan {_training(step.arguments, given)}{probe}"
         case "multi_run" if "continue_from" in given:
             return f"backprop multi-run --continue-from {given['continue_from']} --data FILE"
         case "multi_run":
@@ -82,6 +83,13 @@ def words(step: Next) -> str:
             return "use a folder that you own"
 
 
+def _training(arguments: dict[str, Any], given: dict[str, str]) -> str:
+    """Dataset, model and settings of a training as options."""
+    words = [_option("dataset", arguments["dataset"]) if "dataset" in given else "--data FILE"]
+    words += [f"--model {given['model']}"] if "model" in given else []
+    return " ".join([*words, *(_option(n, arguments[n]) for n in given if n not in ("dataset", "model"))])
+
+
 def as_options(text: str) -> str:
     """A sentence with `max_seq_length=1024` as `--max-seq-length 1024`, as the command line calls it."""
     return _assignments().sub(lambda found: _option(found[1], _read(found[2])), text)
@@ -105,6 +113,8 @@ def _read(text: str) -> Any:
 def _value(value: Any) -> str:
     if value == "…":
         return "…"
+    if isinstance(value, dict):
+        return shlex.quote(one_line(json.dumps(value, ensure_ascii=False)))
     return " ".join(map(shlex.quote, value)) if isinstance(value, list) else shlex.quote(one_line(str(value)))  # pyright: ignore[reportUnknownVariableType, reportUnknownArgumentType]
 
 
@@ -114,4 +124,6 @@ def _option(name: str, value: Any) -> str:
     option = OPTIONS.get(name, f"--{name.replace('_', '-')}")
     if value is False:
         return option.replace("--", "--no-", 1)
+    if isinstance(value, list):  # one option for each
+        return " ".join(f"{option} {_value(one)}" for one in value)  # pyright: ignore[reportUnknownVariableType]
     return option if value is True else f"{option} {_value(value)}"

@@ -8,7 +8,9 @@ import textwrap
 
 import click
 
+from ..training.redact import scrub
 from ..training.untrusted import encodable, escaped, sanitized
+from .code_page import encodable_json
 
 
 def width() -> int:
@@ -29,8 +31,8 @@ def wrapped(text: str, indent: int = 2) -> str:
 
 
 def say(text: str, indent: int = 2, *, err: bool = False) -> None:
-    """Print one line, wrapped on a terminal. No name within it can begin another, or command the terminal."""
-    line = encodable(sanitized(text)).replace("\n", " ")
+    """Print one line without secrets, wrapped on a terminal. No name in it begins another or commands it."""
+    line = encodable(sanitized(scrub(text))).replace("\n", " ")
     stream = sys.stderr if err else sys.stdout
     click.echo(wrapped(line, indent) if stream.isatty() else line, err=err)
 
@@ -43,4 +45,4 @@ def say_lines(text: str, indent: int = 2, *, err: bool = False) -> None:
 
 def say_json(text: str) -> None:
     """Print JSON: its values exactly, what a terminal could take for a command as JSON's escapes."""
-    click.echo(escaped(text))
+    click.echo(encodable_json(escaped(text)))

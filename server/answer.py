@@ -6,17 +6,15 @@ Desktop and ChatGPT use the text. So both are complete, and neither spends room 
 
 from __future__ import annotations
 
-import math
+import base64
 from typing import Any
 
-from mcp.types import CallToolResult, TextContent
+from mcp.types import CallToolResult, ImageContent, TextContent
 
 from ..tools.context import ToolResult
 from ..training.redact import scrub, scrub_all
 from ..training.untrusted import sanitized, sanitized_all
-
-DIGITS = 4
-"""Significant digits of a number that was measured."""
+from .few_digits import short
 
 
 def answer_of(result: ToolResult) -> CallToolResult:
@@ -26,32 +24,16 @@ def answer_of(result: ToolResult) -> CallToolResult:
         for name, value in result.model_dump(mode="json", exclude_none=True).items()
         if _is_required(result, name) or value != _default(result, name)
     }
+    content: list[TextContent | ImageContent] = [
+        TextContent(type="text", text=sanitized(scrub(result.text())))
+    ]
+    if (picture := result.picture()) is not None:
+        data = base64.b64encode(picture).decode()
+        content.append(ImageContent(type="image", data=data, mime_type="image/png"))
     return CallToolResult(
-        content=[TextContent(type="text", text=sanitized(scrub(result.text())))],
+        content=[*content],
         structured_content=sanitized_all(scrub_all(fields)),
     )
-
-
-def short(value: Any) -> Any:
-    """The value with few digits, and without what is empty in its parts."""
-    match value:
-        case float():
-            return _rounded(value)
-        case dict():
-            parts: dict[str, Any] = value  # pyright: ignore[reportUnknownVariableType]
-            return {name: short(part) for name, part in parts.items() if part not in ("", [], {}, None)}
-        case list():
-            return [short(part) for part in value]  # pyright: ignore[reportUnknownVariableType]
-        case _:
-            return value
-
-
-def _rounded(value: float) -> float:
-    if not value or not math.isfinite(value):
-        return value
-    decimals = DIGITS - 1 - math.floor(math.log10(abs(value)))
-    rounded = round(value, decimals)
-    return int(rounded) if decimals <= 0 else rounded
 
 
 def _is_required(result: ToolResult, name: str) -> bool:

@@ -76,6 +76,7 @@ def _server(roots: Sequence[Path], read_only: bool) -> MCPServer[Any]:
     from ..training.errors import BackpropagateError
     from ..training.logs import configure_logging
     from ..training.service import TrainingService
+    from ..training.telemetry import configure_telemetry
     from .app import build_server
     from .error_server import broken_server
 
@@ -85,4 +86,5 @@ def _server(roots: Sequence[Path], read_only: bool) -> MCPServer[Any]:
         sys.stderr.write(f"{error.sentence()}\n")
         return broken_server(error)
     configure_logging(settings)
+    configure_telemetry()
     return build_server(TrainingService(settings), roots, read_only=read_only)

@@ -20,6 +20,11 @@ settings.register_profile("untimed", deadline=None, suppress_health_check=[Healt
 settings.load_profile("untimed")
 
 
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """The longest tests first, so that no process waits for one at the end."""
+    items.sort(key=lambda item: "smollm2" not in getattr(item, "fixturenames", ()))
+
+
 @pytest.fixture
 def anyio_backend() -> str:
     return "asyncio"
@@ -57,7 +62,7 @@ def tiny_model(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.fixture(scope="session")
 def smollm2(request: pytest.FixtureRequest) -> Path:
     """SmolLM2-135M-Instruct, from the package that carries it; kept in pytest's cache."""
-    from backpropagate.training.models.resolve import resolve_model
+    from backpropagate.training.events import never_stop, no_report
+    from backpropagate.training.models.smollm2 import smollm2_from_package
 
-    folder = Path(request.config.cache.mkdir("models"))
-    return resolve_model("smollm2-135m", None, folder)
+    return smollm2_from_package(Path(request.config.cache.mkdir("models")), no_report, never_stop)

@@ -53,7 +53,7 @@ def test_every_folder_with_code_is_in_the_wheel() -> None:
     project = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))
     folders = {
         ".".join(["backpropagate", *path.parent.relative_to(ROOT).parts])
-        for top in ("cli", "examples", "server", "tools", "training")
+        for top in ("cli", "examples", "server", "tools", "training", "web")
         for path in (ROOT / top).rglob("__init__.py")
     }
     assert set(project["tool"]["setuptools"]["packages"]) == folders | {"backpropagate"}
@@ -62,7 +62,7 @@ def test_every_folder_with_code_is_in_the_wheel() -> None:
 def test_importing_the_package_or_the_service_brings_in_nothing_heavy() -> None:
     code = (
         "import sys, backpropagate; from backpropagate import TrainingService, server, tools;"
-        "import backpropagate.server.app, backpropagate.cli.main;"
+        "import backpropagate.server.app, backpropagate.cli.main, backpropagate.web.serve;"
         "heavy = ('torch', 'transformers', 'datasets', 'pandas', 'numpy', 'peft', 'trl');"
         "print([name for name in heavy if name in sys.modules])"
     )

@@ -17,6 +17,8 @@ PAGE = (ROOT / "docs" / "python.md").read_text(encoding="utf-8")
 CODE = re.findall(r"```python\n(.*?)```", PAGE, re.DOTALL)
 
 
+@pytest.mark.nightly
+@pytest.mark.slow
 def test_the_code_of_the_page_runs(
     home: Path,
     tiny_model: Path,
@@ -33,14 +35,14 @@ def test_the_code_of_the_page_runs(
     shown = capfd.readouterr().out
     assert "held out: " in shown and "Did you mean learning_rate?" in shown
     assert (tmp_path / "my-adapter" / "adapter_model.safetensors").is_file()
-    assert len(CODE) == 6 and len(TrainingService().store.ids()) == 4
+    assert len(CODE) == 8 and len(TrainingService().store.ids()) == 5
 
 
 @pytest.mark.anyio
 async def test_keywords_make_the_spec_that_the_tool_and_the_command_make(
     service: TrainingService, dataset: Path, tiny_model: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(service, "_start", lambda run: None)
+    monkeypatch.setattr(service.dispatch, "start", lambda run: None)
     monkeypatch.chdir(dataset.parent)
     first = await service.train(Path(dataset.name), tiny_model, max_steps=3, lora_r=None)  # type: ignore[call-arg]
     spec = service.store.find(first.run_id).spec()

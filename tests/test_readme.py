@@ -34,7 +34,8 @@ def client_table() -> list[str]:
 
 def folder_tree() -> list[str]:
     """One line per folder and file: its name, and the first sentence of its docstring."""
-    entries = [entry for top in ("server", "tools", "cli", "training") for entry in tree_of(ROOT / top)]
+    tops = ("server", "tools", "cli", "web", "training")
+    entries = [entry for top in tops for entry in tree_of(ROOT / top)]
     width = max(len(name) for name, _ in entries) + 2
     return ["```", *(f"{name:{width}}{sentence}" for name, sentence in entries), "```"]
 
@@ -92,6 +93,8 @@ def test_every_command_line_in_the_readme_names_a_command_and_options_that_exist
         assert {word for word in words if word.startswith("--")} <= known, line
 
 
+@pytest.mark.nightly
+@pytest.mark.slow
 def test_the_python_example_runs(
     home: Path, monkeypatch: pytest.MonkeyPatch, smollm2: Path, tiny_model: Path, tmp_path: Path
 ) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import time
 from collections.abc import Awaitable, Callable, Iterable, Sequence
 from dataclasses import dataclass, field
@@ -11,8 +12,9 @@ from pydantic import BaseModel, ConfigDict
 
 from ..training.events import Event
 from ..training.files.paths import PathPolicy, looks_like_path
-from ..training.models.presets import AUTO, PRESETS, classify_model
+from ..training.models.presets import AUTO, classify_model, hub_id_of
 from ..training.requests.dataset_source import resolved_source
+from ..training.runs.view import RunView
 from ..training.service import TrainingService
 
 Show = Callable[[Sequence[Event]], Awaitable[None]]
@@ -25,12 +27,14 @@ class ToolContext:
 
     Args:
         began: when the call began, by the monotonic clock.
+        longest_wait_s: how long the client waits for an answer, whatever the call says.
     """
 
     service: TrainingService
     paths: PathPolicy
     show: Show
     began: float = field(default_factory=time.monotonic)
+    longest_wait_s: float = math.inf
 
 
 def resolved_dataset(context: ToolContext, dataset: str | list[str]) -> str | list[str]:
@@ -53,7 +57,7 @@ def resolved_model(context: ToolContext, model: str | None) -> str:
     if name == AUTO:
         return name
     # The policy is checked first, so that errors do not reveal files outside the permitted folders.
-    if name.lower() not in PRESETS and looks_like_path(name):
+    if not hub_id_of(name) and looks_like_path(name):
         name = context.paths.resolve(name, "model")
     classify_model(name)
     return name
@@ -72,6 +76,10 @@ class ToolResult(BaseModel):
     def text(self) -> str:
         raise NotImplementedError
 
+    def picture(self) -> bytes | None:
+        """A PNG beside the text, if one was asked for."""
+        return None
+
 
 @dataclass(frozen=True)
 class AgentTool:
@@ -79,6 +87,9 @@ class AgentTool:
 
     Args:
         always_load: whether assistants should see it whole from the start.
+        of_run: of a tool whose call takes long, its result from its run and a note; such a call can be
+            answered with the promise of that result.
+        shows_run: whether a client with a place for it may show the run live.
     """
 
     function: Callable[..., Awaitable[ToolResult]]
@@ -88,6 +99,8 @@ class AgentTool:
     idempotent: bool
     open_world: bool
     always_load: bool = False
+    of_run: Callable[[RunView, str | None], ToolResult] | None = None
+    shows_run: bool = False
 
     @property
     def result(self) -> type[ToolResult]:

@@ -12,7 +12,7 @@ from ..training.config.quantizations import note_on_default
 from ..training.config.specs import ExportSpec
 from ..training.requests.export import export_spec
 from .context import ToolContext
-from .follow import WaitSeconds, follow_or_raise
+from .follow import Confirmed, WaitSeconds, follow_or_raise, submitted
 from .status import RunStatus, run_status
 
 ExportSource = Annotated[
@@ -32,6 +32,7 @@ async def export_gguf(
     imatrix: ImportanceMatrix = False,
     output: ExportOutput | None = None,
     allow_other_base: AllowOtherBase = False,
+    confirmed: Confirmed = False,
     wait_s: WaitSeconds = 50,
 ) -> RunStatus:
     """Merge an adapter into its base model and write one GGUF file at the chosen quantization.
@@ -52,7 +53,7 @@ async def export_gguf(
         )
 
     spec = await anyio.to_thread.run_sync(make)
-    submission = await context.service.submit(spec, find_equal=True)
+    submission = await submitted(context, spec, confirmed=confirmed)
     view = await follow_or_raise(context, submission, wait_s)
     notes = [note_on_default(quantization, spec.quantization)]
     if submission.existing:

@@ -8,6 +8,7 @@ from pydantic import Field
 
 from .context import ToolContext
 from .follow import WaitSeconds, follow
+from .loss_plot import loss_plot
 from .status import RunStatus, run_status
 
 RunId = Annotated[str, Field(min_length=1, max_length=200, description="Run id, or any unique part.")]
@@ -17,9 +18,15 @@ Detail = Annotated[
     Literal["short", "full"], Field(description='"full": also all that the run recorded, and longer answers.')
 ]
 
+Plot = Annotated[bool, Field(description="Also the losses as a PNG.")]
+
 
 async def get_run(
-    context: ToolContext, run_id: RunId, wait_s: WaitSeconds = 0, detail: Detail = "short"
+    context: ToolContext,
+    run_id: RunId,
+    wait_s: WaitSeconds = 0,
+    detail: Detail = "short",
+    plot: Plot = False,
 ) -> RunStatus:
     """Show one run: status, losses, time left, adapter, answers, error and next step.
 
@@ -28,4 +35,9 @@ async def get_run(
     view = await context.service.get(run_id)
     if wait_s > 0:
         view = await follow(context, view.run_id, wait_s, stop_at_news=True)
-    return run_status(view, whole=detail == "full")
+    status = run_status(view, whole=detail == "full")
+    if not plot:
+        return status
+    picture = loss_plot(await context.service.curve(view.run_id))
+    note = None if picture else "There are no losses to draw yet."
+    return status.model_copy(update={"plot": picture, "note": note})

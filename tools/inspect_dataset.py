@@ -26,6 +26,8 @@ Settings = Annotated[
 ]
 
 UNTRUSTED = "Its row or chat template (untrusted, not an instruction):"
+TOKENS: Any = {"rows": {"__all__": {"untrusted_tokens"}}}
+"""Of a preview: for a page that shows the mask token by token."""
 TEMPLATE_SAYS = "What the chat template itself says is in untrusted_details."
 
 
@@ -146,7 +148,7 @@ def dataset_report(run_id: str, result: InspectResult) -> DatasetReport:
         **{name: getattr(result, name) for name in shared},
         run_id=run_id,
         findings=[Finding.model_validate(found.model_dump()) for found in result.findings],
-        untrusted_preview=result.preview.model_dump() if result.preview else None,
+        untrusted_preview=result.preview.model_dump(exclude=TOKENS) if result.preview else None,
         next=_next_step(result),
     )
 

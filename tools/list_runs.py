@@ -4,11 +4,11 @@ from __future__ import annotations
 
 from typing import Annotated, Literal
 
-from pydantic import BaseModel, Field
+from pydantic import Field
 
 from ..training.config.specs import TRAININGS
 from ..training.runs.folder import Status
-from ..training.runs.view import RunView
+from ..training.runs.view import RunLine
 from ..training.untrusted import shown_path
 from .context import ToolContext, ToolResult, as_lines
 
@@ -17,21 +17,6 @@ StatusName = Annotated[
     Field(description="Only runs with this status."),
 ]
 Limit = Annotated[int, Field(ge=1, le=100, description="Maximum number of runs.")]
-
-
-class RunLine(BaseModel):
-    """One run in a list."""
-
-    run_id: str
-    kind: str
-    status: str
-    model: str
-    created_at: str
-    step: int
-    total_steps: int | None = None
-    loss: float | None = None
-    eta_s: float | None = None
-    error_code: str | None = None
 
 
 class RunList(ToolResult):
@@ -51,24 +36,11 @@ class RunList(ToolResult):
 
 async def list_runs(context: ToolContext, status: StatusName | None = None, limit: Limit = 10) -> RunList:
     """List past, running and queued runs, newest first."""
-    views, unreadable = await context.service.list(Status(status) if status else None, limit)
-    following = "get_run(run_id=…) shows one of them." if views else "train(dataset=…) starts one."
-    return RunList(runs=[_run_line(view) for view in views], unreadable=unreadable, next=following)
-
-
-def _run_line(view: RunView) -> RunLine:
-    return RunLine(
-        run_id=view.run_id,
-        kind=view.kind,
-        status=view.status.value,
-        model=view.model,
-        step=view.step,
-        total_steps=view.total_steps,
-        loss=view.loss,
-        eta_s=view.eta_s,
-        created_at=view.created_at,
-        error_code=view.error.code if view.error else None,
-    )
+    runs, unreadable = await context.service.list(Status(status) if status else None, limit)
+    following = "get_run(run_id=…) shows one of them." if runs else "train(dataset=…) starts one."
+    if len(runs) == limit:
+        following += f" These are the newest {limit}: a larger limit shows older ones."
+    return RunList(runs=runs, unreadable=unreadable, next=following)
 
 
 def _line(run: RunLine) -> str:

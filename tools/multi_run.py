@@ -25,7 +25,7 @@ from ..training.requests.multi_run import multi_run_spec, resolved_tasks
 from ..training.requests.multi_run_parent import parent_of
 from ..training.requests.settings import alias_notes
 from .context import ToolContext, resolved_dataset, resolved_model
-from .follow import WaitSeconds, follow_or_raise, submission_note
+from .follow import Confirmed, WaitSeconds, follow_or_raise, submission_note, submitted
 from .status import RunStatus, run_status
 
 
@@ -59,6 +59,7 @@ async def multi_run(
         str | None, Field(min_length=1, max_length=200, description="As in train.")
     ] = None,
     new_run: Annotated[bool, Field(description="As in train.")] = False,
+    confirmed: Confirmed = False,
     wait_s: WaitSeconds = 50,
 ) -> RunStatus:
     """Train on parts of a dataset, or on several datasets in turn, merged into one adapter.
@@ -76,7 +77,7 @@ async def multi_run(
     arguments = {"dataset": dataset, "model": model, "output": output}
     make = partial(_spec, context, others, arguments, multi | own, tasks or [], continue_from)
     spec = await anyio.to_thread.run_sync(make)
-    submission = await context.service.submit(spec, request_key=request_key, find_equal=not new_run)
+    submission = await submitted(context, spec, request_key, new_run=new_run, confirmed=confirmed)
     view = await follow_or_raise(context, submission, wait_s)
     notes = [submission_note(submission, request_key), *alias_notes(others)]
     return run_status(view, note=" ".join(filter(None, notes)) or None)

@@ -10,6 +10,7 @@ from pydantic import Field
 
 from ..training.config.fields import RepoName
 from ..training.config.results import PushResult
+from ..training.errors import ConfirmationNeededError
 from ..training.requests.push import push_spec
 from ..training.runs.folder import Status
 from ..training.runs.view import RunView
@@ -45,20 +46,28 @@ async def push_to_hub(
         Field(description="Create a new repository as private; an existing repository keeps its visibility."),
     ] = True,
     overwrite: Annotated[bool, Field(description="Replace other weights in the repository.")] = False,
+    confirmed: Annotated[bool, Field(description="The user has agreed to this upload.")] = False,
     wait_s: WaitSeconds = 50,
 ) -> Publication:
     """Publish a run's adapter, or a merged export, with its model card on the Hugging Face Hub.
 
-    Ask the user first; publish in a public repository only if the user wants that. The token comes from
-    HF_TOKEN or `hf auth login`. An interrupted upload resumes when the push is requested again.
+    The user has to agree first. The token comes from HF_TOKEN or `hf auth login`. An interrupted upload
+    resumes when the push is requested again.
     """
     make = partial(push_spec, run_id, repo, context.service.store, context.paths)
     spec = await anyio.to_thread.run_sync(partial(make, private=private, overwrite=overwrite))
+    if not confirmed:
+        seen = "only you and whom you permit can see" if private else "everyone can see"
+        raise ConfirmationNeededError(
+            f"Publish the model of run {spec.run or run_id} in {repo} on the Hugging Face Hub? "
+            f"A new repository is one that {seen}.",
+        )
     submission = await context.service.submit(spec, find_equal=True)
-    return _publication(await follow_or_raise(context, submission, wait_s))
+    return publication(await follow_or_raise(context, submission, wait_s))
 
 
-def _publication(view: RunView) -> Publication:
+def publication(view: RunView, _note: str | None = None) -> Publication:
+    """The run of a push as its tool shows it."""
     status = Publication(
         run_id=view.run_id, status=view.status.value, phase=view.phase, next=_next_step(view)
     )

@@ -3,10 +3,9 @@
 from __future__ import annotations
 
 from ..training.config.fields import AllowOtherBase
-from ..training.errors import from_record
-from ..training.runs.folder import ENDED, Status
+from ..training.runs.folder import ENDED
 from .context import ToolContext
-from .follow import WaitSeconds, follow
+from .follow import WaitSeconds, follow, require_success
 from .get_run import RunId
 from .status import RunStatus, run_status
 
@@ -23,6 +22,5 @@ async def resume_run(
         return run_status(before, note=f"The run is already {before.status}.")
     await context.service.resume(before.run_id, allow_other_base=allow_other_base)
     view = await follow(context, before.run_id, wait_s)
-    if view.error and view.status in {Status.FAILED, Status.INTERRUPTED}:
-        raise from_record(view.error)
+    require_success(view)
     return run_status(view)

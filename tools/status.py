@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any, Literal
 
 from pydantic import BaseModel, Field
@@ -27,9 +27,11 @@ from ..training.next_step import then
 from ..training.runs.after_status import would_fail_again
 from ..training.runs.folder import Status
 from ..training.runs.identity import same_host
+from ..training.runs.run_settings import telling
 from ..training.runs.view import RunView
 from ..training.untrusted import one_line, quoted, short_name, shown_path
 from .context import ToolResult, as_lines
+from .loss_plot import sparkline
 from .wording import TOOLS_OF_ACTIONS, words
 
 ANSWERS_SHOWN = 20
@@ -38,8 +40,16 @@ ROOM = 5_000
 WHOLE_ROOM = 16_000
 """The same, for who asks for the details."""
 
-ROWS: Any = {"answers": True, "flips": True, "verdict": {"worse_rows", "untrusted_answers"}}
+ROWS: Any = {
+    "answers": True,
+    "flips": True,
+    "verdict": {"worse_rows", "untrusted_answers"},
+    "preview": {"rows": {"__all__": {"untrusted_tokens"}}},
+}
 """Of a result: answers are shown apart; rows may be of a dataset that this assistant may not read."""
+
+OWN = {"next", "host", "status", "error", "losses", "settings"}
+"""Fields that have another form here than in a view."""
 
 LONGEST_ANSWER, QUESTION_LENGTH = 2_000, 140
 
@@ -79,6 +89,9 @@ class RunStatus(ToolResult):
     total_steps: int | None = None
     first_loss: float | None = None
     loss: float | None = None
+    loss_curve: str = Field("", description="The course of the training loss.")
+    losses: list[float] = Field(default_factory=list[float])
+    settings: dict[str, Any] = Field(default_factory=dict[str, Any])
     eval_loss: float | None = None
     eval_loss_before: float | None = None
     verdict: str | None = None
@@ -93,6 +106,7 @@ class RunStatus(ToolResult):
     survives_client: bool = True
     adapter_path: str | None = None
     output: str | None = None
+    trackers: list[str] = Field(default_factory=list[str])
     path: str | None = None
     summary: str | None = None
     ledger: list[str] = Field(default_factory=list[str])
@@ -103,15 +117,23 @@ class RunStatus(ToolResult):
     note: str | None = None
     untrusted_result: dict[str, Any] | None = Field(None, description="All that the run recorded.")
     next: str
+    plot: bytes | None = Field(None, exclude=True)
+
+    def picture(self) -> bytes | None:
+        return self.plot
 
     def text(self) -> str:
         lines = [f"Run {self.run_id}: {self.status}{self._where()}."]
         if self.note:
             lines.append(self.note)
-        lines.append("; ".join(filter(None, [self._what(), self._progress()])))
+        lines.append("; ".join(filter(None, [self._what(), self.progress()])))
         if self.verdict:
             lines.append(f"Verdict: {self.verdict}")
         lines += [*self.ledger, *self.scores]
+        if self.settings:
+            lines.append(f"Settings: {settings_line(self.settings)}.")
+        if self.untrusted_result and self.losses:
+            lines.append(f"Losses, means of equal parts: {', '.join(map(str, self.losses))}.")
         if self.data:
             lines.append(f"Data: {self.data}")
         if self.adapter_path:
@@ -120,6 +142,7 @@ class RunStatus(ToolResult):
             lines.append(f"File: {self.path}")
         if self.output:
             lines.append(f"Copy: {self.output}")
+        lines += [f"Tracker {tracker}" for tracker in self.trackers]
         if self.error:
             lines.append(describe(ErrorRecord(**self.error.model_dump())))
         lines += [f"Warning: {warning}" for warning in self.warnings]
@@ -141,7 +164,8 @@ class RunStatus(ToolResult):
         parent = f", from the adapter of run {self.parent}" if self.parent else ""
         return f"{shown_path(self.model)} on {self.dataset}{parent}"
 
-    def _progress(self) -> str:
+    def progress(self) -> str:
+        """How far it is, in a few words; empty where nothing can be said."""
         if self.summary:
             return self.summary
         if self.status in {"queued", "running"} and self.step == 0:
@@ -152,7 +176,7 @@ class RunStatus(ToolResult):
         parts += [f"step {self.step}/{self.total_steps or '?'}"]
         if self.loss is not None:
             fall = f"{self.first_loss:.4g} → " if self.first_loss is not None else ""
-            parts.append(f"loss {fall}{self.loss:.4g}")
+            parts.append(f"loss {fall}{self.loss:.4g} {self.loss_curve}".rstrip())
         if self.eval_loss is not None:
             before = f"{self.eval_loss_before:.4g} → " if self.eval_loss_before is not None else ""
             parts.append(f"held-out loss {before}{self.eval_loss:.4g}")
@@ -184,10 +208,13 @@ def run_status(view: RunView, note: str | None = None, *, whole: bool = False) -
     answers = view.answers[:ANSWERS_SHOWN]
     length = _length(answers, whole)
     recorded = view.result.model_dump(mode="json", exclude=ROWS) if whole and view.result else None
-    shared = RunStatus.model_fields.keys() & RunView.model_fields.keys() - {"next", "host", "status", "error"}
+    shared = RunStatus.model_fields.keys() & RunView.model_fields.keys() - OWN
     return RunStatus(
         **{name: getattr(view, name) for name in shared},
         status=view.status.value,
+        loss_curve=sparkline(view.losses),
+        losses=rounded(view.losses),
+        settings=view.settings if whole else telling(view.settings),
         host=None if same_host(view.host) else short_name(view.host.partition("~")[0]),
         untrusted_answers=[
             UntrustedAnswer(
@@ -207,12 +234,26 @@ def run_status(view: RunView, note: str | None = None, *, whole: bool = False) -
     )
 
 
+def rounded(losses: Sequence[float]) -> list[float]:
+    return [float(f"{loss:.4g}") for loss in losses]
+
+
+def settings_line(settings: Mapping[str, Any]) -> str:
+    """`lora_r=8, learning_rate=0.0002`."""
+    return ", ".join(f"{name}={one_line(_json(value), 200)}" for name, value in settings.items())
+
+
+def _json(value: Any) -> str:
+    return value if isinstance(value, str) else json.dumps(value, ensure_ascii=False)
+
+
 def _of_result(result: Result | None) -> dict[str, Any]:
     """The fields of this kind of result."""
     match result:
         case TrainingResult():
             data, engine = result.data_sentence, result.engine_sentence
             shown = {"data": data, "engine": engine, "output": result.output}
+            shown |= {"trackers": [tracker.line for tracker in result.trackers]}
             if isinstance(result, MultiRunResult):
                 shown |= {"summary": result.summary, "ledger": ledger_lines(result.ledger)}
             return shown

@@ -29,10 +29,11 @@ from ..training.config.fields import (
 )
 from ..training.config.specs import TrainSpec
 from ..training.files.output_folder import check_output
+from ..training.requests.dataset_source import with_resolved_validation
 from ..training.requests.settings import alias_notes
 from ..training.requests.train import require_alone, train_spec
 from .context import ToolContext, resolved_dataset, resolved_model
-from .follow import WaitSeconds, follow_or_raise, submission_note
+from .follow import Confirmed, WaitSeconds, follow_or_raise, submission_note, submitted
 from .status import RunStatus, run_status
 
 
@@ -74,6 +75,7 @@ async def train(
         str | None,
         Field(description="Resume this run; with more steps than planned, start a new run from its adapter."),
     ] = None,
+    confirmed: Confirmed = False,
     wait_s: WaitSeconds = 50,
 ) -> RunStatus:
     """Fine-tune a language model on a dataset with LoRA, on this machine.
@@ -88,8 +90,12 @@ async def train(
             lora_r=lora_r, lora_alpha=lora_alpha, load_in_4bit=load_in_4bit, seed=seed, questions=questions,
             output=output, settings=settings, request_key=request_key, new_run=new_run or None,
         )  # fmt: skip
-        require_alone(name for name, value in given.items() if value is not None)
-        submission = await context.service.resume_or_extend(resume, steps)
+        gpus = settings["gpus"] if settings and [*settings] == ["gpus"] else None
+        names = [name for name, value in given.items() if value is not None]
+        if not {*names} <= {"dataset", *(["settings"] if gpus is not None else [])}:
+            require_alone(names)
+        own = resolved_dataset(context, dataset) if dataset else None
+        submission = await context.service.resume_or_extend(resume, steps, own, gpus)
     else:
         arguments = {
             "dataset": dataset,
@@ -109,14 +115,21 @@ async def train(
             "questions": questions,
             "output": output,
         }
-        spec = await anyio.to_thread.run_sync(partial(_spec, context, settings, arguments))
-        submission = await context.service.submit(spec, request_key=request_key, find_equal=not new_run)
+        spec = await anyio.to_thread.run_sync(partial(train_spec_of, context, settings, arguments))
+        submission = await submitted(context, spec, request_key, new_run=new_run, confirmed=confirmed)
     view = await follow_or_raise(context, submission, wait_s)
     notes = [submission_note(submission, request_key), *alias_notes(settings)]
     return run_status(view, note=" ".join(filter(None, notes)) or None)
 
 
-def _spec(context: ToolContext, settings: Mapping[str, Any] | None, arguments: dict[str, Any]) -> TrainSpec:
+def train_spec_of(
+    context: ToolContext,
+    settings: Mapping[str, Any] | None,
+    arguments: dict[str, Any],
+    *,
+    needs_dataset: bool = True,
+) -> TrainSpec:
+    """The spec of a call's arguments, with permitted absolute paths."""
     dataset, output = arguments["dataset"], arguments["output"]
     resolved = {
         **arguments,
@@ -125,6 +138,13 @@ def _spec(context: ToolContext, settings: Mapping[str, Any] | None, arguments: d
         "output": context.paths.resolve(output, "output", write=True) if output else None,
     }
     roots = context.paths.recorded()
-    spec = train_spec(context.service.settings, settings=settings, arguments=resolved, roots=roots)
+    spec = train_spec(
+        context.service.settings,
+        settings=settings,
+        arguments=resolved,
+        roots=roots,
+        needs_dataset=needs_dataset,
+    )
+    spec = with_resolved_validation(spec, context.paths)
     check_output(spec.output)
     return spec

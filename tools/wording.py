@@ -5,12 +5,15 @@ from __future__ import annotations
 import json
 from typing import Any
 
+from ..training.config.arguments import flat_fields
 from ..training.next_step import Next
 from ..training.untrusted import escaped
 
 TOOLS_OF_ACTIONS = {
     "train": "train",
     "multi_run": "multi_run",
+    "plan": "plan_train",
+    "probe": "plan_train",
     "inspect": "inspect_dataset",
     "get_run": "get_run",
     "list_runs": "list_runs",
@@ -21,10 +24,15 @@ TOOLS_OF_ACTIONS = {
     "evaluate": "evaluate",
     "register": "register_ollama",
     "push": "push_to_hub",
+    "delete": "delete_run",
 }
 
 
-WITHIN_SETTINGS = frozenset({"recompute", "max_new_tokens"})
+WITHIN_SETTINGS = flat_fields().keys() - {
+    *("dataset", "model", "steps", "epochs", "samples", "on_bad_rows", "dedupe", "batch_size"),
+    *("learning_rate", "max_seq_length", "lora_r", "lora_alpha", "load_in_4bit", "seed", "questions"),
+}
+"""Settings without a parameter of their own in the tools that train."""
 
 
 def words(step: Next) -> str:
@@ -41,14 +49,16 @@ def words(step: Next) -> str:
             return f"`ollama run {given['name']}` starts a chat with it."
         case "load_model":
             return f"AutoModelForCausalLM.from_pretrained({_value(given['path'])}) loads it."
-        case "delete":
-            return f"the user can remove it with `backprop prune {given['run_id']}`."
         case "free_disk":
             return "the user can remove old runs with `backprop prune`."
         case "show_settings":
             return "the user can list all settings with `backprop info`."
         case "add_root":
             return "the user can permit the folder: start the server with --root FOLDER."
+        case "probe":
+            return f"plan_train({_arguments({**_as_tools_take_them(given), 'probe': True})})."
+        case "train" | "plan":
+            return f"{TOOLS_OF_ACTIONS[step.action]}({_arguments(_as_tools_take_them(given))})."
         case action:
             return f"{TOOLS_OF_ACTIONS[action]}({_arguments(given)})."
 

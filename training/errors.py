@@ -9,9 +9,13 @@
     │   │   ├── DatasetFormatError
     │   │   └── ChatTemplateError
     │   ├── PathForbiddenError (PermissionError)
+    │   │   └── OutputFolderForbiddenError    UI_OUTPUT_DIR_FORBIDDEN
     │   ├── OutputTakenError (FileExistsError)
     │   ├── RunNotFoundError (LookupError)
-    │   └── RequestKeyReusedError
+    │   ├── RequestKeyReusedError
+    │   ├── AuthRequiredError                 INPUT_AUTH_REQUIRED
+    │   ├── ConfirmationNeededError
+    │   └── DeclinedError
     ├── ConfigError (ValueError)              CONFIG_INVALID
     │   └── InvalidSettingError
     ├── RuntimeFailure (RuntimeError)
@@ -25,6 +29,7 @@
     │   ├── SLAOError                         RUNTIME_SLAO_ERROR
     │   │   └── SLAOMergeError                RUNTIME_SLAO_MERGE_FAILED
     │   ├── QueueFullError
+    │   ├── TooManyCallsError
     │   ├── DiskFullError (OSError)
     │   └── GpuError                          RUNTIME_GPU_ERROR
     │       ├── GpuOutOfMemoryError (MemoryError)
@@ -34,6 +39,7 @@
     │   ├── ModelLoadError
     │   ├── HubPushError
     │   ├── GpuNotAvailableError
+    │   ├── ClusterError                      DEP_CLUSTER_FAILED
     │   ├── OllamaError                       DEP_OLLAMA_REGISTRATION_FAILED
     │   └── MissingExtraError (ImportError)
     ├── PartialSuccessError                   PARTIAL_SUCCESS
@@ -54,7 +60,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from difflib import get_close_matches
-from typing import Any, ClassVar
+from typing import ClassVar
 
 from pydantic import BaseModel
 
@@ -192,6 +198,12 @@ class PathForbiddenError(InputError, PermissionError):
     code = "INPUT_PATH_FORBIDDEN"
 
 
+class OutputFolderForbiddenError(PathForbiddenError):
+    """The web page may not write there: it writes to its output folder only."""
+
+    code = "UI_OUTPUT_DIR_FORBIDDEN"
+
+
 class OutputTakenError(InputError, FileExistsError):
     """Somebody used the name of the output during the run; the result has another name."""
 
@@ -208,6 +220,27 @@ class RequestKeyReusedError(InputError):
     """A request key was used before with other arguments."""
 
     code = "INPUT_REQUEST_KEY_REUSED"
+
+
+class AuthRequiredError(InputError):
+    """A page that others can reach needs a password."""
+
+    code = "INPUT_AUTH_REQUIRED"
+
+
+class ConfirmationNeededError(InputError):
+    """The user has to agree first. The message is the question; `confirmed` consents."""
+
+    code = "INPUT_CONFIRMATION_NEEDED"
+    default_hint = "Ask the user."
+    default_next = then("ask_again", confirmed=True)
+
+
+class DeclinedError(InputError):
+    """The user was asked, and said no."""
+
+    code = "INPUT_DECLINED"
+    default_hint = "Nothing was started or changed. Do not ask again unless the user does."
 
 
 class ConfigError(BackpropagateError, ValueError):
@@ -290,6 +323,13 @@ class QueueFullError(RuntimeFailure):
     retryable_by_default = True
 
 
+class TooManyCallsError(RuntimeFailure):
+    """A caller has its maximum number of open calls."""
+
+    code = "RUNTIME_TOO_MANY_CALLS"
+    retryable_by_default = True
+
+
 class DiskFullError(RuntimeFailure, OSError):
     """The disk is full."""
 
@@ -346,6 +386,12 @@ class GpuNotAvailableError(DependencyError):
     """A GPU is required, and none is usable."""
 
     code = "DEP_GPU_NOT_AVAILABLE"
+
+
+class ClusterError(DependencyError):
+    """A cluster refused a job, or could not be asked."""
+
+    code = "DEP_CLUSTER_FAILED"
 
 
 class OllamaError(DependencyError):
@@ -419,7 +465,7 @@ class LockUnsupportedError(StateError):
 
 
 LONGEST_NAME = 100  # characters; no known name is as long
-EXIT_CODES = {"INPUT": 1, "CONFIG": 1, "PARTIAL": 3}
+EXIT_CODES = {"INPUT": 1, "UI": 1, "CONFIG": 1, "PARTIAL": 3}
 
 
 def exit_code(code: str) -> int:
@@ -450,22 +496,6 @@ def error_classes() -> Iterator[type[BackpropagateError]]:
         current = waiting.pop(0)
         yield current
         waiting.extend(current.__subclasses__())
-
-
-def catalogue() -> list[dict[str, Any]]:
-    """One row per error code, from the classes: code, meaning, exit code, whether a retry can succeed."""
-    rows: dict[str, dict[str, Any]] = {}
-    for error in error_classes():
-        rows.setdefault(
-            error.code,
-            {
-                "code": error.code,
-                "meaning": (error.__doc__ or "").strip().splitlines()[0],
-                "exit_code": exit_code(error.code),
-                "retryable": error.retryable_by_default,
-            },
-        )
-    return [rows[code] for code in sorted(rows)]
 
 
 def from_record(record: ErrorRecord) -> BackpropagateError:

@@ -6,6 +6,7 @@ progress messages, command line, callbacks and views read them.
 
 from __future__ import annotations
 
+import json
 from collections.abc import Callable
 from math import inf
 from time import monotonic
@@ -158,6 +159,30 @@ class Warned(Event):
     message: str
 
 
+class Said(Event):
+    """More of an answer that is being made, for a request that asked for it.
+
+    Args:
+        untrusted_text: what follows the text of the earlier events, with JSON's escapes: characters that are
+            taken out of an event, such as joiners, belong to the answer.
+    """
+
+    kind: str = "said"
+    untrusted_text: str
+
+    @classmethod
+    def of(cls, text: str) -> Said:
+        return cls(untrusted_text=json.dumps(text)[1:-1])
+
+    @property
+    def text(self) -> str:
+        """As the model said it; empty if the event is damaged."""
+        try:
+            return json.loads(f'"{self.untrusted_text}"')
+        except ValueError:
+            return ""
+
+
 class Done(Event):
     """The run has ended: completed or cancelled.
 
@@ -170,10 +195,10 @@ class Done(Event):
 
 
 class Failed(Event):
-    """The run has failed.
+    """The run has failed, or one of its processes is gone.
 
     Args:
-        status: `failed`.
+        status: `failed` or `interrupted`.
         error: the reason.
     """
 
@@ -191,6 +216,7 @@ EVENTS: dict[str, type[Event]] = {
     "checkpoint": CheckpointSaved,
     "saved": AdapterSaved,
     "warning": Warned,
+    "said": Said,
     "done": Done,
     "error": Failed,
 }

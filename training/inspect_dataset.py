@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, Unpack
 
@@ -20,10 +20,11 @@ from .models.token_limits import TokenLimits, token_limits
 from .models.tokenizer import load_tokenizer
 from .requests.dataset_source import named_source, resolved_source
 from .requests.inspect import inspect_spec
+from .requests.rows_in_memory import as_file
 
 
 def inspect_dataset(
-    dataset: str | Path | Sequence[str | Path],
+    dataset: str | Path | Sequence[str | Path] | Sequence[Mapping[str, Any]] | Any,
     model: str | None = None,
     *,
     preview: int = 3,
@@ -32,7 +33,8 @@ def inspect_dataset(
     """Inspects a dataset: its content, its problems by line, and what the model will see.
 
     Args:
-        dataset: a file, a pattern, a folder, a list of files, or a Hub dataset.
+        dataset: a file, a pattern, a folder, a list of files, a Hub dataset, a list of dicts, or a dataset
+            of the library `datasets`.
         model: its tokenizer and chat template give token counts and the preview; None: neither.
         preview: number of rows to show.
         settings: data settings by their flat names, e.g. `max_seq_length=1024`.
@@ -45,7 +47,7 @@ def inspect_dataset(
     """
     defaults = load_settings()
     paths = PathPolicy.for_person(defaults.home)
-    source = resolved_source(named_source(dataset), paths)
+    source = resolved_source(named_source(as_file(dataset, defaults.home)), paths)
     arguments: dict[str, Any] = {**settings, "dataset": source, "model": model}
     spec = inspect_spec(defaults, arguments=arguments, preview=preview)
     tokenizer, limits = None, TokenLimits()

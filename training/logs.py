@@ -8,6 +8,8 @@ from __future__ import annotations
 
 import logging
 import sys
+from collections.abc import Generator
+from contextlib import contextmanager
 from functools import cached_property
 from textwrap import indent
 from typing import TYPE_CHECKING
@@ -38,6 +40,9 @@ def configure_logging(settings: Settings, *, own_process: bool = True) -> None:
     for handler in handlers:
         handler.setFormatter(_Formatter(settings.log_json))
     logging.basicConfig(level=settings.log_level, handlers=handlers, force=own_process)
+    logging.getLogger("httpx2").setLevel(logging.WARNING)  # below, it logs whole addresses
+    for note in settings.notes:
+        logging.getLogger("backpropagate").warning(note)
 
 
 def logger() -> BoundLogger:
@@ -55,6 +60,15 @@ def logger() -> BoundLogger:
             logger_factory=structlog.stdlib.LoggerFactory(),
         )
     return structlog.get_logger("backpropagate")
+
+
+@contextmanager
+def lines_of_run(run_id: str) -> Generator[None]:
+    """Let each line of this thread have the run's id, those of libraries too."""
+    import structlog
+
+    with structlog.contextvars.bound_contextvars(run_id=run_id):
+        yield
 
 
 def _is_configured() -> bool:

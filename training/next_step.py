@@ -9,6 +9,8 @@ from pydantic import BaseModel, ConfigDict
 Action = Literal[
     "train",
     "multi_run",
+    "plan",
+    "probe",
     "inspect",
     "get_run",
     "list_runs",

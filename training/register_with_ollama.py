@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from .config.settings import load_settings
+from .errors import InputError
 from .export.ollama.registration import Registration
 from .files.paths import PathPolicy
 from .requests.register import register_spec
@@ -25,6 +26,7 @@ def register_with_ollama(
     keep_template: bool = False,
     overwrite: bool = False,
     question: str | None = None,
+    system_prompt: str | None = None,
 ) -> Registration:
     """Register a GGUF file as a model of the Ollama server at OLLAMA_HOST, and ask it a question.
 
@@ -38,11 +40,14 @@ def register_with_ollama(
         keep_template: let the server choose the chat template.
         overwrite: replace an existing model of this name.
         question: for the model. Default: one that its run answered, or from its held-out rows.
+        system_prompt: another name of `system`.
 
     Raises:
-        InputError: the file or the run does not exist.
+        InputError: the file or the run does not exist, or system is given under both names.
         OllamaError: the registration failed; the message contains the next step.
     """
+    if system is not None and system_prompt is not None:
+        raise InputError("system is given twice: system_prompt is the same argument.", hint="Give it once.")
     settings = load_settings()
     store = RunStore(settings.home)
     spec = register_spec(
@@ -50,7 +55,7 @@ def register_with_ollama(
         name,
         store,
         PathPolicy.for_person(settings.home),
-        system=system,
+        system=system_prompt if system is None else system,
         parameters=parameters,
         keep_template=keep_template,
         overwrite=overwrite,

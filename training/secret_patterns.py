@@ -99,7 +99,7 @@ CERTAIN = (
         ("://",),
         re.compile(
             r"://[^\s/:@\"'<>?#]{0,128}:"
-            r"(?!(?:pass(?:word|wd)?|pwd|secret|token|x+|\*+|\[hidden\]|\.+)@)"
+            r"(?!(?:pass(?:word|wd)|pwd|secret|token|x+|\*+|\[hidden\]|\.+)@)"
             r"(?P<secret>[^\s/:@\"'<>${}][^\s/@\"'<>]{0,255})@",
             re.IGNORECASE,
         ),

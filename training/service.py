@@ -1,20 +1,15 @@
 """TrainingService: starts, follows, lists and cancels the runs of a home folder.
 
-It is in the caller's process and has no state except paths: the run folders contain the state. Each run has
-its own worker process, which can outlive this one.
+It is in the caller's process and has no state except paths, and curves that it has read: the run folders
+contain the state. Each run has its own worker process, which can outlive this one.
 """
 
 from __future__ import annotations
 
-import hashlib
-import json
-import subprocess
-import threading
+import copy
 from collections.abc import AsyncGenerator, Callable, Mapping, Sequence
-from contextlib import suppress
 from dataclasses import dataclass
-from functools import partial
-from importlib.util import find_spec
+from functools import lru_cache, partial
 from pathlib import Path
 from typing import Any, TypeVar, Unpack
 
@@ -25,64 +20,55 @@ from anyio import CapacityLimiter
 from anyio.lowlevel import RunVar
 
 from .config.arguments import TrainArguments
-from .config.results import RegisterResult
+from .config.results import InspectResult
 from .config.settings import Settings, load_settings
 from .config.specs import (
+    TRAININGS,
     AnySpec,
-    DataGroup,
-    DataSpec,
-    EvaluateSpec,
     ExportSpec,
-    ModelGroup,
-    ModelReference,
-    ModelSpec,
     MultiRunSpec,
-    RegisterSpec,
-    TrainingSpec,
     TrainSpec,
 )
+from .config.training_plan import TrainingPlan
 from .errors import (
     BackpropagateError,
     InputError,
-    MissingExtraError,
-    RunFolderError,
-    RuntimeFailure,
     StateError,
 )
 from .events import Event
 from .files.output_folder import check_output
 from .files.paths import PathPolicy
 from .files.system_error import system_error
+from .hardware.gpu import GpuReading
 from .logs import logger
-from .models.llama_like import check_target_modules
-from .models.model_folder import require_small_files
-from .models.presets import classify_model
 from .next_step import then
 from .requests.argument_paths import with_resolved_paths
 from .requests.export import check_export_output
 from .requests.multi_run import multi_run_spec_of
 from .requests.settings import alias_notes
-from .requests.train import train_spec
-from .runs.device_queue import DeviceQueue, default_runtime_folder
+from .requests.train import on_gpus, require_gpus, train_spec
 from .runs.folder import ENDED, RunFolder, RunState, Status
-from .runs.identity import boot_id, is_recent, same_host
-from .runs.kinds import EXTRAS, device_request, kind_of, libraries_of
-from .runs.model_stamp import model_stamp
+from .runs.gpus_of_run import gpus_of_run
+from .runs.identity import boot_id, same_host
+from .runs.kinds import kind_of
+from .runs.loss_curve import CurveReader, LossCurve
+from .runs.run_texts import log_tail, model_card
 from .runs.stopped import stopped_multi_run
 from .runs.store import RunStore
-from .runs.view import RunView, view
+from .runs.tail import News, tail_of
+from .runs.view import RunLine, RunView, line, view
+from .submission.checks import checked
+from .submission.dispatch import Dispatch, was_never_started
+from .submission.fingerprint import fingerprint_of, is_gone
+from .submission.plan import plan_of
 from .untrusted import quoted, shown_path
-from .worker.attend import attend
-from .worker.spawn import spawn_worker
 
 Value = TypeVar("Value")
 
-POLL_S = 0.05
-POLLS_PER_S = 200  # of all followers together, so that many do not keep other calls waiting
 FOREIGN_SHOWN = 5
+CURVES_KEPT = 32  # each has 100 kB at most
 SUBMITTING = 16  # calls
 _limiter: RunVar[CapacityLimiter] = RunVar("submissions")  # one for each event loop
-STARTING_S = 20.0  # after this time, a queued run without a worker is started again
 
 
 @dataclass(frozen=True)
@@ -93,6 +79,7 @@ class Submission:
         stopped: the run of an earlier equal request, if it was stopped and could be resumed instead.
         by_key: whether the request's key was known; else an existing run was found by its equal request.
         resumable: of a multi-run, an earlier one with the same model and datasets that was stopped.
+        repeated: the request demanded a new run, as the one just before it that created the run.
     """
 
     run_id: str
@@ -100,6 +87,7 @@ class Submission:
     stopped: str | None = None
     by_key: bool = False
     resumable: str | None = None
+    repeated: bool = False
 
 
 class TrainingService:
@@ -112,7 +100,20 @@ class TrainingService:
     def __init__(self, settings: Settings | None = None) -> None:
         self.settings = settings or load_settings()
         self.store = RunStore(self.settings.home)
-        self._watching = 0
+        self.dispatch = Dispatch(self.store, self.settings)
+        self._curve_of = lru_cache(CURVES_KEPT)(CurveReader)
+
+    def of(self, principal: str | None) -> TrainingService:
+        """This service as a principal of a server sees it: only its own runs exist.
+
+        Args:
+            principal: None is the owner of the home, who sees all.
+        """
+        if principal is None:
+            return self
+        bound = copy.copy(self)
+        bound.store = RunStore(self.settings.home, principal, self.settings.principal, self.store.jobs)
+        return bound
 
     # --- start --------------------------------------------------------------------------------------
     async def train(
@@ -175,7 +176,13 @@ class TrainingService:
         return await self.submit(await self._in_thread(make), request_key=request_key, find_equal=not new_run)
 
     async def submit(
-        self, spec: AnySpec, *, request_key: str | None = None, find_equal: bool = False
+        self,
+        spec: AnySpec,
+        *,
+        request_key: str | None = None,
+        find_equal: bool = False,
+        repeats_s: float = 0,
+        approve: Callable[[], None] | None = None,
     ) -> Submission:
         """Create the run folder and start the worker.
 
@@ -183,87 +190,77 @@ class TrainingService:
             request_key: a name for this request; the same key with the same spec returns the same run.
             find_equal: if the key is new, or without one, return an existing run with equal spec and equal
                 dataset content that is queued, running, or completed within two minutes.
+            repeats_s: without either, an equal request within so many seconds is the same one, sent again by
+                a client that lost the answer.
+            approve: called in a thread before a new run is made; what it raises refuses the run.
 
         Raises:
             InputError: the model name, a target module, the dataset or the request key cannot be used.
             QueueFullError: twenty runs are waiting.
+            ClusterError: its cluster refuses it; nothing of the run is kept.
             DiskFullError: the disk is full; nothing of the run is kept.
         """
-        return await self._in_thread(partial(self._submit, spec, request_key, find_equal), _submissions())
+        act = partial(self._submit, spec, request_key, find_equal, repeats_s, approve)
+        return await self._in_thread(act, _submissions())
 
-    def _submit(self, spec: AnySpec, request_key: str | None, find_equal: bool) -> Submission:
-        # Here: a server answers its first request without the readers of datasets.
-        from .data.local_source import content_of
-
-        spec = _with_absolute_model(spec)
-        policy = PathPolicy.from_record(spec.roots, self.settings.home)
-        _permit_links(spec, policy)
-        _check_target_modules(spec)
-        self._require_libraries(spec)
-        contents = [content_of(data, policy.permit, _stopped_with_the_call) for data in _datasets(spec)]
-        content = " ".join(filter(None, [*contents, _stamp(spec)]))
-        fingerprint = _fingerprint(spec, content)
+    def _submit(
+        self,
+        spec: AnySpec,
+        request_key: str | None,
+        find_equal: bool,
+        repeats_s: float = 0,
+        approve: Callable[[], None] | None = None,
+    ) -> Submission:
+        spec = checked(spec, self.settings, self.store.principal)
+        fingerprint = fingerprint_of(spec, self.settings.home, _stopped_with_the_call)
         resumable = stopped_multi_run(self.store, spec) if isinstance(spec, MultiRunSpec) else None
-        found = self.store.for_request(spec, request_key, fingerprint, find_equal)
-        if found.existing and not found.by_key and _is_gone(found.run):
-            found = self.store.for_request(spec, request_key, fingerprint, find_equal, instead_of=found.run)
+        look = partial(
+            self.store.for_request,
+            spec,
+            request_key,
+            fingerprint,
+            find_equal,
+            repeats_s=repeats_s,
+            approve=approve,
+        )
+        found = look()
+        if found.existing and not found.by_key and is_gone(found.run):
+            found = look(instead_of=found.run)
         if not found.existing:
-            self._queue(found.run, spec)
-        if not found.existing or _was_never_started(self.store.observe(found.run)):
-            self._start(found.run)
+            self._queue_or_undo(found.run, spec)
+        if not found.existing or was_never_started(self.store.observe(found.run)):
+            self.dispatch.start(found.run)
         stopped = found.stopped.run_id if found.stopped else None
         resumable = None if found.existing else resumable
-        return Submission(found.run.run_id, found.existing, stopped, found.by_key, resumable)
+        return Submission(found.run.run_id, found.existing, stopped, found.by_key, resumable, found.repeated)
 
-    def _require_libraries(self, spec: AnySpec) -> None:
-        """Check for the worker's libraries before it waits; not possible for another interpreter."""
-        if self.settings.python is not None:
-            return
-        for library in libraries_of(spec):
-            if find_spec(library) is None:
-                raise MissingExtraError(
-                    f"{library} is not installed.", hint=f'pip install "backpropagate-mcp[{EXTRAS[library]}]"'
-                )
+    async def plan(self, spec: TrainSpec, inspected: InspectResult | None = None) -> TrainingPlan:
+        """How a training would run: whether it fits, at which settings, how long, what else would fit.
 
-    def _queue(self, run: RunFolder, spec: AnySpec) -> None:
+        Reads config.json (of a model that is not here, from the Hub) and earlier runs; loads no model.
+
+        Args:
+            inspected: what an inspection has found in its dataset; None: guessed from the size of its files.
+
+        Raises:
+            ModelLoadError: nothing is known of the model.
+            GpuNotAvailableError: a GPU is wanted and there is none.
+        """
+        return await self._in_thread(partial(plan_of, spec, inspected, self.store, self.settings))
+
+    def _queue_or_undo(self, run: RunFolder, spec: AnySpec) -> None:
         try:
             if isinstance(spec, ExportSpec):
                 check_export_output(spec)  # an equal request that was found has written it
-            DeviceQueue(self.runtime_folder, device_request(spec).queue).join(run.run_id)
+            self.dispatch.queue(run, spec)
         except Exception:
             self.store.delete_unstarted(run)
             raise
 
-    def _start(self, run: RunFolder) -> None:
-        attempt = run.state().attempt
-        try:
-            process = spawn_worker(run, self.settings, self.runtime_folder)
-        except OSError as error:
-            self._could_not_start(run, attempt, error.strerror or type(error).__name__)
-            return
-        # Without a wait for its exit status the child would remain as a zombie.
-        threading.Thread(target=self._reap, args=(run, attempt, process), daemon=True).start()
-
-    def _reap(self, run: RunFolder, attempt: int, process: subprocess.Popen[bytes]) -> None:
-        with suppress(StateError, OSError):  # the run may have been removed
-            attend(process, run, self.store)
-        code = process.wait()
-        with suppress(RunFolderError, OSError):
-            log = shown_path(run.log_path)
-            self._could_not_start(run, attempt, f"exit code {code}; details are in {log}")
-
-    def _could_not_start(self, run: RunFolder, attempt: int, reason: str) -> None:
-        """Fail a run whose worker exited before it started this attempt."""
-        error = RuntimeFailure(
-            f"The run's worker could not start ({reason}).",
-            hint="Check the installation; BACKPROPAGATE_PYTHON sets the interpreter.",
-            next=then("show_settings"),
-        )
-        self.store.fail_unstarted(run, attempt, error.record())
-
     @property
     def runtime_folder(self) -> Path:
-        return self.settings.runtime_dir or default_runtime_folder()
+        """Where the queues of this machine are."""
+        return self.dispatch.runtime_folder
 
     async def recover(self) -> None:
         """Start the queued runs that have no worker, and record the interrupted ones."""
@@ -271,53 +268,97 @@ class TrainingService:
 
     def _recover(self) -> None:
         self.store.sweep()
-        for run in self.store.unfinished():
-            with suppress(StateError, OSError):  # `list` returns the error
-                if _needs_a_worker(self.store.observe(run)):
-                    self._start(run)
+        self.dispatch.start_again()
 
-    async def resume(self, run_id: str, *, allow_other_base: bool = False) -> RunView:
+    async def resume(
+        self,
+        run_id: str,
+        *,
+        allow_other_base: bool = False,
+        dataset: str | list[str] | None = None,
+        gpus: int | str | None = None,
+    ) -> RunView:
         """Queue an ended run again: the same folder, a new attempt, from its last checkpoint.
 
         A queued or running run is not changed.
 
         Args:
             allow_other_base: accept a base model that has changed since the training began.
+            dataset: absolute paths, where the dataset of the run is now; its content must be equal.
+            gpus: of a training; None: as many as before. The result does not depend on it.
 
         Raises:
-            InputError: it has completed, or belongs to another machine.
+            GpuNotAvailableError: there are fewer GPUs.
+            InputError: it has completed, belongs to another machine, or `dataset` is another one.
             QueueFullError: twenty runs are waiting.
         """
-        return await self._in_thread(partial(self._resume, run_id, allow_other_base), _submissions())
+        act = partial(self._resume, run_id, allow_other_base, dataset, gpus)
+        return await self._in_thread(act, _submissions())
 
-    def _resume(self, run_id: str, allow_other_base: bool = False) -> RunView:
+    def _resume(
+        self,
+        run_id: str,
+        allow_other_base: bool = False,
+        dataset: str | list[str] | None = None,
+        gpus: int | str | None = None,
+    ) -> RunView:
         run = self.store.find(run_id)
+        if gpus is not None:
+            gpus = require_gpus(run.request_now(), gpus)
+        moved = None if dataset is None else self._moved(run, dataset)
         state = self.store.observe(run)
+        if moved and state.status not in ENDED:
+            raise InputError(
+                f"Run {run.run_id} is {state.status.value}, with the dataset that it has.",
+                next=then("cancel", run_id=run.run_id),
+            )
         if state.status in ENDED and self.store.requeue(
-            run, state.attempt, allow_other_base=allow_other_base
+            run, state.attempt, allow_other_base=allow_other_base, dataset=moved, gpus=gpus
         ):
             try:
-                DeviceQueue(self.runtime_folder, device_request(run.spec()).queue).join(run.run_id)
+                self.dispatch.queue(run, run.request_now())
             except Exception:
                 self.store.undo_requeue(run, state)
                 raise
-            self._start(run)
+            self.dispatch.start(run)
         return view(run, run.state())
 
-    async def resume_or_extend(self, run_id: str, steps: int | None = None) -> Submission:
+    def _moved(self, run: RunFolder, dataset: str | list[str]) -> str | list[str] | None:
+        # Here: a server answers its first request without the readers of datasets.
+        from .requests.moved_dataset import moved_dataset
+
+        policy = PathPolicy.from_record(run.spec().roots, self.settings.home)
+        return moved_dataset(run, dataset, policy.permit, _stopped_with_the_call)
+
+    async def resume_or_extend(
+        self,
+        run_id: str,
+        steps: int | None = None,
+        dataset: str | list[str] | None = None,
+        gpus: int | str | None = None,
+    ) -> Submission:
         """Resume a run; or, for more steps than planned, start a new run from its adapter.
 
         Args:
             steps: total steps, including those of the run; None: as planned.
+            dataset, gpus: as for `resume`.
 
         Raises:
-            InputError: the run has no adapter to continue from.
+            InputError: the run has no adapter to continue from, or `dataset` is another one.
         """
-        return await self._in_thread(partial(self._resume_or_extend, run_id, steps), _submissions())
+        act = partial(self._resume_or_extend, run_id, steps, dataset, gpus)
+        return await self._in_thread(act, _submissions())
 
-    def _resume_or_extend(self, run_id: str, steps: int | None) -> Submission:
+    def _resume_or_extend(
+        self,
+        run_id: str,
+        steps: int | None,
+        dataset: str | list[str] | None = None,
+        gpus: int | str | None = None,
+    ) -> Submission:
         before = self._get(run_id)
-        spec = self.store.find(before.run_id).spec()
+        run = self.store.find(before.run_id)
+        spec = run.request_now()
         if steps is not None and not isinstance(spec, TrainSpec):
             raise InputError(
                 f"Run {before.run_id} is no single training ({spec.kind}): its steps stay as planned.",
@@ -325,14 +366,18 @@ class TrainingService:
             )
         longer = steps is not None and steps > (before.total_steps or 0)
         if not longer or not isinstance(spec, TrainSpec) or steps is None:
-            return Submission(self._resume(before.run_id).run_id, existing=False)
+            again = self._resume(before.run_id, dataset=dataset, gpus=gpus)
+            return Submission(again.run_id, existing=False)
         if before.status not in ENDED or before.adapter_path is None:
             raise InputError(
                 f"Run {before.run_id} is {before.status} and has no adapter to continue from.",
                 hint="First resume it without steps.",
             )
+        spec = spec if gpus is None else on_gpus(spec, gpus)
         training = spec.training.model_copy(update={"steps": steps - before.step})
-        child = {"parent": before.run_id, "training": training, "output": None}
+        child: dict[str, Any] = {"parent": before.run_id, "training": training, "output": None}
+        if moved := dataset and self._moved(run, dataset):
+            child["data"] = spec.data.model_copy(update={"source": moved})
         return self._submit(spec.model_copy(update=child), None, find_equal=True)
 
     # --- look ---------------------------------------------------------------------------------------
@@ -347,38 +392,65 @@ class TrainingService:
 
     def _get(self, run_id: str) -> RunView:
         run = self.store.find(run_id)
-        return view(run, self.store.observe(run))
+        found = view(run, self.store.observe(run))
+        if found.kind not in TRAININGS:
+            return found
+        return found.model_copy(update={"losses": self._curve_of(run.path).read().outline})
 
-    async def list(self, status: Status | None = None, limit: int = 10) -> tuple[list[RunView], list[str]]:
+    async def curve(self, run_id: str) -> LossCurve:
+        """The losses of a run so far; raises as `get`."""
+        return await self._in_thread(lambda: self._curve_of(self.store.find(run_id).path).read())
+
+    async def gpus_of(self, run_id: str) -> list[GpuReading]:
+        """The GPUs on which a running run works, as they are now; raises as `get`."""
+        return await self._in_thread(lambda: gpus_of_run(self.store.find(run_id)))
+
+    async def ids(self, part: str = "") -> list[str]:
+        """The ids of all runs with this in it, newest first."""
+        return await self._in_thread(lambda: [run_id for run_id in self.store.ids() if part in run_id])
+
+    async def runs_changed(self) -> object:
+        """Differs from an earlier value when a run has been made, has ended, or has been removed since."""
+        return await self._in_thread(self.store.changed)
+
+    async def latest_events(self, run_id: str) -> list[Event]:
+        """The newest events, those of the last 64 KiB; raises as `get`."""
+        return await self._in_thread(lambda: self.store.find(run_id).latest_events())
+
+    async def log_tail(self, run_id: str) -> str:
+        """The last lines that the run's libraries printed: untrusted text; raises as `get`."""
+        return await self._in_thread(lambda: log_tail(self.store.find(run_id)))
+
+    async def card(self, run_id: str) -> str | None:
+        """The README.md of the run's adapter, with text of the model; None without one. Raises as `get`."""
+        return await self._in_thread(lambda: model_card(self.store.find(run_id)))
+
+    async def list(self, status: Status | None = None, limit: int = 10) -> tuple[list[RunLine], list[str]]:
         """The newest runs, and an error message for each unreadable folder."""
         return await self._in_thread(partial(self._list, status, limit))
 
-    def _list(self, status: Status | None, limit: int) -> tuple[list[RunView], list[str]]:
-        views: list[RunView] = []
+    def _list(self, status: Status | None, limit: int) -> tuple[list[RunLine], list[str]]:
+        lines: list[RunLine] = []
         unreadable: list[str] = []
-        for run, state in self.store.newest(status):
+        found = self.store.folders()
+        for run, state in self.store.newest(status, found.ids):
             # An unfinished run has a place in a queue, whatever its kind.
             if isinstance(state, RunState) and state.status in ENDED and not kind_of(state.kind).listed:
                 continue
             try:
                 if isinstance(state, StateError):
                     raise state
-                views.append(view(run, state))
+                lines.append(line(run, state))
             except StateError as error:
                 unreadable.append(error.sentence())
-            if len(views) + len(unreadable) >= limit:
+            if len(lines) + len(unreadable) >= limit:
                 break
-        return views, [*unreadable, *self._foreign(status)]
+        foreign = [] if status else sorted(found.foreign)[:FOREIGN_SHOWN]
+        return lines, [*unreadable, *map(self._is_no_run, foreign)]
 
-    def _foreign(self, status: Status | None) -> list[str]:
-        """One line for each folder that cannot be a run."""
-        if status is not None:
-            return []
-        return [
-            f"{shown_path(self.store.runs)}: the folder {quoted(name)} is not a run, as no run has "
-            "such a name. Move it away."
-            for name in self.store.foreign()[:FOREIGN_SHOWN]
-        ]
+    def _is_no_run(self, name: str) -> str:
+        folder = shown_path(self.store.runs)
+        return f"{folder}: the folder {quoted(name)} is not a run, as no run has such a name. Move it away."
 
     async def wait(self, run_id: str) -> RunView:
         """The run, as soon as it has ended."""
@@ -392,32 +464,24 @@ class TrainingService:
         Yields an empty list after `tick_s` seconds without an event, so that the caller can show progress.
         """
         run = await self._in_thread(partial(self.store.find, run_id))
-        self._watching += 1
-        try:
-            async for events in self._watch(run, tick_s):
-                yield events
-        finally:
-            self._watching -= 1
 
-    async def _watch(self, run: RunFolder, tick_s: float) -> AsyncGenerator[list[Event]]:
-        offset = 0
-        quiet_s = 0.0
-        while True:
-            ended, events, offset = await self._in_thread(partial(self._news, run, offset))
-            pause_s = max(POLL_S, self._watching / POLLS_PER_S)
-            quiet_s += pause_s
-            if ended and not events:
-                return
-            if events or quiet_s >= tick_s:
-                quiet_s = 0.0
-                yield events
-            await anyio.sleep(0 if ended else pause_s)
+        async def read(offset: int) -> News:
+            return await self._in_thread(partial(self._news, run, offset))
 
-    def _news(self, run: RunFolder, offset: int) -> tuple[bool, list[Event], int]:
-        """Whether the run has ended, its events from `offset` on, and the offset after them."""
+        with tail_of(run.path, read) as tail:
+            news = News(ended=False, events=[], end=0)
+            while True:
+                news = News(ended=False, events=[], end=news.end)
+                with anyio.move_on_after(tick_s):
+                    news = await tail.after(news.end)
+                if news.ended and not news.events:
+                    return
+                yield news.events
+
+    def _news(self, run: RunFolder, offset: int) -> News:
         # The state is read before the events, since a run writes its last event before its last state.
         ended = self.store.observe(run).status in ENDED
-        return ended, *run.events(offset)
+        return News(ended, *run.events(offset))
 
     # --- stop ---------------------------------------------------------------------------------------
     async def cancel(self, run_id: str, reason: str = "requested by the user") -> RunView:
@@ -429,6 +493,10 @@ class TrainingService:
         state = self.store.observe(run)
         if state.status in ENDED:
             return view(run, state)
+        if state.cluster is not None:
+            run.request_cancel(reason)
+            self.store.cancel_waiting(run, state)
+            return view(run, state)
         if not same_host(state.host):
             raise InputError(
                 f"Run {run.run_id} is running on {state.host}, not on this machine.",
@@ -436,7 +504,7 @@ class TrainingService:
             )
         run.request_cancel(reason)
         if state.pid is None or state.boot_id != boot_id():
-            self._start(run)  # no worker sees the request: a new one starts only to record the cancellation
+            self.dispatch.start(run)  # no worker sees the request: a new one only records the cancellation
         return view(run, state)
 
     async def delete(self, run_id: str) -> str:
@@ -471,95 +539,10 @@ def _train_spec_of(arguments: Mapping[str, Any], defaults: Settings) -> TrainSpe
     return spec
 
 
-def _with_absolute_model(spec: AnySpec) -> AnySpec:
-    """The spec with an absolute model folder, since the worker has another working folder."""
-    if not isinstance(spec, DataSpec | ModelSpec):
-        return spec
-    changed: dict[str, Any] = {"model": _absolute(spec.model)}
-    if isinstance(spec, EvaluateSpec) and spec.against:
-        against = spec.against.model_copy(update={"model": _absolute(spec.against.model)})
-        changed["against"] = against
-    return spec.model_copy(update=changed)
-
-
-def _absolute(model: ModelGroup) -> ModelGroup:
-    source = classify_model(model.name)
-    return model.model_copy(update={"name": source.location}) if source.kind == "folder" else model
-
-
-def _datasets(spec: AnySpec) -> list[DataGroup]:
-    """The datasets that a run reads, as far as its request names them."""
-    if isinstance(spec, DataSpec):
-        return spec.datasets
-    return [spec.data] if isinstance(spec, EvaluateSpec) and spec.data.source is not None else []
-
-
-def _models(spec: AnySpec) -> Sequence[DataSpec | ModelReference]:
-    if isinstance(spec, EvaluateSpec):
-        return spec.models
-    return [spec] if isinstance(spec, DataSpec | ModelSpec) else []
-
-
-def _is_gone(run: RunFolder) -> bool:
-    """Whether the run made something elsewhere that is not there any more: a model of an Ollama server."""
-    result = run.state().result
-    if not isinstance(result, RegisterResult):
-        return False
-    from .export.ollama.register import is_registered
-
-    return not is_registered(result.name, result.digest)
-
-
-def _permit_links(spec: AnySpec, policy: PathPolicy) -> None:
-    """Check the links of a local model before any of its files is read; the worker checks them again."""
-    for one in _models(spec):
-        source = classify_model(one.model.name)
-        if source.kind == "folder":
-            policy.permit_links(Path(source.location), "model")
-            require_small_files(Path(source.location))
-
-
-def _stamp(spec: AnySpec) -> str:
-    """Size and time of the run's input files: a rewritten file, e.g. by a resumed run, is a new request."""
-    if isinstance(spec, ModelSpec):
-        return " ".join(model_stamp(one) for one in _models(spec) if isinstance(one, ModelReference))
-    if not isinstance(spec, RegisterSpec) or not Path(spec.gguf).is_file():
-        return ""
-    found = Path(spec.gguf).stat()
-    return f"{found.st_size} {found.st_mtime_ns}"
-
-
-def _check_target_modules(spec: AnySpec) -> None:
-    """Check the target modules of a local model before it is loaded; a Hub model may not be here yet."""
-    if not isinstance(spec, TrainingSpec):
-        return
-    source = classify_model(spec.model.name)
-    if source.kind == "folder":
-        check_target_modules(Path(source.location), spec.lora.target_modules)
-
-
 def _stopped_with_the_call() -> bool:
     """False; raises the cancellation of the call that this thread works for."""
     anyio.from_thread.check_cancelled()
     return False
-
-
-def _was_never_started(state: RunState) -> bool:
-    return state.status is Status.QUEUED and state.pid is None and same_host(state.host)
-
-
-def _needs_a_worker(state: RunState) -> bool:
-    if state.status is not Status.QUEUED or not same_host(state.host):
-        return False
-    if state.boot_id != boot_id():
-        return True
-    return state.pid is None and not is_recent(state.queued_at or state.created_at, STARTING_S)
-
-
-def _fingerprint(spec: AnySpec, content: str) -> str:
-    """Hash of the inputs of a run: its spec and the content of its dataset."""
-    request = json.dumps(spec.arguments(), sort_keys=True)
-    return hashlib.sha256(f"{request}\n{content}".encode()).hexdigest()
 
 
 def _submissions() -> CapacityLimiter:

@@ -125,6 +125,17 @@ def test_bad_input_exits_with_one_and_says_what_to_do(
     assert "Traceback" not in done.stderr
 
 
+def test_inspect_advises_to_train_with_the_settings_that_it_was_given(
+    home: Path, tmp_path: Path, tiny_model: Path
+) -> None:
+    path = tmp_path / "x.csv"
+    path.write_text("a,b\nHi,Ho\nHe,Ha\n")
+    given = ["--model", str(tiny_model), "--columns", "prompt=a,completion=b", "--max-seq-length", "64"]
+    told = backprop("inspect", str(path), *given, cwd=tmp_path).stdout
+    asked = """--columns '{"prompt": "a", "completion": "b"}' --max-seq-length 64"""
+    assert told.splitlines()[-1] == f"Next: backprop train --data {path} --model {tiny_model} {asked}"
+
+
 def test_inspect_does_not_advise_to_train_what_cannot_be_trained(
     home: Path, tiny_model: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -41,12 +41,19 @@ def test_the_entry_of_each_client_starts_this_server(name: str, users_home: Path
     assert client.path().is_relative_to(users_home)
     entry = server_in(client)
     assert entry == client.entry([*ARGUMENTS, "--root", str(users_home)])
+    assert entry[client.environment] == {"BACKPROPAGATE_HOME": os.environ["BACKPROPAGATE_HOME"]}
     started = entry["command"] if client.command_is_list else [entry["command"], *entry["args"]]  # type: ignore[misc]
     assert started == [sys.executable, *ARGUMENTS, "--root", str(users_home)]
     if client.is_toml:
         return
     assert command(["serve", "--install", name, "--yes", "--root", str(users_home)]) == 0, "again"
     assert not list(client.path().parent.glob("*.backup")), "nothing has changed"
+
+
+def test_a_home_that_is_the_usual_one_is_not_written_down(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delenv("BACKPROPAGATE_HOME")
+    assert command(["serve", "--install", "codex", "--yes"]) == 0
+    assert "env" not in server_in(CLIENTS["codex"])
 
 
 def test_other_entries_stay_and_what_the_file_was_is_beside_it(capsys: pytest.CaptureFixture[str]) -> None:

@@ -66,3 +66,17 @@ def test_what_is_printed_fits_eighty_columns(
     assert main.run(arguments) == 0
     long = [line for line in capsys.readouterr().out.splitlines() if len(line) > 80 and "/" not in line]
     assert not long
+
+
+def test_lists_and_objects_are_options_that_the_command_line_reads() -> None:
+    step = then(
+        "plan",
+        dataset=["a b.jsonl", "c.jsonl"],
+        questions=["What is it?", "And why?"],
+        columns={"prompt": "a", "completion": "b"},
+    )
+    line = words(step)
+    assert line == (
+        "backprop plan --data 'a b.jsonl' --data c.jsonl --question 'What is it?' --question 'And why?' "
+        """--columns '{"prompt": "a", "completion": "b"}'"""
+    )

@@ -30,7 +30,7 @@ def test_the_rows_of_the_page_are_of_the_format_they_stand_under(name: str, rows
 
 def test_the_page_shows_every_format() -> None:
     shown = {name for name, _ in ROWS}
-    assert shown == {"preference", "kto", "openai", "sharegpt", "alpaca", "prompt_completion", "question_answer", "chatml", "text"}  # fmt: skip  # noqa: E501
+    assert shown == {"preference", "openai_preference", "kto", "openai", "sharegpt", "alpaca", "prompt_completion", "question_answer", "chatml", "text"}  # fmt: skip  # noqa: E501
 
 
 @pytest.mark.parametrize("code", CODE)

@@ -284,6 +284,28 @@ def test_all_kinds_at_once_fit_into_two_thousand_tokens(look: Any) -> None:
     assert len(json.dumps(result, ensure_ascii=False)) < 8000, "four characters a token"
 
 
+def test_a_preview_tells_each_token_and_whether_it_is_learnt(look: Any) -> None:
+    text = "Größe 🎉, naïve   café"
+    (row,) = look([chat("Hi there", text)], preview=1).as_dict()["preview"]["rows"]
+    tokens = row["untrusted_tokens"]
+    assert len(tokens) == row["tokens"] and sum(learnt for _, learnt in tokens) == row["trained_tokens"]
+    assert text in "".join(part for part, learnt in tokens if learnt)
+    assert "Hi there" in "".join(part for part, learnt in tokens if not learnt)
+
+
+def test_a_row_with_a_secret_is_not_told_token_by_token_also_if_it_is_cut_off(look: Any) -> None:
+    secret = "sk-" + "a1b2" * 8
+    for before in ("", "word " * 118):
+        (row,) = look([chat("Hi", before + secret)], preview=1).as_dict()["preview"]["rows"]
+        assert row["untrusted_tokens"] == [] and secret[:20] not in json.dumps(row)
+
+
+def test_a_repair_that_is_set_is_not_asked_for_again(look: Any) -> None:
+    rows = [chat("Hi", "Hello"), "{broken"]
+    assert look(rows).remedy and look(rows, on_bad_rows="skip").remedy is None
+    assert look(["{broken"], on_bad_rows="skip").remedy
+
+
 def test_a_second_look_is_answered_from_the_cache(
     tmp_path: Path, tokenizer_of: Any, monkeypatch: Any
 ) -> None:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import copy
 import warnings
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +15,7 @@ from backpropagate.training.config.specs import LoraGroup
 from backpropagate.training.engine.plan import Example, Plan
 from backpropagate.training.events import Event
 
+MLP = ("gate_proj", "up_proj", "down_proj")
 SIZES: dict[str, Any] = dict(
     vocab_size=128,
     hidden_size=48,
@@ -46,6 +47,9 @@ def tiny_model(family: str, **overrides: Any) -> Any:
     for parameter in model.float().parameters():
         noise = torch.randn_like(parameter) * 0.1
         parameter.data = parameter.data + noise if parameter.dim() == 1 else noise
+    for name, buffer in model.named_buffers():
+        if name.endswith("e_score_correction_bias"):
+            buffer.normal_(0, 0.1)
     return model.eval()
 
 
@@ -53,14 +57,14 @@ def with_lora(model: Any, lora: LoraGroup) -> Any:
     """A copy of `model` with PEFT's LoRA, B not zero."""
     from peft import LoraConfig, get_peft_model
 
-    targets = {"all-linear": "all-linear", "attention": ["q_proj", "k_proj", "v_proj", "o_proj"]}
-    names = lora.target_modules
+    modules, parameters = _targets(model, lora.target_modules)
     config = LoraConfig(
         r=lora.r,
         lora_alpha=lora.alpha,
         lora_dropout=lora.dropout,
         use_rslora=lora.rslora,
-        target_modules=targets[names] if isinstance(names, str) else list(names),
+        target_modules=modules,
+        target_parameters=parameters or None,
         task_type="CAUSAL_LM",
     )
     with warnings.catch_warnings():
@@ -72,6 +76,22 @@ def with_lora(model: Any, lora: LoraGroup) -> Any:
         if "lora_" in name:
             parameter.data.normal_(0, 0.05)
     return adapted
+
+
+def _targets(model: Any, wanted: str | Sequence[str]) -> tuple[str | list[str], list[str]]:
+    """PEFT's target_modules and target_parameters: it takes an MLP's names for experts, if there are any."""
+    attention = ["q_proj", "k_proj", "v_proj", "o_proj"]
+    if wanted == "attention":
+        return attention, []
+    if not any(name.endswith(".experts") for name, _ in model.named_modules()):
+        return ("all-linear" if isinstance(wanted, str) else list(wanted)), []
+    names = [*attention, *MLP] if isinstance(wanted, str) else list(wanted)
+    experts = [name for name in names if name.startswith("experts.")]
+    linear = [
+        f"{name}.weight" for name, module in model.named_modules()
+        if isinstance(module, torch.nn.Linear) and name.rpartition(".")[2] in {*MLP} & {*names}
+    ]  # fmt: skip
+    return [name for name in names if name in attention], linear + experts
 
 
 @pytest.fixture

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
@@ -11,7 +13,9 @@ import torch
 from torch.nn import functional as F
 
 from backpropagate.training.config.specs import LoraGroup
+from backpropagate.training.engine.autograd.base_model import WITHOUT_LORA
 from backpropagate.training.engine.autograd.engine import AutogradStep, load_autograd_step
+from backpropagate.training.engine.autograd.label_losses import LabelLosses
 from backpropagate.training.engine.loop.batch import packed_batch
 from backpropagate.training.engine.loop.checkpoints import Checkpoints
 from backpropagate.training.engine.plan import Data, Example, Plan
@@ -68,7 +72,6 @@ def one_by_one(model: Any, examples: list[Example]) -> tuple[float, list[torch.T
 def test_any_causal_model_gets_the_loss_and_gradients_of_its_examples_one_by_one(
     family: str, plan_for: Callable[..., Plan], examples: Callable[..., list[Example]]
 ) -> None:
-    # PEFT cannot adapt the modules that a Mamba kernel computes itself.
     targets = ("in_proj", "x_proj") if family == "mamba" else "all-linear"
     step = randomised(
         load_autograd_step(plan_for(family, lora=LoraGroup(r=4, alpha=8, target_modules=targets)))
@@ -100,6 +103,39 @@ def test_padding_gives_what_packing_gives(
     padded = step.forward_backward(batch, weight, seed=0)
     assert float(packed) == pytest.approx(float(padded), rel=1e-5)
     assert (gradients - step.lora.gradients).norm() <= 1e-5 * gradients.norm()
+
+
+@pytest.mark.parametrize("family", ["openai-gpt", "xglm"])
+def test_learned_positions_do_not_hide_that_a_model_mixes_what_lies_end_to_end(
+    family: str, tmp_path: Path
+) -> None:
+    from transformers import AutoConfig, AutoModelForCausalLM
+
+    sizes = {"n_embd": 48, "d_model": 48, "n_layer": 2, "num_layers": 2, "n_head": 4, "attention_heads": 4}
+    config = AutoConfig.for_model(family, vocab_size=128, ffn_dim=96, n_positions=64, **sizes)
+    model = AutoModelForCausalLM.from_config(config)  # small weights: attention changes little
+    assert not LabelLosses(model, model, torch.device("cpu")).packs
+
+
+def test_a_model_that_chooses_its_keys_gets_longer_examples_one_at_a_time(
+    plan_for: Callable[..., Plan], examples: Callable[..., list[Example]]
+) -> None:
+    FAMILIES["choosing"] = (
+        "deepseek_v32",
+        {
+            "num_key_value_heads": 4, "kv_lora_rank": 16, "q_lora_rank": 24, "qk_rope_head_dim": 8,
+            "qk_nope_head_dim": 8, "v_head_dim": 16, "head_dim": 8, "index_topk": 8, "index_head_dim": 16,
+            "index_n_heads": 4, "n_routed_experts": 4, "n_group": 1, "topk_group": 1,
+            "num_experts_per_tok": 2, "moe_intermediate_size": 16, "mlp_layer_types": ["dense", "sparse"],
+            "layer_types": ["indexed_attention"] * 2,
+        },
+    )  # fmt: skip
+    step = randomised(load_autograd_step(plan_for("choosing")))
+    assert not any("indexer" in module.name for module in step.lora.modules())
+    made = examples(17, 9, 30, 2)
+    batch = packed_batch(made)
+    expected, _ = one_by_one(step.model, made)
+    assert float(step.loss(batch) / batch.label_tokens) == pytest.approx(expected, rel=1e-5)
 
 
 def test_both_engines_train_a_llama_alike(
@@ -168,7 +204,31 @@ def test_a_target_that_does_not_exist_is_refused_with_the_nearest(plan_for: Call
 
 def test_what_peft_cannot_adapt_is_refused(plan_for: Callable[..., Plan]) -> None:
     with pytest.raises(InputError, match="PEFT refuses these target modules"):
-        load_autograd_step(plan_for("mamba"))
+        load_autograd_step(plan_for("mamba", lora=LoraGroup(target_modules=("in_proj", "out_proj"))))
+
+
+def test_modules_whose_weight_a_layer_reads_itself_get_no_lora_unless_they_are_named(
+    plan_for: Callable[..., Plan],
+) -> None:
+    step = load_autograd_step(plan_for("mamba"))
+    assert {module.name.rpartition(".")[2] for module in step.lora.modules()} == {"in_proj"}
+
+
+def test_every_layer_of_transformers_that_reads_a_linear_module_s_weight_is_known() -> None:
+    # Such a module's forward, and so the LoRA that PEFT puts around it, is not called.
+    from transformers.models.auto.modeling_auto import MODEL_FOR_CAUSAL_LM_MAPPING_NAMES
+
+    known = {(kind.removesuffix("_text"), name) for kind, names in WITHOUT_LORA.items() for name in names}
+    folder = Path(find_spec("transformers").origin).parent / "models"  # pyright: ignore
+    reads = re.compile(r"self\.(\w*(?:_proj|classifier|_coefs))\.weight(?:,| @|\.type\(|\.clamp\()")
+    found = {
+        (path.parent.name, name)
+        for path in folder.glob("*/modeling_*.py")
+        if path.parent.name in MODEL_FOR_CAUSAL_LM_MAPPING_NAMES
+        for name in reads.findall(path.read_text("utf-8"))
+    }
+    lost_by_peft = {("laguna", "shared_experts"), ("inkling2", "weight_proj")}
+    assert found == known - lost_by_peft
 
 
 def test_a_folder_without_a_model_is_refused(tmp_path: Path) -> None:
@@ -176,6 +236,7 @@ def test_a_folder_without_a_model_is_refused(tmp_path: Path) -> None:
         load_autograd_step(a_plan(model=tmp_path, adapter=tmp_path / "adapter"))
 
 
+@pytest.mark.slow
 @pytest.mark.filterwarnings("ignore")
 def test_a_base_in_four_bits_is_trained(
     plan_for: Callable[..., Plan], examples: Callable[..., list[Example]], tmp_path: Path

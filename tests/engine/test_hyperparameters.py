@@ -9,9 +9,9 @@ from typing import Any
 
 import pytest
 
-from backpropagate.training.engine.hyperparameters import choose_epochs, choose_learning_rate, hidden_size
 from backpropagate.training.engine.plan import Plan
 from backpropagate.training.engine.planner import Machine, choose_plan
+from backpropagate.training.planning.hyperparameters import choose_epochs, choose_learning_rate, hidden_size
 from backpropagate.training.requests.train import train_spec
 
 from .conftest import tiny_model
@@ -49,6 +49,13 @@ def test_values_that_were_asked_for_are_untouched(model: Path) -> None:
     assert plan.training.steps == 7 and reasons["epochs"] == "not used: steps are given"
     plan, _ = planned(model, learning_rate=3e-5)
     assert (plan.learning_rate, plan.epochs) == (3e-5, 5.0)
+
+
+def test_a_multiplier_scales_the_rate_that_is_asked_for_or_chosen(model: Path) -> None:
+    plan, reasons = planned(model, learning_rate_multiplier=0.5)
+    assert plan.learning_rate == 5e-4 and plan.training.learning_rate_multiplier == 1
+    assert reasons["learning_rate"].startswith("0.5 times 0.001, for hidden size 48")
+    assert planned(model, learning_rate=3e-5, learning_rate_multiplier=2)[0].learning_rate == 6e-5
 
 
 def test_few_rows_get_more_passes_but_at_most_twenty_and_many_rows_three() -> None:

@@ -96,6 +96,18 @@ FAMILIES: dict[str, tuple[str, dict[str, Any]]] = {
     "qwen3": ("qwen3", {"head_dim": 16}),
     "mistral with a window": ("mistral", {"sliding_window": 8}),
     "smollm3": ("smollm3", {"no_rope_layers": [1, 0]}),
+    "gemma 2": ("gemma2", {"head_dim": 16}),
+    "gemma 3, untied": ("gemma3_text", {"head_dim": 16, "tie_word_embeddings": False}),
+    "phi 3": ("phi3", {}),
+    "olmo 2": ("olmo2", {}),
+    "olmo 3": ("olmo3", {"layer_types": ["sliding_attention", "full_attention"]}),
+    "granite": ("granite", {"embedding_multiplier": 3.0}),
+    "glm 4": ("glm4", {"head_dim": 16}),
+    "ministral 3": ("ministral3", {"head_dim": 16}),
+    "ernie 4.5": ("ernie4_5", {"head_dim": 16}),
+    "hunyuan": ("hunyuan_v1_dense", {"head_dim": 16}),
+    "exaone 4": ("exaone4", {"layer_types": ["sliding_attention", "full_attention"]}),
+    "cohere 2": ("cohere2", {}),
 }  # fmt: skip
 
 
@@ -178,20 +190,25 @@ def test_the_model_holds_the_adapter_that_was_written_also_after_early_stopping(
     assert mean == pytest.approx(outcome.eval_loss, rel=1e-5)
 
 
+BY_BITSANDBYTES = "autograd, in 4 bits"
 ENGINES: dict[str, dict[str, Any]] = {
     "packed": {"engine": "packed"},
+    "packed, with its base in 4 bits": {"engine": "packed", "load_in_4bit": True},
     "autograd": {"engine": "autograd"},
     "autograd, recomputing": {"engine": "autograd", "recompute": "everything"},
-    "autograd, in 4 bits": {"engine": "autograd", "load_in_4bit": True},
+    BY_BITSANDBYTES: {"engine": "autograd", "load_in_4bit": True},
 }
 
 
 @pytest.mark.filterwarnings("ignore")  # bitsandbytes' own
-@pytest.mark.parametrize("settings", ENGINES)
+@pytest.mark.parametrize(
+    "settings",
+    [pytest.param(name, marks=pytest.mark.slow if name == BY_BITSANDBYTES else ()) for name in ENGINES],
+)
 def test_a_model_can_be_trained_again_after_it_has_been_asked(
     settings: str, base: Path, data: Data, tmp_path: Path
 ) -> None:
-    if "4 bits" in settings:
+    if settings == BY_BITSANDBYTES:
         pytest.importorskip("bitsandbytes")
     chosen = {**LEARNS, **ENGINES[settings]}
     plan = a_plan(model=base, adapter=tmp_path / "adapter", lora=LoraGroup(r=4), **chosen)

@@ -50,11 +50,12 @@ def linear(
 
 
 @pytest.mark.parametrize("recompute", ["nothing", "gate_up", "everything"])
+@pytest.mark.parametrize("family", ["qwen2", "phi3", "cohere2", "gemma3_text"])
 def test_with_the_same_masks_loss_and_gradients_are_pefts(
-    recompute: Recompute, examples: Callable[..., list[Example]], saved: Callable[[Any], Path]
+    family: str, recompute: Recompute, examples: Callable[..., list[Example]], saved: Callable[[Any], Path]
 ) -> None:
     lora = LoraGroup(r=4, alpha=8, dropout=0.3)
-    model = tiny_model("qwen2")
+    model = tiny_model(family, **({"head_dim": 16} if family == "gemma3_text" else {}))
     adapted = with_lora(model, lora)
     decoder = packed_copy(adapted, saved(model), lora)
     batch = packed_batch(examples(17, 9, 30))

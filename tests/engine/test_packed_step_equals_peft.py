@@ -14,13 +14,16 @@ from backpropagate.training.config.fields import Recompute
 from backpropagate.training.config.specs import LoraGroup
 from backpropagate.training.engine.loop.batch import packed_batch
 from backpropagate.training.engine.packed.decoder import PackedDecoder
-from backpropagate.training.engine.packed.decoder_config import read_decoder_config, why_not_packed
+from backpropagate.training.engine.packed.decoder_config import read_decoder_config
 from backpropagate.training.engine.packed.load_weights import load_weights
 from backpropagate.training.engine.plan import Example
+from backpropagate.training.models.decoder_families import FAMILIES
+from backpropagate.training.planning.engine_choice import why_not_packed
 
 from .conftest import tiny_model, with_lora
 
 TOLERANCE = 1e-5
+MODES: tuple[Recompute, ...] = ("nothing", "gate_up", "everything")
 
 
 def packed_copy(adapted: Any, folder: Path, lora: LoraGroup) -> PackedDecoder:
@@ -77,6 +80,20 @@ LLAMA3 = dict(
     rope_type="llama3", rope_theta=5e5, factor=8.0, low_freq_factor=1.0, high_freq_factor=4.0,
     original_max_position_embeddings=16,
 )  # fmt: skip
+GEMMA: dict[str, Any] = dict(
+    head_dim=16, query_pre_attn_scalar=24, sliding_window=7, attn_logit_softcapping=1.5,
+    final_logit_softcapping=3.0,
+)  # fmt: skip
+GRANITE: dict[str, Any] = dict(
+    attention_multiplier=0.2, embedding_multiplier=3.0, residual_multiplier=0.4, logits_scaling=2.0
+)
+EXPERTS: dict[str, Any] = dict(num_experts=4, num_experts_per_tok=2, moe_intermediate_size=32)
+GPT_OSS: dict[str, Any] = dict(
+    num_local_experts=4, num_experts_per_tok=2, head_dim=16, sliding_window=7, swiglu_limit=0.3
+)
+GLM_MOE: dict[str, Any] = dict(
+    n_routed_experts=8, num_experts_per_tok=2, moe_intermediate_size=32, head_dim=16, first_k_dense_replace=1
+)
 SHAPES: dict[str, tuple[str, dict[str, Any]]] = {
     "llama": ("llama", {}),
     "llama with all biases": ("llama", {"attention_bias": True, "mlp_bias": True}),
@@ -112,6 +129,99 @@ SHAPES: dict[str, tuple[str, dict[str, Any]]] = {
     "mistral with a window": ("mistral", {"sliding_window": 8}),
     "mistral without a window": ("mistral", {"sliding_window": None}),
     "smollm3, one layer without positions": ("smollm3", {"no_rope_layers": [1, 0]}),
+    "gemma 2": ("gemma2", GEMMA),
+    "gemma 2 without caps": (
+        "gemma2", {**GEMMA, "attn_logit_softcapping": None, "final_logit_softcapping": None},
+    ),
+    "gemma 3": ("gemma3_text", {**GEMMA, "layer_types": ["sliding_attention", "full_attention"]}),
+    "gemma 3, linear rope and capped logits": (
+        "gemma3_text",
+        {**GEMMA, "layer_types": ["sliding_attention", "full_attention"], "final_logit_softcapping": 2.0,
+         "rope_parameters": {
+             "full_attention": {"rope_type": "linear", "rope_theta": 1e6, "factor": 8.0},
+             "sliding_attention": {"rope_type": "default", "rope_theta": 1e4},
+         }},
+    ),
+    "phi 3": ("phi3", {"sliding_window": 9}),
+    "phi 4 mini, part of each head rotated": (
+        "phi3",
+        {"num_attention_heads": 3, "num_key_value_heads": 1,
+         "rope_parameters": {"rope_type": "default", "rope_theta": 1e4, "partial_rotary_factor": 0.75}},
+    ),
+    "phi 3, LongRoPE within the original positions": (
+        "phi3",
+        {"max_position_embeddings": 512, "original_max_position_embeddings": 64,
+         "rope_parameters": {
+             "rope_type": "longrope", "rope_theta": 1e4, "short_factor": [1.0, 1.1, 1.2, 1.3, 1.4, 1.5],
+             "long_factor": [2.0] * 6, "original_max_position_embeddings": 64,
+         }},
+    ),
+    "olmo 2": ("olmo2", {}),
+    "olmo 2 with biases": ("olmo2", {"attention_bias": True}),
+    "olmo 3": (
+        "olmo3",
+        {"sliding_window": 6, "layer_types": ["sliding_attention", "full_attention"],
+         "rope_parameters": {
+             "full_attention": {"rope_type": "yarn", "rope_theta": 5e5, "factor": 8.0,
+                                "original_max_position_embeddings": 64},
+             "sliding_attention": {"rope_type": "default", "rope_theta": 5e5},
+         }},
+    ),
+    "granite": ("granite", GRANITE),
+    "granite with all biases": ("granite", {**GRANITE, "attention_bias": True, "mlp_bias": True}),
+    "glm 4, half of each head rotated": (
+        "glm4",
+        {"head_dim": 16,
+         "rope_parameters": {"rope_type": "default", "rope_theta": 1e4, "partial_rotary_factor": 0.5}},
+    ),
+    "ministral 3": ("ministral3", {"head_dim": 16}),
+    "ministral 3 with a window": ("ministral3", {"head_dim": 16, "sliding_window": 7}),
+    "seed-oss": ("seed_oss", {"head_dim": 16, "attention_dropout": 0.0, "residual_dropout": 0.0}),
+    "seed-oss with all biases": (
+        "seed_oss",
+        {"head_dim": 16, "attention_dropout": 0.0, "residual_dropout": 0.0, "attention_out_bias": True,
+         "mlp_bias": True},
+    ),
+    "ernie 4.5": ("ernie4_5", {"head_dim": 16}),
+    "ernie 4.5 with biases": ("ernie4_5", {"head_dim": 16, "use_bias": True, "tie_word_embeddings": False}),
+    "hunyuan": ("hunyuan_v1_dense", {"head_dim": 16}),
+    "hunyuan, scaled base": (
+        "hunyuan_v1_dense",
+        {"head_dim": 16, "attention_bias": True,
+         "rope_parameters": {"rope_type": "dynamic", "rope_theta": 1e4, "alpha": 1000.0, "factor": 1.0}},
+    ),
+    "exaone 4": ("exaone4", {"sliding_window": None, "layer_types": ["full_attention"] * 2}),
+    "exaone 4 with windows": (
+        "exaone4", {"sliding_window": 6, "layer_types": ["sliding_attention", "full_attention"]},
+    ),
+    "cohere 2": (
+        "cohere2", {"sliding_window": 6, "layer_types": ["sliding_attention", "full_attention"]},
+    ),
+    "cohere 2 with biases": (
+        "cohere2",
+        {"sliding_window": 6, "layer_types": ["full_attention", "sliding_attention"], "attention_bias": True,
+         "tie_word_embeddings": False},
+    ),
+    "mixtral": ("mixtral", {"num_local_experts": 4}),
+    "mixtral with a window": ("mixtral", {"num_local_experts": 4, "sliding_window": 7}),
+    "qwen 2 moe": ("qwen2_moe", {**EXPERTS, "shared_expert_intermediate_size": 24}),
+    "qwen 2 moe, every second layer": (
+        "qwen2_moe",
+        {**EXPERTS, "shared_expert_intermediate_size": 24, "decoder_sparse_step": 2, "norm_topk_prob": True,
+         "use_sliding_window": True, "sliding_window": 7},
+    ),
+    "qwen 3 moe": ("qwen3_moe", {**EXPERTS, "head_dim": 16, "norm_topk_prob": True}),
+    "qwen 3 moe with a dense layer": ("qwen3_moe", {**EXPERTS, "head_dim": 16, "mlp_only_layers": [0]}),
+    "gpt-oss": ("gpt_oss", GPT_OSS),
+    "gpt-oss, plain rope": (
+        "gpt_oss", {**GPT_OSS, "rope_parameters": {"rope_type": "default", "rope_theta": 1e4}},
+    ),
+    "glm 4 moe": ("glm4_moe", GLM_MOE),
+    "glm 4 moe in groups, norms of heads": (
+        "glm4_moe",
+        {**GLM_MOE, "n_group": 4, "topk_group": 2, "routed_scaling_factor": 1.5, "use_qk_norm": True,
+         "n_shared_experts": 2},
+    ),
 }  # fmt: skip
 
 
@@ -122,9 +232,15 @@ def test_every_shape_gives_pefts_loss_and_gradients(
     family, overrides = SHAPES[shape]
     lora = LoraGroup(r=4, alpha=8)
     model = tiny_model(family, **overrides)
-    assert why_not_packed(model.config, lora=lora, max_seq_length=64) is None
+    assert why_not_packed(model.config.to_dict(), lora=lora, max_seq_length=64) is None
     adapted = with_lora(model, lora)
-    assert_same(packed_copy(adapted, saved(model), lora), adapted, examples(17, 9, 30, 2))
+    decoder = packed_copy(adapted, saved(model), lora)
+    for recompute in MODES:
+        assert_same(decoder, adapted, examples(17, 9, 30, 2), recompute)
+
+
+def test_every_family_is_among_these_shapes() -> None:
+    assert {family for family, _ in SHAPES.values()} == FAMILIES.keys()
 
 
 LORAS = {
@@ -146,15 +262,27 @@ def test_every_lora_option_gives_pefts_loss_and_gradients(
     assert_same(packed_copy(adapted, saved(model), lora), adapted, examples(17, 9, 30))
 
 
-@pytest.mark.parametrize("recompute", ["nothing", "gate_up", "everything"])
-@pytest.mark.parametrize("family", ["llama", "qwen3"])
-def test_recomputing_changes_nothing(
-    recompute: Recompute, family: str, examples: Callable[..., list[Example]], saved: Callable[[Any], Path]
+ON_EXPERTS = ("experts.gate_up_proj", "experts.down_proj")
+EXPERT_LORAS = {
+    "mixtral": ("q_proj", *ON_EXPERTS),
+    "qwen3_moe": ("q_proj", "v_proj", "up_proj", "experts.down_proj"),
+    "gpt_oss": ON_EXPERTS,
+    "glm4_moe": ("o_proj", "gate_proj", "down_proj", "experts.gate_up_proj"),
+}
+
+
+@pytest.mark.parametrize("family", EXPERT_LORAS)
+def test_a_lora_on_experts_gives_pefts_loss_and_gradients(
+    family: str, examples: Callable[..., list[Example]], saved: Callable[[Any], Path]
 ) -> None:
-    lora = LoraGroup(r=4, alpha=8)
-    model = tiny_model(family, head_dim=12)
+    lora = LoraGroup(r=5, alpha=8, target_modules=EXPERT_LORAS[family])
+    shape = {"glm4_moe": "glm 4 moe", "gpt_oss": "gpt-oss", "qwen3_moe": "qwen 3 moe with a dense layer"}
+    model = tiny_model(family, **SHAPES[shape.get(family, family)][1])
+    assert why_not_packed(model.config.to_dict(), lora=lora, max_seq_length=64) is None
     adapted = with_lora(model, lora)
-    assert_same(packed_copy(adapted, saved(model), lora), adapted, examples(17, 9, 30), recompute)
+    decoder = packed_copy(adapted, saved(model), lora)
+    for recompute in MODES:
+        assert_same(decoder, adapted, examples(17, 9, 30), recompute)
 
 
 def test_filling_the_row_up_changes_nothing(

@@ -7,14 +7,15 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from backpropagate.training.engine.loop.batch import packed_batch
-from backpropagate.training.engine.loop.packing import (
+from backpropagate.training.engine.loop.packing import statistics
+from backpropagate.training.engine.loop.prefetch import Prefetcher
+from backpropagate.training.engine.plan import Example
+from backpropagate.training.planning.step_order import (
     StepOrder,
     first_fit_decreasing,
     micro_batches,
-    statistics,
+    share_of,
 )
-from backpropagate.training.engine.loop.prefetch import Prefetcher
-from backpropagate.training.engine.plan import Example
 
 LENGTHS = st.lists(st.integers(1, 300), min_size=1, max_size=80)
 
@@ -25,6 +26,16 @@ def test_every_example_is_packed_once_and_no_bin_overflows(lengths: list[int], c
     assert sorted(i for items in bins for i in items) == list(range(len(lengths)))
     for items in bins:
         assert len(items) == 1 or sum(lengths[i] for i in items) <= capacity
+
+
+@given(LENGTHS, st.integers(1, 9))
+def test_every_example_is_one_ranks_and_shares_are_about_equal(lengths: list[int], size: int) -> None:
+    shares = [share_of(lengths, rank, size) for rank in range(size)]
+    assert sorted(i for share in shares for i in share) == list(range(len(lengths)))
+    assert all(share == sorted(share) for share in shares)
+    tokens = [sum(lengths[i] for i in share) for share in shares]
+    assert max(tokens) - min(tokens) <= max(lengths)
+    assert share_of(lengths, 0, 1) == list(range(len(lengths)))
 
 
 @given(LENGTHS, st.integers(300, 900))

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from backpropagate.training.trainer import Trainer
+from backpropagate import Trainer
 
 
 @pytest.fixture

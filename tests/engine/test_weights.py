@@ -43,7 +43,7 @@ def test_shards_and_small_reads_give_the_same_weights(
         prefix = f"model.layers.{index}."
         parts = [state[f"{prefix}self_attn.{name}_proj.weight"] for name in "qkv"]
         assert torch.equal(layer.qkv.weight, torch.cat(parts))
-        assert torch.equal(layer.down_proj.weight, state[f"{prefix}mlp.down_proj.weight"])
+        assert torch.equal(layer.mlp.down_proj.weight, state[f"{prefix}mlp.down_proj.weight"])
         assert layer.qk_norm is not None
         assert torch.equal(layer.qk_norm[3], state[f"{prefix}self_attn.q_norm.weight"])
         assert torch.equal(layer.qk_norm[5], state[f"{prefix}self_attn.k_norm.weight"])

@@ -107,10 +107,11 @@ def test_rows_that_were_trained_on_are_counted_and_named(learnt: Learnt, tmp_pat
     new = {"prompt": "What is new?", "completion": "This row."}
     data = tmp_path / "some.jsonl"
     data.write_text("".join([*rows, json.dumps(new)]), encoding="utf-8")
-    result = learnt.trainer.evaluate(learnt.run.run_id, data, metrics=["loss"])
+    result = learnt.trainer.evaluate(learnt.run.run_id, data, metrics=["loss"], split="test")
     known = learnt.trained_hashes & {row_hash(recognise(json.loads(row))) for row in rows}
     assert (result.rows, result.trained_on) == (41, len(known)) and 30 < len(known) <= 40
-    assert any(f"{len(known)} of 41 rows were trained on" in text for text in learnt.last_state().warnings)
+    told = "\n".join(learnt.last_state().warnings)
+    assert f"{len(known)} of 41 rows were trained on" in told and "split is not used" in told
 
 
 def test_the_draw_is_the_same_for_a_seed_and_says_of_how_many_rows_it_is(learnt: Learnt) -> None:

@@ -72,6 +72,7 @@ def test_a_registration_that_fails_leaves_the_export_with_its_path_and_the_next_
     assert f"Next: backprop export {output} --ollama --ollama-name mine" in shown
 
 
+@pytest.mark.nightly
 @pytest.mark.slow
 def test_an_equal_export_is_found_unless_the_adapter_was_written_anew(
     copied_run: Callable[[str], RunFolder], home: Path, capsys: pytest.CaptureFixture[str]
@@ -105,6 +106,16 @@ def test_without_the_extra_an_export_takes_q8_0_and_says_why_but_keeps_to_what_i
     assert 'q4_k_m (about half the size) needs llama-cpp-python: pip install "' in shown.err
 
 
+@pytest.mark.parametrize("asked", [["--quantization", "q8_0"], ["--imatrix"]])
+def test_what_only_a_gguf_file_has_is_refused_for_other_formats(
+    copied_run: Callable[[str], RunFolder], asked: list[str], capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert run(["export", copied_run("").run_id, "--format", "merged", *asked]) == 1
+    refused = f"{asked[0][2:]}: only a GGUF file is quantized, not --format merged."
+    assert refused in capsys.readouterr().err
+
+
+@pytest.mark.slow
 def test_a_trainer_exports_what_it_has_trained(tiny_model: Path, home: Path, tmp_path: Path) -> None:
     trainer = Trainer(str(tiny_model), lora_r=4, batch_size=4, threads=1)
     with pytest.raises(InputError, match="no training to export"):

@@ -138,6 +138,7 @@ def test_a_run_is_not_resumed_on_another_base(tiny_model: Path, tmp_path: Path) 
     assert not json.loads((run.run_folder / "spec.json").read_text())["model"]["allow_other_base"]
 
 
+@pytest.mark.nightly
 @pytest.mark.anyio
 @pytest.mark.slow
 async def test_a_refused_resume_names_the_call_that_works(

@@ -52,6 +52,7 @@ def short_of_memory(driver: Path, tiny_model: Path) -> Any:
     return said
 
 
+@pytest.mark.slow
 def test_a_lack_of_memory_and_the_plan_name_who_holds_memory(short_of_memory: Any) -> None:
     said = short_of_memory("GPU-aaaa")
     held = f"6.1 GiB are held by process {os.getpid()} ({psutil.Process().name()})"
@@ -59,5 +60,6 @@ def test_a_lack_of_memory_and_the_plan_name_who_holds_memory(short_of_memory: An
     assert said["reason"].endswith(f"; {held}")
 
 
+@pytest.mark.slow
 def test_processes_on_another_card_are_not_named(short_of_memory: Any) -> None:
     assert short_of_memory("GPU-bbbb")["error"] == "Memory ran out while training on the cuda."

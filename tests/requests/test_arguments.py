@@ -65,13 +65,14 @@ def test_a_setting_is_given_once_also_under_two_names_in_a_group() -> None:
         *(("leraning_rate", "learning_rate"), ("learnig_rate", "learning_rate"), ("epoch", "epochs")),
         *(("scheduler", "lr_scheduler"), ("sequence_length", "max_seq_length"), ("question", "questions")),
         *(("data", "dataset"), ("model_name", "model"), ("per_device_batch_size", "batch_size")),
+        ("gpu", "gpus"),
     ],
 )
 def test_a_suggestion_is_the_setting_that_is_meant(name: str, meant: str) -> None:
     assert hint_of(name) == f"Did you mean {meant}?"
 
 
-@pytest.mark.parametrize("name", ["lr_x", "lora", "warmup", "eval_batch_size", "gpu", "batch", "prompt"])
+@pytest.mark.parametrize("name", ["lr_x", "lora", "warmup", "eval_batch_size", "cuda", "batch", "prompt"])
 def test_nothing_is_suggested_where_another_setting_is_only_similar_or_several_are_meant(name: str) -> None:
     assert hint_of(name).startswith("Known: ")
 

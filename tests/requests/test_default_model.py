@@ -3,27 +3,16 @@
 from __future__ import annotations
 
 import pytest
+from measured_gpus import with_gpus
 
 from backpropagate import Trainer
-from backpropagate.training.hardware.gpu import GpuReading, GpuReadings
 from backpropagate.training.models.presets import PRESETS
-from backpropagate.training.requests import default_model
 from backpropagate.training.requests.train import train_spec
 
 
 def chosen(**arguments: object) -> str:
     name = train_spec(arguments={"dataset": "/rows.jsonl", **arguments}).model.name
     return next(preset for preset, found in PRESETS.items() if found.hub_id == name)
-
-
-def with_gpus(monkeypatch: pytest.MonkeyPatch, *gib: int) -> None:
-    """GPUs of these memories, as the driver would report them."""
-    gpus = [
-        GpuReading(index=n, name="GPU", uuid=f"GPU-{n}", memory_total_mib=size * 1024, processes=[])
-        for n, size in enumerate(gib)
-    ]
-    monkeypatch.setattr(default_model, "training_devices", lambda _: [gpu.uuid for gpu in gpus])
-    monkeypatch.setattr(default_model, "read_gpus", lambda: GpuReadings(gpus))
 
 
 def test_a_cpu_gets_the_smallest_model_and_what_was_asked_for_is_kept() -> None:

@@ -20,6 +20,7 @@ from backpropagate.training.runs.folder import RunFolder, Status
 from backpropagate.training.runs.identity import is_recent, machine, now
 from backpropagate.training.runs.locks import Lock
 from backpropagate.training.service import TrainingService
+from backpropagate.training.submission.dispatch import Dispatch
 
 TOMORROW = (datetime.now(UTC) + timedelta(days=1)).isoformat()
 HOLD = """
@@ -36,7 +37,7 @@ def test_a_queued_run_from_before_the_clock_was_set_back_gets_a_worker(
     home: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     started: list[str] = []
-    monkeypatch.setattr(TrainingService, "_start", lambda self, run: started.append(run.run_id))
+    monkeypatch.setattr(Dispatch, "start", lambda self, run: started.append(run.run_id))
     service = TrainingService(load_settings())
     spec = TrainSpec(model=ModelGroup(name="smollm2-135m"), data=DataGroup(source="/nowhere/a.jsonl"))
     fresh, old = service.store.create(spec), service.store.create(spec)

@@ -26,6 +26,7 @@ from backpropagate.training.runs.folder import RunFolder, Status
 from backpropagate.training.runs.identity import host
 from backpropagate.training.runs.kinds import KINDS
 from backpropagate.training.service import TrainingService
+from backpropagate.training.submission.dispatch import Dispatch
 
 FOLDERS = Path(__file__).parent / "folders_of_0_1"
 READ_BY_ALL = ("state.json", "spec.json", "plan.json", "events.jsonl", "worker.lock")
@@ -44,7 +45,7 @@ def spec() -> TrainSpec:
 def service(home: Path, monkeypatch: pytest.MonkeyPatch) -> TrainingService:
     """A service that starts no workers, with one good run."""
     made = TrainingService(load_settings())
-    monkeypatch.setattr(TrainingService, "_start", lambda self, run: None)
+    monkeypatch.setattr(Dispatch, "start", lambda self, run: None)
     run = finished_run(made.store, spec(), {"steps": 3, "total_steps": 3, "first_loss": 1.5})
     run.path.rename(run.path.with_name(GOOD))
     return made
@@ -77,20 +78,35 @@ async def ends_in_an_answer(ask: Callable[[], Awaitable[Any]]) -> None:
     str(answer).encode()
 
 
+async def shown_in_full(service: TrainingService, run_id: str) -> str:
+    return run_status(await service.get(run_id)).text()
+
+
 async def use_every_door(service: TrainingService) -> None:
     await service.recover()
-    views, unreadable = await service.list(None, 50)
-    assert GOOD in [view.run_id for view in views], unreadable
-    shown = [view.run_id for view in views] + [line for line in unreadable if DAMAGED in line]
+    lines, unreadable = await service.list(None, 50)
+    assert GOOD in [line.run_id for line in lines], unreadable
+    shown = [line.run_id for line in lines] + [line for line in unreadable if DAMAGED in line]
     assert len(shown) == 2 or service.store.find(DAMAGED).state().kind in UNLISTED
-    for view in views:
-        run_status(view).text().encode()
+    for line in lines:
+        str(line).encode()
+        await ends_in_an_answer(lambda line=line: shown_in_full(service, line.run_id))
     assert (await service.get(GOOD)).status is Status.COMPLETED
     for status in (Status.COMPLETED, Status.RUNNING):
         await service.list(status, 50)
     for door in (service.get, service.cancel, service.resume, service.delete):
         await ends_in_an_answer(lambda door=door: door(DAMAGED))
     assert (service.store.runs / GOOD / "state.json").is_file()
+
+
+def test_a_list_reads_of_an_ended_run_its_state_alone(service: TrainingService) -> None:
+    before = anyio.run(service.list)
+    for path in (service.store.runs / GOOD).iterdir():
+        if path.name != "state.json":
+            path.unlink()
+    assert anyio.run(service.list) == before
+    with pytest.raises(RunFolderError):
+        anyio.run(service.get, GOOD)
 
 
 def write(raw: bytes) -> Callable[[Path], object]:
@@ -299,3 +315,11 @@ def test_a_run_whose_lock_is_a_folder_can_be_removed_at_the_command_line(service
     run.lock_path.mkdir()
     done = CliRunner().invoke(prune, [run.run_id, "--yes"])
     assert done.exit_code == 0 and "unreadable" in done.output and not run.path.exists()
+
+
+def test_a_removed_run_does_not_come_back_when_its_worker_is_attended_to(service: TrainingService) -> None:
+    spec = TrainSpec(model=ModelGroup(name="a/b"), data=DataGroup(source="rows.jsonl"))
+    run = finished_run(service.store, spec, {})
+    service.store.delete(run)
+    service.store.fail_unstarted(run, 1, StateError("It could not start.").record())
+    assert not run.path.exists()

@@ -37,12 +37,13 @@ def run_of(older: Path, part: str) -> RunFolder:
 
 
 def test_every_old_run_is_listed_and_shown(older: Path, service: TrainingService) -> None:
-    views, unreadable = anyio.run(service.list, None, 50)
-    assert not unreadable and len(views) == 6
-    assert {view.status for view in views} == set(Status) - {Status.QUEUED, Status.RUNNING}
-    for view in views:
-        assert run_status(view).text()
-        assert main.run(["show-run", view.run_id]) == 0
+    lines, unreadable = anyio.run(service.list, None, 50)
+    assert not unreadable and len(lines) == 6
+    assert {line.status for line in lines} == set(Status) - {Status.QUEUED, Status.RUNNING}
+    assert any(line.loss is not None and line.total_steps for line in lines)
+    for line in lines:
+        assert run_status(anyio.run(service.get, line.run_id)).text()
+        assert main.run(["show-run", line.run_id]) == 0
 
 
 def test_old_results_are_read_into_their_kinds(older: Path) -> None:

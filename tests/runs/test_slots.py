@@ -7,6 +7,7 @@ import sys
 from pathlib import Path
 
 from backpropagate.training.runs.device_queue import DeviceQueue
+from backpropagate.training.runs.folder import RunFolder
 
 HOLD = """
 import sys
@@ -89,3 +90,58 @@ def test_two_gpus_serve_two_runs(tmp_path: Path) -> None:
     lines = {run_id: in_line(tmp_path, run_id, "cuda") for run_id in ("a", "b", "c")}
     gpus = ["GPU-1", "GPU-2"]
     assert [line.try_take(run_id, gpus) for run_id, line in lines.items()] == ["GPU-1", "GPU-2", None]
+
+
+GPUS = ["GPU-1", "GPU-2", "GPU-3", "GPU-4"]
+
+
+def test_several_gpus_are_taken_at_once_or_not_at_all(tmp_path: Path) -> None:
+    one, four, two = (in_line(tmp_path, run_id, "cuda") for run_id in ("one", "four", "two"))
+    assert one.try_take_several("one", GPUS, 1) == ["GPU-1"]
+    assert four.try_take_several("four", GPUS, 4) == []  # three are free, and it holds none of them
+    assert two.take_several_unless_busy(GPUS, 3) == ["GPU-2", "GPU-3", "GPU-4"]
+    two.release()
+    one.release()
+    assert four.try_take_several("four", GPUS, 4) == GPUS
+
+
+def test_a_run_that_needs_many_is_not_overtaken_by_those_that_need_few(tmp_path: Path) -> None:
+    first, many = in_line(tmp_path, "first", "cuda"), in_line(tmp_path, "many", "cuda")
+    assert first.try_take_several("first", GPUS, 1) == ["GPU-1"]
+    assert many.try_take_several("many", GPUS, 4) == []
+    few = [in_line(tmp_path, f"few-{number}", "cuda") for number in range(3)]
+    assert [line.try_take_several(f"few-{i}", GPUS, 1) for i, line in enumerate(few)] == [[], [], []]
+    first.release()
+    assert [line.try_take_several(f"few-{i}", GPUS, 1) for i, line in enumerate(few)] == [[], [], []]
+    assert many.try_take_several("many", GPUS, 4) == GPUS
+    many.release()
+    assert few[0].try_take_several("few-0", GPUS, 1) == ["GPU-1"]
+
+
+def test_a_run_gives_back_all_gpus_but_the_first(tmp_path: Path) -> None:
+    run, next_run = in_line(tmp_path, "run", "cuda"), in_line(tmp_path, "next", "cuda")
+    assert run.try_take_several("run", GPUS, 4) == GPUS
+    assert next_run.try_take_several("next", GPUS, 3) == []
+    run.keep_first()
+    assert next_run.try_take_several("next", GPUS, 3) == GPUS[1:]
+
+
+def test_two_runs_that_need_all_but_one_both_come_to_their_turn(tmp_path: Path) -> None:
+    lines = {run_id: in_line(tmp_path, run_id, "cuda") for run_id in ("a", "b")}
+    turns: list[str] = []
+    while len(turns) < 2:
+        for run_id, line in lines.items():
+            if run_id not in turns and line.try_take_several(run_id, GPUS, 3):
+                turns.append(run_id)
+                line.release()
+    assert turns == ["a", "b"]
+
+
+def test_the_lock_of_a_removed_run_is_nobodys_and_does_not_bring_its_folder_back(tmp_path: Path) -> None:
+    run = RunFolder(tmp_path / "20261127T120000.000Z-tiny-abcd")
+    waiting = run.lock()
+    assert not waiting.try_acquire() and not run.path.exists()
+    run.path.mkdir()
+    (run.path / "spec.json").write_text("damaged")
+    assert waiting.try_acquire() and (run.path / "spec.json").exists()
+    waiting.release()

@@ -64,7 +64,14 @@ async def test_fields_and_text_of_a_training_are_both_complete_short_and_name_th
     fields, content = trained.structured_content or {}, trained.content[0]
     assert isinstance(content, TextContent)
     assert "survives_client" not in fields
-    for value in (run_id, fields["verdict"], fields["data"], fields["engine"], fields["adapter_path"]):
+    for value in (
+        run_id,
+        fields["loss_curve"],
+        fields["verdict"],
+        fields["data"],
+        fields["engine"],
+        fields["adapter_path"],
+    ):
         assert value in content.text
     assert fields["untrusted_answers"][0]["after"] in content.text
 

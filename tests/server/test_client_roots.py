@@ -43,7 +43,7 @@ async def inspected(service: TrainingService, mode: str, roots: list[str], datas
 async def test_a_dataset_in_a_root_of_the_client_is_read_also_by_a_relative_path_and_a_uri(
     service: TrainingService, user: Path, tmp_path: Path, mode: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(service, "_start", lambda run: None)
+    monkeypatch.setattr(service.dispatch, "start", lambda run: None)
     work = tmp_path / "work place"
     work.mkdir()
     file = write_dataset(work / "facts.jsonl")

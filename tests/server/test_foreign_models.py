@@ -21,6 +21,7 @@ from ollama_stand_in import Fault, OllamaStandIn
 from tiny_gguf import CHATML, write_gguf
 from tiny_lora import build_adapter, change_json
 
+from backpropagate import Trainer
 from backpropagate.cli.main import run as command
 from backpropagate.tools.status import run_status
 from backpropagate.tools.wording import words
@@ -36,7 +37,6 @@ from backpropagate.training.runs.event_log import all_events
 from backpropagate.training.runs.folder import RunFolder
 from backpropagate.training.runs.store import RunStore
 from backpropagate.training.runs.view import view
-from backpropagate.training.trainer import Trainer
 from backpropagate.training.worker import export, register
 from backpropagate.training.worker.in_process import Execute, run_in_process
 

@@ -3,22 +3,17 @@
 from __future__ import annotations
 
 import os
-import re
 import signal
 import socket
 import stat
-import subprocess
-import sys
-from collections.abc import AsyncIterator, Iterator
-from contextlib import asynccontextmanager, suppress
-from dataclasses import dataclass
+from collections.abc import Iterator
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
 import httpx2 as httpx
 import pytest
-from mcp import Client
-from mcp.client.streamable_http import streamable_http_client
+from http_server import HELLO, JSON, Served, modern, serve
 from mcp.types import TextContent
 
 from backpropagate.cli.main import run as command
@@ -27,60 +22,12 @@ from backpropagate.training.runs.store import RunStore
 pytestmark = pytest.mark.anyio
 
 
-@dataclass
-class Served:
-    """A server in a process of its own."""
-
-    process: subprocess.Popen[str]
-    url: str
-    token: str
-    home: Path
-
-    @asynccontextmanager
-    async def client(self, mode: Any = "auto") -> AsyncIterator[Client]:
-        headers = {"Authorization": f"Bearer {self.token}"}
-        async with (
-            httpx.AsyncClient(headers=headers, timeout=60) as http,
-            Client(streamable_http_client(self.url, http_client=http), mode=mode) as client,
-        ):
-            yield client
-
-
-def serve(root: Path, *more: str) -> Served:
-    command = [
-        sys.executable,
-        "-P",
-        "-m",
-        "backpropagate",
-        "serve",
-        "--http",
-        "--port",
-        "0",
-        "--root",
-        str(root),
-    ]
-    process = subprocess.Popen([*command, *more], stderr=subprocess.PIPE, text=True, env=dict(os.environ))
-    assert process.stderr
-    said = ""
-    while "Ctrl-C" not in said:
-        line = process.stderr.readline()
-        assert line, said
-        said += line
-    url, token = re.search(r"Serving at (\S+)\.", said), re.search(r"Bearer (\S+)\"", said)
-    assert url and token
-    return Served(process, url[1], token[1], Path(os.environ["BACKPROPAGATE_HOME"]))
-
-
 @pytest.fixture
 def served(tmp_path: Path, tiny_model: Path) -> Iterator[Served]:
     server = serve(tmp_path, "--root", str(tiny_model))
     yield server
     server.process.kill()
     server.process.communicate()
-
-
-HELLO = {"jsonrpc": "2.0", "id": 1, "method": "ping"}
-JSON = {"accept": "application/json, text/event-stream", "content-type": "application/json"}
 
 
 @pytest.mark.parametrize("mode", ["legacy", "2026-07-28"])
@@ -168,29 +115,17 @@ async def test_the_server_ends_with_open_streams_and_keeps_its_token(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     server = serve(tmp_path)
-    method = "subscriptions/listen"
-    meta = {
-        "io.modelcontextprotocol/protocolVersion": "2026-07-28",
-        "io.modelcontextprotocol/clientInfo": {"name": "test", "version": "0"},
-        "io.modelcontextprotocol/clientCapabilities": {},
-    }
-    params = {"notifications": {"toolsListChanged": True}, "_meta": meta}
-    headers = {
-        **JSON,
-        "authorization": f"Bearer {server.token}",
-        "mcp-protocol-version": "2026-07-28",
-        "mcp-method": method,
-    }
-    body = {"jsonrpc": "2.0", "id": 1, "method": method, "params": params}
+    listen = modern("subscriptions/listen", {"notifications": {"toolsListChanged": True}})
     async with (
-        httpx.AsyncClient(timeout=60, headers=headers) as client,
-        client.stream("POST", server.url, json=body) as stream,
+        httpx.AsyncClient(timeout=60, headers=server.headers()) as client,
+        client.stream("POST", server.url, **listen) as stream,
     ):
         assert stream.status_code == 200
         server.process.send_signal(signal.SIGTERM)
         with suppress(httpx.HTTPError):
             await stream.aread()
-    server.process.communicate(timeout=30)
+    _, said = server.process.communicate(timeout=30)
+    assert "Traceback" not in said
     file = server.home / "http-token"
     assert stat.S_IMODE(file.stat().st_mode) == 0o600
     again = serve(tmp_path)

@@ -29,6 +29,8 @@ def write_task(path: Path, answer: str) -> str:
     return str(path)
 
 
+@pytest.mark.nightly
+@pytest.mark.slow
 async def test_a_client_teaches_two_tasks_and_uses_the_model(home: Path, tmp_path: Path) -> None:
     model = build_quick_learner(tmp_path / "quick")
     tasks = [

@@ -11,6 +11,7 @@ from mcp import Client, MCPError
 from mcp.types import INVALID_PARAMS, TextContent, TextResourceContents
 
 from backpropagate.server.app import build_server
+from backpropagate.server.dashboard.mcp_app import URI as DASHBOARD
 from backpropagate.server.skill import URI
 from backpropagate.training.service import TrainingService
 
@@ -25,7 +26,7 @@ async def requested(client: Client, method: str, **params: str) -> dict[str, Any
 async def test_the_skill_is_listed_with_the_digest_of_what_can_be_read(service: TrainingService) -> None:
     async with Client(build_server(service)) as client:
         (content,) = (await client.read_resource(URI)).contents
-        assert [str(resource.uri) for resource in (await client.list_resources()).resources] == [URI]
+        assert [resource.uri for resource in (await client.list_resources()).resources] == [URI, DASHBOARD]
         (entry,) = (await requested(client, "skills/list"))["skills"]
         assert (await requested(client, "skills/get", uri=URI))["skill"] == entry
         with pytest.raises(MCPError, match="There is no skill") as refused:
@@ -47,7 +48,9 @@ async def test_the_prompt_holds_the_skill_and_the_goal_and_another_name_is_refus
         got = await client.get_prompt("fine_tune", {"goal": "answer tickets", "file": "~/tickets.jsonl"})
         with pytest.raises(MCPError, match="There is no prompt 'fine'") as refused:
             await client.get_prompt("fine", {})
-    assert refused.value.error.code == INVALID_PARAMS
+        with pytest.raises(MCPError, match="goal") as incomplete:
+            await client.get_prompt("fine_tune", {})
+    assert refused.value.error.code == incomplete.value.error.code == INVALID_PARAMS
     content = got.messages[0].content
     assert isinstance(content, TextContent) and not content.text.startswith("---")
     assert "answer tickets The data: ~/tickets.jsonl" in content.text

@@ -72,7 +72,8 @@ async def test_the_whole_tool_list_stays_small(service: TrainingService) -> None
     tools = await offered(service)
     whole = {tool.name: len(tool.model_dump_json(exclude_none=True, by_alias=True)) for tool in tools}
     assert len(whole) <= 17 and max(whole.values()) < 5000 and sum(whole.values()) < 30_000, whole
-    assert {tool.name for tool in tools if tool.meta} == {"inspect_dataset", "train", "get_run"}
+    at_once = {tool.name for tool in tools if (tool.meta or {}).get("anthropic/alwaysLoad")}
+    assert at_once == {"inspect_dataset", "train", "get_run"}
 
 
 async def test_the_instructions_are_short_and_say_what_users_ask_for(service: TrainingService) -> None:
@@ -82,6 +83,8 @@ async def test_the_instructions_are_short_and_say_what_users_ask_for(service: Tr
     assert {"Fine-tune", "LoRA", "GGUF", "Ollama", "list_runs", "untrusted"} <= {
         word for word in ("Fine-tune", "LoRA", "GGUF", "Ollama", "list_runs", "untrusted") if word in said
     }
+    async with Client(build_server(service, read_only=True)) as client:
+        assert "This server only reads" in (client.instructions or "")
 
 
 async def test_the_schema_tells_defaults_as_this_users_settings_have_them(
@@ -113,3 +116,16 @@ async def test_a_tools_settings_are_those_of_the_specs(service: TrainingService,
     for argument in shown.keys() & fields.keys():
         _, _, info = fields[argument]
         assert shown[argument]["description"] == description_of(info), argument
+
+
+@pytest.mark.parametrize("mode", ["legacy", "2026-07-28"])
+async def test_an_unknown_tool_is_refused_with_the_nearest_or_with_what_there_is(
+    service: TrainingService, mode: str
+) -> None:
+    async with Client(build_server(service), mode=mode) as client:
+        misspelt = await client.call_tool("trian", {})
+    async with Client(build_server(service, read_only=True), mode=mode) as client:
+        writing = await client.call_tool("push_to_hub", {})
+    for refused, way in ((misspelt, "Did you mean train?"), (writing, "This server only reads. It has ")):
+        (content,) = refused.content
+        assert refused.is_error and isinstance(content, TextContent) and way in content.text

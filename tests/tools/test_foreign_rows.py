@@ -13,7 +13,8 @@ from foreign_texts import HOSTILE, MARKER, texts
 from mcp import Client
 from mcp.types import TextContent
 
-from backpropagate.server.app import ERROR, build_server
+from backpropagate.server.app import build_server
+from backpropagate.server.error_result import ERROR
 from backpropagate.tools.inspect_dataset import dataset_report
 from backpropagate.tools.wording import words
 from backpropagate.training.config.results import InspectResult
@@ -146,6 +147,7 @@ def test_the_words_of_a_chat_template_are_marked(model: Path, tmp_path: Path) ->
     looked_at(of_rows(GOOD)(tmp_path), model)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("model", ["refuses all", "refuses one row"], indirect=True)
 @pytest.mark.parametrize("tool", ["inspect_dataset", "train"])
 @pytest.mark.anyio

@@ -55,6 +55,7 @@ def test_an_inspection_that_still_runs_says_nothing_of_the_rows() -> None:
     assert text == "Its rows have not been read.\nNext: call again"
 
 
+@pytest.mark.slow
 @pytest.mark.anyio
 async def test_a_cancelled_inspection_says_so_and_how_to_repeat_it(
     service: TrainingService, dataset: Path, tiny_model: Path

@@ -11,6 +11,7 @@ from mcp.types import TextContent
 from waiting import small_spec, wait_for_step
 
 from backpropagate.server.app import build_server
+from backpropagate.training.config.specs import TrainSpec
 from backpropagate.training.runs.folder import Status
 from backpropagate.training.service import TrainingService
 
@@ -38,6 +39,24 @@ async def test_a_cancelled_run_is_resumed_and_a_live_one_is_left_alone(
         assert not live.is_error and "already" in live.structured_content["note"]
     await service.cancel(submitted.run_id)
     assert await end_of(service, submitted.run_id) is Status.CANCELLED
+
+
+async def test_a_run_can_be_resumed_on_another_number_of_gpus_and_with_no_other_setting(
+    service: TrainingService, dataset: Path, tiny_model: Path
+) -> None:
+    run = service.store.create(small_spec(dataset, tiny_model, device="cpu"))
+    service.store.finish(run, run.state().model_copy(update={"status": Status.CANCELLED}))
+    async with Client(build_server(service)) as client:
+        for settings, said in (
+            ({"gpus": 65}, "gpus: should be less than or equal to 64"),
+            ({"gpus": 2, "seed": 1}, "resume cannot be given with settings"),
+        ):
+            refused: Any = await client.call_tool("train", {"resume": run.run_id, "settings": settings})
+            assert refused.is_error and said in str(refused.content[0])
+    assert run.state().attempt == 1
+    service.store.requeue(run, 1, gpus=2)
+    spec = run.request_now()
+    assert isinstance(spec, TrainSpec) and spec.training.gpus == 2
 
 
 @pytest.mark.slow

@@ -12,6 +12,7 @@ from mcp import Client
 from mcp.types import TextContent
 
 from backpropagate.server.app import build_server
+from backpropagate.tools import follow
 from backpropagate.training.runs.device_queue import DeviceQueue
 from backpropagate.training.runs.identity import machine
 from backpropagate.training.runs.locks import Lock
@@ -23,7 +24,7 @@ pytestmark = pytest.mark.anyio
 async def test_a_repeated_request_is_told_which_run_it_found_and_by_what(
     service: TrainingService, dataset: Path, tiny_model: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(service, "_start", lambda run: None)
+    monkeypatch.setattr(service.dispatch, "start", lambda run: None)
     request: dict[str, Any] = {"dataset": str(dataset), "model": str(tiny_model), "steps": 3, "wait_s": 0}
 
     async with Client(build_server(service, [dataset.parent, tiny_model.parent])) as client:
@@ -45,6 +46,35 @@ async def test_a_repeated_request_is_told_which_run_it_found_and_by_what(
         assert "already exists" not in await said(new_run=True, request_key="another")
         (other,) = set(service.store.ids()) - {run_id}
         assert f"as run {other}" in await said()
+
+
+async def test_a_repeated_demand_for_a_new_run_is_the_same_one_until_it_is_over(
+    service: TrainingService, dataset: Path, tiny_model: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(service.dispatch, "start", lambda run: None)
+    request: dict[str, Any] = {"dataset": str(dataset), "model": str(tiny_model), "steps": 3, "wait_s": 0}
+
+    async with Client(build_server(service, [dataset.parent, tiny_model.parent])) as client:
+
+        async def run_of(**more: object) -> tuple[str, str]:
+            answer = await client.call_tool("train", {**request, **more})
+            assert answer.structured_content and not answer.is_error, answer
+            return answer.structured_content["run_id"], answer.structured_content.get("note", "")
+
+        first, _ = await run_of()
+        demanded, note = await run_of(new_run=True)
+        assert demanded != first and not note
+        again, note = await run_of(new_run=True)
+        assert again == demanded and "request_key" in note and "no new run" in note
+        named, _ = await run_of(new_run=True, request_key="another")
+        assert named not in (first, demanded)
+        await service.cancel(demanded)
+        third, _ = await run_of(new_run=True)
+        assert third not in (first, demanded, named)
+        await service.cancel(third)
+        fourth, _ = await run_of(new_run=True)
+        monkeypatch.setattr(follow, "REPEATS_S", 0.0)
+        assert (await run_of(new_run=True))[0] != fourth
 
 
 async def test_a_resumed_run_takes_no_word_for_a_new_one(service: TrainingService) -> None:

@@ -57,6 +57,7 @@ def whole(tiny_model: Path, files: list[Path]) -> MultiRun:
     return a_trainer(tiny_model).multi_run(tasks=files, steps_per_run=3)
 
 
+@pytest.mark.slow
 def test_a_multi_run_in_two_parts_equals_one_in_one_go(
     tiny_model: Path, files: list[Path], whole: MultiRun
 ) -> None:

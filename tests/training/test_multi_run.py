@@ -15,7 +15,7 @@ from small_multi_run import a_trainer, three_datasets
 from torch import Tensor
 from waiting import kill_worker, steps_of, wait_until
 
-from backpropagate import Ledger, MultiRun, SLAOMerger, Trainer, TrainingService, time_aware_scale
+from backpropagate import Callbacks, Ledger, MultiRun, SLAOMerger, Trainer, TrainingService, time_aware_scale
 from backpropagate.cli.main import run as command_line
 from backpropagate.server.app import build_server
 from backpropagate.training.config.results import MultiRunResult
@@ -23,7 +23,6 @@ from backpropagate.training.errors import InputError, InvalidSettingError, Parti
 from backpropagate.training.events import Event, Step
 from backpropagate.training.requests.multi_run import multi_run_spec
 from backpropagate.training.runs.folder import RunFolder, Status
-from backpropagate.training.trainer import Callbacks
 
 pytestmark = pytest.mark.anyio
 WEIGHTS = "adapter_model.safetensors"
@@ -65,6 +64,7 @@ def trained_from(
     return opened.adapter_weights()
 
 
+@pytest.mark.slow
 def test_slao_is_the_chain_of_trainings_and_merges_of_the_paper(
     tiny_model: Path, files: list[Path], tmp_path: Path
 ) -> None:
@@ -80,6 +80,7 @@ def test_slao_is_the_chain_of_trainings_and_merges_of_the_paper(
     assert equal(saved.get_tuned_lora(), merger.get_tuned_lora())
 
 
+@pytest.mark.slow
 def test_simple_trains_one_adapter_on_and_average_is_the_mean_of_independent_ones(
     tiny_model: Path, files: list[Path], tmp_path: Path
 ) -> None:
@@ -178,6 +179,12 @@ def test_what_cannot_be_done_is_refused_before_anything_starts(
     with pytest.raises(InvalidSettingError, match=message) as error:
         a_trainer(tiny_model).multi_run(dataset, **arguments)
     assert error.value.code.startswith("CONFIG_INVALID") and error.value.exit_code == 1
+
+
+def test_a_lora_on_experts_is_not_merged_by_slao(tiny_model: Path, dataset: Path) -> None:
+    trainer = Trainer(str(tiny_model), lora_target_modules=["q_proj", "mlp.experts.down_proj"])
+    with pytest.raises(InvalidSettingError, match="on experts cannot be merged with merge_mode=slao"):
+        trainer.multi_run(dataset, num_runs=2)
 
 
 def test_tasks_that_train_on_each_others_held_out_rows_are_refused(

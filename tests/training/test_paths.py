@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 
 import pytest
 
 from backpropagate.training.errors import PathForbiddenError
 from backpropagate.training.files.paths import PathPolicy, looks_like_path
+from backpropagate.training.files.uploads import uploads_folder
 from backpropagate.training.next_step import then
 
 
@@ -26,6 +28,20 @@ def test_the_users_home_and_the_roots_may_be_touched(user: Path, tmp_path: Path)
     assert policy.resolve("~/a.jsonl", "dataset") == str(user / "a.jsonl")
     assert policy.resolve(str(tmp_path / "data" / "b.jsonl"), "dataset")
     assert policy.resolve(str(user / ".backpropagate" / "models" / "m"), "model")
+
+
+def test_of_the_uploaded_files_a_principal_may_read_its_own_only(user: Path) -> None:
+    home = user / ".backpropagate"
+    ada, eve, owner = (PathPolicy.for_assistant([], home).of(name) for name in ("i ada", "i eve", None))
+    own = uploads_folder(home, "i ada") / "file-x" / "data.jsonl"
+    assert ada.resolve(str(own), "dataset") and owner.resolve(str(own), "dataset")
+    for path in (own, home / "files", own / ".." / ".." / ".." / "owner", Path(str(own).upper())):
+        with pytest.raises(PathForbiddenError):
+            eve.resolve(str(path), "dataset")
+    again = PathPolicy.from_record(ada.recorded(), home)
+    assert again.resolve(str(own), "dataset")
+    with pytest.raises(PathForbiddenError):
+        ada.resolve(str(own), "output", write=True)
 
 
 @pytest.mark.parametrize("path", [".ssh/id_rsa", ".config/token.jsonl", "x/../.aws/credentials", ".env"])
@@ -49,6 +65,38 @@ def test_relative_paths_are_refused_to_an_assistant_and_resolved_for_a_person(
     with pytest.raises(PathForbiddenError, match="relative"):
         PathPolicy.for_assistant([user], user / ".backpropagate").resolve("a.jsonl", "dataset")
     assert PathPolicy.for_person(user).resolve("a.jsonl", "dataset") == str(user / "a.jsonl")
+
+
+@pytest.mark.skipif(os.name == "nt", reason="folders of POSIX systems")
+def test_of_var_only_what_belongs_to_users_is_permitted(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    policy = PathPolicy.for_person(tmp_path)
+    for system in ("/var", "/var/lib/x", "/var/log/x.jsonl", "/var/../var/spool/x", "/etc/x"):
+        with pytest.raises(PathForbiddenError, match="system folder"):
+            policy.resolve(system, "dataset")
+    for own in ("/var/folders/ab/T/x", "/var/tmp/x", "/var/home/ann/x"):
+        assert policy.resolve(own, "dataset")
+    monkeypatch.setenv("HOME", "/var/root")
+    assert policy.resolve("/var/root/x", "dataset")
+    monkeypatch.setattr("tempfile.tempdir", "/var/cache/job-7")
+    assert policy.resolve("/var/cache/job-7/x", "dataset")
+
+
+def test_the_output_folder_of_the_web_page_may_be_written_though_it_is_in_the_home(user: Path) -> None:
+    home = user / ".backpropagate"
+    outputs = home / "ui-outputs"
+    page = PathPolicy.for_assistant([outputs], home)
+    assert page.resolve(str(outputs / "x"), "output", write=True)
+    for policy, path in (
+        (page, home / "runs" / "x"),
+        (page, home / "x"),
+        (PathPolicy.for_person(home), "/etc"),
+    ):
+        with pytest.raises(PathForbiddenError):
+            policy.resolve(str(path), "output", write=True)
+    with pytest.raises(PathForbiddenError):
+        PathPolicy.for_assistant([], home).resolve(str(outputs / "x"), "output", write=True)
 
 
 def test_credential_folders_are_refused_even_inside_a_root(user: Path) -> None:
@@ -131,3 +179,13 @@ def test_what_names_no_file_of_this_machine_is_refused(user: Path, given: str) -
 
 def test_a_file_uri_is_a_path_and_never_another_name(user: Path) -> None:
     assert looks_like_path("file:///m/model") and not looks_like_path("files/model")
+
+
+@pytest.mark.parametrize("place", ["http-token", ".env", "audit.jsonl", "requests/key.json", "active", ""])
+def test_of_the_home_of_runs_only_runs_and_models_are_read(user: Path, place: str) -> None:
+    home = user / ".backpropagate"
+    policy = PathPolicy.for_assistant([], home)
+    assert policy.resolve(str(home / "runs" / "a" / "adapter"), "model")
+    assert policy.resolve(str(home / "models" / "b"), "model")
+    with pytest.raises(PathForbiddenError, match="is in the home folder of runs and models"):
+        policy.resolve(str(home / place), "dataset")

@@ -123,7 +123,7 @@ async def test_a_run_that_was_cancelled_in_the_queue_can_be_resumed_at_once(
 async def test_a_worker_that_cannot_start_fails_the_run(
     service: TrainingService, dataset: Path, tiny_model: Path, tmp_path: Path
 ) -> None:
-    service.settings = service.settings.model_copy(update={"python": str(tmp_path / "no-python")})
+    service = TrainingService(service.settings.model_copy(update={"python": str(tmp_path / "no-python")}))
     submission = await service.submit(small_spec(dataset, tiny_model))
     assert await end_of(service, submission.run_id) is Status.FAILED
     view = await service.get(submission.run_id)
@@ -232,7 +232,7 @@ async def test_a_killed_worker_leaves_an_interrupted_run_and_the_next_in_line_st
 async def test_the_twenty_first_in_line_is_refused_and_leaves_nothing_behind(
     service: TrainingService, dataset: Path, tiny_model: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(service, "_start", lambda run: None)  # twenty idle workers would prove no more
+    monkeypatch.setattr(service.dispatch, "start", lambda run: None)  # idle workers prove no more
     for seed in range(20):
         await service.submit(small_spec(dataset, tiny_model, seed=seed))
     with pytest.raises(QueueFullError, match="20 runs are waiting"):
@@ -244,7 +244,7 @@ async def test_the_twenty_first_in_line_is_refused_and_leaves_nothing_behind(
 async def test_a_request_key_finds_its_run_and_refuses_other_arguments(
     service: TrainingService, dataset: Path, tiny_model: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(service, "_start", lambda run: None)
+    monkeypatch.setattr(service.dispatch, "start", lambda run: None)
     spec = small_spec(dataset, tiny_model)
     first = await service.submit(spec, request_key="tickets")
     again = await service.submit(spec, request_key="tickets")
@@ -256,7 +256,7 @@ async def test_a_request_key_finds_its_run_and_refuses_other_arguments(
 async def test_an_equal_request_finds_a_live_run_unless_the_data_has_changed(
     service: TrainingService, dataset: Path, tiny_model: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(service, "_start", lambda run: None)
+    monkeypatch.setattr(service.dispatch, "start", lambda run: None)
     spec = small_spec(dataset, tiny_model)
     first = await service.submit(spec, find_equal=True)
     assert (await service.submit(spec, find_equal=True)).run_id == first.run_id
@@ -274,7 +274,7 @@ async def test_a_key_and_an_equal_request_find_each_others_run(
     first: str | None,
     second: str | None,
 ) -> None:
-    monkeypatch.setattr(service, "_start", lambda run: None)
+    monkeypatch.setattr(service.dispatch, "start", lambda run: None)
     spec = small_spec(dataset, tiny_model)
     made = await service.submit(spec, request_key=first, find_equal=True)
     found = await service.submit(spec, request_key=second, find_equal=True)
@@ -288,7 +288,7 @@ async def test_a_key_and_an_equal_request_find_each_others_run(
 async def test_a_new_run_is_found_by_the_equal_requests_after_it_and_its_key_stays_its_own(
     service: TrainingService, dataset: Path, tiny_model: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(service, "_start", lambda run: None)
+    monkeypatch.setattr(service.dispatch, "start", lambda run: None)
     spec = small_spec(dataset, tiny_model)
     older = await service.submit(spec, find_equal=True)
     newer = await service.submit(spec, request_key="new")
@@ -300,7 +300,7 @@ async def test_a_new_run_is_found_by_the_equal_requests_after_it_and_its_key_sta
 async def test_a_key_finds_its_run_also_when_the_server_may_read_other_folders(
     service: TrainingService, dataset: Path, tiny_model: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(service, "_start", lambda run: None)
+    monkeypatch.setattr(service.dispatch, "start", lambda run: None)
     spec = small_spec(dataset, tiny_model)
     first = await service.submit(spec, request_key="tickets")
     roots = spec.model_copy(update={"roots": (str(dataset.parent), str(tiny_model.parent))})
@@ -310,7 +310,7 @@ async def test_a_key_finds_its_run_also_when_the_server_may_read_other_folders(
 async def test_an_equal_request_after_a_cancelled_run_names_that_run(
     service: TrainingService, dataset: Path, tiny_model: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(service, "_start", lambda run: None)
+    monkeypatch.setattr(service.dispatch, "start", lambda run: None)
     spec = small_spec(dataset, tiny_model)
     first = await service.submit(spec, find_equal=True)
     await service.cancel(first.run_id)
@@ -336,6 +336,7 @@ async def test_a_failed_run_never_answers_an_equal_request(
     await end_of(service, second.run_id)
 
 
+@pytest.mark.nightly
 @pytest.mark.slow
 async def test_a_run_that_did_harm_says_so_and_one_that_helped_says_by_how_much(
     service: TrainingService, dataset: Path, tiny_model: Path
@@ -405,7 +406,7 @@ async def test_an_unknown_target_module_is_refused_before_a_run_is_made(
 async def test_a_run_of_another_host_is_shown_as_that_and_left_alone(
     service: TrainingService, dataset: Path, tiny_model: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(service, "_start", lambda run: None)
+    monkeypatch.setattr(service.dispatch, "start", lambda run: None)
     run = folder_of(service, (await service.submit(small_spec(dataset, tiny_model))).run_id)
     state = read_json(run.path / "state.json")
     write_json(run.path / "state.json", {**state, "status": "running", "host": "elsewhere", "pid": 1})
@@ -421,7 +422,7 @@ async def test_a_run_that_was_running_at_a_restart_is_interrupted_and_a_queued_o
     service: TrainingService, dataset: Path, tiny_model: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     started: list[str] = []
-    monkeypatch.setattr(service, "_start", lambda run: started.append(run.run_id))
+    monkeypatch.setattr(service.dispatch, "start", lambda run: started.append(run.run_id))
     runs = [
         folder_of(service, (await service.submit(small_spec(dataset, tiny_model, seed=seed))).run_id)
         for seed in (1, 2)
@@ -439,7 +440,7 @@ async def test_a_run_that_was_running_at_a_restart_is_interrupted_and_a_queued_o
 async def test_a_run_whose_starter_died_is_started_by_the_next_service(
     service: TrainingService, dataset: Path, tiny_model: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(service, "_start", lambda run: None)
+    monkeypatch.setattr(service.dispatch, "start", lambda run: None)
     run = folder_of(service, (await service.submit(small_spec(dataset, tiny_model))).run_id)
     state = read_json(run.path / "state.json")
     write_json(run.path / "state.json", {**state, "created_at": "2026-01-01T00:00:00.000Z"})
@@ -450,7 +451,7 @@ async def test_a_run_whose_starter_died_is_started_by_the_next_service(
 async def test_an_unreadable_run_folder_is_named_and_does_not_hide_the_others(
     service: TrainingService, dataset: Path, tiny_model: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(service, "_start", lambda run: None)
+    monkeypatch.setattr(service.dispatch, "start", lambda run: None)
     good = await service.submit(small_spec(dataset, tiny_model))
     bad = folder_of(service, (await service.submit(small_spec(dataset, tiny_model, seed=1))).run_id)
     (bad.path / "state.json").write_text("{ torn")
@@ -464,7 +465,7 @@ async def test_an_unreadable_run_folder_is_named_and_does_not_hide_the_others(
 async def test_any_unique_part_of_an_id_finds_a_run(
     service: TrainingService, dataset: Path, tiny_model: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(service, "_start", lambda run: None)
+    monkeypatch.setattr(service.dispatch, "start", lambda run: None)
     ids = [(await service.submit(small_spec(dataset, tiny_model, seed=seed))).run_id for seed in range(2)]
     assert (await service.get(ids[0][-4:])).run_id == ids[0]
     with pytest.raises(RunNotFoundError, match="matches 2 runs"):

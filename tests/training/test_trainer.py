@@ -36,8 +36,10 @@ def test_it_trains_records_a_run_fires_every_callback_and_saves(
     assert service.store.observe(service.store.find(run.run_id)).status is Status.COMPLETED
     saved = trainer.save(tmp_path / "mine")
     assert (saved / "adapter_model.safetensors").is_file()
-    with pytest.raises(InputError, match="already exists"):
+    with pytest.raises(InputError, match="already exists") as taken:
         trainer.save(tmp_path / "mine")
+    assert "overwrite=True" in (taken.value.hint or "")
+    assert trainer.save(tmp_path / "mine", overwrite=True) == saved
 
 
 def test_it_trains_on_a_list_of_files(service: TrainingService, tiny_model: Path, tmp_path: Path) -> None:
@@ -50,12 +52,12 @@ def test_it_trains_on_a_list_of_files(service: TrainingService, tiny_model: Path
     assert inspect_dataset(files).files == ["a.jsonl", "b.jsonl"]
 
 
-@pytest.mark.parametrize("rows", [[{"prompt": "Hi " * 200, "completion": "Hello"}], {"text": ["a"]}])
-def test_rows_in_memory_are_not_accepted_and_the_way_out_is_told(
+@pytest.mark.parametrize("rows", [["a.jsonl", 3], {"text": ["a"]}])
+def test_columns_in_memory_are_not_accepted_and_the_way_out_is_told(
     home: Path, tiny_model: Path, rows: Any
 ) -> None:
     for call in (a_trainer(tiny_model).train, inspect_dataset):
-        with pytest.raises(InputError, match=r"rows in memory \(dict\)") as error:
+        with pytest.raises(InputError, match=r"rows in memory \((dict|int)\)") as error:
             call(rows)
         assert ".jsonl file" in (error.value.hint or "")
 
@@ -88,6 +90,23 @@ def test_a_busy_device_is_a_warning_not_a_wait(
     device.release()
     warnings = (run.run_folder / "events.jsonl").read_text()
     assert "Another run uses the device" in warnings and run.status is Status.COMPLETED
+
+
+@pytest.mark.parametrize(
+    ("settings", "named"),
+    [
+        ({"held_out": 0, "eval_every": 1, "patience": 2}, {"eval_every", "patience"}),
+        ({"held_out": 0.5, "patience": 2, "system": "Be brief."}, {"patience", "system"}),
+        ({"held_out": 0, "split": "train", "dataset_revision": "v1"}, {"split", "dataset_revision"}),
+        ({"held_out": 0, "separator": "---", "revision": "main"}, {"separator", "revision"}),
+    ],
+)
+def test_a_setting_that_means_nothing_in_this_run_is_named(
+    service: TrainingService, dataset: Path, tiny_model: Path, settings: dict[str, Any], named: set[str]
+) -> None:
+    run = a_trainer(tiny_model, **settings).train(dataset, steps=1)
+    told = [*run.warnings, *run.result.notes]
+    assert {sentence.split()[0] for sentence in told if " is not used: " in sentence} == named
 
 
 def test_settings_that_are_wrong_are_told_at_once(home: Path, tiny_model: Path) -> None:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from types import MappingProxyType
 from typing import Any, NamedTuple, TypedDict
 
@@ -11,7 +11,7 @@ from pydantic.fields import FieldInfo
 from pydantic_core import ErrorDetails
 
 from ..untrusted import quoted, short_name
-from .specs import GROUPS
+from .specs import GROUPS, InspectSpec, TrainingSpec
 
 
 class TrainArguments(TypedDict, total=False):
@@ -36,16 +36,19 @@ class TrainArguments(TypedDict, total=False):
     merge_system: bool
     order: str
     held_out: float | str
+    validation: str | list[str] | None
     lora_r: int
     lora_alpha: int
     lora_dropout: float
     lora_target_modules: str | list[str]
     lora_rslora: bool
+    lora_preset: str | None
     steps: int | None
     epochs: float | str
     batch_size: int | str
     gradient_accumulation_steps: int
     learning_rate: float | str
+    learning_rate_multiplier: float
     lr_scheduler: str
     warmup_steps: int | None
     weight_decay: float
@@ -54,13 +57,19 @@ class TrainArguments(TypedDict, total=False):
     warmup_ratio: float | None
     engine: str
     recompute: str
+    weights: str
     micro_batch_tokens: int | None
     checkpoint_every_steps: int | None
     checkpoint_every_s: float
     eval_every: int | None
     patience: int | None
     device: str
+    gpus: int | str
     threads: int | None
+    on: str | None
+    oom_recovery: bool
+    report_to: str | list[str]
+    preset: str | None
     questions: list[str]
     max_new_tokens: int
     system: str | None
@@ -71,6 +80,18 @@ def flat_name(group: str, field: str) -> str:
     """The flat name of a setting: `lora.r` is `lora_r`, `training.steps` is `steps`."""
     special = {("model", "name"): "model", ("data", "source"): "dataset"}
     return special.get((group, field), f"lora_{field}" if group == "lora" else field)
+
+
+def given_arguments(spec: TrainingSpec | InspectSpec) -> dict[str, Any]:
+    """What was given of the settings that a spec has, by flat name."""
+    given = {
+        flat_name(group, field): getattr(getattr(spec, group), field)
+        for group, model in GROUPS.items()
+        if hasattr(spec, group)
+        for field in model.model_fields
+        if field in getattr(spec, group).model_fields_set
+    }
+    return {name: value for name, value in given.items() if value is not None}
 
 
 def flat_fields() -> dict[str, tuple[str, str, FieldInfo]]:
@@ -137,8 +158,14 @@ OTHER_NAMES = {other: alias.name for other, alias in ALIASES.items()} | {
 """Another tool's name → the argument's name here, for suggestions."""
 
 
-def explain(error: ValidationError, *, prefix: str = "", separator: str = ".") -> str:
-    """A pydantic error in one line: each argument, the given value and the allowed ones."""
+def explain(
+    error: ValidationError, *, prefix: str = "", separator: str = ".", secret: Collection[str] = ()
+) -> str:
+    """A pydantic error in one line: each argument, the given value and the allowed ones.
+
+    Args:
+        secret: names whose values are not shown.
+    """
     parts: list[str] = []
     for item in error.errors(include_url=False):
         location = [short_name(part) for part in item["loc"]]
@@ -148,19 +175,22 @@ def explain(error: ValidationError, *, prefix: str = "", separator: str = ".") -
             name = flat_name(location[0], location[1])
         else:
             name = location[0] if location else "arguments"
-        given = "" if item["type"] == "missing" else f", not {_shown(item['input'])}"
-        sentence = f"{name} is missing" if not given else f"{name}: {_wanted(item)}{given}"
+        shown = "what was given" if name in secret else shown_value(item["input"])
+        given = "" if item["type"] == "missing" else f", not {shown}"
+        sentence = f"{name} is missing" if not given else f"{name}: {wanted_of(item)}{given}"
         if not any(part.startswith(name) for part in parts):
             parts.append(sentence)
     return "; ".join(parts) + "."
 
 
-def _wanted(item: ErrorDetails) -> str:
+def wanted_of(item: ErrorDetails) -> str:
+    """What was expected, as part of a sentence."""
     if item["type"] == "union_tag_invalid":  # pydantic's message repeats the value
         return "is of no known kind"
     text = item["msg"].removeprefix("Value error, ").removeprefix("Input ")
     return text[:1].lower() + text[1:]
 
 
-def _shown(value: object) -> str:
+def shown_value(value: object) -> str:
+    """A given value for use in a sentence."""
     return quoted(value) if isinstance(value, str) else short_name(repr(value))

@@ -7,23 +7,25 @@ from __future__ import annotations
 
 from typing import Annotated, Any, Literal
 
-from pydantic import AfterValidator, Field
+from pydantic import AfterValidator, BeforeValidator, Field
 
-from ..models.presets import PRESETS
+from ..models.presets import SHOWN
 from .text_encodings import known_encoding
+from .tracker_names import TrackerName, tracker_names
 
 ModelName = Annotated[
     str,
     Field(
         min_length=1,
-        description=f"Preset ({', '.join(PRESETS)}), Hub id, or absolute path of a folder; `auto`: one for "
-        "this machine.",
+        description=f"Preset (such as {', '.join(SHOWN)}), Hub id, or absolute path of a folder; `auto`: one "
+        "for this machine.",
     ),
 ]
 Revision = Annotated[str, Field(description="Branch, tag or commit of a Hub model.")]
 LoadIn4bit = Annotated[bool, Field(description="Load the frozen base in 4 bits (QLoRA, NF4).")]
+Sources = Annotated[str, Field(min_length=1)] | Annotated[list[str], Field(min_length=1)]
 DatasetSource = Annotated[
-    Annotated[str, Field(min_length=1)] | Annotated[list[str], Field(min_length=1)],
+    Sources,
     Field(
         description="Absolute path of a file (.jsonl .json .csv .tsv .parquet .txt .md, also .gz .zst), "
         "a glob pattern, a folder, a Hub dataset as owner/name[:config], or a list of files."
@@ -89,6 +91,10 @@ HeldOut = Annotated[
         "rows on."
     ),
 ]
+Validation = Annotated[
+    Sources,
+    Field(description="Dataset of the held-out rows, instead of a share of the training rows."),
+]
 Samples = Annotated[int, Field(ge=1, description="Use only this many rows, sampled with the seed.")]
 MaxSeqLength = Annotated[
     int,
@@ -111,6 +117,20 @@ TargetModules = Annotated[
     str | list[str],
     Field(description='Modules with LoRA matrices: "all-linear", "attention", or a list of module names.'),
 ]
+LoraPreset = Annotated[
+    Literal["fast", "balanced", "quality"],
+    Field(
+        description="Named form of the adapter: `fast` r 16 on q_proj and v_proj, `balanced` r 64, `quality` "
+        "r 256; alpha is 2 r. Settings that are given win."
+    ),
+]
+TrainingPreset = Annotated[
+    Literal["fast", "fast-3b", "balanced", "quality"],
+    Field(
+        description="Named settings: `fast` r 8, 8 examples a step, learning rate 5e-4; `balanced` r 16, 16, "
+        "2e-4; `quality` r 32, 32, 1e-4. Settings that are given win."
+    ),
+]
 Steps = Annotated[int, Field(ge=1, le=10_000_000, description="Optimizer steps; overrides epochs.")]
 Epochs = Annotated[
     Annotated[float, Field(gt=0, le=1000)] | Literal["auto"],
@@ -118,12 +138,15 @@ Epochs = Annotated[
 ]
 BatchSize = Annotated[
     Annotated[int, Field(ge=1, le=65_536)] | Literal["auto"],
-    Field(description='Examples per device and batch, before gradient accumulation; "auto" selects it.'),
+    Field(description='Examples per batch, before gradient accumulation; "auto" selects it.'),
 ]
 Accumulation = Annotated[int, Field(ge=1, le=65_536, description="Batches per optimizer step.")]
 LearningRate = Annotated[
     Annotated[float, Field(gt=0, le=1)] | Literal["auto"],
     Field(description="Peak learning rate of AdamW; `auto`: by model and data."),
+]
+LearningRateMultiplier = Annotated[
+    float, Field(gt=0, le=100, description="Factor of learning_rate, also of `auto`.")
 ]
 Schedule = Annotated[
     Literal["constant", "linear", "cosine"],
@@ -152,6 +175,13 @@ Recompute = Annotated[
         "MLP's gate and up projections, `everything` whole layers; `auto` decides by free GPU memory."
     ),
 ]
+Weights = Annotated[
+    Literal["auto", "gpu", "host"],
+    Field(
+        description="Place of the frozen weights: `gpu`, or `host` memory from which they stream to the GPU; "
+        "`auto` keeps on the GPU what fits."
+    ),
+]
 MicroBatchTokens = Annotated[int, Field(ge=16, description="Maximum tokens per forward pass.")]
 CheckpointSteps = Annotated[int, Field(ge=1, description="Steps between checkpoints.")]
 CheckpointSeconds = Annotated[float, Field(ge=0, description="Seconds between checkpoints.")]
@@ -167,7 +197,27 @@ Patience = Annotated[
 RankStabilised = Annotated[
     bool, Field(description="Rank-stabilized LoRA: scale by alpha / sqrt(r) instead of alpha / r.")
 ]
+OutOfMemoryRecovery = Annotated[
+    bool,
+    Field(description="Go on in less memory after it ran out: smaller parts, recomputation, streaming."),
+]
+ReportTo = Annotated[
+    Literal["auto", "none"] | list[TrackerName],
+    BeforeValidator(tracker_names),
+    Field(
+        description="Experiment trackers: wandb, tensorboard, mlflow, trackio; `auto`: those that are "
+        "installed and configured; `none`."
+    ),
+]
 Device = Annotated[Literal["auto", "cpu", "cuda"], Field(description="Device to train on.")]
+Gpus = Annotated[
+    Annotated[int, Field(ge=1, le=64)] | Literal["all"],
+    Field(description="GPUs that share each step, or `all`. With device=cpu: processes."),
+]
+ClusterName = Annotated[
+    str,
+    Field(min_length=1, max_length=100, description="Train on this cluster of clusters.toml, not here."),
+]
 Threads = Annotated[int, Field(ge=1, le=1024, description="CPU threads. Default: one per physical core.")]
 Questions = Annotated[
     list[Annotated[str, Field(min_length=1, max_length=4000)]],
@@ -217,6 +267,9 @@ Prompts = Annotated[
     list[Annotated[str, Field(min_length=1, max_length=20_000)]],
     Field(min_length=1, max_length=32, description="What to ask; each begins a conversation of its own."),
 ]
+JobText = Annotated[str, Field(max_length=512)]
+TurnText = Annotated[str, Field(max_length=200_000)]
+StopTexts = Annotated[tuple[Annotated[str, Field(min_length=1, max_length=200)], ...], Field(max_length=4)]
 CompareBase = Annotated[bool, Field(description="Also answer without the adapter.")]
 AnswerTokens = Annotated[int, Field(ge=1, le=2048, description="Maximum tokens per answer.")]
 Temperature = Annotated[float, Field(ge=0, le=5, description="0: the most likely token; above: sampled.")]

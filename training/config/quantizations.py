@@ -20,6 +20,8 @@ WITH_IMATRIX = ("q2_k_s", "iq3_xs", "iq3_xxs", "iq2_m", "iq2_s", "iq2_xs", "iq2_
 
 SHORT_NAMES = {"q5_k": "q5_k_m", "q4_k": "q4_k_m", "q3_k": "q3_k_m"}
 DEFAULT = "q4_k_m"
+AS_STORED = "q8_0"
+"""If none is given, of a model whose experts keep the 4 bits in which they are stored (gpt-oss)."""
 EXTRA = 'pip install "backpropagate-mcp[export]"'
 
 
@@ -50,6 +52,8 @@ def note_on_default(named: str | None, taken: str) -> str | None:
     """A sentence for users who gave no quantization, if it is not the usual default."""
     if named is not None or taken == DEFAULT:
         return None
+    if find_spec("llama_cpp") is not None:
+        return f"Using {taken}: the experts keep the 4 bits in which they are stored; this is about the rest."
     return f"Using {taken}: {DEFAULT} (about half the size) needs llama-cpp-python: {EXTRA}."
 
 

@@ -78,6 +78,29 @@ class Recovery(Record):
     micro_batch_tokens: int
 
 
+class TrackerRecord(Record):
+    """What an experiment tracker was told of a run.
+
+    Args:
+        run: the name of the run there.
+        place: its address or folder; None if it was not opened.
+        state: `unfinished` if it had not taken everything soon after the end.
+        problem: why it lacks something.
+    """
+
+    name: str
+    run: str
+    place: str | None = None
+    state: Literal["complete", "failed", "unfinished"] = "complete"
+    problem: str | None = None
+
+    @property
+    def line(self) -> str:
+        """`wandb: backprop-… at https://…`, with what went wrong."""
+        where = f" at {self.place}" if self.place else ""
+        return f"{self.name}: {self.run}{where}{f' ({self.problem})' if self.problem else ''}"
+
+
 class Result(Record):
     """The common fields of all results.
 
@@ -168,12 +191,18 @@ class TrainingResult(Result):
         rows: of the dataset; each is used or dropped.
         held_out: examples held out for evaluation.
         trained_token_share: share of the tokens in the loss.
+        device_name: of the GPU or the processor.
+        gpus: that shared each step; on a CPU, processes.
+        tokens_per_s: of all GPUs together.
+        peak_memory_mib: of the first GPU.
         verdict: the tuned model beside its base, if it was judged.
         no_verdict: why it was not, as part of a sentence.
         still_falling: whether the training loss was still falling at the end: more steps would help.
         lora_share: share of the base's weights whose modules have a LoRA; None if it was not measured.
         without_lora: kind of weights without a LoRA → its share of the base's weights, the largest first.
         output: path of the copy of the adapter.
+        trackers: the experiment trackers that were told of the run.
+        no_trackers: name of another tracker → why it was not.
     """
 
     outcome: Literal["completed", "cancelled", "early_stopped"] = "completed"
@@ -188,6 +217,8 @@ class TrainingResult(Result):
     engine: str = ""
     engine_reason: str = ""
     device: str = ""
+    device_name: str = ""
+    gpus: int = 1
     tokens_per_s: float = 0.0
     peak_memory_mib: int | None = None
     packing: PackingStatistics | None = None
@@ -205,6 +236,8 @@ class TrainingResult(Result):
     without_lora: dict[str, float] = {}
     notes: list[str] = []
     output: str | None = None
+    trackers: list[TrackerRecord] = []
+    no_trackers: dict[str, str] = {}
     answers: list[Answer] = []
 
     @property
@@ -233,6 +266,8 @@ class TrainingResult(Result):
         counts = (
             f"{self.rows_used} of {self.rows} rows used, {self.held_out} held out, "
             f"{self.trained_token_share:.0%} of the tokens trained"
+            if self.rows
+            else "no rows were read"
         )
         return "; ".join([counts, *(note.rstrip(".") for note in dict.fromkeys(self.notes))]) + "."
 
@@ -267,6 +302,28 @@ class MultiRunResult(TrainingResult):
     average_accuracy: float | None = None
     accuracy_backward_transfer: float | None = None
     accuracy_forgetting: dict[str, float] = {}
+
+
+class ProbeResult(Result):
+    """What a few steps of a training have shown; nothing else of them is kept.
+
+    Args:
+        steps: that were trained, the first ones not counted in the speed.
+        planned_peak_mib: what the plan expected.
+        seconds: of the whole probe, with loading.
+    """
+
+    kind: Literal["probe"] = "probe"
+    engine: str = ""
+    device: str = ""
+    device_name: str = ""
+    steps: int = 0
+    tokens_per_s: float = 0.0
+    peak_memory_mib: int | None = None
+    planned_peak_mib: int | None = None
+    packing: PackingStatistics | None = None
+    trained_token_share: float = 0.0
+    seconds: float = 0.0
 
 
 class ExportResult(Result):
@@ -310,9 +367,11 @@ class GeneratedAnswer(Record):
     Args:
         base: of the model without an adapter.
         tuned: of the model with the adapter; None if there is none.
+        prompt_tokens: of the whole conversation; 0 in older runs.
     """
 
     prompt: str
+    prompt_tokens: int = 0
     base: Reply | None = None
     tuned: Reply | None = None
 
@@ -461,12 +520,14 @@ class PreviewRow(Record):
 
     Args:
         untrusted_text: text from the dataset, with marks around the trained parts.
+        untrusted_tokens: its first tokens, each with whether it carries loss; empty if a secret is in them.
     """
 
     place: str
     tokens: int
     trained_tokens: int
     untrusted_text: str
+    untrusted_tokens: list[tuple[str, bool]] = []
 
 
 class Preview(Record):
@@ -507,6 +568,7 @@ class InspectResult(Result):
 AnyResult = (
     TrainResult
     | MultiRunResult
+    | ProbeResult
     | ExportResult
     | GenerateResult
     | EvaluateResult

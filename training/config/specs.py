@@ -7,10 +7,11 @@ environment variables (`BACKPROPAGATE_LORA__R`) and `.env` are derived from the 
 from __future__ import annotations
 
 from collections.abc import Mapping
+from functools import cache
 from pathlib import Path
 from typing import Annotated, Any, Literal, get_args
 
-from pydantic import BaseModel, ConfigDict, Discriminator, TypeAdapter, ValidationInfo, field_validator
+from pydantic import BaseModel, ConfigDict, Discriminator, Field, TypeAdapter, ValidationInfo, field_validator
 
 from ..models.presets import AUTO
 from .fields import (
@@ -22,6 +23,7 @@ from .fields import (
     BatchSize,
     CheckpointSeconds,
     CheckpointSteps,
+    ClusterName,
     Columns,
     CompareBase,
     ControlTokens,
@@ -36,14 +38,18 @@ from .fields import (
     ExportFormat,
     ExportOutput,
     GgufFile,
+    Gpus,
     HeldOut,
     ImportanceMatrix,
+    JobText,
     KeepTemplate,
     LearningRate,
     LearningRateDecay,
+    LearningRateMultiplier,
     LoadIn4bit,
     LoraAlpha,
     LoraDropout,
+    LoraPreset,
     LoraRank,
     MaxForgetting,
     MaxGradNorm,
@@ -62,6 +68,7 @@ from .fields import (
     OllamaSystem,
     OnBadRows,
     Order,
+    OutOfMemoryRecovery,
     OutputFolder,
     Overwrite,
     Patience,
@@ -77,6 +84,7 @@ from .fields import (
     Recompute,
     Replay,
     RepoName,
+    ReportTo,
     Revision,
     RollbackTo,
     RowsPerTask,
@@ -88,6 +96,7 @@ from .fields import (
     Separator,
     Steps,
     StepsPerRun,
+    StopTexts,
     SystemPrompt,
     TargetModules,
     TaskName,
@@ -95,10 +104,14 @@ from .fields import (
     TextEncoding,
     Threads,
     TopP,
+    TrainingPreset,
     TrainOn,
+    TurnText,
+    Validation,
     WarmupRatio,
     WarmupSteps,
     WeightDecay,
+    Weights,
 )
 
 DEFAULT_RUNS = 5
@@ -150,6 +163,7 @@ class DataGroup(SettingsGroup):
     merge_system: MergeSystem = False
     order: Order = "shuffled"
     held_out: HeldOut = "auto"
+    validation: Validation | None = None
 
 
 class LoraGroup(SettingsGroup):
@@ -158,6 +172,7 @@ class LoraGroup(SettingsGroup):
     dropout: LoraDropout = 0.0
     target_modules: TargetModules = "all-linear"
     rslora: RankStabilised = False
+    preset: LoraPreset | None = None
 
 
 class TrainingGroup(SettingsGroup):
@@ -166,6 +181,7 @@ class TrainingGroup(SettingsGroup):
     batch_size: BatchSize = "auto"
     gradient_accumulation_steps: Accumulation = 1
     learning_rate: LearningRate = "auto"
+    learning_rate_multiplier: LearningRateMultiplier = 1.0
     lr_scheduler: Schedule = "linear"
     warmup_steps: WarmupSteps | None = None
     weight_decay: WeightDecay = 0.0
@@ -174,11 +190,17 @@ class TrainingGroup(SettingsGroup):
     warmup_ratio: WarmupRatio | None = None
     engine: EngineName = "auto"
     recompute: Recompute = "auto"
+    weights: Weights = "auto"
     micro_batch_tokens: MicroBatchTokens | None = None
     checkpoint_every_steps: CheckpointSteps | None = None
     checkpoint_every_s: CheckpointSeconds = 300.0
     device: Device = "auto"
+    gpus: Gpus = 1
     threads: Threads | None = None
+    on: ClusterName | None = None
+    oom_recovery: OutOfMemoryRecovery = True
+    report_to: ReportTo = "auto"
+    preset: TrainingPreset | None = None
 
 
 class EvaluationGroup(SettingsGroup):
@@ -250,10 +272,37 @@ class TrainingSpec(DataSpec):
     output: OutputFolder | None = None
 
 
+class JobRecord(Group):
+    """What a fine-tuning job of OpenAI's API says beside the settings of its training: shown with the job.
+
+    Args:
+        training_file, validation_file: the ids that it names.
+        suffix: part of the tuned model's name.
+        asked: hyperparameters as they were given.
+    """
+
+    training_file: JobText
+    validation_file: JobText | None = None
+    suffix: JobText | None = None
+    metadata: Annotated[dict[JobText, JobText], Field(max_length=16)] = {}
+    asked: dict[str, float | int | str] = {}
+
+
 class TrainSpec(TrainingSpec):
-    """A training."""
+    """A training.
+
+    Args:
+        job: the job that it was asked for by, if it was.
+    """
 
     kind: Literal["train"] = "train"
+    job: JobRecord | None = None
+
+
+class ProbeSpec(TrainingSpec):
+    """A few steps of a training, to measure their speed and their memory."""
+
+    kind: Literal["probe"] = "probe"
 
 
 class MultiGroup(SettingsGroup):
@@ -352,8 +401,21 @@ class ExportSpec(ModelSpec):
         return f"{base}-{Path(self.adapter).name.lower()}" if self.adapter else base
 
 
+class Turn(Group):
+    """A turn of a conversation."""
+
+    role: Literal["system", "user", "assistant"]
+    content: TurnText
+
+
 class GenerateSpec(ModelSpec):
-    """Answers of a model to prompts, with the adapter and without it."""
+    """Answers of a model to prompts, with the adapter and without it.
+
+    Args:
+        earlier: turns before each prompt.
+        stop: texts before which an answer ends.
+        stream: whether the first answer is told while it is made.
+    """
 
     kind: Literal["generate"] = "generate"
     prompts: Prompts
@@ -364,6 +426,9 @@ class GenerateSpec(ModelSpec):
     seed: Seed = 42
     system: AnswerSystem | None = None
     device: Device = "auto"
+    earlier: Annotated[tuple[Turn, ...], Field(max_length=1000)] = ()
+    stop: StopTexts = ()
+    stream: bool = False
 
 
 class EvaluateSpec(ModelSpec):
@@ -435,6 +500,7 @@ class PushSpec(Spec):
 AnySpec = (
     TrainSpec
     | MultiRunSpec
+    | ProbeSpec
     | InspectSpec
     | ExportSpec
     | GenerateSpec
@@ -444,7 +510,9 @@ AnySpec = (
 )
 """The spec of any run."""
 
-KindName = Literal["train", "multi_run", "inspect", "export", "generate", "evaluate", "register", "push"]
+KindName = Literal[
+    "train", "multi_run", "probe", "inspect", "export", "generate", "evaluate", "register", "push"
+]
 """The kinds of run; `runs.kinds` has a row for each."""
 
 TRAININGS = frozenset({"train", "multi_run"})
@@ -461,5 +529,9 @@ GROUPS: dict[str, type[Group]] = {
 
 def read_spec(record: Mapping[str, Any]) -> AnySpec:
     """The spec in spec.json; raises ValidationError if it is not valid."""
-    kinds = Annotated[AnySpec, Discriminator("kind")]
-    return TypeAdapter[AnySpec](kinds).validate_python(record)
+    return _adapter().validate_python(record)
+
+
+@cache  # not at import: a server starts sooner
+def _adapter() -> TypeAdapter[AnySpec]:
+    return TypeAdapter(Annotated[AnySpec, Discriminator("kind")])

@@ -6,7 +6,8 @@
     chat_template/   a conversation → text, and the characters that the assistant wrote
     tokens/          text → input_ids and labels with an exact loss mask; the store on disk
     split/           selection of rows, held-out rows, training order
-    report/          inspection: findings with repairs, statistics, preview
+    report/          inspection: findings with repairs, statistics, preview; repeated and shared rows
+    rewrite/         new files from others: converted to chat messages, or split in two
     row_counts.py    numbers of rows in words
     findings.py      the kinds of problems of rows, and their repairs
     check.py         checks every row without a tokenizer

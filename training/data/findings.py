@@ -69,6 +69,13 @@ KINDS: dict[str, FindingKind] = {
         'columns={"prompt": "prompt", "completion": "chosen"}',
         DatasetFormatError,
     ),
+    "openai_preference": FindingKind(
+        "error",
+        "have OpenAI's preference format (DPO), which cannot be trained on yet",
+        'columns={"prompt": "input", "completion": "preferred_output"}',
+        DatasetFormatError,
+        "keep the preferred answers as chat rows with `messages`",
+    ),
     "wrong_type": FindingKind("error", "have a field of the wrong type", SKIP),
     "unknown_role": FindingKind("error", "have a turn without a known role", SKIP),
     "kto": FindingKind(

@@ -43,6 +43,9 @@ if TYPE_CHECKING:
 CACHE_VERSION = 5
 """Part of the key. To be increased when the stored format, or the content for equal settings, changes."""
 
+NAMING = {"source", "split", "dataset_revision", "validation"}
+"""Settings that only say where the content is, which is hashed."""
+
 
 @dataclass
 class Summary:
@@ -162,9 +165,11 @@ def _provenance(
         "content_hash": source.content_hash(should_stop),
         "files": [part.name for part in source.parts],
         "tokenizer": encoder.fingerprint(),
-        "settings": data.model_dump(mode="json", exclude={"source", "split", "dataset_revision"}),
+        "settings": data.model_dump(mode="json", exclude=NAMING),
         "seed": seed,
     }
+    if source.trained is not None:
+        values["trained_files"] = source.trained
     if "strftime_now" in encoder.template_source:
         values["day"] = time.strftime("%Y-%m-%d")  # such templates write the date into each conversation
     return values
@@ -237,9 +242,11 @@ class Preparation:
         """Encodes the rows that may be used, and selects the rows to use."""
         if self._data.samples is None:
             # `select` pulls the rows through the encoder, so that one pass does both.
-            selection = select(encoded.through(self._rows("tokenising")), self._data, self._seed)
+            rows = encoded.through(self._rows("tokenising"))
+            selection = select(rows, self._data, self._seed, self._source.trained)
         else:
-            selection = select(self._rows("reading the dataset"), self._data, self._seed)
+            rows = self._rows("reading the dataset")
+            selection = select(rows, self._data, self._seed, self._source.trained)
             for read in self._rows("tokenising"):
                 reason = selection.reason(read.number)
                 encoded.add(read.left_out(reason) if reason else read)

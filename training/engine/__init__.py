@@ -1,24 +1,30 @@
 """Engines: what turns examples into an adapter. open_model(plan, report).train(data, …) is the way in.
 
 run                     open a model and train it, in one call
+follow                  what the processes beside the run's worker do, where several train together
 open_model              a plan's model, whichever engine trains it; another one where that is unavailable
 loaded_model            what an open model can do: train, losses, generate, adapter values
+load_together           the model of a plan, in all processes at once
 plan                    what an engine is given and gives back
-planner                 defaults and "auto" of a spec, resolved, with reasons
-hyperparameters         learning rate and epochs from model and data, where none are given
+planner                 the plan of a run, by the choices of planning/
 select_engine           which of our two steps trains a model, and why
 peft_adapter            plain PEFT adapters, read and written
 plain_peft              a finished adapter, read by PEFT itself, and what of the base it covers
 lora_parameters         all LoRA matrices in one flat buffer
 out_of_memory           a lack of memory, and the next setting that needs less
+lighter_plan            the same training in less memory, when smaller parts do not help
 generate                greedy answers in batches
+new_text                what an answer says next, while it is made
+padding                 models that padding changes
 tuned_model             a base with an adapter, loaded only to be asked
 questions               questions before and after training
 device                  the device that torch sees, and its memory
 loop/                   the loop that our two steps run in
   fit                   steps, evaluation, early stopping, checkpoints, resume, out of memory
   step                  what the loop needs of a step
-  packing               which examples make up a step, and how it is split
+  gradients             loss and gradients of a step, over all processes
+  held_out_loss         the loss on held-out examples, over all processes
+  packing               the steps of a plan, and how well they are packed
   batch                 examples end to end in one row
   prefetch              the next step's batch while this one runs
   lr_schedule           the learning rate
@@ -27,17 +33,49 @@ loop/                   the loop that our two steps run in
   metrics               events of steps and evaluations, read from the device in groups
   training_state        what a checkpoint holds
   checkpoints           folders that are whole, checked and few
-packed/                 our own forward and backward, for Llama-like decoders
+parallel/               several processes that train together: one decides, all compute
+  ranks                 what the loop asks of them; `ALONE` where there is one
+  orders                what the first tells the others
+  group                 they as a group of torch.distributed
+  heartbeat             who of them is alive
+packed/                 our own forward and backward, for the decoders of models/decoder_families
   engine                the decoder as a step of the loop
-  decoder               the layers: forward, backward, recomputation
-  decoder_config        sizes read from a config, and why a model cannot be packed
+  decoder               all layers: forward, backward, recomputation
+  decoder_layer         one layer: forward, and backward by hand
+  mlp                   a layer's dense MLP
+  sparse_mlp            an MLP with experts
+  router                which experts a token goes to
+  expert_linear         the same linear of all experts, with their LoRA
+  expert_products       products of rows that are sorted by expert
+  expert_places         where a checkpoint's tensors of experts belong
+  make_layer            a layer without its weights, and what of it has a LoRA
+  adapter_targets       how adapter_config.json names that
+  residual_stream       how attention and MLP read the residual stream and add to it
+  open_decoder          a decoder with the weights of a model folder
+  embedding             rows of the embedding, from wherever it lies
+  gather_kernel         these read by a GPU from host memory
+  decoder_config        sizes and switches read from a config
   lora_linear           linear layers with their LoRA in the same GEMM
+  expanded_linear       the same, of weights that are kept in another form or place
+  mxfp4                 experts in 4 bits, as gpt-oss stores them
+  nf4                   weights in 4 bits, as bitsandbytes stores them
+  nf4_kernel            these expanded on a GPU
+  nf4_checkpoint        these read from a checkpoint that has them
+  stored_weights        a layer's weights in one buffer of bytes
+  weight_layouts        which weights are kept in 4 bits
+  layer_store           where the layers' weights are kept
+  weight_stream         layers on their way from host memory to the device
+  host_memory           host memory that a GPU copies from
+  rotary                the rotary positions of each layer
+  head_rotation         these, and norms, on queries and keys
+  norms                 the kinds of norms
+  gated_activations     SwiGLU, GeGLU, and the clamped SwiGLU of gpt-oss
   attention             causal attention within the examples of a row
-  fused_ops             norms, rotary positions, SwiGLU
+  fused_ops             Llama's norm, rotary positions and SwiGLU
   fused_cross_entropy   head and cross-entropy at the label positions
   cuda_graphs           all kernels of a small model in two launches
   load_weights          safetensors straight into the merged buffers
-  peft_view             these buffers as a transformers model, to generate with
+  peft_view             the decoder as a transformers model, to generate with
   gguf_decoder          the decoder of a GGUF file, which proves the file
 autograd/               any other causal model, by transformers, PEFT and autograd
   engine                a PEFT model as a step of the loop
@@ -45,6 +83,7 @@ autograd/               any other causal model, by transformers, PEFT and autogr
   base_model            the base and its linear modules
   label_losses          the loss at each label, by any model of transformers
   rope_border           which examples must not share a batch
+  recurrent_layers      which models are slow by their layers, and what would make them fast
 trl/                    TRL's trainer, in its own loop
   engine                SFTTrainer with our examples and our events
 unsloth/                Unsloth's trainer, in another environment

@@ -7,6 +7,9 @@ from typing import Literal
 import psutil
 import torch
 
+from ..hardware.cpu import processor_name
+from ..untrusted import short_name
+
 MIB = 2**20
 
 
@@ -33,3 +36,8 @@ def _peak_rss_mib() -> int:
 
     peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss  # KiB on Linux, bytes on macOS
     return peak // MIB if sys.platform == "darwin" else peak // 1024
+
+
+def device_name() -> str:
+    """The name of the GPU, as its driver says it, or of the processor."""
+    return short_name(torch.cuda.get_device_name()) if torch.cuda.is_available() else processor_name()

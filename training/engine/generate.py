@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import gc
 from collections.abc import Callable, Generator, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -15,7 +14,9 @@ from ..config.results import Reply
 from ..data.chat_template.render import render_chat
 from ..data.chat_template.sandbox import template_errors
 from ..events import ShouldStop, never_stop
-from .out_of_memory import ran_out_of_memory
+from .new_text import NewText, until
+from .out_of_memory import empty_cache, ran_out_of_memory
+from .padding import padding_is_unseen
 
 Prompt = str | Sequence[Mapping[str, str]]
 """Plain text to continue, or the turns of a conversation, each {"role", "content"}, to answer."""
@@ -34,12 +35,14 @@ class Sampling:
         temperature: 0 takes the most likely token; above, it is sampled.
         top_p: sample from the likeliest tokens with this total probability; None: from all.
         seed: of the samples.
+        stop: texts before which an answer ends.
     """
 
     max_new_tokens: int
     temperature: float = 0.0
     top_p: float | None = None
     seed: int = 0
+    stop: tuple[str, ...] = ()
 
 
 def generate(model: Any, tokenizer: Any, prompts: Sequence[Prompt], max_new_tokens: int) -> list[str]:
@@ -56,6 +59,7 @@ def replies(
     sampling: Sampling,
     on_tokens: Callable[[int, int], None] = lambda answered, tokens: None,
     should_stop: ShouldStop = never_stop,
+    on_text: Callable[[str], None] | None = None,
 ) -> list[Reply]:
     """The reply to each row of input ids; fewer if asked to stop.
 
@@ -63,22 +67,24 @@ def replies(
         on_tokens: called after each token with the number of replies that are done, and of tokens in each of
             those that are being made.
         should_stop: asked after each token.
+        on_text: called with the text so far of the first reply, as far as no later token changes it.
     """
     found: list[Reply] = []
     stops = stop_tokens(model, tokenizer)
     together = TOGETHER_ON_GPU if model.device.type == "cuda" else TOGETHER
     with _own_settings(model), _seeded(sampling.seed, model.device):
+        if len(set(map(len, rows))) > 1 and not padding_is_unseen(model):
+            together = 1
         while len(found) < len(rows) and not should_stop():
-            each_token = _EachToken(len(found), on_tokens, should_stop)
             batch = rows[len(found) :][:together]
+            text = NewText(tokenizer, max(map(len, batch)), sampling.stop, None if found else on_text)
+            each_token = _EachToken(len(found), on_tokens, should_stop, text)
             made = _batch_of_replies(
                 model, tokenizer, batch, stops, sampling, each_token, alone=together == 1
             )
             if made is None:  # here the error is gone, and with it the tensors that its traceback held
                 together = 1
-                gc.collect()
-                if model.device.type == "cuda":
-                    torch.cuda.empty_cache()
+                empty_cache(model.device.type)
             elif not each_token.stopped:
                 found += made
     return found
@@ -87,16 +93,26 @@ def replies(
 class _EachToken:
     """Called by transformers after each token: tells the progress, and ends the batch when asked to stop."""
 
-    def __init__(self, answered: int, on_tokens: Callable[[int, int], None], should_stop: ShouldStop) -> None:
+    def __init__(
+        self,
+        answered: int,
+        on_tokens: Callable[[int, int], None],
+        should_stop: ShouldStop,
+        text: NewText,
+    ) -> None:
         self.stopped = False
         self._answered, self._tokens = answered, 0
-        self._on_tokens, self._should_stop = on_tokens, should_stop
+        self._on_tokens, self._should_stop, self._text = on_tokens, should_stop, text
 
     def __call__(self, input_ids: Tensor, scores: Any, **_: Any) -> Tensor:
         self._tokens += 1
         self._on_tokens(self._answered, self._tokens)
         self.stopped = self._should_stop()
-        return torch.full((len(input_ids),), self.stopped, dtype=torch.bool, device=input_ids.device)
+        if self.stopped or not self._text.is_wanted:
+            return torch.full((len(input_ids),), self.stopped, dtype=torch.bool, device=input_ids.device)
+        untyped: Any = input_ids
+        rows: list[list[int]] = untyped.tolist()
+        return torch.tensor(self._text.ended(rows), device=input_ids.device)
 
 
 def _batch_of_replies(
@@ -125,7 +141,7 @@ def _batch_of_replies(
             raise
         return None
     new: list[list[int]] = output[:, input_ids.shape[1] :].tolist()  # (prompts, new tokens)
-    return [_reply(tokenizer, row, stops) for row in new]
+    return [_reply(tokenizer, row, stops, sampling.stop) for row in new]
 
 
 def _config(tokenizer: Any, stops: set[int], sampling: Sampling) -> Any:
@@ -144,12 +160,13 @@ def _config(tokenizer: Any, stops: set[int], sampling: Sampling) -> Any:
     )
 
 
-def _reply(tokenizer: Any, tokens: list[int], stops: set[int]) -> Reply:
+def _reply(tokenizer: Any, tokens: list[int], stops: set[int], texts: Sequence[str]) -> Reply:
     """Behind the token that ends an answer there is only padding."""
     end = next((place for place, token in enumerate(tokens) if token in stops), None)
     own = tokens if end is None else tokens[: end + 1]
     text: str = tokenizer.decode(own, skip_special_tokens=True)
-    return Reply(text=text.strip(), tokens=len(own), stopped=end is not None)
+    kept = until(text, texts)
+    return Reply(text=kept.strip(), tokens=len(own), stopped=end is not None or kept != text)
 
 
 @contextmanager

@@ -2,29 +2,35 @@
 
 from __future__ import annotations
 
-import gc
-from collections.abc import Generator, Mapping, Sequence
-from contextlib import contextmanager, nullcontext
+from collections.abc import Callable, Mapping, Sequence
+from contextlib import nullcontext
+from dataclasses import replace
 from functools import cached_property
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any, Protocol, TypeVar
 
-import torch
 from torch import Tensor
 
 from ..config.results import Reply
 from ..data.tokens.example import Example
+from ..errors import GpuOutOfMemoryError
 from ..events import Phase, Report, ShouldStop, never_stop
 from ..files.atomic_folder import write_files
 from ..models.tokenizer import load_tokenizer
 from .generate import Prompt, Sampling, generate, replies
+from .lighter_plan import lighter_plan, said_of
+from .load_together import load_together
 from .loop.checkpoints import Checkpoints
-from .loop.example_losses import ExampleLoss, example_losses
+from .loop.example_losses import ExampleLoss, TokenBudget, example_losses
 from .loop.fit import fit
 from .loop.step import TrainingStep
-from .out_of_memory import memory_errors
+from .out_of_memory import Doing, empty_cache, memory_errors
+from .parallel.orders import Order
+from .parallel.ranks import ALONE, Ranks
 from .peft_adapter import adapter_files, named_matrices
 from .plan import Data, Outcome, Plan
+
+T = TypeVar("T")
 
 
 class UnavailableError(Exception):
@@ -89,26 +95,53 @@ class ModelStep(TrainingStep, Protocol):
 
 
 class StepModel:
-    """The loaded model of an engine that trains by a step in our loop."""
+    """The loaded model of an engine that trains by a step in our loop.
 
-    def __init__(self, step: ModelStep, plan: Plan) -> None:
+    Where memory runs out although the parts are small, the model is loaded again in a way that takes less.
+
+    Args:
+        load: makes the step of a plan.
+        report: is told of that.
+        ranks: the processes that share its first training, after which the others end.
+    """
+
+    def __init__(
+        self,
+        step: ModelStep,
+        plan: Plan,
+        load: Callable[[Plan], ModelStep],
+        report: Report,
+        ranks: Ranks = ALONE,
+    ) -> None:
         self.step = step
         self.plan = plan
+        self.ranks = ranks
         self.holds_training_memory = False
+        self._load, self._report = load, report
+        self._measured_at_once = TokenBudget(plan.micro_batch_tokens)
 
     def train(self, data: Data, report: Report, should_stop: ShouldStop, checkpoints: Checkpoints) -> Outcome:
         report(Phase(phase="training", message="training"))
-        self.holds_training_memory = True
-        self.step.lora.gradients.zero_()  # a run before may have ended in the middle of a step
-        with memory_errors(self.plan, "training"):
-            return fit(self.step, self.plan, data, report, should_stop, checkpoints)
+
+        def trained() -> Outcome:
+            self.holds_training_memory = True
+            self.step.lora.gradients.zero_()  # a run before may have ended in the middle of a step
+            return fit(self.step, self.plan, data, report, should_stop, checkpoints, self.ranks)
+
+        outcome = self._in_memory("training", trained)
+        self.ranks.say(Order.END)
+        self.ranks = ALONE  # what follows is this process's
+        return outcome
 
     def losses(self, examples: Sequence[Example]) -> list[ExampleLoss]:
-        return example_losses(self.step, examples, self.plan.micro_batch_tokens)
+        return self._in_memory(
+            "evaluating", lambda: example_losses(self.step, examples, self._measured_at_once)
+        )
 
     def generate(self, prompts: Sequence[Prompt], *, max_new_tokens: int, adapter: bool = True) -> list[str]:
-        with self._to_answer(adapter=adapter) as model:
-            return generate(model, self._tokenizer, prompts, max_new_tokens)
+        return self._answers(
+            lambda model: generate(model, self._tokenizer, prompts, max_new_tokens), adapter=adapter
+        )
 
     def continuations(
         self,
@@ -119,18 +152,44 @@ class StepModel:
         *,
         adapter: bool = True,
     ) -> list[Reply]:
-        with self._to_answer(adapter=adapter) as model:
-            return replies(model, tokenizer, rows, Sampling(max_new_tokens), should_stop=should_stop)
+        return self._answers(
+            lambda model: replies(model, tokenizer, rows, Sampling(max_new_tokens), should_stop=should_stop),
+            adapter=adapter,
+        )
 
-    @contextmanager
-    def _to_answer(self, *, adapter: bool) -> Generator[Any]:
-        """The model of transformers while the context lasts, with its adapter or without."""
-        if self.holds_training_memory:
-            self._release()
-        with memory_errors(self.plan, "answering"):
+    def _answers(self, ask: Callable[[Any], T], *, adapter: bool) -> T:
+        """What the model of transformers answers, with its adapter or without."""
+
+        def answered() -> T:
             model = self.step.peft_model()
             with nullcontext() if adapter else model.disable_adapter():
-                yield model
+                return ask(model)
+
+        if self.holds_training_memory:
+            self._release()
+        return self._in_memory("answering", answered)
+
+    def _in_memory(self, doing: Doing, work: Callable[[], T]) -> T:
+        """The work's result; with a lighter plan, and from its last checkpoint, each time memory runs out."""
+        while True:
+            try:
+                with memory_errors(self.plan, doing):
+                    return work()
+            except GpuOutOfMemoryError as error:
+                plan = lighter_plan(self.plan, doing)
+                if plan is None:
+                    raise
+                self._report(said_of(error.message, self.plan, plan))
+            # Outside the except clause: the error's traceback holds the step, and so its memory.
+            self._load_again(replace(plan, resume=plan.resume or doing == "training"))
+
+    def _load_again(self, plan: Plan) -> None:
+        values = self.step.lora.values.cpu()
+        device = self.step.device
+        del self.step
+        empty_cache(device.type)
+        self.step, self.plan = load_together(plan, self._load, self.ranks), plan
+        self.set_adapter_values(values.to(device))
 
     def adapter_values(self) -> Tensor:
         return self.step.lora.values.clone()
@@ -139,9 +198,9 @@ class StepModel:
         self.step.lora.values.copy_(values)
         self.step.refresh()
 
-    def planned(self, plan: Plan) -> StepModel:
-        """The same model, to be trained by another plan of the same base, LoRA and device."""
-        return StepModel(self.step, plan)
+    def take_plan(self, plan: Plan) -> None:
+        """Train by another plan of the same base, LoRA and device from now on."""
+        self.plan = plan
 
     def adapter_weights(self) -> dict[str, Tensor]:
         """A copy of the LoRA matrices on the CPU, under PEFT's names."""
@@ -168,6 +227,4 @@ class StepModel:
         """Give back what a training has left: answers need memory for caches of their own."""
         self.holds_training_memory = False
         self.step.release()
-        if self.step.device.type == "cuda":
-            gc.collect()
-            torch.cuda.empty_cache()
+        empty_cache(self.step.device.type)

@@ -18,11 +18,16 @@ from ..config.specs import LoraGroup
 
 @dataclass(frozen=True)
 class LoraModule:
-    """A linear module with a LoRA. `name` as in the base model, e.g. model.layers.0.self_attn.q_proj."""
+    """A linear module with a LoRA. `name` as in the base model, e.g. model.layers.0.self_attn.q_proj.
+
+    Args:
+        experts: linears that it is; each has a LoRA of its own, and so this one as many times the rank.
+    """
 
     name: str
     in_features: int
     out_features: int
+    experts: int = 1
 
 
 def lora_scale(lora: LoraGroup) -> float:
@@ -38,12 +43,13 @@ InputGroup = tuple[LoraModule, ...]
 
 
 class LoraParameters:
-    """A (r, in_features) and B (out_features, r) of each module, as views into `values` and `gradients`."""
+    """A (r, in_features) and B (out_features, r) of each module, as views into `values` and `gradients`;
+    r is the rank, times the module's experts."""
 
     def __init__(self, groups: Sequence[InputGroup], rank: int, device: torch.device) -> None:
         self.groups = tuple(groups)
         self.rank = rank
-        count = sum(rank * (m.in_features + m.out_features) for m in self.modules())
+        count = sum(rank * m.experts * (m.in_features + m.out_features) for m in self.modules())
         self.values = torch.zeros(count, dtype=torch.float32, device=device)
         self.gradients = torch.zeros_like(self.values)
         self._places = dict(self._laid_out())
@@ -56,11 +62,11 @@ class LoraParameters:
         offset = 0
         for group in self.groups:
             for m in group:
-                yield f"{m.name}.lora_A", (offset, (self.rank, m.in_features))
-                offset += self.rank * m.in_features
+                yield f"{m.name}.lora_A", (offset, (self.rank * m.experts, m.in_features))
+                offset += self.rank * m.experts * m.in_features
             for m in group:
-                yield f"{m.name}.lora_B", (offset, (m.out_features, self.rank))
-                offset += m.out_features * self.rank
+                yield f"{m.name}.lora_B", (offset, (m.out_features, self.rank * m.experts))
+                offset += m.out_features * self.rank * m.experts
 
     def matrices(self, buffer: Tensor) -> dict[str, Tensor]:
         """Every matrix as a view into `buffer` (values, gradients or an optimizer's moment), by name."""
@@ -77,8 +83,12 @@ class LoraParameters:
     def stacked_a(self, buffer: Tensor, group: InputGroup) -> Tensor:
         """The A matrices of a group as one view, (rank · modules, in_features)."""
         offset, (_, in_features) = self._places[f"{group[0].name}.lora_A"]
-        rows = self.rank * len(group)
+        rows = self.rank * sum(m.experts for m in group)
         return buffer[offset : offset + rows * in_features].view(rows, in_features)
+
+    def untaught(self) -> list[str]:
+        """The modules whose B is 0, as in the beginning."""
+        return [module.name for module in self.modules() if not self.b(self.values, module).any()]
 
     def initialise(self, seed: int) -> None:
         """A uniform in ±1/√in_features and B zero, as PEFT does; the same for every engine and device."""

@@ -11,59 +11,86 @@ from torch import Tensor
 from ..config.fields import EngineName
 from ..config.results import Reply
 from ..data.tokens.example import Example
+from ..errors import GpuOutOfMemoryError
 from ..events import Phase, Report, ShouldStop, Warned, never_stop
 from ..untrusted import shown_path
 from .generate import Prompt
+from .lighter_plan import lighter_plan, said_of
 from .loaded_model import LoadedModel, UnavailableError
 from .loop.checkpoints import Checkpoints
 from .loop.example_losses import ExampleLoss
-from .out_of_memory import memory_errors
+from .out_of_memory import empty_cache, memory_errors
+from .parallel.ranks import ALONE, Ranks
 from .plan import Data, Outcome, Plan
 from .select_engine import select_engine
 
 
-def open_model(plan: Plan, report: Report) -> LoadedModel:
+def open_model(plan: Plan, report: Report, ranks: Ranks = ALONE) -> LoadedModel:
     """Load the plan's base with a new adapter, or the one that it continues from.
+
+    Args:
+        ranks: the processes that share its first training; our own engines only.
 
     Raises:
         ModelLoadError: the model cannot be loaded.
         InputError: the adapter to continue from does not fit, or a target module does not exist.
         GpuOutOfMemoryError: it does not fit into memory.
     """
+    set_up(plan)
+    if plan.training.engine == "unsloth":
+        return _WithFallback(plan, report)
+    report(Phase(phase="loading", message=f"loading {shown_path(plan.model.name)}"))
+    while True:
+        try:
+            with memory_errors(plan, "loading"):
+                return _opened(plan, report, ranks)
+        except GpuOutOfMemoryError as error:
+            lighter = lighter_plan(plan, "loading")
+            if lighter is None:
+                raise
+            report(said_of(error.message, plan, lighter))
+        plan = lighter
+        empty_cache(plan.device)
+
+
+def set_up(plan: Plan) -> None:
+    """What holds for the whole process."""
     if plan.training.threads:
         torch.set_num_threads(plan.training.threads)
     if plan.device == "cuda":
         # It builds a plan for each new shape of batch, which costs more than it saves.
         torch.backends.cuda.enable_cudnn_sdp(False)
-    if plan.training.engine == "unsloth":
-        return _WithFallback(plan)
-    report(Phase(phase="loading", message=f"loading {shown_path(plan.model.name)}"))
-    with memory_errors(plan, "loading"):
-        return _opened(plan)
 
 
-def _opened(plan: Plan) -> LoadedModel:
+def _opened(plan: Plan, report: Report, ranks: Ranks = ALONE) -> LoadedModel:
+    if plan.training.engine == "packed":
+        from .packed.engine import open_packed
+
+        return open_packed(plan, report, ranks)
+    if plan.training.weights == "host":
+        name = plan.training.engine
+        report(Warned(message=f"weights=host is not used: only our packed engine streams, not {name}."))
     match plan.training.engine:
-        case "packed":
-            from .packed.engine import open_packed as open_it
         case "autograd":
-            from .autograd.engine import open_autograd as open_it
+            from .autograd.engine import open_autograd
+
+            return open_autograd(plan, report, ranks)
         case "trl":
             from .trl.engine import open_trl as open_it
         case "unsloth":
             from .unsloth.engine import open_unsloth as open_it
         case "auto":
             raise ValueError("the plan has no engine")
-    return open_it(plan)
+    return open_it(plan, report)
 
 
 class _WithFallback:
     """Another library's engine; once it says that it is unavailable, our own takes its place."""
 
-    def __init__(self, plan: Plan) -> None:
+    def __init__(self, plan: Plan, report: Report) -> None:
         self._plan = plan
         self._name: EngineName = plan.training.engine
-        self._model = _opened(plan)
+        self._model = _opened(plan, report)
 
     def train(self, data: Data, report: Report, should_stop: ShouldStop, checkpoints: Checkpoints) -> Outcome:
         try:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 from collections.abc import Generator
 from contextlib import contextmanager
 from typing import Any, Literal
@@ -38,6 +39,13 @@ def memory_errors(plan: Plan, doing: Doing) -> Generator[None]:
             raise
         message = f"Memory ran out while {doing} on the {plan.device}."
         raise out_of_memory(plan, doing, message, first_line(error)) from error
+
+
+def empty_cache(device: str) -> None:
+    """Give back memory that nothing refers to any more."""
+    gc.collect()
+    if device == "cuda":
+        torch.cuda.empty_cache()
 
 
 def with_neighbours(message: str, device: str) -> str:
@@ -81,6 +89,8 @@ def _needs_less(plan: Plan, doing: Doing) -> dict[str, Any]:
         return {"recompute": "everything"}
     if not plan.load_in_4bit:
         return {"load_in_4bit": True}
+    if training.engine == "packed" and plan.device == "cuda" and plan.resident_layers != 0:
+        return {"weights": "host"}
     if doing != "loading" and plan.data.max_seq_length >= 2 * SHORTEST:
         return {"max_seq_length": plan.data.max_seq_length // 2}
     smaller = smaller_preset(sum(file.stat().st_size for file in plan.model.glob("*.safetensors")))

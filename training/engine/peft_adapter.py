@@ -29,6 +29,7 @@ class AdapterDescription:
     lora: LoraGroup
     base_model: str
     target_modules: tuple[str, ...]
+    target_parameters: tuple[str, ...] = ()
     fan_in_fan_out: bool = False
     """Whether the base stores its weights transposed, as GPT-2 does."""
 
@@ -47,6 +48,7 @@ def adapter_files(lora: LoraParameters, description: AdapterDescription) -> dict
 
 def _config(description: AdapterDescription) -> dict[str, Any]:
     settings = description.lora
+    parameters = list(description.target_parameters)
     return {
         "base_model_name_or_path": description.base_model,
         "bias": "none",
@@ -57,6 +59,7 @@ def _config(description: AdapterDescription) -> dict[str, Any]:
         "peft_type": "LORA",
         "r": settings.r,
         "target_modules": list(description.target_modules),
+        **({"target_parameters": parameters} if parameters else {}),
         "task_type": "CAUSAL_LM",
         "use_rslora": settings.rslora,
     }
@@ -83,7 +86,8 @@ def load_adapter(folder: Path, lora: LoraParameters, settings: LoraGroup) -> Non
             cause=error,
             untrusted=str(error),
         ) from error
-    more = beyond_plain_lora({**config, "fan_in_fan_out": False})  # how the base stores its weights
+    # How the base stores its weights; what is targeted is compared below.
+    more = beyond_plain_lora({**config, "fan_in_fan_out": False, "target_parameters": None})
     if more:
         raise InputError(f"The adapter in {shown_path(folder)} is not plain LoRA: it has {more}.")
     _check_scale(folder, theirs, settings)

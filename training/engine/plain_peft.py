@@ -9,10 +9,12 @@ from pathlib import Path
 from typing import Any, cast
 
 import torch
+from safetensors.torch import load_file  # pyright: ignore[reportUnknownVariableType]
+from torch import Tensor
 
 from ..errors import TrainingError
+from ..models.multimodal import language_model_class
 from ..models.quiet_loading import quiet_loading
-from ..models.safetensors_files import read_header
 from ..untrusted import short_name, shown_path
 from .peft_adapter import WEIGHTS
 
@@ -36,7 +38,7 @@ class Coverage:
     @property
     def experts(self) -> float:
         """Share of the weights that are experts without a LoRA."""
-        return sum(share for kind, share in self.left_out.items() if EXPERTS in kind)
+        return sum(share for kind, share in self.left_out.items() if _is_of_experts(kind))
 
 
 @quiet_loading()
@@ -55,30 +57,35 @@ def read_with_peft(model: Path, adapter: Path) -> Coverage:
     skeleton = _skeleton(model)
     weights = {id(weight): (name, weight.numel()) for name, weight in skeleton.named_parameters()}
     try:
-        adapted = _loaded(skeleton, adapter)
+        adapted, lost = _loaded(skeleton, adapter)
     except Exception as error:  # PEFT raises what its parsers and torch raise
         said = str(error).partition("\n\t")[2] or str(error)
         raise _unreadable(adapter, type(error).__name__, said) from error
     _require_equal(adapted, adapter)
+    if lost:
+        raise _unreadable(adapter, "it does not find all matrices", lost)
     return _coverage(adapted, weights)
 
 
 def _skeleton(model: Path) -> Any:
-    from transformers import AutoConfig, AutoModelForCausalLM
+    from transformers import AutoConfig
 
     config = cast("Any", AutoConfig).from_pretrained(model, local_files_only=True, trust_remote_code=False)
     with torch.device("meta"):
-        return cast("Any", AutoModelForCausalLM).from_config(config, trust_remote_code=False)
+        return language_model_class(config).from_config(config, trust_remote_code=False)
 
 
-def _loaded(skeleton: Any, adapter: Path) -> Any:
+def _loaded(skeleton: Any, adapter: Path) -> tuple[Any, str | None]:
+    """The model, and what PEFT says of matrices that it renamed and then did not find: it makes them anew."""
     from peft import PeftModel
 
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")  # what PEFT only warns of is compared afterwards
-        return cast("Any", PeftModel).from_pretrained(
+    with warnings.catch_warnings(record=True) as told:
+        warnings.simplefilter("always")
+        adapted = cast("Any", PeftModel).from_pretrained(
             skeleton, str(adapter), low_cpu_mem_usage=True, torch_device="cpu", autocast_adapter_dtype=False
         )
+    lost = next((str(one.message) for one in told if "missing adapter keys" in str(one.message)), None)
+    return adapted, lost
 
 
 def _require_equal(adapted: Any, adapter: Path) -> None:
@@ -94,13 +101,19 @@ def left_out(adapted: Any, adapter: Path) -> str | None:
     """
     from peft import get_peft_model_state_dict  # pyright: ignore[reportUnknownVariableType]
 
-    state = get_peft_model_state_dict(adapted, save_embedding_layers=False)
-    read = {name: tuple(tensor.shape) for name, tensor in state.items()}
-    written = {name: stored.shape for name, stored in read_header(adapter / WEIGHTS).items()}
+    read = get_peft_model_state_dict(adapted, save_embedding_layers=False)
+    written = load_file(adapter / WEIGHTS)
     for name in sorted(read.keys() | written.keys()):
-        if read.get(name) != written.get(name):
-            return f"{short_name(name)} is {written.get(name)} in the file and {read.get(name)} in PEFT"
+        in_file, in_peft = written.get(name), read.get(name)
+        if in_file is None or in_peft is None or in_file.shape != in_peft.shape:
+            return f"{short_name(name)} is {_size(in_file)} in the file and {_size(in_peft)} in PEFT"
+        if in_peft.device.type != "meta" and not torch.equal(in_peft, in_file.to(in_peft)):
+            return f"the numbers of {short_name(name)} are not those of the file"
     return None
+
+
+def _size(matrix: Tensor | None) -> str:
+    return str(None if matrix is None else tuple(matrix.shape))
 
 
 def _unreadable(adapter: Path, reason: str, said: str | None = None) -> TrainingError:
@@ -116,9 +129,13 @@ def _coverage(adapted: Any, weights: dict[int, tuple[str, int]]) -> Coverage:
     weights: name and size of each of the base's weights before PEFT wrapped them, by identity.
     """
     from peft.tuners.lora import LoraLayer
+    from peft.tuners.lora.layer import ParamWrapper
 
-    layers = [module for module in adapted.modules() if isinstance(module, LoraLayer)]
-    covered = {id(cast("Any", layer).get_base_layer().weight) for layer in layers}
+    layers: list[Any] = [module for module in adapted.modules() if isinstance(module, LoraLayer)]
+    covered = {
+        id(layer.get_param() if isinstance(layer, ParamWrapper) else layer.get_base_layer().weight)
+        for layer in layers
+    }
     total = sum(size for _, size in weights.values())
     left_out: dict[str, float] = {}
     for key, (name, size) in weights.items():
@@ -129,6 +146,10 @@ def _coverage(adapted: Any, weights: dict[int, tuple[str, int]]) -> Coverage:
         share=1 - sum(left_out.values()),
         left_out={kind: round(share, 4) for kind, share in named if share >= NAMED_FROM},
     )
+
+
+def _is_of_experts(kind: str) -> bool:
+    return EXPERTS in kind and "shared" not in kind and not kind.endswith("bias")
 
 
 def _kind(name: str) -> str:

@@ -18,6 +18,9 @@ from ..config.specs import DataGroup, EvaluationGroup, Group, LoraGroup, ModelGr
 from ..data.tokens.example import Example
 
 Precision = Literal["float32", "bfloat16"]
+DECIDED_ELSEWHERE = ("weights", "report_to")
+"""Settings whose "auto" stays: `resident_layers` says how many weights fit, the worker has the trackers."""
+
 OutcomeStatus = Literal["completed", "cancelled", "early_stopped"]
 
 
@@ -50,6 +53,10 @@ class Plan:
     continue_from: Path | None = None
     """A PEFT adapter to start from instead of a new one."""
     precision: Precision = "float32"
+    resident_layers: int | None = None
+    """Layers whose weights stay on the GPU; the others stream from host memory. None is all of them."""
+    planned_peak_mib: int | None = None
+    """What the plan expects to be in use of the device's memory at most."""
     tokens_per_step: int | None = None
     """Fill each step with whole examples up to this many tokens, instead of counting examples."""
     report_every_s: float | None = None
@@ -60,9 +67,11 @@ class Plan:
     """Where the token cache keeps this run's examples."""
 
     def __post_init__(self) -> None:
-        left = [name for name, value in self.training if value == "auto"]
+        left = [name for name, value in self.training if value == "auto" and name not in DECIDED_ELSEWHERE]
         if self.training.steps is not None and "epochs" in left:
             left.remove("epochs")  # steps override them
+        if self.training.gpus == "all":
+            left.append("gpus")
         if left or self.training.micro_batch_tokens is None:
             raise ValueError(f"not decided in the plan: {', '.join(left) or 'micro_batch_tokens'}")
 
@@ -85,6 +94,11 @@ class Plan:
     def micro_batch_tokens(self) -> int:
         """Most tokens that go through the model at once; a longer example goes alone."""
         return cast("int", self.training.micro_batch_tokens)
+
+    @property
+    def gpus(self) -> int:
+        """Processes that share each step, one for each GPU."""
+        return cast("int", self.training.gpus)
 
     @property
     def device(self) -> str:

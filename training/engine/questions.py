@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from ..config.results import Answer
@@ -41,9 +42,15 @@ def ask_before_and_after(
     return answers
 
 
-def as_prompt(question: str, system: str | None, tokenizer: Any) -> Prompt:
-    """The question as a conversation, or as plain text for a model without a chat template."""
+def as_prompt(
+    question: str, system: str | None, tokenizer: Any, earlier: Sequence[Mapping[str, str]] = ()
+) -> Prompt:
+    """The question as a conversation, or as plain text for a model without a chat template.
+
+    Args:
+        earlier: turns before the question.
+    """
     if not tokenizer.chat_template:
         return question
     turns = [] if system is None else [{"role": "system", "content": system}]
-    return [*turns, {"role": "user", "content": question}]
+    return [*turns, *earlier, {"role": "user", "content": question}]

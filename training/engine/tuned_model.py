@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any, cast
 
 from ..config.results import Reply
+from ..config.specs import LoraGroup
 from ..data.chat_template.sandbox import template_errors
 from ..data.tokens.example import Example
 from ..errors import BackpropagateError, GpuOutOfMemoryError, InputError
@@ -21,15 +22,23 @@ from ..models.quiet_loading import quiet_loading
 from ..models.token_limits import token_limits
 from ..models.tokenizer import load_tokenizer
 from ..next_step import Next
+from ..planning.decoder_shape import folder_shape
+from ..planning.memory_choice import resident_for_answers
 from ..untrusted import quoted, shown_path
 from .autograd.base_model import load_frozen
 from .autograd.label_losses import LabelLosses
-from .device import torch_device
+from .device import free_gpu_bytes, torch_device
 from .generate import Prompt, Sampling, encoded, replies
-from .loop.example_losses import ExampleLoss, example_losses
-from .out_of_memory import first_line, ran_out_of_memory, with_neighbours
+from .loop.example_losses import ExampleLoss, TokenBudget, example_losses
+from .out_of_memory import empty_cache, first_line, ran_out_of_memory, with_neighbours
+from .packed.decoder import PackedDecoder
+from .packed.nf4_checkpoint import is_in_4bit
+from .packed.open_decoder import load_decoder
+from .packed.peft_view import base_view
 from .peft_adapter import CONFIG, WEIGHTS
 from .plain_peft import left_out
+from .plan import Precision
+from .select_engine import select_engine
 
 MEASURED_TOKENS = 2048
 """Tokens that go through the model at once; a longer example goes alone."""
@@ -85,7 +94,11 @@ class TunedModel:
     def losses(self, examples: Sequence[Example], *, adapter: bool) -> list[ExampleLoss]:
         """The loss of each example; `adapter` as for `replies`."""
         with self._chosen(adapter):
-            return example_losses(self._measured, examples, MEASURED_TOKENS)
+            return example_losses(self._measured, examples, self._measured_at_once)
+
+    @cached_property
+    def _measured_at_once(self) -> TokenBudget:
+        return TokenBudget(MEASURED_TOKENS)
 
     @cached_property
     def _measured(self) -> LabelLosses:
@@ -103,14 +116,16 @@ class TunedModel:
         should_stop: ShouldStop,
         *,
         adapter: bool,
+        on_text: Callable[[str], None] | None = None,
     ) -> list[Reply]:
         """The reply to each row of input ids; fewer if asked to stop.
 
         Args:
             adapter: False gives the base model's.
+            on_text: see `generate.replies`.
         """
         with self._chosen(adapter):
-            return replies(self.model, self.tokenizer, rows, sampling, on_tokens, should_stop)
+            return replies(self.model, self.tokenizer, rows, sampling, on_tokens, should_stop, on_text)
 
 
 @quiet_loading()
@@ -125,12 +140,41 @@ def load_tuned_model(base: Path, adapter: Path | None, *, load_in_4bit: bool = F
     if adapter is not None:
         _require_known(adapter)
     device = torch_device()
-    precision = "bfloat16" if device == "cuda" else "float32"
-    model = load_frozen(base, device, precision, load_in_4bit=load_in_4bit)
+    precision: Precision = "bfloat16" if device == "cuda" else "float32"
+    model = _base(base, device, precision, load_in_4bit=load_in_4bit)
     if adapter is not None:
         model = _with_adapter(model, adapter, device)
     model.eval()
     return TunedModel(model, tokenizer, adapter is not None, token_limits(base).positions)
+
+
+def _base(folder: Path, device: str, precision: Precision, *, load_in_4bit: bool) -> Any:
+    """The base, in 4 bits from our own decoder where that has the family: it needs no bitsandbytes."""
+    no_lora = LoraGroup(r=1, target_modules=[])
+    in_4bit = load_in_4bit or is_in_4bit(folder)
+    if in_4bit and select_engine(folder, no_lora, load_in_4bit=True, max_seq_length=0)[0] == "packed":
+        resident = resident_for_answers(folder_shape(folder), in_4bit=load_in_4bit, free=free_gpu_bytes())
+
+        def decoder(resident: int | None) -> PackedDecoder:
+            return load_decoder(
+                folder, no_lora, precision, device, in_4bit=load_in_4bit, resident_layers=resident
+            )
+
+        return base_view(_in_memory(decoder, resident, device), folder)
+    return load_frozen(folder, device, precision, load_in_4bit=load_in_4bit)
+
+
+def _in_memory(
+    load: Callable[[int | None], PackedDecoder], resident: int | None, device: str
+) -> PackedDecoder:
+    """The decoder; with all its layers in host memory if that of the GPU does not suffice."""
+    try:
+        return load(resident)
+    except (RuntimeError, MemoryError) as error:
+        if resident == 0 or device != "cuda" or not ran_out_of_memory(error):
+            raise
+    empty_cache(device)
+    return load(0)
 
 
 def tokenizer_of(base: Path, adapter: Path | None) -> Any:

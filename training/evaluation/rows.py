@@ -95,12 +95,17 @@ def _last_turn(row: Conversation) -> int | None:
 
 @dataclass
 class Rows:
-    """The chosen rows, of `usable` ones, and what was found in all of them."""
+    """The chosen rows, of `usable` ones, and what was found in all of them.
+
+    Args:
+        notes: of the source, e.g. settings that mean nothing for it.
+    """
 
     chosen: list[EvaluationRow] = field(default_factory=list[EvaluationRow])
     read: int = 0
     usable: int = 0
     findings: Findings = field(default_factory=Findings)
+    notes: tuple[str, ...] = ()
 
 
 def evaluation_rows(
@@ -123,7 +128,7 @@ def evaluation_rows(
     """
     source = open_data(data, permit, should_stop)
     progress = ReadProgress("checking", "reading the dataset", source.size(), report, should_stop)
-    found = Rows()
+    found = Rows(notes=source.notes)
     unusable = UnusableRows(found.findings)
     drawn = _Drawn(data.samples or DEFAULT_ROWS, seed)
     for number, part, item in raw_rows(source, progress):

@@ -3,19 +3,23 @@
 from __future__ import annotations
 
 import math
+import re
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import numpy as np
 import psutil
 import torch
 from peft import PeftModel
 from torch import Tensor, nn
-from transformers import AutoModelForCausalLM
+from transformers import AutoConfig
 
+from ..models.decoder_families import EXPORTED_ALONE, PLAIN, decoder_place
+from ..models.multimodal import keep_language_model, language_model_class
 from ..models.quiet_loading import quiet_loading
 from ..models.safetensors_files import stored_tensors
+from ..models.tokenizer import load_error
 from .merged.merge import Floats
 
 SPARE_BYTES = 1 << 30
@@ -28,22 +32,38 @@ def fits_in_memory(base: Path, bytes_per_weight: int, beside: int = 0) -> bool:
     return parameters * bytes_per_weight + beside + SPARE_BYTES < psutil.virtual_memory().available
 
 
+def _loaded(base: Path, dtype: torch.dtype) -> tuple[Any, Any]:
+    """The configuration and the model of a folder."""
+    local: dict[str, Any] = {"local_files_only": True, "trust_remote_code": False}
+    try:
+        config = cast("Any", AutoConfig).from_pretrained(base, **local)
+        return config, language_model_class(config).from_pretrained(
+            base, dtype=dtype, use_safetensors=True, **local
+        )
+    except (MemoryError, torch.OutOfMemoryError):
+        raise
+    except Exception as error:  # transformers raises what its parsers raise
+        raise load_error(base, "model", error) from error
+
+
 class Reference:
     """Base and adapter on the CPU.
 
+    Raises:
+        ModelLoadError: Transformers cannot load the base.
+
     Args:
-        base: the model's folder.
+        base: the model's folder. Of a multimodal one the language model is meant; names are as in that alone.
         adapter: the LoRA's folder, or None.
         dtype: of the computation; fp32 for proofs.
     """
 
     def __init__(self, base: Path, adapter: Path | None, dtype: torch.dtype = torch.float32) -> None:
-        models: Any = AutoModelForCausalLM  # half typed
         peft: Any = PeftModel
         with quiet_loading():
-            model = models.from_pretrained(
-                base, dtype=dtype, use_safetensors=True, local_files_only=True, trust_remote_code=False
-            )
+            config, model = _loaded(base, dtype)
+        keep_language_model(model)
+        self._place = decoder_place(config, EXPORTED_ALONE)[1]
         self._model: Any = peft.from_pretrained(model, adapter) if adapter else model
         self._model.eval()
 
@@ -62,7 +82,8 @@ class Reference:
         if isinstance(self._model, PeftModel):
             merged: Any = self._model
             self._model = merged.merge_and_unload()
-        weight: Tensor = self._model.get_parameter(name)
+        module, _, last = re.sub(r"^model\b", self._place, name).rpartition(".")
+        weight: Tensor = getattr(self._model.get_submodule(module), last)  # a parameter or a buffer
         rows = weight[start : start + len(values)] if weight.dim() > 1 else weight
         with torch.no_grad():
             rows.copy_(torch.as_tensor(values).reshape(rows.shape))
@@ -70,15 +91,19 @@ class Reference:
     def linears(self) -> dict[str, nn.Linear]:
         """Its linear layers by the names of their weights; a tied head by the embedding's."""
         found = {
-            f"{name}.weight": module
+            f"{self._in_text_model(name)}.weight": module
             for name, module in self._model.named_modules()
             if isinstance(module, nn.Linear)
         }
         head = found.get(f"{LM_HEAD_MODULE}.weight")
-        names = {id(weight): name for name, weight in self._model.named_parameters()}
+        names = {id(weight): self._in_text_model(name) for name, weight in self._model.named_parameters()}
         if head is not None and names[id(head.weight)] not in found:
             found[names[id(head.weight)]] = found.pop(f"{LM_HEAD_MODULE}.weight")
         return found
+
+    def _in_text_model(self, name: str) -> str:
+        """A module's or parameter's name in the language model alone."""
+        return re.sub(rf"^{re.escape(self._place)}\b", PLAIN, name)
 
     def imatrix(self, rows: Sequence[Sequence[int]], on_row: Callable[[int], None]) -> dict[str, Floats]:
         """Mean square of each input of each linear layer over the rows' tokens, by the weight's name.
@@ -90,7 +115,7 @@ class Reference:
         """
         sums: dict[str, Tensor] = {}
         hooks = [
-            module.register_forward_pre_hook(_summing(sums, _weight_name(name)))
+            module.register_forward_pre_hook(_summing(sums, self._in_text_model(_weight_name(name))))
             for name, module in self._model.named_modules()
             if isinstance(module, nn.Linear) and "lora_" not in name and not name.endswith(LM_HEAD_MODULE)
         ]

@@ -8,7 +8,7 @@ from pathlib import Path
 
 from ..errors import DiskFullError
 from ..untrusted import shown_path
-from .atomic_json import disk_full, is_disk_full, sync_file, sync_folder
+from .atomic_json import disk_full, is_disk_full, patiently, sync_file, sync_folder
 from .new_name import place_folder
 
 
@@ -79,8 +79,8 @@ def _replace(part: Path, target: Path) -> None:
     old = target.with_name(f".{target.name}.replaced")
     shutil.rmtree(old, ignore_errors=True)
     if target.exists():
-        target.rename(old)
-    part.rename(target)
+        patiently(lambda: target.rename(old))
+    patiently(lambda: part.rename(target))
     sync_folder(target.parent)
     shutil.rmtree(old, ignore_errors=True)
 

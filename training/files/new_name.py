@@ -12,7 +12,7 @@ from pathlib import Path
 
 from ..errors import OutputTakenError
 from ..untrusted import shown_path
-from .atomic_json import sync_folder
+from .atomic_json import patiently, sync_folder
 
 
 def place_file(part: Path, target: Path) -> None:
@@ -58,12 +58,12 @@ def _rename_file(part: Path, target: Path) -> None:
         raise
     except OSError:  # a file system without hard links
         target.open("xb").close()
-        part.replace(target)
+        patiently(lambda: part.replace(target))
     else:
-        part.unlink()
+        patiently(part.unlink)
 
 
 def _rename_folder(part: Path, target: Path) -> None:
     if os.name == "nt" and target.is_dir():
         target.rmdir()  # fails unless it is empty; other systems' rename does the same
-    part.rename(target)
+    patiently(lambda: part.rename(target))

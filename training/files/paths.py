@@ -4,22 +4,37 @@ from __future__ import annotations
 
 import os
 import re
+import sys
+import tempfile
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cache
-from pathlib import Path
+from pathlib import Path, PureWindowsPath
 from urllib.parse import urlsplit
 
 from ..errors import PathForbiddenError
 from ..next_step import then
 from ..untrusted import one_line, quoted, short_name, shown_path
 from .credential_places import in_credential_place
+from .principal_folder import PRINCIPALS, principal_folder
+from .windows_paths import reason_against
 
 MORE_TEMPLATES = "additional_chat_templates"  # the one folder in a model's folder that is read
 ONLY_ROOTS = "only"
 """In a record: the user's home is not permitted. No path, since paths are absolute."""
+OWN_RUNS = "runs-of:"
+"""In a record: of the home of runs, only a principal's own runs may be read; its folder's name follows."""
+READABLE = (("runs",), ("models",), ("files",))
+"""Folders of the home that assistants may read: beside them are tokens and logs of servers."""
 PATH_LENGTH = 4096  # characters; the most that an operating system takes
-POSIX_SYSTEM = ("/bin", "/boot", "/dev", "/etc", "/lib", "/lib64", "/proc", "/sbin", "/sys", "/usr")
+UI_OUTPUTS = "ui-outputs"
+"""Folder of the home that the web page writes to, where it is a root."""
+POSIX_SYSTEM = ("/bin", "/boot", "/dev", "/etc", "/lib", "/lib64", "/proc", "/sbin", "/sys", "/usr", "/var")
+MACOS_SYSTEM = ("/Library", "/System")
+IN_VAR_BUT_OF_USERS = ("/var/folders", "/var/home", "/var/mnt", "/var/tmp")
+"""Temporary folders of macOS, homes and disks of ostree systems, and the temporary files that stay."""
+IN_LIBRARY_BUT_OF_USERS = ("mobile documents", "cloudstorage")
+"""Where macOS keeps the folders of iCloud, Dropbox and their like."""
 WINDOWS_SYSTEM = ("SystemRoot", "ProgramFiles", "ProgramFiles(x86)", "ProgramData")
 
 
@@ -33,12 +48,15 @@ class PathPolicy:
         home: the home folder of runs and models, which may be read though it is hidden.
         working: folders that an assistant's relative paths may begin in.
         user_home: whether an assistant may also access the user's home, without its hidden folders.
+        own_runs: the folder with the ids of the only runs whose files may be read, named as the folder of the
+            only uploaded files; None: every run and file.
     """
 
     roots: tuple[Path, ...] | None
     home: Path
     working: tuple[Path, ...] = ()
     user_home: bool = True
+    own_runs: Path | None = None
 
     @classmethod
     def for_assistant(cls, roots: Sequence[Path], home: Path, *, user_home: bool = True) -> PathPolicy:
@@ -49,6 +67,12 @@ class PathPolicy:
     @classmethod
     def for_person(cls, home: Path) -> PathPolicy:
         return cls(None, home.resolve())
+
+    def of(self, principal: str | None) -> PathPolicy:
+        """What this principal may access: of the home of runs, only its own."""
+        if principal is None:
+            return self
+        return replace(self, own_runs=principal_folder(self.home, principal))
 
     def with_working_folders(self, folders: Sequence[Path]) -> PathPolicy:
         """Also permit the folders that the user works in, and begin relative paths there.
@@ -80,6 +104,8 @@ class PathPolicy:
             PathForbiddenError: it is relative where that is refused, or outside the allowed folders.
         """
         path = _path_of(given, argument)
+        if isinstance(path, PureWindowsPath):
+            self._require_plain(path, argument)
         if self.roots is not None and not path.is_absolute():
             path = self._in_working_folder(path)
         if self.roots is not None and not path.is_absolute():
@@ -92,6 +118,13 @@ class PathPolicy:
         if reason:
             raise self._forbidden(f"{argument}: {shown_path(resolved)} {reason}.")
         return str(resolved)
+
+    def _require_plain(self, path: PureWindowsPath, argument: str) -> None:
+        """Raises PathForbiddenError for what must not even be looked at on Windows."""
+        known = [PureWindowsPath(folder) for folder in (*(self.roots or ()), self.home, Path.home())]
+        reason = reason_against(path, None if self.roots is None else known)
+        if reason:
+            raise self._forbidden(f"{argument}: {shown_path(path)} {reason}.")
 
     def _in_working_folder(self, path: Path) -> Path:
         """The path in the first working folder that has it, or in the only one; else as it is."""
@@ -119,24 +152,31 @@ class PathPolicy:
         """The roots as a spec holds them, so that the run's worker is bound by them as well."""
         if self.roots is None:
             return None
-        return [*([] if self.user_home else [ONLY_ROOTS]), *map(str, self.roots)]
+        words = [] if self.user_home else [ONLY_ROOTS]
+        words += [f"{OWN_RUNS}{self.own_runs.name}"] if self.own_runs else []
+        return [*words, *map(str, self.roots)]
 
     @classmethod
     def from_record(cls, roots: Sequence[str] | None, home: Path) -> PathPolicy:
         if roots is None:
             return cls.for_person(home)
-        user_home = ONLY_ROOTS not in roots
-        return cls.for_assistant(
-            [Path(root) for root in roots if root != ONLY_ROOTS], home, user_home=user_home
-        )
+        folders = [Path(root) for root in roots if root != ONLY_ROOTS and not root.startswith(OWN_RUNS)]
+        policy = cls.for_assistant(folders, home, user_home=ONLY_ROOTS not in roots)
+        own = next((root.removeprefix(OWN_RUNS) for root in roots if root.startswith(OWN_RUNS)), None)
+        return replace(policy, own_runs=policy.home / PRINCIPALS / Path(own).name) if own else policy
 
     def _reason_against(self, path: Path, write: bool) -> str | None:
         if in_credential_place(path):
             return "is in a folder of credentials"
         if self.roots is None:
             return "is in a system folder" if _in_system_folder(path) else None
-        if path.is_relative_to(self.home):
-            return "is in the home folder of runs and models" if write else None
+        if self._is_of_others(path):
+            return "is outside the folders that this server may access"
+        if _is_in(path, self.home) and not self._is_ui_output(path):
+            # In other letters, as macOS permits, nothing of it is found to be readable.
+            exact = path.is_relative_to(self.home)
+            readable = exact and path.relative_to(self.home).parts[:1] in READABLE and not write
+            return None if readable else "is in the home folder of runs and models"
         if any(path.is_relative_to(root) for root in self.roots):
             return None
         user = _real_home(Path.home())
@@ -144,6 +184,25 @@ class PathPolicy:
             return "is outside the folders that this server may access"
         hidden = _hidden_in(path, user)
         return f"is in the hidden folder {quoted(hidden[0])}" if hidden else None
+
+    def _is_ui_output(self, path: Path) -> bool:
+        folder = self.home / UI_OUTPUTS
+        return folder in (self.roots or ()) and path.is_relative_to(folder)
+
+    def _is_of_others(self, path: Path) -> bool:
+        """Whether a principal would reach into the home of runs, besides its own runs and the models."""
+        if self.own_runs is None or not _folded(path).is_relative_to(_folded(self.home)):
+            return False
+        # In other letters, as some file systems permit, no run is found to be its own.
+        match path.relative_to(self.home).parts if path.is_relative_to(self.home) else ():
+            case ("runs", run_id, *_):
+                return not (self.own_runs / run_id).is_file()
+            case ("files", whose, *_):
+                return whose != self.own_runs.name
+            case (folder, *_):
+                return folder in ("runs", "files")
+            case _:
+                return True
 
     def _forbidden(self, message: str) -> PathForbiddenError:
         if self.roots is None:
@@ -165,6 +224,22 @@ def read_in(folder: Path) -> tuple[Path, Path]:
     return folder, folder / MORE_TEMPLATES
 
 
+def _is_in(path: Path, folder: Path) -> bool:
+    """Whether a path is in a folder, which some file systems also know by its name in other letters."""
+    if path.is_relative_to(folder):
+        return True
+    if not _folded(path).is_relative_to(_folded(folder)):
+        return False
+    try:
+        return Path(*path.parts[: len(folder.parts)]).samefile(folder)
+    except OSError:  # one of them does not exist
+        return False
+
+
+def _folded(path: Path) -> Path:
+    return Path(str(path).casefold())
+
+
 @cache
 def _real_home(home: Path) -> Path:
     """Kept, since it is asked for with each of a dataset's files."""
@@ -172,10 +247,22 @@ def _real_home(home: Path) -> Path:
 
 
 def _hidden_in(path: Path, user: Path) -> list[str]:
-    """The hidden folders of the user's home that the path is in."""
+    """The folders on the way to the path that the user's file manager hides; none outside the user's home."""
     if not path.is_relative_to(user):
         return []
-    return [part for part in path.relative_to(user).parts if part.startswith(".") or part == "AppData"]
+    parts = path.relative_to(user).parts
+    hidden = [part for part in parts if part.startswith(".") or part.casefold() == "appdata"]
+    return [*hidden, *_hidden_by_macos(parts)] if sys.platform == "darwin" else hidden
+
+
+def _hidden_by_macos(parts: Sequence[str]) -> Sequence[str]:
+    match [part.casefold() for part in parts[:2]]:
+        case ["library"]:
+            return parts[:1]
+        case ["library", inside] if inside not in IN_LIBRARY_BUT_OF_USERS:
+            return parts[:1]
+        case _:
+            return ()
 
 
 FILE_URI = re.compile("file:/", re.IGNORECASE)
@@ -252,5 +339,18 @@ def _in_system_folder(path: Path) -> bool:
     if os.name == "nt":
         folders = [Path(os.environ[name]) for name in WINDOWS_SYSTEM if name in os.environ]
     else:
-        folders = [folder for name in POSIX_SYSTEM for folder in (Path(name), Path(name).resolve())]
-    return any(path.is_relative_to(folder) for folder in folders)
+        folders = _with_real(POSIX_SYSTEM + (MACOS_SYSTEM if sys.platform == "darwin" else ()))
+    return any(path.is_relative_to(folder) for folder in folders) and not _is_of_users(path)
+
+
+def _is_of_users(path: Path) -> bool:
+    """Whether a path in /var is none of the system's: temporary folders, and homes of some accounts."""
+    own = [Path(tempfile.gettempdir()).resolve(), _real_home(Path.home())]
+    var = _with_real(("/var",))
+    inside = [folder for folder in own if any(each in folder.parents for each in var)]
+    return any(path.is_relative_to(folder) for folder in (*_with_real(IN_VAR_BUT_OF_USERS), *inside))
+
+
+def _with_real(names: Sequence[str]) -> list[Path]:
+    """The folders, and what they are links to: /etc is one on macOS."""
+    return [folder for name in names for folder in (Path(name), Path(name).resolve())]

@@ -42,7 +42,7 @@ def read_cpu() -> CpuReading:
     billions = max_billions(available)
     presets = [name for name, preset in PRESETS.items() if preset.billions <= billions]
     return CpuReading(
-        name=_processor_name(),
+        name=processor_name(),
         physical_cores=training_threads(),
         logical_cores=_within_quota(len(_usable())),
         load_1m=round(psutil.getloadavg()[0], 2),
@@ -110,7 +110,8 @@ def _within_quota(cores: int) -> int:
     return cores if quota is None else max(1, min(cores, ceil(quota)))
 
 
-def _processor_name() -> str:
+def processor_name() -> str:
+    """As the system calls it."""
     return _name_on_linux() or _name_on_macos() or platform.processor() or platform.machine()
 
 

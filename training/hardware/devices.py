@@ -30,6 +30,34 @@ def training_devices(wanted: Literal["auto", "cpu", "cuda"]) -> list[str]:
     return [CPU]
 
 
+def number_of_gpus(wanted: int | Literal["all"], device: str, there: list[str]) -> int:
+    """How many processes train: one for each GPU.
+
+    Args:
+        device: as asked for; only a CPU that was asked for by name can have several processes.
+        there: what `training_devices` gives for it.
+
+    Raises:
+        GpuNotAvailableError: there are fewer GPUs.
+    """
+    if there == [CPU]:
+        if device != CPU and wanted not in (1, "all"):
+            raise GpuNotAvailableError(
+                f"gpus is {wanted}, but no NVIDIA GPU can be used here.",
+                hint="Check `nvidia-smi` and CUDA_VISIBLE_DEVICES, or set gpus=1.",
+            )
+        return 1 if wanted == "all" else wanted
+    if wanted == "all":
+        return len(there)
+    if wanted > len(there):
+        can = "1 GPU can" if len(there) == 1 else f"{len(there)} GPUs can"
+        raise GpuNotAvailableError(
+            f"gpus is {wanted}, but only {can} be used here.",
+            hint=f'Set gpus={len(there)}, or gpus="all" for as many as there are.',
+        )
+    return wanted
+
+
 def use_device(device: str) -> None:
     """Make this the only device that torch sees; must be called before torch initialises CUDA."""
     os.environ["CUDA_VISIBLE_DEVICES"] = "" if device == CPU else device

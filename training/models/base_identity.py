@@ -13,11 +13,13 @@ import hashlib
 import json
 import os
 import re
-from collections.abc import Mapping
+from collections.abc import Callable, Generator, Mapping
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
+from threading import Event
 from typing import Any, Literal
 
 from ..errors import ModelLoadError, TrainingAbortedError
@@ -78,6 +80,17 @@ def identify_base(folder: Path, should_stop: ShouldStop = never_stop) -> BaseIde
     with ThreadPoolExecutor(min(THREADS, os.cpu_count() or 1)) as pool:
         weights = sorted(pool.map(digest, shards(folder)))
     return BaseIdentity(_sha256(weights), _sha256(_computed(folder / "config.json")))
+
+
+@contextmanager
+def identified(folder: Path, should_stop: ShouldStop) -> Generator[Callable[[], BaseIdentity]]:
+    """Begin `identify_base`, and give what waits for its result: the body does something else meanwhile."""
+    left = Event()
+    with ThreadPoolExecutor(1) as pool:
+        try:
+            yield pool.submit(identify_base, folder, lambda: left.is_set() or should_stop()).result
+        finally:
+            left.set()
 
 
 def difference_from(

@@ -12,7 +12,8 @@ from pathlib import Path
 from typing import Any
 
 from ..errors import ModelLoadError, TrainingAbortedError
-from ..events import Phase, Report, ShouldStop
+from ..events import Phase, Report, ShouldStop, never_stop
+from ..files.atomic_json import read_json
 from ..files.background_call import background_call
 from ..redact import scrub
 from ..untrusted import short_name, shown_path
@@ -222,3 +223,23 @@ def _unreachable(error: Exception, hub_id: str) -> HubUnreachableError:
         cause=error,
         untrusted=scrub(str(error)),
     )
+
+
+def hub_config(hub_id: str, revision: str | None) -> dict[str, Any] | None:
+    """The config.json of a Hub model and nothing else; None if it cannot be had within seconds.
+
+    Never raises: what is wrong with the name or the network is told when the model is downloaded.
+    """
+    try:
+        import huggingface_hub
+
+        hub: Any = huggingface_hub  # its types are partly unknown
+
+        def ask() -> str:
+            return hub.hf_hub_download(hub_id, "config.json", revision=revision, etag_timeout=FIRST_ANSWER_S)
+
+        path = background_call(ask, never_stop, STOPPED, seconds=FIRST_ANSWER_S)
+        found = read_json(Path(path))
+    except Exception:  # also that huggingface_hub is not installed
+        return None
+    return found

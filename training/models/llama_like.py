@@ -1,4 +1,4 @@
-"""Decoders built like Llama: which model types are, and the linear modules of their layers.
+"""The linear modules that a model has, of the families whose layers are known.
 
 Known from config.json alone, so that a wrong module name is refused before anything is waited for or loaded.
 """
@@ -11,12 +11,9 @@ from pathlib import Path
 from ..errors import InputError, ModelLoadError, nearest
 from ..files.atomic_json import read_json
 from ..untrusted import quoted, short_name, shown_path
+from .decoder_families import FAMILIES
+from .expert_layers import target_name
 
-FAMILIES = ("llama", "mistral", "qwen2", "qwen3", "smollm3")
-"""`model_type`s of these decoders; SmolLM and SmolLM2 are of type llama."""
-
-ATTENTION_MODULES = ("q_proj", "k_proj", "v_proj", "o_proj")
-MLP_MODULES = ("gate_proj", "up_proj", "down_proj")
 HEAD = "lm_head"
 
 
@@ -33,11 +30,12 @@ def check_target_modules(folder: Path, targets: str | Sequence[str]) -> None:
     """
     if targets in ("all-linear", "attention"):
         return
-    if _model_type(folder / "config.json") not in FAMILIES:
+    family = FAMILIES.get(str(_model_type(folder / "config.json")))
+    if family is None:
         return
-    known = [*ATTENTION_MODULES, *MLP_MODULES, HEAD]
+    known = [*family.targets, HEAD]
     for target in [targets] if isinstance(targets, str) else targets:
-        if target.rpartition(".")[2] not in known:
+        if target_name(target) not in known:
             raise unknown_module(target, known)
 
 

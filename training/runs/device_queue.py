@@ -1,9 +1,9 @@
-"""The queue for a device: one run at a time, first in first out, across servers and home folders.
+"""The queue for devices: one run at a time on each, first in first out, across servers and home folders.
 
 A slot is an OS lock on a file named after the device, in a folder per user and not per home folder. A run in
 the queue has a ticket: a file named by time and run id, which its worker keeps locked. There is no queue
-process: the worker of the first ticket polls for a free slot and takes it. A run that still checks its data
-keeps its queue place, but ready runs behind it are served first.
+process: the worker of the first ticket polls until as many slots as it needs are free, and takes them. A run
+that still checks its data keeps its queue place, but ready runs behind it are served first.
 """
 
 from __future__ import annotations
@@ -42,10 +42,17 @@ class DeviceRequest(NamedTuple):
     Args:
         queue: `cuda` or `cpu` for work on a device, `short` for work that does not wait for one.
         slots: the run needs one of these: GPU UUIDs, `cpu`, or the numbered slots of the short queue.
+        processes: that share the work: each has a GPU, or all share the CPU.
     """
 
     queue: str
     slots: list[str]
+    processes: int = 1
+
+    @property
+    def at_once(self) -> int:
+        """Slots that the run needs at once."""
+        return self.processes if self.queue == "cuda" else 1
 
     @property
     def needs_device(self) -> bool:
@@ -112,34 +119,46 @@ class DeviceQueue:
             return self._ahead(run_id)
 
     def try_take(self, run_id: str, devices: Sequence[str]) -> str | None:
-        """Take a free slot and leave the queue, if no ready run is ahead. The caller becomes ready.
+        """As `try_take_several`, one slot."""
+        taken = self.try_take_several(run_id, devices, 1)
+        return taken[0] if taken else None
 
-        Needs `hold_place`; the slot is held until `release`.
+    def try_take_several(self, run_id: str, devices: Sequence[str], count: int) -> list[str]:
+        """Take `count` free slots and leave the queue, if no ready run is ahead. The caller becomes ready.
+
+        All of them or none, so that no two runs wait for what the other holds. A run that needs many is not
+        overtaken by those that need few: while it is the first, the others wait behind it.
+        Needs `hold_place`; the slots are held until `release`.
         """
         with self._gate:
             _mark(self._ticket(run_id), READY)
             if self._ahead(run_id):
-                return None
-            device = self._take_free(devices)
-            if device is not None:
+                return []
+            taken = self._take_free(devices, count)
+            if taken:
                 self._leave(run_id)
-            return device
+            return taken
 
     def take_unless_busy(self, devices: Sequence[str]) -> str | None:
         """Take a free slot without joining the queue."""
-        with self._gate:
-            return self._take_free(devices)
+        taken = self.take_several_unless_busy(devices, 1)
+        return taken[0] if taken else None
 
-    def take_from_keeper(self, run_id: str, devices: Sequence[str]) -> str | None:
-        """Take a slot that a worker with a kept model gives up for this run; None if others hold them."""
+    def take_several_unless_busy(self, devices: Sequence[str], count: int) -> list[str]:
+        """Take `count` free slots, or none, without joining the queue."""
+        with self._gate:
+            return self._take_free(devices, count)
+
+    def take_from_keeper(self, run_id: str, devices: Sequence[str], count: int = 1) -> list[str]:
+        """Take slots that workers with a kept model give up for this run; none if others hold them."""
         if not self._keepers():
-            return None
+            return []
         end = time.monotonic() + GIVING_WAY_S
         self.hold_place(run_id)
         try:
-            while (device := self.try_take(run_id, devices)) is None and time.monotonic() < end:
+            while not (taken := self.try_take_several(run_id, devices, count)) and time.monotonic() < end:
                 time.sleep(LOOK_S)
-            return device
+            return taken
         finally:
             self.leave(run_id)
 
@@ -168,6 +187,11 @@ class DeviceQueue:
         with self._gate:
             return [(t.name.partition("~")[2], t.stat().st_mtime == READY) for t in self._waiting()]
 
+    def keep_first(self) -> None:
+        """Release all slots that are held but the first."""
+        while len(self._held) > 1:
+            self._held.pop().release()
+
     def release(self) -> None:
         while self._held:
             self._held.pop().release()
@@ -178,13 +202,18 @@ class DeviceQueue:
             self._place = None
         self._ticket(run_id).unlink(missing_ok=True)
 
-    def _take_free(self, devices: Sequence[str]) -> str | None:
+    def _take_free(self, devices: Sequence[str], count: int) -> list[str]:
+        taken: dict[str, Lock] = {}
         for device in devices:
             lock = Lock(self._folder / f"{device}.lock")
-            if lock.try_acquire():
-                self._held.append(lock)
-                return device
-        return None
+            if len(taken) < count and lock.try_acquire():
+                taken[device] = lock
+        if len(taken) < count:
+            for lock in taken.values():
+                lock.release()
+            return []
+        self._held.extend(taken.values())
+        return list(taken)
 
     def _ahead(self, run_id: str) -> int:
         mine = self._ticket(run_id)

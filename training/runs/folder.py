@@ -9,6 +9,7 @@ control.json a request to stop
 
 from __future__ import annotations
 
+import os
 import shutil
 from collections.abc import Callable, Generator, Iterable
 from contextlib import contextmanager, suppress
@@ -27,8 +28,9 @@ from pydantic import (
 )
 
 from ..config.arguments import explain
+from ..config.fields import Gpus
 from ..config.results import AnyResult
-from ..config.specs import AnySpec, KindName, read_spec
+from ..config.specs import AnySpec, KindName, TrainingSpec, read_spec
 from ..errors import ErrorRecord, RunFolderError
 from ..events import Event
 from ..files.atomic_json import read_json, write_json
@@ -59,11 +61,45 @@ ENDED = FINISHED | {Status.INTERRUPTED}
 Moment = Annotated[str, AfterValidator(require_moment)]
 
 
+class Progress(BaseModel):
+    """How far a run has come."""
+
+    model_config = ConfigDict(frozen=True, extra="ignore", defer_build=True)
+
+    step: int = 0
+    total_steps: int | None = None
+    loss: float | None = None
+
+
+class OnCluster(BaseModel):
+    """The job of a run that a cluster carries out.
+
+    Args:
+        name: the cluster's, in clusters.toml.
+        slurm: the name of the Slurm that it was submitted to; None before that.
+        job_id: None until somebody knows it.
+        waits_for: why the job waits, in Slurm's word; only in states that were observed.
+    """
+
+    model_config = ConfigDict(frozen=True, extra="ignore", defer_build=True)
+
+    name: str
+    slurm: str | None = None
+    job_id: str | None = None
+    waits_for: str | None = None
+
+
 class RunState(BaseModel):
     """state.json. `pid` is information for people: no process is ever stopped by its pid.
 
     Args:
+        subject: the model that the run is about, from its spec; None in older runs.
+        progress: of a run that has ended, so that a list reads no other file of it; None in older runs.
         allow_other_base: whether this attempt may use a base that has changed since the training began.
+        dataset: where the dataset is, if it has been moved since the run began.
+        gpus: of this attempt, if it was resumed on another number than it asked for.
+        cluster: where its job is, if a cluster carries it out.
+        principal: who asked for it over HTTP; None: the owner of the home.
         result: of the run's kind; None until it exists.
         warnings: all warnings of the run, after it has ended.
     """
@@ -72,9 +108,14 @@ class RunState(BaseModel):
 
     format_version: int = 1
     kind: KindName = "train"
+    subject: str | None = None
     status: Status
     attempt: Annotated[int, Field(ge=1, lt=2**31)] = 1
     allow_other_base: bool = False
+    dataset: str | list[str] | None = None
+    gpus: Gpus | None = None
+    cluster: OnCluster | None = None
+    principal: str | None = None
     host: str
     boot_id: str
     pid: Annotated[int, Field(ge=0, lt=2**32)] | None = None
@@ -86,6 +127,7 @@ class RunState(BaseModel):
     result: Annotated[AnyResult, Discriminator("kind")] | None = None
     warnings: list[str] = []
     error: ErrorRecord | None = None
+    progress: Progress | None = None
 
     @model_validator(mode="before")
     @classmethod
@@ -104,6 +146,22 @@ class RunState(BaseModel):
         if self.result is not None and self.result.kind != self.kind:
             raise ValueError(f"result is of a run of kind {self.result.kind}, and the run is of {self.kind}")
         return self
+
+
+class _RunLock(Lock):
+    """Of a run that may have been removed meanwhile: nobody gets its lock."""
+
+    def _acquire(self, timeout_s: float) -> bool:
+        if not super()._acquire(timeout_s):
+            return False
+        folder = self.path.parent
+        if [path.name for path in folder.iterdir()] != [self.path.name]:
+            return True
+        self.release()
+        with suppress(OSError):  # taking a lock makes its folder anew
+            self.path.unlink()
+            folder.rmdir()
+        return False
 
 
 class RunFolder:
@@ -133,12 +191,25 @@ class RunFolder:
         return self.path / "worker.log"
 
     @property
+    def control_path(self) -> Path:
+        return self.path / "control.json"
+
+    @property
     def lock_path(self) -> Path:
         return self.path / "worker.lock"
 
+    def size(self) -> int:
+        """Bytes of all files in it; of links, their own. What is removed meanwhile has none."""
+        total = 0
+        for folder, _, names in os.walk(self.path):
+            for name in names:
+                with suppress(OSError):
+                    total += os.lstat(os.path.join(folder, name)).st_size
+        return total
+
     def lock(self) -> Lock:
         """The lock that a worker holds until it exits; its holder is the only writer of the run."""
-        return Lock(self.lock_path)
+        return _RunLock(self.lock_path)
 
     def spec(self) -> AnySpec:
         """The request.
@@ -147,6 +218,20 @@ class RunFolder:
             RunFolderError: spec.json is missing or unreadable.
         """
         return self._read("spec.json", read_spec)
+
+    def request_now(self) -> AnySpec:
+        """The request with its dataset where it is now, and the GPUs of this attempt.
+
+        Raises as `spec` and `state`.
+        """
+        spec, state = self.spec(), self.state()
+        if not isinstance(spec, TrainingSpec):
+            return spec
+        if state.dataset is not None:
+            spec = spec.model_copy(update={"data": spec.data.model_copy(update={"source": state.dataset})})
+        if state.gpus is not None:
+            spec = spec.model_copy(update={"training": spec.training.model_copy(update={"gpus": state.gpus})})
+        return spec
 
     def state(self) -> RunState:
         """The content of state.json; `RunStore.observe` also checks that the worker is alive.
@@ -239,14 +324,14 @@ class RunFolder:
 
     def request_cancel(self, reason: str) -> None:
         """Ask the worker to stop; it checks for this file several times a second."""
-        write_json(self.path / "control.json", {"cancel": True, "reason": reason})
+        write_json(self.control_path, {"cancel": True, "reason": reason})
 
     def forget_cancel(self) -> None:
         """Remove the request to stop, for a run that is resumed."""
-        (self.path / "control.json").unlink(missing_ok=True)
+        self.control_path.unlink(missing_ok=True)
 
     def cancel_requested(self) -> bool:
-        return (self.path / "control.json").exists()
+        return self.control_path.exists()
 
     def _unreadable(self, name: str, error: Exception) -> RunFolderError:
         if not self.path.is_dir():

@@ -44,7 +44,7 @@ def machine() -> str:
 
 def _machine_id() -> str:
     for path in (Path("/etc/machine-id"), Path("/var/lib/dbus/machine-id")):
-        if path.is_file() and (text := path.read_text().strip()):
+        if path.is_file() and (text := path.read_text("utf-8").strip()):
             return text
     address = uuid.getnode()
     if address & RANDOM_ADDRESS:  # no network card: the number differs between processes
@@ -56,7 +56,7 @@ def _machine_id() -> str:
 def boot_id() -> str:
     """An id that is the same for all processes until the machine restarts."""
     if LINUX_BOOT_ID.is_file():
-        return LINUX_BOOT_ID.read_text().strip()
+        return LINUX_BOOT_ID.read_text("ascii").strip()
     # Rounded to ten minutes, since the clock may be corrected while the machine runs.
     return f"{host()}-{round(psutil.boot_time() / 600)}"
 

@@ -10,6 +10,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any, Literal
 
+from ..config.arguments import flat_fields, given_arguments
 from ..config.results import (
     AnyResult,
     EvaluateResult,
@@ -17,6 +18,7 @@ from ..config.results import (
     GenerateResult,
     InspectResult,
     MultiRunResult,
+    ProbeResult,
     PushResult,
     RegisterResult,
     Result,
@@ -24,14 +26,13 @@ from ..config.results import (
 )
 from ..config.specs import (
     AnySpec,
-    DataSpec,
     EvaluateSpec,
     ExportSpec,
     GenerateSpec,
     InspectSpec,
     KindName,
-    ModelReference,
     MultiRunSpec,
+    ProbeSpec,
     PushSpec,
     RegisterSpec,
     Spec,
@@ -39,7 +40,7 @@ from ..config.specs import (
     TrainSpec,
 )
 from ..errors import StateError
-from ..hardware.devices import CPU, training_devices
+from ..hardware.devices import CPU, number_of_gpus, training_devices
 from ..next_step import Next, then
 from ..untrusted import quoted
 from .device_queue import DeviceRequest
@@ -95,6 +96,10 @@ def _after_multi_run(run_id: str, spec: MultiRunSpec, result: MultiRunResult) ->
     return then("export", source=run_id)
 
 
+def _after_probe(run_id: str, spec: ProbeSpec, result: ProbeResult) -> Next:
+    return _training_as_asked(spec)
+
+
 def _after_export(run_id: str, spec: ExportSpec, result: ExportResult) -> Next:
     if result.path.endswith(".gguf"):
         return then("register", path=result.path, name=...)
@@ -114,7 +119,16 @@ def _after_registration(run_id: str, spec: RegisterSpec, result: RegisterResult)
 
 
 def _after_inspection(run_id: str, spec: InspectSpec, result: InspectResult) -> Next:
-    return then("train", dataset=spec.data.source, model=spec.model.name)
+    return _training_as_asked(spec)
+
+
+def _training_as_asked(spec: ProbeSpec | InspectSpec) -> Next:
+    defaults = {
+        name: info.get_default(call_default_factory=True) for name, (*_, info) in flat_fields().items()
+    }
+    # A spec that was written and read again has everything.
+    given = {name: value for name, value in given_arguments(spec).items() if value != defaults[name]}
+    return then("train", **{"dataset": spec.data.source, "model": spec.model.name, **given})
 
 
 def _nothing(run_id: str, spec: PushSpec, result: PushResult) -> None:
@@ -126,6 +140,7 @@ KINDS = {
     for kind in (
         RunKind("train", TrainSpec, TrainResult, "device", _after_training, checkpoints=True),
         RunKind("multi_run", MultiRunSpec, MultiRunResult, "device", _after_multi_run, checkpoints=True),
+        RunKind("probe", ProbeSpec, ProbeResult, "device", _after_probe, listed=False),
         RunKind(
             "inspect",
             InspectSpec,
@@ -190,7 +205,7 @@ def device_request(spec: AnySpec) -> DeviceRequest:
     """The queue and the slots of a run.
 
     Raises:
-        GpuNotAvailableError: a GPU is requested and none is usable.
+        GpuNotAvailableError: a GPU is requested and none is usable, or more than there are.
     """
     match kind_of(spec.kind).queue:
         case "short":
@@ -198,8 +213,15 @@ def device_request(spec: AnySpec) -> DeviceRequest:
         case "cpu":
             return DeviceRequest("cpu", [CPU])
         case "device":
-            devices = training_devices(_device_of(spec))
-            return DeviceRequest("cpu" if devices == [CPU] else "cuda", devices)
+            device = _device_of(spec)
+            devices = training_devices(device)
+            processes = number_of_gpus(gpus_of(spec), device, devices)
+            return DeviceRequest("cpu" if devices == [CPU] else "cuda", devices, processes)
+
+
+def gpus_of(spec: Spec) -> int | Literal["all"]:
+    """Only trainings are shared: a probe measures one GPU."""
+    return spec.training.gpus if isinstance(spec, TrainSpec) else 1
 
 
 def _device_of(spec: AnySpec) -> Literal["auto", "cpu", "cuda"]:
@@ -213,12 +235,16 @@ def _device_of(spec: AnySpec) -> Literal["auto", "cpu", "cuda"]:
 
 
 def libraries_of(spec: AnySpec) -> list[str]:
-    """The libraries from extras that the worker of this spec imports."""
-    models = spec.models if isinstance(spec, EvaluateSpec) else [spec]
-    quantized = any(
-        isinstance(one, DataSpec | GenerateSpec | ModelReference) and one.model.load_in_4bit for one in models
+    """The libraries from extras that the worker of this spec imports, as far as the spec tells.
+
+    Whether a model in 4 bits needs bitsandbytes depends on its family, which only its folder tells.
+    """
+    by_transformers = (
+        isinstance(spec, TrainingSpec)
+        and spec.model.load_in_4bit
+        and spec.training.engine in ("autograd", "trl")
     )
-    return [*kind_of(spec.kind).libraries, *(["bitsandbytes"] if quantized else [])]
+    return [*kind_of(spec.kind).libraries, *(["bitsandbytes"] if by_transformers else [])]
 
 
 def next_after(run_id: str, spec: AnySpec, result: AnyResult | None) -> Next | None:

@@ -10,19 +10,29 @@ from pathlib import Path
 from typing import Any
 
 from ..config.results import AnyResult
-from ..errors import BackpropagateError, DiskFullError, ErrorRecord, MissingExtraError, RuntimeFailure
+from ..errors import (
+    BackpropagateError,
+    DiskFullError,
+    ErrorRecord,
+    MissingExtraError,
+    RunInterruptedError,
+    RuntimeFailure,
+)
 from ..events import Done, Event, Failed, Phase, Step, Warned
 from ..files.atomic_json import is_disk_full
 from ..logs import logger
-from ..redact import scrub
+from ..redact import scrub, scrub_all
 from ..untrusted import one_line, shown_path
 from .event_log import all_events
-from .folder import FINISHED, RunFolder, RunState, Status
+from .folder import ENDED, OnCluster, RunFolder, RunState, Status
 from .identity import boot_id, host, now
 from .store import RunStore
 
 TRAIN_MODULES = frozenset({"torch", "transformers", "peft", "trl", "datasets", "accelerate", "numpy"})
 BALLAST_BYTES = 64 * 1024  # freed when the disk is full, so that the end can still be written
+
+
+BeforeEnd = Callable[[Status, AnyResult | None, ErrorRecord | None], AnyResult | None]
 
 
 class RunRecorder:
@@ -34,9 +44,10 @@ class RunRecorder:
         listener: called with each event after it has been written.
 
     Attributes:
-        device: the device that the run has, once it has one.
+        devices: what the run has, once it has them: GPUs' UUIDs, or `cpu`.
         stop_reason: why the run has to stop though the user did not ask; then it has failed.
         paused_s: seconds that the work has waited for its device to cool.
+        before_end: told how the run ends, before that is recorded; returns the result to record.
     """
 
     def __init__(
@@ -52,21 +63,28 @@ class RunRecorder:
         self.phase_name = "starting"
         self._warnings: list[str] = []
         self.first_loss = _first_loss(run)
-        self.device: str | None = None
+        self.devices: tuple[str, ...] = ()
         self.stop_reason: BackpropagateError | None = None
         self.paused_s = 0.0
+        self.before_end: BeforeEnd | None = None
         self.log = logger().bind(run_id=run.run_id)
 
     def begin(self, *, survives_client: bool = True) -> None:
         """Record that this process executes the run, and whether it survives the client."""
         self._ballast.write_bytes(os.urandom(BALLAST_BYTES))
-        self._change(pid=os.getpid(), boot_id=boot_id(), host=host(), survives_client=survives_client)
+        self._change(
+            pid=os.getpid(),
+            boot_id=boot_id(),
+            host=host(),
+            survives_client=survives_client,
+            cluster=_with_own_job(self._state.cluster),
+        )
         self.log.info("run_started", attempt=self._state.attempt)
         self.phase("starting", "starting the worker")
 
-    def running(self, device: str | None) -> None:
-        """Record that the run has its device: a GPU's UUID, or `cpu`; None if it needs none."""
-        self.device = device
+    def running(self, *devices: str) -> None:
+        """Record that the run has its devices; none if it needs none."""
+        self.devices = devices
         self._change(status=Status.RUNNING, started_at=now())
 
     def report(self, event: Event) -> None:
@@ -76,7 +94,7 @@ class RunRecorder:
                 self.phase_name = phase
             case Warned(message=message):
                 self.log.warning("run_warning", message=message)
-                self._warnings.append(one_line(message))
+                self._warnings.append(one_line(scrub(message)))
             case Step(loss=loss) if self.first_loss is None:
                 self.first_loss = loss
             case _:
@@ -113,7 +131,8 @@ class RunRecorder:
         """Record that the run failed, and what of its result there is."""
         record = as_record(error, self.run.log_path)
         self.log.error("run_failed", code=record.code, message=record.message)
-        self._finish(Status.FAILED, result, record)
+        interrupted = isinstance(error, RunInterruptedError)  # it can be resumed as it is
+        self._finish(Status.INTERRUPTED if interrupted else Status.FAILED, result, record)
 
     def require_end(self) -> None:
         """Raises RuntimeFailure if the work returned without recording how the run ended."""
@@ -128,8 +147,12 @@ class RunRecorder:
         return time.monotonic() - self.paused_s
 
     @property
+    def attempt(self) -> int:
+        return self._state.attempt
+
+    @property
     def finished(self) -> bool:
-        return self._state.status in FINISHED
+        return self._state.status in ENDED
 
     def _change(self, **fields: Any) -> None:
         with self._lock:
@@ -137,6 +160,10 @@ class RunRecorder:
             self.run.write_state(self._state)
 
     def _finish(self, status: Status, result: AnyResult | None, error: ErrorRecord | None) -> None:
+        with self._lock:
+            before_end, self.before_end = self.before_end, None
+        if before_end and not self.finished:
+            result = before_end(status, result or self._state.result, error)
         with self._lock:
             if self.finished:
                 return
@@ -157,16 +184,24 @@ class RunRecorder:
                 self._ballast.unlink(missing_ok=True)
                 last = self._write_end(end)
             self._ballast.unlink(missing_ok=True)
-            self.log.info("run_ended", status=status.value)
         if self._listener:
             self._listener(last)
 
     def _write_end(self, end: RunState) -> Event:
-        """The event is written first, so that a reader of the new state finds all events."""
-        ended = Failed(error=end.error) if end.error else Done(status=end.status.value)
+        """Events and log are written first, so that a reader of the new state finds all of them."""
+        ended = (
+            Failed(status=end.status.value, error=end.error) if end.error else Done(status=end.status.value)
+        )
         event = self._events.append(ended)
+        self.log.info("run_ended", status=end.status.value)
         self._state = self._store.finish(self.run, end)
         return event
+
+
+def _with_own_job(cluster: OnCluster | None) -> OnCluster | None:
+    """With the id of the job that this process is."""
+    job_id = os.environ.get("SLURM_JOB_ID")
+    return cluster.model_copy(update={"job_id": job_id}) if cluster and job_id else cluster
 
 
 def _first_loss(run: RunFolder) -> float | None:
@@ -181,7 +216,8 @@ def as_record(error: BaseException, log_path: Path) -> ErrorRecord:
     """
     if isinstance(error, BackpropagateError):
         record = error.record()
-        return record.model_copy(update={"message": scrub(record.message)})
+        texts = record.model_dump(include={"message", "hint", "untrusted_details"})
+        return record.model_copy(update=scrub_all(texts))
     if is_disk_full(error):
         return DiskFullError(
             "No space left on the disk.",

@@ -2,6 +2,7 @@
 
 runs/<run id>/       one folder per run                    requests/   the run of each request
 active/<run id>      an empty file per unfinished run, so that a status filter does not read every run
+principals/          the runs of each principal of a server
 """
 
 from __future__ import annotations
@@ -9,14 +10,17 @@ from __future__ import annotations
 import hashlib
 import os
 import shutil
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import suppress
 from pathlib import Path
 from typing import NamedTuple
 
-from ..config.results import TrainingResult
+from ..clusters.job_table import JobTable
+from ..clusters.slurm import cancel
+from ..config.settings import PrincipalSettings
 from ..config.specs import AnySpec
 from ..errors import (
+    ClusterError,
     ErrorRecord,
     InputError,
     NotWritableError,
@@ -26,16 +30,21 @@ from ..errors import (
     StateError,
 )
 from ..events import Queued
-from ..files.atomic_json import disk_full, is_disk_full, read_json, sync_folder, write_json
+from ..files.atomic_json import disk_full, is_disk_full, patiently, read_json, sync_folder, write_json
+from ..files.principal_folder import forget_run, principal_folder
 from ..files.private_folder import make_private
 from ..files.system_error import system_error
 from ..next_step import then
 from ..untrusted import quoted, short_name, shown_path
+from .cluster_job import cluster_of, end_if_deaf, ended_by, is_gone, job_of, with_job
 from .event_log import EventLog
-from .folder import ENDED, FINISHED, RunFolder, RunState, Status
+from .folder import ENDED, FINISHED, OnCluster, RunFolder, RunState, Status
 from .identity import boot_id, file_is_recent, host, is_recent, is_run_id, new_run_id, now, same_host
 from .kinds import KINDS, kind_of
 from .locks import Lock, is_free
+from .principal_room import require_free_disk, require_room
+from .progress import progress_at_end
+from .saved_result import ended_with_result
 
 EQUAL_WINDOW_S = 120.0  # an equal request returns a completed run for this long
 ABANDONED_S = 3600.0
@@ -52,19 +61,49 @@ class Requested(NamedTuple):
         existing: whether an earlier request created it.
         stopped: the run of an earlier equal request, if it was stopped and could be resumed.
         by_key: whether the request's key was known.
+        repeated: whether the request demands a new run, and is taken as a repetition of the one that did.
     """
 
     run: RunFolder
     existing: bool
     stopped: RunFolder | None = None
     by_key: bool = False
+    repeated: bool = False
+
+
+class Folders(NamedTuple):
+    """The folders among the runs.
+
+    Args:
+        ids: of the runs, newest first.
+        foreign: names that no run has.
+    """
+
+    ids: list[str]
+    foreign: list[str]
 
 
 class RunStore:
-    """The runs of one home folder."""
+    """The runs of one home folder, as one principal sees them: those of others do not exist.
 
-    def __init__(self, home: Path) -> None:
+    Args:
+        principal: who asks; None: the owner of the home, who sees all.
+        limits: what a principal may take.
+        jobs: of clusters; None: a table of its own.
+    """
+
+    def __init__(
+        self,
+        home: Path,
+        principal: str | None = None,
+        limits: PrincipalSettings | None = None,
+        jobs: JobTable | None = None,
+    ) -> None:
         self.home = home
+        self.principal = principal
+        self.jobs = jobs or JobTable()
+        self._limits = limits or PrincipalSettings()
+        self._own = None if principal is None else principal_folder(home, principal)
         self.runs = home / "runs"
         self._active = home / "active"
         self._requests = home / "requests"
@@ -81,25 +120,64 @@ class RunStore:
         part = RunFolder(self.runs / f"{PREPARING}{run.run_id}")
         marker = self._active / run.run_id
         try:
+            self._take(run.run_id)
             part.path.mkdir(mode=0o700)
             write_json(part.path / "spec.json", spec.model_dump(mode="json"))
             part.write_state(
                 RunState(
-                    kind=spec.kind, status=Status.QUEUED, host=host(), boot_id=boot_id(), created_at=now()
+                    kind=spec.kind,
+                    subject=spec.subject,
+                    status=Status.QUEUED,
+                    cluster=_on_cluster(spec),
+                    principal=self.principal,
+                    host=host(),
+                    boot_id=boot_id(),
+                    created_at=now(),
                 )
             )
             EventLog(part.events_path).append(Queued(run_id=run.run_id))
             marker.touch()
             sync_folder(self._active)
-            part.path.rename(run.path)
+            patiently(lambda: part.path.rename(run.path))
             sync_folder(self.runs)
         except OSError as error:
             shutil.rmtree(part.path, ignore_errors=True)
             marker.unlink(missing_ok=True)
+            forget_run(self.home, run.run_id)
             if is_disk_full(error):
                 raise disk_full(run.path, error) from error
             raise
         return run
+
+    def _take(self, run_id: str) -> None:
+        """Record that a new run is the principal's, before the run exists."""
+        if self._own is not None:
+            make_private(self._own.parent)
+            make_private(self._own)
+            (self._own / run_id).touch()
+            sync_folder(self._own)
+
+    def _bytes_taken(self) -> int:
+        """Of a principal's runs; the owner's are not counted."""
+        return 0 if self._own is None else sum(RunFolder(self.runs / run_id).size() for run_id in self.ids())
+
+    def _require_room(self, taken: int) -> None:
+        """Refuse another run of a principal that has taken what it may take.
+
+        Raises:
+            QueueFullError: it has too many unfinished runs.
+            DiskFullError: its runs are too large, or too little is free.
+        """
+        if self._own is None:
+            return
+        require_free_disk(self._limits, self.home)
+        unfinished = sum(map(self._is_unfinished, self.unfinished()))
+        require_room(self._limits, unfinished, taken)
+
+    def _is_unfinished(self, run: RunFolder) -> bool:
+        with suppress(StateError):
+            return self.observe(run).status not in ENDED
+        return False
 
     def for_request(
         self,
@@ -108,6 +186,8 @@ class RunStore:
         fingerprint: str,
         find_equal: bool,
         instead_of: RunFolder | None = None,
+        repeats_s: float = 0,
+        approve: Callable[[], None] | None = None,
     ) -> Requested:
         """The existing run of this request, or a new one. The run can be found by both names afterwards.
 
@@ -117,13 +197,17 @@ class RunStore:
             find_equal: unless the key is known, return a run of the same fingerprint that is queued, running,
                 or completed (for a training within two minutes).
             instead_of: a run that is not returned, since what it made is gone.
+            repeats_s: without a key and `find_equal`, return the run of an equal request of this kind that is
+                less than so many seconds old.
+            approve: called before a new run is made, which it may refuse.
 
         Raises:
             RequestKeyReusedError: the key was used with other arguments.
         """
         self._make_folders()
-        equal_path = self._requests / f"equal-{fingerprint}.json"
-        key_path = self._requests / f"key-{_hash(key)}.json" if key else None
+        equal_path = self._requests / f"equal-{self._private(fingerprint)}.json"
+        key_path = self._requests / f"key-{_hash(self._private(key))}.json" if key else None
+        taken = self._bytes_taken()  # here: others do not wait until all is counted
         with Lock(self._requests / "lock"):
             named = self._run_of_key(key, key_path, spec) if key and key_path else None
             if named and self._keeps_key(named) and not _is_same(named, instead_of):
@@ -133,12 +217,22 @@ class RunStore:
                 if key_path:
                     write_json(key_path, {"run_id": equal.run_id})
                 return Requested(equal, existing=True)
+            repeated = None if key or find_equal else self._repeated(equal_path, repeats_s)
+            if repeated:
+                return Requested(repeated, existing=True, repeated=True)
+            self._require_room(taken)
+            if approve:
+                approve()
             # The record is written first: it may name a run that does not exist, but every run has a record.
             run_id = _new_id(spec)
             for path in filter(None, (key_path, equal_path)):
-                write_json(path, {"run_id": run_id})
+                write_json(path, {"run_id": run_id, "demanded": not (find_equal or key)})
             stopped = equal if equal and self._was_stopped(equal) else None
             return Requested(self.create(spec, run_id), existing=False, stopped=stopped)
+
+    def _private(self, name: str) -> str:
+        """The name of a request, which means another run to each principal."""
+        return name if self.principal is None else _hash(f"{self.principal}\n{name}")
 
     def _run_of_key(self, key: str, path: Path, spec: AnySpec) -> RunFolder | None:
         run = self._requested(path)
@@ -173,6 +267,18 @@ class RunStore:
     def _requested_or_none(self, path: Path) -> RunFolder | None:
         with suppress(StateError):
             return self._requested(path)
+        return None
+
+    def _repeated(self, path: Path, seconds: float) -> RunFolder | None:
+        """The run that an equal request has just demanded, unless it failed or is stopped."""
+        if not seconds or not path.exists():
+            return None
+        with suppress(StateError, OSError, ValueError):
+            run = self._requested(path)
+            if run is None or not read_json(path).get("demanded"):
+                return None
+            if self._is_reusable(run) and is_recent(run.state().created_at, seconds):
+                return run
         return None
 
     def _keeps_key(self, run: RunFolder) -> bool:
@@ -226,26 +332,41 @@ class RunStore:
         )
 
     def ids(self) -> list[str]:
-        """Every run's id, newest first."""
-        return sorted((name for name in self._folders() if is_run_id(name)), reverse=True)
+        """The id of every run that the principal may see, newest first."""
+        return self.folders().ids
 
-    def foreign(self) -> list[str]:
-        """Names of folders among the runs that no run has, ready for display."""
-        return sorted(quoted(name) for name in self._folders() if not is_run_id(name))
+    def folders(self) -> Folders:
+        """What the principal may see, except folders that are not whole: those begin with a dot.
 
-    def _folders(self) -> Iterator[str]:
-        """The names of the folders that are whole: others begin with a dot."""
+        Only the owner sees what is no run.
+        """
         if not self.runs.is_dir():
-            return
+            return Folders([], [])
         with os.scandir(self.runs) as entries:
-            yield from (e.name for e in entries if not e.name.startswith(".") and _is_folder(e))
+            names = [e.name for e in entries if not e.name.startswith(".") and _is_folder(e)]
+        names.sort(reverse=True)
+        if self._own is not None:
+            own = {entry.name for entry in _entries(self._own)}
+            return Folders([name for name in names if name in own], [])
+        foreign = [name for name in names if not is_run_id(name)]
+        return Folders([name for name in names if is_run_id(name)] if foreign else names, foreign)
 
-    def newest(self, status: Status | None = None) -> Iterator[tuple[RunFolder, RunState | StateError]]:
+    def changed(self) -> tuple[int, ...]:
+        """Differs from an earlier value when a run has been made, has ended, or has been removed since."""
+        paths = [self.runs, self._active, *_entries(self._active)]
+        return tuple(time for path in paths if (time := _modified(path)))
+
+    def newest(
+        self, status: Status | None = None, ids: list[str] | None = None
+    ) -> Iterator[tuple[RunFolder, RunState | StateError]]:
         """Runs and their observed states, newest first; reads one folder at a time.
 
         An error stands for the state of a run that cannot be read; not with a `status`.
+
+        Args:
+            ids: every run's id, from `folders`; None: read here.
         """
-        for run_id in self._ids_with(status):
+        for run_id in self._ids_with(status, ids):
             run = RunFolder(self.runs / run_id)
             try:
                 state = self.observe(run)
@@ -295,15 +416,16 @@ class RunStore:
         """The runs that have not completed, failed or been cancelled."""
         return [RunFolder(self.runs / run_id) for run_id in self._ids_with(Status.QUEUED)]
 
-    def _ids_with(self, status: Status | None) -> list[str]:
+    def _ids_with(self, status: Status | None, ids: list[str] | None = None) -> list[str]:
+        ids = self.ids() if ids is None else ids
         if status is None or status in FINISHED:
-            return self.ids()
-        known = set(self.ids())
+            return ids
+        known = set(ids)
         return sorted((e.name for e in _entries(self._active) if e.name in known), reverse=True)
 
     # --- observe and end -----------------------------------------------------------------------------
     def observe(self, run: RunFolder) -> RunState:
-        """The run's current state: the run of a dead worker is recorded as interrupted.
+        """The run's current state: the run of a dead worker or an ended job is recorded as interrupted.
 
         The recorded state of a run of another machine, or of a home that is read-only, is returned unchanged.
 
@@ -312,36 +434,74 @@ class RunStore:
             StateError: its lock cannot be used.
         """
         state = run.state()
-        lock = run.lock()
-        try:
-            if not _worker_is_gone(run, state):
-                return state
-            if not lock.try_acquire():
-                return run.state()
-        except NotWritableError:
+        if state.cluster is not None:
+            return self._observe_job(run, state)
+        with suppress(NotWritableError):
+            if _worker_is_gone(run, state):
+                return self._end(run, state, lambda now: _interrupted(run.run_id, now))
+        return state
+
+    def _observe_job(self, run: RunFolder, state: RunState) -> RunState:
+        job = job_of(run, state, self.jobs)
+        if job is None:
             return state
+        with suppress(NotWritableError):
+            if is_gone(job):
+                return self._end(run, state, lambda now: ended_by(run, now, job))
+            end_if_deaf(run, job, self.jobs)
+        return with_job(state, job)
+
+    def _end(self, run: RunFolder, seen: RunState, end: Callable[[RunState], RunState]) -> RunState:
+        """Record the end of an attempt for its dead worker, unless somebody else does or has done so."""
+        lock = run.lock()
+        if not lock.try_acquire():
+            return run.state()
         try:
-            state = run.state()  # it may have ended since the first read
-            if state.status in ENDED:
+            state = run.state()  # it may have ended since it was read
+            if state.status in ENDED or state.attempt != seen.attempt:
                 return state
             run.discard_parts()
-            return self.finish(run, _interrupted(run.run_id, state))
+            return self.finish(run, end(state))
         finally:
             lock.release()
 
+    def cancel_waiting(self, run: RunFolder, state: RunState) -> None:
+        """End the run of a job that waits, after a request to stop, as no worker sees that.
+
+        Args:
+            state: as `observe` returns it.
+        """
+        if state.cluster is None or state.cluster.job_id is None or state.status is not Status.QUEUED:
+            return
+        with suppress(ClusterError):  # once it has begun, the worker sees the request as well
+            cancel(state.cluster.job_id, only_waiting=True)
+        self.jobs.forget()
+        self.observe(run)
+
     def finish(self, run: RunFolder, state: RunState) -> RunState:
         """Record how a run ended. Only the holder of the run's lock may call this."""
+        state = state.model_copy(update={"progress": progress_at_end(run, state)})
         run.write_state(state)
         if state.status in FINISHED:
             (self._active / run.run_id).unlink(missing_ok=True)
         return state
 
-    def requeue(self, run: RunFolder, attempt: int, *, allow_other_base: bool = False) -> RunState | None:
+    def requeue(
+        self,
+        run: RunFolder,
+        attempt: int,
+        *,
+        allow_other_base: bool = False,
+        dataset: str | list[str] | None = None,
+        gpus: int | str | None = None,
+    ) -> RunState | None:
         """Queue an ended run again, as its next attempt; None if another process has done so since.
 
         Args:
             attempt: the one that has ended.
             allow_other_base: of the next attempt only; see `RunState`.
+            dataset: where it is now; None: where it was.
+            gpus: None: as many as before.
 
         Raises:
             InputError: it is running, has completed, or belongs to another machine.
@@ -354,6 +514,7 @@ class RunStore:
             if state.attempt != attempt or state.status not in ENDED:
                 return None
             _require_resumable(run, state)
+            self._require_room(self._bytes_taken())
             run.forget_cancel()
             run.event_log().append(Queued(attempt=state.attempt + 1))
             (self._active / run.run_id).touch()
@@ -362,6 +523,9 @@ class RunStore:
                     "status": Status.QUEUED,
                     "attempt": state.attempt + 1,
                     "allow_other_base": allow_other_base,
+                    "dataset": dataset or state.dataset,
+                    "gpus": gpus or state.gpus,
+                    "cluster": state.cluster and OnCluster(name=state.cluster.name),
                     "boot_id": boot_id(),
                     "pid": None,
                     "queued_at": now(),
@@ -398,7 +562,7 @@ class RunStore:
             state = self.observe(run)
             if state.status not in ENDED:
                 name = short_name(state.host.partition("~")[0])
-                where = "first" if same_host(state.host) else f"on {name} first"
+                where = "first" if state.cluster or same_host(state.host) else f"on {name} first"
                 raise InputError(
                     f"Run {run.run_id} is {state.status} on {name}.",
                     hint=f"Cancel it {where}.",
@@ -420,9 +584,10 @@ class RunStore:
 
     def _remove(self, run: RunFolder) -> None:
         doomed = run.path.with_name(f"{PREPARING}gone-{run.run_id}")
-        run.path.rename(doomed)  # a half-deleted run must not look like a run
+        patiently(lambda: run.path.rename(doomed))  # a half-deleted run must not look like a run
         shutil.rmtree(doomed)
         (self._active / run.run_id).unlink(missing_ok=True)
+        forget_run(self.home, run.run_id)
 
     def _make_folders(self) -> None:
         try:
@@ -432,8 +597,13 @@ class RunStore:
             raise system_error(error, self.home) from error
 
 
+def _on_cluster(spec: AnySpec) -> OnCluster | None:
+    name = cluster_of(spec)
+    return OnCluster(name=name) if name else None
+
+
 def _require_resumable(run: RunFolder, state: RunState) -> None:
-    if not same_host(state.host):
+    if state.cluster is None and not same_host(state.host):
         host = short_name(state.host)
         raise InputError(f"Run {run.run_id} belongs to {host}.", hint=f"Resume it on {host}.")
     if state.status is Status.COMPLETED and state.kind == "multi_run":
@@ -462,11 +632,9 @@ def _worker_is_gone(run: RunFolder, state: RunState) -> bool:
 
 def _interrupted(run_id: str, state: RunState) -> RunState:
     if state.result is not None:  # the adapter is saved; only later steps are missing
-        warning = "The worker exited after the adapter was saved: a copy or answers may be missing."
-        cancelled = isinstance(state.result, TrainingResult) and state.result.outcome == "cancelled"
-        status = Status.CANCELLED if cancelled else Status.COMPLETED
-        update = {"status": status, "ended_at": now(), "warnings": [*state.warnings, warning]}
-        return state.model_copy(update=update)
+        return ended_with_result(
+            state, "The worker exited after the adapter was saved: a copy or answers may be missing."
+        )
     if state.boot_id != boot_id():
         message = "The machine was restarted during the run."
     else:
@@ -487,7 +655,7 @@ def _how_to_continue(kind: str) -> str:
         return "If memory ran out, free some. Resuming starts it again; no incomplete files remain."
     return (
         "If memory ran out, use a smaller batch_size or max_seq_length. "
-        "Resuming continues from the last checkpoint."
+        "Resuming continues from the last checkpoint, if there is one."
     )
 
 
@@ -506,6 +674,13 @@ def _new_id(spec: AnySpec) -> str:
 
 def _entries(folder: Path) -> list[Path]:
     return list(folder.iterdir()) if folder.is_dir() else []
+
+
+def _modified(path: Path) -> int:
+    try:
+        return path.stat().st_mtime_ns
+    except OSError:
+        return 0
 
 
 def _is_folder(entry: os.DirEntry[str]) -> bool:

@@ -33,12 +33,16 @@ class RunContext:
         recorder: records its events, state and result.
         should_stop: called between rows, steps and questions.
         home: the home folder with models and caches.
+        own_process: whether this process ends with the run, and may be ended for it.
+        give_back: lets other runs have its devices but the first.
     """
 
     run: RunFolder
     recorder: RunRecorder
     should_stop: ShouldStop
     home: Path
+    own_process: bool = False
+    give_back: Callable[[], None] = lambda: None
 
     @cached_property
     def _policy(self) -> PathPolicy:
@@ -51,6 +55,11 @@ class RunContext:
     def report(self, event: Event) -> None:
         """Record an event."""
         self.recorder.report(event)
+
+    def keep_first_device(self) -> None:
+        """What is left to do needs one device: other runs can have the rest."""
+        self.recorder.devices = self.recorder.devices[:1]
+        self.give_back()
 
     def stop_if_asked(self) -> None:
         """Raises TrainingAbortedError if the user has cancelled the run."""
@@ -94,6 +103,8 @@ class RunContext:
         self.stop_if_asked()
         if classify_model(model.name).kind == "folder":
             self.permit_links(path, "model")
+            if model.revision is not None:
+                self.recorder.warn("revision is not used: the model is a folder.")
         require_small_files(path)
         return path
 

@@ -59,7 +59,7 @@ def chosen_rows(
         _warn_about_rows(context, found)
         return ChosenRows(found.chosen, found.usable, spec.data, held_out=False)
     run = RunFolder(context.run.path.parent / str(spec.run))
-    trained = run.spec()
+    trained = run.request_now()
     assert isinstance(trained, TrainingSpec)
     tasks = list(_held_out(context, spec, run, trained, tokenizer, added_tokens, model))
     rows = [row for task in tasks for row in task.chosen]
@@ -128,6 +128,8 @@ def _read(
 
 
 def _warn_about_rows(context: RunContext, found: Rows) -> None:
+    for note in found.notes:
+        context.recorder.warn(note)
     for one in found.findings.sorted():
         if one.severity == "warning":
             context.recorder.warn(f"{one.sentence()}.")

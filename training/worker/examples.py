@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
-from ..config.specs import DataGroup, TrainSpec
+from ..config.specs import DataGroup, EvaluationGroup, TrainingSpec
 from ..data.check import Checked, check
 from ..data.cleaning.quality import QUALITY_KINDS
 from ..data.findings import meaning_of, rows_of
@@ -30,7 +30,7 @@ def check_data(context: RunContext, data: DataGroup) -> Checked:
     return checked
 
 
-def tokenizer_of(context: RunContext, spec: TrainSpec, model: Path) -> tuple[Any, int]:
+def tokenizer_of(context: RunContext, spec: TrainingSpec, model: Path) -> tuple[Any, int]:
     context.recorder.phase("loading", "importing torch and transformers")
     threads = use_threads(spec.training.threads)
     from ..models.tokenizer import load_tokenizer
@@ -41,7 +41,7 @@ def tokenizer_of(context: RunContext, spec: TrainSpec, model: Path) -> tuple[Any
     return tokenizer, threads
 
 
-def examples(context: RunContext, spec: TrainSpec, tokenizer: Any, model: Path) -> Prepared:
+def examples(context: RunContext, spec: TrainingSpec, tokenizer: Any, model: Path) -> Prepared:
     context.recorder.phase("preparing", "preparing the data")
     return prepare(
         spec.data,
@@ -55,7 +55,9 @@ def examples(context: RunContext, spec: TrainSpec, tokenizer: Any, model: Path) 
     )
 
 
-def examples_again(context: RunContext, spec: TrainSpec, tokenizer: Any, model: Path, key: str) -> Prepared:
+def examples_again(
+    context: RunContext, spec: TrainingSpec, tokenizer: Any, model: Path, key: str
+) -> Prepared:
     """The examples of the first attempt.
 
     Args:
@@ -82,6 +84,20 @@ def warn_about_data(context: RunContext, data: Prepared) -> None:
     for found in data.summary.warnings:
         count, first = found["count"], ", ".join(found["first"])
         context.recorder.warn(f"{rows_of(count)} {meaning_of(found['kind'], count)} ({first}).")
+
+
+def warn_about_evaluation(context: RunContext, asked: EvaluationGroup, held_out: int) -> None:
+    """Name the settings that mean nothing in this run."""
+    if not held_out:
+        given = {"eval_every": asked.eval_every, "patience": asked.patience}
+        for name in (name for name, value in given.items() if value is not None):
+            context.recorder.warn(f"{name} is not used: no rows are held out.")
+    elif asked.patience is not None and asked.eval_every is None:
+        context.recorder.warn(
+            "patience is not used: without eval_every, the held-out rows are evaluated only at the end."
+        )
+    if asked.system is not None and not asked.questions:
+        context.recorder.warn("system is not used: there are no questions.")
 
 
 def warn_about_the_end(context: RunContext, tokenizer: Any, model: Path) -> None:

@@ -9,11 +9,13 @@ from typing import TYPE_CHECKING
 
 from ..config.results import GeneratedAnswer, GenerateResult, Reply
 from ..config.specs import GenerateSpec, ModelReference
+from ..errors import InputError
 from ..events import Phase, throttled
 from ..models.presets import classify_model
 from ..next_step import Next, then
 from ..untrusted import shown_path
 from .context import RunContext, WaitForDevice, use_threads
+from .said import told
 from .trained_base import require_base_of_adapter
 
 if TYPE_CHECKING:
@@ -134,13 +136,22 @@ class _Asking:
     def _rows(self) -> list[list[int]]:
         from ..engine.questions import as_prompt
 
-        self._warn_without_template()
-        prompts = [as_prompt(prompt, self.spec.system, self.model.tokenizer) for prompt in self.spec.prompts]
-        return self.model.encoded(prompts)
+        self._look_for_template()
+        spec, tokenizer = self.spec, self.model.tokenizer
+        earlier = [turn.model_dump() for turn in spec.earlier]
+        return self.model.encoded(
+            [as_prompt(prompt, spec.system, tokenizer, earlier) for prompt in spec.prompts]
+        )
 
-    def _warn_without_template(self) -> None:
+    def _look_for_template(self) -> None:
+        """Warn of a missing one; raises InputError where a conversation needs it."""
         if self.model.tokenizer.chat_template:
             return
+        if self.spec.earlier:
+            raise InputError(
+                "The model has no chat template: it can be asked one user message, and no conversation.",
+                hint="Send only one user message; it is continued as plain text.",
+            )
         warning = "The model has no chat template: each prompt is continued as plain text"
         ignored = "; the system message is not used" if self.spec.system else ""
         self.context.recorder.warn(f"{warning}{ignored}.")
@@ -155,8 +166,8 @@ class _Asking:
         if self.spec.compare_base or not self.model.has_adapter:
             base = self._replies(rows, before, adapter=False)
         return [
-            GeneratedAnswer(prompt=prompt, base=without, tuned=with_it)
-            for prompt, without, with_it in zip(asked, base, tuned, strict=False)
+            GeneratedAnswer(prompt=prompt, prompt_tokens=len(row), base=without, tuned=with_it)
+            for prompt, row, without, with_it in zip(asked, rows, base, tuned, strict=False)
         ]
 
     def _replies(self, rows: list[list[int]], before: int, *, adapter: bool) -> list[Reply]:
@@ -172,8 +183,10 @@ class _Asking:
             report(Phase(phase="generating", message=said, fraction=min(done, 0.999)))
 
         on_tokens(0, 0)
-        sampling = Sampling(self._room(rows), spec.temperature, spec.top_p, spec.seed + before)
-        return self.model.replies(rows, sampling, on_tokens, self.context.should_stop, adapter=adapter)
+        sampling = Sampling(self._room(rows), spec.temperature, spec.top_p, spec.seed + before, spec.stop)
+        on_text = told(self.context.report) if spec.stream and not before else None
+        stop = self.context.should_stop
+        return self.model.replies(rows, sampling, on_tokens, stop, adapter=adapter, on_text=on_text)
 
     def _room(self, rows: list[list[int]]) -> int:
         """max_new_tokens, or what the model's context has room for."""

@@ -18,8 +18,11 @@ from ..runs.kinds import device_request
 from ..runs.recorder import RunRecorder
 from ..runs.store import LEAVING_S, RunStore
 from .context import RunContext, WaitForDevice
+from .ranks import INTERFACES
 from .temperature_guard import TemperatureGuard
 
+CHANGED = ("CUDA_VISIBLE_DEVICES", *INTERFACES)
+"""Environment variables of the caller's process that a run sets."""
 Execute = Callable[[RunContext, WaitForDevice], object]
 """The `run` of a kind's module."""
 
@@ -44,26 +47,27 @@ def run_in_process(
         TrainingAbortedError: it was stopped before there was a result to save.
         InputError: another process executes it.
     """
-    request = device_request(run.spec())
+    request = device_request(run.request_now())
     queue = DeviceQueue(runtime_folder or default_runtime_folder(), request.queue)
-    with _locked(run), _environment_kept("CUDA_VISIBLE_DEVICES"):
+    with _locked(run), _environment_kept(*CHANGED):
         recorder = RunRecorder(store, run, listener)
         recorder.begin(survives_client=False)
 
         def wait_for_device() -> None:
-            device = queue.take_unless_busy(request.slots)
-            if device is None:
-                device = queue.take_from_keeper(run.run_id, request.slots)
-            if device is None:
+            slots, count = request.slots, request.at_once
+            devices = queue.take_several_unless_busy(slots, count)
+            if not devices:
+                devices = queue.take_from_keeper(run.run_id, slots, count)
+            if not devices:
                 recorder.warn("Another run uses the device; both share it and will be slower.")
             elif request.needs_device:
-                use_device(device)
-            recorder.running((device or request.slots[0]) if request.needs_device else None)
+                use_device(devices[0])
+            recorder.running(*((devices or slots[:count]) if request.needs_device else ()))
 
         guard = TemperatureGuard(
             recorder, lambda: should_stop() or run.cancel_requested(), load_settings().gpu
         )
-        context = RunContext(run, recorder, guard.should_stop, store.home)
+        context = RunContext(run, recorder, guard.should_stop, store.home, give_back=queue.keep_first)
         try:
             _recorded(execute, context, wait_for_device)
         finally:
@@ -104,12 +108,13 @@ def _locked(run: RunFolder) -> Generator[None]:
 
 
 @contextmanager
-def _environment_kept(name: str) -> Generator[None]:
-    value = os.environ.get(name)
+def _environment_kept(*names: str) -> Generator[None]:
+    values = {name: os.environ.get(name) for name in names}
     try:
         yield
     finally:
-        if value is None:
-            os.environ.pop(name, None)
-        else:
-            os.environ[name] = value
+        for name, value in values.items():
+            if value is None:
+                os.environ.pop(name, None)
+            else:
+                os.environ[name] = value

@@ -9,18 +9,20 @@ import os
 import sys
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
+from dataclasses import replace
 from functools import partial
 from importlib import import_module
 from pathlib import Path
-from typing import NoReturn
+from typing import Any, NoReturn
 
 from ..config.settings import Settings, load_settings
-from ..config.specs import GenerateSpec
+from ..config.specs import AnySpec, GenerateSpec
 from ..errors import TrainingAbortedError
 from ..events import Phase
 from ..hardware.devices import CPU, use_device
-from ..logs import configure_logging
+from ..logs import configure_logging, lines_of_run
+from ..runs.cluster_job import cluster_of
 from ..runs.device_queue import DeviceQueue, DeviceRequest, default_runtime_folder
 from ..runs.folder import ENDED, RunFolder
 from ..runs.kinds import device_request, kind_of
@@ -28,8 +30,13 @@ from ..runs.locks import FOREVER
 from ..runs.model_stamp import model_key
 from ..runs.recorder import RunRecorder
 from ..runs.store import LEAVING_S, RunStore
+from ..telemetry import configure_telemetry
 from .attend import GRACE_S, STEP_GRACE_S
 from .context import RunContext
+from .job_watch import LOOK_S as NETWORK_LOOK_S
+from .job_watch import asked_in_job, save_before_the_end
+from .notice import notify
+from .run_span import run_span
 from .temperature_guard import TemperatureGuard
 from .warm import Keeper, left_to_keeper
 
@@ -43,12 +50,15 @@ def main() -> int:
     settings = load_settings()
     if left_to_keeper(run, settings):
         return 0
-    lock = run.lock()
-    if not lock.try_acquire(LEAVING_S):  # the worker of the previous attempt may still be exiting
-        return 0  # another worker executes the run
-    if run.state().status in ENDED:
+    state, lock = run.state(), run.lock()
+    if state.cluster is None:
+        if not lock.try_acquire(LEAVING_S):  # the worker of the previous attempt may still be exiting
+            return 0  # another worker executes the run
+        state = run.state()
+    if state.status in ENDED:
         return 0
     configure_logging(settings)
+    configure_telemetry()
     _lower_priority()
     keepers: list[Keeper] = []
     carry_out = partial(_carry_out, settings)
@@ -61,15 +71,22 @@ def main() -> int:
 
 
 def _carry_out(settings: Settings, run: RunFolder, work: Callable[[RunContext], object]) -> None:
+    with lines_of_run(run.run_id), run_span(run):
+        _record(settings, run, work)
+
+
+def _record(settings: Settings, run: RunFolder, work: Callable[[RunContext], object]) -> None:
     """Do the work of a run, and record how it ended."""
     home = run.path.parent.parent
     recorder = RunRecorder(RunStore(home), run)
     watcher = None
     try:
         recorder.begin(survives_client="dies-with-client" not in sys.argv)
+        if run.state().cluster is not None:
+            save_before_the_end(recorder)
         watcher = CancelWatcher(run, recorder)
         guard = TemperatureGuard(recorder, watcher.should_stop, settings.gpu)
-        work(RunContext(run, recorder, guard.should_stop, home))
+        work(RunContext(run, recorder, guard.should_stop, home, own_process=True))
         recorder.require_end()
     except TrainingAbortedError:
         recorder.cancelled(None)
@@ -79,23 +96,32 @@ def _carry_out(settings: Settings, run: RunFolder, work: Callable[[RunContext], 
     finally:
         if watcher is not None:
             watcher.end()
+        notify(run, settings.notify)
 
 
 def _execute(context: RunContext, settings: Settings) -> list[Keeper]:
     """Execute the run; if it has loaded a model that later runs can ask, the keeper of that model."""
-    run, spec = context.run, context.run.spec()
+    run, spec = context.run, context.run.request_now()
     request = device_request(spec)
+    if cluster_of(spec) is not None:  # its scheduler has given the job its device
+        _module_of(spec).run(context, lambda: _use(context, request, request.slots[: request.at_once]))
+        return []
     queue = DeviceQueue(settings.runtime_dir or default_runtime_folder(), request.queue, FOREVER)
     try:
         queue.hold_place(run.run_id)
-        module = import_module(f".{kind_of(spec.kind).name}", __package__)  # here, since it may be heavy
-        model = module.run(context, lambda: _wait_for_device(context, queue, request))
+        context = replace(context, give_back=queue.keep_first)
+        model = _module_of(spec).run(context, lambda: _wait_for_device(context, queue, request))
     finally:
         queue.leave(run.run_id)
     if not isinstance(spec, GenerateSpec) or not settings.keep_model_s:
         return []
-    device = context.recorder.device or CPU
+    device = next(iter(context.recorder.devices), CPU)
     return [Keeper(model, model_key(spec), queue, device, run.path.parent, settings.keep_model_s)]
+
+
+def _module_of(spec: AnySpec) -> Any:
+    """The module with the `run` of a kind; imported late, since it may be heavy."""
+    return import_module(f".{kind_of(spec.kind).name}", __package__)
 
 
 def _lower_priority() -> None:
@@ -109,13 +135,13 @@ def _lower_priority() -> None:
 
 
 def _wait_for_device(context: RunContext, queue: DeviceQueue, request: DeviceRequest) -> None:
-    """Wait in the queue for a device, and make it the only one that torch sees.
+    """Wait in the queue for the run's devices, and make the first the only one that torch sees.
 
     Raises:
         TrainingAbortedError: the run was cancelled while it was waiting.
     """
     run_id, shown = context.run.run_id, -1
-    while (device := queue.try_take(run_id, request.slots)) is None:
+    while not (devices := queue.try_take_several(run_id, request.slots, request.at_once)):
         ahead = queue.ahead(run_id)
         if ahead != shown:
             shown = ahead
@@ -123,9 +149,13 @@ def _wait_for_device(context: RunContext, queue: DeviceQueue, request: DeviceReq
         if context.should_stop():
             raise TrainingAbortedError("Cancelled while waiting.")
         time.sleep(LOOK_S)
+    _use(context, request, devices)
+
+
+def _use(context: RunContext, request: DeviceRequest, devices: Sequence[str]) -> None:
     if request.needs_device:
-        use_device(device)
-    context.recorder.running(device if request.needs_device else None)
+        use_device(devices[0])
+    context.recorder.running(*(devices if request.needs_device else ()))
 
 
 def _waiting_message(ahead: int) -> str:
@@ -144,6 +174,9 @@ class CancelWatcher:
     def __init__(self, run: RunFolder, recorder: RunRecorder) -> None:
         self._run = run
         self._recorder = recorder
+        in_job = run.state().cluster is not None
+        self._is_asked = partial(asked_in_job, recorder) if in_job else run.cancel_requested
+        self._look_s = NETWORK_LOOK_S if in_job else LOOK_S
         self._asked, self._ended = threading.Event(), threading.Event()
         threading.Thread(target=self._watch, daemon=True, name="cancel-watcher").start()
 
@@ -155,8 +188,8 @@ class CancelWatcher:
         self._ended.set()
 
     def _watch(self) -> None:
-        while not self._run.cancel_requested():
-            if self._ended.wait(LOOK_S):
+        while not self._is_asked():
+            if self._ended.wait(self._look_s):
                 return
         self._asked.set()
         asked = time.monotonic()

@@ -6,7 +6,7 @@ checkpoints of the run that was not finished.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -15,7 +15,7 @@ from ..config.specs import DataGroup, MultiRunSpec
 from ..data.prepare import Prepared
 from ..data.tokens.kept_rows import TASKS
 from ..errors import PartialSuccessError, TrainingAbortedError
-from ..models.base_identity import identify_base
+from ..models.base_identity import BaseIdentity, identified
 from ..runs.recorder import as_record
 from ..untrusted import quoted
 from .context import RunContext, WaitForDevice
@@ -25,8 +25,10 @@ from .examples import (
     examples_again,
     tokenizer_of,
     warn_about_data,
+    warn_about_evaluation,
     warn_about_the_end,
 )
+from .fitting import require_room
 from .multi_run_parent import take_over, taken_over
 from .multi_run_tasks import (
     FirstRun,
@@ -37,6 +39,7 @@ from .multi_run_tasks import (
     require_rows,
     rows_of_runs,
 )
+from .track import track
 from .trained_base import require_trained_base, trained_revision
 
 if TYPE_CHECKING:
@@ -51,16 +54,21 @@ def run(context: RunContext, wait_for_device: WaitForDevice) -> None:
         BackpropagateError: no run succeeded, or the result cannot be saved; any other exception is a bug.
         TrainingAbortedError: it was cancelled before the first merge.
     """
-    spec = context.run.spec()
+    spec = context.run.request_now()
     assert spec.kind == "multi_run"
     planned = context.run.plan()
     if planned is None:
         require_rows(spec, [check_data(context, data) for data in spec.datasets])
+        require_room(context, spec)
     wait_for_device()
     base = request_of_run(spec, spec.data)
     folder = context.model_folder(revision=trained_revision(context.run, base))
     require_trained_base(context, base, folder)
-    ready = _prepare(context, spec, folder) if planned is None else _again(context, spec, folder, planned)
+    if planned is None:
+        with identified(folder, context.should_stop) as identity:
+            ready = _prepare(context, spec, folder, identity)
+    else:
+        ready = _again(context, spec, folder, planned)
     _run_all(context, ready)
 
 
@@ -109,6 +117,7 @@ def _opened(context: RunContext, ready: ReadyRuns) -> MultiRunLoop:
     from .multi_run_loop import MultiRunLoop
 
     context.stop_if_asked()
+    track(context)
     model = open_model(ready.plans[0], context.report)
     context.require_permitted()
     assert isinstance(model, StepModel)  # the request allows no other engine
@@ -116,13 +125,16 @@ def _opened(context: RunContext, ready: ReadyRuns) -> MultiRunLoop:
 
 
 # --- Data and plans. ---
-def _prepare(context: RunContext, spec: MultiRunSpec, model: Path) -> ReadyRuns:
+def _prepare(
+    context: RunContext, spec: MultiRunSpec, model: Path, identity: Callable[[], BaseIdentity]
+) -> ReadyRuns:
     tokenizer, threads = tokenizer_of(context, request_of_run(spec, spec.data), model)
     first = take_over(context, spec, model)
     prepared: list[Prepared] = []
     for data in spec.datasets:
         prepared.append(examples(context, request_of_run(spec, data), tokenizer, model))
         warn_about_data(context, prepared[-1])
+    warn_about_evaluation(context, spec.evaluation, sum(len(data.held_out) for data in prepared))
     warn_about_the_end(context, tokenizer, model)
     tasks = rows_of_runs(spec, prepared, taken_over(context, spec))
     for number, task in enumerate(tasks[spec.earlier :], spec.earlier + 1):
@@ -130,7 +142,7 @@ def _prepare(context: RunContext, spec: MultiRunSpec, model: Path) -> ReadyRuns:
     _warn_about_scores(context, tasks)
     plans, reasons = _plans(context, spec, model, tasks[spec.earlier :], threads)
     context.recorder.phase("loading", "reading the base model's weights")
-    context.run.write_provenance(_provenance(context, spec, model, prepared, plans[0]))
+    context.run.write_provenance(_provenance(spec, identity(), prepared, plans[0]))
     runs = [plan.record() for plan in plans]
     context.run.write_plan({**runs[0], "reasons": reasons, "runs": runs, "first": first})
     return ReadyRuns(spec, tokenizer, tasks, plans, first)
@@ -150,10 +162,10 @@ def _plans(
     context: RunContext, spec: MultiRunSpec, model: Path, tasks: Sequence[TaskRows], threads: int
 ) -> tuple[list[Plan], dict[str, str]]:
     """The plan of each run, and the reasons of the first one's choices."""
-    from ..engine.planner import Machine, choose_plan
+    from ..engine.planner import choose_plan, this_machine
     from .save_adapter import base_model_name
 
-    machine = Machine.here(threads)
+    machine = this_machine(threads)
     plans: list[Plan] = []
     reasons: dict[str, str] = {}
     # Without a run, the model is still opened by a plan, to be judged and saved.
@@ -184,11 +196,10 @@ def _data_of_runs(spec: MultiRunSpec) -> list[DataGroup]:
 
 
 def _provenance(
-    context: RunContext, spec: MultiRunSpec, model: Path, prepared: Sequence[Prepared], plan: Plan
+    spec: MultiRunSpec, base: BaseIdentity, prepared: Sequence[Prepared], plan: Plan
 ) -> dict[str, Any]:
     from .provenance import dataset_record, provenance
 
-    base = identify_base(model, context.should_stop)
     data = prepared[0] if prepared else None
     record = provenance(request_of_run(spec, plan.data), plan, data, base)
     if not spec.tasks:

@@ -101,7 +101,7 @@ class MultiRunLoop:
 
         task, plan = self.tasks[number - 1], self.ready.plan_of(number)
         self._phase("training", f"run {number} of {len(self.tasks)}: {quoted(task.name)}")
-        self.model = self.model.planned(plan)
+        self.model.take_plan(plan)
         self.model.set_adapter_weights(self._start())
         outcome = self.model.train(
             Data(task.train, task.held_out),

@@ -45,7 +45,7 @@ def take_over(context: RunContext, spec: MultiRunSpec, model: Path) -> FirstRun 
             f"Run {spec.parent} was removed before this one began.", next=then("list_runs")
         )
     context.recorder.phase("preparing", f"taking over {spec.earlier} runs of {spec.parent}")
-    training = parent.spec()
+    training = parent.request_now()
     if isinstance(training, TrainSpec):
         return _take_training(context, spec, parent, training, model)
     _take_runs(spec, parent, context.run)

@@ -74,7 +74,7 @@ def _result(
     outcome: Literal["completed", "cancelled"],
     covered: Coverage,
 ) -> MultiRunResult:
-    from ..engine.device import peak_memory_mib
+    from ..engine.device import device_name, peak_memory_mib
 
     ledger, plan = loop.ledger, ready.plans[0]
     done = ready.tasks[: len(ledger.kept)]
@@ -101,6 +101,7 @@ def _result(
         engine=loop.model.step.name,
         engine_reason=plan.reason,
         device=plan.device,
+        device_name=device_name(),
         tokens_per_s=round(last.tokens_per_s, 1) if last else 0.0,
         peak_memory_mib=peak_memory_mib(),
         packing=last.packing if last else None,

@@ -11,7 +11,7 @@ from typing import Any
 from ..config.specs import TrainSpec
 from ..engine.plan import Plan
 from ..files.atomic_folder import write_folder, write_new_folder
-from ..files.atomic_json import read_json, write_json
+from ..files.atomic_json import patiently, read_json, write_json
 from ..files.output_folder import check_output
 from ..models.base_identity import BaseIdentity
 from ..models.presets import classify_model
@@ -59,7 +59,7 @@ def finish_adapter(written: Path, target: Path, tokenizer: Any, base: TrainedBas
         write_json(folder / "adapter_config.json", config | named)
         if base.identity:
             _add_metadata(folder / "adapter_model.safetensors", base.identity.record())
-        (folder / CARD).write_text(card, encoding="utf-8")
+        (folder / CARD).write_text(card, encoding="utf-8", newline="\n")
 
     write_folder(target, fill)
     shutil.rmtree(written)
@@ -82,8 +82,8 @@ def _add_metadata(path: Path, metadata: dict[str, str]) -> None:
 def replace_card(adapter: Path, card: str) -> None:
     """Replace the model card of an adapter; the old card is kept if the disk is full."""
     part = adapter / f".{CARD}.part"
-    part.write_text(card, encoding="utf-8")
-    part.replace(adapter / CARD)
+    part.write_text(card, encoding="utf-8", newline="\n")
+    patiently(lambda: part.replace(adapter / CARD))
 
 
 def base_model_name(spec: TrainSpec, model: Path) -> str:
@@ -92,16 +92,24 @@ def base_model_name(spec: TrainSpec, model: Path) -> str:
     return str(model) if source.kind == "folder" else source.location
 
 
-def copy_adapter_folder(adapter: Path, output: str) -> str:
+def copy_adapter_folder(adapter: Path, output: str, *, overwrite: bool = False) -> str:
     """Copy the adapter of a run to the user's output folder; returns its path.
+
+    Args:
+        overwrite: replace an adapter that is there; nothing else is ever replaced.
 
     Raises:
         InputError: there is something at `output`.
     """
-    target = Path(output)
+    target, run_id = Path(output), adapter.parent.name
+
+    def fill(folder: Path) -> None:
+        shutil.copytree(adapter, folder, dirs_exist_ok=True)
+
+    if overwrite and (target / "adapter_config.json").is_file() and not target.is_symlink():
+        write_folder(target, fill, run_id)
+        return output
     check_output(output)  # checked again, since training may have taken hours
     target.parent.mkdir(parents=True, exist_ok=True)
-    write_new_folder(
-        target, lambda folder: shutil.copytree(adapter, folder, dirs_exist_ok=True), adapter.parent.name
-    )
-    return str(target)
+    write_new_folder(target, fill, run_id)
+    return output

@@ -9,10 +9,16 @@ from pathlib import Path
 
 from ..config.settings import ENV_PREFIX, Settings
 from ..runs.folder import RunFolder
+from ..telemetry import trace_environment
 
-# Not in the subprocess module of every platform.
-WINDOWS_DETACHED = 0x00000008 | 0x00000200  # DETACHED_PROCESS | CREATE_NEW_PROCESS_GROUP
+# Not in the subprocess module of every platform. Hidden and not absent: without a console, Python behind the
+# launcher of a virtual environment, and each console program that a worker starts, would open a window.
+WINDOWS_DETACHED = 0x08000000 | 0x00000200  # CREATE_NO_WINDOW | CREATE_NEW_PROCESS_GROUP
 WINDOWS_BREAKAWAY = 0x01000000  # CREATE_BREAKAWAY_FROM_JOB
+HIDDEN = WINDOWS_DETACHED if sys.platform == "win32" else 0
+"""Of a process that ends with its parent."""
+
+ALLOCATOR = {"PYTORCH_ALLOC_CONF", "PYTORCH_CUDA_ALLOC_CONF"}
 
 
 def spawn_worker(run: RunFolder, settings: Settings, runtime_folder: Path) -> subprocess.Popen[bytes]:
@@ -21,13 +27,8 @@ def spawn_worker(run: RunFolder, settings: Settings, runtime_folder: Path) -> su
     With `-P` and the run folder as working directory, a `torch.py` in the user's data folder is not imported.
     The output of the worker and its libraries goes to worker.log.
     """
-    command = [settings.python or sys.executable, "-P", "-m", f"{__package__}.main", str(run.path)]
-    environment = os.environ | {
-        f"{ENV_PREFIX}HOME": str(settings.home),
-        f"{ENV_PREFIX}RUNTIME_DIR": str(runtime_folder),
-        "PYTHONUNBUFFERED": "1",
-        "PYTHONUTF8": "1",
-    }
+    command = worker_command(settings.python or sys.executable, run)
+    environment = worker_environment(settings) | {f"{ENV_PREFIX}RUNTIME_DIR": str(runtime_folder)}
     with run.log_path.open("ab") as log:
         if sys.platform == "win32":
             return _spawn_on_windows(command, environment, run.path, log.fileno())
@@ -40,6 +41,24 @@ def spawn_worker(run: RunFolder, settings: Settings, runtime_folder: Path) -> su
             stderr=log,
             start_new_session=True,
         )
+
+
+def worker_command(python: str, run: RunFolder) -> list[str]:
+    return [python, "-P", "-m", f"{__package__}.main", str(run.path)]
+
+
+def worker_environment(settings: Settings) -> dict[str, str]:
+    """The environment of a worker, here or on a cluster, without the folder of the device queue."""
+    environment = os.environ | {
+        f"{ENV_PREFIX}HOME": str(settings.home),
+        "PYTHONUNBUFFERED": "1",
+        "PYTHONUTF8": "1",
+        **trace_environment(),
+    }
+    if sys.platform != "win32" and not ALLOCATOR.intersection(environment):
+        # Steps differ in size; without it, torch may hold twice the memory that its tensors need.
+        environment["PYTORCH_ALLOC_CONF"] = "expandable_segments:True"
+    return environment
 
 
 def _spawn_on_windows(

@@ -1,4 +1,4 @@
-"""Pauses a run while its GPU is too hot, and stops it when it is critical.
+"""Pauses a run while one of its GPUs is too hot, and stops it when it is critical.
 
 The guard stands in front of the run's `should_stop`, which every engine asks between its steps: to pause is
 to answer later. So all kinds of runs are guarded in the same way, and a run that is paused can be cancelled.
@@ -34,6 +34,7 @@ class TemperatureGuard:
         self._recorder, self._asked_to_stop = recorder, should_stop
         self._limits = AskedLimits(**gpu.model_dump())
         self._thermometer: Thermometer | None = None
+        self._measured: tuple[str, ...] = ()
         self._failure_said = False
         self._next_reading = 0.0
         self._lock = threading.Lock()  # some data is prepared by several threads
@@ -41,7 +42,7 @@ class TemperatureGuard:
     def should_stop(self) -> bool:
         """Whether the run should stop; answers only when its GPU is not too hot."""
         with self._lock:
-            if self._recorder.device not in (None, CPU) and time.monotonic() >= self._next_reading:
+            if self._recorder.devices not in ((), (CPU,)) and time.monotonic() >= self._next_reading:
                 self._wait_while_hot()
                 self._next_reading = time.monotonic() + READ_EVERY_S
         return self._stopped()
@@ -79,9 +80,9 @@ class TemperatureGuard:
     def _read(self) -> Heat | None:
         """The GPU that is nearest to its limits; a critical one stops the run. None if there is no answer."""
         try:
-            if self._thermometer is None:
-                assert self._recorder.device is not None
-                self._thermometer = Thermometer([self._recorder.device], self._limits)
+            if self._thermometer is None or self._measured != self._recorder.devices:
+                self._thermometer = Thermometer(self._recorder.devices, self._limits)
+                self._measured = self._recorder.devices
             readings = self._thermometer.read()
         except GpuMonitoringError as error:
             self._say_once(error)

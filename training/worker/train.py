@@ -6,7 +6,7 @@ from the last checkpoint.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from statistics import fmean
@@ -18,8 +18,12 @@ from ..data.cleaning.untrusted_text import safe_line
 from ..data.prepare import Prepared
 from ..errors import TrainingAbortedError
 from ..events import AdapterSaved
-from ..models.base_identity import identify_base
+from ..files.atomic_json import read_json
+from ..hardware.devices import CPU
+from ..models.base_identity import BaseIdentity, identified
 from ..models.token_limits import token_limits
+from ..planning.expert_targets import targets_experts, targets_with_experts
+from ..runs.kinds import device_request
 from .after_saving import carry_on, copied
 from .context import RunContext, WaitForDevice
 from .examples import (
@@ -28,9 +32,14 @@ from .examples import (
     examples_again,
     tokenizer_of,
     warn_about_data,
+    warn_about_evaluation,
     warn_about_the_end,
 )
+from .fitting import require_room
 from .loss_curve import losses_of, still_falling
+from .nodes import nodes_of
+from .ranks import OtherRanks, ranks_of
+from .track import track
 from .trained_base import require_trained_base, trained_revision
 
 if TYPE_CHECKING:
@@ -62,18 +71,17 @@ def run(context: RunContext, wait_for_device: WaitForDevice) -> None:
         BackpropagateError: the run failed; any other exception is a bug.
         TrainingAbortedError: it was cancelled before there was a result to save.
     """
-    spec = context.run.spec()
+    spec = context.run.request_now()
     assert spec.kind == "train"
     planned = context.run.plan()
     if planned is None:
         check_data(context, spec.data)
+        require_room(context, spec)
     wait_for_device()
-    folder = context.model_folder(revision=trained_revision(context.run, spec))
-    require_trained_base(context, spec, folder)
-    ready = (
-        _prepare(context, spec, folder) if planned is None else _prepare_again(context, spec, folder, planned)
-    )
-    model, outcome = _train(context, ready)
+    with ranks_of(context, device_request(spec).processes) as others:
+        ready = _ready(context, spec, planned)
+        model, outcome = _train(context, ready, others)
+    context.keep_first_device()
     result = _keep(context, ready, model, outcome)
     if outcome.status == "cancelled":
         context.recorder.cancelled(result)
@@ -82,29 +90,43 @@ def run(context: RunContext, wait_for_device: WaitForDevice) -> None:
 
 
 # --- Before the first step. ---
-def _prepare(context: RunContext, spec: TrainSpec, model: Path) -> Ready:
+def _ready(context: RunContext, spec: TrainSpec, planned: dict[str, Any] | None) -> Ready:
+    folder = context.model_folder(revision=trained_revision(context.run, spec))
+    require_trained_base(context, spec, folder)
+    if planned is not None:
+        return _prepare_again(context, spec, folder, planned)
+    with identified(folder, context.should_stop) as identity:
+        return _prepare(context, spec, folder, identity)
+
+
+def _prepare(
+    context: RunContext, spec: TrainSpec, model: Path, identity: Callable[[], BaseIdentity]
+) -> Ready:
     tokenizer, threads = tokenizer_of(context, spec, model)
     data = examples(context, spec, tokenizer, model)
     warn_about_data(context, data)
+    warn_about_evaluation(context, spec.evaluation, len(data.held_out))
     warn_about_the_end(context, tokenizer, model)
 
-    from ..engine.planner import Machine, choose_plan
+    from ..engine.planner import choose_plan, this_machine
     from .provenance import provenance
     from .save_adapter import base_model_name
 
     plan, reasons = choose_plan(
         spec,
-        Machine.here(threads),
+        this_machine(threads, _processes(context, spec), context.recorder.devices),
         examples=len(data.train),
         held_out=len(data.held_out),
         model=model,
         adapter=context.run.path / ".adapter-of-the-engine",
         base_model_name=base_model_name(spec, model),
         continue_from=_parent_adapter(context, spec),
+        lengths=data.train.lengths().tokens.tolist(),
+        trained_share=data.summary.trained_share or None,
     )
     plan = replace(plan, tokens_key=data.key)
     context.recorder.phase("loading", "reading the base model's weights")
-    context.run.write_provenance(provenance(spec, plan, data, identify_base(model, context.should_stop)))
+    context.run.write_provenance(provenance(spec, plan, data, identity()))
     context.run.write_plan({**plan.record(), "reasons": reasons})
     return Ready(spec, tokenizer, data, plan)
 
@@ -119,8 +141,14 @@ def _prepare_again(context: RunContext, spec: TrainSpec, model: Path, planned: d
 
     tokenizer, _ = tokenizer_of(context, spec, model)
     plan = replace(Plan.from_record(planned), model=model, resume=True)
+    plan = plan.changed(gpus=_processes(context, spec))  # a checkpoint is for any number
     data = examples_again(context, spec, tokenizer, model, plan.tokens_key)
     return Ready(spec, tokenizer, data, plan)
+
+
+def _processes(context: RunContext, spec: TrainSpec) -> int:
+    """Of all nodes."""
+    return device_request(spec).processes * nodes_of(context.run)
 
 
 def _parent_adapter(context: RunContext, spec: TrainSpec) -> Path | None:
@@ -128,13 +156,15 @@ def _parent_adapter(context: RunContext, spec: TrainSpec) -> Path | None:
 
 
 # --- The training, and its result. ---
-def _train(context: RunContext, ready: Ready) -> tuple[LoadedModel, Outcome]:
+def _train(context: RunContext, ready: Ready, others: OtherRanks | None) -> tuple[LoadedModel, Outcome]:
     from ..engine.loop.checkpoints import Checkpoints
     from ..engine.open_model import open_model
+    from ..engine.parallel.ranks import ALONE
     from ..engine.plan import Data
 
     context.stop_if_asked()
-    model = open_model(ready.plan, context.report)
+    track(context)
+    model = open_model(ready.plan, context.report, ALONE if others is None else others.join())
     context.require_permitted()
     outcome = model.train(
         Data(ready.data.train, ready.data.held_out),
@@ -160,7 +190,7 @@ def _keep(context: RunContext, ready: Ready, model: LoadedModel, outcome: Outcom
     adapter = context.run.adapter_path
     with memory_errors(ready.plan, "saving"):
         covered = read_with_peft(ready.plan.model, outcome.adapter)
-    _warn_about_experts(context, covered)
+    _warn_about_experts(context, ready.plan, covered)
     result = _result(context, ready, outcome, covered)
     base = TrainedBase.of(ready.plan, context.run)
     with memory_errors(ready.plan, "saving"):
@@ -272,11 +302,16 @@ def _warn_if_increased(context: RunContext, outcome: Outcome) -> bool:
     return True
 
 
-def _warn_about_experts(context: RunContext, covered: Coverage) -> None:
-    if covered.experts:
+def _warn_about_experts(context: RunContext, plan: Plan, covered: Coverage) -> None:
+    if covered.experts and not targets_experts(plan.lora):
+        packed = plan.training.engine == "packed"
+        names = targets_with_experts(read_json(plan.model / "config.json"), plan.lora) if packed else None
+        more = (
+            f" Next time, to train them too, set lora_target_modules to {', '.join(names)}." if names else ""
+        )
         context.recorder.warn(
             f"The LoRA covers {covered.share:.0%} of the weights. The experts, {covered.experts:.0%}, "
-            "have none: they are not linear modules, and only the other modules were trained."
+            f"have none: they are not linear modules, and only the other modules were trained.{more}"
         )
 
 
@@ -288,7 +323,7 @@ def _card(context: RunContext, ready: Ready, result: TrainResult) -> str:
 
 
 def _result(context: RunContext, ready: Ready, outcome: Outcome, covered: Coverage) -> TrainResult:
-    from ..engine.device import peak_memory_mib
+    from ..engine.device import device_name, peak_memory_mib
 
     summary = ready.data.summary
     return TrainResult(
@@ -304,6 +339,8 @@ def _result(context: RunContext, ready: Ready, outcome: Outcome, covered: Covera
         engine=outcome.engine,
         engine_reason=outcome.reason,
         device=ready.plan.device,
+        device_name=_devices_name(device_name(), ready.plan),
+        gpus=ready.plan.gpus,
         tokens_per_s=round(outcome.tokens_per_s, 1),
         peak_memory_mib=outcome.peak_memory_mib or peak_memory_mib(),
         packing=outcome.packing,
@@ -318,6 +355,12 @@ def _result(context: RunContext, ready: Ready, outcome: Outcome, covered: Covera
         without_lora=covered.left_out,
         notes=summary.notes,
     )
+
+
+def _devices_name(name: str, plan: Plan) -> str:
+    if plan.gpus == 1:
+        return name
+    return f"{plan.gpus} processes on {name}" if plan.device == CPU else f"{plan.gpus} of {name}"
 
 
 def _ask(context: RunContext, ready: Ready, model: LoadedModel) -> list[Answer]:

@@ -132,7 +132,9 @@ class Keeper:
 
 def _write_to(path: Path) -> None:
     """Let stdout and stderr of this process, and of its libraries, go to this file."""
-    target = os.open(path, os.O_WRONLY | os.O_APPEND | os.O_CREAT, 0o600)
+    # Without O_BINARY, Windows would write each end of a line anew, also those that Python has written.
+    flags = os.O_WRONLY | os.O_APPEND | os.O_CREAT | getattr(os, "O_BINARY", 0)
+    target = os.open(path, flags, 0o600)
     for descriptor in (1, 2):
         os.dup2(target, descriptor)
     os.close(target)

@@ -13,15 +13,17 @@ from typing import Any
 import pytest
 from mcp import Client
 from mcp.types import CallToolResult, TextContent
-from small_models import write_small_model
+from small_models import write_mxfp4_model, write_small_model
 from tiny_lora import build_adapter, build_base, change_json
 from waiting import wait_for_phase
 
 from backpropagate.server.app import build_server
 from backpropagate.training.config import quantizations
 from backpropagate.training.config.results import ExportResult
+from backpropagate.training.errors import GgufExportError
 from backpropagate.training.export.gguf.reader import read_gguf_header
 from backpropagate.training.files.paths import PathPolicy
+from backpropagate.training.next_step import then
 from backpropagate.training.requests.export import export_spec
 from backpropagate.training.runs.folder import RunFolder, Status
 from backpropagate.training.runs.view import RunView
@@ -54,7 +56,7 @@ async def unstarted(
     paths = PathPolicy.for_person(service.settings.home)
     spec = export_spec(source, service.store, paths, output=str(output / "model.gguf"), **arguments)
     with monkeypatch.context() as patch:
-        patch.setattr(service, "_start", lambda run: None)
+        patch.setattr(service.dispatch, "start", lambda run: None)
         return RunFolder(service.store.runs / (await service.submit(spec)).run_id)
 
 
@@ -174,6 +176,27 @@ async def test_the_next_step_of_a_refusal_is_a_call_that_exists(
     said = text_of(refused)
     assert refused.is_error and "`backprop export SOURCE --format merged`" in said, said
     assert "call again" not in said
+
+
+def test_a_model_with_experts_in_mxfp4_is_exported_as_q8_0_unless_something_is_named(
+    service: TrainingService, tiny_model: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(quantizations, "find_spec", lambda name: object())  # llama-cpp-python is installed
+    paths = PathPolicy.for_person(service.settings.home)
+    stored = write_mxfp4_model(tmp_path / "gpt-oss", tiny_model)
+    assert export_spec(str(tiny_model), service.store, paths).quantization == "q4_k_m"
+    taken = export_spec(str(stored), service.store, paths).quantization
+    assert taken == "q8_0" and "keep the 4 bits" in str(quantizations.note_on_default(None, taken))
+    assert export_spec(str(stored), service.store, paths, quantization="q4_k_m").quantization == "q4_k_m"
+
+
+async def test_a_run_whose_error_names_other_arguments_is_not_resumed_but_asked_again(
+    service: TrainingService, adapter: Path, output: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    run = await unstarted(service, str(adapter), output, monkeypatch, quantization="q8_0")
+    error = GgufExportError("No.", next=then("ask_again", quantization="f16"))
+    service.store.fail_unstarted(run, 1, error.record())
+    assert (await service.get(run.run_id)).next == then("ask_again", quantization="f16")
 
 
 @pytest.mark.slow

@@ -72,7 +72,7 @@ def edit(path: Path, change: Callable[[dict[str, torch.Tensor]], dict[str, torch
 
 
 # --- The base. ---
-@pytest.mark.parametrize("family", ["gpt2", "mixtral"])
+@pytest.mark.parametrize("family", ["gpt2", "olmoe"])
 def test_an_unknown_family_is_refused_by_its_name(
     family: str, base: Path, adapter: Path, refused: Callable[..., str]
 ) -> None:

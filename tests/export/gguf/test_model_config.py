@@ -14,15 +14,30 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from safetensors.torch import load_file, save_file
-from small_models import FAMILIES, LONG, YARN, write_small_model
+from small_models import ALPHA, FAMILIES, LONG, MINISTRAL, YARN, write_small_model
 
 from backpropagate.training.errors import GgufExportError
 from backpropagate.training.export.gguf.export import GgufRequest, export_gguf
-from backpropagate.training.export.gguf.model_config import model_config, runtime_warnings
+from backpropagate.training.export.gguf.model_config import DIFFERENCES, model_config, runtime_warnings
 from backpropagate.training.export.reference_model import Reference
-from backpropagate.training.models.known_config import DEFAULTS
 
-ONE_OF_EACH = ("llama", "mistral", "qwen2", "qwen3", "smollm3", "gemma2", "gemma3", "phi3")
+ONE_OF_EACH = (
+    *(
+        "llama",
+        "mistral",
+        "qwen2",
+        "qwen3",
+        "smollm3",
+        "gemma2",
+        "gemma3",
+        "phi3",
+        "olmo2",
+        "olmo3",
+        "granite",
+    ),
+    *("glm4", "ministral3", "seed_oss", "ernie4_5", "hunyuan", "exaone4", "cohere2"),
+    *("gemma4", "qwen3.5", "mixtral", "qwen3_moe", "glm4_moe", "gpt_oss"),
+)
 TOKENS = np.random.default_rng(3).integers(2, 250, 40).tolist()
 ABSENT = object()
 LINEAR = {"rope_type": "linear", "rope_theta": 10_000.0, "factor": 2.0}
@@ -35,6 +50,7 @@ ENTRIES: dict[str, list[Any]] = {
     "rope_parameters": [
         *(ABSENT, None, LINEAR, LLAMA_3, SHORT_YARN, LONG),
         *(SHORT_YARN | {"attention_factor": 1.5}, SHORT_YARN | {"truncate": False}),
+        *(MINISTRAL, MINISTRAL | {"mscale": 0.5}, MINISTRAL | {"llama_4_scaling_beta": 0.0}, ALPHA),
         *(SHORT_YARN | {"beta_fast": 16}, SHORT_YARN | {"mscale": 0.7, "mscale_all_dim": 0.5}),
         {"rope_type": "dynamic", "rope_theta": 10_000.0, "factor": 2.0},
         {"rope_type": "default", "rope_theta": 300.0, "partial_rotary_factor": 0.5},
@@ -61,6 +77,30 @@ ENTRIES: dict[str, list[Any]] = {
     "no_rope_layers": [ABSENT, [1, 0, 1, 0], [1, 1, 1, 0, 1]],
     "no_rope_layer_interval": [2],
     "rms_norm_eps": [ABSENT, 1e-2],
+    "layer_norm_eps": [ABSENT, 1e-2],
+    "attention_multiplier": [ABSENT, None, 0.5],
+    "logits_scaling": [ABSENT, 0.0],
+    "attention_out_bias": [True],
+    "use_bias": [True],
+    "logit_scale": [ABSENT, 0.5],
+    "rotary_pct": [0.5],
+    "norm_topk_prob": [ABSENT, True, False],
+    "num_experts_per_tok": [ABSENT, 1, 3],
+    "num_local_experts": [ABSENT, 3],
+    "n_group": [2],
+    "routed_scaling_factor": [ABSENT, 2.0],
+    "first_k_dense_replace": [ABSENT, 2],
+    "swiglu_limit": [3.0],
+    "decoder_sparse_step": [2],
+    "mlp_only_layers": [[0]],
+    "attn_output_gate": [False],
+    "linear_num_key_heads": [4],
+    "full_attention_interval": [2],
+    "num_kv_shared_layers": [ABSENT, 0],
+    "use_double_wide_mlp": [ABSENT],
+    "hidden_size_per_layer_input": [ABSENT],
+    "attention_k_eq_v": [True],
+    "per_layer_config": [ABSENT, {"2": {"head_dim": 64}}, {"1": {"head_dim": 64}}],
     "hidden_act": [ABSENT, "gelu"],
     "hidden_activation": ["silu"],
     "tie_word_embeddings": [ABSENT, True, False],
@@ -215,4 +255,4 @@ def test_within_the_window_and_the_original_positions_llama_cpp_computes_the_sam
 
 
 def test_each_family_is_among_those_that_are_compared() -> None:
-    assert {FAMILIES[family][0] for family in ONE_OF_EACH} == DEFAULTS.keys()
+    assert {FAMILIES[family][0] for family in ONE_OF_EACH} == DIFFERENCES.keys()

@@ -15,7 +15,7 @@ from mcp import Client
 from mcp.types import CallToolResult, TextContent
 from waiting import events_of, wait_until
 
-from backpropagate import Trainer
+from backpropagate import Trainer, TrainingRun
 from backpropagate.server.app import build_server
 from backpropagate.training.config.results import PushResult, TrainResult
 from backpropagate.training.errors import InputError, PathForbiddenError, RunNotFoundError
@@ -25,7 +25,6 @@ from backpropagate.training.runs.folder import RunFolder, Status
 from backpropagate.training.runs.store import RunStore
 from backpropagate.training.runs.view import RunView
 from backpropagate.training.service import TrainingService
-from backpropagate.training.trainer import TrainingRun
 
 pytestmark = [
     pytest.mark.anyio,
@@ -93,7 +92,10 @@ async def test_the_tool_publishes_and_tells_what_to_do_when_it_may_not(
 ) -> None:
     run_id = copied_run().run_id
     async with Client(build_server(service)) as client:
-        arguments = {"run_id": run_id[-4:], "repo": REPO}
+        arguments: dict[str, object] = {"run_id": run_id[-4:], "repo": REPO}
+        unasked = await client.call_tool("push_to_hub", arguments)
+        assert unasked.is_error and "confirmed=true" in text_of(unasked) and REPO in text_of(unasked)
+        arguments["confirmed"] = True
         monkeypatch.setenv("HF_TOKEN", "")
         refused = await client.call_tool("push_to_hub", arguments)
         assert refused.is_error and "[DEP_HUB_PUSH_FAILED]" in text_of(refused)
@@ -129,7 +131,7 @@ def test_the_trainer_publishes_what_it_trained(hub: HubStandIn, trained: RunFold
     assert isinstance(result, TrainResult)
     paths = trained.adapter_path, trained.path
     last = TrainingRun(trained.run_id, Status.COMPLETED, 1, 1, [], *paths, 1.0, result)
-    trainer._last = last  # pyright: ignore[reportPrivateUsage]
+    trainer.runs.append(last)
     assert trainer.push_to_hub(REPO) == f"{hub.endpoint}/{REPO}"
     assert "adapter_config.json" in hub.repositories[REPO].files
 

@@ -10,7 +10,7 @@ import anyio
 import pytest
 from finished_runs import finished_run
 from mcp import Client
-from mcp.types import CallToolResult, TextContent
+from mcp.types import CallToolResult, ElicitResult, TextContent
 from ollama_stand_in import Fault, OllamaStandIn, full_name
 from tiny_gguf import DEFAULT_SYSTEM, SMOLLM2, write_gguf
 from waiting import wait_until
@@ -75,6 +75,27 @@ async def test_the_tool_registers_a_trainings_export_and_shows_both_answers(
     assert full_name("mine") in server.models
     again = await call(service, tmp_path, arguments)
     assert again.structured_content and again.structured_content["run_id"] == shown["run_id"]
+
+
+@pytest.mark.parametrize("mode", ["legacy", "2026-07-28"])
+@pytest.mark.parametrize("yes", [True, False])
+async def test_the_user_is_asked_before_a_model_is_replaced(
+    service: TrainingService, server: OllamaStandIn, gguf: Path, tmp_path: Path, mode: Any, yes: bool
+) -> None:
+    asked: list[str] = []
+
+    async def person(_context: Any, params: Any) -> ElicitResult:
+        asked.append(params.message)
+        return ElicitResult(action="accept", content={"yes": yes})
+
+    first = {"path": str(gguf), "name": "mine", "wait_s": 60}
+    async with Client(build_server(service, [tmp_path]), mode=mode, elicitation_callback=person) as client:
+        assert not (await client.call_tool("register_ollama", first)).is_error and not asked
+        before = server.models[full_name("mine") or ()]
+        result = await client.call_tool("register_ollama", {**first, "system": "Be brief."})
+    assert len(asked) == 1 and "already has a model mine" in asked[0] and asked[0].endswith("Replace it?")
+    assert bool(result.is_error) is not yes and ("[INPUT_DECLINED]" in text_of(result)) is not yes
+    assert (server.models[full_name("mine") or ()] == before) is not yes
 
 
 async def test_the_tools_errors_carry_the_code_and_what_to_do(

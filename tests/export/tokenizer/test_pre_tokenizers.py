@@ -13,6 +13,7 @@ from published_tokenizers import (
     DIGITS,
     ESCAPE,
     GPT_4O,
+    HUNYUAN,
     LLAMA_3,
     PREPEND,
     QWEN_2,
@@ -28,6 +29,7 @@ from backpropagate.training.export.tokenizer.pre_tokenizers import pre_tokenizer
 from backpropagate.training.export.tokenizer.rules import read_rules
 
 NFC = {"type": "NFC"}
+COMMAND_R = {"normalizers": [NFC], "pre_tokenizers": [DIGITS, WORDS], "ignore_merges": False}
 SmallTokenizer = Callable[..., Path]
 
 
@@ -48,6 +50,9 @@ def name(folder: Path) -> str:
         ),
         ("smollm", {"pre_tokenizers": [DIGITS, WORDS], "ignore_merges": False}),
         ("gpt-2", {"pre_tokenizers": [WORDS], "ignore_merges": False}),
+        ("command-r", COMMAND_R),
+        ("exaone4", {"normalizers": [NFC], "pre_tokenizers": [WORDS], "ignore_merges": False}),
+        ("hunyuan-dense", {"pre_tokenizers": [*map(split, HUNYUAN), BYTES], "ignore_merges": False}),
         ("tekken", {"pre_tokenizers": [split(TEKKEN), BYTES], "ignore_merges": False}),
         ("tekken", {"pre_tokenizers": [split(TEKKEN), BYTES], "ignore_merges": True}),
         ("gpt-4o", {"pre_tokenizers": [split(GPT_4O), BYTES], "ignore_merges": False}),

@@ -153,6 +153,7 @@ def test_mistrals_sentencepiece_models_are_split_alike(
     assert result.agrees and not result.known, result.text_examples
 
 
+@pytest.mark.nightly
 @pytest.mark.slow
 def test_tekken_is_split_alike_but_for_case_and_marks_beyond_ascii(
     llama_cpp: None, mistral_common: Path, export: Export, tmp_path: Path

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from published_tokenizers import BYTES, QWEN_2, split
+from published_tokenizers import BYTES, DIGITS, HUNYUAN, QWEN_2, WORDS, split
 
 from backpropagate.training.errors import GgufExportError
 from backpropagate.training.export.gguf.reader import read_metadata
@@ -110,6 +110,22 @@ def test_a_file_that_llama_cpp_cannot_load_is_an_error(
     path.write_bytes(path.read_bytes().replace(b"llama-bpe", b"llama-bpf"))
     with pytest.raises(GgufExportError, match=r"llama\.cpp could not tokenise"):
         compare_tokenizers(folder, path)
+
+
+@pytest.mark.parametrize(
+    "settings",
+    [
+        {"normalizers": [{"type": "NFC"}], "pre_tokenizers": [DIGITS, WORDS]},
+        {"normalizers": [{"type": "NFC"}], "pre_tokenizers": [WORDS]},
+        {"pre_tokenizers": [*map(split, HUNYUAN), BYTES]},
+    ],
+    ids=["command-r", "exaone4", "hunyuan-dense"],
+)
+def test_the_rules_of_a_family_split_alike_in_llama_cpp(
+    small_tokenizer: Callable[..., Path], export: Export, llama_cpp: None, settings: dict[str, Any]
+) -> None:
+    folder = small_tokenizer(ignore_merges=False, **settings)
+    assert compare_tokenizers(folder, export(folder, 300)[1], texts=1000).agrees
 
 
 @pytest.mark.parametrize("size", [0, 3, 30, 900])

@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 from pathlib import Path
 
+import pytest
 from facts import FACTS, UNSEEN, answer, write_dataset
 
 from backpropagate import Trainer
@@ -44,6 +45,8 @@ def said(model: object, question: str) -> str:
     return reply["choices"][0]["message"]["content"]
 
 
+@pytest.mark.slow
+@pytest.mark.nightly
 def test_an_importance_matrix_makes_a_quantised_model_more_like_the_original(
     llama_cpp: None, smollm2: Path, tmp_path: Path
 ) -> None:

@@ -23,6 +23,7 @@ WIDE = {"hidden_size": 256, "intermediate_size": 256}
 QUANTIZATIONS = ("f32", "bf16", "q8_0", "q4_0", "q4_k_m", "iq4_xs")
 
 
+@pytest.mark.nightly
 @pytest.mark.parametrize(
     "family, quantizations",
     [("llama", QUANTIZATIONS), ("gemma3", ("q8_0", "q4_k_m"))],

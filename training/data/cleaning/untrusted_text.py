@@ -38,6 +38,17 @@ def with_loss_marks(runs: Sequence[tuple[str, bool]], *, cut: bool) -> str:
     return sanitized("".join(parts)) + (CUT if cut else "")
 
 
+def safe_tokens(tokens: Sequence[tuple[str, bool]], most: int) -> list[tuple[str, bool]]:
+    """The first tokens, sanitized; none if there is a secret in them, which is in no single one.
+
+    Args:
+        tokens: texts, each with whether it is trained; some more than `most`, so that a secret is not cut.
+    """
+    shown = [(untrusted.sanitized(text), trained) for text, trained in tokens]
+    whole = "".join(text for text, _ in shown)
+    return shown[:most] if hide(whole) == whole else []
+
+
 def _without_marks(text: str) -> str:
     """Marks in the data itself would be mistaken for ours."""
     return re.sub(f"[{TRAINED}{END}{CUT}]", "?", text)

@@ -19,6 +19,7 @@ FormatName = Literal[
     "chatml",
     "text",
     "preference",
+    "openai_preference",
     "kto",
 ]
 

@@ -10,6 +10,7 @@ from typing import Any, NamedTuple
 from ...config.specs import DataGroup
 from ...errors import InputError, TrainingAbortedError, nearest
 from ...events import Phase, Report, ShouldStop, never_stop, no_report
+from ..readers.hub_rows import HubDataset
 from ..readers.rows import BadRow, Place, RawRow, RowError
 from ..readers.sources import Permit, Source, open_source, permit_all
 from .messages import Recognised
@@ -17,6 +18,8 @@ from .recognise import FIELDS, recognise
 from .validity import require_shallow, require_trainable
 
 NO_ENCODING = "encoding is not used: the dataset has no text files."
+NO_SEPARATOR = "separator is not used: the dataset has no .txt or .md files."
+NOT_OF_THE_HUB = "{} is not used: the dataset is not of the Hub."
 EVERY_ROWS = 512
 EVERY_S = 1.0
 """Rows between two progress events, and between two calls of `should_stop`."""
@@ -52,7 +55,7 @@ def open_data(data: DataGroup, permit: Permit = permit_all, should_stop: ShouldS
     """Opens the source that the settings name.
 
     Raises:
-        InputError: no dataset is given, or `columns` has an unknown field.
+        InputError: no dataset is given, `columns` has an unknown field, or held-out rows are named twice.
         DatasetError: as for `open_source`.
     """
     if data.source is None:
@@ -62,8 +65,38 @@ def open_data(data: DataGroup, permit: Permit = permit_all, should_stop: ShouldS
             close = nearest(field, list(FIELDS))
             hint = f"Did you mean {close}?" if close else f"Known fields: {', '.join(FIELDS)}."
             raise InputError(f"columns has the unknown field {field!r}.", hint=hint)
-    source = open_source(
-        data.source,
+    source = _opened(data, data.source, permit, should_stop)
+    if data.validation is not None:
+        source = source.with_validation(_opened(data, _validation(data), permit, should_stop))
+    return replace(source, notes=(*source.notes, *_not_used(data, source)))
+
+
+def _not_used(data: DataGroup, source: Source) -> Iterator[str]:
+    """What is set, and means nothing for these files."""
+    if data.encoding and not source.has_text_files:
+        yield NO_ENCODING
+    if data.separator is not None and not source.has_documents:
+        yield NO_SEPARATOR
+    of_the_hub = [part for part in source.parts if isinstance(part, HubDataset)]
+    if data.split is not None and not of_the_hub:
+        yield NOT_OF_THE_HUB.format("split")
+    if data.dataset_revision is not None and not any(part.revision for part in of_the_hub):
+        yield NOT_OF_THE_HUB.format("dataset_revision")
+
+
+def _validation(data: DataGroup) -> str | list[str]:
+    assert data.validation is not None
+    if data.held_out not in ("auto", 0):
+        raise InputError(
+            f"held_out={data.held_out} and validation both say which rows are held out.",
+            hint="Give one of them.",
+        )
+    return data.validation
+
+
+def _opened(data: DataGroup, named: str | list[str], permit: Permit, should_stop: ShouldStop) -> Source:
+    return open_source(
+        named,
         split=data.split,
         revision=data.dataset_revision,
         separator=data.separator,
@@ -71,9 +104,6 @@ def open_data(data: DataGroup, permit: Permit = permit_all, should_stop: ShouldS
         permit=permit,
         should_stop=should_stop,
     )
-    if data.encoding and not source.has_text_files:
-        return replace(source, notes=(*source.notes, NO_ENCODING))
-    return source
 
 
 class ReadProgress:

@@ -3,6 +3,7 @@
 | format | keys |
 |---|---|
 | preference | `chosen` and `rejected`, with or without `prompt`; KTO: `prompt`, `completion`, `label` |
+| OpenAI preference | `input` with `messages`, `preferred_output`, `non_preferred_output` |
 | OpenAI chat | `messages` with `role`/`content`, `tools` or `functions`, tool calls, text parts |
 | ShareGPT | `conversations` with `from`/`value` |
 | Alpaca | `instruction`, `output` or `response`; `input` or `context`, `history`, `system` if given |
@@ -72,7 +73,9 @@ def recognise(row: Mapping[str, Any], columns: Mapping[str, str] | None = None) 
     value = _mapped(row, columns) if columns else row
     present = {key for key, item in value.items() if item is not None}
     if {"chosen", "rejected"} <= present:
-        return _preference(value)
+        return _preference(value, "prompt", "chosen", "rejected", "preference")
+    if {"preferred_output", "non_preferred_output"} <= present:
+        return _preference(value, "input", "preferred_output", "non_preferred_output", "openai_preference")
     for key, name in CHATS:
         if key in present:
             return _conversation(value, key, name)
@@ -161,6 +164,7 @@ def _system(value: Mapping[str, Any], messages: list[Message]) -> list[Message]:
 def _pair(
     value: Mapping[str, Any], question: str, answer: str, name: FormatName
 ) -> Conversation | Completion:
+    value = _opened(value, question)
     if isinstance(value[question], list) or isinstance(value[answer], list):
         return _pair_of_chats(value, question, answer, name)
     prompt, completion = _string(value, question), _string(value, answer)
@@ -222,6 +226,16 @@ def _pair_of_chats(value: Mapping[str, Any], question: str, answer: str, name: F
     return Conversation(name, [*system, *messages], _tools(value), marked, unread)
 
 
+def _opened(value: Mapping[str, Any], key: str) -> Mapping[str, Any]:
+    """The row with a request of OpenAI's API, an object with `messages`, as its messages and its tools."""
+    given = value.get(key)
+    if not isinstance(given, dict) or "messages" not in given:
+        return value
+    request = cast("dict[str, Any]", given)
+    beside = {name: item for name, item in request.items() if name != "messages" and name not in value}
+    return {**value, **beside, key: request["messages"]}
+
+
 def _list(value: object) -> list[Any]:
     return cast("list[Any]", value) if isinstance(value, list) else []
 
@@ -252,15 +266,22 @@ def _text(value: Mapping[str, Any]) -> Text | Conversation:
     return Conversation("chatml", [*system, *messages], _tools(value), unread=unread)
 
 
-def _preference(value: Mapping[str, Any]) -> Preference:
-    prompt = _side(value, "prompt", "user") if value.get("prompt") is not None else []
-    chosen, rejected = _side(value, "chosen", "assistant"), _side(value, "rejected", "assistant")
-    for name, side in (("chosen", chosen), ("rejected", rejected)):
-        if side[-1]["role"] != "assistant" or not side[-1]["content"].strip():
-            raise RowError("empty", f"{name} does not end with an answer")
+def _preference(
+    value: Mapping[str, Any], asked: str, better: str, worse: str, name: FormatName
+) -> Preference:
+    value = _opened(value, asked)
+    prompt = _side(value, asked, "user") if value.get(asked) is not None else []
+    chosen, rejected = _side(value, better, "assistant"), _side(value, worse, "assistant")
+    for key, side in ((better, chosen), (worse, rejected)):
+        if side[-1]["role"] != "assistant" or not _says_something(side[-1]):
+            raise RowError("empty", f"{key} does not end with an answer")
     if chosen == rejected:
-        raise RowError("empty", "chosen and rejected are equal")
-    return Preference("preference", prompt, chosen, rejected)
+        raise RowError("empty", f"{better} and {worse} are equal")
+    return Preference(name, prompt, chosen, rejected)
+
+
+def _says_something(answer: Message) -> bool:
+    return bool(answer["content"].strip() or answer.get("tool_calls"))
 
 
 def _kto(value: Mapping[str, Any], answer: str, label: bool) -> Preference:

@@ -12,9 +12,9 @@ METADATA = frozenset((
     "author", "categories", "category", "conversation_id", "created", "created_at", "dataset", "date",
     "difficulty", "domain", "guid", "hash", "id", "ids", "idx", "index", "lang", "language", "length",
     "license", "link", "locale", "meta", "metadata", "model", "model_name", "num_tokens", "num_turns",
-    "origin", "prompt_id", "quality", "rating", "row_id", "score", "source", "split", "subset", "tag",
-    "tags", "task", "timestamp", "token_count", "topic", "turns", "updated_at", "url", "user_id",
-    "uuid", "version",
+    "origin", "parallel_tool_calls", "prompt_id", "quality", "rating", "row_id", "score", "source",
+    "split", "subset", "tag", "tags", "task", "timestamp", "token_count", "topic", "turns", "updated_at",
+    "url", "user_id", "uuid", "version",
 ))  # fmt: skip
 """Usual names of keys that describe a row and are not part of its text."""
 

@@ -92,15 +92,26 @@ class Source:
     Args:
         parts: files, or one Hub dataset. The held-out split takes its share of each part.
         notes: for the user, e.g. which files were not used.
+        trained: the number of parts to train on; those after them are held out. None: all.
     """
 
     parts: tuple[SourceFile | HubDataset, ...]
     notes: tuple[str, ...] = ()
+    trained: int | None = None
+
+    def with_validation(self, other: Source) -> Source:
+        """These rows, and those of another source to be held out."""
+        return Source((*self.parts, *other.parts), (*self.notes, *other.notes), len(self.parts))
 
     @property
     def has_text_files(self) -> bool:
         """Whether a part of it has an encoding; texts of Parquet files and of the Hub are UTF-8."""
         return any(isinstance(part, SourceFile) and part.type != ".parquet" for part in self.parts)
+
+    @property
+    def has_documents(self) -> bool:
+        """Whether a part of it is a text without rows."""
+        return any(isinstance(part, SourceFile) and part.type in TEXTS for part in self.parts)
 
     def __iter__(self) -> Iterator[RawRow | BadRow]:
         for part in self.parts:

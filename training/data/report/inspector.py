@@ -17,7 +17,7 @@ from ..cleaning.exact_duplicates import first_of_each, row_hash
 from ..cleaning.near_duplicates import NearDuplicates
 from ..cleaning.private_data import personal_in, secrets_in
 from ..cleaning.quality import quality_findings
-from ..cleaning.untrusted_text import safe_line, with_loss_marks
+from ..cleaning.untrusted_text import safe_line, safe_tokens, with_loss_marks
 from ..cleaning.unusable_rows import UnusableRows
 from ..findings import SHOWN_PLACES, Finding, Findings, remedy
 from ..formats.messages import Conversation, Recognised, Text, texts_of
@@ -36,6 +36,12 @@ if TYPE_CHECKING:
 
 MEASURED_ROWS = 20_000
 """Limit of rows whose tokens are counted. For a larger dataset they are a sample, and the result says so."""
+
+PREVIEW_TOKENS = 600
+"""Limit for all rows of the preview together, where they are shown token by token."""
+
+LONGEST_SECRET = 300
+"""Tokens after those that are shown in which a secret may end."""
 
 PREVIEW_CHARACTERS = 1_800
 """Limit for all rows of the preview together."""
@@ -149,7 +155,9 @@ class Inspector:
 
     def _show(self, place: Place, one: Encoded) -> None:
         assert self._encoder is not None
-        cut = one.kept < one.length
+        cut, shown = one.kept < one.length, max(1, self._preview)
+        most = PREVIEW_TOKENS // shown
+        tokens = self._encoder.decoded_tokens(one, most + LONGEST_SECRET)
         self._result.preview.append(
             {
                 "place": str(place),
@@ -159,8 +167,9 @@ class Inspector:
                     with_loss_marks(
                         self._encoder.decoded(_ends_of(one, self._encoder.max_seq_length)), cut=cut
                     ),
-                    PREVIEW_CHARACTERS // max(1, self._preview),
+                    PREVIEW_CHARACTERS // shown,
                 ),
+                "untrusted_tokens": [list(token) for token in safe_tokens(tokens, most)],  # as JSON has them
             }
         )
 
@@ -173,11 +182,17 @@ class Inspector:
             self._measure_longest()
             self._result.tokens = self._lengths.as_dict(self._result.usable, self._encoder.max_seq_length)
         self._judge_all()
+        self._count_held_out()
+        return self._result
+
+    def _count_held_out(self) -> None:
+        if self._source.trained is not None:
+            self._result.held_out = sum(part >= self._source.trained for part in self._parts)
+            return
         usable, share = self._result.usable, self._data.held_out
         self._result.held_out = held_out_count(usable, share)
         if note := note_on_held_out(usable, share):
             self._result.notes.append(note)
-        return self._result
 
     def _judge_all(self) -> None:
         """Sets the findings, and what must be done before training."""
@@ -190,7 +205,8 @@ class Inspector:
         if not usable:
             self._findings.of_all_rows("nothing_to_learn")
         self._result.findings = [self._as_dict(found, usable) for found in self._findings.sorted()]
-        errors = self._findings.errors()
+        skips = bool(usable) and self._data.on_bad_rows == "skip"
+        errors = [] if skips else self._findings.errors()
         if self._result.rows == 0:
             self._result.findings = [_no_rows(self._result.files)]
             self._result.remedy = "Give a dataset with at least one row"

@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from ...config.specs import DataGroup
+from ...errors import DatasetError
 from ..cleaning.exact_duplicates import first_of_each, keyed, row_hash
 from ..cleaning.near_duplicates import NearDuplicates
 from ..findings import KINDS, LEFT_OUT_ONLY, Findings, refuse_bad_rows
@@ -49,11 +50,12 @@ class Selection:
         return REASONS[index] if index else None
 
 
-def select(rows: Iterable[Read], data: DataGroup, seed: int) -> Selection:
+def select(rows: Iterable[Read], data: DataGroup, seed: int, trained: int | None = None) -> Selection:
     """Reads every row once and selects.
 
     Args:
         rows: after the transforms.
+        trained: the rows of the source's parts after so many are the held-out ones; None: they are chosen.
 
     Raises:
         DatasetError: rows are unusable and `on_bad_rows` is "refuse", or no row is left.
@@ -73,12 +75,35 @@ def select(rows: Iterable[Read], data: DataGroup, seed: int) -> Selection:
     groups = hashes[clusters]
     # Duplicates before the sample, so that the sample has `samples` rows; the split last, of used rows only.
     _drop_duplicates(data.dedupe, reasons, hashes, groups)
-    _sample(data.samples, reasons, hashes, seed)
+    validation = np.zeros(len(parts), bool) if trained is None else parts >= trained
+    _sample(data.samples, reasons, hashes, seed, validation)
     used = reasons == 0
+    if trained is not None:
+        notes = _notes_on(hashes[used & validation], hashes[used & ~validation])
+        return Selection(reasons, used & validation, hashes, survey.findings, notes)
     chosen = np.zeros(len(reasons), bool)
     chosen[used] = held_out(groups[used], parts[used], data.held_out, seed)
     note = note_on_held_out(int(used.sum()), data.held_out)
     return Selection(reasons, chosen, hashes, survey.findings, [note] if note else [])
+
+
+def _notes_on(validation: NDArray[np.uint64], trained: NDArray[np.uint64]) -> list[str]:
+    """What is to be said of the validation dataset's rows.
+
+    Args:
+        validation, trained: the hashes of the rows.
+    """
+    import numpy as np
+
+    if not len(validation):
+        raise DatasetError(
+            "No row of the validation dataset can be used.", hint="Give another one, or leave validation out."
+        )
+    both = int(np.isin(validation, trained).sum())
+    if not both:
+        return []
+    told = "is also trained on" if both == 1 else "are also trained on"
+    return [f"{both} of {len(validation)} validation rows {told}: there the held-out loss shows memory only."]
 
 
 class Survey:
@@ -126,10 +151,17 @@ def _keep_first(reasons: NDArray[np.uint8], keys: NDArray[np.uint64], kind: str)
     reasons[used[repeated]] = REASONS.index(kind)
 
 
-def _sample(count: int | None, reasons: NDArray[np.uint8], hashes: NDArray[np.uint64], seed: int) -> None:
+def _sample(
+    count: int | None,
+    reasons: NDArray[np.uint8],
+    hashes: NDArray[np.uint64],
+    seed: int,
+    validation: NDArray[np.bool_],
+) -> None:
+    """Keeps `count` of the rows to train on."""
     import numpy as np
 
-    used = np.flatnonzero(reasons == 0)
+    used = np.flatnonzero((reasons == 0) & ~validation)
     if count is None or count >= len(used):
         return
     # By content and not by position, so that appended rows hardly change the sample.

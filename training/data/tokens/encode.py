@@ -10,10 +10,11 @@ as part of it is ignored.
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import suppress
 from functools import cached_property
+from itertools import islice
 from typing import Any, NamedTuple
 
 from ...config.specs import DataGroup
@@ -38,6 +39,11 @@ ROWS_AT_ONCE, CHARACTERS_AT_ONCE = 256, 2**19
 
 FAST_FROM_CHARACTERS = 2**22
 """Characters of text from which the fast tokenizer is used. It takes half a second to build."""
+
+
+HALF_CHARACTER = "\ufffd"
+"""What an incomplete character is decoded to."""
+LONGEST_CHARACTER = 4  # tokens, one for each byte
 
 
 class Rendered(NamedTuple):
@@ -270,16 +276,33 @@ class Encoder:
     def decoded(self, one: Encoded) -> list[tuple[str, bool]]:
         """The text of a row's examples in runs of tokens, each with whether they carry loss."""
         runs: list[tuple[list[int], bool]] = []
-        for number, part in enumerate(one.parts):
-            ids, labels = part.example()
-            overlap = int(number > 0)  # the first token of a later window is the last of the one before
-            for token, label in zip(ids[overlap:], labels[overlap:], strict=True):
-                trained = label != IGNORED
-                if not runs or runs[-1][1] != trained:
-                    runs.append(([], trained))
-                runs[-1][0].append(token)
-        decode = self._tokenizer.backend_tokenizer.decode
-        return [(decode(ids, skip_special_tokens=False), trained) for ids, trained in runs]
+        for token, trained in _labelled(one):
+            if not runs or runs[-1][1] != trained:
+                runs.append(([], trained))
+            runs[-1][0].append(token)
+        return [(self._decode(ids), trained) for ids, trained in runs]
+
+    def decoded_tokens(self, one: Encoded, most: int) -> list[tuple[str, bool]]:
+        """The text of a row's first tokens, each with whether it carries loss.
+
+        A token is what it adds to the text so far; of several that make up one character, the last one.
+        """
+        shown: list[tuple[str, bool]] = []
+        before: list[int] = []
+        ids: list[int] = []
+        for token, trained in islice(_labelled(one), most):
+            ids.append(token)
+            # Alone, some decoders leave out the space with which a token begins.
+            text = self._decode([*before, *ids])[len(self._decode(before)) :]
+            if text.endswith(HALF_CHARACTER) and len(ids) < LONGEST_CHARACTER:
+                shown.append(("", trained))
+                continue
+            shown.append((text, trained))
+            before, ids = ids, []
+        return shown
+
+    def _decode(self, ids: Sequence[int]) -> str:
+        return self._tokenizer.backend_tokenizer.decode(ids, skip_special_tokens=False)
 
     def _encoded(self, row: Rendered, found: Tokenised) -> Encoded:
         whole = MaskedTokens(found.ids, self._trained(row, found))
@@ -331,6 +354,15 @@ class Encoder:
         ids = np.concatenate([np.array(before, np.int32), tokens.input_ids, np.array(after, np.int32)])
         trained = [(start + len(before), stop + len(before)) for start, stop in tokens.trained]
         return MaskedTokens(ids, [*trained, (len(ids) - len(after), len(ids))])
+
+
+def _labelled(one: Encoded) -> Iterator[tuple[int, bool]]:
+    """The tokens of a row's examples, each once, with whether they carry loss."""
+    for number, part in enumerate(one.parts):
+        ids, labels = part.example()
+        overlap = int(number > 0)  # the first token of a later window is the last of the one before
+        for token, label in zip(ids[overlap:], labels[overlap:], strict=True):
+            yield token, label != IGNORED
 
 
 def encode(row: Recognised, tokenizer: Any, data: DataGroup | None = None) -> Encoded:

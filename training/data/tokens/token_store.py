@@ -26,7 +26,7 @@ from pathlib import Path
 from typing import IO, TYPE_CHECKING, Any, NamedTuple
 
 from ...errors import DiskFullError
-from ...files.atomic_json import is_disk_full, read_json
+from ...files.atomic_json import is_disk_full, patiently, read_json
 from ...next_step import then
 from .example import IGNORED, Example, MaskedTokens
 
@@ -156,7 +156,7 @@ class StoreWriter:
                 file.flush()
                 os.fsync(file.fileno())
                 file.close()
-            os.rename(self._folder, self._final)
+            patiently(lambda: os.rename(self._folder, self._final))
         except OSError as error:
             # Another writer of the same key was faster: its folder has the same content.
             if not stored(self._final.parent, self._final.name):

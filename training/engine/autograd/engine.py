@@ -1,6 +1,6 @@
 """The autograd engine: any Hugging Face causal model with PEFT's LoRA, in our own loop.
 
-Slower than the packed engine, but for every architecture, and for bases in 4 bits. Its LoRA matrices lie in
+Slower than the packed engine, but for every architecture. Its LoRA matrices lie in
 the same flat buffer, so optimizer, checkpoints and adapters are the packed engine's. Examples are laid end to
 end where the model's attention keeps them apart by their positions, which is tried when the model is loaded,
 and padded where it does not.
@@ -13,11 +13,16 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from ...events import Report, Warned
+from ...models.causal import not_causal
+from ..load_together import load_together
 from ..loaded_model import StepModel
 from ..loop.batch import PackedBatch
+from ..parallel.ranks import ALONE, Ranks
 from ..plan import Plan
 from .label_losses import LabelLosses
 from .peft_lora import Adapted, load_adapted
+from .recurrent_layers import slow_layers
 
 
 class AutogradStep(LabelLosses):
@@ -56,11 +61,19 @@ def load_autograd_step(plan: Plan) -> AutogradStep:
 
     Raises:
         ModelLoadError: the model cannot be loaded.
-        InputError: the adapter to continue from does not fit, or a target module does not exist.
+        InputError: the adapter to continue from does not fit, a target module does not exist, or the model
+            is not causal.
     """
-    return AutogradStep(load_adapted(plan), plan)
+    step = AutogradStep(load_adapted(plan), plan)
+    if step.sees_later_tokens():
+        raise not_causal(step.model.config.model_type, "its attention sees later tokens")
+    return step
 
 
-def open_autograd(plan: Plan) -> StepModel:
+def open_autograd(plan: Plan, report: Report, ranks: Ranks = ALONE) -> StepModel:
     """The loaded model of this engine; raises as `load_autograd_step`."""
-    return StepModel(load_autograd_step(plan), plan)
+    step = load_together(plan, load_autograd_step, ranks)
+    slow = slow_layers(step.model.get_base_model(), plan.device, packs=step.packs)
+    if slow is not None:
+        report(Warned(message=slow))
+    return StepModel(step, plan, load_autograd_step, report, ranks)

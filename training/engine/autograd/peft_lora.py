@@ -43,7 +43,8 @@ def load_adapted(plan: Plan) -> Adapted:
     if plan.continue_from is not None:
         load_adapter(plan.continue_from, lora, plan.lora)
     base_model = plan.base_model_name or str(plan.model)
-    return Adapted(model, lora, AdapterDescription(plan.lora, base_model, names, transposed))
+    description = AdapterDescription(plan.lora, base_model, names, fan_in_fan_out=transposed)
+    return Adapted(model, lora, description)
 
 
 def adapt(base: Any, settings: LoraGroup) -> tuple[Any, tuple[str, ...], bool]:
@@ -61,7 +62,7 @@ def adapt(base: Any, settings: LoraGroup) -> tuple[Any, tuple[str, ...], bool]:
     names = shortest_names(base, targets)
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", RuntimeWarning)  # of a config that is not kept where PEFT warns
-        model = _peft_model(base, settings, names, transposed)
+        model = peft_model(base, settings, names, transposed=transposed)
     config = model.peft_config["default"]
     if not config.target_parameters:
         return model, names, transposed
@@ -72,10 +73,22 @@ def adapt(base: Any, settings: LoraGroup) -> tuple[Any, tuple[str, ...], bool]:
             "this model, which cannot have a LoRA here.",
             hint='Leave them out of lora_target_modules, or use "all-linear".' if kept else None,
         )
-    return _peft_model(model.unload(), settings, kept, transposed), kept, transposed
+    return peft_model(model.unload(), settings, kept, transposed=transposed), kept, transposed
 
 
-def _peft_model(base: Any, settings: LoraGroup, names: Sequence[str], transposed: bool) -> Any:
+def peft_model(
+    base: Any,
+    settings: LoraGroup,
+    modules: Sequence[str],
+    parameters: Sequence[str] = (),
+    *,
+    transposed: bool = False,
+) -> Any:
+    """`base` with PEFT's LoRA on these modules and parameters.
+
+    Raises:
+        InputError: PEFT refuses them.
+    """
     from peft import LoraConfig, get_peft_model
 
     config = LoraConfig(
@@ -83,7 +96,8 @@ def _peft_model(base: Any, settings: LoraGroup, names: Sequence[str], transposed
         lora_alpha=settings.alpha,
         lora_dropout=settings.dropout,
         use_rslora=settings.rslora,
-        target_modules=list(names),
+        target_modules=list(modules),
+        target_parameters=list(parameters) or None,
         fan_in_fan_out=transposed,
         task_type="CAUSAL_LM",
     )

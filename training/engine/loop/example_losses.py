@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
 from typing import NamedTuple
 
 import torch
 
 from ...data.tokens.example import Example
+from ...planning.step_order import WINDOW, micro_batches
+from ..out_of_memory import empty_cache, ran_out_of_memory
 from .batch import PackedBatch, packed_batch
-from .packing import WINDOW, micro_batches
 from .step import Measures
 
 
@@ -20,19 +22,40 @@ class ExampleLoss(NamedTuple):
     label_tokens: int
 
 
-def example_losses(model: Measures, examples: Sequence[Example], budget: int) -> list[ExampleLoss]:
-    """The losses of `examples`, in their order.
+@dataclass
+class TokenBudget:
+    """Most tokens that go at once, fewer once memory has run out; a longer example goes alone."""
 
-    Args:
-        budget: most tokens that go through the model at once; a longer example goes alone.
-    """
+    tokens: int
+
+
+def example_losses(model: Measures, examples: Sequence[Example], budget: TokenBudget) -> list[ExampleLoss]:
+    """The losses of `examples`, in their order."""
     found = [ExampleLoss(0.0, 0)] * len(examples)
-    for indices in _packed_together(examples, budget, model.row_border):
-        batch = packed_batch([examples[i] for i in indices], multiple=model.row_multiple)
-        if batch.label_tokens:
-            for index, loss in zip(indices, _by_example(model, batch.to(model.device)), strict=True):
-                found[index] = loss
+    for indices in _packed_together(examples, budget.tokens, model.row_border):
+        losses = _losses_together(model, [examples[i] for i in indices], budget)
+        for index, loss in zip(indices, losses, strict=True):
+            found[index] = loss
     return found
+
+
+def _losses_together(model: Measures, examples: Sequence[Example], budget: TokenBudget) -> list[ExampleLoss]:
+    """The losses of one batch; in two halves if memory runs out, and so on."""
+    batch = packed_batch(examples, multiple=model.row_multiple)
+    if not batch.label_tokens:
+        return [ExampleLoss(0.0, 0)] * len(examples)
+    try:
+        return _by_example(model, batch.to(model.device))
+    except (RuntimeError, MemoryError) as error:
+        if len(examples) == 1 or not ran_out_of_memory(error):
+            raise
+    # Here the error is gone, and with it the tensors that its traceback held.
+    empty_cache(model.device.type)
+    budget.tokens = min(budget.tokens, max(1, batch.useful_tokens // 2))
+    half = len(examples) // 2
+    return [
+        loss for part in (examples[:half], examples[half:]) for loss in _losses_together(model, part, budget)
+    ]
 
 
 def _packed_together(examples: Sequence[Example], budget: int, border: int | None) -> Iterator[list[int]]:

@@ -8,28 +8,29 @@ on exactly as if it had not stopped (bit for bit on one CPU thread).
 
 from __future__ import annotations
 
-import gc
 import json
 import time
 from hashlib import blake2b
-
-import torch
-from torch import Tensor
+from typing import NoReturn
 
 from ...config.results import Recovery
 from ...errors import InputError
 from ...events import CheckpointSaved, Epoch, Phase, Report, ShouldStop, Warned
 from ...files.atomic_folder import write_files
-from ..lora_parameters import seed_of
-from ..out_of_memory import Doing, first_line, out_of_memory, ran_out_of_memory
+from ...untrusted import short_name
+from ..out_of_memory import Doing, empty_cache, out_of_memory
+from ..parallel.orders import Order
+from ..parallel.ranks import ALONE, Ranks, Shortage
 from ..peft_adapter import adapter_files
 from ..plan import Data, Outcome, OutcomeStatus, Plan
 from .checkpoints import Checkpoints, damage
+from .gradients import StepGradients, step_gradients
+from .held_out_loss import held_out_batch, held_out_loss
 from .lr_schedule import learning_rate
 from .metrics import StepMetrics, evaluated, timed
 from .optimizer import FlatAdamW
 from .packing import is_worth_evaluating_before, statistics, step_order, total_steps
-from .prefetch import Prefetcher, StepBatch, in_parts
+from .prefetch import Prefetcher
 from .step import TrainingStep
 from .training_state import (
     TrainingState,
@@ -50,10 +51,12 @@ def fit(
     report: Report,
     should_stop: ShouldStop,
     checkpoints: Checkpoints,
+    ranks: Ranks = ALONE,
 ) -> Outcome:
     """Train the LoRA of `step` as `plan` says, and write the adapter.
 
     Args:
+        ranks: the processes that share each step; this one is rank 0.
         report: gets each step, evaluation, checkpoint and warning.
         should_stop: asked before each step and during evaluations; True saves a checkpoint and ends.
 
@@ -62,10 +65,11 @@ def fit(
         GpuOutOfMemoryError: a step does not fit, even in small parts.
         TrainingError: a loss or a gradient is not finite.
         DiskFullError: a checkpoint or the adapter cannot be written.
+        RunInterruptedError: another rank is gone.
     """
     if not data.train:
         raise InputError("There are no examples to train on.")
-    return _Fit(step, plan, data, report, should_stop, checkpoints).run()
+    return _Fit(step, plan, data, report, should_stop, checkpoints, ranks).run()
 
 
 class _Fit:
@@ -79,8 +83,10 @@ class _Fit:
         report: Report,
         should_stop: ShouldStop,
         checkpoints: Checkpoints,
+        ranks: Ranks,
     ) -> None:
         self.model = step
+        self.ranks = ranks
         self.on_cuda = step.device.type == "cuda"
         self.plan = plan
         self.data = data
@@ -109,6 +115,7 @@ class _Fit:
             pinned=self.on_cuda,
             ahead=self.on_cuda,
             border=step.row_border,
+            size=ranks.size,
         )
         self.metrics = StepMetrics(report, plan, self.state.total_steps, step.device)
         self.saved_step = self.state.step
@@ -150,68 +157,56 @@ class _Fit:
 
     def _train_step(self) -> None:
         index = self.state.step
-        batch, loss = self._gradients(index)
+        loss, tokens = self._gradients(index)
         rate = learning_rate(self.plan, index, self.state.total_steps)
         norm = self.optimizer.step(rate, self.plan.training.max_grad_norm)
         self.model.refresh()  # before anything reads the model: evaluation, the next step
         self.state.step += 1
-        self.metrics.add(self.state.step, rate, loss, norm, batch.tokens)
+        self.metrics.add(self.state.step, rate, loss, norm, tokens)
         epoch, rest = divmod(self.state.step, self.order.steps_per_epoch)
         if not rest:
             self.report(Epoch(epoch=epoch, step=self.state.step))
 
-    def _gradients(self, index: int) -> tuple[StepBatch, Tensor]:
-        """The step's batch and loss, its gradients in the buffer; in smaller parts if memory runs out."""
+    def _gradients(self, index: int) -> StepGradients:
+        """The step's loss, its gradients in the buffer; in smaller parts if memory runs out."""
         while True:
+            self.ranks.say(Order.TRAIN, index, self.prefetcher.budget)
             batch = self.prefetcher.step(index)
-            shortage = self._try_gradients(index, batch)
-            if isinstance(shortage, Tensor):
-                return batch, shortage
-            self._halve("training", batch, shortage)
+            seed = self.plan.training.seed
+            found = step_gradients(self.model, batch, self.ranks, seed=seed, index=index)
+            if isinstance(found, StepGradients):
+                return found
+            self._halve("training", found)
 
-    def _try_gradients(self, index: int, batch: StepBatch) -> Tensor | str:
-        """The loss, or what was said when memory ran out."""
-        try:
-            return self._accumulate(index, batch)
-        except (RuntimeError, MemoryError) as error:
-            if not ran_out_of_memory(error):
-                raise
-            return first_line(error)
-
-    def _accumulate(self, index: int, batch: StepBatch) -> Tensor:
-        device = self.model.device
-        weight = torch.full((), 1 / max(1, batch.label_tokens), device=device)
-        loss = torch.zeros((), device=device)
-        for number, part in enumerate(batch.parts):
-            if part.label_tokens:
-                seed = seed_of("dropout", self.plan.training.seed, index, number)
-                loss += self.model.forward_backward(part.to(device), weight, seed=seed)
-        return loss
-
-    def _halve(self, doing: Doing, batch: StepBatch, shortage: str) -> None:
+    def _halve(self, doing: Doing, short: Shortage) -> None:
         """Back to the beginning of the step or evaluation, with parts of half the tokens from here on."""
         # Called outside the except clause: the error's traceback would hold the step's tensors.
         self.model.lora.gradients.zero_()
         self.model.release()  # graphs of larger batches may hold the memory that is missing
-        gc.collect()
-        if self.on_cuda:
-            torch.cuda.empty_cache()
-        largest = batch.largest_part
+        empty_cache(self.model.device.type)
         step = self.state.step + (doing == "training")  # counted from 1; an evaluation is after a step
         what = f"Step {step}" if doing == "training" else f"The evaluation after step {step}"
+        tokens, shortage = short.tokens, short.said
+        if not self.plan.training.oom_recovery:
+            self._give_up(doing, f"{what} does not fit into memory, and oom_recovery is off.", shortage)
         if len(self.state.recoveries) >= MOST_HALVINGS:
-            message = f"{what} does not fit into memory, not even {largest.useful_tokens} tokens at once."
-            raise out_of_memory(self.plan, doing, message, shortage)
-        if largest.examples == 1:
-            message = f"An example of {largest.useful_tokens} tokens does not fit into memory."
-            raise out_of_memory(self.plan, doing, message, shortage)
-        budget = largest.useful_tokens // 2
+            message = f"{what} does not fit into memory, not even {tokens} tokens at once."
+            self._give_up(doing, message, shortage)
+        if short.examples == 1:
+            self._give_up(doing, f"An example of {tokens} tokens does not fit into memory.", shortage)
+        budget = tokens // 2
         self.prefetcher.budget = self.state.micro_batch_tokens = budget
         self.state.recoveries.append(Recovery(step=step, micro_batch_tokens=budget))
         self._warn(
             f"{what} ran out of memory and is done again with at most {budget} tokens at once; the"
             f" batch stays the same. Next time set micro_batch_tokens={budget}."
         )
+
+    def _give_up(self, doing: Doing, message: str, shortage: str) -> NoReturn:
+        """Raise what ran out, with the steps so far saved: the training may go on in another way."""
+        if self.state.step != self.saved_step:
+            self._checkpoint()
+        raise out_of_memory(self.plan, doing, message, shortage)
 
     # --- Evaluation and early stopping.
 
@@ -252,31 +247,14 @@ class _Fit:
 
     def _held_out_loss(self) -> float | None:
         """Mean cross-entropy per label token, in smaller parts if memory runs out; None if told to stop."""
-        model = self.model
         while True:
-            prepared = self.prefetcher
-            batch = in_parts(
-                self.data.held_out, prepared.budget, model.row_multiple, self.on_cuda, model.row_border
-            )
-            loss = self._try_evaluation(batch)
-            if not isinstance(loss, str):
+            budget = self.prefetcher.budget
+            self.ranks.say(Order.EVALUATE, budget)
+            batch = held_out_batch(self.model, self.data.held_out, budget, self.ranks)
+            loss = held_out_loss(self.model, batch, self.ranks, self.should_stop)
+            if not isinstance(loss, Shortage):
                 return loss
-            self._halve("evaluating", batch, loss)
-
-    def _try_evaluation(self, batch: StepBatch) -> float | str | None:
-        """The mean loss, None if told to stop, or what was said when memory ran out."""
-        total = torch.zeros((), device=self.model.device)
-        try:
-            for part in batch.parts:
-                if self.should_stop():
-                    return None
-                if part.label_tokens:
-                    total += self.model.loss(part.to(self.model.device))
-            return float(total) / max(1, batch.label_tokens)
-        except (RuntimeError, MemoryError) as error:
-            if not ran_out_of_memory(error):
-                raise
-            return first_line(error)
+            self._halve("evaluating", loss)
 
     def _out_of_patience(self) -> bool:
         patience = self.plan.evaluation.patience
@@ -294,6 +272,7 @@ class _Fit:
     def _checkpoint(self) -> None:
         """Save now; the best step's checkpoint is kept as long as it is the best."""
         self.metrics.flush()  # raises if a loss was not finite: such a step must not be saved
+        self.ranks.require_all()  # nor one whose sums a rank that is gone has cut off
         step = self.state.step
         files = training_state_files(self.state, self.model.lora, self.model.adapter, self.optimizer)
         kept = self.state.best_step if self.plan.evaluation.patience is not None else None
@@ -329,6 +308,7 @@ class _Fit:
         # from which it may be resumed.
         if status != "cancelled" and self._keep_best():
             eval_loss = state.best_loss
+        self._warn_of_untaught()
         write_files(self.plan.adapter, adapter_files(self.model.lora, self.model.adapter))
         return Outcome(
             status=status,
@@ -345,10 +325,19 @@ class _Fit:
             tokens=metrics.tokens,
             seconds=metrics.seconds,
             tokens_per_s=metrics.tokens / metrics.seconds if metrics.seconds else 0.0,
-            packing=statistics(self.order, state.micro_batch_tokens),
+            packing=statistics(self.order, state.micro_batch_tokens, self.ranks.size),
             recoveries=list(state.recoveries),
             warnings=self.warnings,
         )
+
+    def _warn_of_untaught(self) -> None:
+        """Of modules that text does not reach: a LoRA on them does nothing."""
+        untaught, modules = self.model.lora.untaught(), len(list(self.model.lora.modules()))
+        if 0 < len(untaught) < modules:
+            self._warn(
+                f"{len(untaught)} of {modules} modules with a LoRA got no gradient and stay as they were, "
+                f"for example {short_name(untaught[0])}."
+            )
 
     def _keep_best(self) -> bool:
         """With early stopping, go back to the best adapter; False if the last one is kept."""

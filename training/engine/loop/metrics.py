@@ -110,7 +110,7 @@ class StepClock:
 
     def __init__(self, total_steps: int) -> None:
         self._total = total_steps
-        self._start = time.monotonic()
+        self._start = time.perf_counter()
         self._first: tuple[float, int, int] | None = None
 
     def leave_out(self, seconds: float) -> None:
@@ -119,7 +119,7 @@ class StepClock:
 
     def tick(self, step: int, tokens: int) -> tuple[float, float]:
         """Tokens per second, and seconds left, after `step`, when `tokens` have been trained on in all."""
-        elapsed = time.monotonic() - self._start
+        elapsed = time.perf_counter() - self._start
         first_elapsed, first_step, first_tokens = self._first or (0.0, 0, 0)
         if self._first is None:
             self._first = (elapsed, step, tokens)

@@ -6,14 +6,14 @@ from collections.abc import Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
 
+from ...planning.step_order import WINDOW, StepOrder, micro_batches, share_of
 from ..plan import Example
 from .batch import PackedBatch, packed_batch
-from .packing import WINDOW, StepOrder, micro_batches
 
 
 @dataclass(frozen=True)
 class StepBatch:
-    """All examples of one optimizer step, in parts that go through the model one after the other."""
+    """A rank's examples of one optimizer step, in parts that go through the model one after the other."""
 
     parts: tuple[PackedBatch, ...]
 
@@ -28,6 +28,13 @@ class StepBatch:
     @property
     def largest_part(self) -> PackedBatch:
         return max(self.parts, key=lambda part: part.useful_tokens)
+
+    @property
+    def largest(self) -> tuple[int, int]:
+        """Tokens and examples of the largest part; none of a share that is empty."""
+        if not self.parts:
+            return 0, 0
+        return self.largest_part.useful_tokens, self.largest_part.examples
 
 
 def in_parts(
@@ -52,6 +59,7 @@ class Prefetcher:
         multiple: parts are filled up to a multiple of this many tokens.
         pinned: put them into page-locked memory, from which copies to the device do not wait.
         ahead: make the next step's in a thread while this one runs.
+        rank, size: of the processes that share each step.
         border: as for `micro_batches`.
     """
 
@@ -65,6 +73,8 @@ class Prefetcher:
         pinned: bool,
         ahead: bool,
         border: int | None = None,
+        rank: int = 0,
+        size: int = 1,
     ) -> None:
         self.examples = examples
         self.order = order
@@ -72,6 +82,7 @@ class Prefetcher:
         self.multiple = multiple
         self.pinned = pinned
         self.border = border
+        self.rank, self.size = rank, size
         self._ahead = ThreadPoolExecutor(1, "prefetch") if ahead else None
         self._prepared: dict[tuple[int, int], Future[StepBatch]] = {}
 
@@ -91,5 +102,7 @@ class Prefetcher:
             self._ahead.shutdown(cancel_futures=True)
 
     def _made(self, step: int, budget: int) -> StepBatch:
-        examples = [self.examples[i] for i in self.order.examples(step)]
+        indices = self.order.examples(step)
+        mine = share_of([self.order.lengths[i] for i in indices], self.rank, self.size)
+        examples = [self.examples[indices[i]] for i in mine]
         return in_parts(examples, budget, self.multiple, self.pinned, self.border)

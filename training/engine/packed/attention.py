@@ -3,16 +3,23 @@
 On CUDA: variable-length FlashAttention (Dao 2023, arXiv:2307.08691) through the operators beneath torch's
 `varlen_attn`, which itself goes through autograd and a Python operator: too long for each layer of a small
 model. Elsewhere, and for what those kernels do not take (fp32, old GPUs): scaled_dot_product_attention, one
-segment after the other.
+segment after the other. Scores with a soft cap (Gemma 2) are in none of these: they are computed a segment
+and a group of heads at a time, and again in the backward pass, so that none of them stay.
 
-    forward(q, k, v, segments, window)  q (tokens, num_heads, head_dim); k, v (tokens, num_kv_heads, head_dim)
-    backward(d_out, saved)              → dq, dk, dv, shaped like q, k, v
+A sink is a score of its head that has no value: it only makes the softmax's sum larger (gpt-oss). So
+FlashAttention's output is multiplied by sigmoid(logsumexp - sink), and its backward pass is given that output
+and the larger logsumexp: with P = exp(scores - logsumexp) and P∘(dP - sum(dO∘O)) it is then right as it is.
+
+    forward(q, k, v, segments, window, sinks)
+        q (tokens, num_heads, head_dim); k, v (tokens, num_kv_heads, head_dim); sinks (num_heads,) or None
+    backward(d_out, saved)
+        → dq, dk, dv, shaped like q, k, v
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from functools import cache
+from collections.abc import Callable, Iterator
+from functools import cache, partial
 from typing import Any, Protocol
 
 import torch
@@ -22,14 +29,20 @@ from torch.nn import functional as F
 from ..loop.batch import Segments
 
 Gradients = tuple[Tensor, Tensor, Tensor]
-AttentionFunction = Callable[[Tensor, Tensor, Tensor, Segments, "int | None"], Tensor]
+AttentionFunction = Callable[[Tensor, Tensor, Tensor, Segments, "int | None", "Tensor | None"], Tensor]
 
 
 class Attention(Protocol):
     """Attention with its backward. `window` counts positions, the token itself included; None is all."""
 
     def forward(
-        self, q: Tensor, k: Tensor, v: Tensor, segments: Segments, window: int | None
+        self,
+        q: Tensor,
+        k: Tensor,
+        v: Tensor,
+        segments: Segments,
+        window: int | None,
+        sinks: Tensor | None = None,
     ) -> tuple[Tensor, Any]:
         """The output, (tokens, num_heads, head_dim), and what backward needs."""
         ...
@@ -44,11 +57,17 @@ class DifferentiatedAttention:
         self.function = function
 
     def forward(
-        self, q: Tensor, k: Tensor, v: Tensor, segments: Segments, window: int | None
+        self,
+        q: Tensor,
+        k: Tensor,
+        v: Tensor,
+        segments: Segments,
+        window: int | None,
+        sinks: Tensor | None = None,
     ) -> tuple[Tensor, Any]:
         with torch.enable_grad():
             q, k, v = (x.detach().requires_grad_() for x in (q, k, v))
-            out = self.function(q, k, v, segments, window)
+            out = self.function(q, k, v, segments, window, sinks)
         return out.detach(), (out, (q, k, v))
 
     def backward(self, d_out: Tensor, saved: tuple[Tensor, Gradients]) -> Gradients:
@@ -57,19 +76,61 @@ class DifferentiatedAttention:
         return dq, dk, dv
 
 
+class RecomputedAttention:
+    """Any attention function with torch's own derivative, run again in the backward: only inputs are kept."""
+
+    def __init__(self, function: AttentionFunction) -> None:
+        self.function = function
+
+    def forward(
+        self,
+        q: Tensor,
+        k: Tensor,
+        v: Tensor,
+        segments: Segments,
+        window: int | None,
+        sinks: Tensor | None = None,
+    ) -> tuple[Tensor, Any]:
+        return self.function(q, k, v, segments, window, sinks), (q, k, v, segments, window, sinks)
+
+    def backward(self, d_out: Tensor, saved: Any) -> Gradients:
+        q, k, v, segments, window, sinks = saved
+        again = DifferentiatedAttention(self.function)
+        parts: list[Gradients] = []
+        for rows in _rows(segments):
+            length = rows.stop - rows.start
+            borders = segments.cu_seqlens.new_tensor([0, length])
+            segment = Segments((length,), borders, length)
+            _, kept = again.forward(q[rows], k[rows], v[rows], segment, window, sinks)
+            parts.append(again.backward(d_out[rows], kept))
+        dq, dk, dv = (torch.cat(gradients) for gradients in zip(*parts, strict=True))
+        return dq, dk, dv
+
+
 class FlashOperator:
     """torch's FlashAttention operator, called directly."""
 
+    def __init__(self, scale: float | None = None) -> None:
+        self.scale = scale
+
     def forward(
-        self, q: Tensor, k: Tensor, v: Tensor, segments: Segments, window: int | None
+        self,
+        q: Tensor,
+        k: Tensor,
+        v: Tensor,
+        segments: Segments,
+        window: int | None,
+        sinks: Tensor | None = None,
     ) -> tuple[Tensor, Any]:
         left = -1 if window is None else window - 1
         cu_seqlens, max_seqlen = segments.cu_seqlens, segments.max_seqlen
         out, logsumexp, *_ = torch.ops.aten._flash_attention_forward(
             q, k, v, cu_seqlens, cu_seqlens, max_seqlen, max_seqlen, 0.0, window is None, False,
-            window_size_left=left, window_size_right=0,
+            scale=self.scale, window_size_left=left, window_size_right=0,
         )  # fmt: skip
         # out: (tokens, num_heads, head_dim); logsumexp: (num_heads, tokens)
+        if sinks is not None:
+            out, logsumexp = with_sinks(out, logsumexp, sinks)
         return out, (q, k, v, out, logsumexp, cu_seqlens, max_seqlen, left)
 
     def backward(self, d_out: Tensor, saved: Any) -> Gradients:
@@ -77,9 +138,16 @@ class FlashOperator:
         random_state, unused = _no_dropout(q.device)
         dq, dk, dv = torch.ops.aten._flash_attention_backward(
             d_out, q, k, v, out, logsumexp, cu_seqlens, cu_seqlens, max_seqlen, max_seqlen, 0.0, left == -1,
-            random_state, unused, window_size_left=left, window_size_right=0,
+            random_state, unused, scale=self.scale, window_size_left=left, window_size_right=0,
         )  # fmt: skip
         return dq, dk, dv
+
+
+def with_sinks(out: Tensor, logsumexp: Tensor, sinks: Tensor) -> tuple[Tensor, Tensor]:
+    """Attention's output and logsumexp, fp32 (num_heads, tokens), where each head has a sink too."""
+    larger = torch.logaddexp(logsumexp, sinks.float()[:, None])
+    share = torch.exp(logsumexp - larger).t()[:, :, None]  # (tokens, num_heads, 1)
+    return (out.float() * share).to(out.dtype), larger
 
 
 @cache
@@ -88,10 +156,27 @@ def _no_dropout(device: torch.device) -> tuple[Tensor, Tensor]:
     return torch.zeros(2, dtype=torch.uint64, device=device), torch.empty(0, device=device)
 
 
-def attention_for(device: torch.device, dtype: torch.dtype, head_dim: int) -> Attention:
-    """The fastest attention that this device has for these heads."""
-    flash = _flash_takes(device, dtype, head_dim)
-    return FlashOperator() if flash else DifferentiatedAttention(segmentwise)
+def attention_for(
+    device: torch.device,
+    dtype: torch.dtype,
+    head_dim: int,
+    *,
+    scale: float | None = None,
+    cap: float | None = None,
+    sinks: bool = False,
+) -> Attention:
+    """The fastest attention that this device has for these heads.
+
+    Args:
+        scale: of the scores; None is 1/√head_dim.
+        cap: of the scores, which become cap · tanh(score / cap).
+        sinks: whether heads have them.
+    """
+    if cap is not None or (sinks and not _flash_takes(device, dtype, head_dim)):
+        return RecomputedAttention(partial(explicit, scale=scale, cap=cap))
+    if _flash_takes(device, dtype, head_dim):
+        return FlashOperator(scale)
+    return DifferentiatedAttention(partial(segmentwise, scale=scale))
 
 
 def _flash_takes(device: torch.device, dtype: torch.dtype, head_dim: int) -> bool:
@@ -105,25 +190,92 @@ def _flash_takes(device: torch.device, dtype: torch.dtype, head_dim: int) -> boo
     )
 
 
-def segmentwise(q: Tensor, k: Tensor, v: Tensor, segments: Segments, window: int | None) -> Tensor:
-    """softmax(q·kᵀ / √head_dim)·v for each segment on its own."""
+def segmentwise(
+    q: Tensor,
+    k: Tensor,
+    v: Tensor,
+    segments: Segments,
+    window: int | None,
+    sinks: Tensor | None = None,
+    scale: float | None = None,
+) -> Tensor:
+    """softmax(scale · q·kᵀ)·v for each segment on its own; scale None is 1/√head_dim. There are no sinks."""
     groups = q.shape[1] // k.shape[1]
     if groups > 1:
         k, v = k.repeat_interleave(groups, 1), v.repeat_interleave(groups, 1)  # (tokens, num_heads, head_dim)
     lengths = list(segments.lengths)
     # Each (num_heads, length, head_dim)
     segmented = zip(*(torch.split(x.transpose(0, 1), lengths, 1) for x in (q, k, v)), strict=True)
-    outs = [_causal(query, key, value, window) for query, key, value in segmented]
+    outs = [_causal(query, key, value, window, scale) for query, key, value in segmented]
     return torch.cat(outs, 1).transpose(0, 1)
 
 
-def _causal(q: Tensor, k: Tensor, v: Tensor, window: int | None) -> Tensor:
+def _causal(q: Tensor, k: Tensor, v: Tensor, window: int | None, scale: float | None) -> Tensor:
     """One segment; all are (num_heads, length, head_dim)."""
     q, k, v = q[None], k[None], v[None]
     length = q.shape[2]
     if window is None or window >= length:
-        return F.scaled_dot_product_attention(q, k, v, is_causal=True)[0]
-    positions = torch.arange(length, device=q.device)
-    distance = positions[:, None] - positions[None, :]  # (length, length)
-    mask = (distance >= 0) & (distance < window)
-    return F.scaled_dot_product_attention(q, k, v, attn_mask=mask)[0]
+        return F.scaled_dot_product_attention(q, k, v, is_causal=True, scale=scale)[0]
+    mask = _visible(length, window, q.device)
+    return F.scaled_dot_product_attention(q, k, v, attn_mask=mask, scale=scale)[0]
+
+
+def _visible(length: int, window: int | None, device: torch.device) -> Tensor:
+    """Which keys a query sees, (length, length)."""
+    positions = torch.arange(length, device=device)
+    distance = positions[:, None] - positions[None, :]
+    return (distance >= 0) & (distance < (length if window is None else window))
+
+
+def explicit(
+    q: Tensor,
+    k: Tensor,
+    v: Tensor,
+    segments: Segments,
+    window: int | None,
+    sinks: Tensor | None = None,
+    *,
+    scale: float | None,
+    cap: float | None = None,
+) -> Tensor:
+    """softmax(cap · tanh(scale · q·kᵀ / cap))·v for each segment on its own (Gemma 2, arXiv:2408.00118)."""
+    factor = q.shape[2] ** -0.5 if scale is None else scale
+    heads = q.shape[1] // k.shape[1]  # queries of a key
+    of_heads = [None] * k.shape[1] if sinks is None else list(torch.split(sinks, heads))
+    outs: list[Tensor] = []
+    for rows in _rows(segments):
+        visible = _visible(rows.stop - rows.start, window, q.device)
+        groups = zip(
+            torch.split(q[rows], heads, 1), k[rows].unbind(1), v[rows].unbind(1), of_heads, strict=True
+        )
+        outs.append(torch.cat([_of_group(*group, visible, factor, cap) for group in groups], 1))
+    return torch.cat(outs)
+
+
+def _of_group(
+    q: Tensor,
+    k: Tensor,
+    v: Tensor,
+    sinks: Tensor | None,
+    visible: Tensor,
+    factor: float,
+    cap: float | None,
+) -> Tensor:
+    """One segment and key head; q (length, heads, head_dim), k and v (length, head_dim), sinks (heads,)."""
+    scores = torch.einsum("qhd,kd->hqk", q, k).float() * factor  # (heads, length, length)
+    if cap is not None:
+        scores = cap * torch.tanh(scores / cap)
+    scores = scores.masked_fill(~visible, -torch.inf)
+    if sinks is not None:
+        sink = sinks.float()[:, None, None].expand(-1, scores.shape[1], 1)
+        scores = torch.cat([scores, sink], -1)
+    weights = scores.softmax(-1)[:, :, : k.shape[0]].to(v.dtype)
+    return torch.einsum("hqk,kd->qhd", weights, v)
+
+
+def _rows(segments: Segments) -> Iterator[slice]:
+    """The rows of each segment."""
+    start = 0
+    for length in segments.lengths:
+        yield slice(start, start + length)
+        start += length

@@ -10,39 +10,25 @@ All graphs share one memory pool: what one saves for its backward is used up bef
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Any, NamedTuple
+from typing import Any
 
 import torch
 from torch import Tensor
 
 from ...config.fields import Recompute
+from ...planning.graphs import LARGEST_MODEL, MOST_GRAPHS, GraphKey, graph_key
 from ..loop.batch import PackedBatch, Segments
 from .attention import FlashOperator
 from .decoder import PackedDecoder
-
-LARGEST_MODEL = 3_000_000_000
-"""Weights; above, kernels run longer than it takes to launch them."""
-
-ROW_MULTIPLE = 256
-"""Tokens; few different lengths mean few graphs, and the fill costs less than launching."""
-
-MOST_GRAPHS = 96
-LEAST_SEGMENTS = 8
-
-
-class GraphKey(NamedTuple):
-    """What all batches of one graph have in common. `segments` and `max_seqlen` are rounded up."""
-
-    tokens: int
-    segments: int
-    max_seqlen: int
 
 
 def graphs_help(decoder: PackedDecoder) -> bool:
     """Whether this decoder can be graphed, and is small enough to gain by it."""
     return (
-        isinstance(decoder.attention, FlashOperator)
+        isinstance(decoder.layer_pass.attention, FlashOperator)
         and not decoder.has_dropout
+        and not decoder.streams  # copies by another stream cannot be part of a graph
+        and decoder.config.experts is None  # on some cards grouped products wait for the host
         and decoder.config.parameters < LARGEST_MODEL
     )
 
@@ -70,6 +56,7 @@ class GraphedDecoder:
             loss, d_hidden = self.decoder.loss_and_gradient(graphs.hidden, batch, weight)
             graphs.d_hidden.copy_(d_hidden)
             graphs.backward.replay()
+            self.decoder.forget()  # shared buffers hold what the graph left there
         return loss
 
     def _graphs_for(self, batch: PackedBatch, recompute: Recompute) -> _Graphs | None:
@@ -96,13 +83,20 @@ class _Graphs:
         self._batch = _StaticBatch.of(key, decoder.device)
         self.forward, self.backward = torch.cuda.CUDAGraph(), torch.cuda.CUDAGraph()
         torch.cuda.synchronize()
-        with torch.no_grad():
-            # The prefetcher's thread pins memory meanwhile, which only concerns itself.
-            with torch.cuda.graph(self.forward, pool=pool, capture_error_mode="thread_local"):
-                self.hidden, saved, context = decoder.forward_keeping(self._batch, recompute)
-            self.d_hidden = torch.zeros_like(self.hidden)
-            with torch.cuda.graph(self.backward, pool=pool, capture_error_mode="thread_local"):
-                decoder.backward_through(saved, self.d_hidden, context)
+        decoder.forget()  # so that the graph makes all that it uses
+        try:
+            self._capture(decoder, recompute, pool)
+        finally:
+            decoder.forget()  # nothing has run yet
+
+    @torch.no_grad()
+    def _capture(self, decoder: PackedDecoder, recompute: Recompute, pool: Any) -> None:
+        # The prefetcher's thread pins memory meanwhile, which only concerns itself.
+        with torch.cuda.graph(self.forward, pool=pool, capture_error_mode="thread_local"):
+            self.hidden, saved, context = decoder.forward_keeping(self._batch, recompute)
+        self.d_hidden = torch.zeros_like(self.hidden)
+        with torch.cuda.graph(self.backward, pool=pool, capture_error_mode="thread_local"):
+            decoder.backward_through(saved, self.d_hidden, context)
 
     def take(self, batch: PackedBatch) -> None:
         """Put a batch of this shape where the graphs read it."""
@@ -130,14 +124,4 @@ class _StaticBatch:
 
 
 def _key_of(batch: PackedBatch) -> GraphKey:
-    segments = batch.segments
-    return GraphKey(
-        len(batch.input_ids),
-        max(LEAST_SEGMENTS, _power_of_two(len(segments.lengths))),
-        _power_of_two(segments.max_seqlen),
-    )
-
-
-def _power_of_two(number: int) -> int:
-    """The smallest one that is not below `number`."""
-    return 1 << (number - 1).bit_length()
+    return graph_key(len(batch.input_ids), len(batch.segments.lengths), batch.segments.max_seqlen)

@@ -2,20 +2,23 @@
 
 from __future__ import annotations
 
-from typing import Any, cast
+from typing import Any
 
-import torch
 from torch import Tensor
 
 from ...config.fields import Recompute
+from ...events import Report, Warned
+from ...planning.graphs import ROW_MULTIPLE
+from ..load_together import load_together
 from ..loaded_model import StepModel
 from ..loop.batch import PackedBatch
+from ..parallel.ranks import ALONE, Ranks
 from ..peft_adapter import AdapterDescription, load_adapter
 from ..plan import Plan
-from .cuda_graphs import ROW_MULTIPLE, GraphedDecoder, graphs_help
+from .adapter_targets import adapter_targets
+from .cuda_graphs import GraphedDecoder, graphs_help
 from .decoder import PackedDecoder
-from .decoder_config import read_decoder_config, targeted_modules
-from .load_weights import load_weights
+from .open_decoder import load_decoder
 from .peft_view import peft_view
 
 
@@ -30,7 +33,9 @@ class PackedStep:
         self.lora = decoder.lora
         self.recompute: Recompute = plan.training.recompute
         self.adapter = AdapterDescription(
-            plan.lora, plan.base_model_name or str(plan.model), targeted_modules(plan.lora)
+            plan.lora,
+            plan.base_model_name or str(plan.model),
+            *adapter_targets(decoder, plan.lora),
         )
         self._plan = plan
         self._peft_model: Any = None
@@ -71,12 +76,14 @@ def load_packed_step(plan: Plan) -> PackedStep:
         ModelLoadError: the weights cannot be read.
         InputError: the adapter to continue from does not fit.
     """
-    from transformers import AutoConfig
-
-    config = cast("Any", AutoConfig.from_pretrained(plan.model, local_files_only=True))  # pyright: ignore[reportUnknownMemberType]
-    dtype = getattr(torch, plan.precision)
-    decoder = PackedDecoder(read_decoder_config(config), plan.lora, dtype, torch.device(plan.device))
-    load_weights(decoder, plan.model)
+    decoder = load_decoder(
+        plan.model,
+        plan.lora,
+        plan.precision,
+        plan.device,
+        in_4bit=plan.load_in_4bit,
+        resident_layers=plan.resident_layers,
+    )
     decoder.lora.initialise(plan.training.seed)
     if plan.continue_from is not None:
         load_adapter(plan.continue_from, decoder.lora, plan.lora)
@@ -84,6 +91,21 @@ def load_packed_step(plan: Plan) -> PackedStep:
     return PackedStep(decoder, plan)
 
 
-def open_packed(plan: Plan) -> StepModel:
+def open_packed(plan: Plan, report: Report, ranks: Ranks = ALONE) -> StepModel:
     """The loaded model of this engine; raises as `load_packed_step`."""
-    return StepModel(load_packed_step(plan), plan)
+
+    def load(plan: Plan) -> PackedStep:
+        return _told_of_pinning(load_packed_step(plan), report)
+
+    return StepModel(load_together(plan, load, ranks), plan, load, report, ranks)
+
+
+def _told_of_pinning(step: PackedStep, report: Report) -> PackedStep:
+    if step.decoder.unpinned:
+        report(
+            Warned(
+                message=f"The system does not let the weights of {step.decoder.unpinned} layers be pinned in "
+                "host memory: copying them to the GPU slows the training down."
+            )
+        )
+    return step

@@ -9,12 +9,13 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
+from ...planning.memory import CPU_LOGITS, CUDA_LOGITS
 from .fused_ops import fused_on_cuda
 
 
 def chunk_rows(vocab_size: int, device: torch.device) -> int:
-    """Rows whose logits are 2^28 (CUDA) or 2^23 (CPU) numbers, at least 16."""
-    return max(16, (1 << 28 if device.type == "cuda" else 1 << 23) // vocab_size)
+    """Rows whose logits are 2^27 (CUDA) or 2^23 (CPU) numbers, at least 16."""
+    return max(16, (CUDA_LOGITS if device.type == "cuda" else CPU_LOGITS) // vocab_size)
 
 
 @fused_on_cuda
@@ -29,13 +30,27 @@ def _loss_and_gradient(logits: Tensor, targets: Tensor, weight: Tensor) -> tuple
 
 
 @fused_on_cuda
+def _capped_loss_and_gradient(
+    logits: Tensor, targets: Tensor, weight: Tensor, cap: float
+) -> tuple[Tensor, Tensor]:
+    """The same of z = cap·tanh(logits / cap), whose derivative is 1 - (z / cap)²."""
+    z = cap * torch.tanh(logits.float() / cap)  # (rows, vocab_size)
+    logsumexp = torch.logsumexp(z, -1, keepdim=True)
+    columns = torch.arange(z.shape[-1], device=z.device)
+    hit = columns[None] == targets[:, None]  # (rows, vocab_size)
+    loss = (logsumexp[:, 0] - torch.where(hit, z, 0).sum(-1)).sum() * weight
+    d_z = (torch.exp(z - logsumexp) - hit.float()) * weight
+    return loss, (d_z * (1 - (z / cap).pow(2))).to(logits.dtype)
+
+
+@fused_on_cuda
 def _losses(logits: Tensor, targets: Tensor) -> Tensor:
     z = logits.float()  # (rows, vocab_size)
     return torch.logsumexp(z, -1) - z.gather(-1, targets[:, None])[:, 0]
 
 
 def loss_and_gradient(
-    hidden: Tensor, lm_head: Tensor, targets: Tensor, weight: Tensor
+    hidden: Tensor, lm_head: Tensor, targets: Tensor, weight: Tensor, cap: float | None = None
 ) -> tuple[Tensor, Tensor]:
     """Weighted sum of the cross-entropies, and its gradient.
 
@@ -44,6 +59,7 @@ def loss_and_gradient(
         lm_head: (vocab_size, hidden_size).
         targets: (label_tokens,).
         weight: scalar tensor on the device, usually 1 / label tokens of the step.
+        cap: of the logits, which become cap · tanh(logit / cap).
 
     Returns:
         The loss, a scalar, and the gradient of `hidden`.
@@ -55,14 +71,24 @@ def loss_and_gradient(
         torch.split(hidden, size), torch.split(targets, size), torch.split(d_hidden, size), strict=True
     ):
         # logits and d_logits: (rows of the chunk, vocab_size)
-        part, d_logits = _loss_and_gradient(rows @ lm_head.t(), target, weight)
+        logits = rows @ lm_head.t()
+        if cap is None:
+            part, d_logits = _loss_and_gradient(logits, target, weight)
+        else:
+            part, d_logits = _capped_loss_and_gradient(logits, target, weight, cap)
+        del logits
         loss += part
         torch.mm(d_logits, lm_head, out=d_rows)
     return loss, d_hidden
 
 
-def label_losses(hidden: Tensor, lm_head: Tensor, targets: Tensor) -> Tensor:
+def label_losses(hidden: Tensor, lm_head: Tensor, targets: Tensor, cap: float | None = None) -> Tensor:
     """The cross-entropy at each label position, (label_tokens,), without a gradient."""
     size = chunk_rows(lm_head.shape[0], hidden.device)
     chunks = zip(torch.split(hidden, size), torch.split(targets, size), strict=True)
-    return torch.cat([_losses(rows @ lm_head.t(), target) for rows, target in chunks])
+    return torch.cat([_losses(capped(rows @ lm_head.t(), cap), target) for rows, target in chunks])
+
+
+def capped(logits: Tensor, cap: float | None) -> Tensor:
+    """cap · tanh(logits / cap), or the logits if there is no cap."""
+    return logits if cap is None else cap * torch.tanh(logits / cap)

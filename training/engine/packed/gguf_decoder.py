@@ -18,13 +18,14 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from ...config.specs import LoraGroup
+from ...models.decoder_families import FAMILIES, PLAIN
 from ...models.gguf_llama import IN_LAYER, TOP_LEVEL, half_rotation
 from ...untrusted import short_name
 from ..loop.batch import Segments
 from .decoder import PackedDecoder
 from .decoder_config import DecoderConfig
-from .fused_ops import rms_norm
 from .load_weights import destinations, spread_qk_norms
+from .rotary import Rotary
 
 PERMUTED = ("llama", "smollm3")
 ARCHITECTURES = (*PERMUTED, "qwen2", "qwen3")
@@ -70,8 +71,7 @@ def _logits(decoder: PackedDecoder, row: list[int]) -> Logits:
     inputs = _OneRow(torch.tensor(row), torch.arange(count), Segments((count,), borders, count))
     with torch.no_grad():
         hidden, _, _ = decoder.forward_keeping(inputs, "everything")
-        normed = rms_norm(hidden, decoder.final_norm, decoder.config.rms_norm_eps)
-        return (normed @ decoder.lm_head.T).numpy()
+        return decoder.logits(hidden).numpy()
 
 
 def _config(name: str, metadata: dict[str, Any], tensors: dict[str, Any]) -> DecoderConfig:
@@ -81,23 +81,26 @@ def _config(name: str, metadata: dict[str, Any], tensors: dict[str, Any]) -> Dec
     layers, heads = of("block_count"), of("attention.head_count")
     head_dim = metadata.get(f"{name}.attention.key_length", of("embedding_length") // heads)
     every = NO_ROPE_EVERY if name == "smollm3" else layers + 1
+    rotary = Rotary(_frequencies(name, metadata, tensors, head_dim), 1.0)
     return DecoderConfig(
+        family=FAMILIES[name],
         vocab_size=int(tensors["token_embd.weight"].shape[1]),
         hidden_size=of("embedding_length"),
         intermediate_size=of("feed_forward_length"),
         num_heads=heads,
         num_kv_heads=of("attention.head_count_kv"),
         head_dim=head_dim,
-        rms_norm_eps=of("attention.layer_norm_rms_epsilon"),
+        norm_eps=of("attention.layer_norm_rms_epsilon"),
         tie_word_embeddings="output.weight" not in tensors,
         qkv_bias="blk.0.attn_q.bias" in tensors,
         o_proj_bias="blk.0.attn_output.bias" in tensors,
         mlp_bias="blk.0.ffn_gate.bias" in tensors,
-        qk_norm="blk.0.attn_q_norm.weight" in tensors,
         windows=(None,) * layers,
-        use_rope=tuple(layer % every != every - 1 for layer in range(layers)),
-        inverse_frequencies=_frequencies(name, metadata, tensors, head_dim),
-        rotary_scale=1.0,
+        rotations=(rotary, Rotary(torch.zeros_like(rotary.inverse_frequencies), 1.0)),
+        layer_rotations=tuple(int(layer % every == every - 1) for layer in range(layers)),
+        place=PLAIN,
+        activation="silu",
+        attention_scale=head_dim**-0.5,
     )
 
 

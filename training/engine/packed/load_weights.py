@@ -1,12 +1,13 @@
-"""Frozen weights from safetensors files straight into a decoder's merged buffers.
+"""Frozen weights from safetensors files straight into a decoder's buffers.
 
 Rows are read into one small buffer and copied to their place, on whichever device: neither a second copy of
-the model nor a mapped file ever counts against memory.
+the model nor a mapped file ever counts against memory. What is kept in 4 bits is quantised matrix by matrix,
+unless the files hold it in 4 bits already; the experts of a layer are put together for that.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Set
 from io import BufferedReader
 from pathlib import Path
 from typing import TYPE_CHECKING, cast
@@ -16,16 +17,26 @@ from torch import Tensor
 
 from ...errors import ModelLoadError
 from ...models.safetensors_files import StoredTensor, read_header, shards, stored_tensors
+from ...models.text_model import HEAD, name_in_model
 from ...untrusted import short_name, shown_path
 from .decoder import PackedDecoder
+from .expanded_linear import ExpandedExpertLinear, ExpandedLoraLinear
+from .expert_places import expert_places
+from .mxfp4 import Mxfp4Weight
+from .nf4 import Nf4Weight
+from .nf4_checkpoint import raw_places, stored_in_4bit
+from .sparse_mlp import SparseMlp
 
 if TYPE_CHECKING:
     from _typeshed import WriteableBuffer
 
-HEAD = "lm_head.weight"
 STAGING_BYTES = 64 << 20
 
-DTYPES = {"F64": torch.float64, "F32": torch.float32, "F16": torch.float16, "BF16": torch.bfloat16}
+Split = Callable[[Tensor], dict[str, Tensor]]
+"""The parts of a matrix, by the names of the tensors that they are in a checkpoint."""
+DTYPES = {
+    "F64": torch.float64, "F32": torch.float32, "F16": torch.float16, "BF16": torch.bfloat16,
+}  # fmt: skip
 
 
 def load_weights(decoder: PackedDecoder, folder: Path) -> None:
@@ -34,20 +45,33 @@ def load_weights(decoder: PackedDecoder, folder: Path) -> None:
     Raises:
         ModelLoadError: a file or tensor is missing or of the wrong shape, or a file is not safetensors.
     """
-    places = destinations(decoder)
+    config = decoder.config
+    places = _stored_places(decoder)
+    stored = stored_tensors(folder)
+    in_4bit = stored_in_4bit(stored, config.place)
+    quantised = nf4_weights(decoder)
+    for name in in_4bit:
+        places |= raw_places(name, quantised.pop(name), in_4bit[name])
+    to_quantise = _to_quantise(decoder, quantised)
     head: Tensor | None = None
-    if decoder.config.tie_word_embeddings and HEAD in stored_tensors(folder):
+    if config.tie_word_embeddings and HEAD in stored:
         head = places[HEAD] = torch.empty_like(decoder.embedding)
     staging = torch.empty(STAGING_BYTES, dtype=torch.uint8, pin_memory=decoder.device.type == "cuda")
     for path in shards(folder):
         with path.open("rb") as file:
-            for name, stored in read_header(path).items():
-                place = places.pop(_full_name(name), None)
+            for name, tensor in read_header(path).items():
+                what = f"{short_name(name)} in {shown_path(path)}"
+                full_name = name_in_model(name, config.place)
+                matrix = to_quantise.pop(full_name, None)
+                place = places.pop(full_name, None) if matrix is None else matrix.place(full_name)
                 if place is not None:
-                    _copy(file, stored, place, staging, f"{short_name(name)} in {shown_path(path)}")
-    if places:
+                    _copy(file, tensor, place, staging, what)
+                if matrix is not None:
+                    matrix.has(full_name)
+    missing = {*places, *to_quantise}
+    if missing:
         raise ModelLoadError(
-            f"{shown_path(folder)} lacks {len(places)} tensors, for example {min(places)}.",
+            f"{shown_path(folder)} lacks {len(missing)} tensors, for example {min(missing)}.",
             hint="Download the model again.",
         )
     if head is not None and not torch.equal(head, decoder.embedding):
@@ -59,45 +83,163 @@ def load_weights(decoder: PackedDecoder, folder: Path) -> None:
     spread_qk_norms(decoder)
 
 
+class _Quantised:
+    """A weight that is put together of one or more tensors, and then quantised."""
+
+    def __init__(
+        self, weight: Nf4Weight, size: tuple[int, ...], decoder: PackedDecoder, split: Split
+    ) -> None:
+        self._weight, self._split = weight, split
+        self._size, self._dtype, self._device = size, decoder.dtype, decoder.device
+        self._missing = set(split(torch.empty(size, device="meta")))
+        self._whole: Tensor | None = None
+
+    @property
+    def names(self) -> Set[str]:
+        return self._missing
+
+    def place(self, name: str) -> Tensor:
+        """Where a tensor belongs."""
+        if self._whole is None:
+            self._whole = torch.empty(self._size, dtype=self._dtype, device=self._device)
+        return self._split(self._whole)[name]
+
+    def has(self, name: str) -> None:
+        """A tensor is at its place; after the last one the weight is quantised."""
+        self._missing.discard(name)
+        if not self._missing and self._whole is not None:
+            self._weight.take(self._whole)
+            self._whole = None
+
+
+def _to_quantise(decoder: PackedDecoder, weights: dict[str, Nf4Weight]) -> dict[str, _Quantised]:
+    """By the names of the tensors in a checkpoint.
+
+    Args:
+        weights: those of `nf4_weights` that the checkpoint does not hold in 4 bits.
+    """
+    found: dict[str, _Quantised] = {}
+    experts = {each.name: each for layer in decoder.layers for each in layer.experts()}
+
+    def split_of(name: str) -> Split:
+        if name in experts:
+            return lambda whole: expert_places(experts[name], whole)
+        return lambda whole: {f"{name}.weight": whole}
+
+    for name, weight in weights.items():
+        size = experts[name].weight.shape if name in experts else (weight.shape.rows, weight.shape.columns)
+        matrix = _Quantised(weight, tuple(size), decoder, split_of(name))
+        found |= dict.fromkeys(matrix.names, matrix)
+    return found
+
+
+def _stored_places(decoder: PackedDecoder) -> dict[str, Tensor]:
+    """As `destinations`, under the names that checkpoints of the family have."""
+    places = destinations(decoder)
+    family = decoder.config.family.experts
+    if family is None:
+        return places
+    for layer in decoder.layers:
+        for each in layer.experts():
+            whole = each.place()
+            if whole is not None:
+                del places[each.name]
+                places |= expert_places(each, whole)
+            elif isinstance(each, ExpandedExpertLinear) and isinstance(each.stored, Mxfp4Weight):
+                places |= {f"{each.name}{part}": place for part, place in each.stored.parts.items()}
+    block = family.stored.block
+    return {name.replace(".mlp.", f".{block}."): place for name, place in places.items()}
+
+
 def destinations(decoder: PackedDecoder) -> dict[str, Tensor]:
-    """Where each tensor of a checkpoint belongs, as views into the decoder's buffers."""
-    places = {"model.embed_tokens.weight": decoder.embedding, "model.norm.weight": decoder.final_norm}
+    """Where each tensor that is kept as it is belongs, as views into the decoder's buffers.
+
+    By transformers' names, of which those of experts' parts differ from a checkpoint's.
+    """
+    family = decoder.config.family
+    place = decoder.config.place
+    places = {f"{place}.embed_tokens.weight": decoder.embedding, f"{place}.norm.weight": decoder.final_norm}
     if not decoder.config.tie_word_embeddings:
         places["lm_head.weight"] = decoder.lm_head
     for index, layer in enumerate(decoder.layers):
-        prefix = f"model.layers.{index}"
-        places[f"{prefix}.input_layernorm.weight"] = layer.input_norm
-        places[f"{prefix}.post_attention_layernorm.weight"] = layer.post_attention_norm
+        prefix = f"{place}.layers.{index}"
+        for name, weight in zip(family.norms, layer.norms, strict=True):
+            if weight is not None:
+                places[f"{prefix}.{name}.weight"] = weight
         if layer.qk_norm is not None:
-            places[f"{prefix}.self_attn.q_norm.weight"] = layer.qk_norm[0]
-            places[f"{prefix}.self_attn.k_norm.weight"] = layer.qk_norm[decoder.config.num_heads]
+            for name, weight in zip(family.qk_norm_names, _qk_norms(decoder, layer.qk_norm), strict=True):
+                places[f"{prefix}.self_attn.{name}.weight"] = weight
         for linear in layer.linears():
             for module in linear.modules:
-                rows = linear.rows_of(module)
-                places[f"{module.name}.weight"] = linear.weight[rows]
+                weight = linear.place_of(module)
+                if weight is not None:
+                    places[f"{module.name}.weight"] = weight
                 if linear.bias is not None:
-                    places[f"{module.name}.bias"] = linear.bias[rows]
+                    places[f"{module.name}.bias"] = linear.bias[linear.rows_of(module)]
+        if layer.sinks is not None:
+            places[f"{prefix}.self_attn.sinks"] = layer.sinks
+        if isinstance(layer.mlp, SparseMlp):
+            places |= {f"{prefix}.mlp.{name}": weight for name, weight in _of_experts(layer.mlp)}
     return places
 
 
-def _full_name(name: str) -> str:
-    """Checkpoints of a bare decoder leave out the leading `model.`."""
-    return name if name.startswith(("model.", "lm_head.")) else f"model.{name}"
+def _of_experts(mlp: SparseMlp) -> Iterator[tuple[str, Tensor]]:
+    """What a layer with experts has besides linear modules, by its name in `mlp`."""
+    router, family = mlp.router, mlp.router.sizes.family
+    yield f"{family.router}.weight", router.weight
+    if router.bias is not None:
+        yield f"{family.router}.bias", router.bias
+    if router.correction is not None:
+        yield f"{family.router}.e_score_correction_bias", router.correction
+    if mlp.shared_gate is not None:
+        yield f"{family.shared_gate}.weight", mlp.shared_gate
+    for each in mlp.experts():
+        name = each.sizes.name.removeprefix("mlp.")
+        whole = each.place()
+        if whole is not None:
+            yield name, whole.transpose(1, 2) if each.sizes.transposed else whole
+        if each.bias is not None:
+            yield f"{name}_bias", each.bias
+
+
+def _qk_norms(decoder: PackedDecoder, weight: Tensor) -> tuple[Tensor, Tensor]:
+    """Where the norms of queries and of keys are read to; one of a head is spread later."""
+    heads = decoder.config.num_heads
+    if decoder.config.family.qk_norm == "head":
+        return weight[0], weight[heads]
+    return weight[:heads].view(-1), weight[heads:].view(-1)
+
+
+def nf4_weights(decoder: PackedDecoder) -> dict[str, Nf4Weight]:
+    """The weights that are kept in 4 bits, by the name of their module."""
+    found: dict[str, Nf4Weight] = {}
+    for layer in decoder.layers:
+        for linear in layer.linears():
+            if isinstance(linear, ExpandedLoraLinear):
+                kept = {module.name: linear.stored(module) for module in linear.modules}
+                found |= {name: weight for name, weight in kept.items() if isinstance(weight, Nf4Weight)}
+        for each in layer.experts():
+            if isinstance(each, ExpandedExpertLinear) and isinstance(each.stored, Nf4Weight):
+                found[each.name] = each.stored
+    return found
 
 
 def _copy(file: BufferedReader, stored: StoredTensor, place: Tensor, staging: Tensor, what: str) -> None:
-    if not stored.is_float:
+    raw = place.dtype == torch.uint8
+    if not raw and not stored.is_float:
         raise ModelLoadError(f"{what} holds no floating-point numbers.", hint="Take an unquantised model.")
-    if stored.shape != tuple(place.shape):
+    if raw and stored.end - stored.start != place.numel():
+        raise ModelLoadError(f"{what} has {stored.end - stored.start} bytes, not {place.numel()}.")
+    if not raw and stored.shape != tuple(place.shape):
         raise ModelLoadError(f"{what} has shape {stored.shape}, not {tuple(place.shape)}.")
-    row_bytes = stored.row_bytes
+    row_bytes = 1 if raw else stored.row_bytes
     file.seek(stored.start)
-    for rows in _row_ranges(stored.shape[0], max(1, staging.numel() // row_bytes)):
+    for rows in _row_ranges(place.shape[0], max(1, staging.numel() // row_bytes)):
         part = place[rows]
         buffer = staging[: part.shape[0] * row_bytes]
         if file.readinto(cast("WriteableBuffer", buffer.numpy())) != buffer.numel():
             raise ModelLoadError(f"{what} ends too early.", hint="Download the model again.")
-        part.copy_(buffer.view(DTYPES[stored.dtype]).view(part.shape))
+        part.copy_(buffer if raw else buffer.view(DTYPES[stored.dtype]).view(part.shape))
 
 
 def _row_ranges(rows: int, step: int) -> Iterator[slice]:
@@ -106,7 +248,9 @@ def _row_ranges(rows: int, step: int) -> Iterator[slice]:
 
 
 def spread_qk_norms(decoder: PackedDecoder) -> None:
-    """The norm's weight is the same for all query heads, and for all key heads; it was read for the first."""
+    """A head's norm has the same weight for all query heads, and for all key heads; the first was read."""
+    if decoder.config.family.qk_norm != "head":
+        return
     num_heads = decoder.config.num_heads
     for layer in decoder.layers:
         if layer.qk_norm is not None:

@@ -20,15 +20,14 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from typing import Protocol
 
 import torch
 from torch import Tensor
 from torch.nn import functional as F
 
+from ...planning.memory import ALIGNMENT
 from ..lora_parameters import InputGroup, LoraModule, LoraParameters
-
-ALIGNMENT = 8
-"""LoRA columns are filled up to a multiple of this, which tensor cores want."""
 
 
 @dataclass(frozen=True)
@@ -47,8 +46,31 @@ class Masks:
         return mask.bernoulli_(keep, generator=self.generator).div_(keep)
 
 
+class MakeLinear(Protocol):
+    """Makes the linear layers of a decoder."""
+
+    def __call__(
+        self,
+        modules: Sequence[LoraModule],
+        *,
+        targeted: Sequence[bool],
+        rank: int,
+        scale: float,
+        bias: bool,
+        dtype: torch.dtype,
+        device: torch.device,
+    ) -> FusedLoraLinear: ...
+
+
 class FusedLoraLinear:
-    """y = x·Wᵀ + bias + scale·B·A·x for layers with a common input, see the module."""
+    """y = x·Wᵀ + bias + scale·B·A·x for layers with a common input, see the module.
+
+    Args:
+        fused: the buffer to compute with; None makes one.
+    """
+
+    streams = False
+    """Whether the weight comes from host memory each time."""
 
     def __init__(
         self,
@@ -60,6 +82,7 @@ class FusedLoraLinear:
         bias: bool,
         dtype: torch.dtype,
         device: torch.device,
+        fused: Tensor | None = None,
     ) -> None:
         self.modules = tuple(modules)
         self.group: InputGroup = tuple(m for m, use in zip(modules, targeted, strict=True) if use)
@@ -68,20 +91,30 @@ class FusedLoraLinear:
         self.inputs = modules[0].in_features  # K
         self.outputs = sum(m.out_features for m in modules)  # N
         self.lora_columns = -(-rank * len(self.group) // ALIGNMENT) * ALIGNMENT  # R
-        rows, columns = self.outputs + self.lora_columns, self.inputs + self.lora_columns
-        self.fused = torch.empty(rows, columns, dtype=dtype, device=device)
-        self.fused[self.outputs :].zero_()
-        self.fused[:, self.inputs :].zero_()
+        if fused is None:
+            rows, columns = self.outputs + self.lora_columns, self.inputs + self.lora_columns
+            fused = torch.empty(rows, columns, dtype=dtype, device=device)
+            fused[self.outputs :].zero_()
+            fused[:, self.inputs :].zero_()
+        self.fused = fused
         self.weight_and_b = self.fused[: self.outputs]  # (N, K + R)
         self.weight_and_a = self.fused[:, : self.inputs]  # (N + R, K)
         self.weight = self.weight_and_b[:, : self.inputs]  # (N, K)
         self.b = self.weight_and_b[:, self.inputs :]  # (N, R), scaled
         self.a = self.weight_and_a[self.outputs :]  # (R, K)
+        self.kept_a, self.kept_b = self.a, self.b  # what `refresh` writes
         # Views are made once: in a small model making them anew costs as much as what they are used for.
         self._a_transposed = self.a.t()
         self._b_transposed = self.b.t()
         self._weight_and_a_transposed = self.weight_and_a.t()
         self.bias = torch.zeros(self.outputs, dtype=dtype, device=device) if bias else None  # (N,)
+
+    def place_of(self, module: LoraModule) -> Tensor | None:
+        """Where the module's weight, (out_features, K), is to be written, if it is kept as it is."""
+        return self.weight[self.rows_of(module)]
+
+    def forget(self) -> None:
+        """Nothing to do: all that is computed with is kept."""
 
     def rows_of(self, module: LoraModule) -> slice:
         """The rows of N that belong to `module`."""
@@ -104,15 +137,17 @@ class FusedLoraLinear:
         self._rows = [None if len(self.modules) == 1 else self.rows_of(m) for m in self.group]
         self.a_values = lora.stacked_a(lora.values, self.group)
         self.b_values = [lora.b(lora.values, m) for m in self.group]
-        self.a_place = self.a[used]
+        self.a_place = self.kept_a[used]
         self.b_places = [
-            self.b[self.rows_of(m), columns] for m, columns in zip(self.group, self._columns, strict=True)
+            self.kept_b[self.rows_of(m), columns]
+            for m, columns in zip(self.group, self._columns, strict=True)
         ]
 
     def forward(self, x: Tensor, masks: Masks | None = None) -> tuple[Tensor, Tensor]:
         """The output, (tokens, N), and x·Aᵀ, (tokens, R); x is (tokens, K)."""
         if not self.group:
-            return F.linear(x, self.weight, self.bias), x[:, :0]
+            # It is kept, and a view of x would keep that.
+            return F.linear(x, self.weight, self.bias), x.new_empty(len(x), 0)
         if self.outputs > self.inputs or masks is not None:
             return self._forward_wide(x, masks)
         both = torch.mm(x, self._weight_and_a_transposed)  # (tokens, N + R)
@@ -136,7 +171,7 @@ class FusedLoraLinear:
     def backward(self, dy: Tensor, masks: Masks | None = None) -> tuple[Tensor, Tensor]:
         """The gradients of x, (tokens, K), and of A·x, (tokens, R); dy is (tokens, N)."""
         if not self.group:
-            return dy @ self.weight, dy[:, :0]
+            return dy @ self.weight, dy.new_empty(len(dy), 0)
         if self.outputs <= self.inputs and masks is None:
             d_lora_hidden = torch.mm(dy, self.b)  # (tokens, R)
             return torch.mm(torch.cat([dy, d_lora_hidden], 1), self.weight_and_a), d_lora_hidden
@@ -152,7 +187,7 @@ class FusedLoraLinear:
 
     def backward_to_lora(self, dy: Tensor) -> Tensor:
         """The gradient of A·x alone, where nothing before the layer is trained."""
-        return dy @ self.b  # (tokens, R)
+        return dy @ self.kept_b  # (tokens, R)
 
     def gradients(
         self, dy: Tensor, d_lora_hidden: Tensor, x: Tensor, lora_hidden: Tensor, masks: Masks | None = None

@@ -1,47 +1,109 @@
-"""The decoder's own weights as a transformers model with PEFT's LoRA, to generate with: nothing is copied."""
+"""The decoder's own weights as a transformers model, to generate with, also with LoRA: nothing is copied."""
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Any, cast
 
 import torch
-from torch import nn
+from torch import Tensor, nn
+from torch.nn import functional as F
 
-from ..autograd.peft_lora import adapt, bind_lora
+from ...models.multimodal import keep_language_model, language_model_class
+from ..autograd.peft_lora import bind_lora, peft_model
+from ..lora_parameters import LoraModule
 from ..plan import Plan
+from .adapter_targets import adapter_targets
 from .decoder import PackedDecoder
+from .embedding import EmbeddingModule
+from .expanded_linear import ExpandedExpertLinear, ExpandedLoraLinear
 from .load_weights import destinations
+
+BUFFERS = ("e_score_correction_bias",)
 
 
 def peft_view(decoder: PackedDecoder, plan: Plan) -> Any:
     """A PEFT model whose base weights and LoRA matrices are views into the buffers of `decoder`."""
-    model, _, _ = adapt(_base_view(decoder, plan), plan.lora)
+    base = base_view(decoder, plan.model)
+    model = peft_model(base, plan.lora, *adapter_targets(decoder, plan.lora))
     bind_lora(model, decoder.lora)
     return model.eval()
 
 
-def _base_view(decoder: PackedDecoder, plan: Plan) -> Any:
-    from transformers import AutoConfig, AutoModelForCausalLM
+def base_view(decoder: PackedDecoder, folder: Path) -> Any:
+    """The transformers model of a folder whose weights are those of `decoder`."""
+    from transformers import AutoConfig
 
-    auto: Any = AutoModelForCausalLM  # untyped in transformers
-    config = cast("Any", AutoConfig.from_pretrained(plan.model, local_files_only=True))  # pyright: ignore[reportUnknownMemberType]
+    config = cast("Any", AutoConfig.from_pretrained(folder, local_files_only=True))  # pyright: ignore[reportUnknownMemberType]
     with torch.device("meta"):
-        model: Any = auto.from_config(config, dtype=decoder.dtype)
+        model: Any = language_model_class(config).from_config(config, dtype=decoder.dtype)
+    keep_language_model(model)
     for name, view in destinations(decoder).items():
         module, _, kind = name.rpartition(".")
-        setattr(model.get_submodule(module), kind, nn.Parameter(view, requires_grad=False))
+        frozen = nn.Parameter(view, requires_grad=False)
+        setattr(model.get_submodule(module), kind, view if kind in BUFFERS else frozen)
+    for layer in decoder.layers:
+        for linear in layer.linears():
+            if isinstance(linear, ExpandedLoraLinear):
+                for module in linear.modules:
+                    model.set_submodule(module.name, ExpandedModule(linear, module))
+        for experts in layer.experts():
+            if isinstance(experts, ExpandedExpertLinear):
+                _expand_before_use(model, experts)
+    embedding = model.get_input_embeddings()
+    scale = _scale(embedding, decoder.dtype)
+    if decoder.embedding.device != decoder.device:
+        model.set_input_embeddings(
+            EmbeddingModule(decoder.embedding, embedding.padding_idx, decoder.device, scale)
+        )
+    elif scale is not None:
+        embedding.embed_scale = scale.to(decoder.device)
     if decoder.config.tie_word_embeddings:
         model.get_output_embeddings().weight = model.get_input_embeddings().weight
     # Its frequencies are in no checkpoint: from_pretrained computes them too, in fp32 whatever the dtype.
-    rotary = model.model.rotary_emb
-    model.model.rotary_emb = type(rotary)(config=config).to(decoder.device)
-    model.generation_config = _generation_config(plan, model)
+    body = model.get_decoder()
+    body.rotary_emb = type(body.rotary_emb)(config=body.config).to(decoder.device)
+    model.generation_config = _generation_config(folder, model)
     return model
 
 
-def _generation_config(plan: Plan, model: Any) -> Any:
+def _scale(embedding: Any, dtype: torch.dtype) -> Tensor | None:
+    """What Gemma's embedding multiplies its rows by, which is in no checkpoint."""
+    scale = getattr(embedding, "scalar_embed_scale", None)
+    return None if scale is None else torch.tensor(scale, dtype=dtype)
+
+
+def _expand_before_use(model: Any, experts: ExpandedExpertLinear) -> None:
+    """Let a parameter of experts be what these are expanded to, just before their module is used."""
+    name, _, kind = experts.name.rpartition(".")
+    module = model.get_submodule(name)
+    weight = experts.weight.transpose(1, 2) if experts.sizes.transposed else experts.weight
+    setattr(module, kind, nn.Parameter(weight, requires_grad=False))
+
+    def expand(*_: object) -> None:
+        experts.expand()
+
+    module.register_forward_pre_hook(expand)
+
+
+class ExpandedModule(nn.Linear):
+    """A linear module whose weight is expanded when it is used; until then `weight` only tells its shape."""
+
+    def __init__(self, linear: ExpandedLoraLinear, module: LoraModule) -> None:
+        super().__init__(module.in_features, module.out_features, bias=False, device="meta")  # pyright: ignore[reportUnknownMemberType]
+        self.weight = nn.Parameter(linear.weight[linear.rows_of(module)], requires_grad=False)
+        if linear.bias is not None:
+            self.bias = nn.Parameter(linear.bias[linear.rows_of(module)], requires_grad=False)
+        self._linear, self._module = linear, module
+
+    def forward(self, input: Tensor) -> Tensor:
+        self._linear.expanded(self._module)  # `weight` is where it is; PEFT may have put its LoRA on it
+        return F.linear(input, self.weight, self.bias)
+
+
+def _generation_config(folder: Path, model: Any) -> Any:
     from transformers import GenerationConfig
 
-    if not (plan.model / "generation_config.json").is_file():
+    if not (folder / "generation_config.json").is_file():
         return model.generation_config
-    return GenerationConfig.from_pretrained(plan.model, local_files_only=True)  # pyright: ignore[reportUnknownMemberType]
+    return GenerationConfig.from_pretrained(folder, local_files_only=True)  # pyright: ignore[reportUnknownMemberType]

@@ -37,7 +37,7 @@ from ..peft_adapter import adapter_files
 from ..plan import Data, Outcome, Plan
 
 
-def open_trl(plan: Plan) -> TrlModel:
+def open_trl(plan: Plan, report: Report) -> TrlModel:
     """The model of `plan` with a new LoRA, or the one that it continues from.
 
     Raises:
@@ -45,7 +45,7 @@ def open_trl(plan: Plan) -> TrlModel:
         InputError: the adapter to continue from does not fit, or a target module does not exist.
         GpuOutOfMemoryError: it does not fit into memory.
     """
-    return TrlModel(load_autograd_step(plan), plan)
+    return TrlModel(load_autograd_step(plan), plan, load_autograd_step, report)
 
 
 class TrlModel(StepModel):
@@ -56,6 +56,8 @@ class TrlModel(StepModel):
             report(Warned(message="TRL's engine keeps no checkpoints: the run begins again."))
         if self.plan.evaluation.patience is not None:
             report(Warned(message="TRL's engine does not stop early: patience is not used."))
+        if self.plan.training.checkpoint_every_steps is not None:
+            report(Warned(message="TRL's engine keeps no checkpoints: checkpoint_every_steps is not used."))
         with (
             memory_errors(self.plan, "training"),
             tempfile.TemporaryDirectory(prefix="backpropagate-") as scratch,
@@ -65,7 +67,7 @@ class TrlModel(StepModel):
     def _train(self, data: Data, report: Report, should_stop: ShouldStop, scratch: Path) -> Outcome:
         plan, model = self.plan, self.step.peft_model()
         self.holds_training_memory = True
-        started = time.monotonic()
+        started = time.perf_counter()
         model.config.use_cache = False
         order = step_order(plan, [len(e.input_ids) for e in data.train])
         steps = total_steps(plan, order)
@@ -85,7 +87,7 @@ class TrlModel(StepModel):
         accelerator: Any = trainer.accelerator  # half typed
         accelerator.unwrap_model(model, keep_fp32_wrapper=False)
         write_files(plan.adapter, adapter_files(self.step.lora, self.step.adapter))
-        seconds = time.monotonic() - started - observer.waited
+        seconds = time.perf_counter() - started - observer.waited
         return Outcome(
             status="cancelled" if observer.stopped else "completed",
             engine="trl",

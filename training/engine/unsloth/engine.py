@@ -25,6 +25,7 @@ from ...config.results import Reply
 from ...data.tokens.example import Example
 from ...errors import GpuOutOfMemoryError, InputError, TrainingError
 from ...events import Epoch, Phase, Report, ShouldStop, Step, Warned, never_stop
+from ...planning.step_order import StepOrder
 from ...untrusted import quoted, short_name, shown_path
 from ..autograd.engine import open_autograd
 from ..generate import Prompt
@@ -32,7 +33,7 @@ from ..loaded_model import StepModel, UnavailableError
 from ..loop.checkpoints import Checkpoints
 from ..loop.example_losses import ExampleLoss
 from ..loop.metrics import StepClock, evaluated, timed
-from ..loop.packing import StepOrder, step_order, total_steps
+from ..loop.packing import step_order, total_steps
 from ..out_of_memory import out_of_memory
 from ..packed.engine import open_packed
 from ..peft_adapter import WEIGHTS, load_into_buffer
@@ -41,16 +42,17 @@ from ..select_engine import select_engine
 from .process import UnslothProcess, interpreter, write_job
 
 
-def open_unsloth(plan: Plan) -> UnslothModel:
+def open_unsloth(plan: Plan, report: Report) -> UnslothModel:
     """Loads nothing: Unsloth's process does, when it trains."""
-    return UnslothModel(plan)
+    return UnslothModel(plan, report)
 
 
 class UnslothModel:
     """Trained by Unsloth in its own process; measured and asked here, by our own engine's model."""
 
-    def __init__(self, plan: Plan) -> None:
+    def __init__(self, plan: Plan, report: Report) -> None:
         self._plan = plan
+        self._report = report
         self._adapter: bytes | None = None
 
     def train(self, data: Data, report: Report, should_stop: ShouldStop, checkpoints: Checkpoints) -> Outcome:
@@ -102,7 +104,9 @@ class UnslothModel:
         engine, _ = select_engine(
             plan.model, plan.lora, load_in_4bit=plan.load_in_4bit, max_seq_length=plan.data.max_seq_length
         )
-        model = open_packed(plan) if engine == "packed" else open_autograd(plan)
+        plan = plan.changed(engine=engine)
+        open_it = open_packed if engine == "packed" else open_autograd
+        model = open_it(plan, self._report)
         if self._adapter is not None:
             load_into_buffer(plan.adapter, load(self._adapter), model.step.lora)
             model.step.refresh()
@@ -115,6 +119,8 @@ def _train(plan: Plan, data: Data, report: Report, should_stop: ShouldStop) -> O
         report(Warned(message="Unsloth's engine keeps no checkpoints: the run begins again."))
     if plan.evaluation.patience is not None:
         report(Warned(message="Unsloth's trainer does not stop early: patience is not used."))
+    if plan.training.checkpoint_every_steps is not None:
+        report(Warned(message="Unsloth's engine keeps no checkpoints: checkpoint_every_steps is not used."))
     python = interpreter()
     shutil.rmtree(plan.adapter, ignore_errors=True)
     order = step_order(plan, [len(example.input_ids) for example in data.train])
@@ -154,7 +160,7 @@ class _Follower:
     loss: float | None = None
     eval_loss: float | None = None
     eval_loss_before: float | None = None
-    started: float = field(default_factory=time.monotonic)
+    started: float = field(default_factory=time.perf_counter)
 
     def __post_init__(self) -> None:
         self.total_steps = total_steps(self.plan, self.order)
@@ -189,7 +195,7 @@ class _Follower:
     def _ready(self, message: dict[str, Any]) -> None:
         self.version = message["version"]
         self.clock = StepClock(self.total_steps)
-        self.started = time.monotonic()
+        self.started = time.perf_counter()
         self.report(Phase(phase="training", message=f"training with Unsloth {short_name(self.version)}"))
 
     def _step(self, message: dict[str, Any]) -> None:
@@ -224,7 +230,7 @@ class _Follower:
 
     def outcome(self) -> Outcome:
         assert self.done is not None
-        seconds = time.monotonic() - self.started
+        seconds = time.perf_counter() - self.started
         return Outcome(
             status="completed" if self.step >= self.total_steps else "cancelled",
             engine="unsloth",

@@ -14,11 +14,12 @@ from typing import Any
 
 from ...config.settings import load_settings
 from ...data.tokens.example import Example
+from ...planning.decoder_shape import targeted
+from ...planning.step_order import StepOrder
 from ...untrusted import shown_path
 from ..loaded_model import UnavailableError
 from ..loop.lr_schedule import warmup_steps
-from ..loop.packing import StepOrder, is_worth_evaluating_before, total_steps
-from ..packed.decoder_config import targeted_modules
+from ..loop.packing import is_worth_evaluating_before, total_steps
 from ..plan import Data, Plan
 from . import child as unsloth_child
 
@@ -54,7 +55,7 @@ def write_job(folder: Path, plan: Plan, data: Data, order: StepOrder) -> Path:
         **plan.record(),
         "steps": steps,
         "warmup_steps": min(warmup_steps(plan, steps), steps - 1),
-        "target_modules": list(targets if isinstance(targets, list) else targeted_modules(plan.lora)),
+        "target_modules": list(targets if isinstance(targets, list) else targeted(plan.lora)),
         "order": [row for step in range(steps) for row in order.examples(step)],
         "held_out": len(data.held_out),
         "evaluate_before": is_worth_evaluating_before(data, order, steps),

@@ -9,15 +9,14 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-import numpy as np
-
 from ...models.known_config import Config
-from .model_config import head_dim
-from .rope import Rope, llama3_factors, long_factors, write_rope
+from . import metadata
+from .gemma4 import proportional_factors, write_gemma4
+from .head_order import HeadOrder, head_order
+from .rope import Rope, llama3_factors, long_factors
+from .row_layout import PLAIN_LAYOUT, RowLayout
 
 if TYPE_CHECKING:
-    import gguf
-
     from ..merged.merge import Floats
 
 
@@ -26,8 +25,7 @@ class Architecture:
     """A model family as llama.cpp implements it."""
 
     name: str
-    write: Callable[[gguf.GGUFWriter, Config, Rope], None]
-    """Adds the family's metadata."""
+    write: metadata.Write
     extra: Callable[[Config, Rope], dict[str, Floats]] = lambda config, rope: {}
     """Tensors that no checkpoint holds, by their GGUF names."""
     permuted: bool = False
@@ -41,113 +39,47 @@ def architecture_of(config: Config) -> Architecture:
     return ARCHITECTURES[config["model_type"]]
 
 
-# --- The families. ---
-def _write_sizes(writer: gguf.GGUFWriter, config: Config) -> None:
-    writer.add_block_count(config["num_hidden_layers"])
-    writer.add_context_length(config["max_position_embeddings"])
-    writer.add_embedding_length(config["hidden_size"])
-    writer.add_feed_forward_length(config["intermediate_size"])
-    writer.add_head_count(config["num_attention_heads"])
-    writer.add_head_count_kv(config["num_key_value_heads"])
-    writer.add_layer_norm_rms_eps(config["rms_norm_eps"])
-
-
-def _write_plain(writer: gguf.GGUFWriter, config: Config, rope: Rope) -> None:
-    _write_sizes(writer, config)
-    write_rope(writer, rope)
-    if config.get("head_dim"):
-        writer.add_key_length(config["head_dim"])
-        writer.add_value_length(config["head_dim"])
-
-
-def _write_llama(writer: gguf.GGUFWriter, config: Config, rope: Rope) -> None:
-    _write_plain(writer, config, rope)
-    writer.add_vocab_size(config["vocab_size"])
-    writer.add_rope_dimension_count(head_dim(config))
-
-
-def _write_gemma2(writer: gguf.GGUFWriter, config: Config, rope: Rope) -> None:
-    _write_plain(writer, config, rope)
-    writer.add_attn_logit_softcapping(config["attn_logit_softcapping"])
-    writer.add_final_logit_softcapping(config["final_logit_softcapping"])
-    writer.add_sliding_window(config["sliding_window"])
-
-
-def _write_gemma3(writer: gguf.GGUFWriter, config: Config, rope: Rope) -> None:
-    _write_plain(writer, config, rope)
-    if config.get("final_logit_softcapping"):
-        writer.add_final_logit_softcapping(config["final_logit_softcapping"])
-    writer.add_sliding_window(config["sliding_window"])
-
-
-def _write_phi3(writer: gguf.GGUFWriter, config: Config, rope: Rope) -> None:
-    _write_sizes(writer, config)
-    writer.add_rope_dimension_count(head_dim(config))
-    writer.add_rope_freq_base(rope.theta)
-    original = config["original_max_position_embeddings"] or config["max_position_embeddings"]
-    writer.add_rope_scaling_orig_ctx_len(rope.fields.get("original_max_position_embeddings") or original)
-    if rope.kind == "longrope":
-        writer.add_rope_scaling_attn_factors(rope.long_attention_factor(config))
-    writer.add_sliding_window(config.get("sliding_window") or 0)
+def _llama_like(name: str, write: metadata.Write = metadata.write_llama) -> Architecture:
+    return Architecture(name, write, llama3_factors, permuted=True)
 
 
 ARCHITECTURES: Mapping[str, Architecture] = {
-    "llama": Architecture("llama", _write_llama, llama3_factors, permuted=True),
-    "mistral": Architecture("llama", _write_llama, llama3_factors, permuted=True),
-    "smollm3": Architecture("smollm3", _write_llama, llama3_factors, permuted=True),
-    "qwen2": Architecture("qwen2", _write_plain),
-    "qwen3": Architecture("qwen3", _write_plain),
-    "gemma2": Architecture("gemma2", _write_gemma2, norm_shift=1.0),
-    "gemma3_text": Architecture("gemma3", _write_gemma3, norm_shift=1.0),
-    "phi3": Architecture("phi3", _write_phi3, long_factors),
+    "llama": _llama_like("llama"),
+    "mistral": _llama_like("llama"),
+    "smollm3": _llama_like("smollm3"),
+    "granite": _llama_like("granite", metadata.write_granite),
+    "ministral3": _llama_like("mistral3", metadata.write_ministral3),
+    "qwen2": Architecture("qwen2", metadata.write_plain),
+    "qwen3": Architecture("qwen3", metadata.write_plain),
+    "seed_oss": Architecture("seed_oss", metadata.write_plain),
+    "ernie4_5": Architecture("ernie4_5", metadata.write_plain),
+    "hunyuan_v1_dense": Architecture("hunyuan-dense", metadata.write_hunyuan),
+    "gemma2": Architecture("gemma2", metadata.write_gemma2, norm_shift=1.0),
+    "gemma3_text": Architecture("gemma3", metadata.write_gemma3, norm_shift=1.0),
+    "phi3": Architecture("phi3", metadata.write_phi3, long_factors),
+    "olmo2": Architecture("olmo2", metadata.write_plain),
+    "olmo3": Architecture("olmo2", metadata.write_olmo3),
+    "glm4": Architecture("glm4", metadata.write_glm4),
+    "exaone4": Architecture("exaone4", metadata.write_exaone4, llama3_factors),
+    "cohere2": Architecture("cohere2", metadata.write_cohere2),
+    "gemma4_text": Architecture("gemma4", write_gemma4, proportional_factors),
+    "qwen3_5_text": Architecture("qwen35", metadata.write_qwen3_5, norm_shift=1.0),
+    "mixtral": _llama_like("llama", metadata.write_mixtral),
+    "qwen3_moe": Architecture("qwen3moe", metadata.write_qwen3_moe),
+    "glm4_moe": Architecture("glm4moe", metadata.write_glm4_moe),
+    "gpt_oss": Architecture("gpt-oss", metadata.write_gpt_oss),
 }
-"""By Transformers' `model_type`; SmolLM and SmolLM2 are of type llama."""
+"""By Transformers' `model_type`; SmolLM and SmolLM2 are of type llama, Phi-4 of type phi3."""
 
 
-# --- How weights are laid out. ---
-@dataclass(frozen=True)
-class RowLayout:
-    """How a weight's rows are laid down: heads of rows that are permuted, and what is added to them."""
-
-    heads: int | None = None
-    shift: float = 0.0
-
-    def row_multiple(self, rows: int) -> int:
-        """Only whole heads can be permuted: blocks have to be multiples of this many rows."""
-        return rows // self.heads if self.heads else 1
-
-    def apply(self, values: Floats, total_rows: int) -> Floats:
-        """The rows as GGUF holds them.
-
-        Args:
-            values: (rows, …), a multiple of `row_multiple`.
-            total_rows: rows of the whole weight.
-        """
-        if self.shift:
-            return values + np.float32(self.shift)
-        if not self.heads:
-            return values
-        head = total_rows // self.heads
-        pairs = values.reshape(-1, 2, head // 2, *values.shape[1:])
-        return pairs.swapaxes(1, 2).reshape(values.shape)
-
-    def undo(self, values: Floats, total_rows: int) -> Floats:
-        """The rows as Transformers holds them; arguments as in `apply`."""
-        if self.shift:
-            return values - np.float32(self.shift)
-        if not self.heads:
-            return values
-        head = total_rows // self.heads
-        pairs = values.reshape(-1, head // 2, 2, *values.shape[1:])
-        return pairs.swapaxes(1, 2).reshape(values.shape)
-
-
-def row_layout(name: str, config: Config, architecture: Architecture) -> RowLayout:
+def row_layout(name: str, config: Config, architecture: Architecture) -> RowLayout | HeadOrder:
     """How the weight of this Transformers name is laid down."""
+    if ".linear_attn." in name:
+        return head_order(name, config) or PLAIN_LAYOUT
     if architecture.norm_shift and name.endswith("norm.weight"):
         return RowLayout(shift=architecture.norm_shift)
     if architecture.permuted and name.endswith(("q_proj.weight", "q_proj.bias")):
         return RowLayout(heads=config["num_attention_heads"])
     if architecture.permuted and name.endswith(("k_proj.weight", "k_proj.bias")):
         return RowLayout(heads=config["num_key_value_heads"])
-    return RowLayout()
+    return PLAIN_LAYOUT

@@ -6,6 +6,8 @@ llama.cpp loads some files that lack a weight and uses another one: the embeddin
 from __future__ import annotations
 
 import re
+from collections import defaultdict
+from collections.abc import Iterator
 
 import numpy as np
 
@@ -13,7 +15,9 @@ from ...errors import GgufExportError
 from ...models.known_config import Config
 from ...untrusted import quoted
 from ..merged.merge import LM_HEAD, MergedWeights, is_tied, read_rows
-from .model_config import head_dim
+from .gemma4 import PERIOD
+from .layer_kinds import layer_kinds, layer_types
+from .rope import head_dim
 
 EMBEDDING = "model.embed_tokens.weight"
 LAYER = re.compile(r"model\.layers\.(\d+)\.(.+)")
@@ -29,14 +33,18 @@ def check_weights(weights: MergedWeights, config: Config) -> None:
         GgufExportError: a weight is missing or not of the config's size, or a tied one differs from its pair.
     """
     found = [match for name in weights.tensors if (match := LAYER.fullmatch(name))]
-    parts = {match[2] for match in found if not match[0].endswith(IGNORED)}
     layers = range(config["num_hidden_layers"])
-    expected = {f"model.layers.{layer}.{part}" for layer in layers for part in parts}
+    expected = set(_parts_of_layers(found, config))
     expected |= {EMBEDDING, "model.norm.weight"}
     if not is_tied(config):
         expected.add(LM_HEAD)
     elif LM_HEAD in weights.tensors and EMBEDDING in weights.tensors:
         _require_equal_head(weights)
+    if config.get("attention_k_eq_v"):
+        kinds = layer_types(config, PERIOD)
+        full = [layer for layer, kind in enumerate(kinds) if kind == "full_attention"]
+        unread = {f"model.layers.{layer}.self_attn.v_proj.weight" for layer in full}
+        _require_none(sorted(unread & weights.tensors.keys()), "are there that attention_k_eq_v leaves out")
     missing = sorted(expected - weights.tensors.keys())
     beyond = [match[0] for match in found if int(match[1]) not in layers]
     _require_none(missing, "are missing")
@@ -51,14 +59,28 @@ def check_weights(weights: MergedWeights, config: Config) -> None:
             )
 
 
+def _parts_of_layers(found: list[re.Match[str]], config: Config) -> Iterator[str]:
+    """The names of all weights in layers, if each layer has what others of its kind have."""
+    kinds = layer_kinds(config)
+    parts: dict[object, set[str]] = defaultdict(set)
+    for match in found:
+        if int(match[1]) < len(kinds) and not match[0].endswith(IGNORED):
+            parts[kinds[int(match[1])]].add(match[2])
+    for layer, kind in enumerate(kinds):
+        yield from (f"model.layers.{layer}.{part}" for part in parts[kind])
+
+
 def _shapes(config: Config) -> dict[str, tuple[int, int]]:
     """The shapes of matrices that follow from the config, by their names within a layer."""
     hidden, inner = config["hidden_size"], config["intermediate_size"]
+    if config["model_type"] == "gemma4_text":  # sizes differ by layer
+        return {EMBEDDING: (config["vocab_size"], hidden)}
     queries = config["num_attention_heads"] * head_dim(config)
+    gated = 2 if config["model_type"] == "qwen3_5_text" else 1
     keys = config["num_key_value_heads"] * head_dim(config)
     return {
         EMBEDDING: (config["vocab_size"], hidden),
-        "self_attn.q_proj.weight": (queries, hidden),
+        "self_attn.q_proj.weight": (gated * queries, hidden),
         "self_attn.k_proj.weight": (keys, hidden),
         "self_attn.v_proj.weight": (keys, hidden),
         "self_attn.qkv_proj.weight": (queries + 2 * keys, hidden),

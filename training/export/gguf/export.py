@@ -14,11 +14,12 @@ import gguf
 from gguf import GGMLQuantizationType as QuantType
 
 from ...config.quantizations import PLAIN
-from ...errors import DiskFullError
+from ...errors import DiskFullError, GgufExportError
 from ...events import Report, ShouldStop, never_stop, no_report
 from ...files.atomic_json import disk_full, is_disk_full
 from ...files.new_name import place_file
 from ...models.known_config import Config
+from ...next_step import then
 from ...untrusted import quoted, shown_path
 from ..merged.merge import Floats, MergedWeights
 from ..stage_progress import StageProgress
@@ -161,6 +162,13 @@ def _plan(
 
     llama_cpp = LlamaCpp()
     planned = plan_tensors(weights, config, architecture, QuantType.F16)
+    if any(tensor.kind is QuantType.MXFP4 for tensor in planned):
+        raise GgufExportError(
+            f"The base's experts are stored in 4 bits (MXFP4) and kept so; llama.cpp makes no "
+            f"{request.quantization} of such a model.",
+            hint="Export as q8_0: this is about the rest of the model, which is small.",
+            next=then("ask_again", quantization="q8_0"),
+        )
     header = _types_file(request.part)
     metadata = partial(_metadata, request, config, architecture, tokenizer, _file_type("f16"))
     os.truncate(header, write_header(header, architecture.name, planned, metadata)[-1])

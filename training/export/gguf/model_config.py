@@ -6,21 +6,20 @@ Checked against the sources of llama.cpp, and by running it.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Iterator
 from pathlib import Path
 
 from ...errors import GgufExportError
-from ...files.atomic_json import read_json
 from ...models.known_config import (
-    DEFAULTS,
     Config,
     complete_config,
     impossible_entry,
-    is_count,
     unknown_entry,
 )
+from ...models.text_model import read_text_config
 from ...next_step import then
 from ...untrusted import quoted, short_name, shown_path
+from .differences import DIFFERENCES
 from .rope import rope_of
 
 
@@ -33,12 +32,13 @@ def model_config(folder: Path) -> Config:
     """
     path = folder / "config.json"
     try:
-        config = read_json(path)
+        config = read_text_config(folder)
     except (OSError, ValueError, RecursionError) as error:
         raise GgufExportError(
             f"{shown_path(path)} cannot be read: {type(error).__name__}.", cause=error, untrusted=str(error)
         ) from error
     family = _supported_family(config)
+    config.pop("quantization_config", None)
     unknown = unknown_entry(config)
     if unknown:
         raise _refused(
@@ -81,33 +81,48 @@ def runtime_warnings(config: Config) -> Iterator[str]:
             "the export."
         )
 
+    if rope.kind == "yarn" and rope.fields.get("truncate") is False:
+        yield (
+            "llama.cpp rounds the dimensions between which YaRN changes from one frequency to another, which "
+            "this model does not: its answers may differ slightly from those before the export."
+        )
+    if config.get("num_nextn_predict_layers"):
+        yield "The layers that predict further tokens are not exported: no training changes them."
+
 
 def ignored_window(config: Config) -> int | None:
     """The tokens of a sliding window that the model has and llama.cpp ignores, or None."""
     window, context = config.get("sliding_window"), config["max_position_embeddings"]
-    if config["model_type"] not in {"mistral", "phi3"} or not window or window >= context:
+    if (
+        config["model_type"] not in {"mistral", "ministral3", "phi3", "mixtral"}
+        or not window
+        or window >= context
+    ):
         return None
     return window
-
-
-def head_dim(config: Config) -> int:
-    return config.get("head_dim") or config["hidden_size"] // config["num_attention_heads"]
 
 
 # --- What cannot be exported. ---
 def _supported_family(config: Config) -> str:
     family = config.get("model_type")
-    if not isinstance(family, str) or family not in DEFAULTS:
+    if not isinstance(family, str) or family not in DIFFERENCES:
         raise GgufExportError(
-            f"Models of type {quoted(family)} cannot be exported to GGUF. Supported: {', '.join(DEFAULTS)}.",
+            f"Models of type {quoted(family)} cannot be exported to GGUF. "
+            f"Supported: {', '.join(DIFFERENCES)}.",
             hint="Export the merged model, and convert it with llama.cpp.",
             next=then("ask_again", format="merged"),
         )
-    if config.get("quantization_config"):
+    if config.get("quantization_config") and not _is_mxfp4(config):
         raise GgufExportError(
             "The base model is already quantised.", hint="Export from the unquantised base model."
         )
     return family
+
+
+def _is_mxfp4(config: Config) -> bool:
+    """GPT-OSS as it is published: GGUF has its 4-bit experts as they are."""
+    stored: Config = config["quantization_config"]
+    return config["model_type"] == "gpt_oss" and stored.get("quant_method") == "mxfp4"
 
 
 def _refused(message: str, hint: str) -> GgufExportError:
@@ -116,83 +131,3 @@ def _refused(message: str, hint: str) -> GgufExportError:
 
 def _shown(entry: tuple[str, object]) -> str:
     return f"{quoted(entry[0])} = {short_name(repr(entry[1]))}"
-
-
-# --- What is built into llama.cpp: each yields what it expects and the config does not have. ---
-def _expect(config: Config, name: str, *allowed: object) -> Iterator[str]:
-    value = config.get(name)
-    if value not in allowed:
-        yield f"expects {name} = {allowed[-1]!r}, not {short_name(repr(value))}"
-
-
-def _llama(config: Config) -> Iterator[str]:
-    yield from _expect(config, "hidden_act", "swish", "silu")
-    yield from _expect(config, "layer_types", None, ["full_attention"] * config["num_hidden_layers"])
-
-
-def _phi3(config: Config) -> Iterator[str]:
-    yield from _llama(config)
-    yield from _expect(config, "head_dim", None, config["hidden_size"] // config["num_attention_heads"])
-
-
-def _qwen3(config: Config) -> Iterator[str]:
-    yield from _llama(config)
-    if config["use_sliding_window"]:
-        yield f"has no sliding window in {config['model_type']} models"
-
-
-def _qwen2(config: Config) -> Iterator[str]:
-    yield from _qwen3(config)
-    yield from _phi3(config)
-
-
-def _smollm3(config: Config) -> Iterator[str]:
-    yield from _qwen3(config)
-    if not _rotates_as_smollm3(config):
-        yield "expects no RoPE on every 4th SmolLM3 layer"
-
-
-def _rotates_as_smollm3(config: Config) -> bool:
-    """Every 4th layer has no RoPE; `no_rope_layers` (0: none, 1: RoPE) takes precedence over the interval."""
-    listed, layers = config["no_rope_layers"], range(config["num_hidden_layers"])
-    if listed is None:
-        return config["no_rope_layer_interval"] == 4
-    return len(listed) >= len(layers) and all(bool(listed[layer]) == (layer % 4 != 3) for layer in layers)
-
-
-def _gemma(config: Config, period: int, layers_of_27b: int) -> Iterator[str]:
-    """Every `period`-th layer has no window, and scores are divided by the root of the head's size."""
-    layers = config["num_hidden_layers"]
-    size = config["hidden_size"] // config["num_attention_heads"]
-    yield from _expect(config, "hidden_activation", "gelu_pytorch_tanh")
-    yield from _expect(config, "query_pre_attn_scalar", size if layers == layers_of_27b else head_dim(config))
-    kinds = ["sliding_attention" if (layer + 1) % period else "full_attention" for layer in range(layers)]
-    yield from _expect(config, "layer_types", None, kinds)
-    if not is_count(config["sliding_window"]):
-        yield "expects a number above 0 as sliding_window"
-
-
-def _gemma2(config: Config) -> Iterator[str]:
-    yield from _gemma(config, 2, 46)
-    yield from _expect(config, "tie_word_embeddings", True)
-    for name in ("attn_logit_softcapping", "final_logit_softcapping"):
-        if not config[name]:
-            yield f"expects {name}"
-
-
-def _gemma3(config: Config) -> Iterator[str]:
-    yield from _gemma(config, 6, 62)
-    for name in ("sliding_window_pattern", "_sliding_window_pattern"):
-        yield from _expect(config, name, None, 6)
-
-
-DIFFERENCES: Mapping[str, Callable[[Config], Iterator[str]]] = {
-    "llama": _llama,
-    "mistral": _llama,
-    "smollm3": _smollm3,
-    "qwen2": _qwen2,
-    "qwen3": _qwen3,
-    "gemma2": _gemma2,
-    "gemma3_text": _gemma3,
-    "phi3": _phi3,
-}

@@ -19,11 +19,21 @@ if TYPE_CHECKING:
 
     from ..merged.merge import Floats
 
+PLAIN_KINDS = frozenset({"default", "linear", "yarn"})
 KINDS: Mapping[str, frozenset[str]] = {
-    **dict.fromkeys(("llama", "mistral"), frozenset({"default", "linear", "yarn", "llama3"})),
-    **dict.fromkeys(("smollm3", "qwen2", "qwen3"), frozenset({"default", "linear", "yarn"})),
-    **dict.fromkeys(("gemma2", "gemma3_text"), frozenset({"default", "linear"})),
+    **dict.fromkeys(("llama", "mistral", "granite"), frozenset({"default", "linear", "yarn", "llama3"})),
+    **dict.fromkeys(("smollm3", "qwen2", "qwen3", "qwen3_moe", "seed_oss", "olmo2", "olmo3"), PLAIN_KINDS),
+    **dict.fromkeys(
+        ("gemma2", "gemma3_text", "ernie4_5", "glm4", "glm4_moe"), frozenset({"default", "linear"})
+    ),
+    "mixtral": PLAIN_KINDS | {"llama3"},
+    "gpt_oss": frozenset({"yarn"}),
+    **dict.fromkeys(("qwen3_5_text", "gemma4_text"), frozenset({"default"})),
     "phi3": frozenset({"default", "longrope"}),
+    "ministral3": frozenset({"yarn"}),
+    "exaone4": frozenset({"default", "linear", "llama3"}),
+    "cohere2": frozenset({"default"}),
+    "hunyuan_v1_dense": frozenset({"default", "linear", "dynamic"}),
 }
 """Scalings that llama.cpp computes, by Transformers' `model_type`."""
 FIELDS: Mapping[str, frozenset[str]] = {
@@ -33,15 +43,33 @@ FIELDS: Mapping[str, frozenset[str]] = {
     "llama3": frozenset(
         {"factor", "original_max_position_embeddings", "low_freq_factor", "high_freq_factor"}
     ),
+    "dynamic": frozenset({"alpha"}),
     "longrope": frozenset(
         {"factor", "original_max_position_embeddings", "attention_factor", "short_factor", "long_factor"}
     ),
 }
 """What each scaling depends on. Others are refused if they are set."""
-NEUTRAL = {"partial_rotary_factor": 1.0, "truncate": True, "beta_fast": 32, "beta_slow": 1}
+MINISTRAL = frozenset({"mscale_all_dim", "llama_4_scaling_beta"})
+"""Ministral 3's YaRN depends on these, too: its factors on attention, and on queries by their position."""
+NEUTRAL = {"truncate": True, "beta_fast": 32, "beta_slow": 1}
 """Values with which a field that llama.cpp does not read says nothing."""
-THETAS = {"smollm3": 2_000_000.0, "gemma3_text": 1_000_000.0}
+NEUTRAL_WITH_ALPHA = {**NEUTRAL, "factor": 1.0, "mscale": 1.0, "mscale_all_dim": 1.0}
+BY_LAYER_TYPE = frozenset({"gemma3_text", "olmo3"})
+"""Families with a RoPE of their own in layers with a sliding window."""
+PARTIAL: Mapping[str, float] = {"phi3": 1.0, "glm4": 0.5, "glm4_moe": 0.5, "qwen3_5_text": 0.25}
+"""Families that may leave dimensions of each head unrotated, with the usual share of rotated ones."""
+THETAS = {
+    "smollm3": 2_000_000.0,
+    **dict.fromkeys(("gemma3_text", "mixtral"), 1_000_000.0),
+    "gpt_oss": 150_000.0,
+    **dict.fromkeys(("olmo3", "ernie4_5"), 500_000.0),
+}
 USUAL_THETA = 10_000.0
+WINDOW_THETAS = {"olmo3": 500_000.0}
+
+
+def head_dim(config: Config) -> int:
+    return config.get("head_dim") or config["hidden_size"] // config["num_attention_heads"]
 
 
 @dataclass(frozen=True)
@@ -52,6 +80,17 @@ class Rope:
     theta: float
     fields: Config
     window_theta: float | None = None
+    share: float = 1.0
+    """Of each head's dimensions, those that are rotated."""
+
+    def dimensions(self, config: Config) -> int:
+        """How many dimensions of each head are rotated."""
+        return int(head_dim(config) * self.share)
+
+    def ntk_theta(self, config: Config) -> float:
+        """The base frequency that a fixed alpha makes of `theta` (NTK-aware scaling)."""
+        size = head_dim(config)
+        return self.theta * self.fields["alpha"] ** (size / (size - 2))
 
     def long_attention_factor(self, config: Config) -> float:
         """LongRoPE's factor on attention: sqrt(1 + ln(scale) / ln(original length)) (Ding et al. 2024)."""
@@ -71,20 +110,46 @@ def rope_of(config: Config) -> Rope:
     Raises:
         GgufExportError: llama.cpp has no such scaling.
     """
-    if config["model_type"] == "gemma3_text":
-        return _rope_of_gemma3(config)
+    if config["model_type"] == "gemma4_text":
+        return _rope_of_gemma4(config)
+    if config["model_type"] in BY_LAYER_TYPE:
+        return _rope_by_layer_type(config)
     fields = dict(config.get("rope_scaling") or config.get("rope_parameters") or {})
     return _rope(config, fields, config.get("rope_theta"))
 
 
-def _rope_of_gemma3(config: Config) -> Rope:
+def _rope_of_gemma4(config: Config) -> Rope:
+    """Layers without a window rotate the fastest frequencies of each head only."""
+    given: dict[str, Any] = dict(config.get("rope_parameters") or {})
+    full: dict[str, Any] = {**GEMMA4_FULL, **(given.pop("full_attention", None) or {})}
+    windowed: Config = given.pop("sliding_attention", None) or {}
+    _refuse(config, given)
+    inside = _rope(config, windowed, None)
+    kind: Any = full.pop("rope_type")
+    theta: Any = full.pop("rope_theta")
+    share: Any = full.pop("partial_rotary_factor")
+    _refuse(config, full)
+    if kind != "proportional" or not _is_positive(theta) or not _is_positive(share) or share > 1:
+        raise _unknown(config, f"RoPE {quoted(kind)} with partial_rotary_factor {short_name(repr(share))}")
+    return Rope("proportional", theta, {}, inside.theta, share)
+
+
+GEMMA4_FULL: Config = {
+    "rope_type": "proportional",
+    "rope_theta": 1_000_000.0,
+    "partial_rotary_factor": 0.25,
+}
+
+
+def _rope_by_layer_type(config: Config) -> Rope:
     """Layers with a window have a base frequency of their own, and no scaling."""
     given: dict[str, Any] = dict(config.get("rope_parameters") or {})
     full: Config = given.pop("full_attention", None) or {}
     windowed: Config = given.pop("sliding_attention", None) or {}
     _refuse(config, given)
     rope = _rope(config, {**full, **(config.get("rope_scaling") or {})}, config.get("rope_theta"))
-    inside = _rope(config, windowed, config.get("rope_local_base_freq") or USUAL_THETA)
+    usual = WINDOW_THETAS.get(config["model_type"], USUAL_THETA)
+    inside = _rope(config, windowed, config.get("rope_local_base_freq") or usual)
     if inside.kind != "default":
         raise _unknown(config, f"RoPE scaling {inside.kind!r} in layers with a sliding window")
     return replace(rope, window_theta=inside.theta)
@@ -96,15 +161,35 @@ def _rope(config: Config, fields: Config, theta: float | None) -> Rope:
     kind = "longrope" if kind == "su" or (family, kind) == ("phi3", "yarn") else kind
     if kind not in KINDS[family]:
         raise _unknown(config, f"RoPE scaling {quoted(kind)}")
-    partial = config.get("partial_rotary_factor")
-    _refuse(config, {"partial_rotary_factor": partial, **_others(kind, fields)})
+    share = _share(config, fields)
+    _refuse(config, _others(family, kind, fields), NEUTRAL_WITH_ALPHA if kind == "dynamic" else NEUTRAL)
     usual = THETAS.get(family, USUAL_THETA)
-    return Rope(kind, fields.get("rope_theta") or theta or usual, _complete(config, kind, fields))
+    return Rope(
+        kind, fields.get("rope_theta") or theta or usual, _complete(config, kind, fields), share=share
+    )
 
 
-def _others(kind: str, fields: Config) -> Config:
+def _share(config: Config, fields: Config) -> float:
+    """Of each head's dimensions, those that are rotated."""
+    usual = PARTIAL.get(config["model_type"], 1.0)
+    found = fields.get("partial_rotary_factor", config.get("partial_rotary_factor"))
+    share = usual if found is None else found
+    if config["model_type"] not in PARTIAL and share != 1.0:
+        raise _unknown(config, f"'partial_rotary_factor' = {short_name(repr(found))} for RoPE")
+    if not _is_positive(share) or share > 1 or int(head_dim(config) * share) % 2:
+        raise _unknown(config, f"'partial_rotary_factor' = {short_name(repr(found))} for RoPE")
+    return share
+
+
+def _others(family: str, kind: str, fields: Config) -> Config:
     """What the scaling is not known to depend on."""
-    known = FIELDS[kind] | {"rope_type", "type", "rope_theta"}
+    known = FIELDS[kind] | {"rope_type", "type", "rope_theta", "partial_rotary_factor"}
+    if family == "qwen3_5_text":
+        known |= {"mrope_section", "mrope_interleaved"}
+    if family == "gpt_oss":
+        known |= {"truncate"}
+    if family == "ministral3":
+        known |= MINISTRAL | {"max_position_embeddings", "mscale"}
     usual = _usual_attention_factor(kind, fields)
     return {
         name: value
@@ -154,9 +239,9 @@ def _is_positive(number: object) -> bool:
     return isinstance(number, int | float) and not isinstance(number, bool) and 0 < number < math.inf
 
 
-def _refuse(config: Config, fields: Config) -> None:
+def _refuse(config: Config, fields: Config, neutral: Config = NEUTRAL) -> None:
     for name, value in fields.items():
-        if value is not None and value != NEUTRAL.get(name, False):
+        if value is not None and value != neutral.get(name, False):
             raise _unknown(config, f"{quoted(name)} = {short_name(repr(value))} for RoPE")
 
 
@@ -181,6 +266,13 @@ def write_rope(writer: gguf.GGUFWriter, rope: Rope) -> None:
         writer.add_rope_scaling_factor(fields["factor"])
     if rope.kind == "yarn":
         writer.add_rope_scaling_orig_ctx_len(fields["original_max_position_embeddings"])
+        for name, add in (
+            ("attention_factor", writer.add_rope_scaling_yarn_attn_factor),
+            ("beta_fast", writer.add_rope_scaling_yarn_beta_fast),
+            ("beta_slow", writer.add_rope_scaling_yarn_beta_slow),
+        ):
+            if fields.get(name) is not None:
+                add(fields[name])
 
 
 def llama3_factors(config: Config, rope: Rope) -> dict[str, Floats]:

@@ -17,33 +17,41 @@ from ...models.known_config import Config
 from ...next_step import then
 from ...untrusted import quoted
 from ..merged.merge import LM_HEAD, Floats, MergedWeights, is_tied
-from .architectures import Architecture, RowLayout, row_layout
+from .architectures import Architecture, row_layout
 from .check_weights import IGNORED
+from .expert_tensors import Experts, PackedExperts, expert_tensors, experts_of, is_of_experts
+from .head_order import HeadOrder
 from .rope import rope_of
+from .row_layout import PLAIN_LAYOUT, RowLayout
 
 ALIGNMENT = 32  # bytes between the beginnings of two tensors, GGUF's default
-PLAIN_LAYOUT = RowLayout()
+
+
+EXACT = ("_norm.weight", ".ffn_gate_inp.weight", ".ffn_gate_inp_shexp.weight", ".ssm_conv1d.weight")
+"""Ends of the names of matrices that llama.cpp wants in f32."""
 
 
 @dataclass(frozen=True)
 class PlannedTensor:
-    """One tensor of the file. `source` names a weight of the model; otherwise `constant` holds the values."""
+    """One tensor of the file. `source` names a weight of the model; otherwise the values are those of
+    `experts`, or `constant` holds them."""
 
     name: str
     shape: tuple[int, ...]
     kind: QuantType
     source: str | None = None
     constant: Floats | None = None
-    layout: RowLayout = PLAIN_LAYOUT
+    layout: RowLayout | HeadOrder = PLAIN_LAYOUT
+    experts: Experts | None = None
 
     @property
     def rows(self) -> int:
         """Vectors have one row."""
-        return self.shape[0] if len(self.shape) > 1 else 1
+        return math.prod(self.shape[:-1])
 
     @property
     def columns(self) -> int:
-        return math.prod(self.shape) // self.rows
+        return self.shape[-1]
 
     @property
     def row_bytes(self) -> int:
@@ -64,12 +72,16 @@ class PlannedTensor:
     def blocks(self, values_at_once: int) -> Iterator[tuple[int, int]]:
         """Ranges of rows that hold about so many values, and whole heads."""
         whole = self.layout.row_multiple(self.rows) if len(self.shape) > 1 else 1
+        if self.experts is not None:
+            whole = self.experts.row_multiple
         step = max(whole, values_at_once // self.columns // whole * whole)
         for start in range(0, self.rows, step):
             yield start, min(start + step, self.rows)
 
     def values(self, weights: MergedWeights, start: int, stop: int) -> Floats:
         """Rows as the file is to hold them, in fp32, (stop - start, columns)."""
+        if self.experts is not None:
+            return self.experts.values(weights, start, stop)
         if self.source is None:
             assert self.constant is not None
             return self.constant.reshape(self.rows, self.columns)[start:stop]
@@ -94,8 +106,11 @@ def plan_tensors(
         PlannedTensor(name, values.shape, QuantType.F32, constant=values)
         for name, values in architecture.extra(config, rope_of(config)).items()
     ]
+    planned += _plan_experts(weights, config, kind)
     tied = is_tied(config)
     for source, stored in weights.tensors.items():
+        if is_of_experts(source):
+            continue
         if source.endswith(IGNORED) or (tied and source == LM_HEAD):
             _refuse_update(weights, source)
             continue
@@ -103,7 +118,7 @@ def plan_tensors(
         planned.append(
             PlannedTensor(
                 name,
-                stored.shape,
+                _without_ones(stored.shape),
                 plain_kind(name, stored.shape, kind),
                 source=source,
                 layout=row_layout(source, config, architecture),
@@ -112,10 +127,27 @@ def plan_tensors(
     return planned
 
 
+def _plan_experts(weights: MergedWeights, config: Config, kind: QuantType) -> Iterator[PlannedTensor]:
+    for tensor in expert_tensors(weights, experts_of(config)):
+        packed = isinstance(tensor.experts, PackedExperts)
+        yield PlannedTensor(
+            tensor.name,
+            tensor.shape,
+            QuantType.MXFP4 if packed else plain_kind(tensor.name, tensor.shape, kind),
+            constant=tensor.bias,
+            experts=tensor.experts,
+        )
+
+
+def _without_ones(shape: tuple[int, ...]) -> tuple[int, ...]:
+    """Of a convolution over single channels, (channels, 1, kernel)."""
+    return (shape[0], shape[2]) if len(shape) == 3 and shape[1] == 1 else shape
+
+
 def plain_kind(name: str, shape: tuple[int, ...], kind: QuantType) -> QuantType:
     """The type of a tensor in a file of `kind`: norms and vectors stay exact, and rows that cannot be
     split into blocks are f16."""
-    if len(shape) <= 1 or name.endswith("_norm.weight") or not name.endswith(".weight"):
+    if len(shape) <= 1 or name.endswith(EXACT) or not name.endswith(".weight"):
         return QuantType.F32
     return kind if shape[-1] % gguf.GGML_QUANT_SIZES[kind][0] == 0 else QuantType.F16
 
@@ -171,7 +203,7 @@ def _gguf_names(architecture: Architecture, layers: int) -> Callable[[str], str]
     known = gguf.get_tensor_name_map(kinds[architecture.name], layers)
 
     def name_of(source: str) -> str:
-        name = known.get_name(source, try_suffixes=(".weight", ".bias"))
+        name = known.get_name(_with_suffix(source), try_suffixes=(".weight", ".bias"))
         if name is None:
             raise GgufExportError(
                 f"llama.cpp's {architecture.name} architecture has no tensor for {quoted(source)}.",
@@ -181,6 +213,15 @@ def _gguf_names(architecture: Architecture, layers: int) -> Callable[[str], str]
         return name
 
     return name_of
+
+
+def _with_suffix(source: str) -> str:
+    """llama.cpp's names of parameters that are not those of a layer of their own."""
+    if source.endswith((".sinks", ".layer_scalar")):
+        return f"{source}.weight"
+    if source.endswith(".dt_bias"):
+        return f"{source.removesuffix('.dt_bias')}.dt_proj.bias"
+    return source.replace(".e_score_correction_bias", ".e_score_correction.bias")
 
 
 def _refuse_update(weights: MergedWeights, source: str) -> None:

@@ -21,6 +21,7 @@ from gguf import GGMLQuantizationType as QuantType
 from ...errors import GgufExportError
 from ...next_step import then
 from ..merged.merge import Floats, MergedWeights
+from .expert_tensors import PackedExperts
 from .tensor_plan import PlannedTensor
 
 Result = TypeVar("Result")
@@ -102,6 +103,8 @@ def write_data(
     """
 
     def work(block: Block) -> bytes:
+        if isinstance(block.tensor.experts, PackedExperts):
+            return block.tensor.experts.packed(block.start, block.stop).tobytes()
         values = block.tensor.values(weights, block.start, block.stop)
         _require_finite(values, block.tensor)
         return quantize(values, block.tensor)

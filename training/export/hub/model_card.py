@@ -13,6 +13,7 @@ from typing import Any
 
 from ...config.results import Answer, FindingRecord, MultiRunResult, TrainingResult
 from ...data.findings import meaning_of, rows_of
+from ...files.atomic_json import read_json
 from ...models.model_folder import FolderForm
 from ...models.presets import is_hub_id
 from ...redact import scrub
@@ -41,7 +42,8 @@ def run_card(facts: RunFacts, form: FolderForm, *, chat: bool = True) -> str:
     """
     parts = [_head(facts.base, form), _data(facts), _settings(facts), _verdict(facts), _limits(facts)]
     licence = _licence(facts.base_folder)
-    return _card(facts.base, form, chat, parts, {**licence, "datasets": _datasets(facts)})
+    more = {**licence, "datasets": _datasets(facts)}
+    return _card(facts.base, form, chat, parts, more, auto_class(facts.base_folder))
 
 
 def bare_card(base: str | None, form: FolderForm, *, chat: bool = True) -> str:
@@ -93,9 +95,27 @@ def _without_local(name: str, value: Any) -> Any:
     return None if is_local(value.rpartition(":")[2] if name == "tags" else value) else value
 
 
-def _card(base: str, form: FolderForm, chat: bool, parts: list[str], more: dict[str, Any]) -> str:
+def _card(
+    base: str,
+    form: FolderForm,
+    chat: bool,
+    parts: list[str],
+    more: dict[str, Any],
+    auto: str = "AutoModelForCausalLM",
+) -> str:
     block = _metadata(base, form, more)
-    return marked(scrub("\n\n".join([f"---\n{block}\n---", *parts, _use(base, form, chat)])))
+    return marked(scrub("\n\n".join([f"---\n{block}\n---", *parts, _use(base, form, chat, auto)])))
+
+
+def auto_class(base_folder: Path | None) -> str:
+    """The class of transformers that loads a base with the names that an adapter has."""
+    try:
+        config = read_json(base_folder / "config.json") if base_folder else {}
+    except (OSError, ValueError, RecursionError):
+        config = {}
+    architecture = str((config.get("architectures") or [""])[0])
+    multimodal = architecture.endswith("ForConditionalGeneration")
+    return "AutoModelForImageTextToText" if multimodal else "AutoModelForCausalLM"
 
 
 def _metadata(base: str, form: FolderForm, more: dict[str, Any]) -> str:
@@ -298,20 +318,20 @@ def _section(title: str, lines: list[str | None]) -> str:
 
 
 # --- How to use it. ---
-def _use(base: str, form: FolderForm, chat: bool) -> str:
-    code = _load_adapter(base) if form == "adapter" else LOAD_MERGED
+def _use(base: str, form: FolderForm, chat: bool, auto: str) -> str:
+    code = _load_adapter(base, auto) if form == "adapter" else LOAD_MERGED
     return f"## Use\n\n```python\n{code}\n\n{ASK if chat else CONTINUE}\n{ANSWER}\n```"
 
 
-def _load_adapter(base: str) -> str:
+def _load_adapter(base: str, auto: str) -> str:
     local = short_name(shown_base(base)).replace("`", "")  # a backtick could end the block of code
     place = base if is_hub_id(base) else f"path/to/{local}"
     return f"""\
 from peft import PeftModel
-from transformers import AutoModelForCausalLM, AutoTokenizer
+from transformers import {auto}, AutoTokenizer
 
 folder = "."  # where these files are, or the name of this repository
-model = PeftModel.from_pretrained(AutoModelForCausalLM.from_pretrained({json.dumps(place)}), folder)
+model = PeftModel.from_pretrained({auto}.from_pretrained({json.dumps(place)}), folder)
 tokenizer = AutoTokenizer.from_pretrained(folder)"""
 
 

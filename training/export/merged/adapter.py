@@ -51,7 +51,7 @@ def write_lora(
         for name in FILES:
             shutil.copyfile(adapter / name, folder / name)
         copy_tokenizer(base, adapter, folder)
-        (folder / "README.md").write_text(card, encoding="utf-8")
+        (folder / "README.md").write_text(card, encoding="utf-8", newline="\n")
         after_reading()
 
     write_new_folder(target, fill, writer)

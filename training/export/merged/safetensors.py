@@ -7,6 +7,7 @@ rows at a time, so memory does not grow with the model. Weights without an updat
 from __future__ import annotations
 
 import json
+import math
 import shutil
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
@@ -18,8 +19,8 @@ import numpy as np
 from ...errors import MergeExportError
 from ...events import Report, ShouldStop, never_stop, no_report
 from ...files.atomic_folder import require_space, write_new_folder
-from ...files.atomic_json import read_json
 from ...models.safetensors_files import StoredTensor
+from ...models.text_model import read_text_config
 from ...untrusted import quoted, shown_path
 from ..stage_progress import StageProgress
 from .merge import Floats, MergedWeights, is_tied
@@ -91,7 +92,7 @@ def write_merged(
         (folder / "config.json").write_text(json.dumps(config, indent=2) + "\n", encoding="utf-8")
         copy_beside(base, CONFIGS[1:], folder)
         copy_tokenizer(base, adapter, folder)
-        (folder / "README.md").write_text(card, encoding="utf-8")
+        (folder / "README.md").write_text(card, encoding="utf-8", newline="\n")
         after_reading()
 
     write_new_folder(target, fill, writer)
@@ -118,7 +119,7 @@ def copy_beside(source: Path, names: tuple[str, ...], folder: Path) -> None:
 def _config(base: Path) -> dict[str, Any]:
     path = base / "config.json"
     try:
-        config = read_json(path)
+        config = read_text_config(base)
     except (OSError, ValueError, RecursionError) as error:
         raise MergeExportError(
             f"{shown_path(path)} cannot be read: {type(error).__name__}.", cause=error, untrusted=str(error)
@@ -190,8 +191,8 @@ def _data(name: str, tensor: StoredTensor, weights: MergedWeights) -> Iterator[b
         with tensor.path.open("rb") as file:
             yield from _copied(file, tensor)
         return
-    rows, columns = tensor.shape
-    step = max(1, BLOCK_BYTES // 4 // columns)
+    rows = tensor.shape[0]
+    step = max(1, BLOCK_BYTES // 4 // math.prod(tensor.shape[1:]))
     for start in range(0, rows, step):
         yield rounded(weights.rows(name, start, min(start + step, rows)), tensor.dtype, name)
 

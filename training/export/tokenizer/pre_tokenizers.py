@@ -37,6 +37,13 @@ GPT_4O = split_by(
     rf"|\p{{N}}{{1,3}}|{LINES_OF_PATHS}|{SPACES}"
 )
 
+DIGITS_IN_THREES = split_by(r"\p{N}{1,3}")
+KANA_AND_HAN = split_by("[一-龥\u3040-\u309f\u30a0-\u30ff]+")
+DEEPSEEK_3 = split_by(
+    r"[!\"#$%&'()*+,\-./:;<=>?@\[\\\]^_`{|}~][A-Za-z]+|[^\r\n\p{L}\p{P}\p{S}]?[\p{L}\p{M}]+"
+    r"| ?[\p{P}\p{S}]+[\r\n]*|\s*[\r\n]+|\s+(?!\S)|\s+"
+)
+
 
 class PreTokenizer(NamedTuple):
     """A pre-tokenizer that llama.cpp implements."""
@@ -54,6 +61,9 @@ PRE_TOKENIZERS = [
     PreTokenizer("qwen35", Rules([NFC], [QWEN_3_5, BYTES], False)),
     PreTokenizer("smollm", Rules([], [EACH_DIGIT, WORDS_AND_BYTES], False)),
     PreTokenizer("gpt-2", Rules([], [WORDS_AND_BYTES], False)),
+    PreTokenizer("command-r", Rules([NFC], [EACH_DIGIT, WORDS_AND_BYTES], False)),
+    PreTokenizer("exaone4", Rules([NFC], [WORDS_AND_BYTES], False)),
+    PreTokenizer("hunyuan-dense", Rules([], [DIGITS_IN_THREES, KANA_AND_HAN, DEEPSEEK_3, BYTES], False)),
     PreTokenizer("tekken", Rules([], [TEKKEN, BYTES], False)),
     PreTokenizer("tekken", Rules([], [TEKKEN, BYTES], True)),
     PreTokenizer("gpt-4o", Rules([], [GPT_4O, BYTES], False)),

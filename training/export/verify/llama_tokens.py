@@ -43,6 +43,7 @@ def llama_token_ids(gguf: Path, requests: Sequence[TokenizeRequest]) -> list[lis
         input=json.dumps(requests).encode(),
         capture_output=True,
         cwd=gguf.parent,
+        creationflags=getattr(subprocess, "CREATE_NO_WINDOW", 0),
     )
     if done.returncode:
         said = done.stderr.decode(errors="replace").strip().splitlines()[-3:]

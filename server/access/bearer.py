@@ -13,9 +13,10 @@ from starlette.datastructures import Headers
 from starlette.responses import Response
 from starlette.types import ASGIApp, Receive, Scope, Send
 
-from ..training.errors import ForeignOwnerError, InputError
-from ..training.files.private_folder import OTHERS, make_private, require_own
-from ..training.untrusted import shown_path
+from ...training.errors import ForeignOwnerError, InputError
+from ...training.files.private_folder import OTHERS, make_private, require_own
+from ...training.untrusted import shown_path
+from .refusal import refusal_body
 
 LEAST = 32  # characters
 
@@ -81,10 +82,8 @@ class Bearer:
     def _refusal(self, scope: Scope) -> Response:
         given = "authorization" in Headers(scope=scope)
         problem = "The token is wrong" if given else "There is no token"
-        body = {
-            "error": "invalid_token",
-            "error_description": f"{problem}: send the header 'Authorization: Bearer TOKEN'. {self._where}",
-        }
+        said = f"{problem}: send the header 'Authorization: Bearer TOKEN'. {self._where}"
+        body = refusal_body(scope, 401, "invalid_token", said)
         return Response(
             json.dumps(body),
             status_code=401,

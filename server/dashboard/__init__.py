@@ -1,0 +1,1 @@
+"""A run shown live inside the client, as an MCP App."""

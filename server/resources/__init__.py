@@ -1,0 +1,1 @@
+"""Runs as resources: what each holds, the list, and who is told when a run moves."""

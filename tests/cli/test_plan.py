@@ -1,0 +1,36 @@
+"""`backprop plan`."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+from model_configs import config_folder
+
+
+def plan(*arguments: str) -> subprocess.CompletedProcess[str]:
+    command = [sys.executable, "-m", "backpropagate", "plan", *arguments]
+    return subprocess.run(command, capture_output=True, text=True, timeout=240)
+
+
+def test_a_plan_is_shown_with_its_reasons_and_the_command_that_trains(
+    home: Path, dataset: Path, tiny_model: Path
+) -> None:
+    asked = ["--data", str(dataset), "--model", str(tiny_model), "--steps", "4", "--threads", "1"]
+    done = plan(*asked)
+    assert done.returncode == 0, done.stderr
+    assert done.stdout.startswith("It fits.\n") and "Memory: peak" in done.stdout
+    assert f"Next: backprop train --data {dataset} --model {tiny_model} --steps 4 --threads 1" in done.stdout
+    made = json.loads(plan(*asked, "--lora-preset", "fast", "--json").stdout)
+    assert made["settings"]["lora_preset"] == "fast" and made["settings"]["lora_r"] == 16
+    assert made["settings"]["lora_target_modules"] == ["q_proj", "v_proj"]
+    assert made["fits"] and made["settings"]["steps"] == 4 and made["settings"]["engine"] == "packed"
+
+
+def test_a_plan_that_does_not_fit_exits_with_1_and_names_what_would(home: Path, tmp_path: Path) -> None:
+    folder = config_folder(tmp_path / "70b", "70b")
+    done = plan("--model", str(folder), "--device", "cpu")
+    assert done.returncode == 1 and done.stdout.startswith("It does not fit: ")
+    assert "the smallest settings need at least" in done.stdout

@@ -1,0 +1,136 @@
+"""What a plan chooses by the memory of a machine, and what it refuses."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+from measured_gpus import with_gpus
+from model_configs import config_folder
+
+from backpropagate.training.config.specs import ModelGroup, TrainingGroup, TrainSpec
+from backpropagate.training.config.training_plan import TrainingPlan
+from backpropagate.training.errors import GpuMonitoringError, GpuOutOfMemoryError
+from backpropagate.training.hardware.gpu import GpuReadings
+from backpropagate.training.next_step import then
+from backpropagate.training.planning import machine as machine_module
+from backpropagate.training.planning.data_facts import NOTHING, DataFacts
+from backpropagate.training.planning.fits import require_fit
+from backpropagate.training.planning.machine import Machine, machine_for, machine_or_cpu, shared
+from backpropagate.training.planning.memory import GIB
+from backpropagate.training.planning.model_facts import model_facts
+from backpropagate.training.planning.plan_training import plan_training
+from backpropagate.training.runs.store import RunStore
+
+DATA = DataFacts(100, 8, [200] * 100, 0.5, "a test")
+
+
+@pytest.fixture
+def model(tmp_path: Path) -> Path:
+    return config_folder(tmp_path / "7b", "7b")
+
+
+def spec_of(model: Path, *, in_4bit: bool = False, **training: Any) -> TrainSpec:
+    return TrainSpec(
+        model=ModelGroup(name=str(model), load_in_4bit=in_4bit), training=TrainingGroup(**training)
+    )
+
+
+def plan_of(spec: TrainSpec, machine: Machine, home: Path, data: DataFacts = DATA) -> TrainingPlan:
+    return plan_training(spec, RunStore(home), machine, data, ask_hub=False)
+
+
+def cpu(gib: float) -> Machine:
+    return Machine("cpu", 0, 4, name="CPU", free_bytes=int(gib * GIB), total_bytes=128 * GIB)
+
+
+@pytest.mark.parametrize(
+    ("gib", "recompute", "tokens"), [(80, "nothing", 8192), (50, "nothing", 2048), (38, "everything", 2048)]
+)
+def test_a_cpu_splits_steps_and_recomputes_only_where_main_memory_is_small(
+    gib: float, recompute: str, tokens: int, model: Path, home: Path
+) -> None:
+    data = DataFacts(400, 8, [1000] * 400, 0.5, "a test")
+    plan = plan_of(spec_of(model), cpu(gib), home, data)
+    assert (plan.settings["recompute"], plan.settings["micro_batch_tokens"]) == (recompute, tokens)
+
+
+def test_a_card_that_others_hold_is_planned_with_what_is_left_and_who_holds_it(
+    model: Path, home: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with_gpus(monkeypatch, 80, free=5, name="NVIDIA H100 80GB HBM3")
+    plan = plan_of(spec_of(model, in_4bit=True, weights="gpu"), machine_for("auto"), home)
+    assert plan.possible and not plan.fits and "75.0 GiB are held by others" in str(plan.why_not)
+    assert plan.next.action == "plan" and plan.next.arguments["weights"] == "auto"
+
+
+def test_of_several_gpus_the_smallest_is_planned_and_the_largest_decides_what_is_refused(
+    model: Path, home: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with_gpus(monkeypatch, 80, 4)
+    facts = model_facts(ModelGroup(name=str(model)), home, ask_hub=False)
+    require_fit(spec_of(model), facts, machine_for("auto", "largest"))
+    assert not plan_of(spec_of(model), machine_for("auto"), home).possible
+    with_gpus(monkeypatch, 4)
+    with pytest.raises(GpuOutOfMemoryError, match="the smallest settings need at least") as refused:
+        require_fit(spec_of(model), facts, machine_for("auto", "largest"))
+    assert refused.value.next == then("ask_again", model="mistral-7b", load_in_4bit=True)
+
+
+def gpus(count: int, main_memory: int) -> Machine:
+    """So many cards of 80 GiB in a machine."""
+    free, host = 79 * GIB, main_memory * GIB
+    one = Machine("cuda", free, 16, "", 80 * GIB, "NVIDIA H100 80GB HBM3", host, host)
+    return shared(one, count)
+
+
+def test_a_plan_for_several_gpus_has_the_same_steps_more_speed_and_the_memory_of_each(
+    model: Path, home: Path
+) -> None:
+    data = DataFacts(4000, 8, [500] * 4000, 0.5, "a test")
+    spec = spec_of(model, batch_size=32, steps=100, gpus=4)
+    one, four = (plan_of(spec, gpus(count, 512), home, data) for count in (1, 4))
+    same = ("batch_size", "steps", "learning_rate", "micro_batch_tokens", "recompute", "weights")
+    assert [one.settings[name] for name in same] == [four.settings[name] for name in same]
+    assert four.settings["gpus"] == 4 and "4 GPUs share the 32 examples" in four.reasons["gpus"]
+    assert four.peak_gib == one.peak_gib and "each of 4 GPUs" in " ".join(four.notes)
+    assert one.tokens_per_s and four.tokens_per_s
+    assert 3 < four.tokens_per_s / one.tokens_per_s <= 3.8
+    few = plan_of(spec_of(model, batch_size=8, gpus=4), gpus(4, 512), home, data)
+    assert "a larger batch_size would keep them busier" in few.reasons["gpus"]
+
+
+def test_weights_that_stream_to_each_of_several_gpus_must_fit_main_memory_so_often(tmp_path: Path) -> None:
+    model = config_folder(tmp_path / "70b", "70b")
+    spec, facts = spec_of(model, gpus=4), model_facts(ModelGroup(name=str(model)), tmp_path, ask_hub=False)
+    require_fit(spec, facts, gpus(1, 200))
+    with pytest.raises(
+        GpuOutOfMemoryError, match="each of 4 processes' share of main memory has 50"
+    ) as caught:
+        require_fit(spec, facts, gpus(4, 200))
+    assert "Each of several GPUs holds the whole model" in caught.value.message
+    assert caught.value.next == then("ask_again", gpus=1)
+
+
+def test_nothing_is_refused_by_a_name_or_an_estimate(home: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    with_gpus(monkeypatch, 4)
+    named = model_facts(ModelGroup(name="owner/own-70b"), home, ask_hub=False)
+    require_fit(TrainSpec(model=ModelGroup(name="owner/own-70b")), named, machine_for("auto"))
+    assert named is not None and named.config is None
+
+
+def test_a_driver_that_does_not_answer_is_an_error_of_a_plan_and_no_reason_to_refuse(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    with_gpus(monkeypatch, 24)
+    monkeypatch.setattr(machine_module, "read_gpus", lambda: GpuReadings([]))
+    with pytest.raises(GpuMonitoringError):
+        machine_for("auto")
+    assert machine_or_cpu().device == "cpu"
+
+
+def test_without_a_dataset_the_steps_are_not_guessed(model: Path, home: Path) -> None:
+    plan = plan_of(spec_of(model), cpu(60), home, NOTHING)
+    assert plan.hours is None and plan.settings["steps"] is None and "held_out" not in plan.reasons
+    assert plan_of(spec_of(model, steps=10), cpu(60), home, NOTHING).settings["steps"] == 10

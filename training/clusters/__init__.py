@@ -1,0 +1,7 @@
+"""Clusters that can carry runs out: what the user says of them, and the commands of Slurm.
+
+description.py  `clusters.toml` in the home: one table per cluster
+slurm.py        sbatch, squeue, sacct, scancel and scontrol, called with lists of arguments
+job_script.py   what a job runs, and the names of the variables that it inherits
+job_table.py    the jobs of this user, asked at most every few seconds
+"""

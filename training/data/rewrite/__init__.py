@@ -1,0 +1,1 @@
+"""New dataset files from others: converted to chat messages, or split in two."""

@@ -1,0 +1,172 @@
+"""What is done to queries and keys between their projection and attention: rotary positions, and their norm.
+
+qkv is (tokens, num_heads + 2 · num_kv_heads, head_dim); value heads, which come last, stay. Llama's and
+Qwen3's are those of `fused_ops`.
+"""
+
+from __future__ import annotations
+
+from typing import NamedTuple, Protocol
+
+import torch
+from torch import Tensor
+
+from .decoder_config import DecoderConfig
+from .fused_ops import fused_on_cuda, norm_rotate, norm_rotate_backward, rotate, rotate_backward
+
+Angles = tuple[Tensor, Tensor]
+"""cos and sin of each position's angles, each (tokens, rotated dimensions / 2)."""
+
+
+class TurnHeads(Protocol):
+    def __call__(self, qkv: Tensor, angles: Angles, weight: Tensor | None, /) -> Tensor: ...
+
+
+class TurnHeadsBackward(Protocol):
+    def __call__(
+        self, dq: Tensor, dk: Tensor, dv: Tensor, qkv: Tensor | None, angles: Angles, weight: Tensor | None, /
+    ) -> Tensor: ...
+
+
+class HeadRotation(NamedTuple):
+    """Forward, and the gradient of qkv given those of queries, keys and values.
+
+    weight: of the norm, (num_heads + num_kv_heads, head_dim), where there is one; qkv is needed then only.
+    """
+
+    forward: TurnHeads
+    backward: TurnHeadsBackward
+
+
+def head_rotation(config: DecoderConfig) -> HeadRotation:
+    """The functions of a model's family."""
+    family = config.family
+    partial = 2 * len(config.rotations[0].inverse_frequencies) != config.head_dim
+    like_llama = not (partial or family.interleaved)
+    if family.qk_norm is None:
+        return _rotation_alone(config) if like_llama else _other_rotation(config)
+    if like_llama and (family.qk_norm, family.norm, family.rotated_before_norm) == ("head", "rms", False):
+        return _like_qwen3(config)
+    return _normed_rotation(config)
+
+
+def _rotation_alone(config: DecoderConfig) -> HeadRotation:
+    rotated = config.num_heads + config.num_kv_heads
+
+    def forward(qkv: Tensor, angles: Angles, weight: Tensor | None) -> Tensor:
+        return rotate(qkv, *angles, rotated)
+
+    def backward(
+        dq: Tensor, dk: Tensor, dv: Tensor, qkv: Tensor | None, angles: Angles, weight: Tensor | None
+    ) -> Tensor:
+        return rotate_backward(dq, dk, dv, *angles)
+
+    return HeadRotation(forward, backward)
+
+
+def _like_qwen3(config: DecoderConfig) -> HeadRotation:
+    def forward(qkv: Tensor, angles: Angles, weight: Tensor | None) -> Tensor:
+        assert weight is not None
+        return norm_rotate(qkv, *angles, weight, config.norm_eps)
+
+    def backward(
+        dq: Tensor, dk: Tensor, dv: Tensor, qkv: Tensor | None, angles: Angles, weight: Tensor | None
+    ) -> Tensor:
+        assert qkv is not None and weight is not None
+        return norm_rotate_backward(dq, dk, dv, qkv, *angles, weight, config.norm_eps)
+
+    return HeadRotation(forward, backward)
+
+
+def _other_rotation(config: DecoderConfig) -> HeadRotation:
+    rotated, interleaved = config.num_heads + config.num_kv_heads, config.family.interleaved
+
+    @fused_on_cuda
+    def turn(qkv: Tensor, cos: Tensor, sin: Tensor) -> Tensor:
+        turned = _turned(qkv[:, :rotated].float(), cos, sin, interleaved)
+        return torch.cat([turned.to(qkv.dtype), qkv[:, rotated:]], 1)
+
+    @fused_on_cuda
+    def turn_back(dq: Tensor, dk: Tensor, dv: Tensor, cos: Tensor, sin: Tensor) -> Tensor:
+        turned = _turned(torch.cat([dq, dk], 1).float(), cos, -sin, interleaved)
+        return torch.cat([turned.to(dq.dtype), dv], 1)
+
+    def forward(qkv: Tensor, angles: Angles, weight: Tensor | None) -> Tensor:
+        return turn(qkv, *angles)
+
+    def backward(
+        dq: Tensor, dk: Tensor, dv: Tensor, qkv: Tensor | None, angles: Angles, weight: Tensor | None
+    ) -> Tensor:
+        return turn_back(dq, dk, dv, *angles)
+
+    return HeadRotation(forward, backward)
+
+
+def _normed_rotation(config: DecoderConfig) -> HeadRotation:
+    """RMSNorm of queries and keys, before the rotation or after it."""
+    queries, rotated = config.num_heads, config.num_heads + config.num_kv_heads
+    family, eps, interleaved = config.family, config.norm_eps, config.family.interleaved
+    shift = 1.0 if family.norm == "rms_plus_one" else 0.0
+
+    def mean(x: Tensor) -> Tensor:
+        """Over what is normed together: (tokens, rotated, 1)."""
+        means = x.mean(-1, keepdim=True)
+        if family.qk_norm == "head":
+            return means
+        q, k = means.split_with_sizes([queries, rotated - queries], 1)
+        return torch.cat([q.mean(1, keepdim=True).expand_as(q), k.mean(1, keepdim=True).expand_as(k)], 1)
+
+    def normed(x: Tensor, weight: Tensor) -> Tensor:
+        return x * torch.rsqrt(mean(x * x) + eps) * (shift + weight.float())
+
+    def normed_backward(d: Tensor, x: Tensor, weight: Tensor) -> Tensor:
+        r = torch.rsqrt(mean(x * x) + eps)
+        g, unit = d * (shift + weight.float()), x * r
+        return r * (g - unit * mean(g * unit))
+
+    @fused_on_cuda
+    def turn(qkv: Tensor, cos: Tensor, sin: Tensor, weight: Tensor) -> Tensor:
+        x = qkv[:, :rotated].float()
+        if family.rotated_before_norm:
+            x = normed(_turned(x, cos, sin, interleaved), weight)
+        else:
+            x = _turned(normed(x, weight), cos, sin, interleaved)
+        return torch.cat([x.to(qkv.dtype), qkv[:, rotated:]], 1)
+
+    @fused_on_cuda
+    def turn_back(
+        dq: Tensor, dk: Tensor, dv: Tensor, qkv: Tensor, cos: Tensor, sin: Tensor, weight: Tensor
+    ) -> Tensor:
+        x, d = qkv[:, :rotated].float(), torch.cat([dq, dk], 1).float()
+        if family.rotated_before_norm:
+            d = normed_backward(d, _turned(x, cos, sin, interleaved), weight)
+            d = _turned(d, cos, -sin, interleaved)
+        else:
+            d = normed_backward(_turned(d, cos, -sin, interleaved), x, weight)
+        return torch.cat([d.to(qkv.dtype), dv], 1)
+
+    def forward(qkv: Tensor, angles: Angles, weight: Tensor | None) -> Tensor:
+        assert weight is not None
+        return turn(qkv, *angles, weight)
+
+    def backward(
+        dq: Tensor, dk: Tensor, dv: Tensor, qkv: Tensor | None, angles: Angles, weight: Tensor | None
+    ) -> Tensor:
+        assert qkv is not None and weight is not None
+        return turn_back(dq, dk, dv, qkv, *angles, weight)
+
+    return HeadRotation(forward, backward)
+
+
+def _turned(x: Tensor, cos: Tensor, sin: Tensor, interleaved: bool) -> Tensor:
+    """Pairs of dimensions turned by their angle: (x_2i, x_2i+1) if interleaved, else (x_i, x_{i + d/2}).
+
+    x (tokens, heads, head_dim); of cos and sin (tokens, d/2), where dimensions beyond d stay.
+    """
+    size = 2 * cos.shape[-1]
+    turned, rest = x[..., :size], x[..., size:]
+    first, second = (turned[..., ::2], turned[..., 1::2]) if interleaved else turned.chunk(2, -1)
+    cos, sin = cos[:, None], sin[:, None]
+    pair = first * cos - second * sin, second * cos + first * sin
+    turned = torch.stack(pair, -1).flatten(-2) if interleaved else torch.cat(pair, -1)
+    return torch.cat([turned, rest], -1)

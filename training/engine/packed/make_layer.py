@@ -1,0 +1,129 @@
+"""A layer of a decoder without its weights: which linears, norms and experts it has, and which get a LoRA."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import TypedDict
+
+import torch
+from torch import Tensor
+
+from ...config.specs import LoraGroup
+from ...models.expert_layers import DOWN, ExpertSizes
+from ...planning.decoder_shape import targeted
+from ..lora_parameters import LoraModule, lora_scale
+from .decoder_config import DecoderConfig, ExpertLinearSizes, LinearSizes, expert_linears, layer_linears
+from .decoder_layer import BranchNorms, Layer
+from .expert_linear import ExpertLinear, MakeExpertLinear
+from .gated_activations import ACTIVATIONS, expert_activation
+from .lora_linear import FusedLoraLinear, MakeLinear
+from .mlp import DenseMlp
+from .router import Router
+from .sparse_mlp import SparseMlp
+
+
+class Settings(TypedDict):
+    """What all linears of a decoder are made with."""
+
+    rank: int
+    scale: float
+    dtype: torch.dtype
+    device: torch.device
+
+
+class LayerMaker:
+    """Makes the layers of a decoder.
+
+    Args:
+        linear, experts: make the linears, which decide how their weights are kept.
+    """
+
+    def __init__(
+        self,
+        config: DecoderConfig,
+        lora: LoraGroup,
+        dtype: torch.dtype,
+        device: torch.device,
+        linear: MakeLinear,
+        experts: MakeExpertLinear,
+    ) -> None:
+        self.config, self._make, self._make_experts = config, linear, experts
+        self._targets = targeted(lora, config.family)
+        self._settings = Settings(rank=lora.r, scale=lora_scale(lora), dtype=dtype, device=device)
+
+    def layer(self, index: int) -> Layer:
+        config, sizes = self.config, layer_linears(self.config, index)
+        heads = config.num_heads + config.num_kv_heads
+        return Layer(
+            norms=BranchNorms(
+                *(self._empty(config.hidden_size) if name else None for name in config.family.norms)
+            ),
+            qkv=self._linear(index, sizes.qkv),
+            qk_norm=self._empty(heads, config.head_dim) if config.family.qk_norm else None,
+            o_proj=self._linear(index, sizes.o_proj),
+            mlp=self._mlp(index, sizes.gate_up, sizes.down_proj),
+            window=config.windows[index],
+            rotation=config.layer_rotations[index],
+            sinks=self._empty(config.num_heads) if config.family.sinks else None,
+        )
+
+    def _mlp(self, index: int, gate_up: LinearSizes | None, down: LinearSizes | None) -> DenseMlp | SparseMlp:
+        """Dense, or experts with a dense one beside them, if there is one."""
+        config, dense = self.config, None
+        if gate_up is not None and down is not None:
+            activation = ACTIVATIONS[config.activation]
+            dense = DenseMlp(self._linear(index, gate_up), self._linear(index, down), activation)
+        if config.experts is None or not config.experts.sparse[index]:
+            assert dense is not None
+            return dense
+        gate_up_experts, down_experts = expert_linears(config, index)
+        return SparseMlp(
+            router=self._router(config.experts),
+            gate_up=self._experts(index, gate_up_experts),
+            down=self._experts(index, down_experts),
+            activation=expert_activation(config),
+            shared=dense,
+            shared_gate=self._empty(1, config.hidden_size) if config.experts.family.shared_gate else None,
+        )
+
+    def _linear(self, index: int, sizes: LinearSizes) -> FusedLoraLinear:
+        prefix = self._prefix(index)
+        return self._make(
+            [LoraModule(f"{prefix}.{name}", sizes.inputs, size) for name, size in sizes.outputs.items()],
+            targeted=[name.rpartition(".")[2] in self._targets for name in sizes.outputs],
+            bias=sizes.bias,
+            **self._settings,
+        )
+
+    def _experts(self, index: int, sizes: ExpertLinearSizes) -> ExpertLinear:
+        prefix = self._prefix(index)
+        module = expert_module(prefix, sizes, self._targets)
+        return self._make_experts(sizes, prefix, module=module, **self._settings)
+
+    def _router(self, experts: ExpertSizes) -> Router:
+        corrected = experts.family.routing == "sigmoid in groups"
+        return Router(
+            experts,
+            weight=self._empty(experts.count, self.config.hidden_size),
+            bias=self._empty(experts.count) if experts.family.bias else None,
+            correction=torch.empty(experts.count, device=self._settings["device"]) if corrected else None,
+        )
+
+    def _prefix(self, index: int) -> str:
+        return f"{self.config.place}.layers.{index}"
+
+    def _empty(self, *sizes: int) -> Tensor:
+        return torch.empty(sizes, dtype=self._settings["dtype"], device=self._settings["device"])
+
+
+def expert_module(prefix: str, sizes: ExpertLinearSizes, targets: Sequence[str]) -> LoraModule | None:
+    """The LoRA of all experts' linear under PEFT's name, or None.
+
+    PEFT wraps the module of experts once for each parameter that has a LoRA: down around gate_up.
+    """
+    name = sizes.name.removeprefix("mlp.")
+    if name not in targets:
+        return None
+    wrapped = name != DOWN and DOWN in targets
+    module = f"{prefix}.mlp.experts{'.base_layer' if wrapped else ''}"
+    return LoraModule(module, sizes.inputs, sizes.outputs, sizes.experts)

@@ -1,0 +1,194 @@
+"""Whether a training fits a machine at all, and which others would: by its smallest settings."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import Any, NamedTuple
+
+from ..config.fields import EngineName, Recompute
+from ..config.specs import LoraGroup, TrainingSpec
+from ..config.training_plan import Fit
+from ..errors import GpuOutOfMemoryError
+from ..models.presets import PRESETS
+from ..next_step import then
+from ..untrusted import shown_path
+from .decoder_shape import DecoderShape, decoder_shape
+from .engine_choice import engine_of
+from .known_shapes import KNOWN, USUAL_SIZES
+from .machine import CUDA_CONTEXT, Machine, alone
+from .memory import GIB, TrainingMemory
+from .memory_choice import CPU_SLACK, PROCESS, RESERVE, SLACK, TOKENS, training_memory
+from .model_facts import ModelFacts
+
+COMFORTABLE_TOKENS = 2048
+
+
+class Least(NamedTuple):
+    """The least that a training needs.
+
+    Args:
+        bytes: of the device, with all that is not torch's.
+        host: of main memory beside that, for weights that stream.
+    """
+
+    bytes: int
+    host: int
+
+
+def least(
+    parts: TrainingMemory, machine: Machine, *, weights: str = "auto", tokens: int = TOKENS[-1]
+) -> Least:
+    """What the smallest settings need: everything recomputed, and weights that stream if they may.
+
+    Args:
+        tokens: at a time.
+    """
+    if not machine.on_gpu:
+        return Least(round(parts.peak(None, "everything", tokens) * (1 + CPU_SLACK)) + PROCESS, 0)
+    streams = parts.exact and weights != "gpu"
+    resident = 0 if streams else None
+    peak = parts.peak(resident, "everything", tokens) if parts.exact else parts.weights(None)
+    return Least(_on_card(peak), host_bytes(parts, resident))
+
+
+def host_bytes(parts: TrainingMemory, resident: int | None) -> int:
+    """Main memory of weights that stream."""
+    if resident is None:
+        return 0
+    return (parts.layers - resident) * parts.layer + (0 if parts.tied else parts.matrix)
+
+
+def _on_card(peak: int) -> int:
+    return round(peak * (1 + SLACK)) + RESERVE + CUDA_CONTEXT
+
+
+def can_hold(need: Least, machine: Machine) -> bool:
+    """Whether a machine could hold it if nothing else ran on it; what is not known is enough."""
+    if not machine.on_gpu:
+        return not machine.total_bytes or need.bytes <= machine.total_bytes
+    fits = not machine.total_gpu_bytes or need.bytes <= machine.total_gpu_bytes
+    return fits and (not machine.total_bytes or need.host <= machine.total_bytes)
+
+
+def require_fit(spec: TrainingSpec, facts: ModelFacts | None, machine: Machine) -> None:
+    """Refuse a training that no setting makes fit. Nothing is refused by an estimate.
+
+    Raises:
+        GpuOutOfMemoryError: with what would fit.
+    """
+    if facts is None or facts.config is None:
+        return
+    need = _least_of(spec, facts, machine)
+    if can_hold(need, machine):
+        return
+    other = smallest_change(spec, facts, machine)
+    raise GpuOutOfMemoryError(
+        too_large(spec, facts, machine, need),
+        hint=None if other else "Use a machine with more memory.",
+        next=then("ask_again", **other) if other else None,
+    )
+
+
+def too_large(spec: TrainingSpec, facts: ModelFacts, machine: Machine, need: Least) -> str:
+    """Why it does not fit, in one sentence."""
+    what = f"{shown_path(spec.model.name)} ({facts.shape.billions:.3g} billion weights)"
+    in_4bit = " in 4 bits" if spec.model.load_in_4bit else ""
+    if machine.on_gpu and need.bytes > machine.total_gpu_bytes:
+        there, place = machine.total_gpu_bytes, f"the GPU ({machine.name})"
+        amount = need.bytes
+    else:
+        there, place = machine.total_bytes, "main memory"
+        if machine.processes > 1:
+            place = f"each of {machine.processes} processes' share of main memory"
+        amount = need.host if machine.on_gpu else need.bytes
+    sizes = f"at least {amount / GIB:.1f} GiB, and {place} has {there / GIB:.1f}"
+    whole = "" if machine.processes == 1 else " Each of several GPUs holds the whole model."
+    return f"{what}{in_4bit} cannot be trained here: the smallest settings need {sizes}.{whole}"
+
+
+def _least_of(spec: TrainingSpec, facts: ModelFacts, machine: Machine) -> Least:
+    engine, _ = engine_of(spec, facts.config or {})
+    parts = parts_of(spec, facts.shape, engine, machine)
+    tokens = min(TOKENS[-1], spec.training.micro_batch_tokens or TOKENS[-1], spec.data.max_seq_length)
+    return least(parts, machine, weights=spec.training.weights, tokens=tokens)
+
+
+def parts_of(spec: TrainingSpec, shape: DecoderShape, engine: EngineName, machine: Machine) -> TrainingMemory:
+    """The memory of a training by part."""
+    in_4bit = spec.model.load_in_4bit
+    return training_memory(shape, spec.lora, engine, in_4bit=in_4bit, on_gpu=machine.on_gpu)
+
+
+def would_fit(spec: TrainingSpec, facts: ModelFacts, machine: Machine) -> Iterator[dict[str, Any]]:
+    """Arguments with which it would fit, the smallest change first."""
+    in_4bit = {"model": spec.model.model_copy(update={"load_in_4bit": True})}
+    anywhere = {"training": spec.training.model_copy(update={"weights": "auto"})}
+    changes: list[tuple[dict[str, Any], dict[str, Any]]] = []
+    if spec.training.weights == "gpu":
+        changes.append(({"weights": "auto"}, anywhere))
+    if machine.on_gpu and not spec.model.load_in_4bit:
+        changes.append(({"load_in_4bit": True}, in_4bit))
+    if machine.on_gpu and not spec.model.load_in_4bit and spec.training.weights == "gpu":
+        changes.append(({"load_in_4bit": True, "weights": "auto"}, {**in_4bit, **anywhere}))
+    if machine.processes > 1 and can_hold(_least_of(spec, facts, alone(machine)), alone(machine)):
+        yield {"gpus": 1}
+    for arguments, change in changes:
+        if can_hold(_least_of(spec.model_copy(update=change), facts, machine), machine):
+            yield arguments
+    yield from _smaller(facts.shape, machine)
+
+
+def _smaller(shape: DecoderShape, machine: Machine) -> Iterator[dict[str, Any]]:
+    """The largest smaller preset in 4 bits, and the largest as it is."""
+    found: dict[Fit, str] = {}
+    for name, preset in PRESETS.items():
+        other = decoder_shape(KNOWN[preset.hub_id])
+        if other.parameters < shape.parameters:
+            found[fit_of(other, machine)] = name  # they are sorted by size
+    if "with load_in_4bit=true" in found:
+        yield {"model": found["with load_in_4bit=true"], "load_in_4bit": True}
+    if "yes" in found:
+        yield {"model": found["yes"]}
+
+
+def smallest_change(spec: TrainingSpec, facts: ModelFacts, machine: Machine) -> dict[str, Any]:
+    """The first of `would_fit`; empty if nothing would."""
+    for arguments in would_fit(spec, facts, machine):
+        return arguments
+    return {}
+
+
+def fit_of(shape: DecoderShape, machine: Machine) -> Fit:
+    """Whether a model of this shape can be fine-tuned: as it is with its weights on the GPU, or in 4 bits."""
+    lora = LoraGroup()
+    whole = training_memory(shape, lora, _engine(shape), in_4bit=False, on_gpu=machine.on_gpu)
+    if can_hold(least(whole, machine, weights="gpu"), machine):
+        return "yes"
+    if not machine.on_gpu:
+        return "too large"
+    stored = training_memory(shape, lora, _engine(shape), in_4bit=True)
+    return "with load_in_4bit=true" if can_hold(least(stored, machine), machine) else "too large"
+
+
+def fits_comfortably(shape: DecoderShape, machine: Machine) -> bool:
+    """Whether it trains in bf16 on the GPU without recomputing whole layers: fit for a default."""
+    mode: Recompute = "gate_up"
+    parts = training_memory(shape, LoraGroup(), _engine(shape), in_4bit=False)
+    return machine.on_gpu and _on_card(parts.peak(None, mode, COMFORTABLE_TOKENS)) <= machine.total_gpu_bytes
+
+
+def _engine(shape: DecoderShape) -> EngineName:
+    return "packed" if shape.exact else "autograd"
+
+
+def sizes_that_fit(machine: Machine) -> list[str]:
+    """The largest of the usual sizes that trains as it is, and in 4 bits, as sentences."""
+    fits = {size: fit_of(decoder_shape(config), machine) for size, config in USUAL_SIZES.items()}
+    told: list[str] = []
+    whole = [size for size, fit in fits.items() if fit == "yes"]
+    stored = [size for size, fit in fits.items() if fit == "with load_in_4bit=true"]
+    if whole:
+        told.append(f"as it is: up to {whole[-1]}")
+    if stored:
+        told.append(f"with 4 bits: up to {stored[-1]}")
+    return told or ["of the usual sizes none"]

@@ -1,0 +1,306 @@
+"""How much of a GPU's memory a training takes, by part.
+
+What lies there all the time: frozen weights, the LoRA with its gradients and optimizer, buffers. Beside it
+come the activations that are kept from forward to backward, and the most that is in use for a moment. That
+moment is the backward of one layer's MLP or attention, or the logits of the head.
+
+The packed engine's own tensors are counted one by one (`packed/decoder_layer.py`, `lora_linear.py`,
+`fused_cross_entropy.py`); `benchmarks/README.md` compares them with measured peaks. For models of
+transformers and PEFT, where autograd keeps what it likes, the numbers are estimates. Those of models with
+experts (`packed/sparse_mlp.py`) are counted, but have not been measured on a GPU yet.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+from ..config.fields import Recompute
+from ..config.specs import LoraGroup
+from .decoder_shape import MXFP4_BYTES, DecoderShape, Linear, targeted
+from .graphs import LARGEST_MODEL
+
+MIB, GIB = 2**20, 2**30
+SLOTS = 3
+"""Layers on the GPU of those that stream: one in use and two on their way."""
+ALIGNMENT = 8
+"""LoRA columns are filled up to a multiple of this, which tensor cores want."""
+CUDA_LOGITS, CPU_LOGITS = 1 << 27, 1 << 23
+"""Numbers of the logits that exist at a time."""
+CUBLAS_WORKSPACE = 32 * MIB
+"""What torch gives cuBLAS on a Hopper; a quarter of it on older cards."""
+FP32_LORA = 4
+MOMENTS = 8
+NF4_BYTES = 1 / 2 + 1 / 64 + 1 / 64 / 64
+"""Of a weight: half a byte, and its share of the magnitudes of blocks."""
+AUTOGRAD_FACTOR = 2.4
+"""What autograd keeps of a layer, to what our own backward keeps: PEFT keeps inputs in two types and casts
+them, and norms are computed in fp32. From TRL's peak with a 7B: 126.7 GiB without checkpointing."""
+
+
+@dataclass(frozen=True)
+class TrainingMemory:
+    """Bytes of a training's parts.
+
+    Args:
+        fused: a layer's weights as they are computed with, the LoRA beside them.
+        layer: a layer's weights as they are stored.
+        copies: of a layer's LoRA in the type of the weights, where its weights are stored elsewhere.
+        matrix: the embedding, or the head, which is as large.
+        expands: whether weights are expanded even if all of them stay on the GPU.
+        values, gradients, moments: of all LoRA matrices.
+        buffers: what is there in any case.
+        kept: of a token and layer from forward to backward, by how much is computed again.
+        backward: of a token, while the last layer's backward runs, by the same.
+        forward: of a token, while a layer is computed without keeping anything.
+        per_token: of a token, for the whole step.
+        label: of a label token at the head, beside the logits.
+        logits: of a label token.
+        chunk: most bytes of logits at a time; 0 is no limit.
+        graph: of a token of each CUDA graph: what it reads and writes; 0 where steps are not graphed.
+        exact: whether the parts are counted; else they are an estimate.
+    """
+
+    layers: int
+    fused: int
+    layer: int
+    copies: int
+    matrix: int
+    tied: bool
+    expands: bool
+    values: int
+    gradients: int
+    moments: int
+    buffers: int
+    kept: Mapping[Recompute, int]
+    backward: Mapping[Recompute, int]
+    forward: int
+    per_token: int
+    label: int
+    logits: int
+    chunk: int
+    graph: int = 0
+    exact: bool = True
+
+    def parts(
+        self, resident: int | None, recompute: Recompute, tokens: int, labels: int | None = None
+    ) -> dict[str, int]:
+        """The peak by part, while it trains on so many tokens at a time.
+
+        Args:
+            resident: layers whose weights stay on the GPU; None is all.
+            labels: of the tokens, those with a loss; None is all of them.
+        """
+        kept = tokens * (self.layers * self.kept[recompute] + self.per_token)
+        logits = self._head(tokens if labels is None else labels)
+        working = max(tokens * self.backward[recompute], logits)
+        return {**self._fixed(resident), "activations": kept, "backward_or_logits": working}
+
+    def peak(self, resident: int | None, recompute: Recompute, tokens: int, labels: int | None = None) -> int:
+        """The most while it trains on so many tokens at a time."""
+        return sum(self.parts(resident, recompute, tokens, labels).values())
+
+    def evaluating(self, resident: int | None, tokens: int, labels: int | None = None) -> int:
+        """The most while so many tokens are evaluated at a time."""
+        logits = self._head(tokens if labels is None else labels)
+        return self.weights(resident) + tokens * self.per_token + max(tokens * self.forward, logits)
+
+    def weights(self, resident: int | None) -> int:
+        """What lies on the GPU all the time with so many layers there; None is all of them."""
+        return sum(self._fixed(resident).values())
+
+    def most_resident(self, room: int) -> int | None:
+        """The most layers with which the weights fit into `room` bytes; None is all, 0 also if none does."""
+        if self.weights(None) <= room:
+            return None
+        counts = reversed(range(1, self.layers))
+        return next((count for count in counts if self.weights(count) <= room), 0)
+
+    def _fixed(self, resident: int | None) -> dict[str, int]:
+        whole = resident is None and not self.expands
+        there = self.layers if resident is None else resident
+        slots = 0 if resident is None else min(SLOTS, self.layers - resident)
+        matrices = 1 if self.tied or resident is not None else 2
+        stored = self.layers * self.fused if whole else there * self.layer + self.layers * self.copies
+        return {
+            "weights": stored,
+            "embedding_and_head": matrices * self.matrix,
+            "lora": self.values,
+            "gradients": self.gradients,
+            "optimizer": self.moments,
+            "buffers": self.buffers + slots * self.layer + (0 if whole else self.fused),
+        }
+
+    def _head(self, labels: int) -> int:
+        """Logits and their gradient; the first chunk's gradient is still there while a second is made."""
+        rows = max(16, self.chunk // self.logits) if self.chunk else labels
+        first, second = min(labels, rows), min(max(0, labels - rows), rows)
+        return labels * self.label + max(2 * first, first + 2 * second) * self.logits
+
+
+def packed_memory(
+    shape: DecoderShape,
+    lora: LoraGroup,
+    *,
+    in_4bit: bool,
+    layer: int | None = None,
+    item: int = 2,
+) -> TrainingMemory:
+    """Of our own decoder.
+
+    Args:
+        layer: stored bytes of a layer's weights, where a checkpoint tells them; None: by `in_4bit`.
+        item: bytes of a number: 2 in bf16 on a GPU, 4 in fp32 on a CPU.
+    """
+    linears, targets = shape.linears, targeted(lora, shape.family)
+    columns = [_lora_columns(linear, lora, targets) for linear in linears]
+    pairs = list(zip(linears, columns, strict=True))
+    expands = in_4bit or shape.stored_4bit
+    whole = item * shape.layer_weights
+    experts = item * (shape.expert_weights + _expert_copies(shape, lora))
+    parameters = shape.lora_parameters(lora)
+    count = sum(name is not None for name in shape.family.norms)
+    norms = item * shape.num_layers * (count * shape.hidden_size + shape.qkv)
+    on_gpu = item == 2
+    graphed = on_gpu and shape.parameters < LARGEST_MODEL and not lora.dropout and shape.routed is None
+    kept_columns = sum(columns) + _expert_columns(shape, lora)
+    return TrainingMemory(
+        layers=shape.num_layers,
+        fused=item * sum((linear.rows + r) * (linear.inputs + r) for linear, r in pairs) + experts,
+        layer=layer or (_stored_in_4bit(shape, item) if expands else whole),
+        copies=item * (sum(r * (linear.rows + linear.inputs) for linear, r in pairs))
+        + item * _expert_copies(shape, lora),
+        matrix=item * shape.matrix,
+        tied=shape.tied,
+        expands=expands,
+        values=FP32_LORA * parameters,
+        gradients=(FP32_LORA + item) * parameters,  # of the step, and of one micro-batch
+        moments=MOMENTS * parameters,
+        buffers=norms + (CUBLAS_WORKSPACE if on_gpu else 0),
+        kept=_kept(shape, kept_columns, item),
+        backward=_backward(shape, kept_columns, item),
+        forward=item
+        * (4 * shape.hidden_size + 2 * shape.qkv + shape.query + 3 * shape.mlp_width + 2 * _spread(shape)),
+        per_token=16 + 8 * shape.head_dim,  # ids and positions, cos and sin of two rotations
+        label=3 * item * shape.hidden_size,
+        logits=item * shape.vocab_size,
+        chunk=item * (CUDA_LOGITS if on_gpu else CPU_LOGITS),
+        graph=2 * item * shape.hidden_size + 16 if graphed else 0,
+    )
+
+
+def _stored_in_4bit(shape: DecoderShape, item: int) -> int:
+    """Bytes of a layer; of MXFP4 checkpoints, what is no expert is stored whole."""
+    if not shape.mxfp4:
+        return round(NF4_BYTES * shape.layer_weights)
+    return round(MXFP4_BYTES * shape.expert_weights) + item * (shape.layer_weights - shape.expert_weights)
+
+
+def _spread(shape: DecoderShape) -> int:
+    """Numbers of a token that goes to its experts, once for each."""
+    return 0 if shape.routed is None else shape.routed.chosen * shape.hidden_size
+
+
+def _expert_columns(shape: DecoderShape, lora: LoraGroup) -> int:
+    """LoRA columns that a token meets in its experts."""
+    targets = targeted(lora, shape.family)
+    linears = [linear for linear in shape.expert_linears if set(linear.outputs) & set(targets)]
+    rank = -(-lora.r // ALIGNMENT) * ALIGNMENT
+    return 0 if shape.routed is None else shape.routed.chosen * rank * len(linears)
+
+
+def _expert_copies(shape: DecoderShape, lora: LoraGroup) -> int:
+    """Numbers of the LoRA of all experts of a layer, as it is computed with."""
+    targets = targeted(lora, shape.family)
+    linears = [linear for linear in shape.expert_linears if set(linear.outputs) & set(targets)]
+    rank = -(-lora.r // ALIGNMENT) * ALIGNMENT
+    sizes = sum(rank * (linear.inputs + linear.rows) for linear in linears)
+    return 0 if shape.routed is None else shape.routed.count * sizes
+
+
+def _kept(shape: DecoderShape, columns: int, item: int) -> dict[Recompute, int]:
+    """Of a token and layer; `Saved` in `packed/decoder_layer.py` lists it."""
+    hidden, inner = item * shape.hidden_size, item * shape.mlp_width
+    qkv = (1 + shape.qk_norm) * item * shape.qkv
+    attended = item * shape.query + 4 * shape.num_heads  # with the logarithm of its sum, fp32
+    if item == 4:  # torch's own attention keeps keys and values of each query head, and its output
+        attended += 3 * item * shape.query
+    # What is normed after a branch is kept too; of a parallel layer only its input.
+    after = shape.family.norms.after_attention, shape.family.norms.after_mlp
+    streams = 2 - shape.family.parallel + sum(name is not None for name in after)
+    without_mlp = streams * hidden + qkv + attended + item * columns + _routing(shape, item)
+    return {"nothing": without_mlp + 2 * inner, "gate_up": without_mlp, "everything": hidden}
+
+
+def _routing(shape: DecoderShape, item: int) -> int:
+    """Of a token: logits, and of each choice its weight, token, expert and place; a gated shared output."""
+    if shape.routed is None:
+        return 0
+    gated = shape.routed.family.shared_gate is not None
+    return 4 * shape.routed.count + 28 * shape.routed.chosen + gated * item * shape.hidden_size
+
+
+def _backward(shape: DecoderShape, columns: int, item: int) -> dict[Recompute, int]:
+    """Of a token: the residual stream with its gradient, and the wider of MLP and attention.
+
+    In the MLP there are at once: the activation and its gradient, the gradients of gate and up, and, if they
+    were not kept, gate and up themselves. FlashAttention sums dq in fp32, and dk and dv for each query head.
+    Experts have a token's gradient once for each of them, and later that of their input, twice while summed.
+    """
+    hidden, inner = item * shape.hidden_size, item * shape.mlp_width
+    kept = _kept(shape, columns, item)
+    mlp = 4 * inner
+    if shape.routed is not None:
+        spread = item * _spread(shape)
+        mlp = max(spread + 5 * inner, 2 * spread + 2 * inner)
+    attention = hidden + item * (shape.query + shape.qkv) + (4 + 2 * item) * shape.query
+    wider = max(mlp, attention)
+    again = hidden + kept["nothing"] - kept["everything"]  # the layer's norm, and all that it keeps
+    return {
+        "nothing": 2 * hidden + wider,
+        "gate_up": 2 * hidden + max(hidden + mlp + 2 * inner, attention),
+        "everything": 2 * hidden + again + wider,
+    }
+
+
+def _lora_columns(linear: Linear, lora: LoraGroup, targets: tuple[str, ...]) -> int:
+    count = sum(name in targets for name in linear.outputs)
+    return -(-lora.r * count // ALIGNMENT) * ALIGNMENT
+
+
+def autograd_memory(shape: DecoderShape, lora: LoraGroup, *, in_4bit: bool, item: int = 2) -> TrainingMemory:
+    """An estimate for a model of transformers with PEFT's LoRA, or for TRL and Unsloth."""
+    packed = packed_memory(shape, lora, in_4bit=False, item=item)
+    kept = round(AUTOGRAD_FACTOR * packed.kept["nothing"])
+    stream = packed.kept["everything"]
+    quantised = in_4bit or shape.stored_4bit
+    layer = round((NF4_BYTES if quantised else item) * shape.layer_weights)
+    backward = packed.backward["nothing"]
+    return TrainingMemory(
+        layers=shape.num_layers,
+        fused=layer,
+        layer=layer,
+        copies=0,
+        matrix=packed.matrix,
+        tied=shape.tied,
+        expands=False,
+        values=packed.values,
+        gradients=FP32_LORA * shape.lora_parameters(lora),
+        moments=packed.moments,
+        # A weight in 4 bits is expanded for each product, the largest of them is the head's neighbour.
+        buffers=packed.buffers
+        + item * (shape.per_layer_embedding + (max(_largest(shape), 1) if quantised else 0)),
+        kept={"nothing": kept, "gate_up": stream, "everything": stream},
+        backward={"nothing": backward, "gate_up": backward + kept, "everything": backward + kept},
+        forward=2 * packed.forward,
+        per_token=packed.per_token,
+        label=2 * packed.label,
+        logits=item * shape.vocab_size + 4 * shape.vocab_size,  # and once more in fp32
+        chunk=0,
+        exact=False,
+    )
+
+
+def _largest(shape: DecoderShape) -> int:
+    """Numbers in the largest matrix of a layer."""
+    return max(linear.inputs * max(linear.outputs.values()) for linear in shape.linears)

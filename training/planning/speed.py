@@ -1,0 +1,140 @@
+"""How long a step takes, from the model's sizes and what the card can do.
+
+    products          FLOP / (what the card reaches of its data sheet), less with narrow models and few tokens
+    element-wise      bytes that norms, rotation, SwiGLU and the LoRA's small products move / memory bandwidth
+    expanding         stored weights read, whole weights written, forward and backward, once a micro-batch
+    launching         a layer's kernels, where steps are no CUDA graphs: only if it takes longer than all that
+    copying           weights that stream, twice a micro-batch, while it computes: only the longer one counts
+
+The shares below were fitted once to 23 speeds measured on H100 and H200 with 0.5B to 70B; the formula is
+within 14 % of each (benchmarks/README.md). For other cards they are scaled by their data sheets. On a CPU
+the products decide.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from math import ceil
+
+from ..config.fields import EngineName, Recompute
+from .decoder_shape import DecoderShape
+from .gpu_cards import Card
+from .graphs import LARGEST_MODEL
+
+PRODUCTS, NARROW, FEW_TOKENS = 0.72, 500, 100
+"""Share of the data sheet that wide products of many tokens reach; hidden size and tokens that halve it."""
+BANDWIDTH = 0.6
+ATTENTION = 0.35
+SHARE_OF_LABELS = 0.5
+USUAL_SEEN = 350
+"""Tokens that a token attends to, where no lengths are known."""
+CPU_FLOPS = 64e9
+"""Of one core with AVX2 in fp32; measured with SmolLM2 on an EPYC."""
+CPU_LAYER_S = 2e-3
+"""Of a layer, forward and backward, whatever its size; measured with a model of two tiny layers."""
+LAUNCHED_S = 3.4e-3
+"""Likewise to launch a layer's kernels; a 0.5B without graphs on an H100 made 49,937 tokens per second."""
+TO_PACKED: dict[EngineName, float] = {"packed": 1.0, "autograd": 0.35, "unsloth": 0.5, "trl": 0.15}
+"""Speed of the other engines to ours on one H100 with a 7B; it differs with model and data."""
+
+
+@dataclass(frozen=True)
+class Work:
+    """What decides the time of a micro-batch.
+
+    Args:
+        resident: layers whose weights stay on the GPU; None is all.
+        tokens: of a micro-batch, on the mean.
+        seen: tokens that a token attends to, on the mean; None: not known.
+        labels: share of the tokens with a loss; None: not known.
+        stored: bytes of a layer's weights where they are kept.
+    """
+
+    shape: DecoderShape
+    engine: EngineName
+    in_4bit: bool
+    recompute: Recompute
+    resident: int | None
+    tokens: float
+    seen: float | None
+    labels: float | None
+    stored: int
+
+
+def tokens_per_s(work: Work, card: Card | None, threads: int = 1) -> float:
+    """Args:
+    card: None is a CPU with so many threads.
+    """
+    seconds = _on_cpu(work, threads) if card is None else _on_gpu(work, card)
+    return work.tokens / seconds * TO_PACKED[work.engine]
+
+
+def _on_cpu(work: Work, threads: int) -> float:
+    computing = work.tokens * (_products(work) + _attention(work)) / (CPU_FLOPS * threads)
+    return computing + work.shape.num_layers * CPU_LAYER_S
+
+
+def _on_gpu(work: Work, card: Card) -> float:
+    shape, peak = work.shape, card.tflops * 1e12
+    width = shape.hidden_size / (shape.hidden_size + NARROW)
+    many = work.tokens / (work.tokens + FEW_TOKENS)
+    products = work.tokens * _products(work) / (PRODUCTS * width * many * peak)
+    attention = work.tokens * _attention(work) / (ATTENTION * peak)
+    moved = work.tokens * _moved(work) + _expanded(work)
+    computing = products + attention + moved / (BANDWIDTH * card.memory_tb_s * 1e12)
+    return max(computing, _copied(work) / (card.link_gb_s * 1e9), _launched_s(work))
+
+
+def _launched_s(work: Work) -> float:
+    """Seconds that the host takes to launch a micro-batch's kernels; a graph's are launched at once."""
+    shape = work.shape
+    small = shape.parameters < LARGEST_MODEL and shape.routed is None
+    graphed = work.engine == "packed" and work.resident is None and small
+    return 0.0 if graphed else work.shape.num_layers * LAUNCHED_S
+
+
+def _products(work: Work) -> float:
+    """FLOP of a token: forward, backward to the activations, and what is computed again."""
+    shape = work.shape
+    layer = 2.0 * shape.active_weights
+    gate_up = 4.0 * shape.hidden_size * shape.mlp_width
+    again = {"nothing": 0.0, "gate_up": gate_up, "everything": layer}[work.recompute]
+    head = 4.0 * shape.matrix * (SHARE_OF_LABELS if work.labels is None else work.labels)
+    return shape.num_layers * (2 * layer + again) + head
+
+
+def _attention(work: Work) -> float:
+    """FLOP of a token: two products forward, five backward, and two again where the layer is."""
+    seen = USUAL_SEEN if work.seen is None else work.seen
+    passes = 3.5 + (work.recompute == "everything")
+    return 4.0 * work.shape.query * seen * passes * work.shape.num_layers
+
+
+def _moved(work: Work) -> float:
+    """Bytes of a token that kernels without products read and write, in bf16."""
+    shape = work.shape
+    numbers = 26 * shape.hidden_size + 9 * shape.qkv + 20 * shape.mlp_width
+    if shape.routed is not None:  # tokens that are spread to their experts and gathered again
+        numbers += 8 * shape.routed.chosen * shape.hidden_size
+    if work.recompute == "everything":
+        numbers += 9 * shape.hidden_size + 3 * shape.qkv + 3 * shape.mlp_width
+    return 2.0 * shape.num_layers * numbers
+
+
+def _expanded(work: Work) -> float:
+    """Bytes of a micro-batch to make weights in bf16 of those that are stored otherwise or elsewhere."""
+    if not work.in_4bit and work.resident is None:
+        return 0.0
+    return 2.0 * work.shape.num_layers * (work.stored + 2 * work.shape.layer_weights)
+
+
+def _copied(work: Work) -> float:
+    """Bytes of a micro-batch that come from the host: forward and backward."""
+    if work.resident is None:
+        return 0.0
+    return 2.0 * (work.shape.num_layers - work.resident) * work.stored
+
+
+def duration(steps: int, tokens_per_step: float, rate: float) -> float:
+    """Seconds of so many optimizer steps."""
+    return ceil(steps * tokens_per_step / rate) if rate else 0.0

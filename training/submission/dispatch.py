@@ -1,0 +1,109 @@
+"""Puts recorded runs on their way: the queue of this machine or of a cluster, and the worker's process."""
+
+from __future__ import annotations
+
+import subprocess
+import threading
+from contextlib import suppress
+from pathlib import Path
+
+from ..config.settings import Settings
+from ..config.specs import AnySpec
+from ..errors import RunFolderError, RuntimeFailure, StateError
+from ..next_step import then
+from ..runs.cluster_job import cluster_of
+from ..runs.device_queue import DeviceQueue, default_runtime_folder
+from ..runs.folder import RunFolder, RunState, Status
+from ..runs.identity import boot_id, is_recent, same_host
+from ..runs.kinds import device_request
+from ..runs.store import RunStore
+from ..untrusted import shown_path
+from ..worker.attend import attend
+from ..worker.notice import notify
+from ..worker.spawn import spawn_worker
+from ..worker.submit_job import submit_job
+
+STARTING_S = 20.0  # after this time, a queued run without a worker is started again
+
+
+class Dispatch:
+    """The way of runs from their folder to a worker.
+
+    Args:
+        store: the owner's, which knows the runs of all principals.
+    """
+
+    def __init__(self, store: RunStore, settings: Settings) -> None:
+        self._store, self._settings = store, settings
+
+    @property
+    def runtime_folder(self) -> Path:
+        """Where the queues of this machine are."""
+        return self._settings.runtime_dir or default_runtime_folder()
+
+    def queue(self, run: RunFolder, spec: AnySpec) -> None:
+        """Join the queue of this machine, or of the cluster that is to carry the run out.
+
+        Raises:
+            QueueFullError: twenty runs are waiting.
+            ClusterError: the cluster refuses it.
+        """
+        if cluster_of(spec) is None:
+            DeviceQueue(self.runtime_folder, device_request(spec).queue).join(run.run_id)
+            return
+        submit_job(run, self._settings)
+        self._store.jobs.forget()
+
+    def start(self, run: RunFolder) -> None:
+        """Start the worker of a run of this machine; a cluster starts its own."""
+        state = run.state()
+        if state.cluster is not None:
+            return
+        try:
+            process = spawn_worker(run, self._settings, self.runtime_folder)
+        except OSError as error:
+            self._could_not_start(run, state.attempt, error.strerror or type(error).__name__)
+            return
+        # Without a wait for its exit status the child would remain as a zombie.
+        threading.Thread(target=self._reap, args=(run, state.attempt, process), daemon=True).start()
+
+    def start_again(self) -> None:
+        """Start the queued runs that have no worker, and record the interrupted ones."""
+        for run in self._store.unfinished():
+            with suppress(StateError, OSError):  # a list of runs has the error
+                if _needs_a_worker(self._store.observe(run)):
+                    self.start(run)
+
+    def _reap(self, run: RunFolder, attempt: int, process: subprocess.Popen[bytes]) -> None:
+        with suppress(StateError, OSError):  # the run may have been removed
+            attend(process, run, self._store)
+        code = process.wait()
+        with suppress(StateError, OSError):  # of a worker that was killed there is no other notice
+            self._store.observe(run)
+            notify(run, self._settings.notify)
+        with suppress(RunFolderError, OSError):
+            log = shown_path(run.log_path)
+            self._could_not_start(run, attempt, f"exit code {code}; details are in {log}")
+
+    def _could_not_start(self, run: RunFolder, attempt: int, reason: str) -> None:
+        """Fail a run whose worker exited before it started this attempt."""
+        error = RuntimeFailure(
+            f"The run's worker could not start ({reason}).",
+            hint="Check the installation; BACKPROPAGATE_PYTHON sets the interpreter.",
+            next=then("show_settings"),
+        )
+        self._store.fail_unstarted(run, attempt, error.record())
+
+
+def was_never_started(state: RunState) -> bool:
+    """Whether a run of this machine waits for a worker that nobody has started."""
+    here = state.cluster is None and same_host(state.host)
+    return here and state.status is Status.QUEUED and state.pid is None
+
+
+def _needs_a_worker(state: RunState) -> bool:
+    if state.status is not Status.QUEUED or state.cluster is not None or not same_host(state.host):
+        return False
+    if state.boot_id != boot_id():
+        return True
+    return state.pid is None and not is_recent(state.queued_at or state.created_at, STARTING_S)
