@@ -49,7 +49,7 @@ SIZES: dict[str, dict[str, Any]] = {
         intermediate_size=28672, vocab_size=152064, tie_word_embeddings=False,
     ),
 }  # fmt: skip
-EXPERTS: dict[str, tuple[str, dict[str, Any]]] = {
+FAMILIES: dict[str, tuple[str, dict[str, Any]]] = {
     "tiny-moe": (
         "qwen3_moe",
         dict(hidden_size=64, num_hidden_layers=2, num_attention_heads=4, num_key_value_heads=2, head_dim=16,
@@ -74,8 +74,42 @@ EXPERTS: dict[str, tuple[str, dict[str, Any]]] = {
              moe_intermediate_size=1408, vocab_size=151552),
     ),
     "mixtral-8x7b": ("mixtral", dict(num_local_experts=8)),
+    "qwen3-4b": (
+        "qwen3",
+        dict(hidden_size=2560, intermediate_size=9728, num_hidden_layers=36, num_attention_heads=32,
+             num_key_value_heads=8, head_dim=128, vocab_size=151936, tie_word_embeddings=True),
+    ),
+    "llama3-8b": (
+        "llama",
+        dict(hidden_size=4096, intermediate_size=14336, num_hidden_layers=32, num_attention_heads=32,
+             num_key_value_heads=8, vocab_size=128256),
+    ),
+    "gemma3-4b": (
+        "gemma3_text",
+        dict(hidden_size=2560, intermediate_size=10240, num_hidden_layers=34, num_attention_heads=8,
+             num_key_value_heads=4, head_dim=256, sliding_window=1024, vocab_size=262208),
+    ),
+    "gemma2-2b": ("gemma2", dict()),
+    "phi4-mini": (
+        "phi3",
+        dict(hidden_size=3072, intermediate_size=8192, num_hidden_layers=32, num_attention_heads=24,
+             num_key_value_heads=8, partial_rotary_factor=0.75, vocab_size=200064),
+    ),
+    "glm4-9b": ("glm4", dict()),
+    "olmo2-7b": ("olmo2", dict()),
+    "granite-8b": (
+        "granite",
+        dict(hidden_size=4096, intermediate_size=12800, num_hidden_layers=40, num_attention_heads=32,
+             num_key_value_heads=8, vocab_size=49155, embedding_multiplier=12.0, residual_multiplier=0.22,
+             attention_multiplier=0.0078125, logits_scaling=16.0),
+    ),
+    "cohere2-7b": (
+        "cohere2",
+        dict(hidden_size=4096, intermediate_size=14336, num_hidden_layers=32, num_attention_heads=32,
+             num_key_value_heads=8, vocab_size=256000),
+    ),
 }  # fmt: skip
-"""Models with experts: `model_type` and entries of the config."""
+"""Other families than Qwen2's: `model_type` and entries of the config."""
 EXAMPLES_PER_STEP = 8
 """About 4,000 tokens."""
 
@@ -95,13 +129,13 @@ def make_importable() -> None:
 
 
 def shape_config(size: str, layers: int | None = None) -> Any:
-    """The config of one of `SIZES` or `EXPERTS`, with fewer layers if asked for, also by `30b-a3b:8`."""
+    """The config of one of `SIZES` or `FAMILIES`, with fewer layers if asked for, also by `30b-a3b:8`."""
     from transformers import AutoConfig
 
     size, _, count = size.partition(":")
     layers = int(count) if count else layers
-    if size in EXPERTS:
-        kind, entries = EXPERTS[size]
+    if size in FAMILIES:
+        kind, entries = FAMILIES[size]
         fewer = {} if layers is None else {"num_hidden_layers": layers}
         return AutoConfig.for_model(kind, **{**entries, **fewer})
     config = qwen_config(size)
