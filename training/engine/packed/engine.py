@@ -82,6 +82,7 @@ def load_packed_step(plan: Plan) -> PackedStep:
         plan.precision,
         plan.device,
         in_4bit=plan.load_in_4bit,
+        in_fp8=plan.training.in_fp8,
         resident_layers=plan.resident_layers,
     )
     decoder.lora.initialise(plan.training.seed)

@@ -16,7 +16,7 @@ from .decoder_config import DecoderConfig, ExpertLinearSizes, LinearSizes, exper
 from .decoder_layer import BranchNorms, Layer
 from .expert_linear import ExpertLinear, MakeExpertLinear
 from .gated_activations import ACTIVATIONS, expert_activation
-from .lora_linear import FusedLoraLinear, MakeLinear
+from .lora_linear import LoraLinear, MakeLinear
 from .mlp import DenseMlp
 from .router import Router
 from .sparse_mlp import SparseMlp
@@ -86,7 +86,7 @@ class LayerMaker:
             shared_gate=self._empty(1, config.hidden_size) if config.experts.family.shared_gate else None,
         )
 
-    def _linear(self, index: int, sizes: LinearSizes) -> FusedLoraLinear:
+    def _linear(self, index: int, sizes: LinearSizes) -> LoraLinear:
         prefix = self._prefix(index)
         return self._make(
             [LoraModule(f"{prefix}.{name}", sizes.inputs, size) for name, size in sizes.outputs.items()],

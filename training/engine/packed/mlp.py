@@ -16,7 +16,7 @@ from typing import NamedTuple
 from torch import Tensor
 
 from .gated_activations import GatedActivation
-from .lora_linear import FusedLoraLinear, Masks
+from .lora_linear import LoraLinear, Masks
 
 MlpMasks = tuple[Masks | None, Masks | None]
 """Of gate and up, and of down."""
@@ -34,12 +34,12 @@ class DenseMlp:
     """down(activation(gate) · up)."""
 
     def __init__(
-        self, gate_up: FusedLoraLinear, down_proj: FusedLoraLinear, activation: GatedActivation
+        self, gate_up: LoraLinear, down_proj: LoraLinear, activation: GatedActivation
     ) -> None:
         self.gate_up, self.down_proj = gate_up, down_proj  # hidden_size → 2 · intermediate_size → hidden_size
         self.activation = activation
 
-    def linears(self) -> tuple[FusedLoraLinear, ...]:
+    def linears(self) -> tuple[LoraLinear, ...]:
         return self.gate_up, self.down_proj
 
     def forward(self, x: Tensor, masks: MlpMasks) -> tuple[Tensor, SavedMlp]:

@@ -17,6 +17,7 @@ from ..plan import Precision
 from .decoder import PackedDecoder
 from .decoder_config import DecoderConfig, read_decoder_config
 from .expanded_linear import ExpandedLinears
+from .fp8_linear import Fp8LoraLinear
 from .host_memory import host_buffer
 from .layer_store import LayerStore
 from .load_weights import load_weights
@@ -33,12 +34,14 @@ def load_decoder(
     device: str,
     *,
     in_4bit: bool,
+    in_fp8: bool = False,
     resident_layers: int | None = None,
 ) -> PackedDecoder:
     """The decoder of a model folder, with its frozen weights and LoRA matrices that are not initialised.
 
     Args:
         in_4bit: quantise weights that the folder does not hold in 4 bits already.
+        in_fp8: keep and multiply them in FP8; for folders with whole weights, all of them on the device.
         resident_layers: layers whose weights stay on the device, None is all. The others stream from host
             memory, where the embedding is then too.
 
@@ -47,14 +50,17 @@ def load_decoder(
     """
     dtype = getattr(torch, precision)
     config, layouts, in_parts = _described(model, dtype, in_4bit=in_4bit)
-    decoder = make_decoder(
-        config,
-        lora,
-        dtype,
-        torch.device(device),
-        layouts if in_parts or resident_layers is not None else None,
-        resident_layers,
-    )
+    if in_fp8:
+        decoder = PackedDecoder(config, lora, dtype, torch.device(device), Fp8LoraLinear)
+    else:
+        decoder = make_decoder(
+            config,
+            lora,
+            dtype,
+            torch.device(device),
+            layouts if in_parts or resident_layers is not None else None,
+            resident_layers,
+        )
     load_weights(decoder, model)
     return decoder
 
