@@ -17,7 +17,6 @@ from backpropagate.training.engine.loop.checkpoints import Checkpoints
 from backpropagate.training.engine.open_model import open_model
 from backpropagate.training.engine.packed.decoder import PackedDecoder
 from backpropagate.training.engine.packed.fp8 import FP8, Fp8Weight, product, quantised
-from backpropagate.training.engine.packed.fp8_linear import Fp8LoraLinear
 from backpropagate.training.engine.packed.open_decoder import load_decoder
 from backpropagate.training.engine.plan import Data, Example
 from backpropagate.training.events import never_stop, no_report

@@ -185,8 +185,8 @@ Weights = Annotated[
 BasePrecision = Annotated[
     Literal["auto", "fp8"],
     Field(
-        description="Products with the frozen weights while training: `auto` bf16 on a GPU, `fp8` on request, "
-        "faster and less exact (packed engine, GPUs from Ada and Hopper on). The LoRA stays in bf16."
+        description="Products with frozen weights: `auto` in bf16 on a GPU; `fp8` faster and less exact, on "
+        "the packed engine and GPUs from Ada and Hopper on. The LoRA stays in bf16."
     ),
 ]
 MicroBatchTokens = Annotated[int, Field(ge=16, description="Maximum tokens per forward pass.")]

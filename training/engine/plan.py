@@ -19,7 +19,7 @@ from ..data.tokens.example import Example
 
 Precision = Literal["float32", "bfloat16"]
 DECIDED_ELSEWHERE = ("weights", "base_precision", "report_to")
-"""Settings whose "auto" stays: `resident_layers` says how many weights fit, `precision` in what type they are,
+"""Settings whose "auto" stays: `resident_layers` says how many weights fit, `precision` what type they have,
 the worker has the trackers."""
 
 OutcomeStatus = Literal["completed", "cancelled", "early_stopped"]

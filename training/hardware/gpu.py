@@ -107,9 +107,7 @@ def _read(nvml: Any, index: int, asked: AskedLimits | None) -> GpuReading:
             index=index,
             name=short_name(nvml.nvmlDeviceGetName(handle)),
             uuid=nvml.nvmlDeviceGetUUID(handle),
-            compute_capability=_capability(
-                offered(nvml, nvml.nvmlDeviceGetCudaComputeCapability, handle)
-            ),
+            compute_capability=_capability(offered(nvml, nvml.nvmlDeviceGetCudaComputeCapability, handle)),
             memory_total_mib=memory and memory.total // MIB,
             memory_used_mib=memory and memory.used // MIB,
             memory_free_mib=memory and memory.free // MIB,

@@ -18,9 +18,7 @@ CAPABILITY = (8, 9)
 """Least compute capability with FP8: Ada. Hopper is 9.0."""
 
 
-def require_fp8(
-    spec: TrainingSpec, config: Mapping[str, Any], shape: DecoderShape, machine: Machine
-) -> None:
+def require_fp8(spec: TrainingSpec, config: Mapping[str, Any], shape: DecoderShape, machine: Machine) -> None:
     """Refuse base_precision="fp8" where it cannot be had.
 
     Args:

@@ -97,7 +97,7 @@ def product(x: Tensor, weight: Fp8Matrix, bias: Tensor | None = None) -> Tensor:
     if not x.is_cuda:
         made = torch.nn.functional.linear(rounded.dequantised(), weight.dequantised())
         return (made if bias is None else made + bias).to(x.dtype)
-    return torch._scaled_mm(  # pyright: ignore[reportPrivateUsage]
+    return torch._scaled_mm(  # pyright: ignore[reportPrivateUsage, reportPrivateImportUsage]
         rounded.values,
         weight.values.t(),
         scale_a=rounded.scales,

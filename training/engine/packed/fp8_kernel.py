@@ -1,4 +1,4 @@
-"""Rows in bf16 to FP8 on a GPU, by one Triton kernel that reads each number once; see `fp8` for the format."""
+"""Rows to FP8 on a GPU, by one Triton kernel that reads each number once; see `fp8` for the format."""
 
 # pyright: basic, reportMissingImports=false
 # Triton's language has no types, and Triton is there only where torch is built for GPUs.
@@ -29,9 +29,7 @@ def _quantise(
     numbers = tl.load(x + start + place, mask=place < COLUMNS, other=0.0).to(tl.float32)
     scale = tl.maximum(tl.max(tl.abs(numbers), 0), SMALLEST_ROW) / LARGEST
     tl.store(scales + row, scale)
-    tl.store(
-        values + start + place, (numbers / scale).to(values.dtype.element_ty), mask=place < COLUMNS
-    )
+    tl.store(values + start + place, (numbers / scale).to(values.dtype.element_ty), mask=place < COLUMNS)
 
 
 def quantise_rows(x: Tensor) -> tuple[Tensor, Tensor]:

@@ -7,13 +7,14 @@ narrow, and cost the bytes of x and y once more each.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from typing import Any
 
 import torch
 from torch import Tensor
 
 from ..lora_parameters import LoraModule
+from .decoder_layer import Layer
 from .fp8 import Fp8Weight, product
 from .lora_linear import LoraLinear, Masks
 
@@ -55,3 +56,9 @@ class Fp8LoraLinear(LoraLinear):
         """One module's output without its LoRA, (tokens, out_features); x is (tokens, K)."""
         rows = self.rows_of(module)
         return product(x, self.weight.by_rows.rows(rows), None if self.bias is None else self.bias[rows])
+
+
+def fp8_linears(layers: Iterable[Layer]) -> Iterator[Fp8LoraLinear]:
+    """The linears of these layers whose weights are in FP8."""
+    for layer in layers:
+        yield from (linear for linear in layer.linears() if isinstance(linear, Fp8LoraLinear))

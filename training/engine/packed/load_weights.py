@@ -24,7 +24,7 @@ from .decoder import PackedDecoder
 from .expanded_linear import ExpandedExpertLinear, ExpandedLoraLinear
 from .expert_places import expert_places
 from .fp8 import Fp8Weight
-from .fp8_linear import Fp8LoraLinear
+from .fp8_linear import fp8_linears
 from .mxfp4 import Mxfp4Weight
 from .nf4 import Nf4Weight
 from .nf4_checkpoint import raw_places, stored_in_4bit
@@ -139,12 +139,10 @@ def _to_quantise(decoder: PackedDecoder, weights: dict[str, Nf4Weight]) -> dict[
 def _to_quantise_in_fp8(decoder: PackedDecoder) -> dict[str, _Quantised]:
     """Likewise."""
     found: dict[str, _Quantised] = {}
-    for layer in decoder.layers:
-        for linear in layer.linears():
-            if isinstance(linear, Fp8LoraLinear):
-                size = linear.outputs, linear.inputs
-                matrix = _Quantised(linear.weight, size, decoder, linear.places_in)
-                found |= dict.fromkeys(matrix.names, matrix)
+    for linear in fp8_linears(decoder.layers):
+        size = linear.outputs, linear.inputs
+        matrix = _Quantised(linear.weight, size, decoder, linear.places_in)
+        found |= dict.fromkeys(matrix.names, matrix)
     return found
 
 

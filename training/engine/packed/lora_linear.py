@@ -108,7 +108,7 @@ class LoraLinear(ABC):
     def backward(self, dy: Tensor, masks: Masks | None = None) -> tuple[Tensor, Tensor]:
         """The gradients of x, (tokens, K), and of A·x, (tokens, R); dy is (tokens, N)."""
 
-    def forget(self) -> None:
+    def forget(self) -> None:  # noqa: B027
         """Rely on nothing that was made of the weights before; nothing to do where all is kept."""
 
     def rows_of(self, module: LoraModule) -> slice:

@@ -33,9 +33,7 @@ class SavedMlp(NamedTuple):
 class DenseMlp:
     """down(activation(gate) · up)."""
 
-    def __init__(
-        self, gate_up: LoraLinear, down_proj: LoraLinear, activation: GatedActivation
-    ) -> None:
+    def __init__(self, gate_up: LoraLinear, down_proj: LoraLinear, activation: GatedActivation) -> None:
         self.gate_up, self.down_proj = gate_up, down_proj  # hidden_size → 2 · intermediate_size → hidden_size
         self.activation = activation
 

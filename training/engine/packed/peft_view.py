@@ -17,7 +17,7 @@ from .adapter_targets import adapter_targets
 from .decoder import PackedDecoder
 from .embedding import EmbeddingModule
 from .expanded_linear import ExpandedExpertLinear, ExpandedLoraLinear
-from .fp8_linear import Fp8LoraLinear
+from .fp8_linear import Fp8LoraLinear, fp8_linears
 from .load_weights import destinations
 
 BUFFERS = ("e_score_correction_bias",)
@@ -45,14 +45,15 @@ def base_view(decoder: PackedDecoder, folder: Path) -> Any:
         setattr(model.get_submodule(module), kind, view if kind in BUFFERS else frozen)
     for layer in decoder.layers:
         for linear in layer.linears():
-            for module in linear.modules:
-                if isinstance(linear, ExpandedLoraLinear):
+            if isinstance(linear, ExpandedLoraLinear):
+                for module in linear.modules:
                     model.set_submodule(module.name, ExpandedModule(linear, module))
-                if isinstance(linear, Fp8LoraLinear):
-                    model.set_submodule(module.name, Fp8Module(linear, module, decoder.dtype))
         for experts in layer.experts():
             if isinstance(experts, ExpandedExpertLinear):
                 _expand_before_use(model, experts)
+    for linear in fp8_linears(decoder.layers):
+        for module in linear.modules:
+            model.set_submodule(module.name, Fp8Module(linear, module, decoder.dtype))
     embedding = model.get_input_embeddings()
     scale = _scale(embedding, decoder.dtype)
     if decoder.embedding.device != decoder.device:
@@ -115,7 +116,7 @@ class Fp8Module(nn.Linear):
 
     def forward(self, input: Tensor) -> Tensor:
         made = self._linear.frozen(input.flatten(0, -2), self._module)
-        return made.unflatten(0, input.shape[:-1])
+        return made.view(*input.shape[:-1], -1)
 
 
 def _generation_config(folder: Path, model: Any) -> Any:
