@@ -122,10 +122,10 @@ def _moved(work: Work) -> float:
         numbers += 8 * shape.routed.chosen * shape.hidden_size
     if work.recompute == "everything":
         numbers += 9 * shape.hidden_size + 3 * shape.qkv + 3 * shape.mlp_width
-    if work.in_fp8:  # inputs and gradients are quantised, and the LoRA's part of wide outputs is added
+    if work.in_fp8:  # inputs and gradients are quantised, and the LoRA's parts added beside attention
         inputs = 2 * shape.hidden_size + shape.query + shape.mlp_width
         gradients = shape.qkv + 2 * shape.hidden_size + 2 * shape.mlp_width
-        numbers += 1.5 * (inputs + gradients) + 2 * (shape.qkv + shape.query + 3 * shape.mlp_width)
+        numbers += 1.5 * (inputs + gradients) + 2 * (shape.qkv + shape.query)
     return 2.0 * shape.num_layers * numbers
 
 

@@ -39,18 +39,22 @@ class Fp8LoraLinear(LoraLinear):
         return {f"{module.name}.weight": whole[self.rows_of(module)] for module in self.modules}
 
     def forward(self, x: Tensor, masks: Masks | None = None) -> tuple[Tensor, Tensor]:
+        y, lora_hidden = self.forward_apart(x, masks)
+        return (self.add_through_b(y, lora_hidden) if self.group else y), lora_hidden
+
+    def forward_apart(self, x: Tensor, masks: Masks | None = None) -> tuple[Tensor, Tensor]:
+        """As `forward`, with an output to which lora_hidden·Bᵀ has yet to be added."""
         y = product(x, self.weight.by_rows, self.bias)  # (tokens, N)
-        if not self.group:
-            return y, x.new_empty(len(x), 0)
-        lora_hidden = self.lora_hidden(x, masks)  # (tokens, R)
-        return self.add_through_b(y, lora_hidden), lora_hidden
+        return y, self.lora_hidden(x, masks) if self.group else x.new_empty(len(x), 0)
 
     def backward(self, dy: Tensor, masks: Masks | None = None) -> tuple[Tensor, Tensor]:
+        dx, d_lora_hidden = self.backward_apart(dy)
+        return (self.add_through_a(dx, d_lora_hidden, masks) if self.group else dx), d_lora_hidden
+
+    def backward_apart(self, dy: Tensor) -> tuple[Tensor, Tensor]:
+        """As `backward`, with a gradient to which d_lora_hidden·A has yet to be added."""
         dx = product(dy, self.weight.by_columns)  # (tokens, K)
-        if not self.group:
-            return dx, dy.new_empty(len(dy), 0)
-        d_lora_hidden = torch.mm(dy, self.b)  # (tokens, R)
-        return self.add_through_a(dx, d_lora_hidden, masks), d_lora_hidden
+        return dx, torch.mm(dy, self.b)  # (tokens, R)
 
     def frozen(self, x: Tensor, module: LoraModule) -> Tensor:
         """One module's output without its LoRA, (tokens, out_features); x is (tokens, K)."""
