@@ -3,13 +3,13 @@
     python benchmarks/gpu_lora.py                    about 7 minutes on an H200
     python benchmarks/gpu_lora.py --quick            the 0.5B shape only
     python benchmarks/gpu_lora.py --profile          where our step's time goes at the 0.5B shape
-    python benchmarks/gpu_lora.py --sizes 7b --sides ours "Unsloth, no checkpointing" "ours, 4 bits" "Unsloth, 4 bits"
+    python benchmarks/gpu_lora.py --sizes 7b --sides ours "Unsloth, no checkpointing"
 
 Qwen2.5 shapes with random bf16 weights, batches of 8 examples (about 4,000 tokens), LoRA r=16 on all linear
 modules, AdamW; data pipeline, clipping, schedule and logging are timed for everyone. Useful tokens are those
 that are no padding. MFU counts 4 FLOP per weight and useful token, against 790 TFLOP/s. Time to the first
-step counts from the start of the process: imports, making the weights, compilation. The sides of Unsloth
-need BACKPROPAGATE_UNSLOTH__PYTHON, the Python of an environment that has it; they load the weights of a folder.
+step counts from the start of the process: imports, making the weights, compilation. Unsloth runs
+by BACKPROPAGATE_UNSLOTH__PYTHON, the Python of an environment that has it, on weights from a folder.
 """
 
 from __future__ import annotations
