@@ -56,7 +56,7 @@ def base_view(decoder: PackedDecoder, folder: Path) -> Any:
             model.set_submodule(module.name, Fp8Module(linear, module, decoder.dtype))
     embedding = model.get_input_embeddings()
     scale = _scale(embedding, decoder.dtype)
-    if decoder.embedding.device != decoder.device:
+    if decoder.embedding.device.type != decoder.device.type:
         model.set_input_embeddings(
             EmbeddingModule(decoder.embedding, embedding.padding_idx, decoder.device, scale)
         )
