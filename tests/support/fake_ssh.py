@@ -37,6 +37,10 @@ class FakeHosts:
         kept = {name: os.environ[name] for name in ("PYTHONPATH", "OMP_NUM_THREADS") if name in os.environ}
         (folder / "login.json").write_text(json.dumps(login | kept), encoding="utf-8")
 
+    def give(self, host: str, **variables: str) -> None:
+        """Environment variables of a login there."""
+        (self.folder / f"{host}.json").write_text(json.dumps(variables), encoding="utf-8")
+
     def down(self, host: str) -> None:
         """Nobody answers at its address."""
         (self.folder / f"{host}.{DOWN}").touch()
@@ -107,6 +111,8 @@ def pump(source: int, target: int) -> None:
 def far(folder: Path, host: str, command: str) -> int:
     """What sshd does: a shell with the environment of a login, and a pipe to it."""
     login = json.loads((folder / "login.json").read_text("utf-8"))
+    own = folder / f"{host}.json"
+    login |= json.loads(own.read_text("utf-8")) if own.exists() else {}
     login["BACKPROPAGATE_RUNTIME_DIR"] = str(folder / f"runtime-{host}")
     shell = shutil.which("sh") or "sh"
     process = subprocess.Popen([shell, "-c", command], env=login, cwd=folder, stdin=subprocess.PIPE)

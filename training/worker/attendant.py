@@ -27,6 +27,8 @@ from .over_ssh import start_on
 from .spawn import worker_environment
 from .with_parent import WITH_PARENT
 
+LATE_LOOKS = 60
+
 
 def attend_on_first(run: RunFolder, hosts: Hosts, settings: Settings) -> None:
     """Let the first host carry a run out; called by the holder of its lock."""
@@ -46,10 +48,19 @@ def attend_on_first(run: RunFolder, hosts: Hosts, settings: Settings) -> None:
     code = process.wait()
     if code == NOT_CONNECTED:
         time.sleep(LOOKS * LOOK_S)  # what is there has missed this connection as long, and has ended then
-    state = run.state()
+    state = _state_after(run, code)
     if state.status not in ENDED:
         _record_the_end(store, run, state, f"Host {quoted(first.name)} {ended_there(code)}")
     notify(run, settings.notify)
+
+
+def _state_after(run: RunFolder, code: int) -> RunState:
+    """The last record of a worker that ended well may come later than its end, by a network file system."""
+    looks = LATE_LOOKS if code == 0 else 0
+    while (state := run.state()).status not in ENDED and looks:
+        looks -= 1
+        time.sleep(LOOK_S)
+    return state
 
 
 def _record_the_end(store: RunStore, run: RunFolder, state: RunState, why: str) -> None:
