@@ -47,7 +47,7 @@ def attend_on_first(run: RunFolder, hosts: Hosts, settings: Settings) -> None:
     )
     code = process.wait()
     if code == NOT_CONNECTED:
-        time.sleep(LOOKS * LOOK_S)  # what is there has missed this connection as long, and has ended then
+        time.sleep((LOOKS + 3) * LOOK_S)  # what is there misses this connection too, and has ended then
     state = _state_after(run, code)
     if state.status not in ENDED:
         _record_the_end(store, run, state, f"Host {quoted(first.name)} {ended_there(code)}")
