@@ -147,10 +147,12 @@ def _prepare_again(context: RunContext, spec: TrainSpec, model: Path, planned: d
 
 
 def _processes(context: RunContext, spec: TrainSpec) -> list[int]:
-    """Of each node, the worker's first."""
+    """Of each node, the worker's first: one for each GPU that was given, or as many as it asks of a CPU."""
     if context.hosts is not None:
         return context.hosts.processes
-    return [device_request(spec).processes] * nodes_of(context.run)
+    devices = context.recorder.devices
+    here = device_request(spec).processes if devices == (CPU,) else len(devices)
+    return [here] * nodes_of(context.run)
 
 
 def _parent_adapter(context: RunContext, spec: TrainSpec) -> Path | None:
