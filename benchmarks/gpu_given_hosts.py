@@ -13,18 +13,19 @@ from __future__ import annotations
 import argparse
 import os
 import statistics
+import sys
 import tempfile
 from pathlib import Path
 from typing import Any
 
-from gpu_several import write_model, write_rows
-from workload import make_importable, table
+from workload import make_importable, table, write_random_model, write_rows
 
 SIDES = {"1 GPU": {"gpus": 1}, "2 GPUs of one host": {"gpus": 2}, "2 hosts": {"on": "pair"}}
 
 
 def set_up_hosts(folder: Path) -> None:
     """Two names for this machine, in a home of their own."""
+    sys.path.insert(0, str(Path(__file__).parents[1] / "tests" / "support"))
     from fake_ssh import FakeHosts
 
     home = folder / "home"
@@ -83,7 +84,7 @@ def main() -> None:
     options = parser.parse_args()
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
-        write_model(folder / "model", options.size)
+        write_random_model(folder / "model", options.size)
         write_rows(folder / "rows.jsonl")
         set_up_hosts(folder)
         results = [measured(folder, side, options) for side in SIDES]

@@ -54,11 +54,12 @@ async def test_two_hosts_learn_what_one_machine_does_and_end_with_a_connection(
     daemons: dict[str, Popen[bytes]], dataset: Path, tiny_model: Path
 ) -> None:
     service = TrainingService(load_settings())
-    shared = await service.train(dataset, tiny_model, on="pair", steps=4, **GIVEN)
+    shared = await service.train(dataset, tiny_model, on="pair", gpus=2, steps=4, **GIVEN)
     alone = await service.train(dataset, tiny_model, steps=4, **GIVEN)
     views = [await service.wait(run.run_id) for run in (shared, alone)]
     assert [view.status for view in views] == [Status.COMPLETED, Status.COMPLETED]
     assert views[0].losses == pytest.approx(views[1].losses, abs=1e-6)
+    assert [getattr(view.result, "gpus", 0) for view in views] == [4, 1]
 
     given = GIVEN | {"steps": 100_000, "checkpoint_every_steps": 5}
     longer = await service.train(dataset, tiny_model, on="pair", **given)

@@ -13,7 +13,9 @@ import subprocess
 import sys
 import threading
 from contextlib import suppress
-from typing import IO
+from typing import IO, BinaryIO
+
+from .with_parent import open_stdin
 
 LOOK_S = 1.0
 LOOKS = 10
@@ -21,7 +23,8 @@ LOOKS = 10
 
 
 def main() -> int:
-    os.environ.update(json.loads(sys.stdin.buffer.readline()))
+    told = open_stdin()
+    os.environ.update(json.loads(told.readline()))
     module, folder, *arguments = sys.argv[1:]
     process = subprocess.Popen(
         [sys.executable, "-P", "-m", f"{__package__}.{module}", folder, *arguments],
@@ -29,7 +32,7 @@ def main() -> int:
         stdin=subprocess.PIPE,
     )
     heard = threading.Event()
-    threading.Thread(target=_listen, args=(process, heard), daemon=True).start()
+    threading.Thread(target=_listen, args=(told, process, heard), daemon=True).start()
     return exit_code(_attended(process, heard))
 
 
@@ -44,9 +47,9 @@ def _attended(process: subprocess.Popen[bytes], heard: threading.Event) -> int:
     return process.wait()
 
 
-def _listen(process: subprocess.Popen[bytes], heard: threading.Event) -> None:
+def _listen(told: BinaryIO, process: subprocess.Popen[bytes], heard: threading.Event) -> None:
     assert process.stdin is not None
-    for line in sys.stdin.buffer:
+    for line in told:
         heard.set()
         if line.strip():
             _write(process.stdin, line)
@@ -65,4 +68,4 @@ def exit_code(code: int) -> int:
 
 
 if __name__ == "__main__":
-    os._exit(main())  # a thread waits in stdin, and Python's own exit aborts over that
+    sys.exit(main())

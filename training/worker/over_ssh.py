@@ -23,6 +23,7 @@ from ..clusters.hosts import Host
 from ..clusters.ssh import ssh_command
 from ..runs.folder import RunFolder
 from .spawn import HIDDEN
+from .with_parent import open_stdin
 
 BEAT_S = 1.0
 
@@ -81,7 +82,7 @@ def main() -> int:
 
 
 def _pass_on(to: IO[bytes], writing: threading.Lock) -> None:
-    for line in sys.stdin.buffer:
+    for line in open_stdin():
         with writing, suppress(OSError):
             to.write(line)
             to.flush()
@@ -90,4 +91,4 @@ def _pass_on(to: IO[bytes], writing: threading.Lock) -> None:
 
 
 if __name__ == "__main__":
-    os._exit(main())  # a thread waits in stdin, and Python's own exit aborts over that
+    sys.exit(main())

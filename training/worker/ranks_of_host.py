@@ -25,7 +25,7 @@ from ..runs.locks import FOREVER
 from .interfaces import address_towards, interface_with
 from .leased import exit_code
 from .nodes import FIRST_RANK
-from .with_parent import WITH_PARENT
+from .with_parent import WITH_PARENT, open_stdin
 
 LOOK_S = 0.2
 
@@ -100,10 +100,10 @@ def _say(**record: Any) -> None:
 
 
 def _listen(worlds: queue.Queue[dict[str, str]]) -> None:
-    for line in sys.stdin.buffer:
+    for line in open_stdin():
         worlds.put(json.loads(line))
     os._exit(1)  # the connection has ended, and `leased.py` with it
 
 
 if __name__ == "__main__":
-    os._exit(main())  # a thread waits in stdin, and Python's own exit aborts over that
+    sys.exit(main())
