@@ -64,6 +64,7 @@ def ended(service: TrainingService, run: RunFolder) -> RunState:
     return service.store.observe(run)
 
 
+@pytest.mark.slow
 async def test_two_hosts_learn_what_one_machine_does(
     service: TrainingService, dataset: Path, tiny_model: Path
 ) -> None:
