@@ -69,16 +69,22 @@ class RunRecorder:
         self.before_end: BeforeEnd | None = None
         self.log = logger().bind(run_id=run.run_id)
 
-    def begin(self, *, survives_client: bool = True) -> None:
-        """Record that this process executes the run, and whether it survives the client."""
+    def begin(self, *, survives_client: bool = True, attended: bool = False) -> None:
+        """Record that this process executes the run.
+
+        Args:
+            survives_client: whether it does.
+            attended: whether a process of another host has the run and its lock, and lives as long.
+        """
         self._ballast.write_bytes(os.urandom(BALLAST_BYTES))
-        self._change(
-            pid=os.getpid(),
-            boot_id=boot_id(),
-            host=host(),
-            survives_client=survives_client,
-            cluster=_with_own_job(self._state.cluster),
-        )
+        if not attended:
+            self._change(
+                pid=os.getpid(),
+                boot_id=boot_id(),
+                host=host(),
+                survives_client=survives_client,
+                cluster=_with_own_job(self._state.cluster),
+            )
         self.log.info("run_started", attempt=self._state.attempt)
         self.phase("starting", "starting the worker")
 

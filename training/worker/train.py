@@ -78,7 +78,7 @@ def run(context: RunContext, wait_for_device: WaitForDevice) -> None:
         check_data(context, spec.data)
         require_room(context, spec)
     wait_for_device()
-    with ranks_of(context, _processes_here(context, spec)) as others:
+    with ranks_of(context, _processes(context, spec)) as others:
         ready = _ready(context, spec, planned)
         model, outcome = _train(context, ready, others)
     context.keep_first_device()
@@ -114,7 +114,7 @@ def _prepare(
 
     plan, reasons = choose_plan(
         spec,
-        this_machine(threads, _processes(context, spec), context.recorder.devices),
+        this_machine(threads, sum(_processes(context, spec)), context.recorder.devices),
         examples=len(data.train),
         held_out=len(data.held_out),
         model=model,
@@ -141,20 +141,18 @@ def _prepare_again(context: RunContext, spec: TrainSpec, model: Path, planned: d
 
     tokenizer, _ = tokenizer_of(context, spec, model)
     plan = replace(Plan.from_record(planned), model=model, resume=True)
-    plan = plan.changed(gpus=_processes(context, spec))  # a checkpoint is for any number
+    plan = plan.changed(gpus=sum(_processes(context, spec)))  # a checkpoint is for any number
     data = examples_again(context, spec, tokenizer, model, plan.tokens_key)
     return Ready(spec, tokenizer, data, plan)
 
 
-def _processes(context: RunContext, spec: TrainSpec) -> int:
-    """Of all nodes."""
-    return _processes_here(context, spec) * nodes_of(context.run)
-
-
-def _processes_here(context: RunContext, spec: TrainSpec) -> int:
-    """One for each GPU that the run has been given; on a CPU as many as it asks for."""
+def _processes(context: RunContext, spec: TrainSpec) -> list[int]:
+    """Of each node, the worker's first: one for each GPU that was given, or as many as it asks of a CPU."""
+    if context.hosts is not None:
+        return context.hosts.processes
     devices = context.recorder.devices
-    return device_request(spec).processes if devices == (CPU,) else len(devices)
+    here = device_request(spec).processes if devices == (CPU,) else len(devices)
+    return [here] * nodes_of(context.run)
 
 
 def _parent_adapter(context: RunContext, spec: TrainSpec) -> Path | None:
