@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import replace
 from pathlib import Path
 from typing import Any, cast
@@ -34,6 +36,7 @@ def load_decoder(
     *,
     in_4bit: bool,
     resident_layers: int | None = None,
+    while_reading: Callable[[PackedDecoder], AbstractContextManager[None]] = nullcontext,
 ) -> PackedDecoder:
     """The decoder of a model folder, with its frozen weights and LoRA matrices that are not initialised.
 
@@ -41,6 +44,7 @@ def load_decoder(
         in_4bit: quantise weights that the folder does not hold in 4 bits already.
         resident_layers: layers whose weights stay on the device, None is all. The others stream from host
             memory, where the embedding is then too.
+        while_reading: gets the decoder before its weights, which are read inside of what it returns.
 
     Raises:
         ModelLoadError: the weights cannot be read.
@@ -55,7 +59,8 @@ def load_decoder(
         layouts if in_parts or resident_layers is not None else None,
         resident_layers,
     )
-    load_weights(decoder, model)
+    with while_reading(decoder):
+        load_weights(decoder, model)
     return decoder
 
 
