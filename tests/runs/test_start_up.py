@@ -38,9 +38,10 @@ def test_the_time_of_each_phase_is_its_own_until_the_first_step_has_ended(second
 
 
 def test_a_sentence_names_what_took_longest() -> None:
-    parts = {"importing": 4.0, "tokenising": 0.5, "loading": 1.25, "a": 0.1, "b": 0.2, "the first step": 0.3}
+    parts = {"importing": 4.0, "tokenising": 0.5, "loading": 1.5, "a": 0.1, "b": 0.2, "the first step": 0.3}
     assert TrainResult(before_first_step=parts).start_sentence == (
-        "first step after 6.3 s (importing 4.0 s, loading 1.2 s, tokenising 0.5 s, the first step 0.3 s, b 0.2 s)"
+        "first step after 6.6 s "
+        "(importing 4.0 s, loading 1.5 s, tokenising 0.5 s, the first step 0.3 s, b 0.2 s)"
     )
     assert TrainResult().start_sentence is None
 
