@@ -36,7 +36,7 @@ def row_of(size: str, folder: Path) -> list[str]:
     model = write_random_model(folder, size)
     torch._dynamo.reset()
     before, start = compiled(), time.perf_counter()
-    step = load_packed_step(plan_of("cuda", "bfloat16", model=model))
+    step = load_packed_step(plan_of("cuda", "bfloat16", batch_size=8, model=model))
     loaded, loading_s = compiled() - before, time.perf_counter() - start
     data = examples(size, count=30)
     seconds: list[float] = []

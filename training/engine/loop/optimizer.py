@@ -39,8 +39,8 @@ class FlatAdamW:
             self.lora.gradients.mul_(torch.clamp(max_grad_norm / (norm + 1e-6), max=1.0))
         self._state["step"] += 1
         torch._fused_adamw_(  # pyright: ignore[reportPrivateUsage, reportPrivateImportUsage]
-            [self.lora.values], [self.lora.gradients], *([self._state[name]] for name in MOMENTS), [],
-            [self._state["step"]], lr=learning_rate, beta1=BETA1, beta2=BETA2, eps=EPSILON,
+            [self.lora.values], [self.lora.gradients], [self._state["exp_avg"]], [self._state["exp_avg_sq"]],
+            [], [self._state["step"]], lr=learning_rate, beta1=BETA1, beta2=BETA2, eps=EPSILON,
             weight_decay=self._weight_decay, amsgrad=False, maximize=False,
         )  # fmt: skip
         self.lora.gradients.zero_()
