@@ -156,7 +156,9 @@ def _wait_for_device(context: RunContext, queue: DeviceQueue, request: DeviceReq
 def _use(context: RunContext, request: DeviceRequest, devices: Sequence[str]) -> None:
     if request.needs_device:
         use_device(devices[0])
-        if devices[0] != CPU and context.run.state().cluster is None:  # a cluster's nodes may share the home
+        if devices[0] == CPU:  # nothing is compiled there; libraries that could would import torch's compiler
+            os.environ.setdefault("TORCHDYNAMO_DISABLE", "1")
+        elif context.run.state().cluster is None:  # a cluster's nodes may share the home
             use_kernel_cache(context.home / "cache")
     context.recorder.running(*(devices if request.needs_device else ()))
 
