@@ -45,6 +45,7 @@ def graphs(monkeypatch: pytest.MonkeyPatch) -> Iterator[Callable[[], int]]:
     ("family", "sizes", "in_4bit"),
     [
         ("qwen2", {}, False),
+        pytest.param("qwen2", {"hidden_size": 512}, False, marks=pytest.mark.slow),
         pytest.param("qwen3", {"head_dim": 16}, True, marks=pytest.mark.slow),
         pytest.param("gemma2", {**GEMMA, **BY_TURNS}, False, marks=pytest.mark.slow),
         pytest.param("cohere2", {"sliding_window": 6, **BY_TURNS}, True, marks=pytest.mark.slow),

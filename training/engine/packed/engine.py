@@ -71,8 +71,11 @@ class PackedStep:
             self._runs = GraphedDecoder(self.decoder)  # the old one's graphs hold their memory
 
 
-def load_packed_step(plan: Plan, report: Report = no_report) -> PackedStep:
+def load_packed_step(plan: Plan, *, report: Report = no_report) -> PackedStep:
     """The model of `plan` with a new LoRA, or the one that it continues from.
+
+    Args:
+        report: is told when kernels are still compiled after the weights are there.
 
     Raises:
         ModelLoadError: the weights cannot be read.
@@ -98,7 +101,7 @@ def open_packed(plan: Plan, report: Report, ranks: Ranks = ALONE) -> StepModel:
     """The loaded model of this engine; raises as `load_packed_step`."""
 
     def load(plan: Plan) -> PackedStep:
-        return _told_of_pinning(load_packed_step(plan, report), report)
+        return _told_of_pinning(load_packed_step(plan, report=report), report)
 
     return StepModel(load_together(plan, load, ranks), plan, load, report, ranks)
 

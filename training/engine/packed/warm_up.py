@@ -65,11 +65,18 @@ def warm_up(decoder: PackedDecoder, tokens: int, recompute: Recompute) -> None:
     """
     sample = copy(decoder)
     sample.layers = one_of_each_form(decoder.layers)
-    batch = packed_batch([Example([0] * tokens, [0] * tokens)], multiple=ROW_MULTIPLE).to(decoder.device)
+    rows = _rows(tokens, decoder.config.hidden_size)
+    batch = packed_batch([Example([0] * rows, [0] * rows)]).to(decoder.device)
     sample.label_losses(batch)
     sample.forward_backward(batch, torch.ones((), device=decoder.device), seed=0, recompute=recompute)
     decoder.lora.gradients.zero_()
     decoder.forget()
+
+
+def _rows(tokens: int, hidden_size: int) -> int:
+    """At least so many; not the hidden size, or norms' weights would be marked as if they were tokens."""
+    rows = -(-tokens // ROW_MULTIPLE) * ROW_MULTIPLE
+    return rows + ROW_MULTIPLE if rows == hidden_size else rows
 
 
 def one_of_each_form(layers: Sequence[Layer]) -> list[Layer]:
