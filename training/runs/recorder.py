@@ -26,6 +26,7 @@ from ..untrusted import one_line, shown_path
 from .event_log import all_events
 from .folder import ENDED, OnCluster, RunFolder, RunState, Status
 from .identity import boot_id, host, now
+from .start_up import StartUp
 from .store import RunStore
 
 TRAIN_MODULES = frozenset({"torch", "transformers", "peft", "trl", "datasets", "accelerate", "numpy"})
@@ -47,6 +48,7 @@ class RunRecorder:
         devices: what the run has, once it has them: GPUs' UUIDs, or `cpu`.
         stop_reason: why the run has to stop though the user did not ask; then it has failed.
         paused_s: seconds that the work has waited for its device to cool.
+        start_up: where the time before the first step went.
         before_end: told how the run ends, before that is recorded; returns the result to record.
     """
 
@@ -66,6 +68,7 @@ class RunRecorder:
         self.devices: tuple[str, ...] = ()
         self.stop_reason: BackpropagateError | None = None
         self.paused_s = 0.0
+        self.start_up = StartUp()
         self.before_end: BeforeEnd | None = None
         self.log = logger().bind(run_id=run.run_id)
 
@@ -95,6 +98,7 @@ class RunRecorder:
 
     def report(self, event: Event) -> None:
         """Record an event of the work."""
+        self.start_up.see(event)
         match event:
             case Phase(phase=phase):
                 self.phase_name = phase

@@ -37,6 +37,7 @@ from .context import RunContext
 from .given_hosts import given_hosts, hosts_of, on_first
 from .job_watch import LOOK_S as NETWORK_LOOK_S
 from .job_watch import asked_in_job, save_before_the_end
+from .kernel_cache import use_kernel_cache
 from .notice import notify
 from .run_span import run_span
 from .temperature_guard import TemperatureGuard
@@ -179,6 +180,10 @@ def _wait_for_device(context: RunContext, queue: DeviceQueue, request: DeviceReq
 def _use(context: RunContext, request: DeviceRequest, devices: Sequence[str]) -> None:
     if request.needs_device:
         use_device(devices[0])
+        if devices[0] == CPU:  # nothing is compiled there; libraries that could would import torch's compiler
+            os.environ.setdefault("TORCHDYNAMO_DISABLE", "1")
+        elif context.run.state().cluster is None:  # a cluster's nodes may share the home
+            use_kernel_cache(context.home / "cache")
     context.recorder.running(*(devices if request.needs_device else ()))
 
 
