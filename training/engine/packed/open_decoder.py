@@ -54,7 +54,6 @@ def load_decoder(
     """
     dtype = getattr(torch, precision)
     config, layouts, in_parts = _described(model, dtype, in_4bit=in_4bit)
-<<<<<<< HEAD
     if in_fp8:
         decoder = PackedDecoder(config, lora, dtype, torch.device(device), Fp8LoraLinear)
     else:
@@ -66,19 +65,8 @@ def load_decoder(
             layouts if in_parts or resident_layers is not None else None,
             resident_layers,
         )
-    load_weights(decoder, model)
-=======
-    decoder = make_decoder(
-        config,
-        lora,
-        dtype,
-        torch.device(device),
-        layouts if in_parts or resident_layers is not None else None,
-        resident_layers,
-    )
     with while_reading(decoder):
         load_weights(decoder, model)
->>>>>>> firststep
     return decoder
 
 
