@@ -25,6 +25,7 @@ import time
 from pathlib import Path
 from typing import Any, Protocol
 
+import unsloth_side
 from workload import (
     EXAMPLES_PER_STEP,
     PEAK_FLOPS,
@@ -165,11 +166,8 @@ def unsloth(side: str, size: str, windows: Windows) -> dict[str, Any]:
         }
         said |= {"model": str(folder), "examples": str(rows), "target_modules": TARGETS}
         job.write_text(json.dumps(said | UNSLOTH[side]))
-        command = [
-            os.environ["BACKPROPAGATE_UNSLOTH__PYTHON"],
-            str(Path(__file__).parent / "unsloth_side.py"),
-        ]
-        child = subprocess.run([*command, str(job)], capture_output=True, text=True, cwd=scratch)
+        command = [os.environ["BACKPROPAGATE_UNSLOTH__PYTHON"], unsloth_side.__file__, str(job)]
+        child = subprocess.run(command, capture_output=True, text=True, cwd=scratch)
     for line in child.stdout.splitlines():
         if line.startswith("RESULT "):
             return json.loads(line.removeprefix("RESULT "))
