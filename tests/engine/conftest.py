@@ -44,12 +44,16 @@ def tiny_model(family: str, **overrides: Any) -> Any:
 
     torch.manual_seed(0)
     model = AutoModelForCausalLM.from_config(AutoConfig.for_model(family, **{**SIZES, **overrides}))
-    for parameter in model.float().parameters():
+    for name, parameter in model.float().named_parameters():
         noise = torch.randn_like(parameter) * 0.1
         parameter.data = parameter.data + noise if parameter.dim() == 1 else noise
+        if family == "gemma4_text" and name.endswith(("q_norm.weight", "k_norm.weight")):
+            parameter.data *= 0.4  # its scores are not divided by √head_dim
     for name, buffer in model.named_buffers():
         if name.endswith("e_score_correction_bias"):
             buffer.normal_(0, 0.1)
+        if name.endswith("layer_scalar"):
+            buffer.uniform_(0.5, 1.5)
     return model.eval()
 
 

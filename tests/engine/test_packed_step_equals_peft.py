@@ -87,6 +87,14 @@ GEMMA: dict[str, Any] = dict(
 GRANITE: dict[str, Any] = dict(
     attention_multiplier=0.2, embedding_multiplier=3.0, residual_multiplier=0.4, logits_scaling=2.0
 )
+GEMMA_4: dict[str, Any] = dict(
+    head_dim=16, global_head_dim=32, sliding_window=7, num_hidden_layers=3, hidden_size_per_layer_input=0,
+    layer_types=["sliding_attention", "full_attention", "full_attention"],
+)  # fmt: skip
+GEMMA_4_SMALL: dict[str, Any] = {
+    **GEMMA_4, "num_hidden_layers": 4, "hidden_size_per_layer_input": 24, "vocab_size_per_layer_input": 128,
+    "layer_types": ["sliding_attention", "full_attention"] * 2,
+}  # fmt: skip
 EXPERTS: dict[str, Any] = dict(num_experts=4, num_experts_per_tok=2, moe_intermediate_size=32)
 GPT_OSS: dict[str, Any] = dict(
     num_local_experts=4, num_experts_per_tok=2, head_dim=16, sliding_window=7, swiglu_limit=0.3
@@ -141,6 +149,19 @@ SHAPES: dict[str, tuple[str, dict[str, Any]]] = {
              "full_attention": {"rope_type": "linear", "rope_theta": 1e6, "factor": 8.0},
              "sliding_attention": {"rope_type": "default", "rope_theta": 1e4},
          }},
+    ),
+    "gemma 4": ("gemma4_text", GEMMA_4),
+    "gemma 4 31b, values of keys": (
+        "gemma4_text",
+        {**GEMMA_4, "attention_k_eq_v": True, "num_global_key_value_heads": 1, "final_logit_softcapping": 3.0},
+    ),
+    "gemma 4 e4b, embeddings of layers and shared keys": (
+        "gemma4_text",
+        {**GEMMA_4_SMALL, "num_hidden_layers": 5, "num_kv_shared_layers": 3, "final_logit_softcapping": 3.0,
+         "layer_types": ["sliding_attention", "full_attention", *["sliding_attention"] * 2, "full_attention"]},
+    ),
+    "gemma 4 e2b, wider layers with shared keys": (
+        "gemma4_text", {**GEMMA_4_SMALL, "num_kv_shared_layers": 2, "use_double_wide_mlp": True},
     ),
     "phi 3": ("phi3", {"sliding_window": 9}),
     "phi 4 mini, part of each head rotated": (

@@ -9,6 +9,8 @@ import torch
 from torch import Tensor
 
 from ...config.specs import LoraGroup
+from ...models.attention_heads import Heads
+from ...models.decoder_families import LAYER_EMBEDDING_MODULES
 from ...models.expert_layers import DOWN, ExpertSizes
 from ...planning.decoder_shape import targeted
 from ..lora_parameters import LoraModule, lora_scale
@@ -16,6 +18,7 @@ from .decoder_config import DecoderConfig, ExpertLinearSizes, LinearSizes, exper
 from .decoder_layer import BranchNorms, Layer
 from .expert_linear import ExpertLinear, MakeExpertLinear
 from .gated_activations import ACTIVATIONS, expert_activation
+from .layer_embeddings import EmbeddingBranch, LayerEmbeddings
 from .lora_linear import FusedLoraLinear, MakeLinear
 from .mlp import DenseMlp
 from .router import Router
@@ -53,19 +56,53 @@ class LayerMaker:
 
     def layer(self, index: int) -> Layer:
         config, sizes = self.config, layer_linears(self.config, index)
-        heads = config.num_heads + config.num_kv_heads
+        heads, family = config.heads[index], config.family
         return Layer(
-            norms=BranchNorms(
-                *(self._empty(config.hidden_size) if name else None for name in config.family.norms)
-            ),
+            index=index,
+            heads=heads,
+            norms=BranchNorms(*(self._empty(config.hidden_size) if name else None for name in family.norms)),
             qkv=self._linear(index, sizes.qkv),
-            qk_norm=self._empty(heads, config.head_dim) if config.family.qk_norm else None,
+            qk_norm=self._qk_norm(heads) if family.qk_norm else None,
             o_proj=self._linear(index, sizes.o_proj),
             mlp=self._mlp(index, sizes.gate_up, sizes.down_proj),
             window=config.windows[index],
             rotation=config.layer_rotations[index],
-            sinks=self._empty(config.num_heads) if config.family.sinks else None,
+            sinks=self._empty(heads.num_heads) if family.sinks else None,
+            embedding=self._embedding_branch(index, sizes.embedding_gate, sizes.embedding_projection),
+            scalar=self._empty(1) if family.layer_scalar else None,
         )
+
+    def layer_embeddings(self, table: Tensor | None) -> LayerEmbeddings | None:
+        """What tokens have for each layer; None of a model without it.
+
+        Args:
+            table: (vocabulary, layers · size), also in pinned host memory; None: on the device.
+        """
+        config, name = self.config, LAYER_EMBEDDING_MODULES[2]
+        if not config.token_layer_size:
+            return None
+        columns = config.num_layers * config.token_layer_size
+        projection = FusedLoraLinear(
+            [LoraModule(f"{config.place}.{name}", config.hidden_size, columns)],
+            targeted=[name in self._targets],
+            bias=False,
+            **self._settings,
+        )
+        table = self._empty(config.token_layer_vocab, columns) if table is None else table
+        return LayerEmbeddings(config, table, projection, self._empty(config.token_layer_size))
+
+    def _embedding_branch(
+        self, index: int, gate: LinearSizes | None, back: LinearSizes | None
+    ) -> EmbeddingBranch | None:
+        if gate is None or back is None:
+            return None
+        norm, activation = self._empty(self.config.hidden_size), ACTIVATIONS[self.config.activation]
+        return EmbeddingBranch(self._linear(index, gate), self._linear(index, back), norm, activation)
+
+    def _qk_norm(self, heads: Heads) -> Tensor:
+        """Of queries and keys; values, if normed, have no weight: they are multiplied by 1."""
+        count = heads.all if self.config.family.value_norm else heads.turned
+        return self._empty(count, heads.head_dim).fill_(1)
 
     def _mlp(self, index: int, gate_up: LinearSizes | None, down: LinearSizes | None) -> DenseMlp | SparseMlp:
         """Dense, or experts with a dense one beside them, if there is one."""
