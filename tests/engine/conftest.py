@@ -47,7 +47,7 @@ def tiny_model(family: str, **overrides: Any) -> Any:
     for name, parameter in model.float().named_parameters():
         noise = torch.randn_like(parameter) * 0.1
         parameter.data = parameter.data + noise if parameter.dim() == 1 else noise
-        if family == "gemma4_text" and name.endswith(("q_norm.weight", "k_norm.weight")):
+        if family.startswith("gemma4") and name.endswith(("q_norm.weight", "k_norm.weight")):
             parameter.data *= 0.4  # its scores are not divided by √head_dim
     for name, buffer in model.named_buffers():
         if name.endswith("e_score_correction_bias"):

@@ -161,9 +161,9 @@ FAMILIES: dict[str, tuple[str, dict[str, Any]]] = {
     "cohere 2": ("cohere2", {}),
     "gemma 4": (
         "gemma4_text",
-        {"head_dim": 16, "global_head_dim": 32, "hidden_size_per_layer_input": 24, "num_hidden_layers": 4,
-         "vocab_size_per_layer_input": 128, "num_kv_shared_layers": 2,
-         "layer_types": ["sliding_attention", "full_attention"] * 2},
+        {"head_dim": 16, "global_head_dim": 32, "hidden_size_per_layer_input": 24, "num_hidden_layers": 3,
+         "vocab_size_per_layer_input": 128, "num_kv_shared_layers": 1, "use_double_wide_mlp": True,
+         "layer_types": ["sliding_attention", "full_attention", "full_attention"]},
     ),
 }  # fmt: skip
 

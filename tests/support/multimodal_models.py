@@ -40,6 +40,7 @@ PACKED: dict[str, dict[str, Any]] = {
         "vocab_size_per_layer_input": 300,
         "final_logit_softcapping": 3.0,
     },
+    "gemma4_unified": {"head_dim": 16, "global_head_dim": 32, "attention_k_eq_v": True},
     "mistral3": {"model_type": "mistral"},
     "llava": {"model_type": "llama"},
     "internvl": {"model_type": "qwen2"},

@@ -161,6 +161,24 @@ class Family:
 ACTIVATIONS = ("silu", "swish", "gelu_pytorch_tanh")  # and those that a family's experts name
 """Gated activations that are known; `engine/packed/gated_activations.py` computes them."""
 
+GEMMA_4 = Family(
+    heads=gemma4_heads,
+    widths=gemma4_widths,
+    norm="rms_fp32",
+    norms=GEMMA_NORMS,
+    qk_norm="head",
+    value_norm=True,
+    ropes=("default", "proportional"),
+    rope_by_layer_type=True,
+    token_layer_size="hidden_size_per_layer_input",
+    layer_scalar=True,
+    activation="hidden_activation",
+    attention_scale=_one,
+    embedding_scale=lambda config: config.hidden_size**0.5,
+    logits_cap=_entry("final_logit_softcapping"),
+)
+"""Where tokens have no embeddings for each layer, the entry is 0."""
+
 FAMILIES: Mapping[str, Family] = {
     "llama": Family(mlp_bias="mlp_bias"),
     "mistral": Family(window_everywhere=True),
@@ -188,22 +206,8 @@ FAMILIES: Mapping[str, Family] = {
         embedding_scale=lambda config: config.hidden_size**0.5,
         logits_cap=_entry("final_logit_softcapping"),
     ),
-    "gemma4_text": Family(
-        heads=gemma4_heads,
-        widths=gemma4_widths,
-        norm="rms_fp32",
-        norms=GEMMA_NORMS,
-        qk_norm="head",
-        value_norm=True,
-        ropes=("default", "proportional"),
-        rope_by_layer_type=True,
-        token_layer_size="hidden_size_per_layer_input",
-        layer_scalar=True,
-        activation="hidden_activation",
-        attention_scale=_one,
-        embedding_scale=lambda config: config.hidden_size**0.5,
-        logits_cap=_entry("final_logit_softcapping"),
-    ),
+    "gemma4_text": GEMMA_4,
+    "gemma4_unified_text": replace(GEMMA_4, token_layer_size=None),
     "phi3": Family(
         qkv=("qkv_proj",),
         gate_up=("gate_up_proj",),
@@ -301,6 +305,7 @@ class Inside(NamedTuple):
 MULTIMODAL: Mapping[str, Inside] = {
     "gemma3": Inside("model.language_model", "gemma3_text"),
     "gemma4": Inside("model.language_model", "gemma4_text", caps_logits=True),
+    "gemma4_unified": Inside("model.language_model", "gemma4_unified_text", caps_logits=True),
     "mistral3": Inside("model.language_model", "mistral"),
     "llava": Inside("model.language_model", "llama"),
     "internvl": Inside("model.language_model", "qwen2"),

@@ -101,6 +101,8 @@ def why_not_packed(
 
 def _why_not_embedded(entries: Mapping[str, Any], family: Family) -> str | None:
     """Of the embeddings that tokens have for each layer."""
+    if entries.get("enable_moe_block"):
+        return "The packed step has no experts beside an MLP."
     if family.token_layer_size is None or not entries[family.token_layer_size]:
         return None
     known = entries["vocab_size_per_layer_input"]

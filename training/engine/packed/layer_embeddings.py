@@ -121,7 +121,7 @@ class EmbeddingBranch:
     def backward(
         self, d_total: Tensor, hidden: Tensor, inputs: Tensor, stream: ResidualStream, masks: BranchMasks
     ) -> tuple[Tensor, Tensor]:
-        """The gradients of `hidden` and of `inputs`. Nothing but these is kept: the branch is computed again."""
+        """The gradients of `hidden` and `inputs`; only these are kept, and the branch is computed again."""
         gate, gate_lora_hidden = self.gate.forward(hidden, masks[0])
         gated = torch.cat([gate, inputs], 1)
         update, back_lora_hidden = self.back.forward(self.activation.forward(gated), masks[1])

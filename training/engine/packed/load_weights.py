@@ -96,7 +96,7 @@ def load_weights(decoder: PackedDecoder, folder: Path) -> None:
 def _to_expand(
     decoder: PackedDecoder, in_4bit: Mapping[str, StoredNf4], places: dict[str, Tensor]
 ) -> list[tuple[str, Nf4Weight, Tensor]]:
-    """Modules outside of layers that a checkpoint holds in 4 bits, taken out of `places`: they are kept whole."""
+    """Modules outside of layers that a checkpoint holds in 4 bits, taken out of `places`; they stay whole."""
     found: list[tuple[str, Nf4Weight, Tensor]] = []
     for linear in decoder.model_linears():
         for module in linear.modules:
