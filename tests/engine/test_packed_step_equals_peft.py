@@ -96,6 +96,11 @@ GEMMA_4_SMALL: dict[str, Any] = {
     "layer_types": ["sliding_attention", "full_attention"] * 2,
 }  # fmt: skip
 EXPERTS: dict[str, Any] = dict(num_experts=4, num_experts_per_tok=2, moe_intermediate_size=32)
+GEMMA_4_MIXED: dict[str, Any] = {
+    **GEMMA_4, "num_hidden_layers": 2, "layer_types": ["sliding_attention", "full_attention"],
+    "enable_moe_block": True, "num_experts": 4, "top_k_experts": 2, "moe_intermediate_size": 32,
+    "attention_k_eq_v": True, "num_global_key_value_heads": 1,
+}  # fmt: skip
 GPT_OSS: dict[str, Any] = dict(
     num_local_experts=4, num_experts_per_tok=2, head_dim=16, sliding_window=7, swiglu_limit=0.3
 )
@@ -156,6 +161,7 @@ SHAPES: dict[str, tuple[str, dict[str, Any]]] = {
         {**GEMMA_4, "attention_k_eq_v": True, "num_global_key_value_heads": 1,
          "final_logit_softcapping": 3.0},
     ),
+    "gemma 4 26b, experts beside the MLP": ("gemma4_text", GEMMA_4_MIXED),
     "gemma 4 12b, values of keys": (
         "gemma4_unified_text",
         {**GEMMA_4, "attention_k_eq_v": True, "num_global_key_value_heads": 1, "num_kv_shared_layers": 0},
@@ -297,6 +303,7 @@ EXPERT_LORAS = {
     "qwen3_moe": ("q_proj", "v_proj", "up_proj", "experts.down_proj"),
     "gpt_oss": ON_EXPERTS,
     "glm4_moe": ("o_proj", "gate_proj", "down_proj", "experts.gate_up_proj"),
+    "gemma4_text": ("q_proj", "up_proj", *ON_EXPERTS),
 }
 
 
@@ -305,7 +312,12 @@ def test_a_lora_on_experts_gives_pefts_loss_and_gradients(
     family: str, examples: Callable[..., list[Example]], saved: Callable[[Any], Path]
 ) -> None:
     lora = LoraGroup(r=5, alpha=8, target_modules=EXPERT_LORAS[family])
-    shape = {"glm4_moe": "glm 4 moe", "gpt_oss": "gpt-oss", "qwen3_moe": "qwen 3 moe with a dense layer"}
+    shape = {
+        "glm4_moe": "glm 4 moe",
+        "gpt_oss": "gpt-oss",
+        "qwen3_moe": "qwen 3 moe with a dense layer",
+        "gemma4_text": "gemma 4 26b, experts beside the MLP",
+    }
     model = tiny_model(family, **SHAPES[shape.get(family, family)][1])
     assert why_not_packed(model.config.to_dict(), lora=lora, max_seq_length=64) is None
     adapted = with_lora(model, lora)

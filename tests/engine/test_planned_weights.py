@@ -36,6 +36,12 @@ MODELS: dict[str, dict[str, Any]] = {
         num_key_value_heads=16, intermediate_size=21504, attention_k_eq_v=True, num_global_key_value_heads=4,
         hidden_size_per_layer_input=0,
     ),
+    "gemma 4 26b": dict(
+        model_type="gemma4_text", hidden_size=2816, num_hidden_layers=30, num_attention_heads=16,
+        num_key_value_heads=8, intermediate_size=2112, attention_k_eq_v=True, num_global_key_value_heads=2,
+        hidden_size_per_layer_input=0, enable_moe_block=True, num_experts=128, top_k_experts=8,
+        moe_intermediate_size=704,
+    ),
 }  # fmt: skip
 
 

@@ -11,7 +11,7 @@ from dataclasses import dataclass, replace
 from typing import Any, Literal, NamedTuple
 
 from .attention_heads import Heads, gemma4_heads, gemma4_widths, head_dim, same_heads, same_widths
-from .expert_layers import EXPERT_TARGETS, GLM4, GPT_OSS, MIXTRAL, QWEN2, QWEN3, Experts
+from .expert_layers import EXPERT_TARGETS, GEMMA4, GLM4, GPT_OSS, MIXTRAL, QWEN2, QWEN3, Experts
 
 Number = Callable[[Any], float]
 """Of a transformers config."""
@@ -126,6 +126,8 @@ class Family:
 
     # --- Experts. ---
     experts: Experts | None = None
+    experts_if: str | None = None
+    """The config's entry that says whether there are any; None: there are."""
 
     # --- Activation and numbers. ---
     activation: str = "hidden_act"
@@ -172,6 +174,8 @@ GEMMA_4 = Family(
     rope_by_layer_type=True,
     token_layer_size="hidden_size_per_layer_input",
     layer_scalar=True,
+    experts=GEMMA4,
+    experts_if="enable_moe_block",
     activation="hidden_activation",
     attention_scale=_one,
     embedding_scale=lambda config: config.hidden_size**0.5,
@@ -207,7 +211,7 @@ FAMILIES: Mapping[str, Family] = {
         logits_cap=_entry("final_logit_softcapping"),
     ),
     "gemma4_text": GEMMA_4,
-    "gemma4_unified_text": replace(GEMMA_4, token_layer_size=None),
+    "gemma4_unified_text": replace(GEMMA_4, token_layer_size=None, experts=None, experts_if=None),
     "phi3": Family(
         qkv=("qkv_proj",),
         gate_up=("gate_up_proj",),
@@ -284,6 +288,10 @@ def family_of(config: Any) -> Family:
         family = replace(family, qk_norm=None)
     if family.token_layer_size is not None and not getattr(config, family.token_layer_size):
         family = replace(family, token_layer_size=None)
+    if family.experts_if is not None and not getattr(config, family.experts_if):
+        family = replace(family, experts=None)
+    if family.experts is not None and family.experts.beside:  # they norm what they read themselves
+        family = replace(family, norms=family.norms._replace(before_mlp=None))
     return family
 
 

@@ -114,6 +114,11 @@ class DecoderShape:
         return self.heads.all * self.heads.head_dim
 
     @property
+    def has_sides(self) -> bool:
+        """Whether experts and a dense MLP stand beside each other, each between norms of its own."""
+        return self.routed is not None and self.routed.family.beside
+
+    @property
     def takes_flash(self) -> bool:
         return all(kind.heads.head_dim <= WIDEST_FLASH_HEAD for kind in self.kinds)
 
@@ -197,13 +202,17 @@ class DecoderShape:
     @property
     def parameters(self) -> int:
         matrices = self.matrix * (1 if self.tied else 2) + self.per_layer_embedding
-        matrices += _numbers(self.model_linears)
+        return matrices + _numbers(self.model_linears) + sum(kind.weights_of_layers for kind in self.kinds)
+
+    @property
+    def weights_of_layers(self) -> int:
+        """Numbers in the matrices of all layers of one kind, routers included."""
         if self.routed is None:
-            return sum(kind.num_layers * kind.layer_weights for kind in self.kinds) + matrices
+            return self.num_layers * self.layer_weights
         dense = self.num_layers - self.sparse_layers
         routers = self.sparse_layers * self.routed.count * self.hidden_size
         sparse = self.sparse_layers * self.layer_weights
-        return sparse + routers + dense * _numbers(self._linears(self.intermediate_size)) + matrices
+        return sparse + routers + dense * _numbers(self._linears(self.intermediate_size))
 
     @property
     def stored_bytes(self) -> int:
@@ -227,12 +236,14 @@ class DecoderShape:
                 if name in targets
             )
 
-        if self.routed is None:
-            of_layers = sum(kind.num_layers * of(kind.linears) for kind in self.kinds)
-            return of_layers + of(self.model_linears)
-        dense = self.num_layers - self.sparse_layers
-        sparse = of(self.linears) + self.routed.count * of(self.expert_linears)
-        return self.sparse_layers * sparse + dense * of(self._linears(self.intermediate_size))
+        def of_layers(kind: DecoderShape) -> int:
+            if kind.routed is None:
+                return kind.num_layers * of(kind.linears)
+            dense = kind.num_layers - kind.sparse_layers
+            sparse = of(kind.linears) + kind.routed.count * of(kind.expert_linears)
+            return kind.sparse_layers * sparse + dense * of(kind._linears(kind.intermediate_size))
+
+        return of(self.model_linears) + sum(of_layers(kind) for kind in self.kinds)
 
 
 def _numbers(linears: tuple[Linear, ...]) -> int:
@@ -288,7 +299,7 @@ def decoder_shape(config: Mapping[str, Any]) -> DecoderShape:
         mxfp4=exact and is_mxfp4(config),
         experts=1 if exact else _size(entries, "num_local_experts", _size(entries, "num_experts", 1)),
         family=family_of(SimpleNamespace(**entries)) if exact else LLAMA,
-        routed=_routed(entries, FAMILIES[family]) if exact else None,
+        routed=_routed(entries, family_of(SimpleNamespace(**entries))) if exact else None,
         per_layer_embedding=_per_layer_embedding(entries),
     )
     return _by_kind(shape, SimpleNamespace(**entries)) if exact else shape
@@ -304,10 +315,14 @@ def _by_kind(shape: DecoderShape, entries: SimpleNamespace) -> DecoderShape:
     shape = replace(shape, shared_keys=sum(each.all * each.head_dim for each in sources))
     if len(found) == 1:
         return shape
+    routed = shape.routed
     kinds = tuple(
-        replace(shape, num_layers=count, heads=each, intermediate_size=width)
+        replace(
+            shape, num_layers=count, heads=each, intermediate_size=width,
+            routed=routed and replace(routed, sparse=(True,) * count),
+        )
         for (each, width), count in found.items()
-    )
+    )  # fmt: skip
     return replace(shape, apart=kinds)
 
 
@@ -332,7 +347,7 @@ def _sizes_of_layers(family: Family, entries: SimpleNamespace) -> tuple[tuple[He
 def _routed(entries: Mapping[str, Any], family: Family) -> ExpertSizes | None:
     if family.experts is None:
         return None
-    for name in (family.experts.count, family.experts.width, "num_experts_per_tok"):
+    for name in (family.experts.count, family.experts.width, family.experts.chosen):
         _size(entries, name)
     wrong = ModelLoadError(
         "config.json: the sizes of its experts are not those of a model.",

@@ -78,6 +78,7 @@ def why_not_packed(
     if family is None:
         return why_no_layers(given)
     entries = complete_config(given)
+    family = family_of(SimpleNamespace(**entries))
     obstacle = _why_not_read(config, entries, family)
     if obstacle:
         return obstacle
@@ -95,15 +96,13 @@ def why_not_packed(
         next(filter(None, reasons), None)
         or _why_not_embedded(entries, family)
         or _why_not_routed(entries, family)
-        or _why_not_adapted(lora, family_of(SimpleNamespace(**entries)), entries)
+        or _why_not_adapted(lora, family, entries)
     )
 
 
 def _why_not_embedded(entries: Mapping[str, Any], family: Family) -> str | None:
     """Of the embeddings that tokens have for each layer."""
-    if entries.get("enable_moe_block"):
-        return "The packed step has no experts beside an MLP."
-    if family.token_layer_size is None or not entries[family.token_layer_size]:
+    if family.token_layer_size is None:
         return None
     known = entries["vocab_size_per_layer_input"]
     if known < entries["vocab_size"]:
@@ -195,7 +194,9 @@ def _why_not_adapted(lora: LoraGroup | None, family: Family, entries: Mapping[st
     there = family.targets
     if family.experts is not None:
         there = _present(family, entries)
-        if lora.dropout and set(targeted(lora, family)) & set(there) - set(family.attention_modules):
+        dense = set[str]() if family.experts.named_by_peft else set(family.mlp_modules)
+        free = {*family.attention_modules, *dense}
+        if lora.dropout and set(targeted(lora, family)) & set(there) - free:
             return "PEFT has no dropout for a LoRA outside of attention in a model with experts."
     if lora.target_modules == "all-linear":
         return None

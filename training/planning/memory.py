@@ -206,6 +206,7 @@ def _layer_memory(shape: DecoderShape, lora: LoraGroup, expands: bool, item: int
     columns = sum(r for _, r in pairs) + _expert_columns(shape, lora)
     experts = item * _expert_copies(shape, lora)
     norms = sum(name is not None for name in shape.family.norms) + bool(shape.token_layer_size)
+    norms += 5 * shape.has_sides
     return LayerMemory(
         layers=shape.num_layers,
         fused=_fused(pairs, item) + item * shape.expert_weights + experts,
@@ -300,7 +301,7 @@ def _kept(shape: DecoderShape, columns: int, item: int) -> dict[Recompute, int]:
     # What is normed after a branch is kept too; of a parallel layer only its input.
     after = shape.family.norms.after_attention, shape.family.norms.after_mlp
     streams = 2 - shape.family.parallel + sum(name is not None for name in after)
-    streams += bool(shape.token_layer_size)
+    streams += bool(shape.token_layer_size) + 2 * shape.has_sides
     without_mlp = streams * hidden + qkv + attended + item * columns + _routing(shape, item)
     return {"nothing": without_mlp + 2 * inner, "gate_up": without_mlp, "everything": hidden}
 

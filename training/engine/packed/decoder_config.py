@@ -126,7 +126,8 @@ def layer_linears(config: DecoderConfig, layer: int) -> LayerLinears:
     )
     block, inner = "mlp", config.widths[layer]
     if config.experts is not None and config.experts.sparse[layer]:
-        block, inner = f"mlp.{config.experts.family.shared}", config.experts.shared_width
+        experts = config.experts.family
+        block, inner = f"{experts.block}{experts.shared}", config.experts.shared_width
         if not inner:
             return LayerLinears(*attention, None, None)
     gate_up = _named(block, family.gate_up, (inner, inner))
@@ -159,7 +160,13 @@ class ExpertLinearSizes(NamedTuple):
     bias: bool
     transposed: bool
     """Whether transformers keeps the matrices as (inputs, outputs)."""
-    stored: StoredNames
+    stored: StoredNames | None
+
+
+def expert_name(sizes: ExpertLinearSizes) -> tuple[str, str]:
+    """The block that it is in, and its name there, one of `EXPERT_TARGETS`."""
+    block, experts, kind = sizes.name.partition("experts.")
+    return block, experts + kind
 
 
 def expert_linears(config: DecoderConfig, layer: int) -> tuple[ExpertLinearSizes, ...]:
@@ -167,11 +174,11 @@ def expert_linears(config: DecoderConfig, layer: int) -> tuple[ExpertLinearSizes
     experts = config.experts
     if experts is None or not experts.sparse[layer]:
         return ()
-    hidden, count = config.hidden_size, experts.count
+    hidden, count, block = config.hidden_size, experts.count, experts.family.block
     switches = experts.family.bias, experts.family.transposed, experts.family.stored
     return (
-        ExpertLinearSizes(f"mlp.{GATE_UP}", count, hidden, 2 * experts.width, *switches),
-        ExpertLinearSizes(f"mlp.{DOWN}", count, experts.width, hidden, *switches),
+        ExpertLinearSizes(f"{block}{GATE_UP}", count, hidden, 2 * experts.width, *switches),
+        ExpertLinearSizes(f"{block}{DOWN}", count, experts.width, hidden, *switches),
     )
 
 

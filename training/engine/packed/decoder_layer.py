@@ -16,6 +16,7 @@ from ...models.attention_heads import Heads
 from ..loop.batch import Segments
 from .attention import Attention
 from .decoder_config import DecoderConfig
+from .dense_beside_experts import DenseBesideExperts
 from .expert_linear import ExpertLinear
 from .head_rotation import Angles, head_rotation
 from .layer_embeddings import BranchMasks, EmbeddingBranch, LayerInputs
@@ -35,6 +36,9 @@ class BranchNorms(NamedTuple):
     after_mlp: Tensor | None
 
 
+Mlp = DenseMlp | SparseMlp | DenseBesideExperts
+
+
 @dataclass
 class Layer:
     """The weights of one decoder layer."""
@@ -45,7 +49,7 @@ class Layer:
     qkv: FusedLoraLinear  # hidden_size → (num_heads + 2 · num_kv_heads) · head_dim, of what it projects
     qk_norm: Tensor | None  # (num_heads + num_kv_heads, head_dim), with rows of 1 for normed values
     o_proj: FusedLoraLinear  # num_heads · head_dim → hidden_size
-    mlp: DenseMlp | SparseMlp
+    mlp: Mlp
     window: int | None  # positions, the token itself included
     rotation: int  # which of the model's rotations
     sinks: Tensor | None  # (num_heads,)
@@ -57,7 +61,7 @@ class Layer:
         return self.qkv, self.o_proj, *self.mlp.linears(), *of_embedding
 
     def experts(self) -> tuple[ExpertLinear, ...]:
-        return self.mlp.experts() if isinstance(self.mlp, SparseMlp) else ()
+        return () if isinstance(self.mlp, DenseMlp) else self.mlp.experts()
 
 
 class Saved(NamedTuple):

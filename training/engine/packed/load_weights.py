@@ -21,6 +21,7 @@ from ...models.text_model import HEAD, name_in_model
 from ...untrusted import short_name, shown_path
 from .decoder import PackedDecoder
 from .decoder_layer import Layer
+from .dense_beside_experts import SIDE_NORMS, DenseBesideExperts
 from .expanded_linear import ExpandedExpertLinear, ExpandedLoraLinear
 from .expert_places import expert_places
 from .lora_linear import FusedLoraLinear
@@ -174,6 +175,8 @@ def _stored_places(decoder: PackedDecoder) -> dict[str, Tensor]:
                 places |= expert_places(each, whole)
             elif isinstance(each, ExpandedExpertLinear) and isinstance(each.stored, Mxfp4Weight):
                 places |= {f"{each.name}{part}": place for part, place in each.stored.parts.items()}
+    if family.stored is None:
+        return places
     block = family.stored.block
     return {name.replace(".mlp.", f".{block}."): place for name, place in places.items()}
 
@@ -205,7 +208,9 @@ def destinations(decoder: PackedDecoder) -> dict[str, Tensor]:
         if layer.sinks is not None:
             places[f"{prefix}.self_attn.sinks"] = layer.sinks
         if isinstance(layer.mlp, SparseMlp):
-            places |= {f"{prefix}.mlp.{name}": weight for name, weight in _of_experts(layer.mlp)}
+            places |= {f"{prefix}.{name}": weight for name, weight in _of_experts(layer.mlp)}
+        elif isinstance(layer.mlp, DenseBesideExperts):
+            places |= {f"{prefix}.{name}": weight for name, weight in _of_both(layer.mlp)}
     return places | _of_layer_embeddings(decoder)
 
 
@@ -229,23 +234,30 @@ def _of_layer_embeddings(decoder: PackedDecoder) -> dict[str, Tensor]:
     }
 
 
+def _of_both(mlp: DenseBesideExperts) -> Iterator[tuple[str, Tensor]]:
+    yield from _of_experts(mlp.sparse)
+    yield from zip(SIDE_NORMS, mlp.norms, strict=True)
+
+
 def _of_experts(mlp: SparseMlp) -> Iterator[tuple[str, Tensor]]:
-    """What a layer with experts has besides linear modules, by its name in `mlp`."""
+    """What a layer with experts has besides linear modules, by its name in the layer."""
     router, family = mlp.router, mlp.router.sizes.family
-    yield f"{family.router}.weight", router.weight
+    named = f"{family.block}{family.router}"
+    yield f"{named}.weight", router.weight
     if router.bias is not None:
-        yield f"{family.router}.bias", router.bias
+        yield f"{named}.bias", router.bias
     if router.correction is not None:
-        yield f"{family.router}.e_score_correction_bias", router.correction
+        yield f"{named}.e_score_correction_bias", router.correction
+    if router.scale is not None:
+        yield f"{family.block}router.per_expert_scale", router.scale
     if mlp.shared_gate is not None:
-        yield f"{family.shared_gate}.weight", mlp.shared_gate
+        yield f"{family.block}{family.shared_gate}.weight", mlp.shared_gate
     for each in mlp.experts():
-        name = each.sizes.name.removeprefix("mlp.")
         whole = each.place()
         if whole is not None:
-            yield name, whole.transpose(1, 2) if each.sizes.transposed else whole
+            yield each.sizes.name, whole.transpose(1, 2) if each.sizes.transposed else whole
         if each.bias is not None:
-            yield f"{name}_bias", each.bias
+            yield f"{each.sizes.name}_bias", each.bias
 
 
 def _qk_norms(decoder: PackedDecoder, layer: Layer) -> list[Tensor]:

@@ -14,8 +14,16 @@ from ...models.decoder_families import LAYER_EMBEDDING_MODULES
 from ...models.expert_layers import DOWN, ExpertSizes
 from ...planning.decoder_shape import targeted
 from ..lora_parameters import LoraModule, lora_scale
-from .decoder_config import DecoderConfig, ExpertLinearSizes, LinearSizes, expert_linears, layer_linears
-from .decoder_layer import BranchNorms, Layer
+from .decoder_config import (
+    DecoderConfig,
+    ExpertLinearSizes,
+    LinearSizes,
+    expert_linears,
+    expert_name,
+    layer_linears,
+)
+from .decoder_layer import BranchNorms, Layer, Mlp
+from .dense_beside_experts import SIDE_NORMS, DenseBesideExperts, SideNorms
 from .expert_linear import ExpertLinear, MakeExpertLinear
 from .gated_activations import ACTIVATIONS, expert_activation
 from .layer_embeddings import EmbeddingBranch, LayerEmbeddings
@@ -104,8 +112,8 @@ class LayerMaker:
         count = heads.all if self.config.family.value_norm else heads.turned
         return self._empty(count, heads.head_dim).fill_(1)
 
-    def _mlp(self, index: int, gate_up: LinearSizes | None, down: LinearSizes | None) -> DenseMlp | SparseMlp:
-        """Dense, or experts with a dense one beside them, if there is one."""
+    def _mlp(self, index: int, gate_up: LinearSizes | None, down: LinearSizes | None) -> Mlp:
+        """Dense, or experts with a dense one, if there is one."""
         config, dense = self.config, None
         if gate_up is not None and down is not None:
             activation = ACTIVATIONS[config.activation]
@@ -113,15 +121,21 @@ class LayerMaker:
         if config.experts is None or not config.experts.sparse[index]:
             assert dense is not None
             return dense
+        family = config.experts.family
         gate_up_experts, down_experts = expert_linears(config, index)
-        return SparseMlp(
+        sparse = SparseMlp(
             router=self._router(config.experts),
             gate_up=self._experts(index, gate_up_experts),
             down=self._experts(index, down_experts),
             activation=expert_activation(config),
-            shared=dense,
-            shared_gate=self._empty(1, config.hidden_size) if config.experts.family.shared_gate else None,
+            shared=None if family.beside else dense,
+            shared_gate=self._empty(1, config.hidden_size) if family.shared_gate else None,
         )
+        if not family.beside:
+            return sparse
+        assert dense is not None
+        norms = SideNorms(*(self._empty(config.hidden_size) for _ in SIDE_NORMS))
+        return DenseBesideExperts(dense, sparse, norms, config)
 
     def _linear(self, index: int, sizes: LinearSizes) -> FusedLoraLinear:
         prefix = self._prefix(index)
@@ -144,6 +158,7 @@ class LayerMaker:
             weight=self._empty(experts.count, self.config.hidden_size),
             bias=self._empty(experts.count) if experts.family.bias else None,
             correction=torch.empty(experts.count, device=self._settings["device"]) if corrected else None,
+            scale=self._empty(experts.count) if experts.family.beside else None,
         )
 
     def _prefix(self, index: int) -> str:
@@ -158,9 +173,9 @@ def expert_module(prefix: str, sizes: ExpertLinearSizes, targets: Sequence[str])
 
     PEFT wraps the module of experts once for each parameter that has a LoRA: down around gate_up.
     """
-    name = sizes.name.removeprefix("mlp.")
+    block, name = expert_name(sizes)
     if name not in targets:
         return None
     wrapped = name != DOWN and DOWN in targets
-    module = f"{prefix}.mlp.experts{'.base_layer' if wrapped else ''}"
+    module = f"{prefix}.{block}experts{'.base_layer' if wrapped else ''}"
     return LoraModule(module, sizes.inputs, sizes.outputs, sizes.experts)
