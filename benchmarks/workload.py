@@ -107,6 +107,13 @@ FAMILIES: dict[str, tuple[str, dict[str, Any]]] = {
              num_key_value_heads=16, num_global_key_value_heads=4, attention_k_eq_v=True,
              sliding_window=1024, hidden_size_per_layer_input=0, final_logit_softcapping=30.0),
     ),
+    "gemma4-26b-a4b": (
+        "gemma4_text",
+        dict(hidden_size=2816, intermediate_size=2112, num_hidden_layers=30, num_attention_heads=16,
+             num_key_value_heads=8, num_global_key_value_heads=2, attention_k_eq_v=True,
+             sliding_window=1024, hidden_size_per_layer_input=0, enable_moe_block=True, num_experts=128,
+             top_k_experts=8, moe_intermediate_size=704, final_logit_softcapping=30.0),
+    ),
     "tiny-gemma4": (
         "gemma4_text",
         dict(hidden_size=64, intermediate_size=160, num_hidden_layers=4, num_attention_heads=4,
