@@ -327,8 +327,10 @@ def _by_kind(shape: DecoderShape, entries: SimpleNamespace) -> DecoderShape:
 
 
 def _sizes_of_layers(family: Family, entries: SimpleNamespace) -> tuple[tuple[Heads, ...], tuple[int, ...]]:
-    """Raises:
-    ModelLoadError: they are no sizes of heads.
+    """The heads and the widths of all layers.
+
+    Raises:
+        ModelLoadError: they are no sizes of a model.
     """
     wrong = ModelLoadError(
         "config.json: the heads of its layers are not those of a model.",
@@ -339,7 +341,8 @@ def _sizes_of_layers(family: Family, entries: SimpleNamespace) -> tuple[tuple[He
     except (TypeError, ValueError, KeyError, AttributeError) as error:
         raise wrong from error
     sizes = [size for each in heads for size in each[:3]]
-    if not all(type(size) is int and 0 < size <= LARGEST for size in sizes):
+    possible = all(type(size) is int and 0 < size <= LARGEST for size in sizes)
+    if not possible or not len(heads) == len(widths) == entries.num_hidden_layers:
         raise wrong
     return heads, widths
 
