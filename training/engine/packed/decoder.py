@@ -28,7 +28,7 @@ from .decoder_layer import Inputs, LayerPass, RowContext, Saved
 from .embedding import embedded
 from .expert_linear import ExpertLinear, MakeExpertLinear, refresh_experts
 from .fused_cross_entropy import capped, label_losses, loss_and_gradient
-from .lora_linear import FusedLoraLinear, MakeLinear, Masks, refresh
+from .lora_linear import FusedLoraLinear, LoraLinear, MakeLinear, Masks, refresh
 from .make_layer import LayerMaker
 from .residual_stream import ResidualStream
 from .shared_keys import SharedKeys
@@ -97,7 +97,7 @@ class PackedDecoder:
             sinks=config.family.sinks,
         )
 
-    def model_linears(self) -> tuple[FusedLoraLinear, ...]:
+    def model_linears(self) -> tuple[LoraLinear, ...]:
         """Those outside of layers."""
         return () if self.layer_embeddings is None else (self.layer_embeddings.projection,)
 

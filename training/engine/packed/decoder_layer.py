@@ -20,7 +20,7 @@ from .dense_beside_experts import DenseBesideExperts
 from .expert_linear import ExpertLinear
 from .head_rotation import Angles, head_rotation
 from .layer_embeddings import BranchMasks, EmbeddingBranch, LayerInputs
-from .lora_linear import FusedLoraLinear, Masks
+from .lora_linear import LoraLinear, Masks
 from .mlp import DenseMlp, MlpMasks
 from .residual_stream import ResidualStream
 from .shared_keys import SharedKeys
@@ -46,9 +46,9 @@ class Layer:
     index: int
     heads: Heads
     norms: BranchNorms
-    qkv: FusedLoraLinear  # hidden_size → (num_heads + 2 · num_kv_heads) · head_dim, of what it projects
+    qkv: LoraLinear  # hidden_size → (num_heads + 2 · num_kv_heads) · head_dim, of what it projects
     qk_norm: Tensor | None  # (num_heads + num_kv_heads, head_dim), with rows of 1 for normed values
-    o_proj: FusedLoraLinear  # num_heads · head_dim → hidden_size
+    o_proj: LoraLinear  # num_heads · head_dim → hidden_size
     mlp: Mlp
     window: int | None  # positions, the token itself included
     rotation: int  # which of the model's rotations
@@ -56,7 +56,7 @@ class Layer:
     embedding: EmbeddingBranch | None  # after the MLP
     scalar: Tensor | None  # (1,), of the layer's output
 
-    def linears(self) -> tuple[FusedLoraLinear, ...]:
+    def linears(self) -> tuple[LoraLinear, ...]:
         of_embedding = () if self.embedding is None else self.embedding.linears()
         return self.qkv, self.o_proj, *self.mlp.linears(), *of_embedding
 

@@ -14,7 +14,7 @@ from torch import Tensor
 
 from .decoder_config import DecoderConfig
 from .expert_linear import ExpertLinear
-from .lora_linear import FusedLoraLinear
+from .lora_linear import LoraLinear
 from .mlp import DenseMlp, MlpMasks, SavedMlp, WriteGradients
 from .norms import NORMS
 from .sparse_mlp import SavedExperts, SparseMlp
@@ -50,7 +50,7 @@ class DenseBesideExperts:
         self._norm, self._eps = NORMS[config.family.norm], config.norm_eps
         self._shrink = config.hidden_size**-0.5  # of what the router reads
 
-    def linears(self) -> tuple[FusedLoraLinear, ...]:
+    def linears(self) -> tuple[LoraLinear, ...]:
         return self.dense.linears()
 
     def experts(self) -> tuple[ExpertLinear, ExpertLinear]:

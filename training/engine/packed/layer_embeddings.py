@@ -18,7 +18,7 @@ from .decoder_config import DecoderConfig
 from .embedding import embedded
 from .fused_ops import fused_on_cuda
 from .gated_activations import GatedActivation
-from .lora_linear import FusedLoraLinear, Masks
+from .lora_linear import LoraLinear, Masks
 from .norms import NORMS
 from .residual_stream import ResidualStream
 
@@ -57,9 +57,7 @@ class LayerEmbeddings:
         norm: (size,).
     """
 
-    def __init__(
-        self, config: DecoderConfig, table: Tensor, projection: FusedLoraLinear, norm: Tensor
-    ) -> None:
+    def __init__(self, config: DecoderConfig, table: Tensor, projection: LoraLinear, norm: Tensor) -> None:
         self.table, self.projection, self.norm = table, projection, norm
         self._size, self._eps = config.token_layer_size, config.norm_eps
         self._norm = NORMS[config.family.norm]
@@ -104,12 +102,10 @@ class EmbeddingBranch:
         norm: (hidden_size,), after it.
     """
 
-    def __init__(
-        self, gate: FusedLoraLinear, back: FusedLoraLinear, norm: Tensor, activation: GatedActivation
-    ) -> None:
+    def __init__(self, gate: LoraLinear, back: LoraLinear, norm: Tensor, activation: GatedActivation) -> None:
         self.gate, self.back, self.norm, self.activation = gate, back, norm, activation
 
-    def linears(self) -> tuple[FusedLoraLinear, ...]:
+    def linears(self) -> tuple[LoraLinear, ...]:
         return self.gate, self.back
 
     def forward(self, hidden: Tensor, inputs: Tensor, stream: ResidualStream, masks: BranchMasks) -> Tensor:

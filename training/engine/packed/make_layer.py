@@ -25,10 +25,10 @@ from .decoder_config import (
 from .decoder_layer import BranchNorms, Layer, Mlp
 from .dense_beside_experts import SIDE_NORMS, DenseBesideExperts, SideNorms
 from .expert_linear import ExpertLinear, MakeExpertLinear
+from .fp8_mlp import dense_mlp
 from .gated_activations import ACTIVATIONS, expert_activation
 from .layer_embeddings import EmbeddingBranch, LayerEmbeddings
-from .lora_linear import FusedLoraLinear, MakeLinear
-from .mlp import DenseMlp
+from .lora_linear import FusedLoraLinear, LoraLinear, MakeLinear
 from .router import Router
 from .sparse_mlp import SparseMlp
 
@@ -59,7 +59,7 @@ class LayerMaker:
         experts: MakeExpertLinear,
     ) -> None:
         self.config, self._make, self._make_experts = config, linear, experts
-        self._targets = targeted(lora, config.family)
+        self._targets, self._dropout = targeted(lora, config.family), lora.dropout
         self._settings = Settings(rank=lora.r, scale=lora_scale(lora), dtype=dtype, device=device)
 
     def layer(self, index: int) -> Layer:
@@ -116,8 +116,8 @@ class LayerMaker:
         """Dense, or experts with a dense one, if there is one."""
         config, dense = self.config, None
         if gate_up is not None and down is not None:
-            activation = ACTIVATIONS[config.activation]
-            dense = DenseMlp(self._linear(index, gate_up), self._linear(index, down), activation)
+            linears = self._linear(index, gate_up), self._linear(index, down)
+            dense = dense_mlp(*linears, config.activation, self._dropout)
         if config.experts is None or not config.experts.sparse[index]:
             assert dense is not None
             return dense
@@ -137,7 +137,7 @@ class LayerMaker:
         norms = SideNorms(*(self._empty(config.hidden_size) for _ in SIDE_NORMS))
         return DenseBesideExperts(dense, sparse, norms, config)
 
-    def _linear(self, index: int, sizes: LinearSizes) -> FusedLoraLinear:
+    def _linear(self, index: int, sizes: LinearSizes) -> LoraLinear:
         prefix = self._prefix(index)
         return self._make(
             [LoraModule(f"{prefix}.{name}", sizes.inputs, size) for name, size in sizes.outputs.items()],
