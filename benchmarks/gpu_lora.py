@@ -112,7 +112,7 @@ def ours(side: str, size: str, windows: Timing, device: str) -> str:
 
     decoder = random_decoder(shape_config(size), plan)
     train(decoder, plan, examples(size), after_step)
-    return type(decoder.layer_pass.attention).__name__
+    return ", ".join(sorted({type(each).__name__ for each in decoder.layer_pass.attentions.values()}))
 
 
 def trl(side: str, size: str, windows: Windows, device: str) -> str:

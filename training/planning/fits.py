@@ -56,7 +56,7 @@ def host_bytes(parts: TrainingMemory, resident: int | None) -> int:
     """Main memory of weights that stream."""
     if resident is None:
         return 0
-    return (parts.layers - resident) * parts.layer + (0 if parts.tied else parts.matrix)
+    return (parts.layers - resident) * parts.layer + (0 if parts.tied else parts.matrix) + parts.table
 
 
 def _on_card(peak: int) -> int:
