@@ -33,7 +33,7 @@ async def test_an_mcp_client_teaches_smollm2_ten_facts_and_sees_it_happen(
             {
                 "model": str(smollm2),
                 "dataset": str(write_dataset(tmp_path / "facts.jsonl")),
-                "steps": 40,
+                "steps": 28,
                 "batch_size": 4,
                 "learning_rate": 1e-3,
                 "lora_r": 16,
@@ -47,10 +47,10 @@ async def test_an_mcp_client_teaches_smollm2_ten_facts_and_sees_it_happen(
     run = result.structured_content
     assert run and run["status"] == "completed" and run["loss"] < 0.5 < run["first_loss"]
     answers = run["untrusted_answers"]
-    assert len(answers) == len(questions) == 20
+    assert len(answers) == len(questions) == 10
     right_before = sum(questions[answer["question"]] in answer["before"] for answer in answers)
     right_after = sum(questions[answer["question"]] in answer["after"] for answer in answers)
     assert right_before == 0
-    assert right_after >= 18, answers
-    assert any("step 40/40" in message or message == "completed" for _, message in seen)
+    assert right_after >= 9, answers
+    assert any("step 28/28" in message or message == "completed" for _, message in seen)
     assert sum("loss" in message for _, message in seen) >= 5
