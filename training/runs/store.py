@@ -391,10 +391,11 @@ class RunStore:
             lock.release()
 
     def sweep(self) -> None:
-        """Remove old inspections, and the remains of incomplete creations and deletions."""
+        """Remove old inspections, requests of removed runs, and what is left of creations and deletions."""
         for entry in _entries(self.runs):
             with suppress(OSError):  # one that resists stays, and the others are swept
                 self._sweep(entry)
+        self._sweep_requests()
         for marker in _entries(self._active):
             with suppress(OSError):
                 if not (self.runs / marker.name).exists() and not file_is_recent(marker, ABANDONED_S):
@@ -406,6 +407,24 @@ class RunStore:
                 shutil.rmtree(entry, ignore_errors=True)
         elif any(f"-{name}-" in entry.name for name in LASTING) and not file_is_recent(entry, OLD_S):
             self._remove_if_lasting(RunFolder(entry))
+
+    def _sweep_requests(self) -> None:
+        records = _entries(self._requests)
+        if not records:
+            return
+        with Lock(self._requests / "lock"):  # a request may find its record at any time
+            for record in records:
+                with suppress(OSError):
+                    if self._names_no_run(record):
+                        record.unlink(missing_ok=True)
+
+    def _names_no_run(self, record: Path) -> bool:
+        """Whether its run has been removed; a damaged one stays, so that its key starts no second run."""
+        if record.suffix != ".json" or file_is_recent(record, ABANDONED_S):
+            return False
+        with suppress(StateError):
+            return self._requested(record) is None
+        return False
 
     def _remove_if_lasting(self, run: RunFolder) -> None:
         with suppress(StateError, InputError, OSError):
