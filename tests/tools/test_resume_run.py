@@ -42,7 +42,7 @@ async def test_a_cancelled_run_is_resumed_and_a_live_one_is_left_alone(
 
 
 async def test_a_run_can_be_resumed_on_another_number_of_gpus_and_with_no_other_setting(
-    service: TrainingService, dataset: Path, tiny_model: Path
+    service: TrainingService, dataset: Path, tiny_model: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     run = service.store.create(small_spec(dataset, tiny_model, device="cpu"))
     service.store.finish(run, run.state().model_copy(update={"status": Status.CANCELLED}))
@@ -53,8 +53,13 @@ async def test_a_run_can_be_resumed_on_another_number_of_gpus_and_with_no_other_
         ):
             refused: Any = await client.call_tool("train", {"resume": run.run_id, "settings": settings})
             assert refused.is_error and said in str(refused.content[0])
-    assert run.state().attempt == 1
-    service.store.requeue(run, 1, gpus=2)
+        assert run.state().attempt == 1
+        monkeypatch.setattr(service.dispatch, "start", lambda run: None)
+        again = {"run_id": run.run_id, "gpus": 2, "wait_s": 0}
+        resumed: Any = await client.call_tool("resume_run", again)
+        assert not resumed.is_error, resumed
+        live: Any = await client.call_tool("resume_run", {**again, "gpus": 1})
+        assert live.structured_content["note"] == "The run is already queued; gpus is not used."
     spec = run.request_now()
     assert isinstance(spec, TrainSpec) and spec.training.gpus == 2
 
