@@ -19,7 +19,9 @@ from mcp import Client, StdioServerParameters, stdio_client
 from mcp.types import CallToolResult, TextContent
 from waiting import busy_device, kill_worker, wait_for_phase, wait_for_step, wait_until
 
+from backpropagate.training.runs.device_queue import DeviceQueue
 from backpropagate.training.runs.folder import RunFolder
+from backpropagate.training.runs.kinds import SHORT_PLACES
 from backpropagate.training.runs.store import RunStore
 
 pytestmark = pytest.mark.anyio
@@ -165,12 +167,15 @@ async def follow_to_the_end(client: Client, run_id: str) -> None:
 async def test_the_end_of_client_server_or_call_leaves_the_run_alone(
     end: str, home: Path, dataset: Path, tiny_model: Path
 ) -> None:
-    device = busy_device(Path(os.environ["BACKPROPAGATE_RUNTIME_DIR"]))
-    store = RunStore(home)
+    """An inspection stands for all kinds: it is in line as a training is, and ends sooner."""
+    places = [DeviceQueue(Path(os.environ["BACKPROPAGATE_RUNTIME_DIR"]), "short") for _ in SHORT_PLACES]
+    for queue, place in zip(places, SHORT_PLACES, strict=True):
+        assert queue.take_unless_busy([place])
+    store, request = RunStore(home), {"dataset": str(dataset), "model": str(tiny_model)}
     with anyio.move_on_after(120) as scope:
         try:
             async with connected(Path("/")) as client, anyio.create_task_group() as calls:
-                calls.start_soon(client.call_tool, "train", small(dataset, tiny_model))
+                calls.start_soon(client.call_tool, "inspect_dataset", request)
                 await anyio.to_thread.run_sync(lambda: wait_until(store.ids, "the run's folder"))
                 run = store.find(store.ids()[0])
                 await anyio.to_thread.run_sync(wait_for_phase, run, "waiting")
@@ -187,7 +192,8 @@ async def test_the_end_of_client_server_or_call_leaves_the_run_alone(
     async with connected(Path("/")) as client:
         listed = await client.call_tool("list_runs", {})
         assert f"{run.run_id}: queued" in text_of(listed)
-        device.release()
+        for queue in places:
+            queue.release()
         result = await client.call_tool("get_run", {"run_id": run.run_id, "wait_s": 60})
         while result.structured_content and result.structured_content["status"] in {"queued", "running"}:
             result = await client.call_tool("get_run", {"run_id": run.run_id, "wait_s": 60})
