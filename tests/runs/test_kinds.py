@@ -84,23 +84,3 @@ def test_old_runs_of_a_lasting_kind_are_removed_and_others_kept(
     monkeypatch.setattr("backpropagate.training.runs.store.OLD_S", -1.0)
     store.sweep()
     assert kept.path.is_dir() and not removed.path.is_dir()
-
-
-def test_the_records_of_requests_are_removed_after_their_runs(
-    home: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    store = RunStore(home)
-    for key in ("kept", "removed"):
-        asked = store.for_request(InspectSpec(), key, fingerprint=key, find_equal=False)
-        store.finish(asked.run, asked.run.state().model_copy(update={"status": Status.COMPLETED}))
-    store.delete(asked.run)
-    damaged = home / "requests" / "key-damaged.json"
-    damaged.write_text("{ torn")
-    names = {path.name for path in (home / "requests").glob("*.json")}
-    store.sweep()
-    assert {path.name for path in (home / "requests").glob("*.json")} == names, "they are new"
-    monkeypatch.setattr("backpropagate.training.runs.store.ABANDONED_S", -1.0)
-    store.sweep()
-    left = {path.name for path in (home / "requests").glob("*.json")}
-    assert len(names) == 5 and len(left) == 3 and damaged.name in left
-    assert store.for_request(InspectSpec(), "kept", fingerprint="kept", find_equal=False).by_key
