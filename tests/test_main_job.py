@@ -33,7 +33,7 @@ async def test_an_mcp_client_teaches_smollm2_ten_facts_and_sees_it_happen(
             {
                 "model": str(smollm2),
                 "dataset": str(write_dataset(tmp_path / "facts.jsonl")),
-                "steps": 28,
+                "steps": 40,
                 "batch_size": 4,
                 "learning_rate": 1e-3,
                 "lora_r": 16,
@@ -52,5 +52,5 @@ async def test_an_mcp_client_teaches_smollm2_ten_facts_and_sees_it_happen(
     right_after = sum(questions[answer["question"]] in answer["after"] for answer in answers)
     assert right_before == 0
     assert right_after >= 9, answers
-    assert any("step 28/28" in message or message == "completed" for _, message in seen)
+    assert any("step 40/40" in message or message == "completed" for _, message in seen)
     assert sum("loss" in message for _, message in seen) >= 5
