@@ -13,7 +13,7 @@ from ..planning.choices import choose
 from ..planning.data_facts import DataFacts
 from ..planning.decoder_shape import decoder_shape
 from ..planning.machine import Machine, least_free_bytes, shared, this_cpu
-from .device import free_gpu_bytes, torch_device
+from .device import free_gpu_bytes, gpu_capability, torch_device
 from .packed.open_decoder import stored_layer_bytes
 from .plan import Plan
 from .select_engine import require_readable
@@ -30,7 +30,8 @@ def this_machine(threads: int, processes: int = 1, devices: Sequence[str] = ()) 
         return shared(replace(this_cpu(), threads=threads), processes)
     others = least_free_bytes(devices[1:])
     free = free_gpu_bytes() if others is None else min(free_gpu_bytes(), others)
-    return replace(Machine("cuda", free, threads, held_by_others()), processes=processes)
+    machine = Machine("cuda", free, threads, held_by_others())
+    return replace(machine, processes=processes, capability=gpu_capability())
 
 
 def choose_plan(

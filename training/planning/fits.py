@@ -14,6 +14,7 @@ from ..next_step import then
 from ..untrusted import shown_path
 from .decoder_shape import DecoderShape, decoder_shape
 from .engine_choice import engine_of
+from .fp8_base import require_fp8
 from .known_shapes import KNOWN, USUAL_SIZES
 from .machine import CUDA_CONTEXT, Machine, alone
 from .memory import GIB, TrainingMemory
@@ -71,13 +72,17 @@ def can_hold(need: Least, machine: Machine) -> bool:
 
 
 def require_fit(spec: TrainingSpec, facts: ModelFacts | None, machine: Machine) -> None:
-    """Refuse a training that no setting makes fit. Nothing is refused by an estimate.
+    """Refuse a training that no setting makes fit, or whose base cannot be in FP8 as it was asked for.
+
+    Nothing is refused by an estimate.
 
     Raises:
         GpuOutOfMemoryError: with what would fit.
+        InputError, GpuNotAvailableError: there is no FP8 for it.
     """
     if facts is None or facts.config is None:
         return
+    require_fp8(spec, facts.config, facts.shape, machine)
     need = _least_of(spec, facts, machine)
     if can_hold(need, machine):
         return
@@ -110,7 +115,7 @@ def _least_of(spec: TrainingSpec, facts: ModelFacts, machine: Machine) -> Least:
     engine, _ = engine_of(spec, facts.config or {})
     parts = parts_of(spec, facts.shape, engine, machine)
     tokens = min(TOKENS[-1], spec.training.micro_batch_tokens or TOKENS[-1], spec.data.max_seq_length)
-    return least(parts, machine, weights=spec.training.weights, tokens=tokens)
+    return least(parts, machine, weights=spec.training.weights_place, tokens=tokens)
 
 
 def parts_of(spec: TrainingSpec, shape: DecoderShape, engine: EngineName, machine: Machine) -> TrainingMemory:
@@ -121,6 +126,9 @@ def parts_of(spec: TrainingSpec, shape: DecoderShape, engine: EngineName, machin
 
 def would_fit(spec: TrainingSpec, facts: ModelFacts, machine: Machine) -> Iterator[dict[str, Any]]:
     """Arguments with which it would fit, the smallest change first."""
+    if spec.training.in_fp8:
+        yield from _without_fp8(spec, facts, machine)
+        return
     in_4bit = {"model": spec.model.model_copy(update={"load_in_4bit": True})}
     anywhere = {"training": spec.training.model_copy(update={"weights": "auto"})}
     changes: list[tuple[dict[str, Any], dict[str, Any]]] = []
@@ -136,6 +144,16 @@ def would_fit(spec: TrainingSpec, facts: ModelFacts, machine: Machine) -> Iterat
         if can_hold(_least_of(spec.model_copy(update=change), facts, machine), machine):
             yield arguments
     yield from _smaller(facts.shape, machine)
+
+
+def _without_fp8(spec: TrainingSpec, facts: ModelFacts, machine: Machine) -> Iterator[dict[str, Any]]:
+    """What fits once the base is not in FP8, in which weights neither stream nor have 4 bits."""
+    auto = {"base_precision": "auto"}
+    other = spec.model_copy(update={"training": spec.training.model_copy(update=auto)})
+    if can_hold(_least_of(other, facts, machine), machine):
+        yield auto
+    for arguments in would_fit(other, facts, machine):
+        yield {**arguments, **auto}
 
 
 def _smaller(shape: DecoderShape, machine: Machine) -> Iterator[dict[str, Any]]:

@@ -29,6 +29,7 @@ class Machine:
         name: of the card or the processor.
         free_bytes, total_bytes: of main memory, for each process; 0 where nobody asked.
         processes: that share each step, each with a GPU like this one.
+        capability: compute capability of the GPU; None where it is not known.
     """
 
     device: Literal["cpu", "cuda"]
@@ -40,6 +41,7 @@ class Machine:
     free_bytes: int = 0
     total_bytes: int = 0
     processes: int = 1
+    capability: tuple[int, int] | None = None
 
     @property
     def together(self) -> str:
@@ -139,4 +141,12 @@ def _with_gpu(cpu: Machine, gpu: GpuReading) -> Machine:
     used = total - free
     held = f"{used / GIB:.1f} GiB are held by others" if used > GIB / 2 else ""
     usable = max(1, free - CUDA_CONTEXT)
-    return replace(cpu, device="cuda", free_gpu_bytes=usable, held=held, total_gpu_bytes=total, name=gpu.name)
+    machine = replace(cpu, device="cuda", free_gpu_bytes=usable, held=held, total_gpu_bytes=total)
+    return replace(machine, name=gpu.name, capability=_capability(gpu))
+
+
+def _capability(gpu: GpuReading) -> tuple[int, int] | None:
+    if gpu.compute_capability is None:
+        return None
+    major, minor = gpu.compute_capability.split(".")
+    return int(major), int(minor)

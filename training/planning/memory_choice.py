@@ -154,7 +154,7 @@ class _Choice:
     def _by_speed(self) -> Iterator[tuple[Recompute, int, bool]]:
         """Recomputation, tokens at a time, and whether all weights stay on the GPU."""
         asked = self._training.micro_batch_tokens
-        places = {"gpu": [True], "host": [False], "auto": [True, False]}[self._training.weights]
+        places = {"gpu": [True], "host": [False], "auto": [True, False]}[self._training.weights_place]
         if not self._memory.exact:
             places = [True]  # those of transformers do not stream
         amounts = TOKENS if asked is None else (asked,)

@@ -70,8 +70,9 @@ def _config(facts: ModelFacts) -> dict[str, Any]:
 def _smaller_weights(
     spec: TrainingSpec, facts: ModelFacts, machine: Machine, data: DataFacts
 ) -> tuple[TrainingSpec, str | None]:
-    """4 bits, if whole weights do not all fit the GPU."""
-    if not machine.on_gpu or facts.shape.stored_4bit or spec.training.weights == "host":
+    """4 bits, if whole weights do not all fit the GPU and nothing else was asked for."""
+    training = spec.training
+    if not machine.on_gpu or facts.shape.stored_4bit or training.weights == "host" or training.in_fp8:
         return spec, None
     made = choose(spec, _config(facts), facts.shape, machine, data)
     if made.memory.fits and made.memory.resident_layers is None:
@@ -104,7 +105,7 @@ class _Plan:
         need = least(
             parts_of(self._spec, self._facts.shape, made.engine, machine),
             machine,
-            weights=self._spec.training.weights,
+            weights=self._spec.training.weights_place,
         )
         possible = can_hold(need, machine)
         fits = possible and (peak <= free or not free) and self._host_fits()
@@ -177,6 +178,7 @@ class _Plan:
             "engine": made.engine,
             **several,
             "precision": "bf16" if on_gpu else "fp32",
+            **({"base_precision": "fp8"} if spec.training.in_fp8 else {}),
             "load_in_4bit": spec.model.load_in_4bit,
             "weights": weights,
             "recompute": memory.recompute,

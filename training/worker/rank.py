@@ -9,7 +9,6 @@ from __future__ import annotations
 import os
 import signal
 import sys
-import threading
 import time
 from dataclasses import dataclass
 from pathlib import Path
@@ -20,7 +19,8 @@ from ..errors import RunInterruptedError, RuntimeFailure
 from ..logs import configure_logging, lines_of_run, logger
 from ..runs.folder import RunFolder
 from ..runs.recorder import as_record
-from .ranks import WITH_PARENT, error_key
+from .ranks import error_key
+from .with_parent import WITH_PARENT, end_with_parent
 
 if TYPE_CHECKING:
     from ..engine.plan import Data, Plan
@@ -51,7 +51,7 @@ def main() -> NoReturn:
     if WITH_PARENT in sys.argv:
         # A scheduler ends a job by signals to all processes; the worker still has to save with this one.
         signal.signal(signal.SIGTERM, signal.SIG_IGN)
-        threading.Thread(target=_end_with_parent, daemon=True, name="parent").start()
+        end_with_parent()
     configure_logging(load_settings())
     from torch.distributed import TCPStore  # pyright: ignore[reportPrivateImportUsage]
 
@@ -107,12 +107,6 @@ def _examples(run: RunFolder, plan: Plan) -> Data:
 def _another_is_gone() -> NoReturn:
     time.sleep(BLAMED_S)
     raise RunInterruptedError("Another process of the training is gone.")
-
-
-def _end_with_parent() -> NoReturn:
-    """The pipe closes when the worker ends, however it does."""
-    os.read(0, 1)
-    os._exit(1)
 
 
 if __name__ == "__main__":

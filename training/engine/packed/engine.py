@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+from functools import partial
 from typing import Any
 
 from torch import Tensor
 
 from ...config.fields import Recompute
-from ...events import Report, Warned
+from ...events import Report, Warned, no_report
 from ...planning.graphs import ROW_MULTIPLE
 from ..load_together import load_together
 from ..loaded_model import StepModel
@@ -20,6 +21,7 @@ from .cuda_graphs import GraphedDecoder, graphs_help
 from .decoder import PackedDecoder
 from .open_decoder import load_decoder
 from .peft_view import peft_view
+from .warm_up import warming_up
 
 
 class PackedStep:
@@ -69,8 +71,11 @@ class PackedStep:
             self._runs = GraphedDecoder(self.decoder)  # the old one's graphs hold their memory
 
 
-def load_packed_step(plan: Plan) -> PackedStep:
+def load_packed_step(plan: Plan, *, report: Report = no_report) -> PackedStep:
     """The model of `plan` with a new LoRA, or the one that it continues from.
+
+    Args:
+        report: is told when kernels are still compiled after the weights are there.
 
     Raises:
         ModelLoadError: the weights cannot be read.
@@ -82,7 +87,9 @@ def load_packed_step(plan: Plan) -> PackedStep:
         plan.precision,
         plan.device,
         in_4bit=plan.load_in_4bit,
+        in_fp8=plan.training.in_fp8,
         resident_layers=plan.resident_layers,
+        while_reading=partial(warming_up, plan=plan, report=report),
     )
     decoder.lora.initialise(plan.training.seed)
     if plan.continue_from is not None:
@@ -95,7 +102,7 @@ def open_packed(plan: Plan, report: Report, ranks: Ranks = ALONE) -> StepModel:
     """The loaded model of this engine; raises as `load_packed_step`."""
 
     def load(plan: Plan) -> PackedStep:
-        return _told_of_pinning(load_packed_step(plan), report)
+        return _told_of_pinning(load_packed_step(plan, report=report), report)
 
     return StepModel(load_together(plan, load, ranks), plan, load, report, ranks)
 
