@@ -24,7 +24,7 @@ from workload import make_importable, table, write_random_model, write_rows
 GOALS = {2: 1.9, 4: 3.7}
 
 
-def measured(folder: Path, gpus: int, device: str, examples: int, steps: int) -> dict[str, Any]:
+def measured(model: Path, folder: Path, gpus: int, device: str, examples: int, steps: int) -> dict[str, Any]:
     """One run, in this process and in those that it starts."""
     make_importable()
     from backpropagate import Trainer
@@ -37,7 +37,7 @@ def measured(folder: Path, gpus: int, device: str, examples: int, steps: int) ->
             seen.append(event)
 
     trainer = Trainer(
-        str(folder / "model"), batch_size=examples, held_out=0.0, gpus=gpus, device=device, report_to="none",
+        str(model), batch_size=examples, held_out=0.0, gpus=gpus, device=device, report_to="none",
     )  # fmt: skip
     result = trainer.train(folder / "rows.jsonl", steps=steps, callback=after_step).result
     rates = [event.tokens_per_s for event in seen[len(seen) // 2 :]]
@@ -47,8 +47,8 @@ def measured(folder: Path, gpus: int, device: str, examples: int, steps: int) ->
     }  # fmt: skip
 
 
-def in_process(folder: Path, gpus: int, options: argparse.Namespace) -> dict[str, Any]:
-    command = [sys.executable, __file__, "--here", str(folder), "--gpus", str(gpus)]
+def in_process(model: Path, folder: Path, gpus: int, options: argparse.Namespace) -> dict[str, Any]:
+    command = [sys.executable, __file__, "--here", str(folder), "--model", str(model), "--gpus", str(gpus)]
     command += [
         "--device",
         options.device,
@@ -70,17 +70,20 @@ def main() -> None:
     parser.add_argument("--device", default="cuda", choices=["cuda", "cpu"])
     parser.add_argument("--examples", type=int, default=32, help="of an optimizer step")
     parser.add_argument("--steps", type=int, default=60)
+    parser.add_argument("--model", type=Path, help="a folder instead of a model with random weights")
     parser.add_argument("--here", type=Path, help=argparse.SUPPRESS)
     options = parser.parse_args()
     if options.here:
-        found = measured(options.here, options.gpus[0], options.device, options.examples, options.steps)
+        found = measured(
+            options.model, options.here, options.gpus[0], options.device, options.examples, options.steps
+        )
         print(json.dumps(found))
         return
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
-        write_random_model(folder / "model", options.size)
+        model = options.model or write_random_model(folder / "model", options.size)
         write_rows(folder / "rows.jsonl")
-        results = [in_process(folder, gpus, options) for gpus in options.gpus]
+        results = [in_process(model, folder, gpus, options) for gpus in options.gpus]
     first = results[0]["tok/s"]
     rows = [
         [*map(str, result.values()), f"{result['tok/s'] / first:.2f}", str(GOALS.get(result["gpus"], ""))]
