@@ -59,6 +59,11 @@ packed/                 our own forward and backward, for the decoders of models
   decoder_config        sizes and switches read from a config
   lora_linear           linear layers with their LoRA in the same GEMM
   expanded_linear       the same, of weights that are kept in another form or place
+  fp8                   matrices in FP8, and products with them
+  fp8_kernel            what quantises them on a GPU
+  fp8_linear            linear layers whose frozen weight is in FP8
+  fp8_mlp               a SwiGLU MLP between two of these
+  fp8_swiglu_kernel     its activation with the LoRA's parts, on a GPU
   mxfp4                 experts in 4 bits, as gpt-oss stores them
   nf4                   weights in 4 bits, as bitsandbytes stores them
   nf4_kernel            these expanded on a GPU
