@@ -6,12 +6,15 @@ import threading
 from collections.abc import Callable
 from queue import SimpleQueue
 
+import torch
 from torch import Tensor
 
 from backpropagate.training.engine.follow import follow
 from backpropagate.training.engine.load_together import load_together
 from backpropagate.training.engine.loaded_model import ModelStep, StepModel
 from backpropagate.training.engine.parallel.orders import Order, Told
+from backpropagate.training.engine.parallel.ranks import Ranks
+from backpropagate.training.engine.parallel.ranks import ALONE, Ranks
 from backpropagate.training.engine.plan import Data, Plan
 from backpropagate.training.events import Report
 
@@ -39,7 +42,7 @@ class ThreadRank:
     """One of them; see `Ranks`."""
 
     def __init__(self, meeting: Meeting, rank: int) -> None:
-        self.rank, self.size = rank, meeting.size
+        self.rank, self.size, self.here = rank, meeting.size, meeting.size
         self._meeting = meeting
         self.heard: list[Order] = []
 
@@ -63,6 +66,9 @@ class ThreadRank:
     def add_up(self, tensor: Tensor) -> None:
         tensor.copy_(sum(self._meeting.all_of(self.rank, tensor.clone())))  # pyright: ignore
 
+    def gather(self, whole: Tensor, shard: Tensor) -> None:
+        whole.copy_(torch.cat([*self._meeting.all_of(self.rank, shard.clone())]))  # pyright: ignore
+
     def require_all(self) -> None:
         """Threads do not die alone."""
 
@@ -71,7 +77,7 @@ class OnThreads:
     """A plan's model with so many ranks; the others follow in threads until the training ends."""
 
     def __init__(
-        self, size: int, plan: Plan, data: Data, load: Callable[[Plan], ModelStep], report: Report
+        self, size: int, plan: Plan, data: Data, load: Callable[[Plan, Ranks], ModelStep], report: Report
     ) -> None:
         meeting = Meeting(size)
         self.others = [ThreadRank(meeting, rank) for rank in range(1, size)]
@@ -91,6 +97,8 @@ class OnThreads:
         self.model = StepModel(step, plan, load, report, ranks)
 
     def joined(self) -> None:
+        if hasattr(self, "model"):  
+            self.model.ranks.say(Order.END)
         for thread in self._threads:
             thread.join(PATIENCE_S)
             assert not thread.is_alive()

@@ -8,6 +8,7 @@ and padded where it does not.
 
 from __future__ import annotations
 
+from contextlib import AbstractContextManager, nullcontext
 from typing import Any
 
 import torch
@@ -52,6 +53,9 @@ class AutogradStep(LabelLosses):
     def release(self) -> None:
         """Nothing to do: PyTorch's allocator is all that holds memory."""
 
+    def passes(self, count: int, *, backward: bool) -> AbstractContextManager[None]:
+        return nullcontext()  # each rank has whole weights
+
     def refresh(self) -> None:
         """Nothing to do: the model's parameters are views into the flat buffer."""
 
@@ -72,8 +76,12 @@ def load_autograd_step(plan: Plan) -> AutogradStep:
 
 def open_autograd(plan: Plan, report: Report, ranks: Ranks = ALONE) -> StepModel:
     """The loaded model of this engine; raises as `load_autograd_step`."""
-    step = load_together(plan, load_autograd_step, ranks)
+
+    def load(plan: Plan, _: Ranks) -> AutogradStep:
+        return load_autograd_step(plan)
+
+    step = load_together(plan, load, ranks)
     slow = slow_layers(step.model.get_base_model(), plan.device, packs=step.packs)
     if slow is not None:
         report(Warned(message=slow))
-    return StepModel(step, plan, load_autograd_step, report, ranks)
+    return StepModel(step, plan, load, report, ranks)

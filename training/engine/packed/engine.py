@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from contextlib import AbstractContextManager, nullcontext
 from typing import Any
 
 from torch import Tensor
@@ -56,6 +57,10 @@ class PackedStep:
     def label_losses(self, batch: PackedBatch) -> Tensor:
         return self.decoder.label_losses(batch)
 
+    def passes(self, count: int, *, backward: bool) -> AbstractContextManager[None]:
+        shards = self.decoder.shards
+        return nullcontext() if shards is None else shards.passes.agreed(count, backward=backward)
+
     def refresh(self) -> None:
         self.decoder.refresh()
 
@@ -69,8 +74,11 @@ class PackedStep:
             self._runs = GraphedDecoder(self.decoder)  # the old one's graphs hold their memory
 
 
-def load_packed_step(plan: Plan) -> PackedStep:
+def load_packed_step(plan: Plan, ranks: Ranks = ALONE) -> PackedStep:
     """The model of `plan` with a new LoRA, or the one that it continues from.
+
+    Args:
+        ranks: that load it together, and shard the weights where whole ones do not fit each.
 
     Raises:
         ModelLoadError: the weights cannot be read.
@@ -83,6 +91,7 @@ def load_packed_step(plan: Plan) -> PackedStep:
         plan.device,
         in_4bit=plan.load_in_4bit,
         resident_layers=plan.resident_layers,
+        ranks=ranks,
     )
     decoder.lora.initialise(plan.training.seed)
     if plan.continue_from is not None:
@@ -94,8 +103,8 @@ def load_packed_step(plan: Plan) -> PackedStep:
 def open_packed(plan: Plan, report: Report, ranks: Ranks = ALONE) -> StepModel:
     """The loaded model of this engine; raises as `load_packed_step`."""
 
-    def load(plan: Plan) -> PackedStep:
-        return _told_of_pinning(load_packed_step(plan), report)
+    def load(plan: Plan, ranks: Ranks) -> PackedStep:
+        return _told_of_pinning(load_packed_step(plan, ranks), report)
 
     return StepModel(load_together(plan, load, ranks), plan, load, report, ranks)
 

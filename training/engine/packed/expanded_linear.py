@@ -19,7 +19,11 @@ from .decoder_config import ExpertLinearSizes
 from .expert_linear import ExpertLinear
 from .layer_store import LayerStore
 from .lora_linear import FusedLoraLinear, Masks
+from .sharded_store import ShardedStore
 from .stored_weights import StoredWeight, WholeWeight, expand, layer_and_module
+
+Store = LayerStore | ShardedStore
+"""Where the layers' weights are."""
 
 
 class Workspace:
@@ -32,7 +36,7 @@ class Workspace:
 class ExpandedLinears:
     """Makes the linear layers of a decoder whose weights are in `store`; a `MakeLinear`."""
 
-    def __init__(self, store: LayerStore) -> None:
+    def __init__(self, store: Store) -> None:
         self._store = store
         self._workspaces: dict[tuple[str, ...], Workspace] = {}
 
@@ -51,7 +55,7 @@ class ExpandedLoraLinear(FusedLoraLinear):
     """As `FusedLoraLinear`, in a buffer that it shares with the same linears of other layers."""
 
     def __init__(
-        self, modules: Sequence[LoraModule], *, store: LayerStore, workspace: Workspace, **settings: Any
+        self, modules: Sequence[LoraModule], *, store: Store, workspace: Workspace, **settings: Any
     ) -> None:
         super().__init__(modules, fused=workspace.buffer, **settings)
         workspace.buffer = self.fused
@@ -105,7 +109,7 @@ class ExpandedExpertLinear(ExpertLinear):
         sizes: ExpertLinearSizes,
         layer: str,
         *,
-        store: LayerStore,
+        store: Store,
         workspace: Workspace,
         **settings: Any,
     ) -> None:

@@ -7,8 +7,9 @@ unless the files hold it in 4 bits already; the experts of a layer are put toget
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Set
+from collections.abc import Callable, Iterable, Iterator, Set
 from io import BufferedReader
+from itertools import groupby
 from pathlib import Path
 from typing import TYPE_CHECKING, cast
 
@@ -16,7 +17,7 @@ import torch
 from torch import Tensor
 
 from ...errors import ModelLoadError
-from ...models.safetensors_files import StoredTensor, read_header, shards, stored_tensors
+from ...models.safetensors_files import StoredTensor, stored_tensors
 from ...models.text_model import HEAD, name_in_model
 from ...untrusted import short_name, shown_path
 from .decoder import PackedDecoder
@@ -24,8 +25,9 @@ from .expanded_linear import ExpandedExpertLinear, ExpandedLoraLinear
 from .expert_places import expert_places
 from .mxfp4 import Mxfp4Weight
 from .nf4 import Nf4Weight
-from .nf4_checkpoint import raw_places, stored_in_4bit
+from .nf4_checkpoint import raw_places, stored_in_4bit, write_offset
 from .sparse_mlp import SparseMlp
+from .stored_weights import layer_and_module
 
 if TYPE_CHECKING:
     from _typeshed import WriteableBuffer
@@ -50,24 +52,30 @@ def load_weights(decoder: PackedDecoder, folder: Path) -> None:
     stored = stored_tensors(folder)
     in_4bit = stored_in_4bit(stored, config.place)
     quantised = nf4_weights(decoder)
-    for name in in_4bit:
-        places |= raw_places(name, quantised.pop(name), in_4bit[name])
+    raw = {name: quantised.pop(name) for name in in_4bit}
+    for name, weight in raw.items():
+        places |= raw_places(name, weight, in_4bit[name])
     to_quantise = _to_quantise(decoder, quantised)
     head: Tensor | None = None
     if config.tie_word_embeddings and HEAD in stored:
         head = places[HEAD] = torch.empty_like(decoder.embedding)
     staging = torch.empty(STAGING_BYTES, dtype=torch.uint8, pin_memory=decoder.device.type == "cuda")
-    for path in shards(folder):
-        with path.open("rb") as file:
-            for name, tensor in read_header(path).items():
-                what = f"{short_name(name)} in {shown_path(path)}"
-                full_name = name_in_model(name, config.place)
-                matrix = to_quantise.pop(full_name, None)
-                place = places.pop(full_name, None) if matrix is None else matrix.place(full_name)
-                if place is not None:
-                    _copy(file, tensor, place, staging, what)
-                if matrix is not None:
-                    matrix.has(full_name)
+    for layer, tensors in _in_turn(decoder, stored):
+        for name in _of_layer(decoder, in_4bit, layer):
+            write_offset(raw[name], in_4bit[name])
+        for path, in_file in groupby(tensors, lambda name: stored[name].path):
+            with path.open("rb") as file:
+                for name in in_file:
+                    what = f"{short_name(name)} in {shown_path(path)}"
+                    full_name = name_in_model(name, config.place)
+                    matrix = to_quantise.pop(full_name, None)
+                    place = places.pop(full_name, None) if matrix is None else matrix.place(full_name)
+                    if place is not None:
+                        _copy(file, stored[name], place, staging, what)
+                    if matrix is not None:
+                        matrix.has(full_name)
+        if layer is not None and decoder.shards is not None:
+            decoder.shards.keep(layer)
     missing = {*places, *to_quantise}
     if missing:
         raise ModelLoadError(
@@ -81,6 +89,31 @@ def load_weights(decoder: PackedDecoder, folder: Path) -> None:
             hint="Set tie_word_embeddings to false in config.json.",
         )
     spread_qk_norms(decoder)
+    if decoder.shards is not None:
+        decoder.shards.loaded()
+
+
+def _in_turn(decoder: PackedDecoder, names: Iterable[str]) -> Iterator[tuple[int | None, list[str]]]:
+    """The tensors of a checkpoint, all at once; of a sharded decoder layer by layer."""
+    if decoder.shards is None:
+        yield None, list(names)
+        return
+    groups: dict[int | None, list[str]] = {}
+    for name in names:
+        groups.setdefault(_layer_of(decoder, name), []).append(name)
+    yield from groups.items()
+
+
+def _of_layer(decoder: PackedDecoder, names: Iterable[str], layer: int | None) -> list[str]:
+    """Those of the names that are read in this turn."""
+    return [name for name in names if decoder.shards is None or _layer_of(decoder, name) == layer]
+
+
+def _layer_of(decoder: PackedDecoder, name: str) -> int | None:
+    """The layer that a tensor of a checkpoint belongs to, if it belongs to one of the decoder."""
+    place = decoder.config.place
+    full_name = name_in_model(name, place)
+    return layer_and_module(full_name)[0] if full_name.startswith(f"{place}.layers.") else None
 
 
 class _Quantised:

@@ -13,6 +13,7 @@ from ...config.specs import LoraGroup
 from ...models.decoder_families import PLAIN
 from ...models.safetensors_files import stored_tensors
 from ...models.text_model import stores_head
+from ..parallel.ranks import ALONE, Ranks
 from ..plan import Precision
 from .decoder import PackedDecoder
 from .decoder_config import DecoderConfig, read_decoder_config
@@ -22,6 +23,7 @@ from .layer_store import LayerStore
 from .load_weights import load_weights
 from .mxfp4 import stored_in_mxfp4
 from .nf4_checkpoint import stored_in_4bit
+from .sharded_store import ShardedStore
 from .stored_weights import LayerLayout
 from .weight_layouts import layer_layouts
 
@@ -34,6 +36,7 @@ def load_decoder(
     *,
     in_4bit: bool,
     resident_layers: int | None = None,
+    ranks: Ranks = ALONE,
 ) -> PackedDecoder:
     """The decoder of a model folder, with its frozen weights and LoRA matrices that are not initialised.
 
@@ -41,6 +44,7 @@ def load_decoder(
         in_4bit: quantise weights that the folder does not hold in 4 bits already.
         resident_layers: layers whose weights stay on the device, None is all. The others stream from host
             memory, where the embedding is then too.
+        ranks: those of a host shard the layers, unless all of them stay whole on the device.
 
     Raises:
         ModelLoadError: the weights cannot be read.
@@ -54,6 +58,7 @@ def load_decoder(
         torch.device(device),
         layouts if in_parts or resident_layers is not None else None,
         resident_layers,
+        ranks,
     )
     load_weights(decoder, model)
     return decoder
@@ -66,6 +71,7 @@ def make_decoder(
     device: torch.device,
     layouts: list[LayerLayout] | None,
     resident_layers: int | None = None,
+    ranks: Ranks = ALONE,
 ) -> PackedDecoder:
     """A decoder without its weights.
 
@@ -74,12 +80,15 @@ def make_decoder(
     """
     if layouts is None:
         return PackedDecoder(config, lora, dtype, device)
-    store = LayerStore(layouts, device, resident_layers)
+    shards = None
+    if resident_layers is not None and ranks.here > 1:
+        shards = ShardedStore(layouts, device, resident_layers, ranks)
+    store = shards or LayerStore(layouts, device, resident_layers)
     to_host = resident_layers is not None and not config.tie_word_embeddings
     embedding = _host_embedding(config, dtype, device) if to_host else None
     linears = ExpandedLinears(store)
     decoder = PackedDecoder(config, lora, dtype, device, linears, linears.experts, embedding)
-    decoder.unpinned = len(store.unpinned)
+    decoder.unpinned, decoder.shards = len(store.unpinned), shards
     return decoder
 
 

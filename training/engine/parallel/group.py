@@ -27,6 +27,7 @@ class Group:
 
     Args:
         store: where the processes find each other, a `torch.distributed.Store`.
+        here: ranks of each host.
         heartbeat: how long a rank may be silent depends on what it is told to do.
         lost: gives the error to raise when a message did not arrive: who is gone, and why.
         require_all: raises that error if somebody is known to be gone.
@@ -41,12 +42,13 @@ class Group:
         rank: int,
         size: int,
         *,
+        here: int,
         on_gpu: bool,
         heartbeat: Heartbeat,
         lost: Callable[[], BaseException | None],
         require_all: Callable[[], None] = lambda: None,
     ) -> None:
-        self.rank, self.size = rank, size
+        self.rank, self.size, self.here = rank, size, here
         self._heartbeat, self._lost, self._require_all = heartbeat, lost, require_all
         if dist.is_initialized():
             raise InputError(
@@ -59,6 +61,9 @@ class Group:
             nccl = on_gpu and dist.is_nccl_available()
             backend = "nccl" if nccl else "gloo"
             self._tensors: Any = dist.new_group(backend=backend, timeout=EXCHANGING)  # pyright: ignore[reportUnknownMemberType]
+            self._of_host: Any = self._tensors
+            if here < size:
+                self._of_host, _ = dist.new_subgroups(here, timeout=EXCHANGING, backend=backend)  # pyright: ignore[reportUnknownMemberType]
 
     def say(self, order: Order, first: int = 0, second: int = 0, *, text: str = "") -> None:
         content = text.encode()
@@ -94,12 +99,18 @@ class Group:
         with self._together():
             dist.all_reduce(tensor, group=self._tensors)  # pyright: ignore[reportUnknownMemberType]
 
+    def gather(self, whole: Tensor, shard: Tensor) -> None:
+        with self._together():
+            dist.all_gather_into_tensor(whole, shard, group=self._of_host)  # pyright: ignore[reportUnknownMemberType]
+
     def require_all(self) -> None:
         self._require_all()
 
     def abort(self) -> None:
         """End waits for tensors of a rank that is gone, from another thread."""
         self._tensors.abort()
+        if self._of_host is not self._tensors:
+            self._of_host.abort()
 
     def leave(self) -> None:
         """After the last message of all."""
