@@ -14,7 +14,6 @@ from backpropagate.training.engine.load_together import load_together
 from backpropagate.training.engine.loaded_model import ModelStep, StepModel
 from backpropagate.training.engine.parallel.orders import Order, Told
 from backpropagate.training.engine.parallel.ranks import Ranks
-from backpropagate.training.engine.parallel.ranks import ALONE, Ranks
 from backpropagate.training.engine.plan import Data, Plan
 from backpropagate.training.events import Report
 
@@ -97,7 +96,7 @@ class OnThreads:
         self.model = StepModel(step, plan, load, report, ranks)
 
     def joined(self) -> None:
-        if hasattr(self, "model"):  
+        if hasattr(self, "model"):
             self.model.ranks.say(Order.END)
         for thread in self._threads:
             thread.join(PATIENCE_S)

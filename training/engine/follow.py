@@ -60,12 +60,10 @@ def _load(plan: Plan, ranks: Hears, data_of: Callable[[Plan], Data]) -> _Loaded 
 
 def _load_step(plan: Plan, ranks: Ranks) -> Any:
     if plan.training.engine == "packed":
-        from .packed.engine import load_packed_step
-
-        return load_packed_step(plan, ranks)
-    from .autograd.engine import load_autograd_step
-
-    return load_autograd_step(plan)
+        from .packed.engine import load_packed_step as load
+    else:
+        from .autograd.engine import load_autograd_step as load
+    return load(plan, ranks)
 
 
 @dataclass(frozen=True)

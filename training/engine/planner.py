@@ -19,18 +19,18 @@ from .plan import Plan
 from .select_engine import require_readable
 
 
-def this_machine(threads: int, processes: int = 1, devices: Sequence[str] = ()) -> Machine:
+def this_machine(threads: int, here: int = 1, hosts: int = 1, devices: Sequence[str] = ()) -> Machine:
     """This machine, with the device that torch sees.
 
     Args:
-        processes: that share each step.
-        devices: the GPUs of all of them; the fullest decides.
+        here: processes of each host that share each step.
+        devices: the GPUs of those of this host; the fullest decides.
     """
     if torch_device() == "cpu":
-        return shared(replace(this_cpu(), threads=threads), processes)
+        return replace(shared(replace(this_cpu(), threads=threads), here), processes=here * hosts)
     others = least_free_bytes(devices[1:])
     free = free_gpu_bytes() if others is None else min(free_gpu_bytes(), others)
-    return replace(Machine("cuda", free, threads, held_by_others()), processes=processes)
+    return replace(Machine("cuda", free, threads, held_by_others()), processes=here * hosts, here=here)
 
 
 def choose_plan(

@@ -118,6 +118,7 @@ def _work_of(plan: Mapping[str, Any], result: TrainResult | ProbeResult) -> Work
         seen=packing.tokens / packing.examples / 2 if packing else None,
         labels=result.trained_token_share or None,
         stored=training_memory(shape, LoraGroup(), plan["engine"], in_4bit=in_4bit).layer,
+        sharded=plan.get("resident_layers") is not None and plan.get("gpus", 1) > 1,
     )
 
 
@@ -182,8 +183,11 @@ def beside_steps(subject: str, runs: list[Measured]) -> Estimate | None:
 
 
 def _alike(one: Work, other: Work) -> bool:
-    same = (one.shape, one.engine, one.in_4bit, one.recompute, one.resident is None)
-    return same == (other.shape, other.engine, other.in_4bit, other.recompute, other.resident is None)
+    return _kind_of(one) == _kind_of(other)
+
+
+def _kind_of(work: Work) -> tuple[object, ...]:
+    return work.shape, work.engine, work.in_4bit, work.recompute, work.resident is None, work.sharded
 
 
 def _near(run: Measured, work: Work) -> bool:

@@ -32,6 +32,7 @@ def start_on_other_nodes(
     ]
     environment = os.environ | {
         FIRST_RANK: str(here),
+        "LOCAL_WORLD_SIZE": str(here),
         "WORLD_SIZE": str(size),
         "MASTER_ADDR": host,
         "MASTER_PORT": str(port),

@@ -1,7 +1,7 @@
 """One of the other processes of a training: `python -P -m backpropagate.training.worker.rank RUN_FOLDER`.
 
-RANK, WORLD_SIZE, MASTER_ADDR and MASTER_PORT are those of torch.distributed.run. It reads the run folder and
-the token cache of its home, and writes nothing but its log.
+RANK, WORLD_SIZE, LOCAL_WORLD_SIZE, MASTER_ADDR and MASTER_PORT are those of torch.distributed.run. It reads
+the run folder and the token cache of its home, and writes nothing but its log.
 """
 
 from __future__ import annotations
@@ -35,14 +35,15 @@ class Place:
 
     rank: int
     size: int
+    of_host: int
     host: str
     port: int
 
     @classmethod
     def here(cls) -> Place:
-        names = ("RANK", "WORLD_SIZE", "MASTER_ADDR", "MASTER_PORT")
-        rank, size, host, port = (os.environ[name] for name in names)
-        return cls(int(rank), int(size), host, int(port))
+        names = ("RANK", "WORLD_SIZE", "LOCAL_WORLD_SIZE", "MASTER_ADDR", "MASTER_PORT")
+        rank, size, of_host, host, port = (os.environ[name] for name in names)
+        return cls(int(rank), int(size), int(of_host), host, int(port))
 
 
 def main() -> NoReturn:
@@ -76,6 +77,7 @@ def _follow(run: RunFolder, place: Place, store: Any) -> None:
         store,
         place.rank,
         place.size,
+        here=place.of_host,
         on_gpu=bool(os.environ.get("CUDA_VISIBLE_DEVICES")),
         heartbeat=heartbeat,
         lost=_another_is_gone,

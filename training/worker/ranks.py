@@ -126,6 +126,7 @@ class OtherRanks:
             self._store,
             0,
             self._world.size,
+            here=self._world.here,
             on_gpu=self._context.recorder.devices != (CPU,),
             heartbeat=self._heartbeat,
             lost=self._why,
@@ -145,8 +146,18 @@ class OtherRanks:
                     raise self._interrupted(rank, "did not start in time")
                 time.sleep(LOOK_S)
 
+    def release(self) -> None:
+        """Let the others end and give their devices back, unless they have shards of the weights."""
+        if self._group is not None and self._group.ended:
+            self.wait()
+            self._context.keep_first_device()
+
     def wait(self) -> None:
-        """Let the others end after the last order."""
+        """Let the others end, if they have not yet."""
+        if self._dismissed.is_set():
+            return
+        if self._group is not None:
+            self._group.say_end()
         self._dismissed.set()
         self._leave_group()  # before the wait: NCCL lets nobody leave alone
         for process in self._processes.values():
@@ -232,6 +243,7 @@ class OtherRanks:
         environment = os.environ | {
             "RANK": str(rank),
             "LOCAL_RANK": str(rank),
+            "LOCAL_WORLD_SIZE": str(self._world.here),
             "WORLD_SIZE": str(self._world.size),
             "MASTER_ADDR": self._world.host,
             "MASTER_PORT": str(self.port),

@@ -81,8 +81,9 @@ def run(context: RunContext, wait_for_device: WaitForDevice) -> None:
     with ranks_of(context, device_request(spec).processes) as others:
         ready = _ready(context, spec, planned)
         model, outcome = _train(context, ready, others)
-    context.keep_first_device()
-    result = _keep(context, ready, model, outcome)
+        if others is not None:
+            others.release()
+        result = _keep(context, ready, model, outcome)
     if outcome.status == "cancelled":
         context.recorder.cancelled(result)
     else:
@@ -114,7 +115,9 @@ def _prepare(
 
     plan, reasons = choose_plan(
         spec,
-        this_machine(threads, _processes(context, spec), context.recorder.devices),
+        this_machine(
+            threads, device_request(spec).processes, nodes_of(context.run), context.recorder.devices
+        ),
         examples=len(data.train),
         held_out=len(data.held_out),
         model=model,

@@ -60,8 +60,8 @@ class AutogradStep(LabelLosses):
         """Nothing to do: the model's parameters are views into the flat buffer."""
 
 
-def load_autograd_step(plan: Plan) -> AutogradStep:
-    """The model of `plan` with a new LoRA, or the one that it continues from.
+def load_autograd_step(plan: Plan, _: Ranks = ALONE) -> AutogradStep:
+    """The model of `plan` with a new LoRA, or the one that it continues from; whole in each rank.
 
     Raises:
         ModelLoadError: the model cannot be loaded.
@@ -76,12 +76,8 @@ def load_autograd_step(plan: Plan) -> AutogradStep:
 
 def open_autograd(plan: Plan, report: Report, ranks: Ranks = ALONE) -> StepModel:
     """The loaded model of this engine; raises as `load_autograd_step`."""
-
-    def load(plan: Plan, _: Ranks) -> AutogradStep:
-        return load_autograd_step(plan)
-
-    step = load_together(plan, load, ranks)
+    step = load_together(plan, load_autograd_step, ranks)
     slow = slow_layers(step.model.get_base_model(), plan.device, packs=step.packs)
     if slow is not None:
         report(Warned(message=slow))
-    return StepModel(step, plan, load, report, ranks)
+    return StepModel(step, plan, load_autograd_step, report, ranks)

@@ -13,7 +13,7 @@ from ...planning.graphs import ROW_MULTIPLE
 from ..load_together import load_together
 from ..loaded_model import StepModel
 from ..loop.batch import PackedBatch
-from ..parallel.ranks import ALONE, Ranks
+from ..parallel.ranks import ALONE, Ranks, is_sharded
 from ..peft_adapter import AdapterDescription, load_adapter
 from ..plan import Plan
 from .adapter_targets import adapter_targets
@@ -106,6 +106,8 @@ def open_packed(plan: Plan, report: Report, ranks: Ranks = ALONE) -> StepModel:
     def load(plan: Plan, ranks: Ranks) -> PackedStep:
         return _told_of_pinning(load_packed_step(plan, ranks), report)
 
+    if plan.training.weights == "sharded" and not is_sharded(plan, ranks):
+        report(Warned(message="weights=sharded is not used: the run has one GPU of this host."))
     return StepModel(load_together(plan, load, ranks), plan, load, report, ranks)
 
 

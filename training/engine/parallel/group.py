@@ -21,6 +21,10 @@ WAITING = timedelta(days=365)
 EXCHANGING = timedelta(minutes=30)
 """For tensors: all ranks are in the same step."""
 
+_all_gather: Any = next(  # torch has renamed it in 2.13
+    getattr(dist, name) for name in ("all_gather_single", "all_gather_into_tensor") if hasattr(dist, name)
+)
+
 
 class Group:
     """`Ranks` over torch.distributed.
@@ -49,6 +53,8 @@ class Group:
         require_all: Callable[[], None] = lambda: None,
     ) -> None:
         self.rank, self.size, self.here = rank, size, here
+        self.ended = False
+        """Whether rank 0 has told the others that this is the end."""
         self._heartbeat, self._lost, self._require_all = heartbeat, lost, require_all
         if dist.is_initialized():
             raise InputError(
@@ -67,11 +73,17 @@ class Group:
 
     def say(self, order: Order, first: int = 0, second: int = 0, *, text: str = "") -> None:
         content = text.encode()
+        self.ended = order is Order.END
         self._heartbeat.patience = LOADING if order is Order.LOAD else STEPPING
         with self._together():
             dist.broadcast(torch.tensor([order, first, second, len(content)]), 0)
             if content:
                 dist.broadcast(torch.frombuffer(bytearray(content), dtype=torch.uint8), 0)
+
+    def say_end(self) -> None:
+        """Tell the others that this is the end, if they have not been told."""
+        if not self.ended:
+            self.say(Order.END)
 
     def hear(self) -> Told:
         """What rank 0 says next."""
@@ -101,7 +113,7 @@ class Group:
 
     def gather(self, whole: Tensor, shard: Tensor) -> None:
         with self._together():
-            dist.all_gather_into_tensor(whole, shard, group=self._of_host)  # pyright: ignore[reportUnknownMemberType]
+            _all_gather(whole, shard, group=self._of_host)
 
     def require_all(self) -> None:
         self._require_all()
