@@ -44,8 +44,10 @@ class ThreadRank:
         self.rank, self.size, self.here = rank, meeting.size, meeting.size
         self._meeting = meeting
         self.heard: list[Order] = []
+        self.ended = False
 
     def say(self, order: Order, first: int = 0, second: int = 0, *, text: str = "") -> None:
+        self.ended = order is Order.END
         for orders in self._meeting.orders[1:]:
             orders.put(Told(order, first, second, text))
 
@@ -73,7 +75,7 @@ class ThreadRank:
 
 
 class OnThreads:
-    """A plan's model with so many ranks; the others follow in threads until the training ends."""
+    """A plan's model with so many ranks; the others follow in threads until `joined`."""
 
     def __init__(
         self, size: int, plan: Plan, data: Data, load: Callable[[Plan, Ranks], ModelStep], report: Report
@@ -86,18 +88,18 @@ class OnThreads:
         ]
         for thread in self._threads:
             thread.start()
-        ranks = ThreadRank(meeting, 0)
+        self._first = ThreadRank(meeting, 0)
         try:
-            step = load_together(plan, load, ranks)
+            step = load_together(plan, load, self._first)
         except MemoryError:
-            ranks.say(Order.END)
             self.joined()
             raise
-        self.model = StepModel(step, plan, load, report, ranks)
+        self.model = StepModel(step, plan, load, report, self._first)
 
     def joined(self) -> None:
-        if hasattr(self, "model"):
-            self.model.ranks.say(Order.END)
+        """Once rank 0 has said that this is the end, which it may leave to this call."""
+        if not self._first.ended:
+            self._first.say(Order.END)
         for thread in self._threads:
             thread.join(PATIENCE_S)
             assert not thread.is_alive()

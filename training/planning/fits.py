@@ -144,19 +144,20 @@ def would_fit(spec: TrainingSpec, facts: ModelFacts, machine: Machine) -> Iterat
     """Arguments with which it would fit, the smallest change first."""
     in_4bit = {"model": spec.model.model_copy(update={"load_in_4bit": True})}
     anywhere = {"training": spec.training.model_copy(update={"weights": "auto"})}
-    changes: list[tuple[dict[str, Any], dict[str, Any]]] = []
-    if spec.training.weights == "gpu":
-        changes.append(({"weights": "auto"}, anywhere))
-    if machine.on_gpu and not spec.model.load_in_4bit:
-        changes.append(({"load_in_4bit": True}, in_4bit))
-    if machine.on_gpu and not spec.model.load_in_4bit and spec.training.weights == "gpu":
-        changes.append(({"load_in_4bit": True, "weights": "auto"}, {**in_4bit, **anywhere}))
-    if machine.processes > 1 and can_hold(_least_of(spec, facts, alone(machine)), alone(machine)):
+    may_quantise = machine.on_gpu and not spec.model.load_in_4bit
+
+    def fits(change: dict[str, Any], there: Machine = machine) -> bool:
+        return can_hold(_least_of(spec.model_copy(update=change), facts, there), there)
+
+    if spec.training.weights == "gpu" and fits(anywhere):
+        yield {"weights": "auto"}
+    if machine.processes > 1 and fits({}, alone(machine)):
         yield {"gpus": 1}
     yield from _more_gpus(spec, facts, machine)
-    for arguments, change in changes:
-        if can_hold(_least_of(spec.model_copy(update=change), facts, machine), machine):
-            yield arguments
+    if may_quantise and fits(in_4bit):
+        yield {"load_in_4bit": True}
+    if may_quantise and spec.training.weights == "gpu" and fits({**in_4bit, **anywhere}):
+        yield {"load_in_4bit": True, "weights": "auto"}
     yield from _smaller(facts.shape, machine)
 
 
