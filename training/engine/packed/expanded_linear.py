@@ -93,6 +93,7 @@ class ExpandedLoraLinear(FusedLoraLinear):
     def _expand(self) -> None:
         if self._workspace.holds is self:
             return
+        self._workspace.holds = None  # should memory run out, the buffer is of neither
         stored = self._store.on_device(self._layer)
         for name, place in self._parts:
             expand(stored[name], place)
@@ -133,5 +134,6 @@ class ExpandedExpertLinear(ExpertLinear):
 
     def expand(self) -> None:
         if self._workspace.holds is not self:
+            self._workspace.holds = None
             expand(self._store.on_device(self._layer)[self.sizes.name], self.weight.flatten(0, 1))
             self._workspace.holds = self
