@@ -88,6 +88,10 @@ def measured(folder: Path, options: argparse.Namespace) -> dict[str, Any]:
     }  # fmt: skip
 
 
+def goal_of(result: dict[str, Any]) -> str:
+    return str(GOALS.get(result["gpus"], "")) if result["weights"] == "auto" else ""
+
+
 def in_use() -> list[float]:
     """GiB of each GPU of this machine."""
     from backpropagate.training.hardware.gpu import read_gpus
@@ -131,8 +135,7 @@ def main() -> None:
                 print(json.dumps(results[-1]), flush=True)
     first = results[0]["tok/s"]
     rows = [
-        [*map(str, result.values()), f"{result['tok/s'] / first:.2f}", str(GOALS.get(result["gpus"], ""))]
-        for result in results
+        [*map(str, result.values()), f"{result['tok/s'] / first:.2f}", goal_of(result)] for result in results
     ]
     print(table([[*results[0], "times the first", "goal"], *rows]))
 

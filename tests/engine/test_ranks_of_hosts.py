@@ -16,7 +16,8 @@ from backpropagate.training.engine.parallel.group import Group
 from types import SimpleNamespace
 
 rank, file = int(sys.argv[1]), sys.argv[2]
-group = Group(FileStore(file, 4), rank, 4, here=2, on_gpu=False, heartbeat=SimpleNamespace(), lost=lambda: None)
+none = SimpleNamespace()
+group = Group(FileStore(file, 4), rank, 4, here=2, on_gpu=False, heartbeat=none, lost=lambda: None)
 whole, total = torch.zeros(6, dtype=torch.uint8), torch.ones(1)
 for _ in range(3):
     shard = whole[rank % 2 * 3 :][:3]  # its place: nothing is copied

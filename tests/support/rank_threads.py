@@ -44,6 +44,8 @@ class ThreadRank:
         self.rank, self.size, self.here = rank, meeting.size, meeting.size
         self._meeting = meeting
         self.heard: list[Order] = []
+        self.gathered: list[int] = []
+        """Bytes of each shard that it has given."""
         self.ended = False
 
     def say(self, order: Order, first: int = 0, second: int = 0, *, text: str = "") -> None:
@@ -68,6 +70,7 @@ class ThreadRank:
         tensor.copy_(sum(self._meeting.all_of(self.rank, tensor.clone())))  # pyright: ignore
 
     def gather(self, whole: Tensor, shard: Tensor) -> None:
+        self.gathered.append(len(shard))
         whole.copy_(torch.cat([*self._meeting.all_of(self.rank, shard.clone())]))  # pyright: ignore
 
     def require_all(self) -> None:

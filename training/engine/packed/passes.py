@@ -45,25 +45,31 @@ class Passes:
         """One of the passes that were agreed on, or one of rank 0 alone, which tells the others."""
         if self._agreed:
             self._agreed -= 1
-        else:
+        elif self._ranks.rank == 0:
             self._ranks.say(Order.PASS)
+        else:
+            raise AssertionError("more passes than were agreed on")
         up = range(self._layers)
         self._ahead = [*up, *reversed(up[:-1])][::-1] if backward else [*reversed(up)]
         self._bring(0)
-        with _also_out_of_memory(lambda: self._reach(None)):
+        with _also_out_of_memory(self._finish):
             yield
 
     def reach(self, layer: int) -> None:
         """Bring the layers of this pass up to one of them, which may be in use already."""
-        self._reach(layer)
-
-    def _reach(self, layer: int | None) -> None:
         while self._ahead and self._ahead[-1] != layer:
-            self._ahead.pop()
-            if self._ahead:
-                self._bring(self._ahead[-1])
-        if layer is not None and not self._ahead:
+            self._advance()
+        if not self._ahead:
             raise AssertionError(f"layer {layer} outside of a pass")
+
+    def _finish(self) -> None:
+        while self._ahead:
+            self._advance()
+
+    def _advance(self) -> None:
+        self._ahead.pop()
+        if self._ahead:
+            self._bring(self._ahead[-1])
 
 
 @contextmanager
