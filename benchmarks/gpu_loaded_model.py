@@ -5,7 +5,7 @@
 Opens a random Llama with each engine and trains it for some steps. Then it compares, with the adapter off and
 on, the loss of each example and the greedy answers with those of `AutoModelForCausalLM` + `PeftModel` loaded
 from the saved adapter. The reference of the losses is fp32; beside each error stands that of transformers in
-bf16. Exits with 1 if a loss differs more than twice as much as transformers' own.
+bf16. Exits with 1 if a loss differs more than twice as much as transformers' own, or no answer is the same.
 """
 
 from __future__ import annotations
@@ -68,10 +68,11 @@ def main() -> int:
     asked = parser.parse_args()
     rows, failed = [], False
     with tempfile.TemporaryDirectory() as scratch:
-        folder = random_llama(Path(scratch) / "model", asked.hidden, asked.layers)
-        for engine in ("packed", "autograd", "trl"):
-            row, wrong = compare(engine, folder, Path(scratch) / engine, asked)
-            rows.append(row)
+        for engine, tied in (("packed", False), ("packed", True), ("autograd", False), ("trl", False)):
+            place = Path(scratch) / f"{engine}{', tied' * tied}"
+            folder = random_llama(place / "model", asked.hidden, asked.layers, tied=tied)
+            row, wrong = compare(engine, folder, place, asked)
+            rows.append([place.name, *row])
             failed |= wrong
     header = [
         "engine",
@@ -107,7 +108,7 @@ def compare(engine: str, folder: Path, scratch: Path, asked: argparse.Namespace)
         wrong |= error > 2 * allowed + 1e-5
         cells.append(f"{error:.1e} / {allowed:.1e}")
         alike += sum(a == b for a, b in zip(said, by_transformers(theirs_model, folder), strict=True))
-    return [engine, *cells, f"{alike} of {2 * len(PROMPTS)}"], wrong
+    return [*cells, f"{alike} of {2 * len(PROMPTS)}"], wrong or alike == 0
 
 
 def relative(ours: torch.Tensor, exact: torch.Tensor) -> float:

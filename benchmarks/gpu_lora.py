@@ -3,31 +3,54 @@
     python benchmarks/gpu_lora.py                    about 7 minutes on an H200
     python benchmarks/gpu_lora.py --quick            the 0.5B shape only
     python benchmarks/gpu_lora.py --profile          where our step's time goes at the 0.5B shape
+    python benchmarks/gpu_lora.py --sizes 7b --sides ours "Unsloth, no checkpointing"
 
 Qwen2.5 shapes with random bf16 weights, batches of 8 examples (about 4,000 tokens), LoRA r=16 on all linear
 modules, AdamW; data pipeline, clipping, schedule and logging are timed for everyone. Useful tokens are those
 that are no padding. MFU counts 4 FLOP per weight and useful token, against 790 TFLOP/s. Time to the first
-step counts from the start of the process: imports, making the weights, compilation.
+step counts from the start of the process: imports, making the weights, compilation. Unsloth runs
+by BACKPROPAGATE_UNSLOTH__PYTHON, the Python of an environment that has it, on weights from a folder.
 """
 
 from __future__ import annotations
 
 import argparse
 import json
+import os
 import subprocess
 import sys
+import tempfile
 import time
+from pathlib import Path
 from typing import Any, Protocol
 
-from workload import EXAMPLES_PER_STEP, PEAK_FLOPS, Windows, examples, make_importable, shape_config, table
+from workload import (
+    EXAMPLES_PER_STEP,
+    PEAK_FLOPS,
+    Windows,
+    examples,
+    make_importable,
+    shape_config,
+    table,
+    write_random_model,
+)
 
 OURS = {
     "ours": {},
     "ours, recompute gate_up": {"recompute": "gate_up"},
     "ours, recompute everything": {"recompute": "everything"},
     "ours, 4096-token steps": {"tokens_per_step": 4096, "micro_batch_tokens": 4096},
+    "ours, 4 bits": {"load_in_4bit": True},
+    "ours, 4 bits, recompute everything": {"load_in_4bit": True, "recompute": "everything"},
 }
 TRL = {"TRL, checkpointing": True, "TRL, no checkpointing": False}
+UNSLOTH = {
+    "Unsloth": {"checkpointing": True, "load_in_4bit": False},
+    "Unsloth, no checkpointing": {"checkpointing": False, "load_in_4bit": False},
+    "Unsloth, 4 bits": {"checkpointing": True, "load_in_4bit": True},
+    "Unsloth, 4 bits, no checkpointing": {"checkpointing": False, "load_in_4bit": True},
+}
+TARGETS = ["q_proj", "k_proj", "v_proj", "o_proj", "gate_proj", "up_proj", "down_proj"]
 DEFAULT_SIDES = {
     "7b": ["ours", "TRL, checkpointing", "TRL, no checkpointing", "ours, recompute everything"],
     "0.5b": ["ours", "TRL, checkpointing", "TRL, no checkpointing", "ours, 4096-token steps"],
@@ -57,16 +80,18 @@ def run_side(side: str, size: str, windows: Windows, device: str) -> dict[str, A
         # It plans anew for every shape; TRL is faster without it.
         torch.backends.cuda.enable_cudnn_sdp(False)
         torch.cuda.reset_peak_memory_stats()
-    who = ours(side, size, windows, device) if side in OURS else trl(side, size, windows, device)
-    result = windows.result()
+    if side in UNSLOTH:
+        measured = unsloth(side, size, windows)
+    else:
+        who = ours(side, size, windows, device) if side in OURS else trl(side, size, windows, device)
+        peak = round(torch.cuda.max_memory_allocated() / 2**30, 1) if cuda else 0.0
+        measured = {**windows.result(), "who": who, "peak_gib": peak}
     parameters = read_decoder_config(shape_config(size)).parameters
     return {
         "side": side,
         "size": size,
-        "who": who,
-        **result,
-        "mfu": round(result["useful_tok_s"] * 4 * parameters / PEAK_FLOPS, 3),
-        "peak_gib": round(torch.cuda.max_memory_allocated() / 2**30, 1) if cuda else 0.0,
+        **measured,
+        "mfu": round(measured["useful_tok_s"] * 4 * parameters / PEAK_FLOPS, 3),
     }
 
 
@@ -117,6 +142,36 @@ def trl(side: str, size: str, windows: Windows, device: str) -> str:
     return who
 
 
+def unsloth(side: str, size: str, windows: Windows) -> dict[str, Any]:
+    """In the Python that has it, with the weights of a folder that all its sides of a size share."""
+    from our_side import in_step_order, plan_of
+
+    folder = Path(tempfile.gettempdir()) / f"random-{size.replace(':', '-')}"
+    if not (folder / "config.json").is_file():
+        write_random_model(folder, size)
+    with tempfile.TemporaryDirectory() as scratch:
+        job, rows = Path(scratch) / "job.json", Path(scratch) / "examples.json"
+        plan = plan_of("cuda", "bfloat16", batch_size=EXAMPLES_PER_STEP)
+        rows.write_text(json.dumps(in_step_order(examples(size), plan)))
+        said = {
+            "windows": windows.count,
+            "window_s": windows.seconds,
+            "started": time.time(),
+            "longest": 2048,
+        }
+        said |= {"model": str(folder), "examples": str(rows), "target_modules": TARGETS}
+        job.write_text(json.dumps(said | UNSLOTH[side]))
+        command = [
+            os.environ["BACKPROPAGATE_UNSLOTH__PYTHON"],
+            str(Path(__file__).parent / "unsloth_side.py"),
+        ]
+        child = subprocess.run([*command, str(job)], capture_output=True, text=True, cwd=scratch)
+    for line in child.stdout.splitlines():
+        if line.startswith("RESULT "):
+            return json.loads(line.removeprefix("RESULT "))
+    raise SystemExit(child.stderr[-3000:])
+
+
 def in_own_process(side: str, size: str, arguments: argparse.Namespace, limit_s: float) -> dict[str, Any]:
     """Run one side as a child; what went wrong is in its result."""
     command = [sys.executable, __file__, "--side", side, "--sizes", size, "--device", arguments.device]
@@ -146,9 +201,9 @@ def report(results: list[dict[str, Any]]) -> str:
         if "error" in r:
             rows.append([r["size"], r["side"], r["error"], *[""] * 6])
             continue
-        base = rates.get((r["size"], "ours"))
+        base = rates.get((r["size"], "ours, 4 bits" if "4 bits" in r["side"] else "ours"))
         goal = GOALS.get((r["size"], r["side"]))
-        ratio = "" if base is None or r["side"] == "ours" else f"{base / r['useful_tok_s']:.2f}x"
+        ratio = "" if base is None or base == r["useful_tok_s"] else f"{base / r['useful_tok_s']:.2f}x"
         rows.append(
             [
                 r["size"], r["side"], f"{r['useful_tok_s']:,}", str(r["windows"]), f"{r['mfu']:.3f}",
@@ -164,8 +219,10 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--quick", action="store_true", help="the 0.5B shape and short windows")
     parser.add_argument("--sizes", nargs="+", default=None, help="7b, 0.5b, tiny, 30b-a3b:8 (8 layers), …")
-    parser.add_argument("--sides", nargs="+", default=None, choices=[*OURS, *TRL])
-    parser.add_argument("--side", choices=[*OURS, *TRL], help="run this one here (used by the parent)")
+    parser.add_argument("--sides", nargs="+", default=None, choices=[*OURS, *TRL, *UNSLOTH])
+    parser.add_argument(
+        "--side", choices=[*OURS, *TRL, *UNSLOTH], help="run this one here (used by the parent)"
+    )
     parser.add_argument("--profile", action="store_true", help="our side only, in this process")
     parser.add_argument("--device", default="cuda")
     parser.add_argument("--windows", type=int, default=3)

@@ -19,20 +19,7 @@ from pathlib import Path
 from typing import Any
 
 from memory_hog import only_free
-from workload import qwen_config
-
-
-def make_model(folder: Path, size: str) -> None:
-    import torch
-
-    sys.path.insert(0, str(Path(__file__).parents[1] / "tests" / "support"))
-    from tiny_model import build_tiny_model
-    from transformers import AutoModelForCausalLM
-
-    build_tiny_model(folder)
-    torch.set_default_dtype(torch.bfloat16)
-    with torch.device("cuda"):
-        AutoModelForCausalLM.from_config(qwen_config(size)).save_pretrained(folder)
+from workload import write_random_model
 
 
 def make_rows(path: Path) -> Path:
@@ -68,10 +55,7 @@ def main() -> None:
         model, rows = Path(scratch) / "model", make_rows(Path(scratch) / "rows.jsonl")
         os.environ["BACKPROPAGATE_HOME"] = f"{scratch}/home"
         os.environ["BACKPROPAGATE_RUNTIME_DIR"] = f"{scratch}/slots"
-        # In a process of its own: this one must hold no memory of the card.
-        make = "import sys, pathlib, gpu_oom; gpu_oom.make_model(pathlib.Path(sys.argv[1]), sys.argv[2])"
-        command = [sys.executable, "-c", make, str(model), asked.size]
-        subprocess.run(command, check=True, cwd=Path(__file__).parent)
+        write_random_model(model, asked.size)
         all_right = True
         for gib in asked.free:
             for name, options in (("bf16", ()), ("4 bits", ("--load-in-4bit",))):

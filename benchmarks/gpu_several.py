@@ -26,25 +26,9 @@ import tempfile
 from pathlib import Path
 from typing import Any
 
-from workload import make_importable, qwen_config, table
+from workload import make_importable, table, write_random_model
 
 GOALS = {2: 1.9, 4: 3.7}
-
-
-def write_model(folder: Path, size: str) -> None:
-    """A random model of this size, with a tokenizer that makes one token of each byte."""
-    sys.path.insert(0, str(Path(__file__).parents[1] / "tests" / "support"))
-    import torch
-    from tiny_model import build_tiny_model
-    from transformers import Qwen2ForCausalLM
-
-    build_tiny_model(folder)
-    torch.manual_seed(0)
-    torch.set_default_dtype(torch.bfloat16)
-    with torch.device("cuda" if torch.cuda.is_available() else "cpu"):
-        model = Qwen2ForCausalLM(qwen_config(size))
-    torch.set_default_dtype(torch.float32)
-    model.save_pretrained(folder)
 
 
 def write_rows(file: Path, count: int = 3000) -> None:
@@ -126,7 +110,7 @@ def main() -> None:
         return
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
-        write_model(folder / "model", options.size)
+        write_random_model(folder / "model", options.size)
         write_rows(folder / "rows.jsonl")
         results: list[dict[str, Any]] = []
         for gpus, weights in itertools.product(options.gpus, options.weights):

@@ -7,6 +7,7 @@ import math
 import os
 import random
 import statistics
+import subprocess
 import sys
 import time
 from dataclasses import dataclass, field
@@ -161,7 +162,31 @@ def qwen_config(size: str) -> Any:
     )
 
 
-def random_llama(folder: Path, hidden: int, layers: int) -> Path:
+def write_random_model(folder: Path, size: str) -> Path:
+    """A model of this shape with random bf16 weights, on the byte tokenizer of the tests' tiny model.
+
+    Made in a process of its own: the caller's must hold no memory of the card.
+    """
+    command = [sys.executable, str(Path(__file__)), str(folder), size]
+    subprocess.run(command, check=True, stdout=subprocess.DEVNULL)
+    return folder
+
+
+def _write_random_model(folder: Path, size: str) -> None:
+    import torch
+
+    sys.path.insert(0, str(Path(__file__).parents[1] / "tests" / "support"))
+    from tiny_model import build_tiny_model
+    from transformers import AutoModelForCausalLM
+
+    build_tiny_model(folder)
+    torch.manual_seed(0)
+    with torch.device("cuda" if torch.cuda.is_available() else "cpu"):
+        model = AutoModelForCausalLM.from_config(shape_config(size), dtype=torch.bfloat16)
+    model.save_pretrained(folder)
+
+
+def random_llama(folder: Path, hidden: int, layers: int, *, tied: bool = False) -> Path:
     """A bf16 Llama with random weights, on the byte tokenizer of the tests' tiny model."""
     import torch
 
@@ -180,6 +205,7 @@ def random_llama(folder: Path, hidden: int, layers: int) -> Path:
         max_position_embeddings=2048,
         eos_token_id=1,
         pad_token_id=1,
+        tie_word_embeddings=tied,
         dtype="bfloat16",
     )
     torch.manual_seed(0)
@@ -270,3 +296,7 @@ def table(rows: list[list[str]]) -> str:
     widths = [max(len(row[column]) for row in rows) for column in range(len(rows[0]))]
     lines = ["  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)) for row in rows]
     return "\n".join([lines[0], "-" * len(lines[0]), *lines[1:]])
+
+
+if __name__ == "__main__":
+    _write_random_model(Path(sys.argv[1]), sys.argv[2])

@@ -52,6 +52,7 @@ from .runs.gpus_of_run import gpus_of_run
 from .runs.identity import boot_id, same_host
 from .runs.kinds import kind_of
 from .runs.loss_curve import CurveReader, LossCurve
+from .runs.request_index import RequestIndex
 from .runs.run_texts import log_tail, model_card
 from .runs.stopped import stopped_multi_run
 from .runs.store import RunStore
@@ -215,7 +216,7 @@ class TrainingService:
         fingerprint = fingerprint_of(spec, self.settings.home, _stopped_with_the_call)
         resumable = stopped_multi_run(self.store, spec) if isinstance(spec, MultiRunSpec) else None
         look = partial(
-            self.store.for_request,
+            RequestIndex(self.store).run_for,
             spec,
             request_key,
             fingerprint,

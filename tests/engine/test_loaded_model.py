@@ -122,6 +122,7 @@ def test_the_packed_weights_as_a_transformers_model_are_the_loaded_ones(
     step = load_packed_step(a_plan(model=folder, adapter=tmp_path, lora=lora, precision=precision))
     torch.manual_seed(1)
     step.lora.values.normal_(0, 0.05)
+    step.decoder.device = torch.device("cpu:0")  # its tensors say "cpu", as those of "cuda" say "cuda:0"
     view = step.peft_model()
     loaded: Any = AutoModelForCausalLM.from_pretrained(folder, dtype=getattr(torch, precision))
     ids = torch.arange(3, 33)[None]

@@ -25,6 +25,7 @@ from backpropagate.training.errors import BackpropagateError, RunFolderError, St
 from backpropagate.training.runs.folder import RunFolder, Status
 from backpropagate.training.runs.identity import host
 from backpropagate.training.runs.kinds import KINDS
+from backpropagate.training.runs.request_index import RequestIndex
 from backpropagate.training.service import TrainingService
 from backpropagate.training.submission.dispatch import Dispatch
 
@@ -265,16 +266,16 @@ def test_what_is_no_run_among_the_runs_is_named_or_passed_over(service: Training
 
 def test_the_records_of_requests_may_be_damaged(service: TrainingService, tmp_path: Path) -> None:
     store = service.store
-    first = store.for_request(spec(), "key", "abc", False).run
+    first = RequestIndex(store).run_for(spec(), "key", "abc", False).run
     records = list((store.home / "requests").glob("key-*.json"))
     for raw in (b"{", b'{"run_id": "../../x", "arguments": "y"}', b'{"run_id": []}', DEEP):
         for record in records:
             record.write_bytes(raw)
         with pytest.raises(StateError, match="request_key"):
-            store.for_request(spec(), "key", "abc", False)
-    assert store.for_request(spec(), None, "abc", True).run.run_id == first.run_id
+            RequestIndex(store).run_for(spec(), "key", "abc", False)
+    assert RequestIndex(store).run_for(spec(), None, "abc", True).run.run_id == first.run_id
     (store.home / "requests" / "equal-abc.json").write_bytes(b"nonsense")
-    assert not store.for_request(spec(), None, "abc", True).existing
+    assert not RequestIndex(store).run_for(spec(), None, "abc", True).existing
 
 
 def test_a_part_outside_the_run_that_a_damaged_plan_names_stays(

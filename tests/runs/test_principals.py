@@ -11,6 +11,7 @@ from backpropagate.training.config.settings import PrincipalSettings
 from backpropagate.training.errors import DiskFullError, PathForbiddenError, QueueFullError, RunNotFoundError
 from backpropagate.training.files.paths import PathPolicy
 from backpropagate.training.runs.folder import RunFolder, Status
+from backpropagate.training.runs.request_index import RequestIndex
 from backpropagate.training.runs.store import RunStore
 
 
@@ -47,14 +48,16 @@ def test_one_principal_cannot_fill_the_queue(home: Path, dataset: Path, tiny_mod
     limits = PrincipalSettings(runs=2)
     for number in range(limits.runs):
         spec = small_spec(dataset, tiny_model, seed=number)
-        RunStore(home, "i ada", limits).for_request(spec, None, f"{number}", find_equal=False)
+        RequestIndex(RunStore(home, "i ada", limits)).run_for(spec, None, f"{number}", find_equal=False)
     spec = small_spec(dataset, tiny_model, seed=99)
     with pytest.raises(QueueFullError, match="2 of your runs are queued or running; at most 2"):
-        RunStore(home, "i ada", limits).for_request(spec, None, "99", find_equal=False)
+        RequestIndex(RunStore(home, "i ada", limits)).run_for(spec, None, "99", find_equal=False)
     # An equal request still finds its run; others are not affected.
-    assert RunStore(home, "i ada", limits).for_request(spec, None, "0", find_equal=True).existing
-    assert not RunStore(home, "i eve", limits).for_request(spec, None, "99", find_equal=False).existing
-    assert not RunStore(home, None, limits).for_request(spec, None, "99", find_equal=False).existing
+    assert RequestIndex(RunStore(home, "i ada", limits)).run_for(spec, None, "0", find_equal=True).existing
+    assert (
+        not RequestIndex(RunStore(home, "i eve", limits)).run_for(spec, None, "99", find_equal=False).existing
+    )
+    assert not RequestIndex(RunStore(home, None, limits)).run_for(spec, None, "99", find_equal=False).existing
 
 
 @pytest.mark.parametrize(
@@ -70,8 +73,8 @@ def test_one_principal_cannot_fill_the_disk(
     of(home, "i ada", dataset, tiny_model)
     spec = small_spec(dataset, tiny_model)
     with pytest.raises(DiskFullError, match=said):
-        RunStore(home, "i ada", limits).for_request(spec, None, "x", find_equal=False)
-    assert not RunStore(home, None, limits).for_request(spec, None, "x", find_equal=False).existing
+        RequestIndex(RunStore(home, "i ada", limits)).run_for(spec, None, "x", find_equal=False)
+    assert not RequestIndex(RunStore(home, None, limits)).run_for(spec, None, "x", find_equal=False).existing
 
 
 @pytest.mark.parametrize("recorded", [False, True])

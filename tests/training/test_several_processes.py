@@ -238,6 +238,16 @@ def test_weights_sharded_over_one_gpu_are_refused(home: Path, dataset: Path, tin
         Trainer(str(tiny_model), device="cpu", weights="sharded").train(dataset)
 
 
+@pytest.mark.slow
+def test_each_gpu_that_a_run_is_given_gets_a_process(
+    home: Path, dataset: Path, tiny_model: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.delenv("CUDA_VISIBLE_DEVICES")
+    monkeypatch.setattr("backpropagate.training.hardware.devices._gpu_uuids", lambda: ["GPU-a", "GPU-b"])
+    result = Trainer(str(tiny_model), gpus="all").train(dataset, steps=1).result
+    assert result.gpus == 2  # torch sees neither, and computes on the CPU
+
+
 def test_what_uses_one_gpu_only_is_refused_by_name(home: Path, dataset: Path, tiny_model: Path) -> None:
     with pytest.raises(InputError, match="gpus: the engine trl uses one GPU, not 2"):
         Trainer(str(tiny_model), gpus=2, device="cpu", engine="trl").train(dataset)

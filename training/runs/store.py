@@ -1,13 +1,12 @@
 """The runs of one home folder: create, find, list, observe, delete.
 
-runs/<run id>/       one folder per run                    requests/   the run of each request
+runs/<run id>/       one folder per run                    requests/   see `request_index.py`
 active/<run id>      an empty file per unfinished run, so that a status filter does not read every run
 principals/          the runs of each principal of a server
 """
 
 from __future__ import annotations
 
-import hashlib
 import os
 import shutil
 from collections.abc import Callable, Iterator
@@ -24,51 +23,30 @@ from ..errors import (
     ErrorRecord,
     InputError,
     NotWritableError,
-    RequestKeyReusedError,
-    RunInterruptedError,
     RunNotFoundError,
     StateError,
 )
 from ..events import Queued
-from ..files.atomic_json import disk_full, is_disk_full, patiently, read_json, sync_folder, write_json
+from ..files.atomic_json import disk_full, is_disk_full, patiently, sync_folder, write_json
 from ..files.principal_folder import forget_run, principal_folder
 from ..files.private_folder import make_private
 from ..files.system_error import system_error
 from ..next_step import then
-from ..untrusted import quoted, short_name, shown_path
+from ..untrusted import quoted, short_name
 from .cluster_job import cluster_of, end_if_deaf, ended_by, is_gone, job_of, with_job
+from .ended_attempt import interrupted, require_resumable, worker_is_gone
 from .event_log import EventLog
 from .folder import ENDED, FINISHED, OnCluster, RunFolder, RunState, Status
-from .identity import boot_id, file_is_recent, host, is_recent, is_run_id, new_run_id, now, same_host
+from .identity import boot_id, file_is_recent, host, is_run_id, new_run_id, now, same_host
 from .kinds import KINDS, kind_of
-from .locks import Lock, is_free
 from .principal_room import require_free_disk, require_room
 from .progress import progress_at_end
-from .saved_result import ended_with_result
 
-EQUAL_WINDOW_S = 120.0  # an equal request returns a completed run for this long
 ABANDONED_S = 3600.0
 OLD_S = 30 * 24 * 3600.0  # runs of a lasting kind, which lists do not show, are removed at this age
 LEAVING_S = 5.0
 LASTING = [kind.name for kind in KINDS.values() if kind.lasting]
 PREPARING = ".new-"
-
-
-class Requested(NamedTuple):
-    """The run of a request.
-
-    Args:
-        existing: whether an earlier request created it.
-        stopped: the run of an earlier equal request, if it was stopped and could be resumed.
-        by_key: whether the request's key was known.
-        repeated: whether the request demands a new run, and is taken as a repetition of the one that did.
-    """
-
-    run: RunFolder
-    existing: bool
-    stopped: RunFolder | None = None
-    by_key: bool = False
-    repeated: bool = False
 
 
 class Folders(NamedTuple):
@@ -106,7 +84,7 @@ class RunStore:
         self._own = None if principal is None else principal_folder(home, principal)
         self.runs = home / "runs"
         self._active = home / "active"
-        self._requests = home / "requests"
+        self.requests = home / "requests"
 
     # --- create -------------------------------------------------------------------------------------
     def create(self, spec: AnySpec, run_id: str | None = None) -> RunFolder:
@@ -115,8 +93,8 @@ class RunStore:
         Raises:
             DiskFullError: the disk is full; nothing of the run is kept.
         """
-        self._make_folders()
-        run = RunFolder(self.runs / (run_id or _new_id(spec)))
+        self.make_folders()
+        run = RunFolder(self.runs / (run_id or new_id(spec)))
         part = RunFolder(self.runs / f"{PREPARING}{run.run_id}")
         marker = self._active / run.run_id
         try:
@@ -157,11 +135,11 @@ class RunStore:
             (self._own / run_id).touch()
             sync_folder(self._own)
 
-    def _bytes_taken(self) -> int:
+    def bytes_taken(self) -> int:
         """Of a principal's runs; the owner's are not counted."""
         return 0 if self._own is None else sum(RunFolder(self.runs / run_id).size() for run_id in self.ids())
 
-    def _require_room(self, taken: int) -> None:
+    def require_room(self, taken: int) -> None:
         """Refuse another run of a principal that has taken what it may take.
 
         Raises:
@@ -178,137 +156,6 @@ class RunStore:
         with suppress(StateError):
             return self.observe(run).status not in ENDED
         return False
-
-    def for_request(
-        self,
-        spec: AnySpec,
-        key: str | None,
-        fingerprint: str,
-        find_equal: bool,
-        instead_of: RunFolder | None = None,
-        repeats_s: float = 0,
-        approve: Callable[[], None] | None = None,
-    ) -> Requested:
-        """The existing run of this request, or a new one. The run can be found by both names afterwards.
-
-        Args:
-            key: the client's name for the request; always returns its run, unless that failed.
-            fingerprint: hash of the whole request.
-            find_equal: unless the key is known, return a run of the same fingerprint that is queued, running,
-                or completed (for a training within two minutes).
-            instead_of: a run that is not returned, since what it made is gone.
-            repeats_s: without a key and `find_equal`, return the run of an equal request of this kind that is
-                less than so many seconds old.
-            approve: called before a new run is made, which it may refuse.
-
-        Raises:
-            RequestKeyReusedError: the key was used with other arguments.
-        """
-        self._make_folders()
-        equal_path = self._requests / f"equal-{self._private(fingerprint)}.json"
-        key_path = self._requests / f"key-{_hash(self._private(key))}.json" if key else None
-        taken = self._bytes_taken()  # here: others do not wait until all is counted
-        with Lock(self._requests / "lock"):
-            named = self._run_of_key(key, key_path, spec) if key and key_path else None
-            if named and self._keeps_key(named) and not _is_same(named, instead_of):
-                return Requested(named, existing=True, by_key=True)
-            equal = self._requested_or_none(equal_path) if find_equal else None
-            if equal and self._is_reusable(equal) and not _is_same(equal, instead_of):
-                if key_path:
-                    write_json(key_path, {"run_id": equal.run_id})
-                return Requested(equal, existing=True)
-            repeated = None if key or find_equal else self._repeated(equal_path, repeats_s)
-            if repeated:
-                return Requested(repeated, existing=True, repeated=True)
-            self._require_room(taken)
-            if approve:
-                approve()
-            # The record is written first: it may name a run that does not exist, but every run has a record.
-            run_id = _new_id(spec)
-            for path in filter(None, (key_path, equal_path)):
-                write_json(path, {"run_id": run_id, "demanded": not (find_equal or key)})
-            stopped = equal if equal and self._was_stopped(equal) else None
-            return Requested(self.create(spec, run_id), existing=False, stopped=stopped)
-
-    def _private(self, name: str) -> str:
-        """The name of a request, which means another run to each principal."""
-        return name if self.principal is None else _hash(f"{self.principal}\n{name}")
-
-    def _run_of_key(self, key: str, path: Path, spec: AnySpec) -> RunFolder | None:
-        run = self._requested(path)
-        if run and run.spec().arguments() != spec.arguments():
-            raise RequestKeyReusedError(
-                f"request_key {quoted(key)} belongs to run {run.run_id}, which had other arguments.",
-                hint="Use a new request_key for a new request, or the same arguments to find that run.",
-            )
-        return run
-
-    def _requested(self, path: Path) -> RunFolder | None:
-        """The run that a record names, if there is one.
-
-        Raises:
-            StateError: the record is damaged: a key must not start its run a second time.
-        """
-        if not path.exists():
-            return None
-        try:
-            run_id = str(read_json(path)["run_id"])
-        except (OSError, ValueError, KeyError):
-            run_id = ""
-        if not is_run_id(run_id):
-            raise StateError(
-                f"{shown_path(path)} cannot be read: the run of this request_key is not known.",
-                hint="Look for the run in the list; then remove the file, or use another request_key.",
-                next=then("list_runs"),
-            )
-        run = RunFolder(self.runs / run_id)
-        return run if run.path.is_dir() else None
-
-    def _requested_or_none(self, path: Path) -> RunFolder | None:
-        with suppress(StateError):
-            return self._requested(path)
-        return None
-
-    def _repeated(self, path: Path, seconds: float) -> RunFolder | None:
-        """The run that an equal request has just demanded, unless it failed or is stopped."""
-        if not seconds or not path.exists():
-            return None
-        with suppress(StateError, OSError, ValueError):
-            run = self._requested(path)
-            if run is None or not read_json(path).get("demanded"):
-                return None
-            if self._is_reusable(run) and is_recent(run.state().created_at, seconds):
-                return run
-        return None
-
-    def _keeps_key(self, run: RunFolder) -> bool:
-        """Whether a key returns this run; after a failure the same request starts a new one.
-
-        Raises:
-            RunFolderError: the run cannot be read.
-        """
-        return self.observe(run).status not in {Status.FAILED, Status.INTERRUPTED}
-
-    def _was_stopped(self, run: RunFolder) -> bool:
-        """Whether the run was stopped and could be resumed."""
-        try:
-            status = self.observe(run).status
-            stopping = status not in ENDED and run.cancel_requested()
-            return stopping or status in {Status.CANCELLED, Status.INTERRUPTED}
-        except StateError:
-            return False
-
-    def _is_reusable(self, run: RunFolder) -> bool:
-        """Whether an equal request without a key returns this run."""
-        try:
-            state = self.observe(run)
-        except StateError:
-            return False
-        if state.status in {Status.QUEUED, Status.RUNNING}:
-            return not run.cancel_requested()
-        if state.status is not Status.COMPLETED or state.ended_at is None or not _still_there(state):
-            return False
-        return kind_of(state.kind).lasting or is_recent(state.ended_at, EQUAL_WINDOW_S)
 
     # --- find and list ------------------------------------------------------------------------------
     def find(self, part: str) -> RunFolder:
@@ -437,8 +284,8 @@ class RunStore:
         if state.cluster is not None:
             return self._observe_job(run, state)
         with suppress(NotWritableError):
-            if _worker_is_gone(run, state):
-                return self._end(run, state, lambda now: _interrupted(run.run_id, now))
+            if worker_is_gone(run, state):
+                return self._end(run, state, lambda now: interrupted(run.run_id, now))
         return state
 
     def _observe_job(self, run: RunFolder, state: RunState) -> RunState:
@@ -513,8 +360,8 @@ class RunStore:
             state = run.state()
             if state.attempt != attempt or state.status not in ENDED:
                 return None
-            _require_resumable(run, state)
-            self._require_room(self._bytes_taken())
+            require_resumable(run, state)
+            self.require_room(self.bytes_taken())
             run.forget_cancel()
             run.event_log().append(Queued(attempt=state.attempt + 1))
             (self._active / run.run_id).touch()
@@ -589,9 +436,10 @@ class RunStore:
         (self._active / run.run_id).unlink(missing_ok=True)
         forget_run(self.home, run.run_id)
 
-    def _make_folders(self) -> None:
+    def make_folders(self) -> None:
+        """Make what is missing of the home's folders, closed to others."""
         try:
-            for folder in (self.home, self.runs, self._active, self._requests):
+            for folder in (self.home, self.runs, self._active, self.requests):
                 make_private(folder)
         except OSError as error:
             raise system_error(error, self.home) from error
@@ -602,73 +450,8 @@ def _on_cluster(spec: AnySpec) -> OnCluster | None:
     return OnCluster(name=name) if name else None
 
 
-def _require_resumable(run: RunFolder, state: RunState) -> None:
-    if state.cluster is None and not same_host(state.host):
-        host = short_name(state.host)
-        raise InputError(f"Run {run.run_id} belongs to {host}.", hint=f"Resume it on {host}.")
-    if state.status is Status.COMPLETED and state.kind == "multi_run":
-        raise InputError(
-            f"Run {run.run_id} has completed; there is nothing to resume.",
-            hint="To add runs, start a multi-run that continues from it.",
-            next=then("multi_run", continue_from=run.run_id, dataset=...),
-        )
-    if state.status is Status.COMPLETED:
-        raise InputError(
-            f"Run {run.run_id} has completed; there is nothing to resume.",
-            hint="To continue training, start a run from its adapter with more steps.",
-            next=then("train", resume=run.run_id, steps=...),
-        )
-
-
-def _worker_is_gone(run: RunFolder, state: RunState) -> bool:
-    if state.status in ENDED or not same_host(state.host):
-        return False
-    if state.pid is None:  # queued, and no worker has started yet
-        return False
-    if state.status is Status.QUEUED and state.boot_id != boot_id():
-        return False  # it was waiting when the machine restarted: its worker is started again
-    return is_free(run.lock_path)
-
-
-def _interrupted(run_id: str, state: RunState) -> RunState:
-    if state.result is not None:  # the adapter is saved; only later steps are missing
-        return ended_with_result(
-            state, "The worker exited after the adapter was saved: a copy or answers may be missing."
-        )
-    if state.boot_id != boot_id():
-        message = "The machine was restarted during the run."
-    else:
-        message = (
-            f"The run's worker process (pid {state.pid}) exited unexpectedly: it was killed, "
-            "or the machine ran out of memory."
-        )
-    error = RunInterruptedError(
-        message,
-        hint=f"worker.log in the run folder has details. {_how_to_continue(state.kind)}",
-        next=then("resume", run_id=run_id),
-    )
-    return state.model_copy(update={"status": Status.INTERRUPTED, "ended_at": now(), "error": error.record()})
-
-
-def _how_to_continue(kind: str) -> str:
-    if not kind_of(kind).checkpoints:
-        return "If memory ran out, free some. Resuming starts it again; no incomplete files remain."
-    return (
-        "If memory ran out, use a smaller batch_size or max_seq_length. "
-        "Resuming continues from the last checkpoint, if there is one."
-    )
-
-
-def _is_same(run: RunFolder, other: RunFolder | None) -> bool:
-    return other is not None and run.run_id == other.run_id
-
-
-def _still_there(state: RunState) -> bool:
-    """Whether the files that a run wrote still exist."""
-    return all(Path(path).exists() for path in (state.result.written if state.result else []))
-
-
-def _new_id(spec: AnySpec) -> str:
+def new_id(spec: AnySpec) -> str:
+    """An id for a run of this kind, with the time and its subject in it."""
     return new_run_id(spec.subject if spec.kind == "train" else spec.kind.replace("_", "-"))
 
 
@@ -687,7 +470,3 @@ def _is_folder(entry: os.DirEntry[str]) -> bool:
     with suppress(OSError):  # a link to itself
         return entry.is_dir()
     return False
-
-
-def _hash(text: str) -> str:
-    return hashlib.sha256(text.encode()).hexdigest()

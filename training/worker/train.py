@@ -78,7 +78,7 @@ def run(context: RunContext, wait_for_device: WaitForDevice) -> None:
         check_data(context, spec.data)
         require_room(context, spec)
     wait_for_device()
-    with ranks_of(context, device_request(spec).processes) as others:
+    with ranks_of(context, _processes_here(context, spec)) as others:
         ready = _ready(context, spec, planned)
         model, outcome = _train(context, ready, others)
         if others is not None:
@@ -116,7 +116,7 @@ def _prepare(
     plan, reasons = choose_plan(
         spec,
         this_machine(
-            threads, device_request(spec).processes, nodes_of(context.run), context.recorder.devices
+            threads, _processes_here(context, spec), nodes_of(context.run), context.recorder.devices
         ),
         examples=len(data.train),
         held_out=len(data.held_out),
@@ -151,7 +151,13 @@ def _prepare_again(context: RunContext, spec: TrainSpec, model: Path, planned: d
 
 def _processes(context: RunContext, spec: TrainSpec) -> int:
     """Of all nodes."""
-    return device_request(spec).processes * nodes_of(context.run)
+    return _processes_here(context, spec) * nodes_of(context.run)
+
+
+def _processes_here(context: RunContext, spec: TrainSpec) -> int:
+    """One for each GPU that the run has been given; on a CPU as many as it asks for."""
+    devices = context.recorder.devices
+    return device_request(spec).processes if devices == (CPU,) else len(devices)
 
 
 def _parent_adapter(context: RunContext, spec: TrainSpec) -> Path | None:

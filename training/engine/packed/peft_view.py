@@ -53,7 +53,7 @@ def base_view(decoder: PackedDecoder, folder: Path) -> Any:
                 _expand_before_use(model, experts)
     embedding = model.get_input_embeddings()
     scale = _scale(embedding, decoder.dtype)
-    if decoder.embedding.device != decoder.device:
+    if decoder.embedding.device.type != decoder.device.type:
         model.set_input_embeddings(
             EmbeddingModule(decoder.embedding, embedding.padding_idx, decoder.device, scale)
         )
