@@ -47,6 +47,7 @@ def main() -> None:
             windows.tick(sum(len(e["input_ids"]) for e in examples[first : first + EXAMPLES_PER_STEP]))
             control.should_training_stop = windows.done
 
+    torch.backends.cuda.enable_cudnn_sdp(False)  # as for TRL: it plans anew for every shape
     torch.cuda.reset_peak_memory_stats()
     trainer = trl.SFTTrainer(
         model=model,

@@ -43,7 +43,10 @@ def tiny_model(family: str, **overrides: Any) -> Any:
     from transformers import AutoConfig, AutoModelForCausalLM
 
     torch.manual_seed(0)
-    model = AutoModelForCausalLM.from_config(AutoConfig.for_model(family, **{**SIZES, **overrides}))
+    config = AutoConfig.for_model(family, **{**SIZES, **overrides})
+    if family == "gemma2":
+        config._attn_implementation = "eager"  # SDPA has no soft caps, and drops them in transformers 5.17
+    model = AutoModelForCausalLM.from_config(config)
     for parameter in model.float().parameters():
         noise = torch.randn_like(parameter) * 0.1
         parameter.data = parameter.data + noise if parameter.dim() == 1 else noise

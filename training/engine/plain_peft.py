@@ -15,6 +15,7 @@ from torch import Tensor
 from ..errors import TrainingError
 from ..models.multimodal import language_model_class
 from ..models.quiet_loading import quiet_loading
+from ..models.transformers_config import transformers_config
 from ..untrusted import short_name, shown_path
 from .peft_adapter import WEIGHTS
 
@@ -68,9 +69,7 @@ def read_with_peft(model: Path, adapter: Path) -> Coverage:
 
 
 def _skeleton(model: Path) -> Any:
-    from transformers import AutoConfig
-
-    config = cast("Any", AutoConfig).from_pretrained(model, local_files_only=True, trust_remote_code=False)
+    config = transformers_config(model)
     with torch.device("meta"):
         return language_model_class(config).from_config(config, trust_remote_code=False)
 

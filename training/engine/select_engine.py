@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Any, Literal
+from typing import Literal
 
 from ..config.specs import LoraGroup
 from ..files.atomic_json import read_json
 from ..models.causal import not_causal, require_causal
 from ..models.multimodal import has_language_model
 from ..models.tokenizer import load_error
+from ..models.transformers_config import transformers_config
 from ..planning.engine_choice import own_engine
 
 
@@ -38,11 +39,8 @@ def require_readable(model: Path) -> None:
         ModelLoadError: transformers cannot read the config.
         InputError: it is no causal language model.
     """
-    from transformers import AutoConfig
-
-    auto: Any = AutoConfig  # untyped in transformers
     try:
-        config = auto.from_pretrained(model, local_files_only=True, trust_remote_code=False)
+        config = transformers_config(model)
     except Exception as error:  # transformers raises what its parsers raise
         raise load_error(model, "model", error) from error
     require_causal(read_json(model / "config.json"))

@@ -6,20 +6,20 @@ import math
 import re
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import Any, cast
+from typing import Any
 
 import numpy as np
 import psutil
 import torch
 from peft import PeftModel
 from torch import Tensor, nn
-from transformers import AutoConfig
 
 from ..models.decoder_families import EXPORTED_ALONE, PLAIN, decoder_place
 from ..models.multimodal import keep_language_model, language_model_class
 from ..models.quiet_loading import quiet_loading
 from ..models.safetensors_files import stored_tensors
 from ..models.tokenizer import load_error
+from ..models.transformers_config import transformers_config
 from .merged.merge import Floats
 
 SPARE_BYTES = 1 << 30
@@ -36,9 +36,9 @@ def _loaded(base: Path, dtype: torch.dtype) -> tuple[Any, Any]:
     """The configuration and the model of a folder."""
     local: dict[str, Any] = {"local_files_only": True, "trust_remote_code": False}
     try:
-        config = cast("Any", AutoConfig).from_pretrained(base, **local)
+        config = transformers_config(base)
         return config, language_model_class(config).from_pretrained(
-            base, dtype=dtype, use_safetensors=True, **local
+            base, config=config, dtype=dtype, use_safetensors=True, **local
         )
     except (MemoryError, torch.OutOfMemoryError):
         raise

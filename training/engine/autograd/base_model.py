@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from importlib.util import find_spec
 from pathlib import Path
-from typing import Any, cast
+from typing import Any
 
 import torch
 from torch import nn
@@ -16,6 +16,7 @@ from ...models.llama_like import unknown_module
 from ...models.multimodal import is_multimodal, keep_language_model, language_model_class
 from ...models.quiet_loading import quiet_loading
 from ...models.tokenizer import load_error
+from ...models.transformers_config import transformers_config
 from ..out_of_memory import ran_out_of_memory
 from ..plan import Plan
 
@@ -43,15 +44,19 @@ def load_frozen(folder: Path, device: str, precision: str, *, load_in_4bit: bool
 
     Of a multimodal one, only what text needs is kept.
     """
-    from transformers import AutoConfig
-
     dtype = getattr(torch, precision)
     options: dict[str, Any] = {"quantization_config": _nf4(dtype)} if load_in_4bit else {}
     local: dict[str, Any] = {"local_files_only": True, "trust_remote_code": False}
     try:
-        config = cast("Any", AutoConfig).from_pretrained(folder, **local)
+        config = transformers_config(folder)
         model = language_model_class(config).from_pretrained(
-            folder, dtype=dtype, device_map={"": device}, use_safetensors=True, **local, **options
+            folder,
+            config=config,
+            dtype=dtype,
+            device_map={"": device},
+            use_safetensors=True,
+            **local,
+            **options,
         )
         keep_language_model(model)
     except Exception as error:  # transformers raises what its parsers raise

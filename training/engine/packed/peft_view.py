@@ -4,13 +4,14 @@ from __future__ import annotations
 
 from functools import wraps
 from pathlib import Path
-from typing import Any, cast
+from typing import Any
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
 from ...models.multimodal import keep_language_model, language_model_class
+from ...models.transformers_config import transformers_config
 from ..autograd.peft_lora import bind_lora, peft_model
 from ..lora_parameters import LoraModule
 from ..plan import Plan
@@ -33,9 +34,7 @@ def peft_view(decoder: PackedDecoder, plan: Plan) -> Any:
 
 def base_view(decoder: PackedDecoder, folder: Path) -> Any:
     """The transformers model of a folder whose weights are those of `decoder`."""
-    from transformers import AutoConfig
-
-    config = cast("Any", AutoConfig.from_pretrained(folder, local_files_only=True))  # pyright: ignore[reportUnknownMemberType]
+    config = transformers_config(folder)
     with torch.device("meta"):
         model: Any = language_model_class(config).from_config(config, dtype=decoder.dtype)
     keep_language_model(model)
