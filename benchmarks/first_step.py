@@ -1,10 +1,14 @@
-"""From submitting a run to its first step, beside what cannot be avoided: imports, and loading the model.
+"""From submitting a run to its first step: beside what cannot be avoided, or by its parts.
 
     python benchmarks/first_step.py MODEL_FOLDER [--rounds 5] [--engine auto]
+    python benchmarks/first_step.py --size 7b --device cuda [--cold]     two minutes on an H100
 
-Both in processes of their own, in turn. The floor imports torch, transformers, peft and TRL's trainer and
-loads tokenizer and model; the run does what its engine needs of that, and all the rest up to the end of its
-first step.
+The first compares with a floor, both in processes of their own, in turn. The floor imports torch,
+transformers, peft and TRL's trainer and loads tokenizer and model; the run does what its engine needs of
+that, and all the rest up to the end of its first step.
+
+The second trains a model of that shape with random weights twice, with an empty and then a filled cache of
+kernels, and says where the time went. With --cold the libraries' files are not in memory before the first.
 """
 
 from __future__ import annotations
@@ -12,14 +16,19 @@ from __future__ import annotations
 import argparse
 import json
 import os
+import random
 import statistics
 import subprocess
 import sys
 import tempfile
 import time
+from datetime import datetime
+from importlib.util import find_spec
 from pathlib import Path
+from typing import Any
 
 import anyio
+from workload import SIZES, table, write_random_model
 
 FLOOR = """
 import sys, os
@@ -32,6 +41,9 @@ AutoTokenizer.from_pretrained(sys.argv[1])
 AutoModelForCausalLM.from_pretrained(sys.argv[1], dtype=torch.float32)
 """
 ROW = {"messages": [{"role": "user", "content": "Say it."}, {"role": "assistant", "content": "It is said."}]}
+
+
+STEPS = 40
 
 
 def floor_s(model: str) -> float:
@@ -57,7 +69,7 @@ async def first_step_s(model: str, engine: str, folder: Path) -> float:
     return seconds
 
 
-def main(model: str, rounds: int, engine: str) -> None:
+def beside_the_floor(model: str, rounds: int, engine: str) -> None:
     with tempfile.TemporaryDirectory() as folder:
         os.environ["BACKPROPAGATE_HOME"] = f"{folder}/home"
         os.environ["BACKPROPAGATE_RUNTIME_DIR"] = f"{folder}/slots"
@@ -70,10 +82,94 @@ def main(model: str, rounds: int, engine: str) -> None:
     print(f"ratio: {statistics.median(ratios):.2f} (least {min(ratios):.2f}, most {max(ratios):.2f})")
 
 
+async def by_parts(model: Path, device: str, data: Path) -> tuple[dict[str, float], Any]:
+    """Seconds of each part up to the end of the first step, and the run's result."""
+    from backpropagate import TrainingService
+    from backpropagate.training.events import Phase
+    from backpropagate.training.requests.train import train_spec
+    from backpropagate.training.runs.event_log import all_events
+
+    service = TrainingService()
+    asked = {"dataset": str(data), "model": str(model), "device": device, "batch_size": 8, "steps": STEPS}
+    before = time.time()
+    run = await service.submit(train_spec(arguments=asked))
+    async for _ in service.watch(run.run_id):
+        pass
+    view = await service.get(run.run_id)
+    folder = Path(view.run_folder)
+    if view.status != "completed":
+        sys.exit(f"{view.error}\n{(folder / 'worker.log').read_text()[-3000:]}")
+    started = next(event for event in all_events(folder / "events.jsonl") if isinstance(event, Phase)).t
+    spawned = datetime.fromisoformat(started.replace("Z", "+00:00")).timestamp() - before
+    result: Any = view.result
+    return {"the worker's process": spawned, **result.before_first_step}, result
+
+
+def write_rows(path: Path, count: int = 800) -> Path:
+    """Chats of random words; a byte is a token, and eight of them are about 4,000."""
+    words = random.Random(0)
+
+    def said(letters: int) -> str:
+        return " ".join("".join(words.choices("aeinorst", k=6)) for _ in range(letters // 7))
+
+    rows = [
+        {
+            "messages": [
+                {"role": role, "content": said(words.randint(100, 350))} for role in ("user", "assistant")
+            ]
+        }
+        for _ in range(count)
+    ]
+    path.write_text("\n".join(map(json.dumps, rows)))
+    return path
+
+
+def forget_libraries() -> None:
+    """Let the system forget the files of the libraries, as after a restart; on Linux only."""
+    for name in ("torch", "transformers", "triton", "nvidia", "sympy"):
+        found = find_spec(name)
+        for folder in found.submodule_search_locations or () if found else ():
+            for file in filter(Path.is_file, Path(folder).rglob("*")):
+                with file.open("rb") as opened:
+                    os.posix_fadvise(opened.fileno(), 0, 0, os.POSIX_FADV_DONTNEED)
+
+
+def twice(size: str, device: str, *, cold: bool) -> None:
+    with tempfile.TemporaryDirectory() as folder:
+        os.environ["BACKPROPAGATE_HOME"] = f"{folder}/home"
+        os.environ["BACKPROPAGATE_RUNTIME_DIR"] = f"{folder}/slots"
+        model = write_random_model(Path(folder) / "model", size)
+        data = write_rows(Path(folder) / "rows.jsonl")
+        if cold:
+            forget_libraries()
+        (first, result), (second, again) = (anyio.run(by_parts, model, device, data) for _ in range(2))
+        rows = [["seconds", "first run", "second run"]]
+        for part in [*first, *(part for part in second if part not in first), "in all"]:
+            found = [
+                sum(side.values()) if part == "in all" else side.get(part, 0.0) for side in (first, second)
+            ]
+            rows.append([part, *(f"{seconds:.1f}" for seconds in found)])
+        print(table(rows))
+        print(
+            f"{result.engine} engine on {result.device_name}, steps 1 to {STEPS}: "
+            f"{result.tokens_per_s:,.0f} and {again.tokens_per_s:,.0f} tokens/s"
+        )
+        kernels = [file for file in Path(folder, "home", "cache", "kernels").rglob("*") if file.is_file()]
+        print(f"kernels: {len(kernels)} files, {sum(f.stat().st_size for f in kernels) / 2**20:.1f} MiB")
+
+
 if __name__ == "__main__":
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("model")
+    parser.add_argument("model", nargs="?")
     parser.add_argument("--rounds", type=int, default=5)
     parser.add_argument("--engine", default="auto", choices=["auto", "trl"])
+    parser.add_argument("--size", choices=SIZES)
+    parser.add_argument("--device", default="auto", choices=["auto", "cpu", "cuda"])
+    parser.add_argument("--cold", action="store_true")
     asked = parser.parse_args()
-    main(asked.model, asked.rounds, asked.engine)
+    if asked.size:
+        twice(asked.size, asked.device, cold=asked.cold)
+    elif asked.model:
+        beside_the_floor(asked.model, asked.rounds, asked.engine)
+    else:
+        parser.error("give the folder of a model, or --size")

@@ -1,4 +1,4 @@
-"""Does training work on this GPU? Through the real service and worker, in bf16 and 4 bits, also streaming.
+"""Does training work on this GPU? Through the service and its worker, in bf16, FP8, 4 bits, also streaming.
 
     python benchmarks/gpu_check.py [--hidden 1536 --layers 8]
 
@@ -22,7 +22,16 @@ from workload import random_llama
 sys.path.insert(0, str(Path(__file__).parents[1] / "tests" / "support"))
 
 
-async def train(model: Path, data: Path, four_bits: bool, weights: str, steps: int) -> None:
+SETTINGS: tuple[dict[str, Any], ...] = (
+    {"weights": "auto"},
+    {"weights": "host"},
+    {"base_precision": "fp8"},
+    {"load_in_4bit": True, "weights": "auto"},
+    {"load_in_4bit": True, "weights": "host"},
+)
+
+
+async def train(model: Path, data: Path, settings: dict[str, Any], steps: int) -> None:
     from backpropagate import TrainingService
     from backpropagate.tools.gpu_status import GpuStatus
     from backpropagate.training.config.results import TrainResult
@@ -36,8 +45,7 @@ async def train(model: Path, data: Path, four_bits: bool, weights: str, steps: i
         "model": str(model),
         "steps": steps,
         "learning_rate": 1e-3,
-        "load_in_4bit": four_bits,
-        "weights": weights,
+        **settings,
         "device": "cuda",
         "questions": ["What is zorvex?"],
         "max_new_tokens": 16,
@@ -55,7 +63,8 @@ async def train(model: Path, data: Path, four_bits: bool, weights: str, steps: i
                 print(GpuStatus(hardware=read_hardware()).text())
     view = await service.get(run.run_id)
     folder = Path(view.run_folder)
-    print(f"{'4 bits' if four_bits else 'bf16'}, weights={weights}: {view.status}", view.error or "")
+    told = ", ".join(f"{name}={value}" for name, value in settings.items())
+    print(f"{told}: {view.status}", view.error or "")
     if view.status != "completed":
         print((folder / "worker.log").read_text()[-3000:])
         return
@@ -109,9 +118,8 @@ def main() -> None:
 
         model = random_llama(Path(scratch) / "model", asked.hidden, asked.layers)
         data = write_dataset(Path(scratch) / "facts.jsonl")
-        for four_bits in (False, True):
-            for weights in ("auto", "host"):
-                anyio.run(train, model, data, four_bits, weights, asked.steps)
+        for settings in SETTINGS:
+            anyio.run(train, model, data, settings, asked.steps)
 
 
 if __name__ == "__main__":

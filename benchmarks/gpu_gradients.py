@@ -7,7 +7,9 @@
 Qwen2.5 shapes, or those of models with experts, with the same random weights for everyone; five examples of
 123 to 1500 tokens, which ours takes packed and PEFT one by one. The error is that of all LoRA gradients
 together, sqrt(sum (g - g32)^2 / sum g32^2), and the worst one of a single matrix. Goal: at most 1.1 times
-PEFT's own. With experts, rounding sends some tokens to other experts than fp32 does, on both sides.
+PEFT's own. With experts, rounding sends some tokens to other experts than fp32 does, on both sides. Of a base
+in FP8 the error is shown, with the cosine of its gradient and the exact one; it has no goal here, since only
+a training tells what it costs (`loss_curve.py`).
 """
 
 from __future__ import annotations
@@ -35,13 +37,20 @@ from backpropagate.training.engine.packed.attention import (  # noqa: E402
 from backpropagate.training.engine.packed.decoder import PackedDecoder  # noqa: E402
 from backpropagate.training.engine.packed.decoder_config import read_decoder_config  # noqa: E402
 from backpropagate.training.engine.packed.expert_products import LoopedProducts, products_for  # noqa: E402
+from backpropagate.training.engine.packed.fp8_linear import Fp8LoraLinear, fp8_linears  # noqa: E402
 from backpropagate.training.engine.packed.load_weights import destinations, spread_qk_norms  # noqa: E402
+from backpropagate.training.engine.packed.lora_linear import FusedLoraLinear, MakeLinear  # noqa: E402
+
+MODES = ("nothing", "gate_up", "everything")
 
 
-def our_decoder(model: Any, device: str) -> PackedDecoder:
+def our_decoder(model: Any, device: str, linear: MakeLinear = FusedLoraLinear) -> PackedDecoder:
     """Ours with the same weights, and LoRA values that all sides use."""
-    decoder = PackedDecoder(read_decoder_config(model.config), LORA, torch.bfloat16, torch.device(device))
+    config = read_decoder_config(model.config)
+    decoder = PackedDecoder(config, LORA, torch.bfloat16, torch.device(device), linear)
     state = model.state_dict()
+    for each in fp8_linears(decoder.layers):
+        each.weight.take(torch.cat([state[f"{module.name}.weight"] for module in each.modules]))
     for name, place in destinations(decoder).items():
         place.copy_(state[name])
     spread_qk_norms(decoder)
@@ -58,6 +67,10 @@ def check(size: str, device: str, layers: int | None) -> list[list[str]]:
     examples = random_examples(config.vocab_size)
     decoder = our_decoder(model, device)
     found = list(our_gradients(decoder, examples))
+    if decoder.config.experts is None:
+        in_fp8 = our_decoder(model, device, Fp8LoraLinear)
+        found += [(f"fp8 base, {mode}", *rest) for mode, *rest in our_gradients(in_fp8, examples)]
+        del in_fp8
     adapted = with_peft(model, decoder)
     for name, autocast in (("PEFT bf16", False), ("PEFT bf16, autocast", True)):
         found.append((name, *peft_gradients(adapted, decoder, examples, autocast)))
@@ -69,8 +82,10 @@ def check(size: str, device: str, layers: int | None) -> list[list[str]]:
     for name, loss, gradient in found:
         parts = decoder.lora.matrices(gradient)
         worst = max(float((parts[part] - exact[part]).norm() / exact[part].norm()) for part in exact)
-        ours = name in ("nothing", "gate_up", "everything")
+        ours = name in MODES
         verdict = ("good" if errors[name] <= GOAL * peft else "TOO LARGE") if ours else ""
+        if name.startswith("fp8"):
+            verdict = f"cosine {float(torch.cosine_similarity(gradient, reference, 0)):.4f}"
         rows.append(
             [
                 f"{size}, {config.num_hidden_layers} layers", f"ours, recompute {name}" if ours else name,

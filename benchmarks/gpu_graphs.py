@@ -1,7 +1,7 @@
 """Whether CUDA graphs compute what the same kernels compute one by one, and what they gain.
 
     python benchmarks/gpu_graphs.py                  the 0.5B shape, about a minute on an H200
-    python benchmarks/gpu_graphs.py --bits 4         its base in 4 bits
+    python benchmarks/gpu_graphs.py --bits 4         its base in 4 bits; 8: in FP8
 
 Batches of different numbers and lengths of examples go through both; losses and all LoRA gradients are
 compared, then both are timed on the same batches.
@@ -30,7 +30,8 @@ TIMED = 150
 
 
 def main(bits: int) -> None:
-    plan = plan_of("cuda", "bfloat16", batch_size=8, load_in_4bit=bits == 4)
+    base: dict[str, Any] = {"load_in_4bit": bits == 4, "base_precision": "fp8" if bits == 8 else "auto"}
+    plan = plan_of("cuda", "bfloat16", batch_size=8, **base)
     decoder = random_decoder(qwen_config("0.5b"), plan)
     torch.manual_seed(0)
     decoder.lora.values.normal_(0, 0.02)
@@ -83,5 +84,5 @@ def speed(runner: Any, batches: list[Any], weight: torch.Tensor) -> float:
 
 if __name__ == "__main__":
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--bits", type=int, choices=(4, 16), default=16)
+    parser.add_argument("--bits", type=int, choices=(4, 8, 16), default=16)
     main(parser.parse_args().bits)

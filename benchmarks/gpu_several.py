@@ -16,29 +16,16 @@ from __future__ import annotations
 import argparse
 import itertools
 import json
-import math
-import random
 import statistics
-import string
 import subprocess
 import sys
 import tempfile
 from pathlib import Path
 from typing import Any
 
-from workload import make_importable, table, write_random_model
+from workload import make_importable, table, write_random_model, write_rows
 
 GOALS = {2: 1.9, 4: 3.7}
-
-
-def write_rows(file: Path, count: int = 3000) -> None:
-    generator = random.Random(0)
-    with file.open("w", encoding="utf-8") as lines:
-        for _ in range(count):
-            length = int(min(1800, max(16, generator.lognormvariate(math.log(350), 0.9))))
-            text = "".join(generator.choices(string.ascii_lowercase, k=length))
-            row = {"prompt": text[: length // 2], "completion": text[length // 2 :]}
-            lines.write(json.dumps(row) + "\n")
 
 
 def measured(folder: Path, options: argparse.Namespace) -> dict[str, Any]:

@@ -1,12 +1,19 @@
-"""300 steps of a real model on real text: the loss curves of our packed engine and of TRL, over each other.
+"""300 steps of a real model on real text: loss curves over each other, of our packed engine and of TRL.
 
     python benchmarks/loss_curve.py MODEL_FOLDER [--steps 300]      took an hour at a load of 10
+    python benchmarks/loss_curve.py MODEL_FOLDER --device cuda --sides fp8 fp32 packed
+
+Sides are the packed engine ("packed"), the same with its base in FP8 ("fp8") or with all in fp32 ("fp32"),
+and TRL ("trl"); the others are compared with the last. On a CPU all is in fp32, and FP8 is computed by the
+reference in plain torch. On a GPU the packed engine is in bf16: how far "fp32" is from it tells what a gap
+of "fp8" means.
 
 The text is what Python ships as `pydoc_data.topics`, in rows of 24 to 72 tokens (48 on average); every 12th
-section of it is held out. Both engines are called through the door that every run goes through, with the same
+section of it is held out. All sides are called through the door that every run goes through, with the same
 plan: 4 rows a step in the same order, LoRA r=16 on all linear modules, linear schedule with 5 warm-up steps,
-clipping at 1, fp32 on one thread. Both draw A by the same code from the same seed, and B is zero, so they
-begin at the same point to the last bit. Both adapters are then loaded by plain PEFT and judged by one code.
+clipping at 1, one CPU thread. All draw A by the same code from the same seed, and B is zero, so they begin at
+the same point to the last bit. All adapters are then loaded by plain PEFT on the unrounded base, and judged
+by one code in fp32.
 """
 
 from __future__ import annotations
@@ -30,7 +37,6 @@ make_importable()
 
 import torch  # noqa: E402
 
-from backpropagate.training.config.fields import EngineName  # noqa: E402
 from backpropagate.training.config.specs import LoraGroup  # noqa: E402
 from backpropagate.training.engine.loop.checkpoints import Checkpoints  # noqa: E402
 from backpropagate.training.engine.plan import Data, Example, Plan  # noqa: E402
@@ -43,6 +49,12 @@ ROW_TOKENS = (24, 56, 40, 72)
 HELD_OUT_EVERY = 12  # sections
 HELD_OUT_ROWS = 128
 GOAL = 0.005
+SIDES: dict[str, dict[str, Any]] = {
+    "packed": {},
+    "fp8": {"base_precision": "fp8"},
+    "fp32": {"precision": "float32"},
+    "trl": {"engine": "trl"},
+}
 
 
 def rows_of_text(model: Path, training_rows: int) -> Data:
@@ -80,22 +92,22 @@ class Curve:
     held_out: float = math.nan
 
 
-def trained(engine: EngineName, plan: Plan, data: Data, folder: Path) -> Curve:
+def trained(side: str, plan: Plan, data: Data, folder: Path) -> Curve:
     losses: list[float] = []
 
     def report(event: Event) -> None:
         if isinstance(event, Step):
             losses.append(event.loss)
             if event.step % 50 == 0:
-                print(f"{engine}: step {event.step}, loss {event.loss:.4f}", file=sys.stderr)
+                print(f"{side}: step {event.step}, loss {event.loss:.4f}", file=sys.stderr)
 
     started = time.monotonic()
-    plan = plan.changed(engine=engine, adapter=folder / engine)
-    run_engine(plan, data, report, lambda: False, Checkpoints(folder / f"checkpoints-{engine}"))
+    plan = plan.changed(adapter=folder / side, **SIDES[side])
+    run_engine(plan, data, report, lambda: False, Checkpoints(folder / f"checkpoints-{side}"))
     return Curve(losses, time.monotonic() - started)
 
 
-def held_out_loss(model: Path, adapter: Path | None, rows: Sequence[Example]) -> float:
+def held_out_loss(model: Path, adapter: Path | None, rows: Sequence[Example], device: str) -> float:
     """Mean cross-entropy per predicted token, by transformers and PEFT, one row at a time."""
     from peft import PeftModel
     from transformers import AutoModelForCausalLM
@@ -103,11 +115,11 @@ def held_out_loss(model: Path, adapter: Path | None, rows: Sequence[Example]) ->
     judge: Any = AutoModelForCausalLM.from_pretrained(model, dtype=torch.float32)
     if adapter is not None:
         judge = PeftModel.from_pretrained(judge, str(adapter))
-    judge.eval()
+    judge.eval().to(device)
     total, count = 0.0, 0
     with torch.inference_mode():
         for row in rows:
-            ids = torch.tensor([row.input_ids])
+            ids = torch.tensor([row.input_ids], device=device)
             logits = judge(input_ids=ids).logits[0, :-1]
             total += torch.nn.functional.cross_entropy(logits, ids[0, 1:], reduction="sum").item()
             count += ids.shape[1] - 1
@@ -120,7 +132,10 @@ def main() -> int:
     parser.add_argument("--steps", type=int, default=300)
     parser.add_argument("--batch-size", type=int, default=4)
     parser.add_argument("--learning-rate", type=float, default=2e-4)
+    parser.add_argument("--device", default="cpu", choices=["cpu", "cuda"])
+    parser.add_argument("--sides", nargs="+", default=["packed", "trl"], choices=list(SIDES))
     arguments = parser.parse_args()
+    device = arguments.device
     data = rows_of_text(arguments.model, arguments.steps * arguments.batch_size)
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
@@ -136,39 +151,47 @@ def main() -> int:
                 order="as_given",
                 threads=1,
                 engine="packed",
-                device="cpu",
+                device=device,
+                precision="bfloat16" if device == "cuda" else "float32",
                 recompute="nothing",
                 micro_batch_tokens=TOKENS[0],
             )
         )
         # The engines' own evaluation takes the first rows only; the verdict's is below.
         trimmed = Data(data.train, data.held_out[:4])
-        curves = {engine: trained(engine, plan, trimmed, folder) for engine in ("packed", "trl")}
-        before = held_out_loss(arguments.model, None, data.held_out)
-        for engine, curve in curves.items():
-            curve.held_out = held_out_loss(arguments.model, folder / engine, data.held_out)
-    return verdict(curves["packed"], curves["trl"], before, plan, data)
+        curves = {side: trained(side, plan, trimmed, folder) for side in arguments.sides}
+        before = held_out_loss(arguments.model, None, data.held_out, device)
+        for side, curve in curves.items():
+            curve.held_out = held_out_loss(arguments.model, folder / side, data.held_out, device)
+    return verdict(curves, before, plan, data)
 
 
-def verdict(ours: Curve, trl: Curve, before: float, plan: Plan, data: Data) -> int:
-    """Print both curves and how far apart they are; 0 if the held-out losses are near enough."""
-    apart = [abs(a - b) / b for a, b in zip(ours.losses, trl.losses, strict=True)]
-    shown = [0, *range(9, len(apart), 10)]
-    rows = [["step", "packed", "TRL", "relative difference"]]
-    rows += [[str(i + 1), f"{ours.losses[i]:.5f}", f"{trl.losses[i]:.5f}", f"{apart[i]:.1e}"] for i in shown]
-    final = abs(ours.held_out - trl.held_out) / trl.held_out
+def verdict(curves: dict[str, Curve], before: float, plan: Plan, data: Data) -> int:
+    """Print the curves and how far they are from the last; 0 if the held-out losses are near enough."""
+    *others, last = curves
+    to = curves[last]
+    shown = [0, *range(9, len(to.losses), 10)]
+    print(table([["step", *curves]] + [[str(i + 1), *_at(curves, i)] for i in shown]))
     tokens, rate = sum(len(row.input_ids) for row in data.train), plan.training.learning_rate
-    print(table(rows))
-    print(f"\n{len(apart)} steps of {plan.batch_size} rows, {tokens} tokens, lr {rate:g}")
-    print(
-        f"relative difference of a step's loss: mean {sum(apart) / len(apart):.1e}, largest {max(apart):.1e}"
-    )
-    print(f"seconds: packed {ours.seconds:.0f}, TRL {trl.seconds:.0f}")
-    print(
-        f"held-out loss on {len(data.held_out)} rows: {before:.5f} before, packed {ours.held_out:.5f}, "
-        f"TRL {trl.held_out:.5f}: {final:.4%} apart (goal {GOAL:.1%}{'' if final <= GOAL else ': MISSED'})"
-    )
-    return int(final > GOAL)
+    print(f"\n{len(to.losses)} steps of {plan.batch_size} rows, {tokens} tokens, lr {rate:g}, {plan.device}")
+    print(f"held-out loss on {len(data.held_out)} rows: {before:.5f} before")
+    print(f"{last}: {to.held_out:.5f}, {to.seconds:.0f} s")
+    missed = False
+    for side in others:
+        curve = curves[side]
+        apart = [abs(a - b) / b for a, b in zip(curve.losses, to.losses, strict=True)]
+        gap = (curve.held_out - to.held_out) / to.held_out
+        missed |= abs(gap) > GOAL
+        print(
+            f"{side}: {curve.held_out:.5f}, {gap:+.4%} of {last} (goal {GOAL:.1%}"
+            f"{': MISSED' if abs(gap) > GOAL else ''}), {curve.seconds:.0f} s; relative difference of a "
+            f"step's loss: mean {sum(apart) / len(apart):.1e}, largest {max(apart):.1e}"
+        )
+    return int(missed)
+
+
+def _at(curves: dict[str, Curve], step: int) -> list[str]:
+    return [f"{curve.losses[step]:.5f}" for curve in curves.values()]
 
 
 if __name__ == "__main__":

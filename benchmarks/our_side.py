@@ -25,6 +25,7 @@ from backpropagate.training.engine.loop.packing import step_order  # noqa: E402
 from backpropagate.training.engine.packed.decoder import PackedDecoder  # noqa: E402
 from backpropagate.training.engine.packed.decoder_config import read_decoder_config  # noqa: E402
 from backpropagate.training.engine.packed.engine import PackedStep  # noqa: E402
+from backpropagate.training.engine.packed.fp8_linear import Fp8LoraLinear, fp8_linears  # noqa: E402
 from backpropagate.training.engine.packed.load_weights import destinations, nf4_weights, spread_qk_norms  # noqa: E402
 from backpropagate.training.engine.packed.open_decoder import make_decoder  # noqa: E402
 from backpropagate.training.engine.packed.weight_layouts import layer_layouts  # noqa: E402
@@ -75,19 +76,27 @@ def random_decoder(config: Any, plan: Plan) -> PackedDecoder:
     """A decoder of this config with random weights, made where it is used."""
     dtype = getattr(torch, plan.precision)
     sizes, device = read_decoder_config(config), torch.device(plan.device)
-    expands = plan.load_in_4bit or plan.resident_layers is not None
-    layouts = layer_layouts(sizes, dtype, in_4bit=plan.load_in_4bit, stored={}) if expands else None
-    decoder = make_decoder(sizes, plan.lora, dtype, device, layouts, plan.resident_layers)
+
+    def random(*size: int) -> torch.Tensor:
+        return torch.empty(size, dtype=dtype, device=device).normal_(0, 0.02)
+
+    if plan.training.in_fp8:
+        decoder = PackedDecoder(sizes, plan.lora, dtype, device, Fp8LoraLinear)
+    else:
+        expands = plan.load_in_4bit or plan.resident_layers is not None
+        layouts = layer_layouts(sizes, dtype, in_4bit=plan.load_in_4bit, stored={}) if expands else None
+        decoder = make_decoder(sizes, plan.lora, dtype, device, layouts, plan.resident_layers)
     for weight in nf4_weights(decoder).values():
-        size = weight.shape.rows, weight.shape.columns
-        weight.take(torch.empty(size, dtype=dtype, device=device).normal_(0, 0.02))
+        weight.take(random(weight.shape.rows, weight.shape.columns))
+    for linear in fp8_linears(decoder.layers):
+        linear.weight.take(random(linear.outputs, linear.inputs))
     for name, place in destinations(decoder).items():
         if "norm" in name:
             place.fill_(1.0)
         elif name.endswith("bias"):
             place.zero_()
         else:
-            place.copy_(torch.empty(place.shape, dtype=dtype, device=device).normal_(0, 0.02))
+            place.copy_(random(*place.shape))
     spread_qk_norms(decoder)
     decoder.lora.initialise(plan.training.seed)
     return decoder

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import importlib.util
+import json
 import math
 import os
 import random
 import statistics
+import string
 import subprocess
 import sys
 import time
@@ -183,7 +185,18 @@ def _write_random_model(folder: Path, size: str) -> None:
     torch.manual_seed(0)
     with torch.device("cuda" if torch.cuda.is_available() else "cpu"):
         model = AutoModelForCausalLM.from_config(shape_config(size), dtype=torch.bfloat16)
-    model.save_pretrained(folder)
+    model.save_pretrained(folder, max_shard_size="4GB")  # as published models are
+
+
+def write_rows(file: Path, count: int = 3000) -> None:
+    """Prompts and completions of lognormal lengths, for the byte tokenizer."""
+    generator = random.Random(0)
+    with file.open("w", encoding="utf-8") as lines:
+        for _ in range(count):
+            length = int(min(1800, max(16, generator.lognormvariate(math.log(350), 0.9))))
+            text = "".join(generator.choices(string.ascii_lowercase, k=length))
+            row = {"prompt": text[: length // 2], "completion": text[length // 2 :]}
+            lines.write(json.dumps(row) + "\n")
 
 
 def random_llama(folder: Path, hidden: int, layers: int, *, tied: bool = False) -> Path:

@@ -29,7 +29,7 @@ OF_TRAININGS = {
     "--use-dora": "Use --lora-rslora, or plain LoRA.",
     "--init-lora-weights": "LoRA is initialised as in its paper.",
     "--optim": "The optimizer is AdamW.",
-    "--fp8": "The precision follows the hardware; --load-in-4bit needs the least memory.",
+    "--fp8": "Use --base-precision fp8; --load-in-4bit needs the least memory.",
     "--backend": "Use --engine and --device.",
     "--gpu-max-temp": "Set BACKPROPAGATE_GPU__PAUSE_C.",
     "--run-name": "A run is named after its time and its model.",

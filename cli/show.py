@@ -106,6 +106,8 @@ def _result_lines(result: Result | None) -> Iterator[tuple[str, object]]:
                 yield from (("ledger", line) for line in ledger_lines(result.ledger))
             yield "data", result.data_sentence
             yield "engine", result.engine_sentence
+            if isinstance(result, TrainResult) and result.start_sentence:
+                yield "start", result.start_sentence
             if result.output:
                 yield "copy", result.output
             yield from (("tracker", tracker.line) for tracker in result.trackers)

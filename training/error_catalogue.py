@@ -9,7 +9,7 @@ from .errors import BackpropagateError, error_classes, exit_code
 USUAL_HINTS = {
     "CONFIG_INVALID": "Correct the settings that the message names.",
     "CONFIG_INVALID_SETTING": "Correct or remove the variable that the message names.",
-    "DEP_CLUSTER_FAILED": "Correct the table of the cluster in clusters.toml, or wait until Slurm answers.",
+    "DEP_CLUSTER_FAILED": "Correct its table in clusters.toml, or wait until its Slurm or its hosts answer.",
     "DEP_ERROR": "See what the message says of the library or the service.",
     "DEP_EXTRA_MISSING": "Install the extra that the message names.",
     "DEP_GPU_NOT_AVAILABLE": "Check the driver and that torch is built for CUDA, or set device=cpu.",

@@ -72,7 +72,7 @@ def test_verbose_after_a_command_shows_the_stack_trace(home: Path, capsys: Captu
         (["list-runs", "--output", "./out"], "BACKPROPAGATE_HOME"),
         (["train", "--data", "x.jsonl", "--method", "orpo"], "supervised fine-tuning"),
         (["train", "--data", "x.jsonl", "--optim", "adamw_8bit"], "AdamW"),
-        (["train", "--data", "x.jsonl", "--fp8"], "precision follows the hardware"),
+        (["train", "--data", "x.jsonl", "--fp8"], "--base-precision fp8"),
         (["train", "--data", "x.jsonl", "--full-ft-offload", "cpu"], "supervised fine-tuning"),
         (["multi-run", "--data", "x.jsonl", "--dare-seed", "3"], "--merge-mode"),
         (["info", "--log-level", "debug"], "BACKPROPAGATE_LOG_LEVEL"),

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import socket
 import sys
 from pathlib import Path
 from typing import Literal
@@ -11,7 +12,9 @@ from fake_slurm import FakeSlurm
 
 from backpropagate.cli.doctor.clusters import cluster_findings
 from backpropagate.training.clusters.description import Cluster, load_clusters
+from backpropagate.training.clusters.hosts import Host, Hosts
 from backpropagate.training.clusters.job_script import inherited, options_of, script_of
+from backpropagate.training.clusters.ssh import ssh_command
 from backpropagate.training.errors import InvalidSettingError
 from backpropagate.training.files.paths import PathPolicy
 
@@ -25,6 +28,13 @@ from backpropagate.training.files.paths import PathPolicy
         ("[lab]\ngpus = 0\n", "gpus: should be greater than or equal to 1"),
         ("[lab]\npartition = 'a b'\n", "partition: "),
         ("[lab]\nenvironment = ['A,B=C']\n", "environment: "),
+        ("[lab]\nhosts = []\n", "hosts: list should have at least 1 item"),
+        ("[lab]\nhosts = ['a']\npartition = 'gpu'\n", "'partition' is not a setting of a list of hosts"),
+        ("[lab]\nhosts = ['a', {nam = 'b'}]\n", "host 2: 'nam' is not a setting of a host"),
+        ("[lab]\nhosts = ['-oProxyCommand=x']\n", "host 1: name: string should match"),
+        ("[lab]\nhosts = [{name = 'a', gpus = 0}]\n", "host 1: gpus: should be greater than or equal to 1"),
+        ("[lab]\nhosts = ['a', 'a']\n", "hosts: should name each host once"),
+        ("[x]\nhosts = ['a', 'b']\n[y]\nhosts = ['b', 'c', 'a']\n", "the same hosts in different orders"),
     ],
 )
 def test_a_mistake_is_named_with_its_place(lab: Path, text: str, words: str) -> None:
@@ -76,6 +86,27 @@ def test_a_job_asks_for_the_gpus_that_its_training_uses(
     cluster: Cluster, gpus: int | Literal["all"] | None, asked: list[str]
 ) -> None:
     assert options_of(cluster, gpus) == asked
+
+
+def test_hosts_are_tables_or_names_and_use_the_gpus_that_a_training_asks_for(lab: Path) -> None:
+    lab.write_text("[pair]\nhosts = ['a', {name = 'b', gpus = 2}]\n", encoding="utf-8")
+    pair = load_clusters(lab.parent)["pair"]
+    assert isinstance(pair, Hosts) and [host.name for host in pair.hosts] == ["a", "b"]
+    assert [host.processes("all", "auto") for host in pair.hosts] == [1, 2]
+    assert [host.processes("all", "cpu") for host in pair.hosts] == [1, 1]
+    assert [host.processes(4, "cpu") for host in pair.hosts] == [4, 4]
+
+
+def test_this_machine_is_known_by_its_name_and_addresses_unless_ssh_is_needed() -> None:
+    assert Host(name=socket.gethostname()).is_here() and Host(name="127.0.0.1").is_here()
+    assert not Host(name="127.0.0.1", port=2222).is_here() and not Host(name="somewhere.invalid").is_here()
+
+
+def test_a_command_for_a_host_is_quoted_for_its_shell() -> None:
+    host = Host(name="a", user="me", port=2222)
+    *options, name, line = ssh_command(host, ["/opt/my python", "$HOME", "it's"])
+    assert (name, line) == ("a", "'/opt/my python' '$HOME' 'it'\"'\"'s'")
+    assert options[-5:] == ["-l", "me", "-p", "2222", "--"]
 
 
 def test_a_script_quotes_what_a_shell_would_read() -> None:

@@ -203,7 +203,7 @@ async def test_a_refused_job_leaves_nothing_behind(
 async def test_another_principal_cannot_spend_the_owners_account(
     service: TrainingService, slurm: FakeSlurm, dataset: Path, tiny_model: Path
 ) -> None:
-    with pytest.raises(ClusterError, match="charged to the owner of this server"):
+    with pytest.raises(ClusterError, match="in the name of the owner of this server"):
         await service.of("alice").train(dataset, tiny_model, on="lab")
     assert service.store.ids() == []
 

@@ -142,7 +142,8 @@ def test_on_a_gpu_streaming_is_the_last_resort_unless_the_user_wants_the_weights
     for doing in ("loading", "evaluating", "answering"):
         found = lighter_plan(plan, doing)
         assert found is not None and found.resident_layers == 0 and found.training.recompute == "nothing"
-    assert lighter_plan(plan.changed(weights="gpu"), "loading") is None
+    for stays in ({"weights": "gpu"}, {"base_precision": "fp8"}):
+        assert lighter_plan(plan.changed(**stays), "loading") is None
     assert lighter_plan(plan.changed(engine="trl"), "training") is None
 
 

@@ -45,6 +45,15 @@ def plan(tmp_path: Path) -> Plan:
     return a_plan(model=tmp_path / "model", adapter=tmp_path / "adapter", lora=lora, **EVALUATED)
 
 
+def test_a_base_in_fp8_that_does_not_fit_gives_way_to_one_in_4_bits(
+    plan: Plan, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(torch, "empty", no_memory)
+    with pytest.raises(GpuOutOfMemoryError) as caught:
+        open_model(plan.changed(base_precision="fp8"), Events())
+    assert caught.value.next == then("ask_again", load_in_4bit=True, base_precision="auto")
+
+
 @pytest.mark.parametrize("engine", ["packed", "autograd", "trl"])
 def test_a_model_that_does_not_fit_ends_with_the_advice_to_load_it_in_4_bits(
     engine: str, plan: Plan, monkeypatch: pytest.MonkeyPatch

@@ -138,6 +138,24 @@ def test_a_run_is_not_resumed_on_another_base(tiny_model: Path, tmp_path: Path) 
     assert not json.loads((run.run_folder / "spec.json").read_text())["model"]["allow_other_base"]
 
 
+def test_a_run_that_died_while_its_base_was_loaded_knows_it_when_it_is_resumed(
+    tiny_model: Path, tmp_path: Path, home: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def dies(*arguments: object) -> None:
+        raise OSError("killed")
+
+    base = write_base(tmp_path / "base", tiny_model, seed=1)
+    with monkeypatch.context() as patched, pytest.raises(OSError, match="killed"):
+        patched.setattr("backpropagate.training.engine.open_model.open_model", dies)
+        train(str(base), tmp_path)
+    (folder,) = (home / "runs").iterdir()
+    assert (folder / "plan.json").exists() and not (folder / "provenance.json").exists()
+    run = Trainer(str(base)).train(resume_from=folder.name)
+    model = json.loads((folder / "provenance.json").read_text())["model"]
+    with safe_open(run.adapter_path / "adapter_model.safetensors", "pt") as file:
+        assert file.metadata()["base_weights_sha256"] == model["base_weights_sha256"]
+
+
 @pytest.mark.nightly
 @pytest.mark.anyio
 @pytest.mark.slow

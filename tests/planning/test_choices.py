@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -12,7 +13,12 @@ from model_configs import config_folder
 
 from backpropagate.training.config.specs import ModelGroup, TrainingGroup, TrainSpec
 from backpropagate.training.config.training_plan import TrainingPlan
-from backpropagate.training.errors import GpuMonitoringError, GpuOutOfMemoryError
+from backpropagate.training.errors import (
+    GpuMonitoringError,
+    GpuNotAvailableError,
+    GpuOutOfMemoryError,
+    InputError,
+)
 from backpropagate.training.hardware.gpu import GpuReadings
 from backpropagate.training.next_step import then
 from backpropagate.training.planning import machine as machine_module
@@ -164,3 +170,106 @@ def test_without_a_dataset_the_steps_are_not_guessed(model: Path, home: Path) ->
     plan = plan_of(spec_of(model), cpu(60), home, NOTHING)
     assert plan.hours is None and plan.settings["steps"] is None and "held_out" not in plan.reasons
     assert plan_of(spec_of(model, steps=10), cpu(60), home, NOTHING).settings["steps"] == 10
+
+
+# --- A base in FP8.
+
+
+def in_fp8(model: Path, **settings: Any) -> TrainSpec:
+    return spec_of(model, **{"base_precision": "fp8", **settings})
+
+
+def refused_fp8(spec: TrainSpec, home: Path) -> str:
+    """What is said when a training on this machine is submitted, which a plan says too."""
+    facts = model_facts(spec.model, home, ask_hub=False)
+    with pytest.raises((InputError, GpuNotAvailableError)) as caught:
+        require_fit(spec, facts, machine_for(spec.training.device, "largest"))
+    assert caught.value.next == then("ask_again", base_precision="auto")
+    with pytest.raises(type(caught.value)) as planned:
+        plan_of(spec, machine_for(spec.training.device), home)
+    assert planned.value.message == caught.value.message
+    return caught.value.message
+
+
+def test_fp8_is_planned_only_on_request_in_the_memory_of_bf16_and_faster(
+    model: Path, home: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with_gpus(monkeypatch, 80, name="NVIDIA H100 80GB HBM3", capability="9.0")
+    specs = spec_of(model, batch_size=32), in_fp8(model, batch_size=32)
+    usual, fp8 = (plan_of(spec, machine_for("auto"), home) for spec in specs)
+    assert "base_precision" not in usual.settings and fp8.settings["base_precision"] == "fp8"
+    assert fp8.settings["precision"] == "bf16" and "LoRA in bf16" in fp8.reasons["base_precision"]
+    assert fp8.fits and fp8.peak_gib == usual.peak_gib
+    assert fp8.tokens_per_s and usual.tokens_per_s and 1.1 < fp8.tokens_per_s / usual.tokens_per_s < 1.6
+    assert fp8.next.arguments["base_precision"] == "fp8"
+
+
+def test_weights_in_fp8_do_not_stream_and_what_fits_without_them_is_said(
+    model: Path, home: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with_gpus(monkeypatch, 12, name="NVIDIA GeForce RTX 4070", capability="8.9")
+    facts = model_facts(ModelGroup(name=str(model)), home, ask_hub=False)
+    with pytest.raises(GpuOutOfMemoryError) as caught:
+        require_fit(in_fp8(model), facts, machine_for("auto"))
+    assert caught.value.next == then("ask_again", base_precision="auto")
+    plan = plan_training(
+        in_fp8(model), RunStore(home), machine_for("auto"), DATA, four_bit_is_given=False, ask_hub=False
+    )
+    assert not plan.fits and plan.would_fit[:2] == [
+        "base_precision=auto", "load_in_4bit=true, base_precision=auto",
+    ]  # fmt: skip
+    assert plan.next.arguments["base_precision"] == "auto"
+
+
+@pytest.mark.parametrize(
+    ("name", "capability", "words"),
+    [
+        ("NVIDIA A100-SXM4-80GB", "8.0", "NVIDIA A100-SXM4-80GB has compute capability 8.0: FP8 needs 8.9"),
+        ("NVIDIA GeForce RTX 3090", "8.6", "has compute capability 8.6"),
+    ],
+)
+def test_a_card_without_fp8_is_named(
+    name: str, capability: str, words: str, model: Path, home: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with_gpus(monkeypatch, 80, name=name, capability=capability)
+    assert words in refused_fp8(in_fp8(model), home)
+    assert "on a CPU" in refused_fp8(in_fp8(model, device="cpu"), home)
+
+
+@pytest.mark.parametrize(
+    ("settings", "words"),
+    [
+        ({"in_4bit": True}, "either 8 or 4 bits"),
+        ({"weights": "host"}, "weights in FP8 do not stream"),
+        ({"engine": "trl"}, "only the packed engine has it, and that does not train this model: trl was"),
+        ({"engine": "unsloth"}, "unsloth was asked for"),
+    ],
+)
+def test_what_contradicts_fp8_is_named(
+    settings: dict[str, Any], words: str, model: Path, home: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with_gpus(monkeypatch, 80, capability="9.0")
+    assert words in refused_fp8(in_fp8(model, **settings), home)
+
+
+@pytest.mark.parametrize(
+    ("entries", "words"),
+    [
+        ({"hidden_size": 2056, "head_dim": 128}, "a matrix with 2056 rows or columns, which is no multiple"),
+        ({"model_type": "gpt2"}, "only the packed engine has it"),
+        ({"model_type": "qwen3_moe", "num_experts": 8, "num_experts_per_tok": 2}, "has experts"),
+        (
+            {"quantization_config": {"quant_method": "bitsandbytes", "load_in_4bit": True,
+                                     "bnb_4bit_quant_type": "nf4"}},
+            "holds its weights in 4 bits",
+        ),
+    ],
+    ids=["sizes", "another engine", "experts", "4 bits"],
+)  # fmt: skip
+def test_a_model_that_has_no_fp8_is_refused_with_the_reason(
+    entries: dict[str, Any], words: str, model: Path, home: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    config = model / "config.json"
+    config.write_text(json.dumps({**json.loads(config.read_text()), **entries}))
+    with_gpus(monkeypatch, 80, capability="9.0")
+    assert words in refused_fp8(in_fp8(model), home)

@@ -10,7 +10,11 @@ from backpropagate.training.planning import machine
 
 
 def with_gpus(
-    monkeypatch: pytest.MonkeyPatch, *gib: float, free: float | None = None, name: str = "NVIDIA RTX 3090"
+    monkeypatch: pytest.MonkeyPatch,
+    *gib: float,
+    free: float | None = None,
+    name: str = "NVIDIA RTX 3090",
+    capability: str | None = None,
 ) -> None:
     """GPUs of these memories, in a machine with 128 GiB.
 
@@ -22,6 +26,7 @@ def with_gpus(
             index=number,
             name=name,
             uuid=f"GPU-{number}",
+            compute_capability=capability,
             memory_total_mib=int(size * 1024),
             memory_free_mib=int((size if free is None else free) * 1024),
             processes=[],

@@ -107,6 +107,20 @@ async def test_what_cannot_fit_is_said_with_what_would_and_is_not_started(
     assert service.store.ids() == before
 
 
+async def test_a_base_in_fp8_is_trained_only_where_the_card_has_fp8_and_is_refused_before_it_starts(
+    service: TrainingService, models: Path, dataset: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    asked = {"model": str(models / "7b"), "settings": {"base_precision": "fp8"}}
+    with_gpus(monkeypatch, 80, name=H100, capability="9.0")
+    plan = await planned(service, models, **asked)
+    assert plan["settings"]["base_precision"] == "fp8" and plan["next"]["action"] == "train"
+    with_gpus(monkeypatch, 80, name="NVIDIA A100-SXM4-80GB", capability="8.0")
+    for tool, data in (("plan_train", {}), ("train", {"dataset": str(dataset)})):
+        answer, text = await called(service, dataset.parent, tool, **data, **asked)
+        assert not answer and "[DEP_GPU_NOT_AVAILABLE]" in text and "compute capability 8.0" in text
+    assert not service.store.ids()
+
+
 async def test_a_model_of_the_hub_is_planned_from_its_config_alone(
     service: TrainingService, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

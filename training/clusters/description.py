@@ -5,30 +5,33 @@
     time = "08:00:00"
     gpus = 1
 
-It names a program that nodes execute, so it is a file of the home that no assistant can write.
+A table is of a Slurm, or lists `hosts` (hosts.py). It names a program that nodes execute, so it is a file of
+the home that no assistant can write.
 """
 
 from __future__ import annotations
 
 import tomllib
+from itertools import combinations
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated, Any, TypeVar, cast
 
 from pydantic import BaseModel, ConfigDict, Field, StringConstraints, ValidationError
 
 from ..config.arguments import explain
 from ..errors import InputError, InvalidSettingError, nearest
 from ..untrusted import one_line, quoted, shown_path
+from .hosts import Host, Hosts, VariableName
 
 FILE = "clusters.toml"
 
 Word = Annotated[str, StringConstraints(pattern=r"^[!-~]+$", max_length=1000)]
 """The value of an option of sbatch: printable, without spaces."""
-VariableName = Annotated[str, StringConstraints(pattern=r"^[A-Za-z_][A-Za-z0-9_]*$")]
+Table = TypeVar("Table", bound=BaseModel)
 
 
 class Cluster(BaseModel):
-    """How jobs are submitted to a cluster; what is not given, the site's Slurm decides."""
+    """How jobs are submitted to a Slurm; what is not given, the site decides."""
 
     model_config = ConfigDict(extra="forbid", frozen=True)
 
@@ -56,7 +59,7 @@ class Cluster(BaseModel):
     ] = []
 
 
-def load_clusters(home: Path) -> dict[str, Cluster]:
+def load_clusters(home: Path) -> dict[str, Cluster | Hosts]:
     """The clusters of a home by name; none without the file.
 
     Raises:
@@ -71,25 +74,53 @@ def load_clusters(home: Path) -> dict[str, Cluster]:
         raise InvalidSettingError(
             f"{shown_path(path)} cannot be read: {one_line(str(error), 200)}.", hint="Correct the file."
         ) from error
-    return {name: _checked(path, name, table) for name, table in tables.items()}
+    clusters = {name: _checked(path, name, table) for name, table in tables.items()}
+    _require_one_order(path, {name: each for name, each in clusters.items() if isinstance(each, Hosts)})
+    return clusters
 
 
-def _checked(path: Path, name: str, table: Any) -> Cluster:
+def _require_one_order(path: Path, tables: dict[str, Hosts]) -> None:
+    for (name, one), (other_name, other) in combinations(tables.items(), 2):
+        if not one.takes_in_order_of(other):
+            raise InvalidSettingError(
+                f"{shown_path(path)}: [{quoted(name)}] and [{quoted(other_name)}] list the same hosts in "
+                "different orders, so that their runs could wait for each other.",
+                hint="List hosts in one order everywhere.",
+            )
+
+
+def _checked(path: Path, name: str, table: Any) -> Cluster | Hosts:
     place = f"{shown_path(path)}, [{quoted(name)}]"
     if not isinstance(table, dict):
         raise InvalidSettingError(f"{place}: should be a table.", hint="Begin each cluster with [NAME].")
-    for key in map(str, table):  # pyright: ignore[reportUnknownArgumentType]
-        if key not in Cluster.model_fields:
-            close = nearest(key, Cluster.model_fields)
-            hint = f"Did you mean {close}?" if close else f"Known are: {', '.join(Cluster.model_fields)}."
-            raise InvalidSettingError(f"{place}: {quoted(key)} is not a setting of a cluster.", hint=hint)
+    given = cast("dict[str, Any]", table)
+    if "hosts" not in given:
+        return _read(Cluster, given, place, "a cluster")
+    if isinstance(given["hosts"], list):
+        entries = cast("list[Any]", given["hosts"])
+        given = given | {"hosts": [_host(entry, place, n) for n, entry in enumerate(entries, 1)]}
+    return _read(Hosts, given, place, "a list of hosts")
+
+
+def _host(entry: Any, place: str, number: int) -> Host:
+    """A host as a table, or as its name alone."""
+    table = cast("dict[str, Any]", entry) if isinstance(entry, dict) else {"name": entry}
+    return _read(Host, table, f"{place}, host {number}", "a host")
+
+
+def _read(kind: type[Table], table: dict[str, Any], place: str, what: str) -> Table:
+    for key in table:
+        if key not in kind.model_fields:
+            close = nearest(key, kind.model_fields)
+            hint = f"Did you mean {close}?" if close else f"Known are: {', '.join(kind.model_fields)}."
+            raise InvalidSettingError(f"{place}: {quoted(key)} is not a setting of {what}.", hint=hint)
     try:
-        return Cluster.model_validate(table)
+        return kind.model_validate(table)
     except ValidationError as error:
         raise InvalidSettingError(f"{place}: {explain(error)}", hint="Correct the file.") from None
 
 
-def cluster_named(home: Path, name: str) -> Cluster:
+def cluster_named(home: Path, name: str) -> Cluster | Hosts:
     """The cluster of this name.
 
     Raises:

@@ -13,6 +13,7 @@ from typing import Literal
 
 from ..config.environment import ENV_PREFIX
 from .description import Cluster
+from .hosts import Hosts
 
 INHERITED = {
     *("PATH", "LD_LIBRARY_PATH", "PYTHONPATH", "PYTHONUNBUFFERED", "PYTHONUTF8", "VIRTUAL_ENV"),
@@ -26,8 +27,8 @@ NOT_INHERITED = {f"{ENV_PREFIX}RUNTIME_DIR", f"{ENV_PREFIX}PYTHON"}
 """Of this machine: the device queue and its interpreter."""
 
 
-def inherited(names: Iterable[str], cluster: Cluster) -> list[str]:
-    """Those of the variables that the job gets."""
+def inherited(names: Iterable[str], cluster: Cluster | Hosts) -> list[str]:
+    """Those of the variables that the job gets, or the processes on given hosts."""
     more = set(cluster.environment)
     return sorted(name for name in names if name in more or _is_inherited(name))
 

@@ -58,6 +58,7 @@ class TrainArguments(TypedDict, total=False):
     engine: str
     recompute: str
     weights: str
+    base_precision: str
     micro_batch_tokens: int | None
     checkpoint_every_steps: int | None
     checkpoint_every_s: float

@@ -19,6 +19,7 @@ EARLIER_NAMES = {
         "TRAINING__RECOMPUTE", {"unsloth": None, "true": "everything", "false": "nothing"}
     ),
     "MODEL__MAX_SEQ_LENGTH": Alias("DATA__MAX_SEQ_LENGTH"),
+    "TRAINING__FP8": Alias("TRAINING__BASE_PRECISION", {"true": "fp8", "false": None}),
     "TRAINING__MAX_STEPS": Alias("TRAINING__STEPS", {"0": None, "-1": None}),
     "UI__MAX_UPLOAD_SIZE_MB": Alias("UI__UPLOAD_MIB"),
 }
@@ -29,7 +30,7 @@ RETIRED = {
     "Windows needs no settings of its own": "WINDOWS__DATALOADER_NUM_WORKERS "
     "WINDOWS__TOKENIZERS_PARALLELISM WINDOWS__XFORMERS_DISABLED WINDOWS__CUDA_LAUNCH_BLOCKING "
     "WINDOWS__PRE_TOKENIZE",
-    "the precision follows the hardware": "MODEL__DTYPE TRAINING__BF16 TRAINING__FP16 TRAINING__FP8",
+    "the precision follows the hardware": "MODEL__DTYPE TRAINING__BF16 TRAINING__FP16",
     "code of a model folder is never run": "MODEL__TRUST_REMOTE_CODE",
     "the optimizer is AdamW": "TRAINING__OPTIM",
     "every step is recorded": "TRAINING__LOGGING_STEPS",

@@ -182,6 +182,13 @@ Weights = Annotated[
         "`sharded`: each of several GPUs keeps a part; `auto` keeps on the GPU what fits."
     ),
 ]
+BasePrecision = Annotated[
+    Literal["auto", "fp8"],
+    Field(
+        description="Products with frozen weights: `auto` in bf16 on a GPU; `fp8` faster and less exact, on "
+        "the packed engine and GPUs from Ada and Hopper on. The LoRA stays in bf16."
+    ),
+]
 MicroBatchTokens = Annotated[int, Field(ge=16, description="Maximum tokens per forward pass.")]
 CheckpointSteps = Annotated[int, Field(ge=1, description="Steps between checkpoints.")]
 CheckpointSeconds = Annotated[float, Field(ge=0, description="Seconds between checkpoints.")]

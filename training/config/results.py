@@ -11,6 +11,9 @@ from ..untrusted import quoted
 from .ledger import Ledger
 from .scores import MetricScore, RowFlip, TaskScores
 
+START_PARTS = 5
+"""Of what was done before the first step, in a sentence."""
+
 
 class Record(BaseModel):
     """A part of a result. Unknown fields, e.g. of a newer version, are ignored."""
@@ -273,9 +276,23 @@ class TrainingResult(Result):
 
 
 class TrainResult(TrainingResult):
-    """A training."""
+    """A training.
+
+    Args:
+        before_first_step: what the run did until its first step had ended → seconds; waits are among it.
+    """
 
     kind: Literal["train"] = "train"
+    before_first_step: dict[str, float] = {}
+
+    @property
+    def start_sentence(self) -> str | None:
+        """How long the first step took to come, and what took longest."""
+        if not self.before_first_step:
+            return None
+        longest = sorted(self.before_first_step.items(), key=lambda item: -item[1])[:START_PARTS]
+        parts = ", ".join(f"{what} {seconds:.1f} s" for what, seconds in longest)
+        return f"first step after {sum(self.before_first_step.values()):.1f} s ({parts})"
 
 
 class MultiRunResult(TrainingResult):

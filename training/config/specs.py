@@ -20,6 +20,7 @@ from .fields import (
     AnswersPerTask,
     AnswerSystem,
     AnswerTokens,
+    BasePrecision,
     BatchSize,
     CheckpointSeconds,
     CheckpointSteps,
@@ -191,6 +192,7 @@ class TrainingGroup(SettingsGroup):
     engine: EngineName = "auto"
     recompute: Recompute = "auto"
     weights: Weights = "auto"
+    base_precision: BasePrecision = "auto"
     micro_batch_tokens: MicroBatchTokens | None = None
     checkpoint_every_steps: CheckpointSteps | None = None
     checkpoint_every_s: CheckpointSeconds = 300.0
@@ -201,6 +203,16 @@ class TrainingGroup(SettingsGroup):
     oom_recovery: OutOfMemoryRecovery = True
     report_to: ReportTo = "auto"
     preset: TrainingPreset | None = None
+
+    @property
+    def in_fp8(self) -> bool:
+        """Whether products with the frozen weights are in FP8."""
+        return self.base_precision == "fp8"
+
+    @property
+    def weights_place(self) -> Weights:
+        """`weights`, as far as they may stream: those in FP8 stay on the GPU."""
+        return "gpu" if self.in_fp8 else self.weights
 
 
 class EvaluationGroup(SettingsGroup):

@@ -22,6 +22,11 @@ def free_gpu_bytes() -> int:
     return torch.cuda.mem_get_info()[0] if torch.cuda.is_available() else 0
 
 
+def gpu_capability() -> tuple[int, int] | None:
+    """The compute capability of the GPU, such as (9, 0) of a Hopper; None without one."""
+    return torch.cuda.get_device_capability() if torch.cuda.is_available() else None
+
+
 def peak_memory_mib() -> int:
     """The most memory held at a time: of the GPU where there is one, else of this process."""
     if torch.cuda.is_available():

@@ -19,7 +19,7 @@ def lighter_plan(plan: Plan, doing: Doing) -> Plan | None:
         return None
     if doing == "training" and training.recompute in _lighter_modes(plan):
         return plan.changed(recompute="everything")
-    can_stream = training.engine == "packed" and plan.device == "cuda" and training.weights != "gpu"
+    can_stream = training.engine == "packed" and plan.device == "cuda" and training.weights_place != "gpu"
     if can_stream and plan.resident_layers != 0:
         return replace(plan, resident_layers=0)
     return None

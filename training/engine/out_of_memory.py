@@ -88,7 +88,7 @@ def _needs_less(plan: Plan, doing: Doing) -> dict[str, Any]:
     if doing == "training" and training.recompute != "everything":
         return {"recompute": "everything"}
     if not plan.load_in_4bit:
-        return {"load_in_4bit": True}
+        return {"load_in_4bit": True, **({"base_precision": "auto"} if training.in_fp8 else {})}
     if training.engine == "packed" and plan.device == "cuda" and plan.resident_layers != 0:
         return {"weights": "host"}
     if doing != "loading" and plan.data.max_seq_length >= 2 * SHORTEST:

@@ -18,8 +18,9 @@ from ..config.specs import DataGroup, EvaluationGroup, Group, LoraGroup, ModelGr
 from ..data.tokens.example import Example
 
 Precision = Literal["float32", "bfloat16"]
-DECIDED_ELSEWHERE = ("weights", "report_to")
-"""Settings whose "auto" stays: `resident_layers` says how many weights fit, the worker has the trackers."""
+DECIDED_ELSEWHERE = ("weights", "base_precision", "report_to")
+"""Settings whose "auto" stays: `resident_layers` says how many weights fit, `precision` what type they have,
+the worker has the trackers."""
 
 OutcomeStatus = Literal["completed", "cancelled", "early_stopped"]
 

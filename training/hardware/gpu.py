@@ -27,6 +27,8 @@ class GpuReading(BaseModel):
     index: int
     name: str
     uuid: str
+    compute_capability: str | None = None
+    """What its cores can do, such as 9.0 of a Hopper."""
     memory_total_mib: int | None = None
     memory_used_mib: int | None = None
     memory_free_mib: int | None = None
@@ -105,6 +107,7 @@ def _read(nvml: Any, index: int, asked: AskedLimits | None) -> GpuReading:
             index=index,
             name=short_name(nvml.nvmlDeviceGetName(handle)),
             uuid=nvml.nvmlDeviceGetUUID(handle),
+            compute_capability=_capability(offered(nvml, nvml.nvmlDeviceGetCudaComputeCapability, handle)),
             memory_total_mib=memory and memory.total // MIB,
             memory_used_mib=memory and memory.used // MIB,
             memory_free_mib=memory and memory.free // MIB,
@@ -143,6 +146,10 @@ def _process_name(pid: int) -> str | None:
 
 def _watts(milliwatts: int | None) -> float | None:
     return None if milliwatts is None else round(milliwatts / 1000, 1)
+
+
+def _capability(numbers: tuple[int, int] | None) -> str | None:
+    return None if numbers is None else ".".join(map(str, numbers))
 
 
 def _version(number: int | None) -> str | None:

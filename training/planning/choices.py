@@ -16,6 +16,7 @@ from .batches import FILL, RunBatches
 from .data_facts import DataFacts
 from .decoder_shape import DecoderShape
 from .engine_choice import engine_of
+from .fp8_base import require_fp8
 from .graphs import ROW_MULTIPLE
 from .hyperparameters import EPOCHS, choose_epochs, choose_learning_rate, hidden_size
 from .machine import Machine
@@ -67,7 +68,11 @@ def choose(
     Args:
         config: the content of config.json.
         layer: stored bytes of the largest layer, where a checkpoint in 4 bits tells them.
+
+    Raises:
+        InputError, GpuNotAvailableError: the base cannot be in FP8, which was asked for.
     """
+    require_fp8(spec, config, shape, machine)
     engine, why = engine_of(spec, config)
     in_4bit = spec.model.load_in_4bit
     parts = training_memory(
@@ -107,6 +112,8 @@ def choose(
     if data.examples is not None:
         reasons["held_out"] = f"{data.held_out} examples: {_held_out_rule(spec)}"
     reasons["precision"] = "bf16 on a GPU" if machine.on_gpu else "fp32 is faster than bf16 on a CPU"
+    if spec.training.in_fp8:
+        reasons["base_precision"] = "as asked: products with frozen weights in FP8, the LoRA in bf16"
     return Choices(
         engine, why, batch_size, accumulation, epochs, steps, rate, memory, parts, batches, reasons
     )
@@ -132,6 +139,7 @@ def work_of(spec: TrainingSpec, shape: DecoderShape, made: Choices, processes: i
         shape=shape,
         engine=made.engine,
         in_4bit=spec.model.load_in_4bit or shape.stored_4bit,
+        in_fp8=spec.training.in_fp8,
         recompute=memory.recompute,
         resident=memory.resident_layers,
         tokens=tokens,

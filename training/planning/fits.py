@@ -14,6 +14,7 @@ from ..next_step import then
 from ..untrusted import shown_path
 from .decoder_shape import DecoderShape, decoder_shape
 from .engine_choice import engine_of
+from .fp8_base import require_fp8
 from .known_shapes import KNOWN, USUAL_SIZES
 from .machine import CUDA_CONTEXT, Machine, alone, shared
 from .memory import GIB, TrainingMemory
@@ -83,13 +84,17 @@ def can_hold(need: Least, machine: Machine) -> bool:
 
 
 def require_fit(spec: TrainingSpec, facts: ModelFacts | None, machine: Machine) -> None:
-    """Refuse a training that no setting makes fit. Nothing is refused by an estimate.
+    """Refuse a training that no setting makes fit, or whose base cannot be in FP8 as it was asked for.
+
+    Nothing is refused by an estimate.
 
     Raises:
         GpuOutOfMemoryError: with what would fit.
+        InputError, GpuNotAvailableError: there is no FP8 for it.
     """
     if facts is None or facts.config is None:
         return
+    require_fp8(spec, facts.config, facts.shape, machine)
     need = _least_of(spec, facts, machine)
     if can_hold(need, machine):
         return
@@ -129,7 +134,7 @@ def _least_of(spec: TrainingSpec, facts: ModelFacts, machine: Machine) -> Least:
     engine, _ = engine_of(spec, facts.config or {})
     parts = parts_of(spec, facts.shape, engine, machine)
     tokens = min(TOKENS[-1], spec.training.micro_batch_tokens or TOKENS[-1], spec.data.max_seq_length)
-    return least(parts, machine, weights=spec.training.weights, tokens=tokens)
+    return least(parts, machine, weights=spec.training.weights_place, tokens=tokens)
 
 
 def parts_of(spec: TrainingSpec, shape: DecoderShape, engine: EngineName, machine: Machine) -> TrainingMemory:
@@ -142,6 +147,9 @@ def parts_of(spec: TrainingSpec, shape: DecoderShape, engine: EngineName, machin
 
 def would_fit(spec: TrainingSpec, facts: ModelFacts, machine: Machine) -> Iterator[dict[str, Any]]:
     """Arguments with which it would fit, the smallest change first."""
+    if spec.training.in_fp8:
+        yield from _without_fp8(spec, facts, machine)
+        return
     in_4bit = {"model": spec.model.model_copy(update={"load_in_4bit": True})}
     anywhere = {"training": spec.training.model_copy(update={"weights": "auto"})}
     may_quantise = machine.on_gpu and not spec.model.load_in_4bit
@@ -172,6 +180,16 @@ def _more_gpus(spec: TrainingSpec, facts: ModelFacts, machine: Machine) -> Itera
         if can_hold(_least_of(spec.model_copy(update={"training": training}), facts, more), more):
             yield {"gpus": count, **change}
             return
+
+
+def _without_fp8(spec: TrainingSpec, facts: ModelFacts, machine: Machine) -> Iterator[dict[str, Any]]:
+    """What fits once the base is not in FP8, in which weights neither stream nor have 4 bits."""
+    auto = {"base_precision": "auto"}
+    other = spec.model_copy(update={"training": spec.training.model_copy(update=auto)})
+    if can_hold(_least_of(other, facts, machine), machine):
+        yield auto
+    for arguments in would_fit(other, facts, machine):
+        yield {**arguments, **auto}
 
 
 def _smaller(shape: DecoderShape, machine: Machine) -> Iterator[dict[str, Any]]:

@@ -31,6 +31,7 @@ class Machine:
         processes: that share each step, each with a GPU like this one.
         here: those of each host: weights that are sharded are so over them.
         gpus: of this host that a run may ask for.
+        capability: compute capability of the GPU; None where it is not known.
     """
 
     device: Literal["cpu", "cuda"]
@@ -44,6 +45,7 @@ class Machine:
     processes: int = 1
     here: int = 1
     gpus: int = 1
+    capability: tuple[int, int] | None = None
 
     @property
     def together(self) -> str:
@@ -93,6 +95,15 @@ def shared(machine: Machine, processes: int) -> Machine:
         free_bytes=machine.free_bytes // processes,
         total_bytes=machine.total_bytes // processes,
     )
+
+
+def number_of_shards(processes: Sequence[int]) -> int:
+    """Ranks of each host, over which weights may be sharded; 1 where hosts differ in them.
+
+    Args:
+        processes: of each host.
+    """
+    return processes[0] if len(set(processes)) == 1 else 1
 
 
 def alone(machine: Machine) -> Machine:
@@ -145,4 +156,12 @@ def _with_gpu(cpu: Machine, gpu: GpuReading) -> Machine:
     used = total - free
     held = f"{used / GIB:.1f} GiB are held by others" if used > GIB / 2 else ""
     usable = max(1, free - CUDA_CONTEXT)
-    return replace(cpu, device="cuda", free_gpu_bytes=usable, held=held, total_gpu_bytes=total, name=gpu.name)
+    machine = replace(cpu, device="cuda", free_gpu_bytes=usable, held=held, total_gpu_bytes=total)
+    return replace(machine, name=gpu.name, capability=_capability(gpu))
+
+
+def _capability(gpu: GpuReading) -> tuple[int, int] | None:
+    if gpu.compute_capability is None:
+        return None
+    major, minor = gpu.compute_capability.split(".")
+    return int(major), int(minor)

@@ -112,6 +112,7 @@ def _work_of(plan: Mapping[str, Any], result: TrainResult | ProbeResult) -> Work
         shape=shape,
         engine=plan["engine"],
         in_4bit=in_4bit,
+        in_fp8=plan.get("base_precision") == "fp8",
         recompute=plan["recompute"],
         resident=plan.get("resident_layers"),
         tokens=tokens,
@@ -183,11 +184,12 @@ def beside_steps(subject: str, runs: list[Measured]) -> Estimate | None:
 
 
 def _alike(one: Work, other: Work) -> bool:
-    return _kind_of(one) == _kind_of(other)
+    return _setting(one) == _setting(other)
 
 
-def _kind_of(work: Work) -> tuple[object, ...]:
-    return work.shape, work.engine, work.in_4bit, work.recompute, work.resident is None, work.sharded
+def _setting(work: Work) -> tuple[object, ...]:
+    weights = work.in_4bit, work.in_fp8, work.resident is None, work.sharded
+    return work.shape, work.engine, work.recompute, *weights
 
 
 def _near(run: Measured, work: Work) -> bool:
@@ -201,4 +203,5 @@ def _distance(one: Work, other: Work) -> float:
     """How different two trainings are, first of all their sizes."""
     larger = max(one.shape.parameters, other.shape.parameters)
     smaller = min(one.shape.parameters, other.shape.parameters)
-    return larger / smaller + (one.in_4bit != other.in_4bit) + (one.recompute != other.recompute)
+    bits = (one.in_4bit, one.in_fp8) != (other.in_4bit, other.in_fp8)
+    return larger / smaller + bits + (one.recompute != other.recompute)

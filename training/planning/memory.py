@@ -167,6 +167,8 @@ def packed_memory(
 ) -> TrainingMemory:
     """Of our own decoder.
 
+    Weights in FP8 are kept twice, which takes what bf16 takes (`packed/fp8.py`).
+
     Args:
         layer: stored bytes of a layer's weights, where a checkpoint tells them; None: by `in_4bit`.
         item: bytes of a number: 2 in bf16 on a GPU, 4 in fp32 on a CPU.

@@ -177,7 +177,7 @@ class _Choice:
     def _by_speed(self) -> Iterator[tuple[Recompute, int, bool]]:
         """Recomputation, tokens at a time, and whether all weights stay on the GPU."""
         asked = self._training.micro_batch_tokens
-        asked_place = self._training.weights
+        asked_place = self._training.weights_place
         if asked_place == "sharded" and self._memory.shards == 1:
             asked_place = "auto"
         places = {"gpu": [True], "auto": [True, False]}.get(asked_place, [False])

@@ -69,8 +69,10 @@ def _config(facts: ModelFacts) -> dict[str, Any]:
 def _smaller_weights(
     spec: TrainingSpec, facts: ModelFacts, machine: Machine, data: DataFacts
 ) -> tuple[TrainingSpec, str | None]:
-    """4 bits, if whole weights do not all fit the GPU."""
-    if not machine.on_gpu or facts.shape.stored_4bit or spec.training.weights in ("host", "sharded"):
+    """4 bits, if whole weights do not all fit the GPU and nothing else was asked for."""
+    training = spec.training
+    place = training.weights in ("host", "sharded")
+    if not machine.on_gpu or facts.shape.stored_4bit or place or training.in_fp8:
         return spec, None
     made = choose(spec, _config(facts), facts.shape, machine, data)
     if made.memory.fits and made.memory.resident_layers is None:
@@ -103,7 +105,7 @@ class _Plan:
         need = least(
             parts_of(self._spec, self._facts.shape, made.engine, machine),
             machine,
-            weights=self._spec.training.weights,
+            weights=self._spec.training.weights_place,
         )
         possible = can_hold(need, machine)
         fits = possible and (peak <= free or not free) and self._host_fits()
@@ -173,6 +175,7 @@ class _Plan:
             "engine": made.engine,
             **several,
             "precision": "bf16" if on_gpu else "fp32",
+            **({"base_precision": "fp8"} if spec.training.in_fp8 else {}),
             "load_in_4bit": spec.model.load_in_4bit,
             "weights": self._weights(),
             "recompute": memory.recompute,

@@ -72,7 +72,7 @@ class Progress(BaseModel):
 
 
 class OnCluster(BaseModel):
-    """The job of a run that a cluster carries out.
+    """The job of a run that a Slurm carries out.
 
     Args:
         name: the cluster's, in clusters.toml.
@@ -98,7 +98,7 @@ class RunState(BaseModel):
         allow_other_base: whether this attempt may use a base that has changed since the training began.
         dataset: where the dataset is, if it has been moved since the run began.
         gpus: of this attempt, if it was resumed on another number than it asked for.
-        cluster: where its job is, if a cluster carries it out.
+        cluster: where its job is, if a Slurm carries it out.
         principal: who asked for it over HTTP; None: the owner of the home.
         result: of the run's kind; None until it exists.
         warnings: all warnings of the run, after it has ended.

@@ -85,6 +85,10 @@ class RunKind:
     lasting: bool = False
     checkpoints: bool = False
 
+    @property
+    def needs_device(self) -> bool:
+        return self.queue != "short"
+
 
 def _after_training(run_id: str, spec: TrainSpec, result: TrainResult) -> Next:
     if result.still_falling:

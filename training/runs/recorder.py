@@ -26,6 +26,7 @@ from ..untrusted import one_line, shown_path
 from .event_log import all_events
 from .folder import ENDED, OnCluster, RunFolder, RunState, Status
 from .identity import boot_id, host, now
+from .start_up import StartUp
 from .store import RunStore
 
 TRAIN_MODULES = frozenset({"torch", "transformers", "peft", "trl", "datasets", "accelerate", "numpy"})
@@ -47,6 +48,7 @@ class RunRecorder:
         devices: what the run has, once it has them: GPUs' UUIDs, or `cpu`.
         stop_reason: why the run has to stop though the user did not ask; then it has failed.
         paused_s: seconds that the work has waited for its device to cool.
+        start_up: where the time before the first step went.
         before_end: told how the run ends, before that is recorded; returns the result to record.
     """
 
@@ -66,19 +68,26 @@ class RunRecorder:
         self.devices: tuple[str, ...] = ()
         self.stop_reason: BackpropagateError | None = None
         self.paused_s = 0.0
+        self.start_up = StartUp()
         self.before_end: BeforeEnd | None = None
         self.log = logger().bind(run_id=run.run_id)
 
-    def begin(self, *, survives_client: bool = True) -> None:
-        """Record that this process executes the run, and whether it survives the client."""
+    def begin(self, *, survives_client: bool = True, attended: bool = False) -> None:
+        """Record that this process executes the run.
+
+        Args:
+            survives_client: whether it does.
+            attended: whether a process of another host has the run and its lock, and lives as long.
+        """
         self._ballast.write_bytes(os.urandom(BALLAST_BYTES))
-        self._change(
-            pid=os.getpid(),
-            boot_id=boot_id(),
-            host=host(),
-            survives_client=survives_client,
-            cluster=_with_own_job(self._state.cluster),
-        )
+        if not attended:
+            self._change(
+                pid=os.getpid(),
+                boot_id=boot_id(),
+                host=host(),
+                survives_client=survives_client,
+                cluster=_with_own_job(self._state.cluster),
+            )
         self.log.info("run_started", attempt=self._state.attempt)
         self.phase("starting", "starting the worker")
 
@@ -89,6 +98,7 @@ class RunRecorder:
 
     def report(self, event: Event) -> None:
         """Record an event of the work."""
+        self.start_up.see(event)
         match event:
             case Phase(phase=phase):
                 self.phase_name = phase

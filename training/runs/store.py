@@ -14,6 +14,7 @@ from contextlib import suppress
 from pathlib import Path
 from typing import NamedTuple
 
+from ..clusters.description import Cluster, cluster_named
 from ..clusters.job_table import JobTable
 from ..clusters.slurm import cancel
 from ..config.settings import PrincipalSettings
@@ -106,7 +107,7 @@ class RunStore:
                     kind=spec.kind,
                     subject=spec.subject,
                     status=Status.QUEUED,
-                    cluster=_on_cluster(spec),
+                    cluster=self._job_of(spec),
                     principal=self.principal,
                     host=host(),
                     boot_id=boot_id(),
@@ -126,6 +127,11 @@ class RunStore:
                 raise disk_full(run.path, error) from error
             raise
         return run
+
+    def _job_of(self, spec: AnySpec) -> OnCluster | None:
+        """Of a run for a Slurm; given hosts work for a process of this machine."""
+        name = cluster_of(spec)
+        return OnCluster(name=name) if name and isinstance(cluster_named(self.home, name), Cluster) else None
 
     def _take(self, run_id: str) -> None:
         """Record that a new run is the principal's, before the run exists."""
@@ -443,11 +449,6 @@ class RunStore:
                 make_private(folder)
         except OSError as error:
             raise system_error(error, self.home) from error
-
-
-def _on_cluster(spec: AnySpec) -> OnCluster | None:
-    name = cluster_of(spec)
-    return OnCluster(name=name) if name else None
 
 
 def new_id(spec: AnySpec) -> str:

@@ -21,6 +21,7 @@ from ..events import Evaluated, Event, Phase, Step, Warned
 from ..next_step import Next, then
 from ..untrusted import one_line, quoted, shown_path
 from .after_status import next_step_of
+from .cluster_job import cluster_of
 from .folder import ENDED, RunFolder, RunState, Status
 from .progress import last_of, progress
 from .run_settings import settings_of
@@ -159,7 +160,7 @@ def view(run: RunFolder, state: RunState) -> RunView:
         started_at=state.started_at,
         ended_at=state.ended_at,
         host=state.host,
-        job=_job(state),
+        job=_job(spec, state),
         survives_client=state.survives_client,
         run_folder=str(run.path),
         adapter_path=str(run.adapter_path) if has_adapter else None,
@@ -179,9 +180,9 @@ def _settings(run: RunFolder, spec: AnySpec, state: RunState) -> dict[str, Any]:
     return settings | ({} if gpus is None else {"gpus": gpus})
 
 
-def _job(state: RunState) -> str | None:
+def _job(spec: AnySpec, state: RunState) -> str | None:
     if state.cluster is None:
-        return None
+        return quoted(name) if (name := cluster_of(spec)) else None
     return " ".join(filter(None, [quoted(state.cluster.name), state.cluster.job_id]))
 
 

@@ -44,7 +44,7 @@ def checked(spec: AnySpec, settings: Settings, principal: str | None) -> AnySpec
     if (cluster := cluster_of(spec)) is not None:
         if principal is not None:
             raise ClusterError(
-                "A cluster's jobs are charged to the owner of this server, who alone may start them.",
+                "A cluster works in the name of the owner of this server, who alone may use it.",
                 hint="Leave on out: the server's own machine then trains.",
             )
         require_cluster(cluster, settings)

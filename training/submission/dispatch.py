@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 import subprocess
+import sys
 import threading
 from contextlib import suppress
 from pathlib import Path
 
+from ..clusters.host_check import require_hosts
+from ..clusters.hosts import Hosts
 from ..config.settings import Settings
 from ..config.specs import AnySpec
 from ..errors import RunFolderError, RuntimeFailure, StateError
@@ -19,6 +22,7 @@ from ..runs.kinds import device_request
 from ..runs.store import RunStore
 from ..untrusted import shown_path
 from ..worker.attend import attend
+from ..worker.given_hosts import hosts_of, on_first
 from ..worker.notice import notify
 from ..worker.spawn import spawn_worker
 from ..worker.submit_job import submit_job
@@ -46,13 +50,23 @@ class Dispatch:
 
         Raises:
             QueueFullError: twenty runs are waiting.
-            ClusterError: the cluster refuses it.
+            ClusterError: the cluster refuses it, or one of its hosts cannot be reached.
         """
-        if cluster_of(spec) is None:
-            DeviceQueue(self.runtime_folder, device_request(spec).queue).join(run.run_id)
+        if run.state().cluster is not None:
+            submit_job(run, self._settings)
+            self._store.jobs.forget()
             return
-        submit_job(run, self._settings)
-        self._store.jobs.forget()
+        hosts = self._reached(spec)
+        if hosts is None or hosts.first.is_here():
+            request = device_request(on_first(spec, hosts))
+            DeviceQueue(self.runtime_folder, request.queue).join(run.run_id)
+
+    def _reached(self, spec: AnySpec) -> Hosts | None:
+        """The given hosts of a run, which can be reached; None if it has none."""
+        name, hosts = cluster_of(spec), hosts_of(spec, self._settings.home)
+        if name and hosts:
+            require_hosts(self._settings.home, name, hosts, self._settings.python or sys.executable)
+        return hosts
 
     def start(self, run: RunFolder) -> None:
         """Start the worker of a run of this machine; a cluster starts its own."""

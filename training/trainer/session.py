@@ -16,10 +16,11 @@ from ..runs.cluster_job import cluster_of
 from ..runs.folder import RunFolder, RunState
 from ..runs.kinds import device_request
 from ..runs.store import RunStore
+from ..submission.dispatch import Dispatch
 from ..worker.in_process import Execute, run_in_process
-from ..worker.on_cluster import run_on_cluster
 from ..worker.submit_job import require_cluster
 from .ended import MultiRun, TrainingRun
+from .on_cluster import run_on_cluster
 
 Rows = str | Path | Sequence[str | Path] | Sequence[Mapping[str, Any]] | Any
 """A dataset: a path, a name, a list of paths, a list of dicts, or a dataset of the library `datasets`."""
@@ -52,8 +53,9 @@ class Session:
         should_stop: ShouldStop,
     ) -> RunState:
         self._loaded = None  # its memory is needed
-        if run.state().cluster is not None:
-            return run_on_cluster(run, self._store, self._defaults, listener, should_stop)
+        if cluster_of(run.spec()) is not None:
+            dispatch = Dispatch(self._store, self._defaults)
+            return run_on_cluster(run, self._store, dispatch, listener, should_stop)
         runtime = self._defaults.runtime_dir
         return run_in_process(execute, run, self._store, runtime, listener, should_stop)
 

@@ -11,7 +11,7 @@ import subprocess
 import time
 
 from ..runs.folder import RunFolder
-from ..runs.kinds import device_request
+from ..runs.kinds import kind_of
 from ..runs.recorder import RunRecorder
 from ..runs.store import LEAVING_S, RunStore
 
@@ -38,7 +38,7 @@ def attend(process: subprocess.Popen[bytes], run: RunFolder, store: RunStore) ->
 
 
 def _grace_s(run: RunFolder) -> float:
-    return MORE_S + (STEP_GRACE_S if device_request(run.spec()).needs_device else GRACE_S)
+    return MORE_S + (STEP_GRACE_S if kind_of(run.spec().kind).needs_device else GRACE_S)
 
 
 def _record_cancelled(run: RunFolder, store: RunStore) -> None:

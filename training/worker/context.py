@@ -7,6 +7,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from ..config.specs import DataSpec, ModelGroup, ModelSpec
 from ..errors import TrainingAbortedError
@@ -20,6 +21,9 @@ from ..models.resolve import resolve_model
 from ..runs.folder import RunFolder
 from ..runs.recorder import RunRecorder
 from ..untrusted import shown_path
+
+if TYPE_CHECKING:
+    from .given_hosts import GivenHosts
 
 WaitForDevice = Callable[[], None]
 """Returns when the run has its device. Called after cheap checks, before heavy imports."""
@@ -35,6 +39,7 @@ class RunContext:
         home: the home folder with models and caches.
         own_process: whether this process ends with the run, and may be ended for it.
         give_back: lets other runs have its devices but the first.
+        hosts: those that share the run without a scheduler; None: it has this machine, or is a job.
     """
 
     run: RunFolder
@@ -43,6 +48,7 @@ class RunContext:
     home: Path
     own_process: bool = False
     give_back: Callable[[], None] = lambda: None
+    hosts: GivenHosts | None = None
 
     @cached_property
     def _policy(self) -> PathPolicy:

@@ -18,7 +18,7 @@ from ..runs.kinds import device_request
 from ..runs.recorder import RunRecorder
 from ..runs.store import LEAVING_S, RunStore
 from .context import RunContext, WaitForDevice
-from .ranks import INTERFACES
+from .interfaces import INTERFACES
 from .temperature_guard import TemperatureGuard
 
 CHANGED = ("CUDA_VISIBLE_DEVICES", *INTERFACES)

@@ -1,4 +1,4 @@
-"""What the worker of a cluster's job looks for in its run folder, on a network file system."""
+"""What a worker on a cluster, whose run is not its machine's, looks for on a network file system."""
 
 from __future__ import annotations
 
@@ -38,8 +38,8 @@ def save_before_the_end(recorder: RunRecorder) -> None:
 def asked_in_job(recorder: RunRecorder) -> bool:
     """Whether the run was asked to stop, by its user or by Slurm.
 
-    Exits the process if somebody has recorded that this attempt is over: Slurm lost a node that lives, and
-    the run may have gone on elsewhere. Two workers must not write to one folder.
+    Exits the process if somebody has recorded that this attempt is over: its host was lost and lives, and the
+    run may have gone on elsewhere. Two workers must not write to one folder.
     """
     if recorder.stop_reason is not None:
         return True

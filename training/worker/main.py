@@ -16,13 +16,13 @@ from importlib import import_module
 from pathlib import Path
 from typing import Any, NoReturn
 
+from ..clusters.hosts import Hosts
 from ..config.settings import Settings, load_settings
 from ..config.specs import AnySpec, GenerateSpec
-from ..errors import TrainingAbortedError
+from ..errors import BackpropagateError, TrainingAbortedError
 from ..events import Phase
 from ..hardware.devices import CPU, use_device
 from ..logs import configure_logging, lines_of_run
-from ..runs.cluster_job import cluster_of
 from ..runs.device_queue import DeviceQueue, DeviceRequest, default_runtime_folder
 from ..runs.folder import ENDED, RunFolder
 from ..runs.kinds import device_request, kind_of
@@ -32,13 +32,17 @@ from ..runs.recorder import RunRecorder
 from ..runs.store import LEAVING_S, RunStore
 from ..telemetry import configure_telemetry
 from .attend import GRACE_S, STEP_GRACE_S
+from .attendant import attend_on_first
 from .context import RunContext
+from .given_hosts import given_hosts, hosts_of, on_first
 from .job_watch import LOOK_S as NETWORK_LOOK_S
 from .job_watch import asked_in_job, save_before_the_end
+from .kernel_cache import use_kernel_cache
 from .notice import notify
 from .run_span import run_span
 from .temperature_guard import TemperatureGuard
 from .warm import Keeper, left_to_keeper
+from .with_parent import WITH_PARENT, end_with_parent
 
 LOOK_S = 0.2  # interval of the checks for a request to stop and for a free device
 STEPPING = frozenset({"training", "saving", "answering"})
@@ -48,10 +52,13 @@ def main() -> int:
     """Execute the run whose folder is the first argument."""
     run = RunFolder(Path(sys.argv[1]))
     settings = load_settings()
+    attended = WITH_PARENT in sys.argv  # by a process of another host, which has the lock
+    if attended:
+        end_with_parent()
     if left_to_keeper(run, settings):
         return 0
     state, lock = run.state(), run.lock()
-    if state.cluster is None:
+    if state.cluster is None and not attended:
         if not lock.try_acquire(LEAVING_S):  # the worker of the previous attempt may still be exiting
             return 0  # another worker executes the run
         state = run.state()
@@ -59,6 +66,9 @@ def main() -> int:
         return 0
     configure_logging(settings)
     configure_telemetry()
+    if not attended and (hosts := _hosts_elsewhere(run, settings)):
+        attend_on_first(run, hosts, settings)
+        return 0
     _lower_priority()
     keepers: list[Keeper] = []
     carry_out = partial(_carry_out, settings)
@@ -68,6 +78,15 @@ def main() -> int:
         keeper.serve(carry_out)
         os._exit(0)  # a GPU's memory becomes free together with its slot
     return 0
+
+
+def _hosts_elsewhere(run: RunFolder, settings: Settings) -> Hosts | None:
+    """The hosts of a run, if the first is not this machine."""
+    try:
+        hosts = hosts_of(run.spec(), settings.home)
+    except BackpropagateError:
+        return None  # said by whoever carries the run out
+    return hosts if hosts and not hosts.first.is_here() else None
 
 
 def _carry_out(settings: Settings, run: RunFolder, work: Callable[[RunContext], object]) -> None:
@@ -81,10 +100,11 @@ def _record(settings: Settings, run: RunFolder, work: Callable[[RunContext], obj
     recorder = RunRecorder(RunStore(home), run)
     watcher = None
     try:
-        recorder.begin(survives_client="dies-with-client" not in sys.argv)
+        attended = WITH_PARENT in sys.argv
+        recorder.begin(survives_client="dies-with-client" not in sys.argv, attended=attended)
         if run.state().cluster is not None:
             save_before_the_end(recorder)
-        watcher = CancelWatcher(run, recorder)
+        watcher = CancelWatcher(run, recorder, far=attended or run.state().cluster is not None)
         guard = TemperatureGuard(recorder, watcher.should_stop, settings.gpu)
         work(RunContext(run, recorder, guard.should_stop, home, own_process=True))
         recorder.require_end()
@@ -102,15 +122,18 @@ def _record(settings: Settings, run: RunFolder, work: Callable[[RunContext], obj
 def _execute(context: RunContext, settings: Settings) -> list[Keeper]:
     """Execute the run; if it has loaded a model that later runs can ask, the keeper of that model."""
     run, spec = context.run, context.run.request_now()
-    request = device_request(spec)
-    if cluster_of(spec) is not None:  # its scheduler has given the job its device
+    if run.state().cluster is not None:  # its scheduler has given the job its device
+        request = device_request(spec)
         _module_of(spec).run(context, lambda: _use(context, request, request.slots[: request.at_once]))
         return []
+    hosts = hosts_of(spec, context.home)
+    request = device_request(on_first(spec, hosts))
     queue = DeviceQueue(settings.runtime_dir or default_runtime_folder(), request.queue, FOREVER)
     try:
         queue.hold_place(run.run_id)
-        context = replace(context, give_back=queue.keep_first)
-        model = _module_of(spec).run(context, lambda: _wait_for_device(context, queue, request))
+        with given_hosts(run, hosts, spec) as given:
+            context = replace(context, give_back=queue.keep_first, hosts=given)
+            model = _module_of(spec).run(context, lambda: _wait_for_device(context, queue, request))
     finally:
         queue.leave(run.run_id)
     if not isinstance(spec, GenerateSpec) or not settings.keep_model_s:
@@ -149,12 +172,18 @@ def _wait_for_device(context: RunContext, queue: DeviceQueue, request: DeviceReq
         if context.should_stop():
             raise TrainingAbortedError("Cancelled while waiting.")
         time.sleep(LOOK_S)
+    if context.hosts is not None:
+        context.hosts.take(context, request.queue)
     _use(context, request, devices)
 
 
 def _use(context: RunContext, request: DeviceRequest, devices: Sequence[str]) -> None:
     if request.needs_device:
         use_device(devices[0])
+        if devices[0] == CPU:  # nothing is compiled there; libraries that could would import torch's compiler
+            os.environ.setdefault("TORCHDYNAMO_DISABLE", "1")
+        elif context.run.state().cluster is None:  # a cluster's nodes may share the home
+            use_kernel_cache(context.home / "cache")
     context.recorder.running(*(devices if request.needs_device else ()))
 
 
@@ -169,14 +198,16 @@ class CancelWatcher:
 
     Steps, waits and rows of data check `should_stop`. A download, an import or a compilation does not: then
     the watcher records that the run is cancelled and exits the process.
+
+    Args:
+        far: whether the run is another machine's, which it shares a file system with.
     """
 
-    def __init__(self, run: RunFolder, recorder: RunRecorder) -> None:
+    def __init__(self, run: RunFolder, recorder: RunRecorder, *, far: bool) -> None:
         self._run = run
         self._recorder = recorder
-        in_job = run.state().cluster is not None
-        self._is_asked = partial(asked_in_job, recorder) if in_job else run.cancel_requested
-        self._look_s = NETWORK_LOOK_S if in_job else LOOK_S
+        self._is_asked = partial(asked_in_job, recorder) if far else run.cancel_requested
+        self._look_s = NETWORK_LOOK_S if far else LOOK_S
         self._asked, self._ended = threading.Event(), threading.Event()
         threading.Thread(target=self._watch, daemon=True, name="cancel-watcher").start()
 

@@ -1,7 +1,7 @@
 """One of the other processes of a training: `python -P -m backpropagate.training.worker.rank RUN_FOLDER`.
 
-RANK, WORLD_SIZE, LOCAL_WORLD_SIZE, MASTER_ADDR and MASTER_PORT are those of torch.distributed.run. It reads
-the run folder and the token cache of its home, and writes nothing but its log.
+RANK, WORLD_SIZE, MASTER_ADDR and MASTER_PORT are those of torch.distributed.run. It reads the run folder and
+the token cache of its home, and writes nothing but its log.
 """
 
 from __future__ import annotations
@@ -9,7 +9,6 @@ from __future__ import annotations
 import os
 import signal
 import sys
-import threading
 import time
 from dataclasses import dataclass
 from pathlib import Path
@@ -20,7 +19,8 @@ from ..errors import RunInterruptedError, RuntimeFailure
 from ..logs import configure_logging, lines_of_run, logger
 from ..runs.folder import RunFolder
 from ..runs.recorder import as_record
-from .ranks import WITH_PARENT, error_key
+from .ranks import SHARDS, error_key
+from .with_parent import WITH_PARENT, end_with_parent
 
 if TYPE_CHECKING:
     from ..engine.plan import Data, Plan
@@ -35,15 +35,15 @@ class Place:
 
     rank: int
     size: int
-    of_host: int
+    shards: int
     host: str
     port: int
 
     @classmethod
     def here(cls) -> Place:
-        names = ("RANK", "WORLD_SIZE", "LOCAL_WORLD_SIZE", "MASTER_ADDR", "MASTER_PORT")
-        rank, size, of_host, host, port = (os.environ[name] for name in names)
-        return cls(int(rank), int(size), int(of_host), host, int(port))
+        names = ("RANK", "WORLD_SIZE", SHARDS, "MASTER_ADDR", "MASTER_PORT")
+        rank, size, shards, host, port = (os.environ[name] for name in names)
+        return cls(int(rank), int(size), int(shards), host, int(port))
 
 
 def main() -> NoReturn:
@@ -52,7 +52,7 @@ def main() -> NoReturn:
     if WITH_PARENT in sys.argv:
         # A scheduler ends a job by signals to all processes; the worker still has to save with this one.
         signal.signal(signal.SIGTERM, signal.SIG_IGN)
-        threading.Thread(target=_end_with_parent, daemon=True, name="parent").start()
+        end_with_parent()
     configure_logging(load_settings())
     from torch.distributed import TCPStore  # pyright: ignore[reportPrivateImportUsage]
 
@@ -77,7 +77,7 @@ def _follow(run: RunFolder, place: Place, store: Any) -> None:
         store,
         place.rank,
         place.size,
-        here=place.of_host,
+        here=place.shards,
         on_gpu=bool(os.environ.get("CUDA_VISIBLE_DEVICES")),
         heartbeat=heartbeat,
         lost=_another_is_gone,
@@ -109,12 +109,6 @@ def _examples(run: RunFolder, plan: Plan) -> Data:
 def _another_is_gone() -> NoReturn:
     time.sleep(BLAMED_S)
     raise RunInterruptedError("Another process of the training is gone.")
-
-
-def _end_with_parent() -> NoReturn:
-    """The pipe closes when the worker ends, however it does."""
-    os.read(0, 1)
-    os._exit(1)
 
 
 if __name__ == "__main__":

@@ -14,20 +14,24 @@ import subprocess
 import sys
 import threading
 import time
-from collections.abc import Generator
+from collections.abc import Generator, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-import psutil
 from pydantic import ValidationError
 
 from ..errors import BackpropagateError, ErrorRecord, RunInterruptedError, from_record
 from ..hardware.devices import CPU
 from ..next_step import then
+from ..planning.machine import number_of_shards
+from ..untrusted import quoted
 from .context import RunContext
-from .nodes import nodes_of, start_on_other_nodes
+from .given_hosts import ended_there
+from .interfaces import interface_with
+from .nodes import start_on_other_nodes
 from .spawn import HIDDEN
+from .with_parent import WITH_PARENT
 
 if TYPE_CHECKING:
     from ..engine.parallel.group import Group
@@ -35,8 +39,7 @@ if TYPE_CHECKING:
     from ..engine.parallel.ranks import Ranks
 
 LOOPBACK = "127.0.0.1"
-INTERFACES = ("GLOO_SOCKET_IFNAME", "NCCL_SOCKET_IFNAME")
-WITH_PARENT = "ends-with-parent"
+SHARDS = "BACKPROPAGATE_SHARDS"
 LOOK_S = 0.2
 COMING_S = 600.0  # for a process to import its libraries
 LEAVING_S = 20.0  # for a rank to end by itself after the last order
@@ -51,35 +54,43 @@ class World:
     Args:
         size: of all hosts, rank 0 included.
         here: of this host; the worker starts the others of them, and expects those of other hosts to come.
+        shards: over how many of each host weights are sharded where whole ones do not fit.
         host, port: where rank 0 listens; port 0 is any that is free.
     """
 
     size: int
     here: int
+    shards: int
     host: str = LOOPBACK
     port: int = 0
 
 
 @contextmanager
-def ranks_of(context: RunContext, here: int) -> Generator[OtherRanks | None]:
+def ranks_of(context: RunContext, processes: Sequence[int]) -> Generator[OtherRanks | None]:
     """The other ranks of a run, started; None if it has none. They end with the `with`.
 
     Args:
-        here: processes of each host.
+        processes: of each host, this one's first.
     """
-    nodes = nodes_of(context.run)
-    size = here * nodes
+    size = sum(processes)
     if size == 1:
         yield None
         return
     context.recorder.phase("starting", f"starting {size - 1} more of {size} processes")
-    world = World(size, here) if nodes == 1 else World(size, here, socket.gethostname())
+    world = World(size, processes[0], number_of_shards(processes), _address(context, processes))
     others = OtherRanks(context, world)
     try:
         yield others
         others.wait()
     finally:
         others.end()
+
+
+def _address(context: RunContext, processes: Sequence[int]) -> str:
+    """Where rank 0 listens: for those of this machine only, or where the other hosts see it."""
+    if len(processes) == 1:
+        return LOOPBACK
+    return socket.gethostname() if context.hosts is None else context.hosts.address()
 
 
 class OtherRanks:
@@ -101,10 +112,12 @@ class OtherRanks:
         self._heartbeat: Heartbeat | None = None
         self._dismissed = threading.Event()
         self._left = threading.Event()
-        self._processes = {rank: self._started(rank) for rank in range(1, world.here)}
-        if world.size > world.here:
-            elsewhere = start_on_other_nodes(context.run, world.here, world.size, world.host, self.port)
-            self._processes[world.here] = elsewhere
+        self._processes = {range(rank, rank + 1): self._started(rank) for rank in range(1, world.here)}
+        if context.hosts is not None:
+            self._processes |= context.hosts.start(self._environment())
+        elif world.size > world.here:
+            elsewhere = start_on_other_nodes(context.run, world.here, self._environment())
+            self._processes[range(world.here, world.size)] = elsewhere
         self._watcher = threading.Thread(target=self._watch, daemon=True, name="ranks")
         self._watcher.start()
 
@@ -120,13 +133,13 @@ class OtherRanks:
 
         self._wait_for_all()
         others = range(1, self._world.size)
-        os.environ.update(_interface(self._world))
+        os.environ.update(interface_with(self._world.host))
         self._heartbeat = Heartbeat(self._world.host, self.port, 0, others, self._is_silent)
         self._group = Group(
             self._store,
             0,
             self._world.size,
-            here=self._world.here,
+            here=self._world.shards,
             on_gpu=self._context.recorder.devices != (CPU,),
             heartbeat=self._heartbeat,
             lost=self._why,
@@ -197,9 +210,9 @@ class OtherRanks:
 
     def _watch(self) -> None:
         while not self._dismissed.wait(LOOK_S):
-            for rank, process in self._processes.items():
+            for ranks, process in self._processes.items():
                 if (code := process.poll()) is not None:
-                    self._has_lost(rank, self._own_error(rank) or self._interrupted(rank, _ended(code)))
+                    self._has_lost(ranks[0], self._own_error(ranks) or self._ended(ranks[0], code))
                     return
 
     def _has_lost(self, rank: int, error: BaseException) -> None:
@@ -217,38 +230,55 @@ class OtherRanks:
         if not self._left.wait(STUCK_S) and self._context.own_process:
             os._exit(1)  # in a call that nothing ends; whoever looks at the run finds it interrupted
 
-    def _own_error(self, rank: int) -> BackpropagateError | None:
-        """What the rank has said of its end."""
+    def _own_error(self, ranks: range) -> BackpropagateError | None:
+        """What one of the ranks has said of its end."""
         with suppress(RuntimeError, ValidationError):
-            if self._store.check([error_key(rank)]):
-                record = ErrorRecord.model_validate_json(self._store.get(error_key(rank)))
-                return from_record(record)
+            for rank in ranks:
+                if self._store.check([error_key(rank)]):
+                    record = ErrorRecord.model_validate_json(self._store.get(error_key(rank)))
+                    return from_record(record)
         return None
 
+    def _ended(self, rank: int, code: int) -> RunInterruptedError:
+        hosts = self._context.hosts
+        if hosts is not None and (name := hosts.name_of(rank)):
+            return self._ended_training(f"Host {quoted(name)} {ended_there(code)}")
+        return self._interrupted(rank, _ended(code))
+
     def _interrupted(self, rank: int, what: str) -> RunInterruptedError:
-        run = self._context.run
-        where = self._context.recorder.devices
-        device = f" ({where[rank]})" if rank < len(where) else ""
+        hosts, devices = self._context.hosts, self._context.recorder.devices
+        where = devices[rank] if rank < len(devices) else hosts and hosts.name_of(rank)
+        return self._ended_training(
+            f"Process {rank + 1} of {self._world.size}{f' ({where})' if where else ''} {what}"
+        )
+
+    def _ended_training(self, why: str) -> RunInterruptedError:
         return RunInterruptedError(
-            f"Process {rank + 1} of {self._world.size}{device} {what}, so the training was ended.",
+            f"{why}, so the training was ended.",
             hint="worker.log in the run folder may say more. "
             "Resuming continues from the last checkpoint, if there is one.",
-            next=then("resume", run_id=run.run_id),
+            next=then("resume", run_id=self._context.run.run_id),
         )
 
     # --- The processes.
+
+    def _environment(self) -> dict[str, str]:
+        """Where a process finds the world, but for its own place in it."""
+        return {
+            "WORLD_SIZE": str(self._world.size),
+            SHARDS: str(self._world.shards),
+            "MASTER_ADDR": self._world.host,
+            "MASTER_PORT": str(self.port),
+        }
 
     def _started(self, rank: int) -> subprocess.Popen[bytes]:
         devices = self._context.recorder.devices
         environment = os.environ | {
             "RANK": str(rank),
             "LOCAL_RANK": str(rank),
-            "LOCAL_WORLD_SIZE": str(self._world.here),
-            "WORLD_SIZE": str(self._world.size),
-            "MASTER_ADDR": self._world.host,
-            "MASTER_PORT": str(self.port),
+            **self._environment(),
             "CUDA_VISIBLE_DEVICES": "" if devices == (CPU,) else devices[rank],
-            **_interface(self._world),
+            **interface_with(self._world.host),
             "PYTHONUNBUFFERED": "1",
             "PYTHONUTF8": "1",
         }
@@ -295,15 +325,6 @@ def _store(world: World) -> Any:
     return TCPStore(
         world.host, port, is_master=True, wait_for_workers=False, master_listen_fd=listening.detach()
     )
-
-
-def _interface(world: World) -> dict[str, str]:
-    """Environment variables that keep the processes of one host off the network, unless they are set."""
-    if world.here < world.size or os.name == "nt":
-        return {}
-    found = psutil.net_if_addrs().items()
-    name = next((n for n, addresses in found if any(a.address == LOOPBACK for a in addresses)), None)
-    return {} if name is None else {variable: name for variable in INTERFACES if variable not in os.environ}
 
 
 def _ended(code: int) -> str:

@@ -6,16 +6,18 @@ import sys
 from collections.abc import Iterable
 
 from ..clusters.description import Cluster, cluster_named
+from ..clusters.hosts import Hosts
 from ..clusters.job_script import inherited, options_of, script_of
 from ..clusters.slurm import cluster_name, submit
 from ..config.settings import Settings
-from ..config.specs import Spec, TrainingSpec, TrainSpec
+from ..config.specs import Spec, TrainingSpec
 from ..errors import ClusterError, StateError
 from ..events import Phase
 from ..runs.cluster_job import job_name
 from ..runs.folder import RunFolder
 from ..runs.kinds import gpus_of
 from ..untrusted import quoted
+from .nodes import is_shareable
 from .spawn import worker_command, worker_environment
 
 PROTOCOL = [
@@ -32,10 +34,10 @@ def require_cluster(name: str, settings: Settings) -> None:
 
     Raises:
         InputError, InvalidSettingError: there is no such cluster, or its description is wrong.
-        ClusterError: Slurm cannot be reached from here.
+        ClusterError: its Slurm cannot be reached from here.
     """
-    cluster_named(settings.home, name)
-    cluster_name()
+    if isinstance(cluster_named(settings.home, name), Cluster):
+        cluster_name()
 
 
 def submit_job(run: RunFolder, settings: Settings) -> None:
@@ -50,6 +52,11 @@ def submit_job(run: RunFolder, settings: Settings) -> None:
         raise StateError(f"Run {run.run_id} is for no cluster.")
     name = state.cluster.name
     cluster = cluster_named(settings.home, name)
+    if isinstance(cluster, Hosts):
+        raise StateError(
+            f"Run {run.run_id} was a job of Slurm, and {quoted(name)} is now a list of hosts.",
+            hint="Train again, or describe the Slurm in clusters.toml.",
+        )
     submitted = state.cluster.model_copy(update={"slurm": cluster_name()})
     message = _waiting(name, cluster, run.request_now())
     run.event_log().append(Phase(phase="waiting", message=message))
@@ -82,16 +89,11 @@ def _options(run: RunFolder, attempt: int, cluster: Cluster, names: Iterable[str
 def _wanted(spec: Spec, cluster: Cluster) -> list[str]:
     """What the run can use of the cluster; a CPU uses no GPU."""
     on_cpu = isinstance(spec, TrainingSpec) and spec.training.device == "cpu"
-    used = cluster if _is_shareable(spec) else cluster.model_copy(update={"nodes": None})
+    used = cluster if is_shareable(spec) else cluster.model_copy(update={"nodes": None})
     return options_of(used, None if on_cpu else gpus_of(spec))
 
 
-def _is_shareable(spec: Spec) -> bool:
-    """Whether several nodes can share it: a single training, by our own engines."""
-    return isinstance(spec, TrainSpec) and spec.training.engine not in ("trl", "unsloth")
-
-
 def _waiting(name: str, cluster: Cluster, spec: Spec) -> str:
-    if (cluster.nodes or 1) > 1 and not _is_shareable(spec):
+    if (cluster.nodes or 1) > 1 and not is_shareable(spec):
         return f"waiting for one node of {quoted(name)}: several share a single training by our own engines"
     return f"waiting for {quoted(name)}"

@@ -73,14 +73,14 @@ def run(context: RunContext, wait_for_device: WaitForDevice) -> None:
     """
     spec = context.run.request_now()
     assert spec.kind == "train"
-    planned = context.run.plan()
+    planned = context.run.plan() if _has_trained(context) else None
     if planned is None:
         check_data(context, spec.data)
         require_room(context, spec)
     wait_for_device()
-    with ranks_of(context, _processes_here(context, spec)) as others:
-        ready = _ready(context, spec, planned)
-        model, outcome = _train(context, ready, others)
+    with ranks_of(context, _processes(context, spec)) as others:
+        ready, model = _ready(context, spec, planned, others)
+        outcome = _train(context, ready, model)
         if others is not None:
             others.release()
         result = _keep(context, ready, model, outcome)
@@ -91,18 +91,27 @@ def run(context: RunContext, wait_for_device: WaitForDevice) -> None:
 
 
 # --- Before the first step. ---
-def _ready(context: RunContext, spec: TrainSpec, planned: dict[str, Any] | None) -> Ready:
+def _has_trained(context: RunContext) -> bool:
+    """Whether an earlier attempt came to its training: the provenance is written just before."""
+    return context.run.provenance() is not None or context.run.checkpoints_path.is_dir()
+
+
+def _ready(
+    context: RunContext, spec: TrainSpec, planned: dict[str, Any] | None, others: OtherRanks | None
+) -> tuple[Ready, LoadedModel]:
     folder = context.model_folder(revision=trained_revision(context.run, spec))
     require_trained_base(context, spec, folder)
     if planned is not None:
-        return _prepare_again(context, spec, folder, planned)
+        ready = _prepare_again(context, spec, folder, planned)
+        return ready, _open(context, ready.plan, others)
     with identified(folder, context.should_stop) as identity:
-        return _prepare(context, spec, folder, identity)
+        ready = _prepare(context, spec, folder)
+        model = _open(context, ready.plan, others)
+        _write_provenance(context, ready, identity)
+    return ready, model
 
 
-def _prepare(
-    context: RunContext, spec: TrainSpec, model: Path, identity: Callable[[], BaseIdentity]
-) -> Ready:
+def _prepare(context: RunContext, spec: TrainSpec, model: Path) -> Ready:
     tokenizer, threads = tokenizer_of(context, spec, model)
     data = examples(context, spec, tokenizer, model)
     warn_about_data(context, data)
@@ -110,14 +119,11 @@ def _prepare(
     warn_about_the_end(context, tokenizer, model)
 
     from ..engine.planner import choose_plan, this_machine
-    from .provenance import provenance
     from .save_adapter import base_model_name
 
     plan, reasons = choose_plan(
         spec,
-        this_machine(
-            threads, _processes_here(context, spec), nodes_of(context.run), context.recorder.devices
-        ),
+        this_machine(threads, _processes(context, spec), context.recorder.devices),
         examples=len(data.train),
         held_out=len(data.held_out),
         model=model,
@@ -128,8 +134,6 @@ def _prepare(
         trained_share=data.summary.trained_share or None,
     )
     plan = replace(plan, tokens_key=data.key)
-    context.recorder.phase("loading", "reading the base model's weights")
-    context.run.write_provenance(provenance(spec, plan, data, identity()))
     context.run.write_plan({**plan.record(), "reasons": reasons})
     return Ready(spec, tokenizer, data, plan)
 
@@ -144,37 +148,49 @@ def _prepare_again(context: RunContext, spec: TrainSpec, model: Path, planned: d
 
     tokenizer, _ = tokenizer_of(context, spec, model)
     plan = replace(Plan.from_record(planned), model=model, resume=True)
-    plan = plan.changed(gpus=_processes(context, spec))  # a checkpoint is for any number
+    plan = plan.changed(gpus=sum(_processes(context, spec)))  # a checkpoint is for any number
     data = examples_again(context, spec, tokenizer, model, plan.tokens_key)
     return Ready(spec, tokenizer, data, plan)
 
 
-def _processes(context: RunContext, spec: TrainSpec) -> int:
-    """Of all nodes."""
-    return _processes_here(context, spec) * nodes_of(context.run)
-
-
-def _processes_here(context: RunContext, spec: TrainSpec) -> int:
-    """One for each GPU that the run has been given; on a CPU as many as it asks for."""
+def _processes(context: RunContext, spec: TrainSpec) -> list[int]:
+    """Of each node, the worker's first: one for each GPU that was given, or as many as it asks of a CPU."""
+    if context.hosts is not None:
+        return context.hosts.processes
     devices = context.recorder.devices
-    return device_request(spec).processes if devices == (CPU,) else len(devices)
+    here = device_request(spec).processes if devices == (CPU,) else len(devices)
+    return [here] * nodes_of(context.run)
 
 
 def _parent_adapter(context: RunContext, spec: TrainSpec) -> Path | None:
     return None if spec.parent is None else context.run.path.parent / spec.parent / "adapter"
 
 
-# --- The training, and its result. ---
-def _train(context: RunContext, ready: Ready, others: OtherRanks | None) -> tuple[LoadedModel, Outcome]:
-    from ..engine.loop.checkpoints import Checkpoints
+def _open(context: RunContext, plan: Plan, others: OtherRanks | None) -> LoadedModel:
     from ..engine.open_model import open_model
     from ..engine.parallel.ranks import ALONE
-    from ..engine.plan import Data
 
     context.stop_if_asked()
     track(context)
-    model = open_model(ready.plan, context.report, ALONE if others is None else others.join())
+    model = open_model(plan, context.report, ALONE if others is None else others.join())
     context.require_permitted()
+    return model
+
+
+def _write_provenance(context: RunContext, ready: Ready, identity: Callable[[], BaseIdentity]) -> None:
+    """Once the base is hashed, which goes on while it is loaded."""
+    from .provenance import provenance
+
+    context.recorder.phase("loading", "hashing the base model's weights")
+    context.run.write_provenance(provenance(ready.spec, ready.plan, ready.data, identity()))
+    context.require_permitted()  # what was hashed is what was loaded
+
+
+# --- The training, and its result. ---
+def _train(context: RunContext, ready: Ready, model: LoadedModel) -> Outcome:
+    from ..engine.loop.checkpoints import Checkpoints
+    from ..engine.plan import Data
+
     outcome = model.train(
         Data(ready.data.train, ready.data.held_out),
         context.report,
@@ -183,7 +199,7 @@ def _train(context: RunContext, ready: Ready, others: OtherRanks | None) -> tupl
     )
     if outcome.steps == 0:
         raise TrainingAbortedError("Cancelled before the first step.")
-    return model, outcome
+    return outcome
 
 
 def _keep(context: RunContext, ready: Ready, model: LoadedModel, outcome: Outcome) -> TrainResult:
@@ -352,6 +368,7 @@ def _result(context: RunContext, ready: Ready, outcome: Outcome, covered: Covera
         gpus=ready.plan.gpus,
         tokens_per_s=round(outcome.tokens_per_s, 1),
         peak_memory_mib=outcome.peak_memory_mib or peak_memory_mib(),
+        before_first_step=context.recorder.start_up.seconds,
         packing=outcome.packing,
         recoveries=outcome.recoveries,
         rows=summary.rows,

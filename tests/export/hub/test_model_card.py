@@ -100,6 +100,18 @@ def test_limits_say_what_is_not_known(facts: RunFacts) -> None:
     assert "trained on only" not in many and "can reduce abilities" in many
 
 
+@pytest.mark.parametrize(
+    ("settings", "told"), [({"load_in_4bit": True}, "4 bits (NF4)"), ({"base_precision": "fp8"}, "FP8")]
+)
+def test_a_base_of_fewer_bits_is_told_with_its_limit(
+    settings: dict[str, Any], told: str, facts: RunFacts
+) -> None:
+    assert "on the unquantised base" not in run_card(facts, "adapter")
+    card = run_card(replace(facts, plan=facts.plan.model_copy(update=settings)), "adapter")
+    assert f"| base held in | {told} |" in card
+    assert f"It was trained on the base in {told}; on the unquantised base" in card
+
+
 def test_what_a_model_said_is_shown_as_text_capped_and_without_secrets(facts: RunFacts) -> None:
     said = "<script>alert(1)</script> [click](http://evil) hf_" + "a" * 30 + " \x1b[2J" + "long " * 200
     answers = [Answer(question="q?\n# Heading", after=said)] * 12

@@ -10,24 +10,23 @@ from torch import Tensor
 from ..lora_parameters import LoraParameters
 
 MOMENTS = ("exp_avg", "exp_avg_sq")
+BETA1, BETA2, EPSILON = 0.9, 0.999, 1e-8
 
 
 class FlatAdamW:
-    """AdamW (Loshchilov & Hutter 2019, arXiv:1711.05101) in one fused kernel, β = (0.9, 0.999), ε = 1e-8.
+    """AdamW (Loshchilov & Hutter 2019, arXiv:1711.05101) in one fused kernel.
 
-    Its memory is taken at once, so that no optimizer step can run out of it.
+    The kernel is that of torch.optim.AdamW(fused=True), without that class: to make one imports torch's
+    compiler, which takes a second. Its memory is taken at once, so that no step can run out of it.
     """
 
     def __init__(self, lora: LoraParameters, weight_decay: float) -> None:
         self.lora = lora
-        self._parameter = torch.nn.Parameter(lora.values)  # shares the buffer's memory
-        self._parameter.grad = lora.gradients
-        self._adamw = torch.optim.AdamW([self._parameter], weight_decay=weight_decay, fused=True)
+        self._weight_decay = weight_decay
         self._state: dict[str, Tensor] = {
             "step": torch.zeros((), dtype=torch.float32, device=lora.values.device),
             **{name: torch.zeros_like(lora.values) for name in MOMENTS},
         }
-        self._adamw.state[self._parameter] = self._state
 
     def step(self, learning_rate: float, max_grad_norm: float) -> Tensor:
         """Clip the gradient to `max_grad_norm` (0 is off), update the values, clear the gradient.
@@ -38,8 +37,12 @@ class FlatAdamW:
         norm = cast("Tensor", torch.linalg.vector_norm(self.lora.gradients))  # pyright: ignore[reportUnknownMemberType]
         if max_grad_norm > 0:
             self.lora.gradients.mul_(torch.clamp(max_grad_norm / (norm + 1e-6), max=1.0))
-        self._adamw.param_groups[0]["lr"] = learning_rate
-        self._adamw.step()  # pyright: ignore[reportUnknownMemberType]
+        self._state["step"] += 1
+        torch._fused_adamw_(  # pyright: ignore[reportPrivateUsage, reportPrivateImportUsage]
+            [self.lora.values], [self.lora.gradients], [self._state["exp_avg"]], [self._state["exp_avg_sq"]],
+            [], [self._state["step"]], lr=learning_rate, beta1=BETA1, beta2=BETA2, eps=EPSILON,
+            weight_decay=self._weight_decay, amsgrad=False, maximize=False,
+        )  # fmt: skip
         self.lora.gradients.zero_()
         return norm
 

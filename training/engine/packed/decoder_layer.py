@@ -16,7 +16,7 @@ from .attention import Attention
 from .decoder_config import DecoderConfig
 from .expert_linear import ExpertLinear
 from .head_rotation import Angles, head_rotation
-from .lora_linear import FusedLoraLinear, Masks
+from .lora_linear import LoraLinear, Masks
 from .mlp import DenseMlp, MlpMasks
 from .residual_stream import ResidualStream
 from .sparse_mlp import SparseMlp
@@ -36,15 +36,15 @@ class Layer:
     """The weights of one decoder layer."""
 
     norms: BranchNorms
-    qkv: FusedLoraLinear  # hidden_size → (num_heads + 2 · num_kv_heads) · head_dim
+    qkv: LoraLinear  # hidden_size → (num_heads + 2 · num_kv_heads) · head_dim
     qk_norm: Tensor | None  # (num_heads + num_kv_heads, head_dim)
-    o_proj: FusedLoraLinear  # num_heads · head_dim → hidden_size
+    o_proj: LoraLinear  # num_heads · head_dim → hidden_size
     mlp: DenseMlp | SparseMlp
     window: int | None  # positions, the token itself included
     rotation: int  # which of the model's rotations
     sinks: Tensor | None  # (num_heads,)
 
-    def linears(self) -> tuple[FusedLoraLinear, ...]:
+    def linears(self) -> tuple[LoraLinear, ...]:
         return self.qkv, self.o_proj, *self.mlp.linears()
 
     def experts(self) -> tuple[ExpertLinear, ...]:

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 from contextlib import AbstractContextManager, nullcontext
+from functools import partial
 from typing import Any
 
 from torch import Tensor
 
 from ...config.fields import Recompute
-from ...events import Report, Warned
+from ...events import Report, Warned, no_report
 from ...planning.graphs import ROW_MULTIPLE
 from ..load_together import load_together
 from ..loaded_model import StepModel
@@ -21,6 +22,7 @@ from .cuda_graphs import GraphedDecoder, graphs_help
 from .decoder import PackedDecoder
 from .open_decoder import load_decoder
 from .peft_view import peft_view
+from .warm_up import warming_up
 
 
 class PackedStep:
@@ -74,11 +76,12 @@ class PackedStep:
             self._runs = GraphedDecoder(self.decoder)  # the old one's graphs hold their memory
 
 
-def load_packed_step(plan: Plan, ranks: Ranks = ALONE) -> PackedStep:
+def load_packed_step(plan: Plan, ranks: Ranks = ALONE, *, report: Report = no_report) -> PackedStep:
     """The model of `plan` with a new LoRA, or the one that it continues from.
 
     Args:
         ranks: that load it together, and shard the weights where whole ones do not fit each.
+        report: is told when kernels are still compiled after the weights are there.
 
     Raises:
         ModelLoadError: the weights cannot be read.
@@ -90,8 +93,10 @@ def load_packed_step(plan: Plan, ranks: Ranks = ALONE) -> PackedStep:
         plan.precision,
         plan.device,
         in_4bit=plan.load_in_4bit,
+        in_fp8=plan.training.in_fp8,
         resident_layers=plan.resident_layers,
         ranks=ranks,
+        while_reading=partial(warming_up, plan=plan, report=report),
     )
     decoder.lora.initialise(plan.training.seed)
     if plan.continue_from is not None:
@@ -104,7 +109,7 @@ def open_packed(plan: Plan, report: Report, ranks: Ranks = ALONE) -> StepModel:
     """The loaded model of this engine; raises as `load_packed_step`."""
 
     def load(plan: Plan, ranks: Ranks) -> PackedStep:
-        return _told_of_pinning(load_packed_step(plan, ranks), report)
+        return _told_of_pinning(load_packed_step(plan, ranks, report=report), report)
 
     if plan.training.weights == "sharded" and not is_sharded(plan, ranks):
         report(Warned(message="weights=sharded is not used: the run has one GPU of this host."))

@@ -17,6 +17,11 @@ P = ParamSpec("P")
 R = TypeVar("R")
 
 
+def is_fused(tensor: Tensor) -> bool:
+    """Whether what is done with it is compiled."""
+    return tensor.is_cuda
+
+
 def fused_on_cuda(function: Callable[P, R]) -> Callable[P, R]:
     """Compiled for CUDA tensors, once for all numbers of tokens; as written elsewhere."""
 
@@ -27,7 +32,7 @@ def fused_on_cuda(function: Callable[P, R]) -> Callable[P, R]:
     @wraps(function)
     def call(*args: P.args, **kwargs: P.kwargs) -> R:
         first = cast("Tensor", args[0])
-        if not first.is_cuda:
+        if not is_fused(first):
             return function(*args, **kwargs)
         rows = first.size(0)
         for argument in args:

@@ -1,8 +1,9 @@
 """Frozen weights from safetensors files straight into a decoder's buffers.
 
 Rows are read into one small buffer and copied to their place, on whichever device: neither a second copy of
-the model nor a mapped file ever counts against memory. What is kept in 4 bits is quantised matrix by matrix,
-unless the files hold it in 4 bits already; the experts of a layer are put together for that.
+the model nor a mapped file ever counts against memory. What is kept in 4 or 8 bits is quantised matrix by
+matrix, unless the files hold it in 4 bits already; the experts of a layer are put together for that, and in
+8 bits the linears that share an input.
 """
 
 from __future__ import annotations
@@ -23,6 +24,8 @@ from ...untrusted import short_name, shown_path
 from .decoder import PackedDecoder
 from .expanded_linear import ExpandedExpertLinear, ExpandedLoraLinear
 from .expert_places import expert_places
+from .fp8 import Fp8Weight
+from .fp8_linear import fp8_linears
 from .mxfp4 import Mxfp4Weight
 from .nf4 import Nf4Weight
 from .nf4_checkpoint import raw_places, stored_in_4bit, write_offset
@@ -55,7 +58,7 @@ def load_weights(decoder: PackedDecoder, folder: Path) -> None:
     raw = {name: quantised.pop(name) for name in in_4bit}
     for name, weight in raw.items():
         places |= raw_places(name, weight, in_4bit[name])
-    to_quantise = _to_quantise(decoder, quantised)
+    to_quantise = _to_quantise(decoder, quantised) | _to_quantise_in_fp8(decoder)
     head: Tensor | None = None
     if config.tie_word_embeddings and HEAD in stored:
         head = places[HEAD] = torch.empty_like(decoder.embedding)
@@ -120,7 +123,7 @@ class _Quantised:
     """A weight that is put together of one or more tensors, and then quantised."""
 
     def __init__(
-        self, weight: Nf4Weight, size: tuple[int, ...], decoder: PackedDecoder, split: Split
+        self, weight: Nf4Weight | Fp8Weight, size: tuple[int, ...], decoder: PackedDecoder, split: Split
     ) -> None:
         self._weight, self._split = weight, split
         self._size, self._dtype, self._device = size, decoder.dtype, decoder.device
@@ -162,6 +165,16 @@ def _to_quantise(decoder: PackedDecoder, weights: dict[str, Nf4Weight]) -> dict[
     for name, weight in weights.items():
         size = experts[name].weight.shape if name in experts else (weight.shape.rows, weight.shape.columns)
         matrix = _Quantised(weight, tuple(size), decoder, split_of(name))
+        found |= dict.fromkeys(matrix.names, matrix)
+    return found
+
+
+def _to_quantise_in_fp8(decoder: PackedDecoder) -> dict[str, _Quantised]:
+    """Likewise."""
+    found: dict[str, _Quantised] = {}
+    for linear in fp8_linears(decoder.layers):
+        size = linear.outputs, linear.inputs
+        matrix = _Quantised(linear.weight, size, decoder, linear.places_in)
         found |= dict.fromkeys(matrix.names, matrix)
     return found
 

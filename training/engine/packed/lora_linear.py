@@ -18,9 +18,10 @@ At p = 0 nothing of this happens.
 
 from __future__ import annotations
 
+from abc import ABC, abstractmethod
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from typing import Protocol
+from typing import Any, Protocol
 
 import torch
 from torch import Tensor
@@ -59,15 +60,11 @@ class MakeLinear(Protocol):
         bias: bool,
         dtype: torch.dtype,
         device: torch.device,
-    ) -> FusedLoraLinear: ...
+    ) -> LoraLinear: ...
 
 
-class FusedLoraLinear:
-    """y = x·Wᵀ + bias + scale·B·A·x for layers with a common input, see the module.
-
-    Args:
-        fused: the buffer to compute with; None makes one.
-    """
+class LoraLinear(ABC):
+    """y = x·Wᵀ + bias + scale·B·A·x for layers with a common input, whatever form W has."""
 
     streams = False
     """Whether the weight comes from host memory or other ranks each time."""
@@ -82,7 +79,6 @@ class FusedLoraLinear:
         bias: bool,
         dtype: torch.dtype,
         device: torch.device,
-        fused: Tensor | None = None,
     ) -> None:
         self.modules = tuple(modules)
         self.group: InputGroup = tuple(m for m, use in zip(modules, targeted, strict=True) if use)
@@ -91,30 +87,29 @@ class FusedLoraLinear:
         self.inputs = modules[0].in_features  # K
         self.outputs = sum(m.out_features for m in modules)  # N
         self.lora_columns = -(-rank * len(self.group) // ALIGNMENT) * ALIGNMENT  # R
-        if fused is None:
-            rows, columns = self.outputs + self.lora_columns, self.inputs + self.lora_columns
-            fused = torch.empty(rows, columns, dtype=dtype, device=device)
-            fused[self.outputs :].zero_()
-            fused[:, self.inputs :].zero_()
-        self.fused = fused
-        self.weight_and_b = self.fused[: self.outputs]  # (N, K + R)
-        self.weight_and_a = self.fused[:, : self.inputs]  # (N + R, K)
-        self.weight = self.weight_and_b[:, : self.inputs]  # (N, K)
-        self.b = self.weight_and_b[:, self.inputs :]  # (N, R), scaled
-        self.a = self.weight_and_a[self.outputs :]  # (R, K)
-        self.kept_a, self.kept_b = self.a, self.b  # what `refresh` writes
-        # Views are made once: in a small model making them anew costs as much as what they are used for.
-        self._a_transposed = self.a.t()
-        self._b_transposed = self.b.t()
-        self._weight_and_a_transposed = self.weight_and_a.t()
         self.bias = torch.zeros(self.outputs, dtype=dtype, device=device) if bias else None  # (N,)
 
+    def compute_with(self, a: Tensor, b: Tensor) -> None:
+        """Use these A matrices, (R, K), and B matrices, (N, R), the latter scaled; due in each subclass."""
+        self.a, self.b = a, b
+        self.kept_a, self.kept_b = a, b  # what `refresh` writes
+        # Views are made once: in a small model making them anew costs as much as what they are used for.
+        self._a_transposed, self._b_transposed = a.t(), b.t()
+
+    @abstractmethod
     def place_of(self, module: LoraModule) -> Tensor | None:
         """Where the module's weight, (out_features, K), is to be written, if it is kept as it is."""
-        return self.weight[self.rows_of(module)]
 
-    def forget(self) -> None:
-        """Nothing to do: all that is computed with is kept."""
+    @abstractmethod
+    def forward(self, x: Tensor, masks: Masks | None = None) -> tuple[Tensor, Tensor]:
+        """The output, (tokens, N), and x·Aᵀ, (tokens, R); x is (tokens, K)."""
+
+    @abstractmethod
+    def backward(self, dy: Tensor, masks: Masks | None = None) -> tuple[Tensor, Tensor]:
+        """The gradients of x, (tokens, K), and of A·x, (tokens, R); dy is (tokens, N)."""
+
+    def forget(self) -> None:  # noqa: B027
+        """Rely on nothing that was made of the weights before; nothing to do where all is kept."""
 
     def rows_of(self, module: LoraModule) -> slice:
         """The rows of N that belong to `module`."""
@@ -143,48 +138,6 @@ class FusedLoraLinear:
             for m, columns in zip(self.group, self._columns, strict=True)
         ]
 
-    def forward(self, x: Tensor, masks: Masks | None = None) -> tuple[Tensor, Tensor]:
-        """The output, (tokens, N), and x·Aᵀ, (tokens, R); x is (tokens, K)."""
-        if not self.group:
-            # It is kept, and a view of x would keep that.
-            return F.linear(x, self.weight, self.bias), x.new_empty(len(x), 0)
-        if self.outputs > self.inputs or masks is not None:
-            return self._forward_wide(x, masks)
-        both = torch.mm(x, self._weight_and_a_transposed)  # (tokens, N + R)
-        y, lora_hidden = both.split_with_sizes(
-            [self.outputs, self.lora_columns], 1
-        )  # (tokens, N), (tokens, R)
-        lora_hidden = lora_hidden.contiguous()  # it is kept, and must not keep `both`
-        y.addmm_(lora_hidden, self._b_transposed)
-        return (y if self.bias is None else y.add_(self.bias)), lora_hidden
-
-    def _forward_wide(self, x: Tensor, masks: Masks | None) -> tuple[Tensor, Tensor]:
-        if masks is None:
-            lora_hidden = torch.mm(x, self._a_transposed)  # (tokens, R)
-        else:
-            lora_hidden = x.new_zeros(x.shape[0], self.lora_columns)
-            for columns, masked in self._masked(x, masks):
-                lora_hidden[:, columns] = masked @ self.a[columns].t()
-        extended = torch.cat([x, lora_hidden], 1)  # (tokens, K + R)
-        return F.linear(extended, self.weight_and_b, self.bias), lora_hidden
-
-    def backward(self, dy: Tensor, masks: Masks | None = None) -> tuple[Tensor, Tensor]:
-        """The gradients of x, (tokens, K), and of A·x, (tokens, R); dy is (tokens, N)."""
-        if not self.group:
-            return dy @ self.weight, dy.new_empty(len(dy), 0)
-        if self.outputs <= self.inputs and masks is None:
-            d_lora_hidden = torch.mm(dy, self.b)  # (tokens, R)
-            return torch.mm(torch.cat([dy, d_lora_hidden], 1), self.weight_and_a), d_lora_hidden
-        both = torch.mm(dy, self.weight_and_b)  # (tokens, K + R)
-        dx, d_lora_hidden = both.split_with_sizes(
-            [self.inputs, self.lora_columns], 1
-        )  # (tokens, K), (tokens, R)
-        if masks is None:
-            return dx.addmm_(d_lora_hidden, self.a), d_lora_hidden
-        for index, columns in enumerate(self._columns):
-            dx.add_(masks.draw(dx, index).mul_(d_lora_hidden[:, columns] @ self.a[columns]))
-        return dx, d_lora_hidden
-
     def backward_to_lora(self, dy: Tensor) -> Tensor:
         """The gradient of A·x alone, where nothing before the layer is trained."""
         return dy @ self.kept_b  # (tokens, R)
@@ -205,13 +158,90 @@ class FusedLoraLinear:
             d_rows = dy if rows is None else dy[:, rows]  # (tokens, out_features of the module)
             gradient.addmm_(d_rows.t(), lora_hidden[:, columns], beta=0, alpha=self.scale)
 
+    def lora_hidden(self, x: Tensor, masks: Masks | None) -> Tensor:
+        """x·Aᵀ as a product of its own, (tokens, R)."""
+        if masks is None:
+            return torch.mm(x, self._a_transposed)
+        found = x.new_zeros(x.shape[0], self.lora_columns)
+        for columns, masked in self._masked(x, masks):
+            found[:, columns] = masked @ self.a[columns].t()
+        return found
+
+    def add_through_b(self, y: Tensor, lora_hidden: Tensor) -> Tensor:
+        """y, (tokens, N), with lora_hidden·Bᵀ added to it in place."""
+        return y.addmm_(lora_hidden, self._b_transposed)
+
+    def add_through_a(self, dx: Tensor, d_lora_hidden: Tensor, masks: Masks | None) -> Tensor:
+        """dx, (tokens, K), with d_lora_hidden·A added to it in place."""
+        if masks is None:
+            return dx.addmm_(d_lora_hidden, self.a)
+        for index, columns in enumerate(self._columns):
+            dx.add_(masks.draw(dx, index).mul_(d_lora_hidden[:, columns] @ self.a[columns]))
+        return dx
+
     def _masked(self, x: Tensor, masks: Masks) -> Iterator[tuple[slice, Tensor]]:
         """Each LoRA's columns of R and its own dropped-out input."""
         for index, columns in enumerate(self._columns):
             yield columns, masks.draw(x, index).mul_(x)
 
 
-def refresh(linears: Sequence[FusedLoraLinear]) -> None:
+class FusedLoraLinear(LoraLinear):
+    """With W, A and B in one buffer, see the module.
+
+    Args:
+        fused: the buffer to compute with; None makes one.
+        settings: of `LoraLinear`.
+    """
+
+    def __init__(
+        self, modules: Sequence[LoraModule], *, fused: Tensor | None = None, **settings: Any
+    ) -> None:
+        super().__init__(modules, **settings)
+        if fused is None:
+            rows, columns = self.outputs + self.lora_columns, self.inputs + self.lora_columns
+            fused = torch.empty(rows, columns, dtype=settings["dtype"], device=settings["device"])
+            fused[self.outputs :].zero_()
+            fused[:, self.inputs :].zero_()
+        self.fused = fused
+        self.weight_and_b = self.fused[: self.outputs]  # (N, K + R)
+        self.weight_and_a = self.fused[:, : self.inputs]  # (N + R, K)
+        self.weight = self.weight_and_b[:, : self.inputs]  # (N, K)
+        self._weight_and_a_transposed = self.weight_and_a.t()
+        self.compute_with(a=self.weight_and_a[self.outputs :], b=self.weight_and_b[:, self.inputs :])
+
+    def place_of(self, module: LoraModule) -> Tensor | None:
+        return self.weight[self.rows_of(module)]
+
+    def forward(self, x: Tensor, masks: Masks | None = None) -> tuple[Tensor, Tensor]:
+        if not self.group:
+            # It is kept, and a view of x would keep that.
+            return F.linear(x, self.weight, self.bias), x.new_empty(len(x), 0)
+        if self.outputs > self.inputs or masks is not None:
+            lora_hidden = self.lora_hidden(x, masks)
+            extended = torch.cat([x, lora_hidden], 1)  # (tokens, K + R)
+            return F.linear(extended, self.weight_and_b, self.bias), lora_hidden
+        both = torch.mm(x, self._weight_and_a_transposed)  # (tokens, N + R)
+        y, lora_hidden = both.split_with_sizes(
+            [self.outputs, self.lora_columns], 1
+        )  # (tokens, N), (tokens, R)
+        lora_hidden = lora_hidden.contiguous()  # it is kept, and must not keep `both`
+        y = self.add_through_b(y, lora_hidden)
+        return (y if self.bias is None else y.add_(self.bias)), lora_hidden
+
+    def backward(self, dy: Tensor, masks: Masks | None = None) -> tuple[Tensor, Tensor]:
+        if not self.group:
+            return dy @ self.weight, dy.new_empty(len(dy), 0)
+        if self.outputs <= self.inputs and masks is None:
+            d_lora_hidden = torch.mm(dy, self.b)  # (tokens, R)
+            return torch.mm(torch.cat([dy, d_lora_hidden], 1), self.weight_and_a), d_lora_hidden
+        both = torch.mm(dy, self.weight_and_b)  # (tokens, K + R)
+        dx, d_lora_hidden = both.split_with_sizes(
+            [self.inputs, self.lora_columns], 1
+        )  # (tokens, K), (tokens, R)
+        return self.add_through_a(dx, d_lora_hidden, masks), d_lora_hidden
+
+
+def refresh(linears: Sequence[LoraLinear]) -> None:
     """Copy the LoRA's values into the fused buffers; due after each optimizer step."""
     bound = [linear for linear in linears if linear.group]
     if not bound:

@@ -15,8 +15,9 @@ from ..lora_parameters import LoraModule, lora_scale
 from .decoder_config import DecoderConfig, ExpertLinearSizes, LinearSizes, expert_linears, layer_linears
 from .decoder_layer import BranchNorms, Layer
 from .expert_linear import ExpertLinear, MakeExpertLinear
-from .gated_activations import ACTIVATIONS, expert_activation
-from .lora_linear import FusedLoraLinear, MakeLinear
+from .fp8_mlp import dense_mlp
+from .gated_activations import expert_activation
+from .lora_linear import LoraLinear, MakeLinear
 from .mlp import DenseMlp
 from .router import Router
 from .sparse_mlp import SparseMlp
@@ -48,7 +49,7 @@ class LayerMaker:
         experts: MakeExpertLinear,
     ) -> None:
         self.config, self._make, self._make_experts = config, linear, experts
-        self._targets = targeted(lora, config.family)
+        self._targets, self._dropout = targeted(lora, config.family), lora.dropout
         self._settings = Settings(rank=lora.r, scale=lora_scale(lora), dtype=dtype, device=device)
 
     def layer(self, index: int) -> Layer:
@@ -71,8 +72,8 @@ class LayerMaker:
         """Dense, or experts with a dense one beside them, if there is one."""
         config, dense = self.config, None
         if gate_up is not None and down is not None:
-            activation = ACTIVATIONS[config.activation]
-            dense = DenseMlp(self._linear(index, gate_up), self._linear(index, down), activation)
+            linears = self._linear(index, gate_up), self._linear(index, down)
+            dense = dense_mlp(*linears, config.activation, self._dropout)
         if config.experts is None or not config.experts.sparse[index]:
             assert dense is not None
             return dense
@@ -86,7 +87,7 @@ class LayerMaker:
             shared_gate=self._empty(1, config.hidden_size) if config.experts.family.shared_gate else None,
         )
 
-    def _linear(self, index: int, sizes: LinearSizes) -> FusedLoraLinear:
+    def _linear(self, index: int, sizes: LinearSizes) -> LoraLinear:
         prefix = self._prefix(index)
         return self._make(
             [LoraModule(f"{prefix}.{name}", sizes.inputs, size) for name, size in sizes.outputs.items()],

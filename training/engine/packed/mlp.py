@@ -16,7 +16,7 @@ from typing import NamedTuple
 from torch import Tensor
 
 from .gated_activations import GatedActivation
-from .lora_linear import FusedLoraLinear, Masks
+from .lora_linear import LoraLinear, Masks
 
 MlpMasks = tuple[Masks | None, Masks | None]
 """Of gate and up, and of down."""
@@ -33,18 +33,17 @@ class SavedMlp(NamedTuple):
 class DenseMlp:
     """down(activation(gate) · up)."""
 
-    def __init__(
-        self, gate_up: FusedLoraLinear, down_proj: FusedLoraLinear, activation: GatedActivation
-    ) -> None:
+    def __init__(self, gate_up: LoraLinear, down_proj: LoraLinear, activation: GatedActivation) -> None:
         self.gate_up, self.down_proj = gate_up, down_proj  # hidden_size → 2 · intermediate_size → hidden_size
         self.activation = activation
 
-    def linears(self) -> tuple[FusedLoraLinear, ...]:
+    def linears(self) -> tuple[LoraLinear, ...]:
         return self.gate_up, self.down_proj
 
     def forward(self, x: Tensor, masks: MlpMasks) -> tuple[Tensor, SavedMlp]:
-        gate_up, gate_up_lora_hidden = self.gate_up.forward(x, masks[0])  # (tokens, 2 · intermediate_size)
-        update, down_proj_lora_hidden = self.down_proj.forward(self.activation.forward(gate_up), masks[1])
+        gate_up, gate_up_lora_hidden = self._gate_up(x, masks)  # (tokens, 2 · intermediate_size)
+        activation = self._activate(gate_up, gate_up_lora_hidden)
+        update, down_proj_lora_hidden = self.down_proj.forward(activation, masks[1])
         return update, SavedMlp(gate_up, gate_up_lora_hidden, down_proj_lora_hidden)
 
     def lighter(self, saved: SavedMlp) -> SavedMlp:
@@ -54,11 +53,13 @@ class DenseMlp:
         self, d_update: Tensor, saved: SavedMlp, read: Callable[[], Tensor], masks: MlpMasks
     ) -> tuple[Tensor, WriteGradients]:
         # d_activation: (tokens, intermediate_size)
-        d_activation, d_lora_hidden = self.down_proj.backward(d_update, masks[1])
+        d_activation, d_lora_hidden = self._down_backward(d_update, masks)
         gate_up = saved.gate_up
         if gate_up is None:
-            gate_up, _ = self.gate_up.forward(read(), masks[0])
-        activation, d_gate_up = self.activation.backward(d_activation, gate_up)
+            gate_up, _ = self._gate_up(read(), masks)
+        activation, d_gate_up = self._activate_backward(
+            d_activation, d_lora_hidden, gate_up, saved.gate_up_lora_hidden
+        )
         # The widest tensors of the layer: each goes before the next one is made, or memory peaks here.
         del d_activation, gate_up
         self.down_proj.gradients(d_update, d_lora_hidden, activation, saved.down_proj_lora_hidden, masks[1])
@@ -69,3 +70,23 @@ class DenseMlp:
             self.gate_up.gradients(d_gate_up, d_gate_up_lora_hidden, x, saved.gate_up_lora_hidden, masks[0])
 
         return dx, write
+
+    # What an MLP does otherwise that adds the LoRA's parts elsewhere.
+
+    def _gate_up(self, x: Tensor, masks: MlpMasks) -> tuple[Tensor, Tensor]:
+        """What is kept of gate and up, and x·Aᵀ."""
+        return self.gate_up.forward(x, masks[0])
+
+    def _activate(self, gate_up: Tensor, lora_hidden: Tensor) -> Tensor:
+        """The activation, (tokens, intermediate_size), of what `_gate_up` gives."""
+        return self.activation.forward(gate_up)
+
+    def _down_backward(self, d_update: Tensor, masks: MlpMasks) -> tuple[Tensor, Tensor]:
+        """What is known of the activation's gradient, and the gradient of A·activation."""
+        return self.down_proj.backward(d_update, masks[1])
+
+    def _activate_backward(
+        self, d_activation: Tensor, d_down_lora_hidden: Tensor, gate_up: Tensor, lora_hidden: Tensor
+    ) -> tuple[Tensor, Tensor]:
+        """The activation again, and the gradient of gate and up."""
+        return self.activation.backward(d_activation, gate_up)

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import replace
 from pathlib import Path
 from typing import Any, cast
@@ -18,6 +20,7 @@ from ..plan import Precision
 from .decoder import PackedDecoder
 from .decoder_config import DecoderConfig, read_decoder_config
 from .expanded_linear import ExpandedLinears
+from .fp8_linear import Fp8LoraLinear
 from .host_memory import host_buffer
 from .layer_store import LayerStore
 from .load_weights import load_weights
@@ -35,32 +38,40 @@ def load_decoder(
     device: str,
     *,
     in_4bit: bool,
+    in_fp8: bool = False,
     resident_layers: int | None = None,
     ranks: Ranks = ALONE,
+    while_reading: Callable[[PackedDecoder], AbstractContextManager[None]] = nullcontext,
 ) -> PackedDecoder:
     """The decoder of a model folder, with its frozen weights and LoRA matrices that are not initialised.
 
     Args:
         in_4bit: quantise weights that the folder does not hold in 4 bits already.
+        in_fp8: keep and multiply them in FP8; for folders with whole weights, all of them on the device.
         resident_layers: layers whose weights stay on the device, None is all. The others stream from host
             memory, where the embedding is then too.
         ranks: those of a host shard the layers, unless all of them stay whole on the device.
+        while_reading: gets the decoder before its weights, which are read inside of what it returns.
 
     Raises:
         ModelLoadError: the weights cannot be read.
     """
     dtype = getattr(torch, precision)
     config, layouts, in_parts = _described(model, dtype, in_4bit=in_4bit)
-    decoder = make_decoder(
-        config,
-        lora,
-        dtype,
-        torch.device(device),
-        layouts if in_parts or resident_layers is not None else None,
-        resident_layers,
-        ranks,
-    )
-    load_weights(decoder, model)
+    if in_fp8:
+        decoder = PackedDecoder(config, lora, dtype, torch.device(device), Fp8LoraLinear)
+    else:
+        decoder = make_decoder(
+            config,
+            lora,
+            dtype,
+            torch.device(device),
+            layouts if in_parts or resident_layers is not None else None,
+            resident_layers,
+            ranks,
+        )
+    with while_reading(decoder):
+        load_weights(decoder, model)
     return decoder
 
 

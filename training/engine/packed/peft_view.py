@@ -19,6 +19,7 @@ from .adapter_targets import adapter_targets
 from .decoder import PackedDecoder
 from .embedding import EmbeddingModule
 from .expanded_linear import ExpandedExpertLinear, ExpandedLoraLinear
+from .fp8_linear import Fp8LoraLinear, fp8_linears
 from .load_weights import destinations
 
 BUFFERS = ("e_score_correction_bias",)
@@ -50,6 +51,9 @@ def base_view(decoder: PackedDecoder, folder: Path) -> Any:
         for experts in layer.experts():
             if isinstance(experts, ExpandedExpertLinear):
                 _expand_before_use(model, experts)
+    for linear in fp8_linears(decoder.layers):
+        for module in linear.modules:
+            model.set_submodule(module.name, Fp8Module(linear, module, decoder.dtype))
     embedding = model.get_input_embeddings()
     scale = _scale(embedding, decoder.dtype)
     if decoder.embedding.device.type != decoder.device.type:
@@ -113,6 +117,20 @@ class ExpandedModule(nn.Linear):
     def forward(self, input: Tensor) -> Tensor:
         self._linear.expanded(self._module)  # `weight` is where it is; PEFT may have put its LoRA on it
         return F.linear(input, self.weight, self.bias)
+
+
+class Fp8Module(nn.Linear):
+    """A linear module whose weight is in FP8; `weight` only tells its shape, type and device."""
+
+    def __init__(self, linear: Fp8LoraLinear, module: LoraModule, dtype: torch.dtype) -> None:
+        super().__init__(module.in_features, module.out_features, bias=False, device="meta")  # pyright: ignore[reportUnknownMemberType]
+        shape = torch.zeros((), dtype=dtype, device=linear.a.device).expand(self.weight.shape)
+        self.weight = nn.Parameter(shape, requires_grad=False)
+        self._linear, self._module = linear, module
+
+    def forward(self, input: Tensor) -> Tensor:
+        made = self._linear.frozen(input.flatten(0, -2), self._module)
+        return made.view(*input.shape[:-1], -1)
 
 
 def _generation_config(folder: Path, model: Any) -> Any:

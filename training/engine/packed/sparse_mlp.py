@@ -18,7 +18,7 @@ from torch import Tensor
 from .expert_linear import ExpertLinear
 from .fused_ops import fused_on_cuda
 from .gated_activations import GatedActivation
-from .lora_linear import FusedLoraLinear
+from .lora_linear import LoraLinear
 from .mlp import DenseMlp, MlpMasks, SavedMlp, WriteGradients
 from .router import Routed, Router
 
@@ -58,7 +58,7 @@ class SparseMlp:
     shared: DenseMlp | None
     shared_gate: Tensor | None
 
-    def linears(self) -> tuple[FusedLoraLinear, ...]:
+    def linears(self) -> tuple[LoraLinear, ...]:
         return () if self.shared is None else self.shared.linears()
 
     def experts(self) -> tuple[ExpertLinear, ExpertLinear]:

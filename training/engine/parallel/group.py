@@ -31,7 +31,7 @@ class Group:
 
     Args:
         store: where the processes find each other, a `torch.distributed.Store`.
-        here: ranks of each host.
+        here: ranks of each host, or 1: see `Ranks`.
         heartbeat: how long a rank may be silent depends on what it is told to do.
         lost: gives the error to raise when a message did not arrive: who is gone, and why.
         require_all: raises that error if somebody is known to be gone.
@@ -68,7 +68,7 @@ class Group:
             backend = "nccl" if nccl else "gloo"
             self._tensors: Any = dist.new_group(backend=backend, timeout=EXCHANGING)  # pyright: ignore[reportUnknownMemberType]
             self._of_host: Any = self._tensors
-            if here < size:
+            if 1 < here < size:
                 self._of_host, _ = dist.new_subgroups(here, timeout=EXCHANGING, backend=backend)  # pyright: ignore[reportUnknownMemberType]
 
     def say(self, order: Order, first: int = 0, second: int = 0, *, text: str = "") -> None:

@@ -20,7 +20,7 @@ class Ranks(Protocol):
     rank: int
     size: int
     here: int
-    """Ranks of each host, which follow each other: over them weights are sharded."""
+    """Ranks of each host, which follow each other: over them weights are sharded. 1 where hosts differ."""
 
     def say(self, order: Order, first: int = 0, second: int = 0, *, text: str = "") -> None:
         """Rank 0 only: what the others do next."""

@@ -216,7 +216,7 @@ def _settings(facts: RunFacts) -> str:
         "longest example": f"{plan.max_seq_length} tokens",
         **({"base revision": _escaped(short_name(commit))} if (commit := facts.provenance.revision) else {}),
         **({"base weights": f"sha256 {weights}"} if (weights := facts.provenance.weights_hash) else {}),
-        "base held in": "4 bits (NF4)" if plan.load_in_4bit else plan.precision,
+        "base held in": plan.reduced_base or plan.precision,
         "engine": f"{plan.engine}, on {plan.device}",
         "seed": str(plan.seed),
         "versions": ", ".join(
@@ -299,14 +299,15 @@ def _limits(facts: RunFacts) -> str:
     used = result.rows_used - result.held_out
     few = f"It was trained on only {used} rows: expect it to repeat their wording."
     unfinished = f"The training was {result.outcome} before its planned end."
-    quantised = "It was trained on the base in 4 bits; on the unquantised base its answers differ slightly."
+    base = facts.plan.reduced_base
+    quantised = f"It was trained on the base in {base}; on the unquantised base its answers differ slightly."
     return _section(
         "Limits",
         [
             few if used < FEW_ROWS else None,
             None if result.held_out else "No rows were held out: the loss on unseen data is not known.",
             unfinished if result.outcome == "cancelled" else None,
-            quantised if facts.plan.load_in_4bit else None,
+            quantised if base else None,
             "Fine-tuning can reduce abilities of the base model; this was not measured.",
             "No benchmark was run, and neither safety nor bias was evaluated.",
         ],

@@ -23,6 +23,7 @@ class PlanFacts(Record):
     base_model_name: str = ""
     lora: LoraGroup = LoraGroup()
     load_in_4bit: bool = False
+    base_precision: str = "auto"
     learning_rate: float
     lr_scheduler: str
     steps: int | None = None
@@ -33,6 +34,11 @@ class PlanFacts(Record):
     engine: str
     device: str
     seed: int
+
+    @property
+    def reduced_base(self) -> str | None:
+        """What a base that has fewer bits than `precision` is held in."""
+        return "4 bits (NF4)" if self.load_in_4bit else "FP8" if self.base_precision == "fp8" else None
 
 
 class ProvenanceFacts(Record):

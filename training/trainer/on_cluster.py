@@ -1,30 +1,29 @@
-"""Carries a run of a program out on a cluster: submits its job, and follows it to its end."""
+"""Carries a run of a program out on a cluster: puts it on its way, and follows it to its end."""
 
 from __future__ import annotations
 
 import time
 
-from ..config.settings import Settings
 from ..errors import BackpropagateError, TrainingAbortedError, from_record
 from ..events import Report, ShouldStop
 from ..runs.folder import ENDED, RunFolder, RunState, Status
 from ..runs.store import RunStore
-from .submit_job import submit_job
+from ..submission.dispatch import Dispatch
 
 LOOK_S = 0.5
 STOPPED = "stopped by the program"
 
 
 def run_on_cluster(
-    run: RunFolder, store: RunStore, settings: Settings, listener: Report, should_stop: ShouldStop
+    run: RunFolder, store: RunStore, dispatch: Dispatch, listener: Report, should_stop: ShouldStop
 ) -> RunState:
-    """Submit a queued run, and return its final state; arguments and errors as of `run_in_process`.
+    """Start a queued run, and return its final state; arguments and errors as of `run_in_process`.
 
     Raises:
         ClusterError: the cluster refuses it; nothing of a new run is kept.
     """
     end = run.events(0)[1]
-    _submit(run, store, settings)
+    _start(run, store, dispatch)
     try:
         state = _follow(run, store, listener, should_stop, end)
     except KeyboardInterrupt:
@@ -37,16 +36,17 @@ def run_on_cluster(
     return state
 
 
-def _submit(run: RunFolder, store: RunStore, settings: Settings) -> None:
+def _start(run: RunFolder, store: RunStore, dispatch: Dispatch) -> None:
     attempt = run.state().attempt
     try:
-        submit_job(run, settings)
+        dispatch.queue(run, run.request_now())
     except BackpropagateError as error:
         if attempt == 1:
             store.delete_unstarted(run)
         else:
             store.fail_unstarted(run, attempt, error.record())
         raise
+    dispatch.start(run)
 
 
 def _follow(run: RunFolder, store: RunStore, listener: Report, should_stop: ShouldStop, end: int) -> RunState:
