@@ -3,6 +3,7 @@
     python benchmarks/gpu_gradients.py               0.5B, 1.5B and 7B shapes, about 5 minutes on an H200
     python benchmarks/gpu_gradients.py --quick       the 0.5B shape only
     python benchmarks/gpu_gradients.py --layers 2 --sizes 30b-a3b gpt-oss-20b glm-4.5-air mixtral-8x7b
+    python benchmarks/gpu_gradients.py --layers 6 --sizes gemma4-e4b gemma4-e2b gemma4-31b
 
 Qwen2.5 shapes, or those of models with experts, with the same random weights for everyone; five examples of
 123 to 1500 tokens, which ours takes packed and PEFT one by one. The error is that of all LoRA gradients
@@ -101,7 +102,7 @@ def check_attention(device: str) -> str:
     rows = [["attention", "heads", "head_dim", "window", "out", "dq", "dk", "dv"]]
     batch = packed_batch(random_examples(20_000), multiple=64).to(torch.device(device))
     tokens = len(batch.input_ids)
-    for heads, groups, head_dim in ((14, 2, 64), (28, 4, 128), (8, 8, 96)):
+    for heads, groups, head_dim in ((14, 2, 64), (28, 4, 128), (8, 8, 96), (8, 2, 512)):
         attention = attention_for(torch.device(device), torch.bfloat16, head_dim)
         for window in (None, 200):
             torch.manual_seed(3)

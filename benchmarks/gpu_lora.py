@@ -25,6 +25,7 @@ import time
 from pathlib import Path
 from typing import Any, Protocol
 
+import unsloth_side
 from workload import (
     EXAMPLES_PER_STEP,
     PEAK_FLOPS,
@@ -111,7 +112,7 @@ def ours(side: str, size: str, windows: Timing, device: str) -> str:
 
     decoder = random_decoder(shape_config(size), plan)
     train(decoder, plan, examples(size), after_step)
-    return type(decoder.layer_pass.attention).__name__
+    return ", ".join(sorted({type(each).__name__ for each in decoder.layer_pass.attentions.values()}))
 
 
 def trl(side: str, size: str, windows: Windows, device: str) -> str:
@@ -165,11 +166,8 @@ def unsloth(side: str, size: str, windows: Windows) -> dict[str, Any]:
         }
         said |= {"model": str(folder), "examples": str(rows), "target_modules": TARGETS}
         job.write_text(json.dumps(said | UNSLOTH[side]))
-        command = [
-            os.environ["BACKPROPAGATE_UNSLOTH__PYTHON"],
-            str(Path(__file__).parent / "unsloth_side.py"),
-        ]
-        child = subprocess.run([*command, str(job)], capture_output=True, text=True, cwd=scratch)
+        command = [os.environ["BACKPROPAGATE_UNSLOTH__PYTHON"], unsloth_side.__file__, str(job)]
+        child = subprocess.run(command, capture_output=True, text=True, cwd=scratch)
     for line in child.stdout.splitlines():
         if line.startswith("RESULT "):
             return json.loads(line.removeprefix("RESULT "))

@@ -137,7 +137,9 @@ def streaming_row(folder: Path, in_4bit: bool, exact: bool, layers: int) -> list
     streamed = our_decoder(folder, layers, in_4bit)
     assert streamed.streams and not streamed.unpinned, "nothing streams"
     if exact:
-        resident.layer_pass.attention = streamed.layer_pass.attention = DifferentiatedAttention(segmentwise)
+        for decoder in (resident, streamed):
+            exactly = dict.fromkeys(decoder.layer_pass.attentions, DifferentiatedAttention(segmentwise))
+            decoder.layer_pass.attentions = exactly
     with sdpa_kernel(SDPBackend.MATH):  # its backward adds up in the same order each time
         once, again, other = measured(resident), measured(resident), measured(streamed)
     same = torch.equal(answers(resident, folder), answers(streamed, folder))

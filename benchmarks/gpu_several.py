@@ -43,7 +43,7 @@ def measured(folder: Path, options: argparse.Namespace) -> dict[str, Any]:
             held.append(in_use())
 
     trainer = Trainer(
-        str(folder / "model"), batch_size=options.examples, held_out=0.0, gpus=options.gpus[0],
+        str(options.model), batch_size=options.examples, held_out=0.0, gpus=options.gpus[0],
         weights=options.weights[0], load_in_4bit=options.bits == 4, device=options.device, report_to="none",
     )  # fmt: skip
     run = trainer.train(folder / "rows.jsonl", steps=options.steps, callback=after_step)
@@ -70,9 +70,11 @@ def in_use() -> list[float]:
     return [(gpu.memory_used_mib or 0) / 1024 for gpu in read_gpus().gpus]
 
 
-def in_process(folder: Path, gpus: int, weights: str, options: argparse.Namespace) -> dict[str, Any]:
+def in_process(
+    model: Path, folder: Path, gpus: int, weights: str, options: argparse.Namespace
+) -> dict[str, Any]:
     given = {"gpus": gpus, "weights": weights, "bits": options.bits, "device": options.device}
-    given |= {"examples": options.examples, "steps": options.steps, "here": folder}
+    given |= {"examples": options.examples, "steps": options.steps, "model": model, "here": folder}
     command = [sys.executable, __file__]
     command += [word for name, value in given.items() for word in (f"--{name}", str(value))]
     done = subprocess.run(command, capture_output=True, text=True)
@@ -90,6 +92,7 @@ def main() -> None:
     parser.add_argument("--device", default="cuda", choices=["cuda", "cpu"])
     parser.add_argument("--examples", type=int, default=32, help="of an optimizer step")
     parser.add_argument("--steps", type=int, default=60)
+    parser.add_argument("--model", type=Path, help="a folder instead of a model with random weights")
     parser.add_argument("--here", type=Path, help=argparse.SUPPRESS)
     options = parser.parse_args()
     if options.here:
@@ -97,12 +100,12 @@ def main() -> None:
         return
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
-        write_random_model(folder / "model", options.size)
+        model = options.model or write_random_model(folder / "model", options.size)
         write_rows(folder / "rows.jsonl")
         results: list[dict[str, Any]] = []
         for gpus, weights in itertools.product(options.gpus, options.weights):
             if gpus > 1 or weights != "sharded":
-                results.append(in_process(folder, gpus, weights, options))
+                results.append(in_process(model, folder, gpus, weights, options))
                 print(json.dumps(results[-1]), flush=True)
     first = results[0]["tok/s"]
     rows = [

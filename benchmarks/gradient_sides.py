@@ -35,6 +35,8 @@ def random_model(config: Any, device: str) -> Any:
         if parameter.dim() == 1:
             noise = torch.randn_like(parameter) * 0.1
             parameter.data = parameter.data + noise if "norm" in name else noise
+        if config.model_type == "gemma4_text" and name.endswith(("q_norm.weight", "k_norm.weight")):
+            parameter.data *= len(parameter) ** -0.25  # nothing else divides its scores by √head_dim
     return model.eval()
 
 

@@ -93,6 +93,37 @@ FAMILIES: dict[str, tuple[str, dict[str, Any]]] = {
              num_key_value_heads=4, head_dim=256, sliding_window=1024, vocab_size=262208),
     ),
     "gemma2-2b": ("gemma2", dict()),
+    "gemma4-e2b": (
+        "gemma4_text",
+        dict(hidden_size=1536, intermediate_size=6144, num_hidden_layers=35, num_attention_heads=8,
+             num_key_value_heads=1, num_kv_shared_layers=20, use_double_wide_mlp=True,
+             layer_types=[*["sliding_attention"] * 4, "full_attention"] * 7, final_logit_softcapping=30.0),
+    ),
+    "gemma4-e4b": (
+        "gemma4_text",
+        dict(hidden_size=2560, intermediate_size=10240, num_hidden_layers=42, num_attention_heads=8,
+             num_key_value_heads=2, num_kv_shared_layers=18, final_logit_softcapping=30.0),
+    ),
+    "gemma4-31b": (
+        "gemma4_text",
+        dict(hidden_size=5376, intermediate_size=21504, num_hidden_layers=60, num_attention_heads=32,
+             num_key_value_heads=16, num_global_key_value_heads=4, attention_k_eq_v=True,
+             sliding_window=1024, hidden_size_per_layer_input=0, final_logit_softcapping=30.0),
+    ),
+    "gemma4-26b-a4b": (
+        "gemma4_text",
+        dict(hidden_size=2816, intermediate_size=2112, num_hidden_layers=30, num_attention_heads=16,
+             num_key_value_heads=8, num_global_key_value_heads=2, attention_k_eq_v=True,
+             sliding_window=1024, hidden_size_per_layer_input=0, enable_moe_block=True, num_experts=128,
+             top_k_experts=8, moe_intermediate_size=704, final_logit_softcapping=30.0),
+    ),
+    "tiny-gemma4": (
+        "gemma4_text",
+        dict(hidden_size=64, intermediate_size=160, num_hidden_layers=4, num_attention_heads=4,
+             num_key_value_heads=2, head_dim=16, global_head_dim=32, num_kv_shared_layers=2,
+             layer_types=["sliding_attention", "full_attention"] * 2, hidden_size_per_layer_input=16,
+             vocab_size=2000, vocab_size_per_layer_input=2000),
+    ),
     "phi4-mini": (
         "phi3",
         dict(hidden_size=3072, intermediate_size=8192, num_hidden_layers=32, num_attention_heads=24,
@@ -139,13 +170,24 @@ def shape_config(size: str, layers: int | None = None) -> Any:
     layers = int(count) if count else layers
     if size in FAMILIES:
         kind, entries = FAMILIES[size]
-        fewer = {} if layers is None else {"num_hidden_layers": layers}
+        fewer = {} if layers is None else fewer_layers(entries, layers)
         return AutoConfig.for_model(kind, **{**entries, **fewer})
     config = qwen_config(size)
     if layers is not None:
         config.num_hidden_layers = layers
         config.layer_types = config.layer_types[:layers]
     return config
+
+
+def fewer_layers(entries: dict[str, Any], layers: int) -> dict[str, Any]:
+    """What changes; layers with shared keys and values stay, after layers of both kinds."""
+    fewer: dict[str, Any] = {"num_hidden_layers": layers}
+    if "layer_types" in entries or entries.get("num_kv_shared_layers"):
+        kinds = ("sliding_attention", "full_attention")
+        fewer["layer_types"] = [kinds[layer % 2] for layer in range(layers)]
+    if entries.get("num_kv_shared_layers"):
+        fewer["num_kv_shared_layers"] = max(0, min(layers // 2, layers - 2))
+    return fewer
 
 
 def qwen_config(size: str) -> Any:

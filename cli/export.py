@@ -9,11 +9,10 @@ import click
 
 from ..training.config.fields import ExportFormat
 from ..training.config.ollama_names import model_name
-from ..training.config.quantizations import note_on_default
 from ..training.config.results import ExportResult
 from ..training.errors import InputError
 from ..training.files.paths import PathPolicy
-from ..training.requests.export import export_spec
+from ..training.requests.export import export_spec, note_on_quantization
 from ..training.requests.register import register_spec
 from ..training.runs.folder import Status
 from ..training.runs.view import RunView
@@ -92,7 +91,7 @@ def export(
             allow_other_base=allow_other_base,
             output=paths.resolve(output, "output", write=True) if output else None,
         )
-        note = note_on_default(quantization, spec.quantization)
+        note = note_on_quantization(spec, quantization, service.store)
         if note:
             say(note, err=True)
         submit = partial(service.submit, spec, find_equal=True)

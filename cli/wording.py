@@ -60,7 +60,8 @@ def words(step: Next) -> str:
         case "free_disk":
             return "backprop prune --all-ended"
         case "export":
-            return f"backprop export {given.get('source', 'RUN')}"
+            options = [_option("format", given["format"])] if "format" in given else []
+            return " ".join([f"backprop export {given.get('source', 'RUN')}", *options])
         case "generate":
             changed = [name for name in given if name not in ("source", "prompts")]
             options = [_option(name, step.arguments[name]) for name in changed]

@@ -36,6 +36,7 @@ from .calls.audit import Audit
 from .calls.audit_log import AuditLog
 from .calls.call_limit import CallLimit
 from .calls.known_names import require_known_prompt, require_known_tool
+from .calls.offered import only_offered
 from .client_roots import client_roots
 from .consent import ask, consents
 from .dashboard.mcp_app import META as DASHBOARD
@@ -115,6 +116,7 @@ def build_server(
         middleware=[
             Audit(AuditLog(service.settings.home)),
             *_measured(),
+            only_offered([tool.name for tool in tools]),
             CallLimit(service.settings.principal.calls),
             require_known_prompt(PROMPT),
             require_known_tool([tool.name for tool in tools], read_only=read_only),

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import os
 from pathlib import Path
 
@@ -23,6 +24,11 @@ settings.load_profile("untimed")
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     """The longest tests first, so that no process waits for one at the end."""
     items.sort(key=lambda item: "smollm2" not in getattr(item, "fixturenames", ()))
+
+
+def pytest_collection_finish() -> None:
+    """What thousands of tests are made of stays: no look for garbage in a training has to go over it."""
+    gc.freeze()
 
 
 @pytest.fixture

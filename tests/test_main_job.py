@@ -47,10 +47,10 @@ async def test_an_mcp_client_teaches_smollm2_ten_facts_and_sees_it_happen(
     run = result.structured_content
     assert run and run["status"] == "completed" and run["loss"] < 0.5 < run["first_loss"]
     answers = run["untrusted_answers"]
-    assert len(answers) == len(questions) == 20
+    assert len(answers) == len(questions) == 10
     right_before = sum(questions[answer["question"]] in answer["before"] for answer in answers)
     right_after = sum(questions[answer["question"]] in answer["after"] for answer in answers)
     assert right_before == 0
-    assert right_after >= 18, answers
+    assert right_after >= 9, answers
     assert any("step 40/40" in message or message == "completed" for _, message in seen)
     assert sum("loss" in message for _, message in seen) >= 5

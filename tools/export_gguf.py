@@ -8,9 +8,8 @@ import anyio.to_thread
 from pydantic import Field
 
 from ..training.config.fields import AllowOtherBase, ExportOutput, ImportanceMatrix, Quantization
-from ..training.config.quantizations import note_on_default
 from ..training.config.specs import ExportSpec
-from ..training.requests.export import export_spec
+from ..training.requests.export import export_spec, note_on_quantization
 from .context import ToolContext
 from .follow import Confirmed, WaitSeconds, follow_or_raise, submitted
 from .status import RunStatus, run_status
@@ -41,8 +40,8 @@ async def export_gguf(
     registers it with Ollama. Like `train`, the export continues after wait_s.
     """
 
-    def make() -> ExportSpec:
-        return export_spec(
+    def make() -> tuple[ExportSpec, str | None]:
+        spec = export_spec(
             source,
             context.service.store,
             context.paths,
@@ -51,11 +50,12 @@ async def export_gguf(
             allow_other_base=allow_other_base,
             output=context.paths.resolve(output, "output", write=True) if output else None,
         )
+        return spec, note_on_quantization(spec, quantization, context.service.store)
 
-    spec = await anyio.to_thread.run_sync(make)
+    spec, note = await anyio.to_thread.run_sync(make)
     submission = await submitted(context, spec, confirmed=confirmed)
     view = await follow_or_raise(context, submission, wait_s)
-    notes = [note_on_default(quantization, spec.quantization)]
+    notes = [note]
     if submission.existing:
         notes.append(f"Same request as run {view.run_id}; no new export was started.")
     return run_status(view, note=" ".join(filter(None, notes)) or None)

@@ -11,6 +11,7 @@ from pydantic import BaseModel, Field
 from ..training.config.ledger import Ledger
 from ..training.config.results import (
     Answer,
+    AnyResult,
     EvaluateResult,
     ExportResult,
     GenerateResult,
@@ -23,16 +24,16 @@ from ..training.config.results import (
 from ..training.config.specs import TRAININGS
 from ..training.errors import ErrorRecord, describe, help_of
 from ..training.events import Step
-from ..training.next_step import then
 from ..training.runs.after_status import would_fail_again
 from ..training.runs.folder import Status
 from ..training.runs.identity import same_host
+from ..training.runs.kinds import export_of
 from ..training.runs.run_settings import telling
 from ..training.runs.view import RunView
 from ..training.untrusted import one_line, quoted, short_name, shown_path
 from .context import ToolResult, as_lines
 from .loss_plot import sparkline
-from .wording import TOOLS_OF_ACTIONS, words
+from .wording import TOOLS_OF_ACTIONS, offers, words
 
 ANSWERS_SHOWN = 20
 ROOM = 5_000
@@ -332,14 +333,14 @@ def next_step(view: RunView) -> str:
         case Status.QUEUED | Status.RUNNING:
             return _when(view)
         case Status.COMPLETED if isinstance(view.result, TrainResult) and view.result.still_falling:
-            export = words(then("export", source=view.run_id))
+            export = words(export_of(view.run_id, view.result))
             return (
                 "Report the losses and the answers to the user. The loss was still falling; "
                 f"to train on: {call} To export it as it is: {export}"
             )
         case Status.COMPLETED if view.kind in TRAININGS:
             return (
-                f"Report the losses and the answers to the user. For Ollama and llama.cpp: {call} "
+                f"Report the losses and the answers to the user. {_use_of(view.result)}: {call} "
                 f'The adapter loads in PEFT: PeftModel.from_pretrained(base, "{view.adapter_path}").'
             )
         case Status.COMPLETED if view.kind == "register":
@@ -358,9 +359,16 @@ def next_step(view: RunView) -> str:
             return f"To continue from the last checkpoint: {call}"
         case Status.FAILED if view.error and would_fail_again(view.error):
             tool = TOOLS_OF_ACTIONS[view.kind]
-            return f"Correct what the error names, then call {tool} again."
+            again = f", then call {tool} again." if offers(tool) else "."
+            return f"Correct what the error names{again}"
         case Status.FAILED:
             return f"Correct what the error names. Then, to continue from the last checkpoint: {call}"
+
+
+def _use_of(result: AnyResult | None) -> str:
+    """Of the export of a training."""
+    no_gguf = isinstance(result, TrainingResult) and result.no_gguf
+    return "For other programs" if no_gguf else "For Ollama and llama.cpp"
 
 
 SOON_S = 120
@@ -373,9 +381,10 @@ def _when(view: RunView) -> str:
     if view.status is Status.QUEUED:
         return f"It waits for the device. Tell the user and end your turn; {call} shows it later."
     if view.eta_s is None or view.eta_s < SOON_S:
-        return f"{call} to follow it; cancel_run to stop it."
+        return f"{call} to follow it{'; cancel_run to stop it' if offers('cancel_run') else ''}."
     left = duration(view.eta_s)
-    return f"About {left} left: tell the user and end your turn; then call {call}. cancel_run stops it."
+    stops = " cancel_run stops it." if offers("cancel_run") else ""
+    return f"About {left} left: tell the user and end your turn; then call {call}.{stops}"
 
 
 def step_message(step: Step) -> str:

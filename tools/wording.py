@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from contextvars import ContextVar
 from typing import Any
 
 from ..training.config.arguments import flat_fields
@@ -35,6 +36,30 @@ WITHIN_SETTINGS = flat_fields().keys() - {
 """Settings without a parameter of their own in the tools that train."""
 
 
+COMMANDS_OF_ACTIONS = {
+    "train": "train",
+    "multi_run": "multi-run",
+    "resume": "resume",
+    "cancel": "cancel",
+    "export": "export",
+    "generate": "generate",
+    "evaluate": "evaluate",
+    "register": "export --ollama",
+    "push": "push",
+    "delete": "prune",
+}
+"""For the user of a server that does not offer the tool."""
+
+OFFERED: ContextVar[frozenset[str] | None] = ContextVar("OFFERED", default=None)
+"""The tools of the server that answers; None: all of them."""
+
+
+def offers(tool: str) -> bool:
+    """Whether the server that answers has this tool."""
+    offered = OFFERED.get()
+    return offered is None or tool in offered
+
+
 def words(step: Next) -> str:
     """The step as a tool call, or as an action of the user where no tool exists."""
     given = step.arguments
@@ -45,6 +70,9 @@ def words(step: Next) -> str:
             return "call again."
         case "ask_again":
             return f"call again with {_arguments(_as_tools_take_them(given))}."
+        case "export" if given.get("format") == "merged":
+            command = f"backprop export {given['source']} --format merged"
+            return f"the user can export the merged model with `{command}`."
         case "chat_in_ollama":
             return f"`ollama run {given['name']}` starts a chat with it."
         case "load_model":
@@ -57,6 +85,10 @@ def words(step: Next) -> str:
             return "the user can permit the folder: start the server with --root FOLDER."
         case "probe":
             return f"plan_train({_arguments({**_as_tools_take_them(given), 'probe': True})})."
+        case action if not offers(TOOLS_OF_ACTIONS[action]):
+            subject = given.get("source") or given.get("run_id") or ""
+            command = f"backprop {COMMANDS_OF_ACTIONS[action]} {subject}".strip()
+            return f"this server only reads; the user can run `{escaped(command)}`."
         case "train" | "plan":
             return f"{TOOLS_OF_ACTIONS[step.action]}({_arguments(_as_tools_take_them(given))})."
         case action:

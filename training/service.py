@@ -269,6 +269,7 @@ class TrainingService:
 
     def _recover(self) -> None:
         self.store.sweep()
+        RequestIndex(self.store).sweep()
         self.dispatch.start_again()
 
     async def resume(

@@ -1,4 +1,4 @@
-"""`backprop` as a person runs it: a process with arguments, output and an exit code."""
+"""`backprop` as a person runs it, with arguments, output and an exit code."""
 
 from __future__ import annotations
 
@@ -8,6 +8,7 @@ import re
 import signal
 import subprocess
 import sys
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -26,8 +27,23 @@ def command(*arguments: str) -> list[str]:
     return [sys.executable, "-m", "backpropagate", *arguments]
 
 
-def backprop(*arguments: str, **options: object) -> subprocess.CompletedProcess[str]:
-    return subprocess.run(command(*arguments), capture_output=True, text=True, timeout=240, **options)  # type: ignore[call-overload]
+def process(*arguments: str) -> subprocess.CompletedProcess[str]:
+    return subprocess.run(command(*arguments), capture_output=True, text=True, timeout=240)
+
+
+Backprop = Callable[..., subprocess.CompletedProcess[str]]
+
+
+@pytest.fixture
+def backprop(capsys: pytest.CaptureFixture[str]) -> Backprop:
+    """As `process`, without the start of one."""
+
+    def backprop(*arguments: str) -> subprocess.CompletedProcess[str]:
+        capsys.readouterr()
+        code = main.run([*arguments])
+        return subprocess.CompletedProcess(arguments, code, *capsys.readouterr())
+
+    return backprop
 
 
 def train_arguments(dataset: Path, model: Path, *more: str) -> list[str]:
@@ -38,10 +54,10 @@ def train_arguments(dataset: Path, model: Path, *more: str) -> list[str]:
 
 
 def test_train_shows_plain_lines_and_the_run_is_there_for_everyone(
-    home: Path, dataset: Path, tiny_model: Path, tmp_path: Path
+    home: Path, dataset: Path, tiny_model: Path, tmp_path: Path, backprop: Backprop
 ) -> None:
     output = tmp_path / "copy"
-    done = backprop(*train_arguments(dataset, tiny_model, "--steps", "3", "--output", str(output)))
+    done = process(*train_arguments(dataset, tiny_model, "--steps", "3", "--output", str(output)))
     assert done.returncode == 0, done.stderr
     assert "run_started run_id=" in done.stderr and "step 3/3" in done.stderr
     assert "completed" in done.stdout and (output / "adapter_config.json").is_file()
@@ -56,7 +72,7 @@ def test_train_shows_plain_lines_and_the_run_is_there_for_everyone(
     assert promised <= shown.keys()
     assert "completed" in backprop("list-runs", "--status", "completed", "--limit", "1").stdout
     assert "No runs." in backprop("list-runs", "--status", "failed").stdout
-    refused = backprop(*train_arguments(dataset, tiny_model, "--steps", "3", "--output", str(output)))
+    refused = process(*train_arguments(dataset, tiny_model, "--steps", "3", "--output", str(output)))
     assert refused.returncode == 1 and "already exists" in refused.stderr
     removed = backprop("prune", runs[0]["run_id"], "--yes")
     assert removed.returncode == 0 and RunStore(home).ids() == []
@@ -83,10 +99,10 @@ def test_ctrl_c_cancels_and_saves(home: Path, dataset: Path, tiny_model: Path) -
 
 
 def test_a_detached_run_goes_on_and_can_be_followed_and_cancelled(
-    home: Path, dataset: Path, tiny_model: Path
+    home: Path, dataset: Path, tiny_model: Path, backprop: Backprop
 ) -> None:
     device = busy_device(Path(os.environ["BACKPROPAGATE_RUNTIME_DIR"]))
-    started = backprop(*train_arguments(dataset, tiny_model, "--steps", "2", "--detach", "--json"))
+    started = process(*train_arguments(dataset, tiny_model, "--steps", "2", "--detach", "--json"))
     assert started.returncode == 0
     run = RunStore(home).find(json.loads(started.stdout)["run_id"])
     wait_for_phase(run, "waiting")
@@ -112,40 +128,49 @@ def test_a_detached_run_goes_on_and_can_be_followed_and_cancelled(
     ],
 )
 def test_bad_input_exits_with_one_and_says_what_to_do(
-    arguments: list[str], code: str, words: str, home: Path, tiny_model: Path, tmp_path: Path
+    arguments: list[str],
+    code: str,
+    words: str,
+    home: Path,
+    tiny_model: Path,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    backprop: Backprop,
 ) -> None:
+    monkeypatch.chdir(tmp_path)
     (tmp_path / "empty.jsonl").touch()
     (tmp_path / "good.jsonl").write_text('{"text": "a"}\n')
     (tmp_path / "bad.jsonl").write_text('{"text": "a"}\n{"text": "b"}\n{oops\n')
     if arguments[0] == "train" and "--model" not in arguments:
         arguments = [*arguments, "--model", str(tiny_model)]
-    done = backprop(*arguments, cwd=tmp_path)
+    done = backprop(*arguments)
     assert done.returncode == 1, done.stderr
     assert code in done.stderr + done.stdout and words in done.stderr + done.stdout
     assert "Traceback" not in done.stderr
 
 
 def test_inspect_advises_to_train_with_the_settings_that_it_was_given(
-    home: Path, tmp_path: Path, tiny_model: Path
+    home: Path, tmp_path: Path, tiny_model: Path, backprop: Backprop
 ) -> None:
     path = tmp_path / "x.csv"
     path.write_text("a,b\nHi,Ho\nHe,Ha\n")
     given = ["--model", str(tiny_model), "--columns", "prompt=a,completion=b", "--max-seq-length", "64"]
-    told = backprop("inspect", str(path), *given, cwd=tmp_path).stdout
+    told = backprop("inspect", str(path), *given).stdout
     asked = """--columns '{"prompt": "a", "completion": "b"}' --max-seq-length 64"""
     assert told.splitlines()[-1] == f"Next: backprop train --data {path} --model {tiny_model} {asked}"
 
 
 def test_inspect_does_not_advise_to_train_what_cannot_be_trained(
-    home: Path, tiny_model: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    home: Path, tiny_model: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, backprop: Backprop
 ) -> None:
+    monkeypatch.chdir(tmp_path)
     (tmp_path / "blank.jsonl").write_text("\n\n")
     (tmp_path / "good.jsonl").write_text('{"prompt": "a", "completion": "b"}\n')
-    told = backprop("inspect", "blank.jsonl", "--model", str(tiny_model), cwd=tmp_path).stdout
+    told = backprop("inspect", "blank.jsonl", "--model", str(tiny_model)).stdout
     assert "error: 1 x no_rows (blank.jsonl)" in told and "Next: Give a dataset with at least one row" in told
     monkeypatch.setenv("HF_HUB_OFFLINE", "1")
     monkeypatch.setenv("HF_HOME", str(tmp_path / "hub"))
-    told = backprop("inspect", "good.jsonl", "--model", "owner/missing", cwd=tmp_path).stdout
+    told = backprop("inspect", "good.jsonl", "--model", "owner/missing").stdout
     assert "Tokens are not counted" in told and "Next: Unset HF_HUB_OFFLINE" in told
 
 
@@ -188,18 +213,20 @@ def test_runs_that_train_nothing_show_neither_steps_nor_a_model_that_they_have_n
     assert "step" not in run_status(run_view(export, export.state())).text()
 
 
-def test_usage_errors_exit_with_one_and_name_the_nearest_option(home: Path) -> None:
+def test_usage_errors_exit_with_one_and_name_the_nearest_option(home: Path, backprop: Backprop) -> None:
     done = backprop("train", "--stepz", "3")
     assert done.returncode == 1 and "--steps" in done.stderr
 
 
-def test_a_wrong_environment_variable_is_named(home: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_wrong_environment_variable_is_named(
+    home: Path, monkeypatch: pytest.MonkeyPatch, backprop: Backprop
+) -> None:
     monkeypatch.setenv("BACKPROPAGATE_LORA__RANK", "8")
     done = backprop("list-runs")
     assert done.returncode == 1 and "CONFIG_INVALID_SETTING" in done.stderr
 
 
-def test_info_prints_the_error_codes_and_the_settings(home: Path) -> None:
+def test_info_prints_the_error_codes_and_the_settings(home: Path, backprop: Backprop) -> None:
     codes = json.loads(backprop("info", "--error-codes", "--json").stdout)
     assert {"INPUT_DATASET_NOT_FOUND", "RUNTIME_QUEUE_FULL"} <= {row["code"] for row in codes}
     facts = json.loads(backprop("info", "--json").stdout)
@@ -226,8 +253,8 @@ def test_info_shows_the_values_in_force_marks_what_is_not_the_default_and_keeps_
     assert "BACKPROPAGATE_LORA__R" in facts["settings_error"]
 
 
-def test_version_and_help_exit_with_zero(home: Path) -> None:
-    assert backprop("--version").stdout.startswith("backprop, version ")
+def test_version_and_help_exit_with_zero(home: Path, backprop: Backprop) -> None:
+    assert process("--version").stdout.startswith("backprop, version ")
     listed = backprop("--help")
     assert listed.returncode == 0
     for name in (

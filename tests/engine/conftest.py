@@ -47,12 +47,16 @@ def tiny_model(family: str, **overrides: Any) -> Any:
     if family == "gemma2":
         config._attn_implementation = "eager"  # SDPA has no soft caps, and drops them in transformers 5.17
     model = AutoModelForCausalLM.from_config(config)
-    for parameter in model.float().parameters():
+    for name, parameter in model.float().named_parameters():
         noise = torch.randn_like(parameter) * 0.1
         parameter.data = parameter.data + noise if parameter.dim() == 1 else noise
+        if family.startswith("gemma4") and name.endswith(("q_norm.weight", "k_norm.weight")):
+            parameter.data *= 0.4  # its scores are not divided by √head_dim
     for name, buffer in model.named_buffers():
         if name.endswith("e_score_correction_bias"):
             buffer.normal_(0, 0.1)
+        if name.endswith("layer_scalar"):
+            buffer.uniform_(0.5, 1.5)
     return model.eval()
 
 

@@ -49,6 +49,9 @@ REFUSED: dict[str, tuple[str, dict[str, Any]]] = {
         "mixtral", {"num_local_experts": 512, "hidden_size": 8192, "intermediate_size": 8192},
     ),
     "no quick_gelu activation": ("gemma2", {"hidden_activation": "quick_gelu"}),
+    "Only 100 of 128 tokens have embeddings for each layer": (
+        "gemma4_text", {"vocab_size_per_layer_input": 100},
+    ),
     "beyond 64 tokens": (
         "llama", {"rope_parameters": {"rope_type": "dynamic", "rope_theta": 1e4, "factor": 2.0}},
     ),

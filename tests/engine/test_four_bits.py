@@ -161,7 +161,13 @@ FAMILIES: dict[str, tuple[str, dict[str, Any]]] = {
     "phi 3, fused modules": ("phi3", {}),
     "gemma 3": ("gemma3_text", {"head_dim": 16}),
     "cohere 2": ("cohere2", {}),
-}
+    "gemma 4": (
+        "gemma4_text",
+        {"head_dim": 16, "global_head_dim": 32, "hidden_size_per_layer_input": 24, "num_hidden_layers": 3,
+         "vocab_size_per_layer_input": 128, "num_kv_shared_layers": 1, "use_double_wide_mlp": True,
+         "layer_types": ["sliding_attention", "full_attention", "full_attention"]},
+    ),
+}  # fmt: skip
 
 
 @pytest.mark.parametrize("family", FAMILIES)
@@ -246,6 +252,17 @@ def test_a_multimodal_checkpoint_in_4_bits_is_read_bit_for_bit(older: bool, tmp_
     assert len(weights) == 14 and all(name.startswith("model.language_model.layers.") for name in weights)
     for name, weight in weights.items():
         assert torch.equal(weight.parts[""], theirs.get_submodule(name).weight.data.view(-1))
+
+
+def test_what_gemma_4_holds_in_4_bits_outside_of_layers_is_expanded(tmp_path: Path) -> None:
+    kind, overrides = FAMILIES["gemma 4"]
+    folder = stored_in_4bit(tiny_model(kind, **overrides, hidden_size=64), tmp_path)
+    assert select_engine(folder, LORA, load_in_4bit=False, max_seq_length=64)[0] == "packed"
+    theirs = in_4bit(folder).model.per_layer_model_projection.weight
+    decoder = load_decoder(folder, LORA, "float32", "cpu", in_4bit=False)
+    assert decoder.layer_embeddings is not None
+    expected = bitsandbytes.dequantize_4bit(theirs.data, theirs.quant_state)
+    assert torch.equal(decoder.layer_embeddings.projection.weight, expected.float())
 
 
 def rename_as_before(file: Path) -> None:

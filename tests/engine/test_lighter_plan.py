@@ -24,7 +24,7 @@ from backpropagate.training.service import TrainingService
 
 from .conftest import a_plan
 
-SETTINGS: dict[str, Any] = {"batch_size": 1, "threads": 1, "held_out": 0.2, "eval_every": 3, "patience": 9}
+SETTINGS: dict[str, Any] = {"batch_size": 1, "threads": 1, "held_out": 0.03, "eval_every": 3, "patience": 9}
 
 
 def no_memory() -> Any:

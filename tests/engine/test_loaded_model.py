@@ -98,6 +98,12 @@ FAMILIES: dict[str, tuple[str, dict[str, Any]]] = {
     "smollm3": ("smollm3", {"no_rope_layers": [1, 0]}),
     "gemma 2": ("gemma2", {"head_dim": 16}),
     "gemma 3, untied": ("gemma3_text", {"head_dim": 16, "tie_word_embeddings": False}),
+    "gemma 4": (
+        "gemma4_text",
+        {"head_dim": 16, "global_head_dim": 32, "hidden_size_per_layer_input": 24, "num_hidden_layers": 4,
+         "vocab_size_per_layer_input": 128, "num_kv_shared_layers": 2,
+         "layer_types": ["sliding_attention", "full_attention"] * 2},
+    ),
     "phi 3": ("phi3", {}),
     "olmo 2": ("olmo2", {}),
     "olmo 3": ("olmo3", {"layer_types": ["sliding_attention", "full_attention"]}),

@@ -22,6 +22,12 @@ from .conftest import tiny_model, with_lora
 from .test_packed_step_equals_peft import packed_copy, relative
 
 CPU = torch.device("cpu")
+FURTHER: dict[str, dict[str, Any]] = {
+    "gemma3_text": {"head_dim": 16},
+    "gemma4_text": dict(
+        head_dim=16, global_head_dim=32, hidden_size_per_layer_input=24, vocab_size_per_layer_input=128,
+    ),
+}  # fmt: skip
 
 
 class FixedMask(nn.Module):
@@ -50,24 +56,27 @@ def linear(
 
 
 @pytest.mark.parametrize("recompute", ["nothing", "gate_up", "everything"])
-@pytest.mark.parametrize("family", ["qwen2", "phi3", "cohere2", "gemma3_text"])
+@pytest.mark.parametrize("family", ["qwen2", "phi3", "cohere2", "gemma3_text", "gemma4_text"])
 def test_with_the_same_masks_loss_and_gradients_are_pefts(
     family: str, recompute: Recompute, examples: Callable[..., list[Example]], saved: Callable[[Any], Path]
 ) -> None:
     lora = LoraGroup(r=4, alpha=8, dropout=0.3)
-    model = tiny_model(family, **({"head_dim": 16} if family == "gemma3_text" else {}))
+    model = tiny_model(family, **FURTHER.get(family, {}))
     adapted = with_lora(model, lora)
     decoder = packed_copy(adapted, saved(model), lora)
     batch = packed_batch(examples(17, 9, 30))
     tokens = len(batch.input_ids)
     modules = dict(adapted.named_modules())
+    drawn = [(fused, 77 + 24) for fused in decoder.model_linears()]
     for index, layer in enumerate(decoder.layers):
         for number, fused in enumerate(layer.linears()):
-            masks = Masks(0.3, torch.Generator(), 77 + 16 * index + 4 * number)
-            for member, module in enumerate(fused.group):
-                mask = masks.draw(torch.empty(tokens, module.in_features), member)
-                dropout = modules[f"base_model.model.{module.name}"].lora_dropout
-                dropout["default"] = FixedMask(mask)
+            drawn.append((fused, 77 + 32 * index + 4 * number))
+    for fused, seed in drawn:
+        masks = Masks(0.3, torch.Generator(), seed)
+        for member, module in enumerate(fused.group):
+            mask = masks.draw(torch.empty(tokens, module.in_features), member)
+            dropout = modules[f"base_model.model.{module.name}"].lora_dropout
+            dropout["default"] = FixedMask(mask)
     weight = torch.tensor(1 / batch.label_tokens)
     loss = decoder.forward_backward(batch, weight, seed=77, recompute=recompute)
     logits = adapted(

@@ -28,7 +28,7 @@ from backpropagate.training.engine.select_engine import select_engine
 from backpropagate.training.events import never_stop, no_report
 
 from .conftest import Events, a_plan, tiny_model
-from .test_packed_step_equals_peft import EXPERTS, GLM_MOE, GPT_OSS, ON_EXPERTS, relative
+from .test_packed_step_equals_peft import EXPERTS, GEMMA_4_MIXED, GLM_MOE, GPT_OSS, ON_EXPERTS, relative
 
 FAMILIES: dict[str, dict[str, Any]] = {
     "mixtral": {"num_local_experts": 4},
@@ -36,7 +36,10 @@ FAMILIES: dict[str, dict[str, Any]] = {
     "qwen3_moe": {**EXPERTS, "head_dim": 16, "mlp_only_layers": [0], "num_hidden_layers": 3},
     "gpt_oss": GPT_OSS,
     "glm4_moe": {**GLM_MOE, "num_hidden_layers": 3},
-}
+    "gemma4_text": {
+        **GEMMA_4_MIXED, "num_hidden_layers": 4, "layer_types": ["sliding_attention", "full_attention"] * 2,
+    },
+}  # fmt: skip
 EVERYTHING = ("q_proj", "k_proj", "v_proj", "o_proj", *ON_EXPERTS)
 
 

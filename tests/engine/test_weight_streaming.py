@@ -24,12 +24,22 @@ from .conftest import Events, a_plan, tiny_model
 
 LORA = LoraGroup(r=4, alpha=8)
 LAYERS = 6
+FURTHER: dict[str, dict[str, Any]] = {
+    "gemma4_text": dict(
+        global_head_dim=24, hidden_size_per_layer_input=8, vocab_size_per_layer_input=128,
+        num_kv_shared_layers=3, use_double_wide_mlp=True,
+        layer_types=["sliding_attention", "sliding_attention", "full_attention"] * 2,
+    ),
+}  # fmt: skip
 
 
 @pytest.mark.parametrize("in_4bit", [False, True])
 @pytest.mark.parametrize(
     ("family", "resident"),
-    [*(("qwen2", resident) for resident in (0, 1, 3, 4, 5, 6)), ("gemma2", 1), ("phi3", 1), ("cohere2", 1)],
+    [
+        *(("qwen2", resident) for resident in (0, 1, 3, 4, 5, 6)),
+        *((family, 1) for family in ("gemma2", "gemma4_text", "phi3", "cohere2")),
+    ],
 )
 def test_streaming_gives_the_same_gradients_to_the_last_bit(
     family: str,
@@ -38,7 +48,7 @@ def test_streaming_gives_the_same_gradients_to_the_last_bit(
     examples: Callable[..., list[Example]],
     saved: Callable[[Any], Path],
 ) -> None:
-    folder = saved(tiny_model(family, num_hidden_layers=LAYERS, head_dim=12))
+    folder = saved(tiny_model(family, num_hidden_layers=LAYERS, head_dim=12, **FURTHER.get(family, {})))
     batches = [packed_batch(examples(*lengths, seed=len(lengths))) for lengths in ([17, 9], [30, 2, 5])]
     found: list[list[torch.Tensor]] = []
     for layers in (LAYERS, resident):

@@ -4,68 +4,30 @@ from __future__ import annotations
 
 import json
 from collections.abc import Sequence
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
-from facts import write_dataset
 from mcp import Client
 from mcp.types import TextContent
 from peft import PeftModel
 from taught import ANSWERED, SAID, teach
-from tiny_model import build_quick_learner, build_tiny_model
+from tiny_model import build_tiny_model
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
-from backpropagate import Trainer, TrainingRun
+from backpropagate import Trainer
 from backpropagate.cli.main import run as command
 from backpropagate.server.app import build_server
 from backpropagate.training.config.results import EvaluateResult
 from backpropagate.training.config.settings import load_settings
 from backpropagate.training.data.cleaning.exact_duplicates import row_hash
 from backpropagate.training.data.formats.recognise import recognise
-from backpropagate.training.data.prepare import prepared_before
 from backpropagate.training.errors import InputError, TrainingAbortedError
 from backpropagate.training.runs.folder import RunFolder, Status
 from backpropagate.training.service import TrainingService
 
-
-@dataclass(frozen=True)
-class Learnt:
-    """A run that has learnt facts, in a home of its own."""
-
-    home: Path
-    model: Path
-    data: Path
-    run: TrainingRun
-
-    @property
-    def trainer(self) -> Trainer:
-        return Trainer(str(self.model), threads=1, output_dir=self.home)
-
-    @property
-    def trained_hashes(self) -> set[int]:
-        key = (RunFolder(self.run.run_folder).plan() or {})["tokens_key"]
-        data = prepared_before(self.home / "cache" / "tokens", key)
-        assert data is not None
-        return {int(digest, 16) for digest in data.train.hashes()}
-
-    def last_state(self) -> Any:
-        newest = max(self.home.glob("runs/*-evaluate-*"), key=lambda path: path.stat().st_mtime_ns)
-        return RunFolder(newest).state()
-
-
-@pytest.fixture(scope="module")
-def learnt(tmp_path_factory: pytest.TempPathFactory) -> Learnt:
-    folder = tmp_path_factory.mktemp("learnt")
-    model, data = build_quick_learner(folder / "quick"), write_dataset(folder / "facts.jsonl")
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setenv("BACKPROPAGATE_HOME", str(folder / "home"))
-        patch.setenv("BACKPROPAGATE_RUNTIME_DIR", str(folder / "runtime"))
-        trainer = Trainer(str(model), threads=1, learning_rate=1e-2)
-        run = trainer.train(data, steps=250)
-    return Learnt(folder / "home", model, data, run)
+from .conftest import Learnt
 
 
 @pytest.fixture(scope="module")

@@ -16,7 +16,6 @@ from facts import answer as fact
 from hypothesis import given
 from hypothesis import strategies as st
 from safetensors.numpy import load_file
-from tiny_model import build_quick_learner
 
 from backpropagate import Trainer, TrainingRun
 from backpropagate.cli.main import run as command
@@ -32,15 +31,12 @@ from backpropagate.training.evaluation.paired_difference import Difference, outs
 from backpropagate.training.evaluation.verdict import Measured, judged, warnings_of
 from backpropagate.training.models.tokenizer import load_tokenizer
 
+from .conftest import Learnt
+
 TEMPLATES = Path(__file__).parents[1] / "data" / "templates"
 
 
-@pytest.fixture(scope="module")
-def quick_learner(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return build_quick_learner(tmp_path_factory.mktemp("models") / "quick")
-
-
-def trained_on(path: Path, model: Path, steps: int = 250, **settings: object) -> TrainingRun:
+def trained_on(path: Path, model: Path, steps: int, **settings: object) -> TrainingRun:
     values = {"threads": 1, "learning_rate": 1e-2, **settings}
     return Trainer(str(model), **values).train(path, steps=steps)  # type: ignore[arg-type]
 
@@ -56,13 +52,9 @@ def shuffled(path: Path) -> Path:
 
 
 def test_facts_that_were_learnt_are_better_on_rows_that_were_not_trained_on(
-    tmp_path: Path,
-    quick_learner: Path,
-    monkeypatch: pytest.MonkeyPatch,
-    capsys: pytest.CaptureFixture[str],
+    learnt: Learnt, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    monkeypatch.setattr(held_out_answers, "allowed_s", lambda seconds: 600.0)  # also on a busy machine
-    run = trained_on(write_dataset(tmp_path / "facts.jsonl"), quick_learner)
+    run = learnt.run
     verdict = run.result.verdict
     assert verdict is not None and verdict.verdict == "better"
     assert verdict.low < verdict.high < 0 < (verdict.association_low or 0)
@@ -83,6 +75,7 @@ def test_facts_that_were_learnt_are_better_on_rows_that_were_not_trained_on(
     assert verdict.untrusted_answers[0].question not in card, (
         "held-out rows are not published with the adapter"
     )
+    monkeypatch.setenv("BACKPROPAGATE_HOME", str(learnt.home))
     assert command(["show-run", run.run_id]) == 0
     shown = capsys.readouterr().out
     assert all(f"      right     {answer.expected}" in shown for answer in verdict.untrusted_answers)
@@ -126,8 +119,8 @@ def test_a_question_is_shown_without_the_templates_text(path: Path) -> None:
         assert frame.question(prompt) == turns[-1]["content"]
 
 
-def test_the_adapter_that_is_kept_is_the_one_that_was_trained(tmp_path: Path, quick_learner: Path) -> None:
-    run = trained_on(write_dataset(tmp_path / "facts.jsonl"), quick_learner, questions=["What is zorvex?"])
+def test_the_adapter_that_is_kept_is_the_one_that_was_trained(learnt: Learnt) -> None:
+    run = learnt.run
     values = load_file(run.adapter_path / "adapter_model.safetensors").values()
     assert any(value.any() for value in values)
     assert run.answers[0]["before"] != run.answers[0]["after"], "the LoRA is back after the base was measured"
@@ -136,18 +129,17 @@ def test_the_adapter_that_is_kept_is_the_one_that_was_trained(tmp_path: Path, qu
 def test_of_shuffled_answers_only_the_form_is_learnt_and_the_verdict_says_so(
     tmp_path: Path, quick_learner: Path
 ) -> None:
-    verdict = trained_on(shuffled(write_dataset(tmp_path / "facts.jsonl")), quick_learner).result.verdict
+    verdict = trained_on(
+        shuffled(write_dataset(tmp_path / "facts.jsonl")), quick_learner, steps=120
+    ).result.verdict
     assert verdict is not None and verdict.verdict == "can't tell"
     assert verdict.high < 0, "the loss itself fell: the model learnt what answers look like"
     assert "not which one belongs to which question" in verdict.sentence
 
 
-def test_a_training_that_does_harm_is_worse_and_names_the_rows(tmp_path: Path, quick_learner: Path) -> None:
-    path = write_dataset(tmp_path / "facts.jsonl")
-    knows = Trainer(str(quick_learner), threads=1, learning_rate=1e-2)
-    knows.train(path, steps=150)
-    merged = knows.export("merged", output=tmp_path / "merged")
-    run = trained_on(path, merged.path, learning_rate=0.5, steps=40)
+def test_a_training_that_does_harm_is_worse_and_names_the_rows(learnt: Learnt, tmp_path: Path) -> None:
+    merged = learnt.by.export("merged", output=tmp_path / "merged")
+    run = trained_on(learnt.data, merged.path, learning_rate=0.5, steps=40)
     verdict = run.result.verdict
     assert verdict is not None and verdict.verdict == "worse" and verdict.low > 0
     assert any("the model is worse than before" in warning for warning in run.warnings)

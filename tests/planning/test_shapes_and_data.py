@@ -97,6 +97,36 @@ def test_a_config_without_a_possible_size_is_refused_by_the_entry(size: Any) -> 
                        "vocab_size": 100, "num_hidden_layers": size})  # fmt: skip
 
 
+GEMMA_4: dict[str, Any] = {"model_type": "gemma4_text", "num_hidden_layers": 12, "hidden_size": 64}
+WRONG_LAYERS: list[dict[str, Any]] = [
+    {"per_layer_config": [5]},
+    {"per_layer_config": {"5": 512}},
+    {"per_layer_config": {"five": {"head_dim": 512}}},
+    {"global_head_dim": "512"},
+    {"global_head_dim": -512},
+    {"layer_types": ["full_attention"]},
+    {"num_kv_shared_layers": 12},
+    {"num_kv_shared_layers": -1},
+    {"num_kv_shared_layers": "2"},
+]
+
+
+@pytest.mark.parametrize("entries", WRONG_LAYERS, ids=str)
+def test_layers_of_sizes_that_no_model_has_are_refused(entries: dict[str, Any]) -> None:
+    assert decoder_shape(GEMMA_4).exact
+    with pytest.raises(ModelLoadError, match=r"config\.json: "):
+        decoder_shape({**GEMMA_4, **entries})
+
+
+def test_layers_that_use_earlier_keys_project_none() -> None:
+    shape = decoder_shape({**GEMMA_4, "num_kv_shared_layers": 6, "use_double_wide_mlp": True})
+    assert [kind.num_layers for kind in shape.kinds] == [5, 1, 5, 1]
+    assert [kind.heads.keys_of for kind in shape.kinds] == [None, None, 4, 5]
+    assert [kind.heads.head_dim for kind in shape.kinds] == [256, 512, 256, 512]
+    assert [kind.intermediate_size for kind in shape.kinds] == [9216, 9216, 18432, 18432]
+    assert all("k_proj" not in kind.linears[0].outputs for kind in shape.kinds[2:])
+
+
 ANYTHING = st.recursive(
     st.none() | st.booleans() | st.integers() | st.floats() | st.text(max_size=5),
     lambda inner: st.lists(inner, max_size=3) | st.dictionaries(st.text(max_size=5), inner, max_size=3),

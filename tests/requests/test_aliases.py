@@ -13,6 +13,7 @@ from backpropagate import Trainer
 from backpropagate.cli import main
 from backpropagate.server.app import build_server
 from backpropagate.training.config.arguments import ALIASES, flat_fields
+from backpropagate.training.config.specs import TrainSpec
 from backpropagate.training.errors import InputError
 from backpropagate.training.requests.settings import alias_notes
 from backpropagate.training.requests.train import train_spec
@@ -76,14 +77,17 @@ def test_a_setting_under_two_names_is_refused() -> None:
 
 @pytest.mark.anyio
 async def test_the_tool_takes_aliases_and_says_their_name(
-    service: TrainingService, dataset: Path, tiny_model: Path, tmp_path: Path
+    service: TrainingService, dataset: Path, tiny_model: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    given = {"dataset": str(dataset), "model": str(tiny_model), "max_steps": 1, "lora_rank": 2}
+    monkeypatch.setattr(service.dispatch, "start", lambda run: None)  # the spec says what would be trained
+    given = {"dataset": str(dataset), "model": str(tiny_model), "max_steps": 1, "lora_rank": 2, "wait_s": 0}
     async with Client(build_server(service, [tmp_path, tiny_model.parent])) as client:
-        done = await client.call_tool("train", given)
-    assert isinstance(done.content[0], TextContent) and not done.is_error, done
-    assert "max_steps is called steps here. lora_rank is called lora_r here." in done.content[0].text
-    assert "step 1/1" in done.content[0].text
+        started = await client.call_tool("train", given)
+    assert isinstance(started.content[0], TextContent) and not started.is_error, started
+    assert "max_steps is called steps here. lora_rank is called lora_r here." in started.content[0].text
+    (run_id,) = service.store.ids()
+    spec = service.store.find(run_id).spec()
+    assert isinstance(spec, TrainSpec) and (spec.training.steps, spec.lora.r) == (1, 2)
 
 
 @pytest.mark.slow

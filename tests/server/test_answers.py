@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import re
-from pathlib import Path
 from typing import Any
 
 import pytest
@@ -13,9 +12,9 @@ from mcp.types import TextContent
 from pydantic import Field
 
 from backpropagate.server.answer import answer_of
-from backpropagate.server.app import build_server
 from backpropagate.tools.context import ToolResult
-from backpropagate.training.service import TrainingService
+
+from .conftest import Trained
 
 pytestmark = pytest.mark.anyio
 
@@ -39,20 +38,15 @@ def empty(node: Any) -> list[str]:
 
 
 async def test_fields_and_text_of_a_training_are_both_complete_short_and_name_the_next_call(
-    service: TrainingService, dataset: Path, tiny_model: Path
+    trained: Trained,
 ) -> None:
-    request: dict[str, Any] = {
-        "dataset": str(dataset), "model": str(tiny_model), "steps": 4, "batch_size": 2,
-        "questions": ["What is the value of zorvex?"],
-    }  # fmt: skip
-    async with Client(build_server(service, [dataset.parent, tiny_model.parent])) as client:
-        trained = await client.call_tool("train", request)
-        run_id = (trained.structured_content or {})["run_id"]
+    run_id = trained.fields["run_id"]
+    async with Client(trained.server) as client:
         for answer in (
-            trained,
+            trained.answer,
             await client.call_tool("get_run", {"run_id": run_id}),
             await client.call_tool("list_runs", {}),
-            await client.call_tool("inspect_dataset", {"dataset": str(dataset)}),
+            await client.call_tool("inspect_dataset", {"dataset": str(trained.data)}),
             await client.call_tool("gpu_status", {}),
         ):
             fields, content = answer.structured_content, answer.content[0]
@@ -61,7 +55,7 @@ async def test_fields_and_text_of_a_training_are_both_complete_short_and_name_th
             assert all(len(re.sub(r"e.*|[.-]|^0[.0]*", "", str(value))) <= 4 for value in numbers(fields))
             assert not empty(fields)
             assert "next" not in fields or fields["next"] in content.text
-    fields, content = trained.structured_content or {}, trained.content[0]
+    fields, content = trained.fields, trained.answer.content[0]
     assert isinstance(content, TextContent)
     assert "survives_client" not in fields
     for value in (

@@ -11,9 +11,11 @@ from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
+import anyio
 import httpx2 as httpx
 import pytest
-from http_server import HELLO, JSON, Served, modern, serve
+from facts import write_dataset
+from http_server import HELLO, JSON, Served, modern, serve, serving
 from mcp.types import TextContent
 
 from backpropagate.cli.main import run as command
@@ -22,31 +24,50 @@ from backpropagate.training.runs.store import RunStore
 pytestmark = pytest.mark.anyio
 
 
-@pytest.fixture
-def served(tmp_path: Path, tiny_model: Path) -> Iterator[Served]:
-    server = serve(tmp_path, "--root", str(tiny_model))
-    yield server
-    server.process.kill()
-    server.process.communicate()
+@pytest.fixture(scope="module")
+def root(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return tmp_path_factory.mktemp("root")
 
 
-@pytest.mark.parametrize("mode", ["legacy", "2026-07-28"])
-async def test_clients_of_both_eras_train_with_progress_and_find_the_run(
-    served: Served, dataset: Path, tiny_model: Path, mode: str
+@pytest.fixture(scope="module")
+def served(root: Path, tiny_model: Path) -> Iterator[Served]:
+    with serving(root, "--root", str(tiny_model), home=root / "home") as server:
+        yield server
+
+
+async def test_clients_of_both_eras_train_with_progress_where_only_the_roots_are_open(
+    served: Served, root: Path, tiny_model: Path
 ) -> None:
-    request: dict[str, Any] = {"dataset": str(dataset), "model": str(tiny_model), "steps": 3, "batch_size": 2}
-    told: list[str] = []
+    """Equal requests at the same time are one run; neither server nor worker takes the home for permitted."""
+    dataset, model = str(write_dataset(root / "facts.jsonl")), str(tiny_model)
+    request: dict[str, Any] = {"dataset": dataset, "model": model, "steps": 3, "batch_size": 2, "wait_s": 600}
+    runs: list[str] = []
 
-    async def progress(_done: float, _total: float | None, message: str | None) -> None:
-        told.append(message or "")
+    async def train(mode: str) -> None:
+        told: list[str] = []
 
-    async with served.client(mode=mode) as client, served.client() as other:
-        trained = await client.call_tool("train", request, progress_callback=progress)
-        assert not trained.is_error and trained.structured_content
-        assert trained.structured_content["status"] == "completed" and told
-        listed = await other.call_tool("list_runs", {})
+        async def progress(_done: float, _total: float | None, message: str | None) -> None:
+            told.append(message or "")
+
+        async with served.client(mode=mode) as client:
+            trained = await client.call_tool("train", request, progress_callback=progress)
+            assert not trained.is_error and trained.structured_content
+            assert trained.structured_content["status"] == "completed" and told
+            runs.append(trained.structured_content["run_id"])
+
+    async with anyio.create_task_group() as calls:
+        calls.start_soon(train, "legacy")
+        calls.start_soon(train, "2026-07-28")
+    async with served.client(mode="legacy") as client:
+        listed = await client.call_tool("list_runs", {})
         assert listed.structured_content
-        assert listed.structured_content["runs"][0]["run_id"] == trained.structured_content["run_id"]
+        assert [run["run_id"] for run in listed.structured_content["runs"]] == [*{*runs}]
+        elsewhere = {"dataset": str(Path.home() / "some-file.jsonl"), "model": model}
+        refused = await client.call_tool("train", elsewhere)
+        assert refused.is_error and isinstance(refused.content[0], TextContent)
+        assert "[INPUT_PATH_FORBIDDEN]" in refused.content[0].text
+        assert "outside the folders that this server may access" in refused.content[0].text
+    assert RunStore(served.home).find(runs[0]).spec().roots == ("only", str(root), model)
 
 
 async def test_whoever_has_no_token_or_another_is_told_where_it_is(served: Served) -> None:
@@ -91,23 +112,6 @@ async def test_what_is_too_large_or_too_deep_is_refused_and_the_server_goes_on(s
         assert (await client.post(served.url, content=deep, headers=known)).status_code == 400
     async with served.client() as client:
         assert (await client.list_tools()).tools
-
-
-async def test_only_the_roots_are_open_and_not_the_users_home(
-    served: Served, dataset: Path, tiny_model: Path
-) -> None:
-    """Neither the server nor, after it, the worker of a run takes the home for permitted."""
-    secret = Path.home() / "some-file.jsonl"
-    async with served.client(mode="legacy") as client:
-        refused = await client.call_tool("train", {"dataset": str(secret), "model": str(tiny_model)})
-        assert refused.is_error and isinstance(refused.content[0], TextContent)
-        assert "[INPUT_PATH_FORBIDDEN]" in refused.content[0].text
-        assert "outside the folders that this server may access" in refused.content[0].text
-        request = {"dataset": str(dataset), "model": str(tiny_model), "steps": 2, "batch_size": 2}
-        run = await client.call_tool("train", request)
-        assert run.structured_content
-    spec = RunStore(served.home).find(run.structured_content["run_id"]).spec()
-    assert spec.roots == ("only", str(dataset.parent), str(tiny_model))
 
 
 @pytest.mark.skipif(os.name == "nt", reason="no signals and rights of this kind")

@@ -19,7 +19,7 @@ from mcp.types import (
     SubscribeRequestParams,
 )
 from raw_server import RawHttp
-from waiting import wait_until
+from waiting import busy_device, wait_until
 
 from backpropagate.tools import TOOLS
 from backpropagate.training.runs.folder import ENDED
@@ -147,8 +147,9 @@ async def test_the_runs_of_another_principal_are_unknown_at_every_door(
         assert run_id in text(await ada.call_tool("list_runs", {}))
         # Her own are known by a part of the id and by a path, and only to her.
         assert run_id in text(await ada.call_tool("get_run", {"run_id": run_id[-6:]}))
-        answers = {"source": str(folder / "adapter"), "prompts": ["hello"], "max_new_tokens": 4}
-        assert not (await ada.call_tool("generate", answers)).is_error
+        hers = {"dataset": str(folder / "events.jsonl"), "model": str(tiny_model)}
+        inside = await ada.call_tool("inspect_dataset", hers)
+        assert not inside.is_error, inside
 
 
 async def test_an_equal_request_or_key_of_another_finds_nothing(
@@ -158,6 +159,7 @@ async def test_an_equal_request_or_key_of_another_finds_nothing(
         served.client(token=token(issuer, served, "bea")) as bea,
         served.client(token=token(issuer, served, "eve")) as eve,
     ):
+        device = busy_device(Path(f"{served.home}-runtime"))  # none of them has to begin
         request = {"steps": 10_000, "wait_s": 0}
         first = await trained(bea, data, tiny_model, request_key="mine", **request)
         assert await trained(bea, data, tiny_model, request_key="mine", **request) == first
@@ -167,6 +169,7 @@ async def test_an_equal_request_or_key_of_another_finds_nothing(
         assert await trained(eve, data, tiny_model, **request) == theirs
         await bea.call_tool("cancel_run", {"run_id": first, "wait_s": 0})
         await eve.call_tool("cancel_run", {"run_id": theirs, "wait_s": 0})
+        device.release()
     # The owner of the home sees both, and whose they are.
     store = RunStore(served.home)
     assert {first, theirs} <= set(store.ids())

@@ -38,6 +38,8 @@ from backpropagate.training.runs.folder import RunFolder, Status
 from backpropagate.training.runs.loss_curve import POINTS, CurveReader
 from backpropagate.training.service import TrainingService
 
+from .conftest import Trained
+
 pytestmark = pytest.mark.anyio
 PATIENCE_S = 60
 SECRET = "hf_" + "a1B2" * 9
@@ -65,23 +67,19 @@ async def json_at(client: Client, uri: str) -> dict[str, Any]:
 
 
 # --- what a resource holds -------------------------------------------------------------------------------
-async def test_every_part_of_a_training_can_be_read(
-    service: TrainingService, dataset: Path, tiny_model: Path
-) -> None:
-    request = {"dataset": str(dataset), "model": str(tiny_model), "steps": 4, "batch_size": 2}
-    async with Client(build_server(service, [dataset.parent, tiny_model.parent])) as client:
-        trained = (await client.call_tool("train", request)).structured_content or {}
-        uri = f"run://{trained['run_id']}"
+async def test_every_part_of_a_training_can_be_read(trained: Trained) -> None:
+    async with Client(trained.server) as client:
+        uri = f"run://{trained.fields['run_id']}"
         templates = (await client.list_resource_templates()).resource_templates
         assert [template.uri_template for template in templates] == [
             "run://{run_id}", "run://{run_id}/metrics{?since}", "run://{run_id}/log",
             "run://{run_id}/events{?since}", "run://{run_id}/plot.png", "run://{run_id}/card",
         ]  # fmt: skip
         summary = await json_at(client, uri)
-        assert summary == {**trained, "next": summary["next"]}
+        assert summary == {**trained.fields, "next": summary["next"]}
         metrics = await json_at(client, f"{uri}/metrics")
         assert metrics["steps"] == [1, 2, 3, 4] and metrics["status"] == "completed"
-        assert metrics["losses"][-1] == trained["loss"]
+        assert metrics["losses"][-1] == trained.fields["loss"]
         newer = await json_at(client, f"{uri}/metrics?since={metrics['seq']}")
         assert newer["steps"] == newer["eval_steps"] == [] and newer["seq"] == metrics["seq"]
         events = (await json_at(client, f"{uri}/events"))["untrusted_events"]
@@ -94,7 +92,7 @@ async def test_every_part_of_a_training_can_be_read(
         (picture,) = (await client.read_resource(f"{uri}/plot.png")).contents
         assert isinstance(picture, BlobResourceContents) and picture.mime_type == "image/png"
         png = base64.b64decode(picture.blob)
-        drawn = await client.call_tool("get_run", {"run_id": trained["run_id"], "plot": True})
+        drawn = await client.call_tool("get_run", {"run_id": trained.fields["run_id"], "plot": True})
         assert png.startswith(b"\x89PNG") and len(png) < 20_000
         assert base64.b64decode(drawn.content[1].data) == png  # pyright: ignore
 

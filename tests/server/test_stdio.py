@@ -14,11 +14,14 @@ from pathlib import Path
 
 import anyio
 import pytest
+from facts import write_dataset
 from mcp import Client, StdioServerParameters, stdio_client
 from mcp.types import CallToolResult, TextContent
 from waiting import busy_device, kill_worker, wait_for_phase, wait_for_step, wait_until
 
+from backpropagate.training.runs.device_queue import DeviceQueue
 from backpropagate.training.runs.folder import RunFolder
+from backpropagate.training.runs.kinds import SHORT_PLACES
 from backpropagate.training.runs.store import RunStore
 
 pytestmark = pytest.mark.anyio
@@ -72,45 +75,91 @@ def small(dataset: Path, model: Path, **more: object) -> dict[str, object]:
     }
 
 
-async def test_progress_comes_at_once_rises_strictly_and_ends_at_the_total(
-    home: Path, dataset: Path, tiny_model: Path
-) -> None:
-    async with connected(Path("/")) as client:
-        progress = Progress()
-        result = await client.call_tool(
-            "train", small(dataset, tiny_model, steps=600), progress_callback=progress
-        )
-        assert not result.is_error, text_of(result)
-        assert result.structured_content and result.structured_content["status"] == "completed"
-        values = [value for _, value, _, _ in progress.seen]
-        assert progress.seen[0][0] < 2.0
-        assert all(later > earlier for earlier, later in itertools.pairwise(values))
-        assert values[0] < 1 and progress.seen[-1][1:3] == (600, 600)
-        assert len(progress.seen) <= 2 * progress.seen[-1][0] + 3
-        assert any("loss" in message and "tokens/s" in message for *_, message in progress.seen)
-        assert "Next:" in text_of(result) and result.structured_content["run_id"] in text_of(result)
+@dataclass(frozen=True)
+class Trained:
+    """What a client was told of a training, and the folder in which its server was started."""
+
+    progress: Progress
+    result: CallToolResult
+    folder: Path
 
 
-async def test_a_call_returns_within_wait_s_and_get_run_goes_on(
+@pytest.fixture(scope="module")
+def trained(tmp_path_factory: pytest.TempPathFactory, tiny_model: Path) -> Trained:
+    """A training of a server whose folder has files that Python, or an earlier version, would read."""
+    folder = tmp_path_factory.mktemp("traps")
+    trap = "import pathlib; pathlib.Path(__file__).with_suffix('.ran').touch()\n"
+    for name in ("torch.py", "mcp.py", "anyio.py", "typing.py", "sitecustomize.py"):
+        (folder / name).write_text(trap)
+    (folder / ".env").write_text("BACKPROPAGATE_TRAINING__STEPS=1\nBACKPROPAGATE_PYTHON=/bin/false\n")
+    progress = Progress()
+
+    async def train() -> CallToolResult:
+        async with connected(Path("/"), cwd=folder) as client:
+            request = small(write_dataset(folder / "facts.jsonl"), tiny_model, steps=300, wait_s=600)
+            progress.started = time.monotonic()
+            return await client.call_tool("train", request, progress_callback=progress)
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("BACKPROPAGATE_HOME", str(folder / "home"))
+        patch.setenv("BACKPROPAGATE_RUNTIME_DIR", str(folder / "runtime"))
+        return Trained(progress, anyio.run(train), folder)
+
+
+def test_progress_comes_at_once_rises_strictly_and_ends_at_the_total(trained: Trained) -> None:
+    seen, result = trained.progress.seen, trained.result
+    assert not result.is_error, text_of(result)
+    assert result.structured_content and result.structured_content["status"] == "completed"
+    values = [value for _, value, _, _ in seen]
+    assert seen[0][0] < 2.0
+    assert all(later > earlier for earlier, later in itertools.pairwise(values))
+    assert values[0] < 1 and seen[-1][1:3] == (300, 300)
+    assert len(seen) <= 2 * seen[-1][0] + 3
+    assert any("loss" in message and "tokens/s" in message for *_, message in seen)
+    assert "Next:" in text_of(result) and result.structured_content["run_id"] in text_of(result)
+
+
+def test_nothing_beside_the_users_data_is_executed_or_read(trained: Trained) -> None:
+    assert not trained.result.is_error, text_of(trained.result)
+    assert trained.result.structured_content and trained.result.structured_content["total_steps"] == 300
+    assert list(trained.folder.glob("*.ran")) == []
+
+
+async def test_a_call_returns_within_wait_s_get_run_goes_on_and_cancel_run_keeps_what_was_learnt(
     home: Path, dataset: Path, tiny_model: Path
 ) -> None:
     device = busy_device(Path(os.environ["BACKPROPAGATE_RUNTIME_DIR"]))
     async with connected(Path("/")) as client:
-        result = await client.call_tool("train", small(dataset, tiny_model, wait_s=0.5))
+        request = small(dataset, tiny_model, steps=100_000)
+        result = await client.call_tool("train", {**request, "wait_s": 0.5})
         assert result.structured_content and result.structured_content["status"] == "queued"
         run_id = result.structured_content["run_id"]
         assert f'get_run(run_id="{run_id}"' in text_of(result)
-        again = await client.call_tool("train", small(dataset, tiny_model, wait_s=0.1))
+        again = await client.call_tool("train", {**request, "wait_s": 0.1})
         assert again.structured_content and again.structured_content["run_id"] == run_id
         assert "no new run was started" in text_of(again)
         listed = await client.call_tool("list_runs", {"status": "queued"})
         assert run_id in text_of(listed)
         device.release()
-        done = None
-        while done is None or done.structured_content["status"] in {"queued", "running"}:
-            done = await client.call_tool("get_run", {"run_id": run_id[-4:], "wait_s": 60})
-            assert done.structured_content
-        assert done.structured_content["status"] == "completed"
+        async with anyio.create_task_group() as calls:
+            calls.start_soon(follow_to_the_end, client, run_id)
+            await anyio.to_thread.run_sync(wait_for_step, run_of(home, result), 3)
+            stopped = await client.call_tool("cancel_run", {"run_id": run_id})
+        assert stopped.structured_content and stopped.structured_content["status"] == "cancelled"
+        assert 3 <= stopped.structured_content["step"] < 100_000
+        assert Path(stopped.structured_content["adapter_path"], "adapter_model.safetensors").is_file()
+        again = await client.call_tool("cancel_run", {"run_id": run_id})
+        assert "had already ended" in text_of(again)
+
+
+async def follow_to_the_end(client: Client, run_id: str) -> None:
+    """By a part of the id, in as many calls as it takes."""
+    while True:
+        found = await client.call_tool("get_run", {"run_id": run_id[-4:], "wait_s": 60})
+        assert found.structured_content
+        if found.structured_content["status"] not in {"queued", "running"}:
+            assert found.structured_content["status"] == "cancelled"
+            return
 
 
 @pytest.mark.parametrize("end", ["client gone mid-call", "call cancelled", "SIGTERM", "SIGKILL"])
@@ -118,12 +167,15 @@ async def test_a_call_returns_within_wait_s_and_get_run_goes_on(
 async def test_the_end_of_client_server_or_call_leaves_the_run_alone(
     end: str, home: Path, dataset: Path, tiny_model: Path
 ) -> None:
-    device = busy_device(Path(os.environ["BACKPROPAGATE_RUNTIME_DIR"]))
-    store = RunStore(home)
+    """An inspection stands for all kinds: it is in line as a training is, and ends sooner."""
+    places = [DeviceQueue(Path(os.environ["BACKPROPAGATE_RUNTIME_DIR"]), "short") for _ in SHORT_PLACES]
+    for queue, place in zip(places, SHORT_PLACES, strict=True):
+        assert queue.take_unless_busy([place])
+    store, request = RunStore(home), {"dataset": str(dataset), "model": str(tiny_model)}
     with anyio.move_on_after(120) as scope:
         try:
             async with connected(Path("/")) as client, anyio.create_task_group() as calls:
-                calls.start_soon(client.call_tool, "train", small(dataset, tiny_model))
+                calls.start_soon(client.call_tool, "inspect_dataset", request)
                 await anyio.to_thread.run_sync(lambda: wait_until(store.ids, "the run's folder"))
                 run = store.find(store.ids()[0])
                 await anyio.to_thread.run_sync(wait_for_phase, run, "waiting")
@@ -140,7 +192,8 @@ async def test_the_end_of_client_server_or_call_leaves_the_run_alone(
     async with connected(Path("/")) as client:
         listed = await client.call_tool("list_runs", {})
         assert f"{run.run_id}: queued" in text_of(listed)
-        device.release()
+        for queue in places:
+            queue.release()
         result = await client.call_tool("get_run", {"run_id": run.run_id, "wait_s": 60})
         while result.structured_content and result.structured_content["status"] in {"queued", "running"}:
             result = await client.call_tool("get_run", {"run_id": run.run_id, "wait_s": 60})
@@ -154,17 +207,6 @@ def _server_pid() -> int:
     serving = [child for child in psutil.Process().children() if "serve" in child.cmdline()]
     assert len(serving) == 1
     return serving[0].pid
-
-
-async def test_cancel_run_keeps_what_was_learnt(home: Path, dataset: Path, tiny_model: Path) -> None:
-    async with connected(Path("/")) as client:
-        started = await client.call_tool("train", small(dataset, tiny_model, steps=100_000, wait_s=0))
-        await anyio.to_thread.run_sync(wait_for_step, run_of(home, started), 3)
-        stopped = await client.call_tool("cancel_run", {"run_id": run_of(home, started).run_id})
-        assert stopped.structured_content and stopped.structured_content["status"] == "cancelled"
-        assert Path(stopped.structured_content["adapter_path"], "adapter_model.safetensors").is_file()
-        again = await client.call_tool("cancel_run", {"run_id": run_of(home, started).run_id})
-        assert "had already ended" in text_of(again)
 
 
 async def test_a_run_that_is_killed_is_an_error_of_the_call_that_waits_for_it(
@@ -217,20 +259,6 @@ async def test_bad_input_names_code_place_expectation_and_next_step(
         assert missing.is_error and text_of(missing).startswith("[INPUT_RUN_NOT_FOUND]")
     runs = [RunStore(home).find(run_id) for run_id in RunStore(home).ids()]
     assert len(runs) == 1, "only the file with a bad line had to be read in a run"
-
-
-async def test_nothing_beside_the_users_data_is_executed_or_read(
-    home: Path, dataset: Path, tiny_model: Path, tmp_path: Path
-) -> None:
-    trap = "import pathlib; pathlib.Path(__file__).with_suffix('.ran').touch()\n"
-    for name in ("torch.py", "mcp.py", "anyio.py", "typing.py", "sitecustomize.py"):
-        (tmp_path / name).write_text(trap)
-    (tmp_path / ".env").write_text("BACKPROPAGATE_TRAINING__STEPS=1\nBACKPROPAGATE_PYTHON=/bin/false\n")
-    async with connected(tmp_path.parent, cwd=tmp_path) as client:
-        result = await client.call_tool("train", small(dataset, tiny_model))
-        assert not result.is_error, text_of(result)
-        assert result.structured_content and result.structured_content["total_steps"] == 3
-    assert list(tmp_path.glob("*.ran")) == []
 
 
 @pytest.mark.slow

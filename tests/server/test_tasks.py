@@ -214,6 +214,7 @@ async def test_the_official_python_client_gets_the_end_of_a_task_as_the_result_o
         assert refused.is_error
 
 
+@pytest.mark.nightly
 @pytest.mark.slow
 def test_every_kind_of_long_call_is_a_task_over_http_too(home: Path, dataset: Path, tiny_model: Path) -> None:
     with HttpServer(tiny_model, dataset.parent) as server:

@@ -124,15 +124,14 @@ async def test_the_span_of_a_run_is_below_that_of_the_call_that_started_it(
         monkeypatch.setenv("OTEL_BSP_SCHEDULE_DELAY", "100")
         with serving(tmp_path, "--root", str(tiny_model)) as server:
             async with server.client() as client:
-                request = {"dataset": str(dataset), "model": str(tiny_model), "steps": 2, "batch_size": 2}
-                result = await client.call_tool("train", request)
+                request = {"dataset": str(dataset), "model": str(tiny_model)}
+                result = await client.call_tool("inspect_dataset", request)
                 assert result.structured_content
             run_id = result.structured_content["run_id"]
-            wait_until(
-                lambda: {"run train", "tools/call train"} <= {span.name for span in sent.spans}, "spans"
-            )
-        (run,) = [span for span in sent.spans if span.name == "run train"]
-        (call,) = [span for span in sent.spans if span.name == "tools/call train"]
+            names = {"run inspect", "tools/call inspect_dataset"}
+            wait_until(lambda: names <= {span.name for span in sent.spans}, "spans")
+        (run,) = [span for span in sent.spans if span.name == "run inspect"]
+        (call,) = [span for span in sent.spans if span.name == "tools/call inspect_dataset"]
         assert run.trace_id == call.trace_id and run.parent_span_id == call.span_id
         told = {entry.key: entry.value.string_value for entry in run.attributes}
         assert told["backpropagate.run.id"] == run_id and told["backpropagate.run.status"] == "completed"

@@ -7,15 +7,19 @@ import os
 import subprocess
 import sys
 from pathlib import Path
+from typing import Any
 
 import pytest
+from finished_runs import finished_run
 from mcp import Client
 from mcp.types import TextContent, Tool
+from waiting import small_spec
 
 from backpropagate.cli.options import description_of
 from backpropagate.server.app import build_server
 from backpropagate.tools import TOOLS
 from backpropagate.training.config.arguments import flat_fields
+from backpropagate.training.runs.folder import Status
 from backpropagate.training.service import TrainingService
 
 pytestmark = pytest.mark.anyio
@@ -116,6 +120,29 @@ async def test_a_tools_settings_are_those_of_the_specs(service: TrainingService,
     for argument in shown.keys() & fields.keys():
         _, _, info = fields[argument]
         assert shown[argument]["description"] == description_of(info), argument
+
+
+async def test_a_server_that_only_reads_names_no_tool_that_it_has_not(
+    service: TrainingService, dataset: Path, tiny_model: Path
+) -> None:
+    spec = small_spec(dataset, tiny_model)
+    trained = finished_run(service.store, spec, {"kind": "train", "steps": 3, "still_falling": True})
+    stopped = finished_run(service.store, spec, {}, Status.CANCELLED)
+    service.store.create(spec)
+    async with Client(build_server(service, read_only=True)) as client:
+        has = {tool.name for tool in (await client.list_tools()).tools}
+        for run_id in service.store.ids():
+            shown: Any = await client.call_tool("get_run", {"run_id": run_id})
+            told = shown.structured_content["next"]
+            absent = [tool.name for tool in TOOLS if tool.name not in has]
+            assert not [name for name in absent if f"{name}(" in told or ("_" in name and name in told)], told
+            if run_id == trained.run_id:
+                assert f"the user can run `backprop export {run_id}`" in told
+            if run_id == stopped.run_id:
+                assert f"the user can run `backprop resume {run_id}`" in told
+    async with Client(build_server(service)) as client:
+        whole: Any = await client.call_tool("get_run", {"run_id": stopped.run_id})
+        assert f'resume_run(run_id="{stopped.run_id}")' in whole.structured_content["next"]
 
 
 @pytest.mark.parametrize("mode", ["legacy", "2026-07-28"])

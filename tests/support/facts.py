@@ -65,5 +65,5 @@ def write_dataset(path: Path) -> Path:
 
 
 def unseen_questions() -> dict[str, str]:
-    """Question → the answer that is right."""
-    return {phrasing.format(key): answer(key) for phrasing in UNSEEN for key in FACTS}
+    """Question → the answer that is right, for each fact once."""
+    return {UNSEEN[number % len(UNSEEN)].format(key): answer(key) for number, key in enumerate(FACTS)}

@@ -30,6 +30,17 @@ QWEN_VISION = {
 MROPE = {"rope_parameters": {"rope_type": "default", "rope_theta": 1e4, "mrope_section": [2, 2, 2]}}
 PACKED: dict[str, dict[str, Any]] = {
     "gemma3": {"model_type": "gemma3_text", "head_dim": 16, "query_pre_attn_scalar": 16},
+    "gemma4": {
+        "head_dim": 16,
+        "global_head_dim": 32,
+        "hidden_size_per_layer_input": 24,
+        "num_hidden_layers": 4,
+        "layer_types": ["sliding_attention", "full_attention"] * 2,
+        "num_kv_shared_layers": 2,
+        "vocab_size_per_layer_input": 300,
+        "final_logit_softcapping": 3.0,
+    },
+    "gemma4_unified": {"head_dim": 16, "global_head_dim": 32, "attention_k_eq_v": True},
     "mistral3": {"model_type": "mistral"},
     "llava": {"model_type": "llama"},
     "internvl": {"model_type": "qwen2"},
@@ -37,7 +48,6 @@ PACKED: dict[str, dict[str, Any]] = {
     "idefics3": {"model_type": "llama"},
 }
 OTHERS: dict[str, dict[str, Any]] = {
-    "gemma4": {"head_dim": 16},
     "qwen2_5_vl": MROPE,
     "qwen3_5": {"num_hidden_layers": 4},
     "llama4": {"intermediate_size_mlp": 48, "num_local_experts": 2, "head_dim": 12},

@@ -13,6 +13,7 @@ from backpropagate.training.errors import RunInterruptedError
 from backpropagate.training.next_step import then
 from backpropagate.training.runs.folder import Status
 from backpropagate.training.runs.identity import host
+from backpropagate.training.runs.kinds import export_of
 from backpropagate.training.runs.view import RunView
 from backpropagate.training.untrusted import one_line
 
@@ -42,6 +43,15 @@ def test_a_models_text_is_capped_cleaned_and_marked_as_untrusted() -> None:
     before = status.untrusted_answers[0].before
     assert before and len(before) <= 2000 and "\x1b" not in before and "\u202e" not in before
     assert "untrusted" in status.text() and "\n" not in before
+
+
+def test_of_a_model_that_has_no_gguf_the_next_step_is_another_export() -> None:
+    result = TrainResult(no_gguf="Models of type 'gpt2' cannot be exported to GGUF.")
+    run_id = a_view().run_id
+    for told in (result, result.model_copy(update={"still_falling": True})):
+        said = run_status(a_view(result=told, next=export_of(run_id, told))).text()
+        assert f"`backprop export {run_id} --format merged`" in said and "export_gguf" not in said
+        assert "Ollama" not in said
 
 
 def test_a_whole_answer_of_usual_length_is_shown() -> None:

@@ -76,11 +76,12 @@ async def test_the_worker_tells_of_a_training_and_its_address_is_in_no_file(
     monkeypatch.setenv("BACKPROPAGATE_NOTIFY__WEBHOOK", webhook.url)
     monkeypatch.setenv("BACKPROPAGATE_NOTIFY__AFTER_S", "0")
     service = TrainingService(load_settings())
-    submitted = await service.submit(small_spec(dataset, tiny_model, steps=2))
+    dataset.write_text("no row of JSON")
+    submitted = await service.submit(small_spec(dataset, tiny_model))
     view = await service.wait(submitted.run_id)
     wait_until(lambda: webhook.received, "the notice")
     (notice,) = webhook.received
-    assert (notice["run_id"], notice["status"]) == (view.run_id, "completed")
+    assert (notice["run_id"], notice["status"]) == (view.run_id, "failed")
     assert view.run_id in notice["text"] and notice["text"] == notice["content"]
     for path in Path(view.run_folder).rglob("*"):
         assert path.is_dir() or b"very-secret-path" not in path.read_bytes(), path

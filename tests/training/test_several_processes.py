@@ -54,6 +54,7 @@ def test_two_processes_learn_what_one_does(home: Path, dataset: Path, tiny_model
     assert of_two.device_name == f"2 processes on {of_one.device_name}"
 
 
+@pytest.mark.nightly
 @pytest.mark.slow
 def test_three_processes_learn_what_one_does(home: Path, dataset: Path, tiny_model: Path) -> None:
     one, of_one, _ = trained(1, tiny_model, dataset)

@@ -3,16 +3,20 @@
 from __future__ import annotations
 
 import os
+import shutil
 from pathlib import Path
 from typing import Any
 
 import pytest
-from waiting import busy_device
+from tiny_lora import change_json
+from waiting import busy_device, small_spec
 
 from backpropagate import Callbacks, Trainer, inspect_dataset
 from backpropagate.training.config.results import TrainResult
 from backpropagate.training.errors import DatasetParseError, InputError
 from backpropagate.training.events import Event
+from backpropagate.training.next_step import then
+from backpropagate.training.runs.after_status import next_step_of
 from backpropagate.training.runs.folder import Status
 from backpropagate.training.service import TrainingService
 
@@ -99,6 +103,11 @@ def test_a_busy_device_is_a_warning_not_a_wait(
         ({"held_out": 0.5, "patience": 2, "system": "Be brief."}, {"patience", "system"}),
         ({"held_out": 0, "split": "train", "dataset_revision": "v1"}, {"split", "dataset_revision"}),
         ({"held_out": 0, "separator": "---", "revision": "main"}, {"separator", "revision"}),
+        ({"held_out": 0, "weights": "gpu", "micro_batch_tokens": 512}, {"weights"}),
+        (
+            {"held_out": 0, "engine": "trl", "recompute": "everything", "micro_batch_tokens": 512},
+            {"recompute", "micro_batch_tokens"},
+        ),
     ],
 )
 def test_a_setting_that_means_nothing_in_this_run_is_named(
@@ -107,6 +116,20 @@ def test_a_setting_that_means_nothing_in_this_run_is_named(
     run = a_trainer(tiny_model, **settings).train(dataset, steps=1)
     told = [*run.warnings, *run.result.notes]
     assert {sentence.split()[0] for sentence in told if " is not used: " in sentence} == named
+
+
+def test_after_the_training_of_a_model_that_has_no_gguf_another_export_is_named(
+    service: TrainingService, dataset: Path, tiny_model: Path, tmp_path: Path
+) -> None:
+    model = tmp_path / "model"
+    shutil.copytree(tiny_model, model)
+    change_json(model / "config.json", hidden_act="gelu")
+    run = a_trainer(model).train(dataset, steps=1)
+    state = service.store.find(run.run_id).state()
+    assert "hidden_act" in run.result.no_gguf
+    assert next_step_of(run.run_id, small_spec(dataset, model), state) == then(
+        "export", source=run.run_id, format="merged"
+    )
 
 
 def test_settings_that_are_wrong_are_told_at_once(home: Path, tiny_model: Path) -> None:

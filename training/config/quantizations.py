@@ -48,11 +48,13 @@ def default_quantization(imatrix: bool) -> str:
     return DEFAULT if imatrix or find_spec("llama_cpp") is not None else "q8_0"
 
 
-def note_on_default(named: str | None, taken: str) -> str | None:
-    """A sentence for users who gave no quantization, if it is not the usual default."""
-    if named is not None or taken == DEFAULT:
-        return None
-    if find_spec("llama_cpp") is not None:
+def note_on_default(taken: str, as_stored: bool) -> str:
+    """A sentence for users who gave no quantization, and do not get the usual default.
+
+    Args:
+        as_stored: whether the model's experts keep the bits in which they are stored.
+    """
+    if as_stored:
         return f"Using {taken}: the experts keep the 4 bits in which they are stored; this is about the rest."
     return f"Using {taken}: {DEFAULT} (about half the size) needs llama-cpp-python: {EXTRA}."
 

@@ -201,6 +201,7 @@ class TrainingResult(Result):
         verdict: the tuned model beside its base, if it was judged.
         no_verdict: why it was not, as part of a sentence.
         still_falling: whether the training loss was still falling at the end: more steps would help.
+        no_gguf: why the model cannot become a GGUF file; empty if it can.
         lora_share: share of the base's weights whose modules have a LoRA; None if it was not measured.
         without_lora: kind of weights without a LoRA → its share of the base's weights, the largest first.
         output: path of the copy of the adapter.
@@ -235,6 +236,7 @@ class TrainingResult(Result):
     verdict: Verdict | None = None
     no_verdict: str = ""
     still_falling: bool = False
+    no_gguf: str = ""
     lora_share: float | None = None
     without_lora: dict[str, float] = {}
     notes: list[str] = []

@@ -44,6 +44,7 @@ packed/                 our own forward and backward, for the decoders of models
   decoder_layer         one layer: forward, and backward by hand
   mlp                   a layer's dense MLP
   sparse_mlp            an MLP with experts
+  dense_beside_experts  Gemma 4's: an MLP and experts, each between norms of its own
   router                which experts a token goes to
   expert_linear         the same linear of all experts, with their LoRA
   expert_products       products of rows that are sorted by expert
@@ -53,6 +54,7 @@ packed/                 our own forward and backward, for the decoders of models
   residual_stream       how attention and MLP read the residual stream and add to it
   open_decoder          a decoder with the weights of a model folder
   embedding             rows of the embedding, from wherever it lies
+  layer_embeddings      embeddings that tokens have for each layer, and what layers make of them
   gather_kernel         these read by a GPU from host memory
   decoder_config        sizes and switches read from a config
   lora_linear           linear layers with their LoRA in the same GEMM
@@ -73,6 +75,7 @@ packed/                 our own forward and backward, for the decoders of models
   norms                 the kinds of norms
   gated_activations     SwiGLU, GeGLU, and the clamped SwiGLU of gpt-oss
   attention             causal attention within the examples of a row
+  shared_keys           keys and values that later layers use too
   fused_ops             Llama's norm, rotary positions and SwiGLU
   fused_cross_entropy   head and cross-entropy at the label positions
   cuda_graphs           all kernels of a small model in two launches

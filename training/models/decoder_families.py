@@ -10,7 +10,8 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 from typing import Any, Literal, NamedTuple
 
-from .expert_layers import EXPERT_TARGETS, GLM4, GPT_OSS, MIXTRAL, QWEN2, QWEN3, Experts
+from .attention_heads import Heads, gemma4_heads, gemma4_widths, head_dim, same_heads, same_widths
+from .expert_layers import EXPERT_TARGETS, GEMMA4, GLM4, GPT_OSS, MIXTRAL, QWEN2, QWEN3, Experts
 
 Number = Callable[[Any], float]
 """Of a transformers config."""
@@ -35,10 +36,6 @@ GEMMA_NORMS = BranchNorms(
 GLM_NORMS = BranchNorms(
     "input_layernorm", "post_self_attn_layernorm", "post_attention_layernorm", "post_mlp_layernorm"
 )
-
-
-def head_dim(config: Any) -> int:
-    return getattr(config, "head_dim", None) or config.hidden_size // config.num_attention_heads
 
 
 def _entry(name: str) -> Number:
@@ -69,9 +66,18 @@ def _windowed_layers_if_any(config: Any) -> list[bool]:
     return _every_layer(config) if config.sliding_window is None else _windowed_layers(config)
 
 
+LAYER_EMBEDDING_MODULES = ("per_layer_input_gate", "per_layer_projection", "per_layer_model_projection")
+"""The first two of a layer, the last one of the model."""
+
+
 @dataclass(frozen=True)
 class Family:
     """Switches of a family; the defaults are Llama's."""
+
+    # --- Sizes of each layer. ---
+    heads: Callable[[Any], tuple[Heads, ...]] = same_heads
+    widths: Callable[[Any], tuple[int, ...]] = same_widths
+    """Intermediate sizes of dense MLPs."""
 
     # --- Linear modules, and whether they have a bias. ---
     qkv: tuple[str, ...] = ("q_proj", "k_proj", "v_proj")
@@ -93,6 +99,8 @@ class Family:
     qk_norm_if: str | None = None
     """The config's entry that says whether there is one; None: there is."""
     qk_norm_names: tuple[str, str] = ("q_norm", "k_norm")
+    value_norm: bool = False
+    """Whether values are normed as heads of queries and keys are, without a weight."""
     rotated_before_norm: bool = False
 
     # --- Positions. ---
@@ -110,8 +118,16 @@ class Family:
     sinks: bool = False
     """Whether each head also has a learnt score without a value (Xiao et al. 2023, arXiv:2309.17453)."""
 
+    # --- The end of a layer. ---
+    token_layer_size: str | None = None
+    """The config's entry with the size of an embedding that each token has for each layer (Gemma 3n's)."""
+    layer_scalar: bool = False
+    """Whether a layer's output is multiplied by a number of its own."""
+
     # --- Experts. ---
     experts: Experts | None = None
+    experts_if: str | None = None
+    """The config's entry that says whether there are any; None: there are."""
 
     # --- Activation and numbers. ---
     activation: str = "hidden_act"
@@ -134,8 +150,9 @@ class Family:
 
     @property
     def modules(self) -> tuple[str, ...]:
-        """All linear modules of a layer."""
-        return self.attention_modules + self.mlp_modules
+        """All linear modules of a layer, and those with which tokens' embeddings of layers are made."""
+        further = LAYER_EMBEDDING_MODULES if self.token_layer_size else ()
+        return self.attention_modules + self.mlp_modules + further
 
     @property
     def targets(self) -> tuple[str, ...]:
@@ -145,6 +162,26 @@ class Family:
 
 ACTIVATIONS = ("silu", "swish", "gelu_pytorch_tanh")  # and those that a family's experts name
 """Gated activations that are known; `engine/packed/gated_activations.py` computes them."""
+
+GEMMA_4 = Family(
+    heads=gemma4_heads,
+    widths=gemma4_widths,
+    norm="rms_fp32",
+    norms=GEMMA_NORMS,
+    qk_norm="head",
+    value_norm=True,
+    ropes=("default", "proportional"),
+    rope_by_layer_type=True,
+    token_layer_size="hidden_size_per_layer_input",
+    layer_scalar=True,
+    experts=GEMMA4,
+    experts_if="enable_moe_block",
+    activation="hidden_activation",
+    attention_scale=_one,
+    embedding_scale=lambda config: config.hidden_size**0.5,
+    logits_cap=_entry("final_logit_softcapping"),
+)
+"""Where tokens have no embeddings for each layer, the entry is 0."""
 
 FAMILIES: Mapping[str, Family] = {
     "llama": Family(mlp_bias="mlp_bias"),
@@ -173,6 +210,8 @@ FAMILIES: Mapping[str, Family] = {
         embedding_scale=lambda config: config.hidden_size**0.5,
         logits_cap=_entry("final_logit_softcapping"),
     ),
+    "gemma4_text": GEMMA_4,
+    "gemma4_unified_text": replace(GEMMA_4, token_layer_size=None, experts=None, experts_if=None),
     "phi3": Family(
         qkv=("qkv_proj",),
         gate_up=("gate_up_proj",),
@@ -245,8 +284,15 @@ LLAMA = FAMILIES["llama"]
 def family_of(config: Any) -> Family:
     """The row of a config, for this model: what its family may have and it has not is off."""
     family = FAMILIES[config.model_type]
-    has_norm = family.qk_norm_if is None or getattr(config, family.qk_norm_if)
-    return family if has_norm else replace(family, qk_norm=None)
+    if family.qk_norm_if is not None and not getattr(config, family.qk_norm_if):
+        family = replace(family, qk_norm=None)
+    if family.token_layer_size is not None and not getattr(config, family.token_layer_size):
+        family = replace(family, token_layer_size=None)
+    if family.experts_if is not None and not getattr(config, family.experts_if):
+        family = replace(family, experts=None)
+    if family.experts is not None and family.experts.beside:  # they norm what they read themselves
+        family = replace(family, norms=family.norms._replace(before_mlp=None))
+    return family
 
 
 PLAIN = "model"
@@ -260,10 +306,14 @@ class Inside(NamedTuple):
     """Its module."""
     usual: str
     """Its family where `text_config` does not say."""
+    caps_logits: bool = False
+    """Whether transformers caps its logits there too."""
 
 
 MULTIMODAL: Mapping[str, Inside] = {
     "gemma3": Inside("model.language_model", "gemma3_text"),
+    "gemma4": Inside("model.language_model", "gemma4_text", caps_logits=True),
+    "gemma4_unified": Inside("model.language_model", "gemma4_unified_text", caps_logits=True),
     "mistral3": Inside("model.language_model", "mistral"),
     "llava": Inside("model.language_model", "llama"),
     "internvl": Inside("model.language_model", "qwen2"),
@@ -273,7 +323,6 @@ MULTIMODAL: Mapping[str, Inside] = {
 """By Transformers' `model_type` of the whole model; `text_config` is of one of `FAMILIES`."""
 EXPORTED_ALONE: Mapping[str, Inside] = {
     **MULTIMODAL,
-    "gemma4": Inside("model.language_model", "gemma4_text"),
     "qwen3_5": Inside("model.language_model", "qwen3_5_text"),
 }
 """Multimodal models of which an export is the language model; of some, other engines than ours train it."""

@@ -49,14 +49,21 @@ def _later_layers(config: Any) -> list[bool]:
 
 @dataclass(frozen=True)
 class Experts:
-    """Switches of a family with experts. `count` and `width` are entries of its config."""
+    """Switches of a family with experts. `count`, `width` and `chosen` are entries of its config."""
 
     count: str = "num_experts"
     width: str = "moe_intermediate_size"
+    chosen: str = "num_experts_per_tok"
     sparse: Callable[[Any], list[bool]] = _every_layer
     """Which layers have experts; the others have a dense MLP."""
     dense: bool = False
     """Whether there may be such others."""
+    block: str = "mlp."
+    """What stands before the names of router and experts in a layer."""
+    beside: bool = False
+    """Whether the shared MLP and the experts are blocks of their own, each between its norms."""
+    named_by_peft: bool = True
+    """Whether PEFT takes an MLP's `gate_proj` and its like for the experts."""
     router: str = "gate"
     routing: Routing = "softmax"
     normalised: str | bool = "norm_topk_prob"
@@ -66,10 +73,11 @@ class Experts:
     bias: bool = False
     """Of the router and of each expert."""
     transposed: bool = False
-    """Whether matrices are (inputs, outputs), and those of all experts one tensor of a checkpoint."""
-    stored: StoredNames = PER_EXPERT
+    """Whether matrices are (inputs, outputs)."""
+    stored: StoredNames | None = PER_EXPERT
+    """None: a checkpoint has the matrices of all experts as one tensor, as transformers has them."""
     shared: str | None = None
-    """Module of the shared MLP, which has the gated MLP's linears."""
+    """Module of the shared MLP in the block, which has the gated MLP's linears."""
     shared_width: Callable[[Any], int] = lambda config: 0
     shared_gate: str | None = None
     """Module whose sigmoid the shared output is multiplied by."""
@@ -100,6 +108,7 @@ GPT_OSS = Experts(
     normalised=False,
     bias=True,
     transposed=True,
+    stored=None,
     activation="clamped_swiglu",
 )
 GLM4 = Experts(
@@ -110,6 +119,19 @@ GLM4 = Experts(
     rounded=False,
     shared="shared_experts",
     shared_width=lambda config: config.moe_intermediate_size * config.n_shared_experts,
+)
+
+GEMMA4 = Experts(
+    chosen="top_k_experts",
+    block="",
+    beside=True,
+    named_by_peft=False,
+    router="router.proj",
+    normalised=True,
+    rounded=False,
+    stored=None,
+    shared="mlp",
+    shared_width=lambda config: config.intermediate_size,
 )
 
 
@@ -148,7 +170,7 @@ def expert_sizes(config: Any, family: Experts) -> ExpertSizes:
     return ExpertSizes(
         family,
         count=getattr(config, family.count),
-        chosen=config.num_experts_per_tok,
+        chosen=getattr(config, family.chosen),
         width=getattr(config, family.width),
         shared_width=family.shared_width(config),
         sparse=tuple(family.sparse(config)),

@@ -261,6 +261,19 @@ DEFAULTS: Mapping[str, Config] = {
         "top_k_experts": None,
         "moe_intermediate_size": None,
     },
+    "gemma4_unified_text": {
+        **{name: value for name, value in GEMMA.items() if name != "query_pre_attn_scalar"},
+        "num_hidden_layers": 30,
+        "vocab_size": 262144,
+        "max_position_embeddings": 262144,
+        "attention_bias": False,
+        "sliding_window": 1024,
+        "final_logit_softcapping": None,
+        "use_bidirectional_attention": "vision",
+        "attention_k_eq_v": False,
+        "num_kv_shared_layers": 0,
+        "use_double_wide_mlp": False,
+    },
     "qwen3_5_text": {
         **SIZES,
         **ACTIVATED,
@@ -373,7 +386,10 @@ FURTHER: Mapping[str, frozenset[str]] = {
         }
     ),
     "qwen3_moe": frozenset({"num_experts"}),
-    "gemma4_text": frozenset({"per_layer_config", "global_head_dim", "num_global_key_value_heads"}),
+    **dict.fromkeys(
+        ("gemma4_text", "gemma4_unified_text"),
+        frozenset({"per_layer_config", "global_head_dim", "num_global_key_value_heads"}),
+    ),
     "qwen3_5_text": frozenset(
         {
             *("full_attention_interval", "attn_output_gate", "mamba_ssm_dtype", "mlp_only_layers"),

@@ -6,8 +6,9 @@ their memory and time can at least be estimated.
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any, NamedTuple
@@ -15,10 +16,19 @@ from typing import Any, NamedTuple
 from ..config.specs import LoraGroup
 from ..errors import ModelLoadError
 from ..files.atomic_json import read_json
-from ..models.decoder_families import FAMILIES, LLAMA, Family, decoder_entries, family_of
+from ..models.attention_heads import Heads
+from ..models.decoder_families import (
+    FAMILIES,
+    LAYER_EMBEDDING_MODULES,
+    LLAMA,
+    Family,
+    decoder_entries,
+    family_of,
+)
 from ..models.expert_layers import DOWN, GATE_UP, ExpertSizes, expert_sizes, is_mxfp4, target_name
 from ..models.known_config import complete_config
 from ..untrusted import quoted
+from .graphs import LARGEST_MODEL
 
 OTHER_NAMES: Mapping[str, tuple[str, ...]] = {
     "hidden_size": ("n_embd", "d_model"),
@@ -32,7 +42,9 @@ MXFP4_BYTES = 1 / 2 + 1 / 32
 """Of a weight: half a byte, and its share of a block's power of two."""
 LARGEST, MOST_LAYERS = 1 << 24, 4096
 """No size of a model is larger: numbers beyond it are mistakes, and not computed with."""
-OBJECTS = ("text_config", "quantization_config", "rope_parameters", "rope_scaling")
+OBJECTS = ("text_config", "quantization_config", "rope_parameters", "rope_scaling", "per_layer_config")
+WIDEST_FLASH_HEAD = 256
+"""Dimensions; FlashAttention takes no larger heads."""
 LISTS = ("architectures", "layer_types")
 
 
@@ -49,7 +61,8 @@ class Linear(NamedTuple):
 
 @dataclass(frozen=True)
 class DecoderShape:
-    """Sizes of a decoder.
+    """Sizes of a decoder. Where its layers differ, `kinds` has those of each kind as a shape of its own, and
+    what is said of one layer is to be asked of these.
 
     Args:
         exact: whether the family is one whose layers are known; else it is an estimate.
@@ -62,9 +75,7 @@ class DecoderShape:
 
     hidden_size: int
     num_layers: int
-    num_heads: int
-    num_kv_heads: int
-    head_dim: int
+    heads: Heads
     intermediate_size: int
     vocab_size: int
     tied: bool
@@ -77,14 +88,44 @@ class DecoderShape:
     mxfp4: bool = False
     per_layer_embedding: int = 0
     """Numbers in Gemma's table with a small embedding of each token for each layer."""
+    token_layer_size: int = 0
+    """Of such an embedding, where the family's layers are known."""
+    shared_keys: int = 0
+    """Numbers of a token in keys, values and their layer's queries that are kept for later layers."""
+    apart: tuple[DecoderShape, ...] = ()
+    """The kinds of layers, where there are several."""
+
+    @property
+    def kinds(self) -> tuple[DecoderShape, ...]:
+        return self.apart or (self,)
 
     @property
     def query(self) -> int:
-        return self.num_heads * self.head_dim
+        return self.heads.num_heads * self.heads.head_dim
+
+    @property
+    def projected(self) -> int:
+        """Numbers of a token that come out of the projections of queries, keys and values."""
+        return sum(self.heads.projected)
 
     @property
     def qkv(self) -> int:
-        return (self.num_heads + 2 * self.num_kv_heads) * self.head_dim
+        """Likewise what attention is given of its own layer."""
+        return self.heads.all * self.heads.head_dim
+
+    @property
+    def has_sides(self) -> bool:
+        """Whether experts and a dense MLP stand beside each other, each between norms of its own."""
+        return self.routed is not None and self.routed.family.beside
+
+    @property
+    def takes_flash(self) -> bool:
+        return all(kind.heads.head_dim <= WIDEST_FLASH_HEAD for kind in self.kinds)
+
+    @property
+    def graphed(self) -> bool:
+        """Whether the packed engine's steps are CUDA graphs, on a GPU and without dropout."""
+        return self.parameters < LARGEST_MODEL and self.routed is None and self.takes_flash
 
     @property
     def linears(self) -> tuple[Linear, ...]:
@@ -94,16 +135,25 @@ class DecoderShape:
         return self._linears(self.routed.shared_width)
 
     def _linears(self, inner: int) -> tuple[Linear, ...]:
-        hidden, key = self.hidden_size, self.num_kv_heads * self.head_dim
+        hidden, size = self.hidden_size, self.token_layer_size
         attention = (
-            Linear(hidden, named(self.family.qkv, (self.query, key, key))),
+            Linear(hidden, named(self.family.qkv, self.heads.projected)),
             Linear(self.query, {"o_proj": hidden}),
         )
         mlp = (
             Linear(hidden, named(self.family.gate_up, (inner, inner))),
             Linear(inner, {"down_proj": hidden}),
         )
-        return (*attention, *mlp) if inner else attention
+        gate, back, _ = LAYER_EMBEDDING_MODULES
+        branch = (Linear(hidden, {gate: size}), Linear(size, {back: hidden})) if size else ()
+        return (*attention, *(mlp if inner else ()), *branch)
+
+    @property
+    def model_linears(self) -> tuple[Linear, ...]:
+        """Those outside of layers."""
+        columns = self.num_layers * self.token_layer_size
+        made = Linear(self.hidden_size, {LAYER_EMBEDDING_MODULES[2]: columns})
+        return (made,) if columns else ()
 
     @property
     def expert_linears(self) -> tuple[Linear, ...]:
@@ -152,12 +202,17 @@ class DecoderShape:
     @property
     def parameters(self) -> int:
         matrices = self.matrix * (1 if self.tied else 2) + self.per_layer_embedding
+        return matrices + _numbers(self.model_linears) + sum(kind.weights_of_layers for kind in self.kinds)
+
+    @property
+    def weights_of_layers(self) -> int:
+        """Numbers in the matrices of all layers of one kind, routers included."""
         if self.routed is None:
-            return self.num_layers * self.layer_weights + matrices
+            return self.num_layers * self.layer_weights
         dense = self.num_layers - self.sparse_layers
         routers = self.sparse_layers * self.routed.count * self.hidden_size
         sparse = self.sparse_layers * self.layer_weights
-        return sparse + routers + dense * _numbers(self._linears(self.intermediate_size)) + matrices
+        return sparse + routers + dense * _numbers(self._linears(self.intermediate_size))
 
     @property
     def stored_bytes(self) -> int:
@@ -181,11 +236,14 @@ class DecoderShape:
                 if name in targets
             )
 
-        if self.routed is None:
-            return self.num_layers * of(self.linears)
-        dense = self.num_layers - self.sparse_layers
-        sparse = of(self.linears) + self.routed.count * of(self.expert_linears)
-        return self.sparse_layers * sparse + dense * of(self._linears(self.intermediate_size))
+        def of_layers(kind: DecoderShape) -> int:
+            if kind.routed is None:
+                return kind.num_layers * of(kind.linears)
+            dense = kind.num_layers - kind.sparse_layers
+            sparse = of(kind.linears) + kind.routed.count * of(kind.expert_linears)
+            return kind.sparse_layers * sparse + dense * of(kind._linears(kind.intermediate_size))
+
+        return of(self.model_linears) + sum(of_layers(kind) for kind in self.kinds)
 
 
 def _numbers(linears: tuple[Linear, ...]) -> int:
@@ -193,10 +251,10 @@ def _numbers(linears: tuple[Linear, ...]) -> int:
 
 
 def named(modules: tuple[str, ...], sizes: tuple[int, ...]) -> dict[str, int]:
-    """Output sizes by module; one module has all of them."""
+    """Output sizes by module; one module has all of them, and there is none of size 0."""
     if len(modules) == 1:
         return {modules[0]: sum(sizes)}
-    return dict(zip(modules, sizes, strict=True))
+    return {module: size for module, size in zip(modules, sizes, strict=True) if size}
 
 
 def targeted(lora: LoraGroup, family: Family = LLAMA) -> tuple[str, ...]:
@@ -224,12 +282,14 @@ def decoder_shape(config: Mapping[str, Any]) -> DecoderShape:
     text: Mapping[str, Any] = config.get("text_config") or config
     entries = complete_config(inside) if exact else text
     hidden, heads = _size(entries, "hidden_size"), _size(entries, "num_attention_heads")
-    return DecoderShape(
+    shape = DecoderShape(
         hidden_size=hidden,
         num_layers=_size(entries, "num_hidden_layers", most=MOST_LAYERS),
-        num_heads=heads,
-        num_kv_heads=_size(entries, "num_key_value_heads", heads),
-        head_dim=_size(entries, "head_dim", max(1, hidden // heads)),
+        heads=Heads(
+            heads,
+            _size(entries, "num_key_value_heads", heads),
+            _size(entries, "head_dim", max(1, hidden // heads)),
+        ),
         intermediate_size=_size(entries, "intermediate_size") if exact else _inner(entries, hidden),
         vocab_size=_size(entries, "vocab_size"),
         tied=bool(config.get("tie_word_embeddings", entries.get("tie_word_embeddings", not exact))),
@@ -239,15 +299,58 @@ def decoder_shape(config: Mapping[str, Any]) -> DecoderShape:
         mxfp4=exact and is_mxfp4(config),
         experts=1 if exact else _size(entries, "num_local_experts", _size(entries, "num_experts", 1)),
         family=family_of(SimpleNamespace(**entries)) if exact else LLAMA,
-        routed=_routed(entries, FAMILIES[family]) if exact else None,
+        routed=_routed(entries, family_of(SimpleNamespace(**entries))) if exact else None,
         per_layer_embedding=_per_layer_embedding(entries),
     )
+    return _by_kind(shape, SimpleNamespace(**entries)) if exact else shape
+
+
+def _by_kind(shape: DecoderShape, entries: SimpleNamespace) -> DecoderShape:
+    """With its kinds of layers, if they differ in size."""
+    heads, widths = _sizes_of_layers(shape.family, entries)
+    if shape.family.token_layer_size is not None:
+        shape = replace(shape, token_layer_size=getattr(entries, shape.family.token_layer_size))
+    found = Counter(zip(heads, widths, strict=True))
+    sources = [heads[layer] for layer in {each.keys_of for each in heads} if layer is not None]
+    shape = replace(shape, shared_keys=sum(each.all * each.head_dim for each in sources))
+    if len(found) == 1:
+        return shape
+    routed = shape.routed
+    kinds = tuple(
+        replace(
+            shape, num_layers=count, heads=each, intermediate_size=width,
+            routed=routed and replace(routed, sparse=(True,) * count),
+        )
+        for (each, width), count in found.items()
+    )  # fmt: skip
+    return replace(shape, apart=kinds)
+
+
+def _sizes_of_layers(family: Family, entries: SimpleNamespace) -> tuple[tuple[Heads, ...], tuple[int, ...]]:
+    """The heads and the widths of all layers.
+
+    Raises:
+        ModelLoadError: they are no sizes of a model.
+    """
+    wrong = ModelLoadError(
+        "config.json: the heads of its layers are not those of a model.",
+        hint="Download the model's config.json again.",
+    )
+    try:
+        heads, widths = family.heads(entries), family.widths(entries)
+    except (TypeError, ValueError, KeyError, AttributeError) as error:
+        raise wrong from error
+    sizes = [size for each in heads for size in each[:3]]
+    possible = all(type(size) is int and 0 < size <= LARGEST for size in sizes)
+    if not possible or not len(heads) == len(widths) == entries.num_hidden_layers:
+        raise wrong
+    return heads, widths
 
 
 def _routed(entries: Mapping[str, Any], family: Family) -> ExpertSizes | None:
     if family.experts is None:
         return None
-    for name in (family.experts.count, family.experts.width, "num_experts_per_tok"):
+    for name in (family.experts.count, family.experts.width, family.experts.chosen):
         _size(entries, name)
     wrong = ModelLoadError(
         "config.json: the sizes of its experts are not those of a model.",

@@ -8,7 +8,14 @@ from typing import Any, Literal
 
 from ..config.fields import EngineName
 from ..config.specs import LoraGroup, TrainingSpec
-from ..models.decoder_families import ACTIVATIONS, FAMILIES, MULTIMODAL, Family, decoder_entries
+from ..models.decoder_families import (
+    ACTIVATIONS,
+    FAMILIES,
+    MULTIMODAL,
+    Family,
+    decoder_entries,
+    family_of,
+)
 from ..models.expert_layers import EXPERT_TARGETS, LARGEST_MATRIX, expert_sizes, is_mxfp4, target_name
 from ..models.known_config import complete_config, unknown_entry
 from ..untrusted import quoted, short_name
@@ -71,6 +78,7 @@ def why_not_packed(
     if family is None:
         return why_no_layers(given)
     entries = complete_config(given)
+    family = family_of(SimpleNamespace(**entries))
     obstacle = _why_not_read(config, entries, family)
     if obstacle:
         return obstacle
@@ -86,9 +94,20 @@ def why_not_packed(
     reasons = (_why_not_rotated(rope, entries, family, max_seq_length) for rope in ropes)
     return (
         next(filter(None, reasons), None)
+        or _why_not_embedded(entries, family)
         or _why_not_routed(entries, family)
         or _why_not_adapted(lora, family, entries)
     )
+
+
+def _why_not_embedded(entries: Mapping[str, Any], family: Family) -> str | None:
+    """Of the embeddings that tokens have for each layer."""
+    if family.token_layer_size is None:
+        return None
+    known = entries["vocab_size_per_layer_input"]
+    if known < entries["vocab_size"]:
+        return f"Only {known} of {entries['vocab_size']} tokens have embeddings for each layer."
+    return None
 
 
 def _why_not_routed(entries: Mapping[str, Any], family: Family) -> str | None:
@@ -105,13 +124,13 @@ def _why_not_routed(entries: Mapping[str, Any], family: Family) -> str | None:
 
 def _why_not_read(config: Mapping[str, Any], entries: Mapping[str, Any], family: Family) -> str | None:
     """`entries` are those of the decoder in the model."""
-    inside = str(config.get("model_type")) in MULTIMODAL
+    inside = MULTIMODAL.get(str(config.get("model_type")))
     ending = "ForConditionalGeneration" if inside else "ForCausalLM"
     architecture = (config.get("architectures") or [ending])[0]
     if not str(architecture).endswith(ending):
         return f"{quoted(architecture)} is not a causal language model."
     stored = config.get("quantization_config")
-    if inside and _changes_logits(entries, family):
+    if inside and not inside.caps_logits and _changes_logits(entries, family):
         return "The packed step has no capped or scaled logits of multimodal models."
     if family.experts is not None and stored is not None:
         known = is_mxfp4(config) and family.experts.transposed
@@ -155,7 +174,7 @@ def _why_not_rotated(
     if kind not in family.ropes:
         return f"The packed step has no {short_name(kind)} rotary scaling."
     part = rope.get("partial_rotary_factor", config.get("partial_rotary_factor"))
-    if not family.partial_rotary and part not in (None, 1.0):
+    if not family.partial_rotary and part not in (None, 1.0) and kind != "proportional":
         return f"Only {short_name(part)} of each head is rotated."
     if kind == "dynamic" and not rope.get("alpha") and max_seq_length > config["max_position_embeddings"]:
         return f"Dynamic rotary scaling changes beyond {config['max_position_embeddings']} tokens."
@@ -175,7 +194,9 @@ def _why_not_adapted(lora: LoraGroup | None, family: Family, entries: Mapping[st
     there = family.targets
     if family.experts is not None:
         there = _present(family, entries)
-        if lora.dropout and set(targeted(lora, family)) & set(there) - set(family.attention_modules):
+        dense = set[str]() if family.experts.named_by_peft else set(family.mlp_modules)
+        free = {*family.attention_modules, *dense}
+        if lora.dropout and set(targeted(lora, family)) & set(there) - free:
             return "PEFT has no dropout for a LoRA outside of attention in a model with experts."
     if lora.target_modules == "all-linear":
         return None

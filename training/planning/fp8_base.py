@@ -56,7 +56,8 @@ def _of_request(spec: TrainingSpec, config: Mapping[str, Any], shape: DecoderSha
         yield "this checkpoint holds its weights in 4 bits"
     if shape.routed is not None:
         yield "this model has experts, whose products it does not cover"
-    sizes = {size for linear in shape.linears for size in (linear.inputs, *linear.outputs.values())}
+    linears = (linear for kind in shape.kinds for linear in kind.linears)
+    sizes = {size for linear in linears for size in (linear.inputs, *linear.outputs.values())}
     odd = sorted(size for size in sizes if size % MULTIPLE)
     if odd:
         yield f"this model has a matrix with {odd[0]} rows or columns, which is no multiple of {MULTIPLE}"

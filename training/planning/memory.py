@@ -14,11 +14,11 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
+from typing import NamedTuple
 
 from ..config.fields import Recompute
 from ..config.specs import LoraGroup
 from .decoder_shape import MXFP4_BYTES, DecoderShape, Linear, targeted
-from .graphs import LARGEST_MODEL
 
 MIB, GIB = 2**20, 2**30
 SLOTS = 3
@@ -43,10 +43,13 @@ class TrainingMemory:
     """Bytes of a training's parts.
 
     Args:
-        fused: a layer's weights as they are computed with, the LoRA beside them.
-        layer: a layer's weights as they are stored.
-        copies: of a layer's LoRA in the type of the weights, where its weights are stored elsewhere.
+        fused: a layer's weights as they are computed with, the LoRA beside them; the mean of all layers.
+        workspace: these of one layer, where linears of all layers share it; of all sizes that there are.
+        layer: a layer's weights as they are stored; the mean of all layers.
+        largest: those of the largest layer.
+        copies: of a layer's LoRA in the type of the weights, where those are stored elsewhere; the mean.
         matrix: the embedding, or the head, which is as large.
+        table: embeddings of tokens for each layer.
         expands: whether weights are expanded even if all of them stay on the GPU.
         values, gradients, moments: of all LoRA matrices.
         buffers: what is there in any case.
@@ -64,9 +67,12 @@ class TrainingMemory:
 
     layers: int
     fused: int
+    workspace: int
     layer: int
+    largest: int
     copies: int
     matrix: int
+    table: int
     tied: bool
     expands: bool
     values: int
@@ -130,7 +136,7 @@ class TrainingMemory:
         """Main memory of each process for weights that are not on its GPU."""
         if resident is None:
             return 0
-        return (self.layers - resident) * self.shard + (0 if self.tied else self.matrix)
+        return (self.layers - resident) * self.shard + (0 if self.tied else self.matrix) + self.table
 
     def _fixed(self, resident: int | None) -> dict[str, int]:
         whole = resident is None and not self.expands
@@ -142,11 +148,11 @@ class TrainingMemory:
         stored = self.layers * self.fused if whole else there * kept + self.layers * self.copies
         return {
             "weights": stored,
-            "embedding_and_head": matrices * self.matrix,
+            "embedding_and_head": matrices * self.matrix + (self.table if resident is None else 0),
             "lora": self.values,
             "gradients": self.gradients,
             "optimizer": self.moments,
-            "buffers": self.buffers + slots * self.layer + (0 if whole else self.fused),
+            "buffers": self.buffers + slots * self.largest + (0 if whole else self.workspace),
         }
 
     def _head(self, labels: int) -> int:
@@ -154,6 +160,19 @@ class TrainingMemory:
         rows = max(16, self.chunk // self.logits) if self.chunk else labels
         first, second = min(labels, rows), min(max(0, labels - rows), rows)
         return labels * self.label + max(2 * first, first + 2 * second) * self.logits
+
+
+class LayerMemory(NamedTuple):
+    """Of one layer of a kind; as in `TrainingMemory`."""
+
+    layers: int
+    fused: int
+    layer: int
+    copies: int
+    norms: int
+    kept: Mapping[Recompute, int]
+    backward: Mapping[Recompute, int]
+    forward: int
 
 
 def packed_memory(
@@ -174,42 +193,96 @@ def packed_memory(
         item: bytes of a number: 2 in bf16 on a GPU, 4 in fp32 on a CPU.
         shards: GPUs of a host that train together.
     """
-    linears, targets = shape.linears, targeted(lora, shape.family)
-    columns = [_lora_columns(linear, lora, targets) for linear in linears]
-    pairs = list(zip(linears, columns, strict=True))
     expands = in_4bit or shape.stored_4bit
-    whole = item * shape.layer_weights
-    experts = item * (shape.expert_weights + _expert_copies(shape, lora))
-    parameters = shape.lora_parameters(lora)
-    count = sum(name is not None for name in shape.family.norms)
-    norms = item * shape.num_layers * (count * shape.hidden_size + shape.qkv)
-    on_gpu = item == 2
-    graphed = on_gpu and shape.parameters < LARGEST_MODEL and not lora.dropout and shape.routed is None
-    kept_columns = sum(columns) + _expert_columns(shape, lora)
+    kinds = [_layer_memory(kind, lora, expands, item) for kind in shape.kinds]
+    parameters, on_gpu = shape.lora_parameters(lora), item == 2
+    norms = sum(kind.layers * kind.norms for kind in kinds)
     return TrainingMemory(
         layers=shape.num_layers,
-        fused=item * sum((linear.rows + r) * (linear.inputs + r) for linear, r in pairs) + experts,
-        layer=layer or (_stored_in_4bit(shape, item) if expands else whole),
-        copies=item * (sum(r * (linear.rows + linear.inputs) for linear, r in pairs))
-        + item * _expert_copies(shape, lora),
+        fused=_mean(kinds, [kind.fused for kind in kinds]),
+        workspace=_workspace(shape, lora, item),
+        layer=layer or _mean(kinds, [kind.layer for kind in kinds]),
+        largest=layer or max(kind.layer for kind in kinds),
+        copies=_mean(kinds, [kind.copies for kind in kinds]),
         matrix=item * shape.matrix,
+        table=item * shape.per_layer_embedding,
         tied=shape.tied,
         expands=expands,
         values=FP32_LORA * parameters,
         gradients=(FP32_LORA + item) * parameters,  # of the step, and of one micro-batch
         moments=MOMENTS * parameters,
-        buffers=norms + (CUBLAS_WORKSPACE if on_gpu else 0),
-        kept=_kept(shape, kept_columns, item),
-        backward=_backward(shape, kept_columns, item),
-        forward=item
-        * (4 * shape.hidden_size + 2 * shape.qkv + shape.query + 3 * shape.mlp_width + 2 * _spread(shape)),
-        per_token=16 + 8 * shape.head_dim,  # ids and positions, cos and sin of two rotations
+        buffers=norms + _model_linears(shape, lora, item) + (CUBLAS_WORKSPACE if on_gpu else 0),
+        kept={mode: _mean(kinds, [kind.kept[mode] for kind in kinds]) for mode in kinds[0].kept},
+        backward={mode: max(kind.backward[mode] for kind in kinds) for mode in kinds[0].backward},
+        forward=max(kind.forward for kind in kinds),
+        per_token=_per_token(shape, lora, item),
         label=3 * item * shape.hidden_size,
         logits=item * shape.vocab_size,
         chunk=item * (CUDA_LOGITS if on_gpu else CPU_LOGITS),
-        graph=2 * item * shape.hidden_size + 16 if graphed else 0,
+        graph=2 * item * shape.hidden_size + 16 if on_gpu and shape.graphed and not lora.dropout else 0,
         shards=shards,
     )
+
+
+def _layer_memory(shape: DecoderShape, lora: LoraGroup, expands: bool, item: int) -> LayerMemory:
+    pairs = _with_columns(shape.linears, lora, targeted(lora, shape.family))
+    columns = sum(r for _, r in pairs) + _expert_columns(shape, lora)
+    experts = item * _expert_copies(shape, lora)
+    norms = sum(name is not None for name in shape.family.norms) + bool(shape.token_layer_size)
+    norms += 5 * shape.has_sides
+    return LayerMemory(
+        layers=shape.num_layers,
+        fused=_fused(pairs, item) + item * shape.expert_weights + experts,
+        layer=_stored_in_4bit(shape, item) if expands else item * shape.layer_weights,
+        copies=item * (sum(r * (linear.rows + linear.inputs) for linear, r in pairs)) + experts,
+        norms=item * (norms * shape.hidden_size + shape.qkv),
+        kept=_kept(shape, columns, item),
+        backward=_backward(shape, columns, item),
+        forward=item
+        * (4 * shape.hidden_size + 2 * shape.qkv + shape.query + 3 * shape.mlp_width + 2 * _spread(shape)),
+    )
+
+
+def _mean(kinds: list[LayerMemory], bytes_of: list[int]) -> int:
+    """Of all layers, rounded up."""
+    total = sum(kind.layers * size for kind, size in zip(kinds, bytes_of, strict=True))
+    return -(-total // sum(kind.layers for kind in kinds))
+
+
+def _with_columns(
+    linears: tuple[Linear, ...], lora: LoraGroup, targets: tuple[str, ...]
+) -> list[tuple[Linear, int]]:
+    return [(linear, _lora_columns(linear, lora, targets)) for linear in linears]
+
+
+def _fused(pairs: list[tuple[Linear, int]], item: int) -> int:
+    """Bytes of linears with their LoRA columns."""
+    return item * sum((linear.rows + r) * (linear.inputs + r) for linear, r in pairs)
+
+
+def _workspace(shape: DecoderShape, lora: LoraGroup, item: int) -> int:
+    """Linears that are alike in all layers have one buffer."""
+    different = {
+        (linear.inputs, *linear.outputs.items()): linear for kind in shape.kinds for linear in kind.linears
+    }
+    pairs = _with_columns(tuple(different.values()), lora, targeted(lora, shape.family))
+    return _fused(pairs, item) + item * (shape.expert_weights + _expert_copies(shape, lora))
+
+
+def _model_linears(shape: DecoderShape, lora: LoraGroup, item: int) -> int:
+    """Those outside of layers, which always stay whole on the GPU."""
+    return _fused(_with_columns(shape.model_linears, lora, targeted(lora, shape.family)), item)
+
+
+def _per_token(shape: DecoderShape, lora: LoraGroup, item: int) -> int:
+    """Ids and positions, cos and sin of two rotations; and what layers hand to later ones.
+
+    That are embeddings of each layer with their gradients, keys and values that later layers use with theirs.
+    """
+    angles = 8 * max(kind.heads.head_dim for kind in shape.kinds)
+    embeddings = shape.num_layers * shape.token_layer_size
+    columns = sum(r for _, r in _with_columns(shape.model_linears, lora, targeted(lora, shape.family)))
+    return 16 + angles + item * (2 * embeddings + columns + 2 * shape.shared_keys)
 
 
 def _stored_in_4bit(shape: DecoderShape, item: int) -> int:
@@ -244,13 +317,14 @@ def _expert_copies(shape: DecoderShape, lora: LoraGroup) -> int:
 def _kept(shape: DecoderShape, columns: int, item: int) -> dict[Recompute, int]:
     """Of a token and layer; `Saved` in `packed/decoder_layer.py` lists it."""
     hidden, inner = item * shape.hidden_size, item * shape.mlp_width
-    qkv = (1 + shape.qk_norm) * item * shape.qkv
-    attended = item * shape.query + 4 * shape.num_heads  # with the logarithm of its sum, fp32
-    if item == 4:  # torch's own attention keeps keys and values of each query head, and its output
+    qkv = item * (shape.qkv + shape.qk_norm * shape.projected)
+    attended = item * shape.query + 4 * shape.heads.num_heads  # with the logarithm of its sum, fp32
+    if item == 4 or not shape.takes_flash:  # torch's own keeps keys and values of each query head, its output
         attended += 3 * item * shape.query
     # What is normed after a branch is kept too; of a parallel layer only its input.
     after = shape.family.norms.after_attention, shape.family.norms.after_mlp
     streams = 2 - shape.family.parallel + sum(name is not None for name in after)
+    streams += bool(shape.token_layer_size) + 2 * shape.has_sides
     without_mlp = streams * hidden + qkv + attended + item * columns + _routing(shape, item)
     return {"nothing": without_mlp + 2 * inner, "gate_up": without_mlp, "everything": hidden}
 
@@ -297,22 +371,25 @@ def autograd_memory(shape: DecoderShape, lora: LoraGroup, *, in_4bit: bool, item
     kept = round(AUTOGRAD_FACTOR * packed.kept["nothing"])
     stream = packed.kept["everything"]
     quantised = in_4bit or shape.stored_4bit
-    layer = round((NF4_BYTES if quantised else item) * shape.layer_weights)
+    weights = sum(kind.num_layers * kind.layer_weights for kind in shape.kinds) / shape.num_layers
+    layer = round((NF4_BYTES if quantised else item) * weights)
     backward = packed.backward["nothing"]
     return TrainingMemory(
         layers=shape.num_layers,
         fused=layer,
+        workspace=0,
         layer=layer,
+        largest=layer,
         copies=0,
         matrix=packed.matrix,
+        table=packed.table,
         tied=shape.tied,
         expands=False,
         values=packed.values,
         gradients=FP32_LORA * shape.lora_parameters(lora),
         moments=packed.moments,
         # A weight in 4 bits is expanded for each product, the largest of them is the head's neighbour.
-        buffers=packed.buffers
-        + item * (shape.per_layer_embedding + (max(_largest(shape), 1) if quantised else 0)),
+        buffers=packed.buffers + item * (max(_largest(shape), 1) if quantised else 0),
         kept={"nothing": kept, "gate_up": stream, "everything": stream},
         backward={"nothing": backward, "gate_up": backward + kept, "everything": backward + kept},
         forward=2 * packed.forward,
@@ -326,4 +403,5 @@ def autograd_memory(shape: DecoderShape, lora: LoraGroup, *, in_4bit: bool, item
 
 def _largest(shape: DecoderShape) -> int:
     """Numbers in the largest matrix of a layer."""
-    return max(linear.inputs * max(linear.outputs.values()) for linear in shape.linears)
+    linears = (linear for kind in shape.kinds for linear in kind.linears)
+    return max(linear.inputs * max(linear.outputs.values()) for linear in linears)

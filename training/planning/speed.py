@@ -20,12 +20,13 @@ from math import ceil
 from ..config.fields import EngineName, Recompute
 from .decoder_shape import DecoderShape
 from .gpu_cards import Card
-from .graphs import LARGEST_MODEL
 
 PRODUCTS, NARROW, FEW_TOKENS = 0.72, 500, 100
 """Share of the data sheet that wide products of many tokens reach; hidden size and tokens that halve it."""
 BANDWIDTH = 0.6
 ATTENTION = 0.35
+WITHOUT_FLASH = 4.0
+"""Time of attention with heads that FlashAttention does not take, to that with others; not measured."""
 SHARE_OF_LABELS = 0.5
 USUAL_SEEN = 350
 """Tokens that a token attends to, where no lengths are known."""
@@ -94,8 +95,7 @@ def _on_gpu(work: Work, card: Card) -> float:
 def _launched_s(work: Work) -> float:
     """Seconds that the host takes to launch a micro-batch's kernels; a graph's are launched at once."""
     shape = work.shape
-    small = shape.parameters < LARGEST_MODEL and shape.routed is None
-    graphed = work.engine == "packed" and work.resident is None and small
+    graphed = work.engine == "packed" and work.resident is None and shape.graphed
     return 0.0 if graphed else work.shape.num_layers * LAUNCHED_S
 
 
@@ -103,40 +103,55 @@ def _products(work: Work) -> float:
     """FLOP of a token: forward, backward to the activations, and what is computed again; in FP8 fewer by
     its speed."""
     shape = work.shape
+    head = 4.0 * shape.matrix * (SHARE_OF_LABELS if work.labels is None else work.labels)
+    layers = sum(kind.num_layers * _layer_products(kind, work.recompute) for kind in shape.kinds)
+    return layers / (FP8 if work.in_fp8 else 1.0) + head
+
+
+def _layer_products(shape: DecoderShape, recompute: Recompute) -> float:
     layer = 2.0 * shape.active_weights
     gate_up = 4.0 * shape.hidden_size * shape.mlp_width
-    again = {"nothing": 0.0, "gate_up": gate_up, "everything": layer}[work.recompute]
-    head = 4.0 * shape.matrix * (SHARE_OF_LABELS if work.labels is None else work.labels)
-    return shape.num_layers * (2 * layer + again) / (FP8 if work.in_fp8 else 1.0) + head
+    return 2 * layer + {"nothing": 0.0, "gate_up": gate_up, "everything": layer}[recompute]
 
 
 def _attention(work: Work) -> float:
     """FLOP of a token: two products forward, five backward, and two again where the layer is."""
     seen = USUAL_SEEN if work.seen is None else work.seen
     passes = 3.5 + (work.recompute == "everything")
-    return 4.0 * work.shape.query * seen * passes * work.shape.num_layers
+    return 4.0 * seen * passes * sum(_weighed_queries(kind) for kind in work.shape.kinds)
+
+
+def _weighed_queries(shape: DecoderShape) -> float:
+    """Numbers of a token's queries in all layers, more of those that FlashAttention does not take."""
+    return shape.num_layers * shape.query * (1.0 if shape.takes_flash else WITHOUT_FLASH)
 
 
 def _moved(work: Work) -> float:
     """Bytes of a token that kernels without products read and write, in bf16."""
-    shape = work.shape
+    kinds = work.shape.kinds
+    return 2.0 * sum(kind.num_layers * _layer_moved(kind, work.recompute, work.in_fp8) for kind in kinds)
+
+
+def _layer_moved(shape: DecoderShape, recompute: Recompute, in_fp8: bool) -> float:
+    """Numbers of a token and layer."""
     numbers = 26 * shape.hidden_size + 9 * shape.qkv + 20 * shape.mlp_width
     if shape.routed is not None:  # tokens that are spread to their experts and gathered again
         numbers += 8 * shape.routed.chosen * shape.hidden_size
-    if work.recompute == "everything":
+    if recompute == "everything":
         numbers += 9 * shape.hidden_size + 3 * shape.qkv + 3 * shape.mlp_width
-    if work.in_fp8:  # inputs and gradients are quantised, and the LoRA's parts added beside attention
+    if in_fp8:  # inputs and gradients are quantised, and the LoRA's parts added beside attention
         inputs = 2 * shape.hidden_size + shape.query + shape.mlp_width
         gradients = shape.qkv + 2 * shape.hidden_size + 2 * shape.mlp_width
         numbers += 1.5 * (inputs + gradients) + 2 * (shape.qkv + shape.query)
-    return 2.0 * shape.num_layers * numbers
+    return numbers
 
 
 def _expanded(work: Work) -> float:
     """Bytes of a micro-batch to make weights in bf16 of those that are stored otherwise or elsewhere."""
     if not work.in_4bit and work.resident is None:
         return 0.0
-    return 2.0 * work.shape.num_layers * (work.stored + 2 * work.shape.layer_weights)
+    whole = sum(kind.num_layers * kind.layer_weights for kind in work.shape.kinds)
+    return 2.0 * (work.shape.num_layers * work.stored + 2 * whole)
 
 
 def _copied(work: Work) -> float:

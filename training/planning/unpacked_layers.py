@@ -8,7 +8,6 @@ from typing import Any
 from ..untrusted import short_name
 
 ATTENTION = frozenset(("full_attention", "sliding_attention", "chunked_attention"))
-GEMMA4 = ("gemma4_text", "gemma4_unified_text")
 
 
 def why_no_layers(config: Mapping[str, Any]) -> str:
@@ -26,11 +25,3 @@ def _unusual(text: Mapping[str, Any]) -> Iterator[str]:
     others = {str(kind) for kind in types} - ATTENTION if isinstance(types, list) else set[str]()  # pyright: ignore[reportUnknownVariableType, reportUnknownArgumentType]
     if others:
         yield f"some are of the type {short_name(min(others))}"
-    if text.get("model_type") in GEMMA4:
-        yield "heads differ in size from layer to layer"
-        if text.get("hidden_size_per_layer_input", 256):
-            yield "each layer has embeddings of its own"
-        if text.get("num_kv_shared_layers"):
-            yield "layers share keys and values"
-        if text.get("enable_moe_block"):
-            yield "experts beside the MLP"

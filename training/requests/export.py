@@ -6,7 +6,14 @@ from contextlib import suppress
 from pathlib import Path
 
 from ..config.fields import ExportFormat
-from ..config.quantizations import AS_STORED, DEFAULT, default_quantization, known_quantization, require
+from ..config.quantizations import (
+    AS_STORED,
+    DEFAULT,
+    default_quantization,
+    known_quantization,
+    note_on_default,
+    require,
+)
 from ..config.specs import ExportSpec, ModelGroup
 from ..errors import BackpropagateError, InputError
 from ..files.output_folder import check_output
@@ -19,13 +26,31 @@ from .validated import validated
 
 
 def check_export_output(spec: ExportSpec) -> None:
-    """Refuse an output that is in use; a GGUF gets a name of its own in an existing folder.
+    """Refuse an output that is in use.
 
     Raises:
         InputError: it exists.
     """
-    if spec.format != "gguf" or spec.output is None or not Path(spec.output).is_dir():
-        check_output(spec.output)
+    output = gguf_output(spec) if spec.format == "gguf" else spec.output
+    check_output(output and str(output))
+
+
+def gguf_output(spec: ExportSpec) -> Path | None:
+    """The file to write where the user asked for one; None: in the run's folder.
+
+    In an existing folder it gets a name of its own; a name without a suffix gets `.gguf`.
+    """
+    if spec.output is None:
+        return None
+    output = Path(spec.output)
+    if output.is_dir():
+        return output / gguf_name(spec)
+    return output if output.suffix else output.with_name(f"{output.name}.gguf")
+
+
+def gguf_name(spec: ExportSpec) -> str:
+    """Of a file that the user gave no name."""
+    return f"{spec.label}-{spec.quantization}.gguf"
 
 
 def export_spec(
@@ -79,9 +104,19 @@ def export_spec(
     return validated(ExportSpec, values)
 
 
+def note_on_quantization(spec: ExportSpec, named: str | None, store: RunStore) -> str | None:
+    """What to tell a user who gave no quantization, unless the usual one is taken."""
+    if named is not None or spec.quantization == DEFAULT:
+        return None
+    return note_on_default(spec.quantization, _keeps_bits(spec.model, store))
+
+
 def _usual_quantization(model: ModelGroup, store: RunStore, imatrix: bool) -> str:
+    return AS_STORED if _keeps_bits(model, store) else default_quantization(imatrix)
+
+
+def _keeps_bits(model: ModelGroup, store: RunStore) -> bool:
     with suppress(BackpropagateError):  # of a model that cannot be read; the worker says so
         facts = model_facts(model, store.home / "models", ask_hub=False)
-        if facts and facts.config and is_mxfp4(facts.config):
-            return AS_STORED
-    return default_quantization(imatrix)
+        return bool(facts and facts.config and is_mxfp4(facts.config))
+    return False

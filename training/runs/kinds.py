@@ -22,6 +22,7 @@ from ..config.results import (
     PushResult,
     RegisterResult,
     Result,
+    TrainingResult,
     TrainResult,
 )
 from ..config.specs import (
@@ -93,11 +94,16 @@ class RunKind:
 def _after_training(run_id: str, spec: TrainSpec, result: TrainResult) -> Next:
     if result.still_falling:
         return then("train", resume=run_id, steps=2 * result.total_steps)
-    return then("export", source=run_id)
+    return export_of(run_id, result)
 
 
 def _after_multi_run(run_id: str, spec: MultiRunSpec, result: MultiRunResult) -> Next:
-    return then("export", source=run_id)
+    return export_of(run_id, result)
+
+
+def export_of(run_id: str, result: TrainingResult) -> Next:
+    """The export that a training's model can have."""
+    return then("export", source=run_id, **({"format": "merged"} if result.no_gguf else {}))
 
 
 def _after_probe(run_id: str, spec: ProbeSpec, result: ProbeResult) -> Next:

@@ -17,10 +17,10 @@ from ..files.atomic_json import read_json, write_json
 from ..next_step import then
 from ..untrusted import quoted, shown_path
 from .folder import ENDED, RunFolder, RunState, Status
-from .identity import is_recent, is_run_id
+from .identity import file_is_recent, is_recent, is_run_id
 from .kinds import kind_of
 from .locks import Lock
-from .store import RunStore, new_id
+from .store import ABANDONED_S, RunStore, new_id
 
 EQUAL_WINDOW_S = 120.0  # an equal request returns a completed run for this long
 
@@ -99,6 +99,24 @@ class RequestIndex:
                 write_json(path, {"run_id": run_id, "demanded": not (find_equal or key)})
             stopped = equal if equal and self._was_stopped(equal) else None
             return Requested(self._store.create(spec, run_id), existing=False, stopped=stopped)
+
+    def sweep(self) -> None:
+        """Remove the records of runs that have been removed."""
+        if not self._folder.is_dir():
+            return
+        with Lock(self._folder / "lock"):  # a request may find its record at any time
+            for record in self._folder.glob("*.json"):
+                with suppress(OSError):
+                    if self._names_no_run(record):
+                        record.unlink(missing_ok=True)
+
+    def _names_no_run(self, record: Path) -> bool:
+        """Of a record that no request has just written. A damaged one stays: its key starts no second run."""
+        if file_is_recent(record, ABANDONED_S):
+            return False
+        with suppress(StateError):
+            return self._requested(record) is None
+        return False
 
     def _private(self, name: str) -> str:
         """The name of a request, which means another run to each principal."""

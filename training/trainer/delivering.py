@@ -6,12 +6,11 @@ import time
 from pathlib import Path
 
 from ..config.fields import ExportFormat
-from ..config.quantizations import note_on_default
 from ..config.results import ExportResult, PushResult
 from ..errors import InputError
 from ..events import ShouldStop, never_stop, no_report
 from ..logs import logger
-from ..requests.export import check_export_output, export_spec
+from ..requests.export import check_export_output, export_spec, note_on_quantization
 from ..requests.push import push_spec
 from ..untrusted import shown_path
 from .ended import Export
@@ -61,7 +60,7 @@ class Delivering(Session):
             allow_other_base=allow_other_base,
             output=self._paths.resolve(str(output), "output", write=True) if output else None,
         )
-        note = note_on_default(quantization, spec.quantization)
+        note = note_on_quantization(spec, quantization, self._store)
         if note:
             logger().warning(note)
         check_export_output(spec)

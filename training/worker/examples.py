@@ -5,13 +5,15 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
-from ..config.specs import DataGroup, EvaluationGroup, TrainingSpec
+from ..config.fields import EngineName
+from ..config.specs import DataGroup, EvaluationGroup, TrainingGroup, TrainingSpec
 from ..data.check import Checked, check
 from ..data.cleaning.quality import QUALITY_KINDS
 from ..data.findings import meaning_of, rows_of
 from ..data.prepare import Prepared, prepare, prepared_before
 from ..data.tokens.encode import end_tokens
 from ..errors import DatasetError
+from ..hardware.devices import CPU
 from ..models.token_limits import token_limits
 from ..models.untrained_tokens import untrained_tokens
 from ..untrusted import quoted, shown_path
@@ -98,6 +100,21 @@ def warn_about_evaluation(context: RunContext, asked: EvaluationGroup, held_out:
         )
     if asked.system is not None and not asked.questions:
         context.recorder.warn("system is not used: there are no questions.")
+
+
+def warn_about_memory(context: RunContext, asked: TrainingGroup, engine: EngineName) -> None:
+    """Name the settings of memory that mean nothing in this run.
+
+    Args:
+        engine: that trains.
+    """
+    on_cpu = context.recorder.devices == (CPU,)
+    if asked.weights != "auto" and on_cpu:
+        context.recorder.warn("weights is not used: a CPU has only the host's memory.")
+    if engine == "trl" and asked.micro_batch_tokens is not None:
+        context.recorder.warn("micro_batch_tokens is not used: TRL's engine splits steps by rows.")
+    if engine == "trl" and on_cpu and asked.recompute not in ("auto", "nothing"):
+        context.recorder.warn("recompute is not used: on a CPU, TRL's engine keeps all activations.")
 
 
 def warn_about_the_end(context: RunContext, tokenizer: Any, model: Path) -> None:

@@ -11,7 +11,9 @@ from ..config.results import ExportResult
 from ..config.specs import ExportSpec
 from ..files.output_folder import check_output
 from ..hardware.cpu import training_threads
+from ..requests.export import gguf_name, gguf_output
 from ..runs.folder import RunFolder
+from ..untrusted import quoted
 from .context import RunContext, WaitForDevice, use_threads
 from .export_folder import export_folder
 from .trained_base import require_base_of_adapter
@@ -43,7 +45,7 @@ def run(context: RunContext, wait_for_device: WaitForDevice) -> None:
 
 def _export_gguf(context: RunContext, spec: ExportSpec, wait_for_device: WaitForDevice) -> None:
     require(spec.quantization, spec.imatrix)
-    target = _target(context, spec, f"{spec.label}-{spec.quantization}.gguf")
+    target = gguf_output(spec) or context.run.path / "export" / gguf_name(spec)
     check_output(spec.output and str(target))
     wait_for_device()
     _prepare(context, spec, target)
@@ -113,21 +115,19 @@ def _rows(context: RunContext, spec: ExportSpec) -> RunRows | None:
     return rows_of_run(RunFolder(context.run.path.parent / spec.run), context.home, IMATRIX_ROWS)
 
 
-def _target(context: RunContext, spec: ExportSpec, name: str) -> Path:
-    """The file or folder to write; in an existing folder, the file `name`."""
-    if spec.output is None:
-        return context.run.path / "export" / name
-    output = Path(spec.output)
-    return output / name if output.is_dir() else output
-
-
 def _result(spec: ExportSpec, exported: GgufExport, proof: list[str]) -> ExportResult:
     size = f"{exported.bytes / 1e9:.2f} GB" if exported.bytes >= 1e8 else f"{exported.bytes / 1e6:.1f} MB"
+    name = quoted(exported.path.name)
+    named = "" if _as_asked(spec, exported.path) else f" Named {name}, since `output` had no suffix."
     return ExportResult(
         path=str(exported.path),
         bytes=exported.bytes,
         quantization=spec.quantization,
         proof=proof,
         stop_tokens=list(exported.tokenizer.stop_tokens),
-        summary=f"{spec.quantization} GGUF of {size}. {' '.join(proof)}",
+        summary=f"{spec.quantization} GGUF of {size}.{named} {' '.join(proof)}",
     )
+
+
+def _as_asked(spec: ExportSpec, written: Path) -> bool:
+    return spec.output is None or Path(spec.output) in (written, written.parent)

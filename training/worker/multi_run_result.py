@@ -11,6 +11,7 @@ from ..events import AdapterSaved, Step
 from ..runs.event_log import all_events
 from .after_saving import carry_on, copied
 from .context import RunContext
+from .export_ahead import why_no_gguf
 from .multi_run_loop import MultiRunLoop
 from .multi_run_tasks import ReadyRuns
 from .multi_run_verdict import verdict_of
@@ -115,6 +116,7 @@ def _result(
         trained_token_share=round(trained / tokens, 4) if tokens else 0.0,
         lora_share=round(covered.share, 4),
         without_lora=covered.left_out,
+        no_gguf=why_no_gguf(plan.model),
         notes=[note for summary in summaries for note in summary.notes],
         ledger=ledger,
         num_runs=len(ready.tasks),

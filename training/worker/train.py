@@ -33,8 +33,10 @@ from .examples import (
     tokenizer_of,
     warn_about_data,
     warn_about_evaluation,
+    warn_about_memory,
     warn_about_the_end,
 )
+from .export_ahead import why_no_gguf
 from .fitting import require_room
 from .loss_curve import losses_of, still_falling
 from .nodes import nodes_of
@@ -133,6 +135,7 @@ def _prepare(context: RunContext, spec: TrainSpec, model: Path) -> Ready:
         lengths=data.train.lengths().tokens.tolist(),
         trained_share=data.summary.trained_share or None,
     )
+    warn_about_memory(context, spec.training, plan.training.engine)
     plan = replace(plan, tokens_key=data.key)
     context.run.write_plan({**plan.record(), "reasons": reasons})
     return Ready(spec, tokenizer, data, plan)
@@ -379,6 +382,7 @@ def _result(context: RunContext, ready: Ready, outcome: Outcome, covered: Covera
         trained_token_share=round(summary.trained_share, 4),
         lora_share=round(covered.share, 4),
         without_lora=covered.left_out,
+        no_gguf=why_no_gguf(ready.plan.model),
         notes=summary.notes,
     )
 

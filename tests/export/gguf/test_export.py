@@ -55,6 +55,18 @@ def test_each_type_holds_pefts_merge_within_its_rounding(
     assert_equals_pefts_merge(target, base, adapter, HEADS)
 
 
+@pytest.mark.parametrize(("name", "written"), [("g1", "g1.gguf"), ("g1.bin", "g1.bin"), ("", None)])
+def test_a_file_without_a_suffix_gets_that_of_gguf_and_the_result_says_so(
+    name: str, written: str | None, tiny_model: Path, tmp_path: Path, export: Callable[..., dict[str, Any]]
+) -> None:
+    folder = tmp_path / "models"
+    folder.mkdir()
+    result = export(build_base(tmp_path / "base", tiny_model), None, "f16", output=str(folder / name))
+    (made,) = folder.iterdir()
+    assert result["path"] == str(made) and made.name == (written or "base-f16.gguf")
+    assert ("Named 'g1.gguf', since `output` had no suffix." in result["summary"]) == (name == "g1")
+
+
 @pytest.mark.parametrize(
     ("family", "config", "lora"),
     [

@@ -24,7 +24,7 @@ from backpropagate.training.errors import GgufExportError
 from backpropagate.training.export.gguf.reader import read_gguf_header
 from backpropagate.training.files.paths import PathPolicy
 from backpropagate.training.next_step import then
-from backpropagate.training.requests.export import export_spec
+from backpropagate.training.requests.export import export_spec, note_on_quantization
 from backpropagate.training.runs.folder import RunFolder, Status
 from backpropagate.training.runs.view import RunView
 from backpropagate.training.service import TrainingService
@@ -178,16 +178,27 @@ async def test_the_next_step_of_a_refusal_is_a_call_that_exists(
     assert "call again" not in said
 
 
+@pytest.mark.parametrize("installed", [None, object()], ids=["without llama.cpp", "with llama.cpp"])
 def test_a_model_with_experts_in_mxfp4_is_exported_as_q8_0_unless_something_is_named(
-    service: TrainingService, tiny_model: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    installed: object | None,
+    service: TrainingService,
+    tiny_model: Path,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    monkeypatch.setattr(quantizations, "find_spec", lambda name: object())  # llama-cpp-python is installed
-    paths = PathPolicy.for_person(service.settings.home)
-    stored = write_mxfp4_model(tmp_path / "gpt-oss", tiny_model)
-    assert export_spec(str(tiny_model), service.store, paths).quantization == "q4_k_m"
-    taken = export_spec(str(stored), service.store, paths).quantization
-    assert taken == "q8_0" and "keep the 4 bits" in str(quantizations.note_on_default(None, taken))
-    assert export_spec(str(stored), service.store, paths, quantization="q4_k_m").quantization == "q4_k_m"
+    monkeypatch.setattr(quantizations, "find_spec", lambda name: installed)
+    paths, store = PathPolicy.for_person(service.settings.home), service.store
+    stored = str(write_mxfp4_model(tmp_path / "gpt-oss", tiny_model))
+    usual = export_spec(str(tiny_model), store, paths)
+    assert usual.quantization == ("q4_k_m" if installed else "q8_0")
+    assert ("half the size" in str(note_on_quantization(usual, None, store))) == (installed is None)
+    taken = export_spec(stored, store, paths)
+    assert taken.quantization == "q8_0"
+    told = str(note_on_quantization(taken, None, store))
+    assert "keep the 4 bits" in told and "half the size" not in told
+    assert note_on_quantization(taken, "q8_0", store) is None
+    if installed:
+        assert export_spec(stored, store, paths, quantization="q4_k_m").quantization == "q4_k_m"
 
 
 async def test_a_run_whose_error_names_other_arguments_is_not_resumed_but_asked_again(

@@ -91,6 +91,32 @@ def test_it_equals_pefts_merge_and_loads(config: dict[str, Any], adapted: Adapte
     assert (tmp_path / "merged" / "generation_config.json").is_file()
 
 
+def test_a_lora_on_the_experts_of_gemma_4_is_merged_as_peft_does(tiny_model: Path, tmp_path: Path) -> None:
+    base, adapter = tmp_path / "base", tmp_path / "adapter"
+    shutil.copytree(tiny_model, base, ignore=shutil.ignore_patterns("*.safetensors", "config.json"))
+    shape = AutoConfig.for_model(
+        "gemma4_text", vocab_size=300, hidden_size=48, intermediate_size=80, num_hidden_layers=2,
+        num_attention_heads=4, num_key_value_heads=2, head_dim=16, global_head_dim=32,
+        hidden_size_per_layer_input=0, enable_moe_block=True, num_experts=4, top_k_experts=2,
+        moe_intermediate_size=32,
+    )  # fmt: skip
+    model = AutoModelForCausalLM.from_config(shape, dtype=torch.float32)
+    model.save_pretrained(base)
+    experts = ["experts.gate_up_proj", "experts.down_proj"]
+    lora = LoraConfig(r=4, lora_alpha=8, target_modules=LINEAR, target_parameters=experts)
+    peft = get_peft_model(model, lora)
+    for name, values in peft.named_parameters():
+        if "lora_" in name:
+            values.data.normal_(0, 0.1)
+    peft.save_pretrained(adapter, save_embedding_layers=False)
+    ours, before = merge(base, adapter, tmp_path / "merged"), load_file(base / "model.safetensors")
+    theirs = merged_by_peft(base, adapter)
+    for name, values in ours.items():
+        torch.testing.assert_close(values, theirs[name], rtol=1e-5, atol=1e-6)
+    changed = {name for name in ours if not torch.equal(ours[name], before[name])}
+    assert {f"model.layers.1.{name}" for name in experts} <= changed
+
+
 @pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16])
 def test_the_bases_type_is_kept_and_a_merged_weight_is_rounded_once(
     dtype: torch.dtype, adapted: Adapted, tmp_path: Path, monkeypatch: pytest.MonkeyPatch

@@ -11,7 +11,7 @@ from typing import NamedTuple
 
 from ...config.specs import LoraGroup
 from ...models.decoder_families import PLAIN
-from ...models.expert_layers import DOWN, GATE_UP
+from ...models.expert_layers import DOWN, EXPERT_TARGETS, GATE_UP
 from ...planning.decoder_shape import targeted
 from .decoder import PackedDecoder
 
@@ -24,10 +24,13 @@ class AdapterTargets(NamedTuple):
 def adapter_targets(decoder: PackedDecoder, lora: LoraGroup) -> AdapterTargets:
     config = decoder.config
     targets = targeted(lora, config.family)
-    if config.experts is None:
-        names = tuple(module.name for group in decoder.lora.groups for module in group)
+    if config.experts is None or not config.experts.family.named_by_peft:
+        block = "" if config.experts is None else config.experts.family.block
+        experts = tuple(f"{block}{name}" for name in (GATE_UP, DOWN) if name in targets)
+        targets = tuple(name for name in targets if name not in EXPERT_TARGETS)
+        names = tuple(module.name for module in decoder.lora.modules() if module.experts == 1)
         # Full names where other parts of the model have modules of the same last names.
-        return AdapterTargets(targets if config.place == PLAIN else names, ())
+        return AdapterTargets(targets if config.place == PLAIN else names, experts)
     attention = tuple(name for name in targets if name in config.family.attention_modules)
     dense = {
         module.name.partition(".layers.")[2].partition(".")[2]

@@ -25,7 +25,7 @@ from .decoder import PackedDecoder
 def graphs_help(decoder: PackedDecoder) -> bool:
     """Whether this decoder can be graphed, and is small enough to gain by it."""
     return (
-        isinstance(decoder.layer_pass.attention, FlashOperator)
+        all(isinstance(each, FlashOperator) for each in decoder.layer_pass.attentions.values())
         and not decoder.has_dropout
         and not decoder.streams  # copies by another stream cannot be part of a graph
         and decoder.config.experts is None  # on some cards grouped products wait for the host

@@ -23,16 +23,17 @@ from ...config.fields import Recompute
 from ...config.specs import LoraGroup
 from ..loop.batch import PackedBatch
 from ..lora_parameters import LoraParameters
-from .attention import attention_for
+from .attention import Attention, attention_for
 from .decoder_config import DecoderConfig
 from .decoder_layer import Inputs, LayerPass, RowContext, Saved
 from .embedding import embedded
 from .expert_linear import ExpertLinear, MakeExpertLinear, refresh_experts
 from .fused_cross_entropy import capped, label_losses, loss_and_gradient
-from .lora_linear import FusedLoraLinear, MakeLinear, Masks, refresh
+from .lora_linear import FusedLoraLinear, LoraLinear, MakeLinear, Masks, refresh
 from .make_layer import LayerMaker
 from .residual_stream import ResidualStream
 from .sharded_store import ShardedStore
+from .shared_keys import SharedKeys
 
 
 class PackedDecoder:
@@ -41,6 +42,7 @@ class PackedDecoder:
     Args:
         linear, experts: make the linear layers, which decide how their weights are kept.
         embedding: (vocab_size, hidden_size), also in pinned host memory; None: on the device.
+        layer_table: likewise the table with a row of each token for all layers, where there is one.
     """
 
     def __init__(
@@ -52,6 +54,7 @@ class PackedDecoder:
         linear: MakeLinear = FusedLoraLinear,
         experts: MakeExpertLinear = ExpertLinear,
         embedding: Tensor | None = None,
+        layer_table: Tensor | None = None,
     ) -> None:
         self.config = config
         self.device = device
@@ -67,21 +70,16 @@ class PackedDecoder:
         self.final_norm = torch.empty(config.hidden_size, dtype=dtype, device=device)
         maker = LayerMaker(config, lora, dtype, device, linear, experts)
         self.layers = [maker.layer(index) for index in range(config.num_layers)]
-        self._linears = [linear for layer in self.layers for linear in layer.linears()]
+        self.layer_embeddings = maker.layer_embeddings(layer_table)
+        of_layers = [linear for layer in self.layers for linear in layer.linears()]
+        self._linears = [*self.model_linears(), *of_layers]
         self._experts = [linear for layer in self.layers for linear in layer.experts()]
         groups = [linear.group for linear in [*self._linears, *self._experts] if linear.group]
         self.lora = LoraParameters(groups, lora.r, device)
         self.stream = ResidualStream(config)
         self.layer_pass = LayerPass(
             config,
-            attention_for(
-                device,
-                dtype,
-                config.head_dim,
-                scale=config.attention_scale,
-                cap=config.attention_cap,
-                sinks=config.family.sinks,
-            ),
+            {size: self._attention(size) for size in {heads.head_dim for heads in config.heads}},
             self.stream,
         )
         self._rotations = [(each.inverse_frequencies.to(device), each.scale) for each in config.rotations]
@@ -91,6 +89,21 @@ class PackedDecoder:
         self._gradients = torch.zeros_like(self.lora.gradients, dtype=dtype)  # of one micro-batch
         for each in [*self._linears, *self._experts]:
             each.bind(self.lora, self._gradients)
+
+    def _attention(self, head_dim: int) -> Attention:
+        config = self.config
+        return attention_for(
+            self.device,
+            self.dtype,
+            head_dim,
+            scale=config.attention_scale,
+            cap=config.attention_cap,
+            sinks=config.family.sinks,
+        )
+
+    def model_linears(self) -> tuple[LoraLinear, ...]:
+        """Those outside of layers."""
+        return () if self.layer_embeddings is None else (self.layer_embeddings.projection,)
 
     def refresh(self) -> None:
         """Take over changed LoRA values."""
@@ -147,10 +160,11 @@ class PackedDecoder:
             kept = saved.pop()  # popped and deleted: a layer's activations go as soon as they are used
             layer, masks = self.layers[index], context.masks_of(index)
             if isinstance(kept, Tensor):
-                normed = self.stream.read(kept, layer.norms.before_attention)
-                kept = self.layer_pass.forward(layer, kept, normed, context, masks)[2]
+                kept = self.layer_pass.again(layer, kept, context, masks)
             d_hidden = self.layer_pass.backward(layer, kept, d_hidden, context, masks, first=index == 0)
             del kept
+        if self.layer_embeddings is not None and context.inputs is not None:
+            self.layer_embeddings.backward(context.inputs, context.mask_of_inputs())
         # The layers overwrite `_gradients`; only whole micro-batches reach the step's sum, so one that runs
         # out of memory leaves it as it was.
         self.lora.gradients.add_(self._gradients)
@@ -179,21 +193,24 @@ class PackedDecoder:
     def _context(self, batch: Inputs, masks: Masks | None) -> RowContext:
         positions = batch.position_ids.float()[:, None]
         angles = [(positions * frequencies, scale) for frequencies, scale in self._rotations]
-        return RowContext(batch, tuple((a.cos() * scale, a.sin() * scale) for a, scale in angles), masks)
+        rotations = tuple((a.cos() * scale, a.sin() * scale) for a, scale in angles)
+        return RowContext(batch, rotations, masks, SharedKeys(self.config.heads))
 
     def _forward(
         self, context: RowContext, recompute: Recompute | None
     ) -> tuple[Tensor, list[Saved | Tensor]]:
         """The last layer's output and what to keep of each layer; with None nothing is kept."""
-        stream = self.stream
+        stream, following = self.stream, [layer.norms.before_attention for layer in self.layers[1:]]
         hidden = embedded(self.embedding, context.batch.input_ids)  # (tokens, hidden_size)
         if self._embedding_scale != 1.0:
             hidden = hidden * self._embedding_scale
-        befores = [layer.norms.before_attention for layer in self.layers] + [None]
-        normed = stream.read(hidden, befores[0])
+        if self.layer_embeddings is not None:
+            ids, mask = context.batch.input_ids, context.mask_of_inputs()
+            context.inputs = self.layer_embeddings.forward(hidden, ids, mask)
+        normed = stream.read(hidden, self.layers[0].norms.before_attention)
         kept: list[Saved | Tensor] = []
-        for index, layer in enumerate(self.layers):
-            masks = context.masks_of(index)
+        for layer, before_next in zip(self.layers, [*following, None], strict=True):
+            masks = context.masks_of(layer.index)
             after_attention, update, saved = self.layer_pass.forward(layer, hidden, normed, context, masks)
             if recompute == "everything":
                 kept.append(hidden)
@@ -201,8 +218,11 @@ class PackedDecoder:
                 lighter = recompute == "gate_up"
                 kept.append(saved._replace(mlp=layer.mlp.lighter(saved.mlp)) if lighter else saved)
             del saved  # before the next layer's activations come, or two layers' would be held at once
-            following = befores[index + 1]
-            hidden, normed = stream.add(after_attention, update, layer.norms.after_mlp, following)
+            hidden, normed, after_mlp = self.layer_pass.finish(
+                layer, after_attention, update, before_next, context, masks
+            )
+            if after_mlp is not None and kept and not isinstance(kept[-1], Tensor):
+                kept[-1] = kept[-1]._replace(after_mlp=after_mlp)
         return hidden, kept
 
     def loss_and_gradient(self, hidden: Tensor, batch: PackedBatch, weight: Tensor) -> tuple[Tensor, Tensor]:

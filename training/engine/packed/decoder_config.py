@@ -3,9 +3,17 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from types import SimpleNamespace
 from typing import Any, NamedTuple
 
-from ...models.decoder_families import Family, Switch, decoder_place, family_of, head_dim
+from ...models.attention_heads import Heads
+from ...models.decoder_families import (
+    LAYER_EMBEDDING_MODULES,
+    Family,
+    Switch,
+    decoder_place,
+    family_of,
+)
 from ...models.expert_layers import DOWN, GATE_UP, ExpertSizes, StoredNames, expert_sizes
 from .rotary import Rotary, rotations
 
@@ -23,18 +31,18 @@ GPT_OSS_LIMITS = ActivationLimits(1.702, 7.0)
 
 @dataclass(frozen=True)
 class DecoderConfig:
-    """Sizes and switches of a decoder. `windows` and `layer_rotations` have one entry per layer.
+    """Sizes and switches of a decoder. `heads`, `widths`, `windows` and `layer_rotations` have one entry per
+    layer.
 
-    Of layers with experts, `intermediate_size` is not theirs.
+    Of layers with experts, `widths` are not theirs.
     """
 
     family: Family
     vocab_size: int
     hidden_size: int
-    intermediate_size: int
-    num_heads: int
-    num_kv_heads: int
-    head_dim: int
+    heads: tuple[Heads, ...]
+    widths: tuple[int, ...]
+    """Intermediate sizes of dense MLPs."""
     norm_eps: float
     tie_word_embeddings: bool
     qkv_bias: bool
@@ -57,6 +65,9 @@ class DecoderConfig:
     """Factor on what attention and MLP add to the residual stream."""
     logits_scale: float = 1.0
     logits_cap: float | None = None
+    token_layer_size: int = 0
+    """Of the embedding that each token has for each layer; 0 without them."""
+    token_layer_vocab: int = 0
     experts: ExpertSizes | None = None
     activation_limits: ActivationLimits = GPT_OSS_LIMITS
 
@@ -67,16 +78,16 @@ class DecoderConfig:
     @property
     def parameters(self) -> int:
         """Weights of all matrices that a token meets, also of a tied head; a step costs about 4 FLOP each."""
-        heads = 2 * self.num_heads + 2 * self.num_kv_heads
-        attention = self.num_layers * self.hidden_size * heads * self.head_dim
-        widths = sum(self._width(layer) for layer in range(self.num_layers))
-        return attention + self.hidden_size * (3 * widths + self.vocab_size)
+        attention = sum(sum(heads.projected) + heads.num_heads * heads.head_dim for heads in self.heads)
+        widths = 3 * sum(self._width(layer) for layer in range(self.num_layers))
+        widths += 3 * self.token_layer_size * self.num_layers
+        return self.hidden_size * (attention + widths + self.vocab_size)
 
     def _width(self, layer: int) -> int:
         """What a token meets of a layer's MLP or experts."""
         experts = self.experts
         if experts is None or not experts.sparse[layer]:
-            return self.intermediate_size
+            return self.widths[layer]
         return experts.chosen * experts.width + experts.shared_width
 
 
@@ -90,28 +101,33 @@ class LinearSizes(NamedTuple):
 
 
 class LayerLinears(NamedTuple):
-    """The linear modules of a layer. A layer with experts has those of its shared MLP, or no gate_up."""
+    """The linear modules of a layer. A layer with experts has those of its shared MLP, or no gate_up.
+
+    The last two are of layers for which tokens have embeddings.
+    """
 
     qkv: LinearSizes
     o_proj: LinearSizes
     gate_up: LinearSizes | None
     down_proj: LinearSizes | None
+    embedding_gate: LinearSizes | None = None
+    embedding_projection: LinearSizes | None = None
 
     def all(self) -> list[LinearSizes]:
         return [sizes for sizes in self if sizes is not None]
 
 
 def layer_linears(config: DecoderConfig, layer: int) -> LayerLinears:
-    query, key = config.num_heads * config.head_dim, config.num_kv_heads * config.head_dim
-    hidden, family = config.hidden_size, config.family
-    qkv = _named("self_attn", family.qkv, (query, key, key))
+    hidden, family, projected = config.hidden_size, config.family, config.heads[layer].projected
+    query, qkv = projected[0], _named("self_attn", family.qkv, projected)
     attention = (
         LinearSizes(hidden, qkv, config.qkv_bias),
         LinearSizes(query, {"self_attn.o_proj": hidden}, config.o_proj_bias),
     )
-    block, inner = "mlp", config.intermediate_size
+    block, inner = "mlp", config.widths[layer]
     if config.experts is not None and config.experts.sparse[layer]:
-        block, inner = f"mlp.{config.experts.family.shared}", config.experts.shared_width
+        experts = config.experts.family
+        block, inner = f"{experts.block}{experts.shared}", config.experts.shared_width
         if not inner:
             return LayerLinears(*attention, None, None)
     gate_up = _named(block, family.gate_up, (inner, inner))
@@ -119,7 +135,18 @@ def layer_linears(config: DecoderConfig, layer: int) -> LayerLinears:
         *attention,
         gate_up=LinearSizes(hidden, gate_up, config.mlp_bias),
         down_proj=LinearSizes(inner, {f"{block}.down_proj": hidden}, config.mlp_bias),
+        **_embedding_linears(config),
     )
+
+
+def _embedding_linears(config: DecoderConfig) -> dict[str, LinearSizes]:
+    size, (gate, projection, _) = config.token_layer_size, LAYER_EMBEDDING_MODULES
+    if not size:
+        return {}
+    return {
+        "embedding_gate": LinearSizes(config.hidden_size, {gate: size}, False),
+        "embedding_projection": LinearSizes(size, {projection: config.hidden_size}, False),
+    }
 
 
 class ExpertLinearSizes(NamedTuple):
@@ -133,7 +160,13 @@ class ExpertLinearSizes(NamedTuple):
     bias: bool
     transposed: bool
     """Whether transformers keeps the matrices as (inputs, outputs)."""
-    stored: StoredNames
+    stored: StoredNames | None
+
+
+def expert_name(sizes: ExpertLinearSizes) -> tuple[str, str]:
+    """The block that it is in, and its name there, one of `EXPERT_TARGETS`."""
+    block, experts, kind = sizes.name.partition("experts.")
+    return block, experts + kind
 
 
 def expert_linears(config: DecoderConfig, layer: int) -> tuple[ExpertLinearSizes, ...]:
@@ -141,19 +174,19 @@ def expert_linears(config: DecoderConfig, layer: int) -> tuple[ExpertLinearSizes
     experts = config.experts
     if experts is None or not experts.sparse[layer]:
         return ()
-    hidden, count = config.hidden_size, experts.count
+    hidden, count, block = config.hidden_size, experts.count, experts.family.block
     switches = experts.family.bias, experts.family.transposed, experts.family.stored
     return (
-        ExpertLinearSizes(f"mlp.{GATE_UP}", count, hidden, 2 * experts.width, *switches),
-        ExpertLinearSizes(f"mlp.{DOWN}", count, experts.width, hidden, *switches),
+        ExpertLinearSizes(f"{block}{GATE_UP}", count, hidden, 2 * experts.width, *switches),
+        ExpertLinearSizes(f"{block}{DOWN}", count, experts.width, hidden, *switches),
     )
 
 
 def _named(block: str, names: tuple[str, ...], sizes: tuple[int, ...]) -> dict[str, int]:
-    """Output sizes by module; one module has all of them."""
+    """Output sizes by module; one module has all of them, and there is none of size 0."""
     if len(names) == 1:
         return {f"{block}.{names[0]}": sum(sizes)}
-    return {f"{block}.{name}": size for name, size in zip(names, sizes, strict=True)}
+    return {f"{block}.{name}": size for name, size in zip(names, sizes, strict=True) if size}
 
 
 def read_decoder_config(config: Any) -> DecoderConfig:
@@ -161,15 +194,16 @@ def read_decoder_config(config: Any) -> DecoderConfig:
     tied = bool(config.tie_word_embeddings)
     config, place = decoder_place(config)
     family = family_of(config)
-    rotary, layer_rotations = rotations(config, family)
+    entries = SimpleNamespace(**config.to_dict())
+    heads = family.heads(entries)
+    rotary, layer_rotations = rotations(config, family, heads)
+    embedding = family.token_layer_size
     return DecoderConfig(
         family=family,
         vocab_size=config.vocab_size,
         hidden_size=config.hidden_size,
-        intermediate_size=config.intermediate_size,
-        num_heads=config.num_attention_heads,
-        num_kv_heads=config.num_key_value_heads,
-        head_dim=head_dim(config),
+        heads=heads,
+        widths=family.widths(entries),
         norm_eps=getattr(config, family.eps),
         tie_word_embeddings=tied,
         qkv_bias=_is_on(config, family.qkv_bias),
@@ -186,6 +220,8 @@ def read_decoder_config(config: Any) -> DecoderConfig:
         residual_scale=family.residual_scale(config),
         logits_scale=family.logits_scale(config),
         logits_cap=family.logits_cap(config),
+        token_layer_size=0 if embedding is None else getattr(config, embedding),
+        token_layer_vocab=0 if embedding is None else config.vocab_size_per_layer_input,
         experts=family.experts and expert_sizes(config, family.experts),
         activation_limits=ActivationLimits(
             getattr(config, "swiglu_alpha", GPT_OSS_LIMITS.alpha),

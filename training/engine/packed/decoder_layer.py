@@ -5,20 +5,25 @@ Only the gradients of the LoRA matrices and of activations are computed. Shapes 
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from functools import partial
 from typing import Any, NamedTuple, Protocol
 
 from torch import Tensor
 
+from ...models.attention_heads import Heads
 from ..loop.batch import Segments
 from .attention import Attention
 from .decoder_config import DecoderConfig
+from .dense_beside_experts import DenseBesideExperts
 from .expert_linear import ExpertLinear
 from .head_rotation import Angles, head_rotation
+from .layer_embeddings import BranchMasks, EmbeddingBranch, LayerInputs
 from .lora_linear import LoraLinear, Masks
 from .mlp import DenseMlp, MlpMasks
 from .residual_stream import ResidualStream
+from .shared_keys import SharedKeys
 from .sparse_mlp import SparseMlp
 
 
@@ -31,24 +36,32 @@ class BranchNorms(NamedTuple):
     after_mlp: Tensor | None
 
 
+Mlp = DenseMlp | SparseMlp | DenseBesideExperts
+
+
 @dataclass
 class Layer:
     """The weights of one decoder layer."""
 
+    index: int
+    heads: Heads
     norms: BranchNorms
-    qkv: LoraLinear  # hidden_size → (num_heads + 2 · num_kv_heads) · head_dim
-    qk_norm: Tensor | None  # (num_heads + num_kv_heads, head_dim)
+    qkv: LoraLinear  # hidden_size → (num_heads + 2 · num_kv_heads) · head_dim, of what it projects
+    qk_norm: Tensor | None  # (num_heads + num_kv_heads, head_dim), with rows of 1 for normed values
     o_proj: LoraLinear  # num_heads · head_dim → hidden_size
-    mlp: DenseMlp | SparseMlp
+    mlp: Mlp
     window: int | None  # positions, the token itself included
     rotation: int  # which of the model's rotations
     sinks: Tensor | None  # (num_heads,)
+    embedding: EmbeddingBranch | None  # after the MLP
+    scalar: Tensor | None  # (1,), of the layer's output
 
     def linears(self) -> tuple[LoraLinear, ...]:
-        return self.qkv, self.o_proj, *self.mlp.linears()
+        of_embedding = () if self.embedding is None else self.embedding.linears()
+        return self.qkv, self.o_proj, *self.mlp.linears(), *of_embedding
 
     def experts(self) -> tuple[ExpertLinear, ...]:
-        return self.mlp.experts() if isinstance(self.mlp, SparseMlp) else ()
+        return () if isinstance(self.mlp, DenseMlp) else self.mlp.experts()
 
 
 class Saved(NamedTuple):
@@ -65,6 +78,7 @@ class Saved(NamedTuple):
     after_attention: Tensor  # (tokens, hidden_size); of a parallel layer, its input
     mlp: Any  # what the MLP's own backward needs
     mlp_update: Tensor | None  # (tokens, hidden_size), before a norm after the MLP
+    after_mlp: Tensor | None = None  # (tokens, hidden_size), where a branch from token embeddings follows
 
 
 class LayerMasks(NamedTuple):
@@ -74,10 +88,16 @@ class LayerMasks(NamedTuple):
     o_proj: Masks | None
     gate_up: Masks | None
     down_proj: Masks | None
+    embedding_gate: Masks | None
+    embedding_back: Masks | None
 
     @property
     def mlp(self) -> MlpMasks:
         return self.gate_up, self.down_proj
+
+    @property
+    def embedding(self) -> BranchMasks:
+        return self.embedding_gate, self.embedding_back
 
 
 class Inputs(Protocol):
@@ -93,20 +113,27 @@ class Inputs(Protocol):
     def segments(self) -> Segments: ...
 
 
-class RowContext(NamedTuple):
+@dataclass
+class RowContext:
     """What all layers share in one micro-batch."""
 
     batch: Inputs
     rotations: tuple[Angles, ...]
     """cos and sin of each position's angles, by rotation of the model."""
     masks: Masks | None
+    keys: SharedKeys
+    inputs: LayerInputs | None = None
 
     def masks_of(self, index: int) -> LayerMasks:
-        """The dropout masks of a layer's qkv, output, gate_up and down, at most four draws each."""
-        if self.masks is None:
-            return LayerMasks(None, None, None, None)
-        seed = self.masks.seed + 16 * index
-        return LayerMasks(*(replace(self.masks, seed=seed + 4 * linear) for linear in range(4)))
+        """The dropout masks of a layer's linears, at most four draws each."""
+        return LayerMasks(*(self._mask(32 * index + 4 * linear) for linear in range(6)))
+
+    def mask_of_inputs(self) -> Masks | None:
+        """That of what makes the layers' inputs."""
+        return self._mask(24)  # layer 0 has six linears, and layer 1 begins at 32
+
+    def _mask(self, draw: int) -> Masks | None:
+        return None if self.masks is None else replace(self.masks, seed=self.masks.seed + draw)
 
 
 class LayerPass:
@@ -115,28 +142,29 @@ class LayerPass:
     def __init__(
         self,
         config: DecoderConfig,
-        attention: Attention,
+        attentions: Mapping[int, Attention],
         stream: ResidualStream,
     ) -> None:
-        self.config = config
-        self.attention = attention
+        """Args:
+        attentions: by dimensions of a head.
+        """
+        self.attentions = attentions
         self.stream = stream
-        self.rotation = head_rotation(config)
+        self.rotations = {heads: head_rotation(config, heads) for heads in dict.fromkeys(config.heads)}
         self.parallel = config.family.parallel
 
     def forward(
         self, layer: Layer, hidden: Tensor, normed: Tensor, context: RowContext, masks: LayerMasks
     ) -> tuple[Tensor, Tensor, Saved]:
         """The residual stream after attention, what the MLP adds to it, and what to keep."""
-        config, norms = self.config, layer.norms
-        queries, rotated = config.num_heads, config.num_heads + config.num_kv_heads
+        heads, norms = layer.heads, layer.norms
         raw, qkv_lora_hidden = layer.qkv.forward(normed, masks.qkv)  # (tokens, all heads · head_dim)
-        raw = raw.view(-1, rotated + config.num_kv_heads, config.head_dim)  # (tokens, all heads, head_dim)
-        qkv = self.rotation.forward(raw, context.rotations[layer.rotation], layer.qk_norm)
-        attended, attention = self.attention.forward(
-            qkv[:, :queries], qkv[:, queries:rotated], qkv[:, rotated:], context.batch.segments,
-            layer.window, layer.sinks,
-        )  # fmt: skip
+        raw = raw.view(len(raw), -1, heads.head_dim)  # (tokens, all heads, head_dim)
+        qkv = self.rotations[heads].forward(raw, context.rotations[layer.rotation], layer.qk_norm)
+        keys, values = context.keys.of(layer.index, heads, qkv)
+        attended, attention = self.attentions[heads.head_dim].forward(
+            qkv[:, : heads.num_heads], keys, values, context.batch.segments, layer.window, layer.sinks
+        )
         # attended: (tokens, num_heads, head_dim)
         attended = attended.reshape(len(hidden), -1)  # (tokens, num_heads · head_dim)
         # updates: (tokens, hidden_size)
@@ -153,6 +181,42 @@ class LayerPass:
         )  # fmt: skip
         return after_attention, mlp_update, saved
 
+    def finish(
+        self,
+        layer: Layer,
+        after_attention: Tensor,
+        mlp_update: Tensor,
+        before_next: Tensor | None,
+        context: RowContext,
+        masks: LayerMasks,
+    ) -> tuple[Tensor, Tensor, Tensor | None]:
+        """The layer's output, what the next one reads of it, and `Saved.after_mlp`.
+
+        Args:
+            before_next: weight of the norm with which it is read.
+        """
+        after_mlp, scalar = layer.norms.after_mlp, layer.scalar
+        if layer.embedding is None and scalar is None:
+            return *self.stream.add(after_attention, mlp_update, after_mlp, before_next), None
+        total, _ = self.stream.add(after_attention, mlp_update, after_mlp, None)
+        hidden, kept = total, None
+        if layer.embedding is not None:
+            assert context.inputs is not None
+            inputs, kept = context.inputs.of(layer.index), total
+            hidden = layer.embedding.forward(total, inputs, self.stream, masks.embedding)
+        if scalar is not None:
+            hidden = hidden * scalar
+        return hidden, self.stream.read(hidden, before_next), kept
+
+    def again(self, layer: Layer, hidden: Tensor, context: RowContext, masks: LayerMasks) -> Saved:
+        """What a backward needs, of a layer of which only the input was kept."""
+        normed = self.stream.read(hidden, layer.norms.before_attention)
+        after_attention, mlp_update, saved = self.forward(layer, hidden, normed, context, masks)
+        if layer.embedding is None:
+            return saved
+        total, _ = self.stream.add(after_attention, mlp_update, layer.norms.after_mlp, None)
+        return saved._replace(after_mlp=total)
+
     def backward(
         self,
         layer: Layer,
@@ -167,18 +231,20 @@ class LayerPass:
         Args:
             first: whether nothing before the layer is trained: the gradient of its input is not needed.
         """
+        d_hidden = self._end_backward(layer, saved, d_hidden, context, masks)
         d_after_attention, d_normed_by_mlp = self._mlp_backward(layer, saved, d_hidden, masks)
-        config, norms = self.config, layer.norms
+        heads, norms = layer.heads, layer.norms
         d_update = self.stream.add_backward(d_after_attention, saved.attention_update, norms.after_attention)
         d_attended, d_lora_hidden = layer.o_proj.backward(d_update, masks.o_proj)
         layer.o_proj.gradients(
             d_update, d_lora_hidden, saved.attended, saved.o_proj_lora_hidden, masks.o_proj
         )
-        d_attended = d_attended.reshape(-1, config.num_heads, config.head_dim)
+        d_attended = d_attended.reshape(-1, heads.num_heads, heads.head_dim)
         # dq: (tokens, num_heads, head_dim); dk, dv: (tokens, num_kv_heads, head_dim)
-        dq, dk, dv = self.attention.backward(d_attended, saved.attention)
+        dq, dk, dv = self.attentions[heads.head_dim].backward(d_attended, saved.attention)
+        dk, dv = context.keys.own_gradients(layer.index, heads, dk, dv)
         angles = context.rotations[layer.rotation]
-        d_qkv = self.rotation.backward(dq, dk, dv, saved.qkv, angles, layer.qk_norm)
+        d_qkv = self.rotations[heads].backward(dq, dk, dv, saved.qkv, angles, layer.qk_norm)
         d_qkv = d_qkv.view(len(d_hidden), -1)  # (tokens, all heads · head_dim)
         if first:
             normed = self.stream.read(saved.hidden, norms.before_attention)
@@ -192,6 +258,22 @@ class LayerPass:
                 d_normed, saved.hidden, norms.before_attention, d_after_attention
             )
         layer.qkv.gradients(d_qkv, d_lora_hidden, normed, saved.qkv_lora_hidden, masks.qkv)
+        return d_hidden
+
+    def _end_backward(
+        self, layer: Layer, saved: Saved, d_hidden: Tensor, context: RowContext, masks: LayerMasks
+    ) -> Tensor:
+        """The gradient of the stream after the MLP; the layer's share of that of its inputs is added."""
+        if layer.scalar is not None:
+            d_hidden = d_hidden * layer.scalar
+        if layer.embedding is None:
+            return d_hidden
+        assert context.inputs is not None and saved.after_mlp is not None
+        inputs = context.inputs.of(layer.index)
+        d_hidden, d_inputs = layer.embedding.backward(
+            d_hidden, saved.after_mlp, inputs, self.stream, masks.embedding
+        )
+        context.inputs.add_gradient(layer.index, d_inputs)
         return d_hidden
 
     def _mlp_backward(

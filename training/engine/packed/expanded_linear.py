@@ -38,16 +38,17 @@ class ExpandedLinears:
 
     def __init__(self, store: Store) -> None:
         self._store = store
-        self._workspaces: dict[tuple[str, ...], Workspace] = {}
+        self._workspaces: dict[object, Workspace] = {}
 
     def __call__(self, modules: Sequence[LoraModule], **settings: Any) -> ExpandedLoraLinear:
-        kind = tuple(layer_and_module(module.name)[1] for module in modules)
+        # In some models linears of one name differ in size from layer to layer.
+        kind = tuple((layer_and_module(m.name)[1], m.in_features, m.out_features) for m in modules)
         workspace = self._workspaces.setdefault(kind, Workspace())
         return ExpandedLoraLinear(modules, store=self._store, workspace=workspace, **settings)
 
     def experts(self, sizes: ExpertLinearSizes, layer: str, **settings: Any) -> ExpandedExpertLinear:
         """A `MakeExpertLinear`."""
-        workspace = self._workspaces.setdefault((sizes.name,), Workspace())
+        workspace = self._workspaces.setdefault(sizes.name, Workspace())
         return ExpandedExpertLinear(sizes, layer, store=self._store, workspace=workspace, **settings)
 
 

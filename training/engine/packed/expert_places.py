@@ -1,4 +1,4 @@
-"""Where a checkpoint's tensors of experts belong: one matrix of each expert, or of gpt-oss all in one."""
+"""Where a checkpoint's tensors of experts belong: one matrix of each expert, or all of them in one."""
 
 from __future__ import annotations
 
@@ -14,8 +14,8 @@ def expert_places(linear: ExpertLinear, whole: Tensor) -> dict[str, Tensor]:
     Args:
         whole: (experts, N, K), of `linear`.
     """
-    if linear.sizes.transposed:
-        return {linear.name: whole.transpose(1, 2)}
+    if linear.sizes.stored is None:
+        return {linear.name: whole.transpose(1, 2) if linear.sizes.transposed else whole}
     block, gate, up, down = linear.sizes.stored
     layer, of_down = linear.name.partition(".mlp.")[0], linear.name.endswith(DOWN)
     found: dict[str, Tensor] = {}

@@ -18,6 +18,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from ...config.specs import LoraGroup
+from ...models.attention_heads import Heads
 from ...models.decoder_families import FAMILIES, PLAIN
 from ...models.gguf_llama import IN_LAYER, TOP_LEVEL, half_rotation
 from ...untrusted import short_name
@@ -86,10 +87,8 @@ def _config(name: str, metadata: dict[str, Any], tensors: dict[str, Any]) -> Dec
         family=FAMILIES[name],
         vocab_size=int(tensors["token_embd.weight"].shape[1]),
         hidden_size=of("embedding_length"),
-        intermediate_size=of("feed_forward_length"),
-        num_heads=heads,
-        num_kv_heads=of("attention.head_count_kv"),
-        head_dim=head_dim,
+        heads=(Heads(heads, of("attention.head_count_kv"), head_dim),) * layers,
+        widths=(of("feed_forward_length"),) * layers,
         norm_eps=of("attention.layer_norm_rms_epsilon"),
         tie_word_embeddings="output.weight" not in tensors,
         qkv_bias="blk.0.attn_q.bias" in tensors,
@@ -123,8 +122,8 @@ def _load(decoder: PackedDecoder, name: str, tensors: dict[str, Any]) -> None:
         values = values.astype(np.float32).reshape([int(size) for size in reversed(tensor.shape)])
         part = tensor.name.split(".")[2] if tensor.name.startswith("blk.") else ""
         if name in PERMUTED and part in ("attn_q", "attn_k"):
-            config = decoder.config
-            heads = config.num_heads if part == "attn_q" else config.num_kv_heads
+            heads = decoder.config.heads[0]
+            heads = heads.num_heads if part == "attn_q" else heads.num_kv_heads
             values = half_rotation(values.reshape(len(values), -1), heads).reshape(values.shape)
         places.pop(_name(tensor.name)).copy_(torch.as_tensor(np.ascontiguousarray(values)))
     assert not places, f"the file lacks {min(places)}"

@@ -1,7 +1,8 @@
 """What is done to queries and keys between their projection and attention: rotary positions, and their norm.
 
-qkv is (tokens, num_heads + 2 · num_kv_heads, head_dim); value heads, which come last, stay. Llama's and
-Qwen3's are those of `fused_ops`.
+qkv is (tokens, num_heads + 2 · num_kv_heads, head_dim); value heads, which come last, stay, or are normed
+without being rotated (Gemma 4). A layer that uses an earlier one's keys and values has queries alone. Llama's
+and Qwen3's are those of `fused_ops`.
 """
 
 from __future__ import annotations
@@ -11,6 +12,7 @@ from typing import NamedTuple, Protocol
 import torch
 from torch import Tensor
 
+from ...models.attention_heads import Heads
 from .decoder_config import DecoderConfig
 from .fused_ops import fused_on_cuda, norm_rotate, norm_rotate_backward, rotate, rotate_backward
 
@@ -31,27 +33,52 @@ class TurnHeadsBackward(Protocol):
 class HeadRotation(NamedTuple):
     """Forward, and the gradient of qkv given those of queries, keys and values.
 
-    weight: of the norm, (num_heads + num_kv_heads, head_dim), where there is one; qkv is needed then only.
+    weight: of the norm, (num_heads + num_kv_heads, head_dim), where there is one, with a row for each value
+        head where these are normed too; qkv is needed then only.
     """
 
     forward: TurnHeads
     backward: TurnHeadsBackward
 
 
-def head_rotation(config: DecoderConfig) -> HeadRotation:
-    """The functions of a model's family."""
+def head_rotation(config: DecoderConfig, heads: Heads) -> HeadRotation:
+    """The functions of layers with these heads."""
+    rotation = _with_own_values(config, heads)
+    return _with_values_of_keys(rotation, heads) if heads.values_of_keys else rotation
+
+
+def _with_own_values(config: DecoderConfig, heads: Heads) -> HeadRotation:
     family = config.family
-    partial = 2 * len(config.rotations[0].inverse_frequencies) != config.head_dim
-    like_llama = not (partial or family.interleaved)
+    rotation = config.rotations[config.layer_rotations[config.heads.index(heads)]]
+    whole = 2 * len(rotation.inverse_frequencies) == heads.head_dim
+    like_llama = whole and not family.interleaved
     if family.qk_norm is None:
-        return _rotation_alone(config) if like_llama else _other_rotation(config)
+        return _rotation_alone(heads) if like_llama else _other_rotation(config, heads)
     if like_llama and (family.qk_norm, family.norm, family.rotated_before_norm) == ("head", "rms", False):
         return _like_qwen3(config)
-    return _normed_rotation(config)
+    return _normed_rotation(config, heads)
 
 
-def _rotation_alone(config: DecoderConfig) -> HeadRotation:
-    rotated = config.num_heads + config.num_kv_heads
+def _with_values_of_keys(rotation: HeadRotation, heads: Heads) -> HeadRotation:
+    """Of layers that project queries and keys alone: qkv before, and its gradient, have no values."""
+    queries, keys = heads.num_heads, heads.num_kv_heads
+
+    def forward(qkv: Tensor, angles: Angles, weight: Tensor | None) -> Tensor:
+        return rotation.forward(torch.cat([qkv, qkv[:, queries:]], 1), angles, weight)
+
+    def backward(
+        dq: Tensor, dk: Tensor, dv: Tensor, qkv: Tensor | None, angles: Angles, weight: Tensor | None
+    ) -> Tensor:
+        whole = None if qkv is None else torch.cat([qkv, qkv[:, queries:]], 1)
+        d_qkv = rotation.backward(dq, dk, dv, whole, angles, weight)
+        d_q, d_k, d_v = d_qkv.split_with_sizes([queries, keys, keys], 1)
+        return torch.cat([d_q, d_k + d_v], 1)
+
+    return HeadRotation(forward, backward)
+
+
+def _rotation_alone(heads: Heads) -> HeadRotation:
+    rotated = heads.turned
 
     def forward(qkv: Tensor, angles: Angles, weight: Tensor | None) -> Tensor:
         return rotate(qkv, *angles, rotated)
@@ -78,8 +105,8 @@ def _like_qwen3(config: DecoderConfig) -> HeadRotation:
     return HeadRotation(forward, backward)
 
 
-def _other_rotation(config: DecoderConfig) -> HeadRotation:
-    rotated, interleaved = config.num_heads + config.num_kv_heads, config.family.interleaved
+def _other_rotation(config: DecoderConfig, heads: Heads) -> HeadRotation:
+    rotated, interleaved = heads.turned, config.family.interleaved
 
     @fused_on_cuda
     def turn(qkv: Tensor, cos: Tensor, sin: Tensor) -> Tensor:
@@ -102,9 +129,10 @@ def _other_rotation(config: DecoderConfig) -> HeadRotation:
     return HeadRotation(forward, backward)
 
 
-def _normed_rotation(config: DecoderConfig) -> HeadRotation:
-    """RMSNorm of queries and keys, before the rotation or after it."""
-    queries, rotated = config.num_heads, config.num_heads + config.num_kv_heads
+def _normed_rotation(config: DecoderConfig, heads: Heads) -> HeadRotation:
+    """RMSNorm of queries and keys, before the rotation or after it; of values alone."""
+    queries, rotated = heads.num_heads, heads.turned
+    with_norm = heads.all if config.family.value_norm else rotated
     family, eps, interleaved = config.family, config.norm_eps, config.family.interleaved
     shift = 1.0 if family.norm == "rms_plus_one" else 0.0
 
@@ -124,26 +152,32 @@ def _normed_rotation(config: DecoderConfig) -> HeadRotation:
         g, unit = d * (shift + weight.float()), x * r
         return r * (g - unit * mean(g * unit))
 
+    def turned(x: Tensor, cos: Tensor, sin: Tensor) -> Tensor:
+        if with_norm == rotated:
+            return _turned(x, cos, sin, interleaved)
+        return torch.cat([_turned(x[:, :rotated], cos, sin, interleaved), x[:, rotated:]], 1)
+
     @fused_on_cuda
     def turn(qkv: Tensor, cos: Tensor, sin: Tensor, weight: Tensor) -> Tensor:
-        x = qkv[:, :rotated].float()
+        x = qkv[:, :with_norm].float()
         if family.rotated_before_norm:
-            x = normed(_turned(x, cos, sin, interleaved), weight)
+            x = normed(turned(x, cos, sin), weight)
         else:
-            x = _turned(normed(x, weight), cos, sin, interleaved)
-        return torch.cat([x.to(qkv.dtype), qkv[:, rotated:]], 1)
+            x = turned(normed(x, weight), cos, sin)
+        return torch.cat([x.to(qkv.dtype), qkv[:, with_norm:]], 1)
 
     @fused_on_cuda
     def turn_back(
         dq: Tensor, dk: Tensor, dv: Tensor, qkv: Tensor, cos: Tensor, sin: Tensor, weight: Tensor
     ) -> Tensor:
-        x, d = qkv[:, :rotated].float(), torch.cat([dq, dk], 1).float()
+        x, d = qkv[:, :with_norm].float(), torch.cat([dq, dk, dv], 1)
+        d, rest = d[:, :with_norm].float(), d[:, with_norm:]
         if family.rotated_before_norm:
-            d = normed_backward(d, _turned(x, cos, sin, interleaved), weight)
-            d = _turned(d, cos, -sin, interleaved)
+            d = normed_backward(d, turned(x, cos, sin), weight)
+            d = turned(d, cos, -sin)
         else:
-            d = normed_backward(_turned(d, cos, -sin, interleaved), x, weight)
-        return torch.cat([d.to(qkv.dtype), dv], 1)
+            d = normed_backward(turned(d, cos, -sin), x, weight)
+        return torch.cat([d.to(qkv.dtype), rest], 1)
 
     def forward(qkv: Tensor, angles: Angles, weight: Tensor | None) -> Tensor:
         assert weight is not None

@@ -8,7 +8,7 @@ matrix, unless the files hold it in 4 bits already; the experts of a layer are p
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator, Set
+from collections.abc import Callable, Iterable, Iterator, Mapping, Set
 from io import BufferedReader
 from itertools import groupby
 from pathlib import Path
@@ -22,20 +22,25 @@ from ...models.safetensors_files import StoredTensor, stored_tensors
 from ...models.text_model import HEAD, name_in_model
 from ...untrusted import short_name, shown_path
 from .decoder import PackedDecoder
+from .decoder_layer import Layer
+from .dense_beside_experts import SIDE_NORMS, DenseBesideExperts
 from .expanded_linear import ExpandedExpertLinear, ExpandedLoraLinear
 from .expert_places import expert_places
 from .fp8 import Fp8Weight
 from .fp8_linear import fp8_linears
+from .lora_linear import LoraLinear
 from .mxfp4 import Mxfp4Weight
 from .nf4 import Nf4Weight
-from .nf4_checkpoint import raw_places, stored_in_4bit, write_offset
+from .nf4_checkpoint import StoredNf4, raw_places, stored_in_4bit, write_offset
 from .sparse_mlp import SparseMlp
-from .stored_weights import layer_and_module
+from .stored_weights import expand, layer_and_module
 
 if TYPE_CHECKING:
     from _typeshed import WriteableBuffer
 
 STAGING_BYTES = 64 << 20
+LAYER_TABLE = "embed_tokens_per_layer"
+"""The module whose rows have an embedding of a token for each layer."""
 
 Split = Callable[[Tensor], dict[str, Tensor]]
 """The parts of a matrix, by the names of the tensors that they are in a checkpoint."""
@@ -55,16 +60,19 @@ def load_weights(decoder: PackedDecoder, folder: Path) -> None:
     stored = stored_tensors(folder)
     in_4bit = stored_in_4bit(stored, config.place)
     quantised = nf4_weights(decoder)
-    raw = {name: quantised.pop(name) for name in in_4bit}
+    to_expand = _to_expand(decoder, in_4bit, places)
+    known = {**quantised, **{name: weight for name, weight, _ in to_expand}}
+    raw = {name: weight for name, weight in known.items() if name in in_4bit}
     for name, weight in raw.items():
         places |= raw_places(name, weight, in_4bit[name])
+        quantised.pop(name, None)
     to_quantise = _to_quantise(decoder, quantised) | _to_quantise_in_fp8(decoder)
     head: Tensor | None = None
     if config.tie_word_embeddings and HEAD in stored:
         head = places[HEAD] = torch.empty_like(decoder.embedding)
     staging = torch.empty(STAGING_BYTES, dtype=torch.uint8, pin_memory=decoder.device.type == "cuda")
     for layer, tensors in _in_turn(decoder, stored):
-        for name in _of_layer(decoder, in_4bit, layer):
+        for name in _of_layer(decoder, raw, layer):
             write_offset(raw[name], in_4bit[name])
         for path, in_file in groupby(tensors, lambda name: stored[name].path):
             with path.open("rb") as file:
@@ -91,6 +99,8 @@ def load_weights(decoder: PackedDecoder, folder: Path) -> None:
             "tie_word_embeddings is set.",
             hint="Set tie_word_embeddings to false in config.json.",
         )
+    for _, weight, place in to_expand:
+        expand(weight, place)
     spread_qk_norms(decoder)
     if decoder.shards is not None:
         decoder.shards.loaded()
@@ -117,6 +127,23 @@ def _layer_of(decoder: PackedDecoder, name: str) -> int | None:
     place = decoder.config.place
     full_name = name_in_model(name, place)
     return layer_and_module(full_name)[0] if full_name.startswith(f"{place}.layers.") else None
+
+
+def _to_expand(
+    decoder: PackedDecoder, in_4bit: Mapping[str, StoredNf4], places: dict[str, Tensor]
+) -> list[tuple[str, Nf4Weight, Tensor]]:
+    """Modules outside of layers that a checkpoint holds in 4 bits, taken out of `places`; they stay whole."""
+    found: list[tuple[str, Nf4Weight, Tensor]] = []
+    for linear in decoder.model_linears():
+        for module in linear.modules:
+            if module.name in in_4bit:
+                shape = in_4bit[module.name].shape
+                parts = {
+                    part: torch.empty(count, dtype=kind, device=decoder.device)
+                    for part, (kind, count) in shape.parts().items()
+                }
+                found.append((module.name, Nf4Weight(shape, parts), places.pop(f"{module.name}.weight")))
+    return found
 
 
 class _Quantised:
@@ -193,6 +220,8 @@ def _stored_places(decoder: PackedDecoder) -> dict[str, Tensor]:
                 places |= expert_places(each, whole)
             elif isinstance(each, ExpandedExpertLinear) and isinstance(each.stored, Mxfp4Weight):
                 places |= {f"{each.name}{part}": place for part, place in each.stored.parts.items()}
+    if family.stored is None:
+        return places
     block = family.stored.block
     return {name.replace(".mlp.", f".{block}."): place for name, place in places.items()}
 
@@ -213,47 +242,76 @@ def destinations(decoder: PackedDecoder) -> dict[str, Tensor]:
             if weight is not None:
                 places[f"{prefix}.{name}.weight"] = weight
         if layer.qk_norm is not None:
-            for name, weight in zip(family.qk_norm_names, _qk_norms(decoder, layer.qk_norm), strict=True):
+            for name, weight in zip(family.qk_norm_names, _qk_norms(decoder, layer), strict=False):
                 places[f"{prefix}.self_attn.{name}.weight"] = weight
         for linear in layer.linears():
-            for module in linear.modules:
-                weight = linear.place_of(module)
-                if weight is not None:
-                    places[f"{module.name}.weight"] = weight
-                if linear.bias is not None:
-                    places[f"{module.name}.bias"] = linear.bias[linear.rows_of(module)]
+            places |= dict(_of_linear(linear))
+        if layer.embedding is not None:
+            places[f"{prefix}.post_per_layer_input_norm.weight"] = layer.embedding.norm
+        if layer.scalar is not None:
+            places[f"{prefix}.layer_scalar"] = layer.scalar
         if layer.sinks is not None:
             places[f"{prefix}.self_attn.sinks"] = layer.sinks
         if isinstance(layer.mlp, SparseMlp):
-            places |= {f"{prefix}.mlp.{name}": weight for name, weight in _of_experts(layer.mlp)}
-    return places
+            places |= {f"{prefix}.{name}": weight for name, weight in _of_experts(layer.mlp)}
+        elif isinstance(layer.mlp, DenseBesideExperts):
+            places |= {f"{prefix}.{name}": weight for name, weight in _of_both(layer.mlp)}
+    return places | _of_layer_embeddings(decoder)
+
+
+def _of_linear(linear: LoraLinear) -> Iterator[tuple[str, Tensor]]:
+    for module in linear.modules:
+        weight = linear.place_of(module)
+        if weight is not None:
+            yield f"{module.name}.weight", weight
+        if linear.bias is not None:
+            yield f"{module.name}.bias", linear.bias[linear.rows_of(module)]
+
+
+def _of_layer_embeddings(decoder: PackedDecoder) -> dict[str, Tensor]:
+    place, found = decoder.config.place, decoder.layer_embeddings
+    if found is None:
+        return {}
+    return {
+        f"{place}.{LAYER_TABLE}.weight": found.table,
+        f"{place}.per_layer_projection_norm.weight": found.norm,
+        **dict(_of_linear(found.projection)),
+    }
+
+
+def _of_both(mlp: DenseBesideExperts) -> Iterator[tuple[str, Tensor]]:
+    yield from _of_experts(mlp.sparse)
+    yield from zip(SIDE_NORMS, mlp.norms, strict=True)
 
 
 def _of_experts(mlp: SparseMlp) -> Iterator[tuple[str, Tensor]]:
-    """What a layer with experts has besides linear modules, by its name in `mlp`."""
+    """What a layer with experts has besides linear modules, by its name in the layer."""
     router, family = mlp.router, mlp.router.sizes.family
-    yield f"{family.router}.weight", router.weight
+    named = f"{family.block}{family.router}"
+    yield f"{named}.weight", router.weight
     if router.bias is not None:
-        yield f"{family.router}.bias", router.bias
+        yield f"{named}.bias", router.bias
     if router.correction is not None:
-        yield f"{family.router}.e_score_correction_bias", router.correction
+        yield f"{named}.e_score_correction_bias", router.correction
+    if router.scale is not None:
+        yield f"{family.block}router.per_expert_scale", router.scale
     if mlp.shared_gate is not None:
-        yield f"{family.shared_gate}.weight", mlp.shared_gate
+        yield f"{family.block}{family.shared_gate}.weight", mlp.shared_gate
     for each in mlp.experts():
-        name = each.sizes.name.removeprefix("mlp.")
         whole = each.place()
         if whole is not None:
-            yield name, whole.transpose(1, 2) if each.sizes.transposed else whole
+            yield each.sizes.name, whole.transpose(1, 2) if each.sizes.transposed else whole
         if each.bias is not None:
-            yield f"{name}_bias", each.bias
+            yield f"{each.sizes.name}_bias", each.bias
 
 
-def _qk_norms(decoder: PackedDecoder, weight: Tensor) -> tuple[Tensor, Tensor]:
-    """Where the norms of queries and of keys are read to; one of a head is spread later."""
-    heads = decoder.config.num_heads
-    if decoder.config.family.qk_norm == "head":
-        return weight[0], weight[heads]
-    return weight[:heads].view(-1), weight[heads:].view(-1)
+def _qk_norms(decoder: PackedDecoder, layer: Layer) -> list[Tensor]:
+    """Where the norms of queries and of own keys are read to; one of a head is spread later."""
+    heads = layer.heads
+    assert layer.qk_norm is not None
+    parts = layer.qk_norm[: heads.num_heads], layer.qk_norm[heads.num_heads : heads.turned]
+    of_head = decoder.config.family.qk_norm == "head"
+    return [part[0] if of_head else part.view(-1) for part in parts if len(part)]
 
 
 def nf4_weights(decoder: PackedDecoder) -> dict[str, Nf4Weight]:
@@ -297,8 +355,8 @@ def spread_qk_norms(decoder: PackedDecoder) -> None:
     """A head's norm has the same weight for all query heads, and for all key heads; the first was read."""
     if decoder.config.family.qk_norm != "head":
         return
-    num_heads = decoder.config.num_heads
     for layer in decoder.layers:
         if layer.qk_norm is not None:
-            layer.qk_norm[:num_heads] = layer.qk_norm[0].clone()
-            layer.qk_norm[num_heads:] = layer.qk_norm[num_heads].clone()
+            queries, turned = layer.heads.num_heads, layer.heads.turned
+            for part in (layer.qk_norm[:queries], layer.qk_norm[queries:turned]):
+                part[:] = part[:1].clone()

@@ -49,7 +49,7 @@ def load_decoder(
         in_4bit: quantise weights that the folder does not hold in 4 bits already.
         in_fp8: keep and multiply them in FP8; for folders with whole weights, all of them on the device.
         resident_layers: layers whose weights stay on the device, None is all. The others stream from host
-            memory, where the embedding is then too.
+            memory, where the embeddings are then too.
         ranks: those of a host shard the layers, unless all of them stay whole on the device.
         while_reading: gets the decoder before its weights, which are read inside of what it returns.
 
@@ -95,10 +95,15 @@ def make_decoder(
     if resident_layers is not None and ranks.here > 1:
         shards = ShardedStore(layouts, device, resident_layers, ranks)
     store = shards or LayerStore(layouts, device, resident_layers)
-    to_host = resident_layers is not None and not config.tie_word_embeddings
-    embedding = _host_embedding(config, dtype, device) if to_host else None
+    embedding = table = None
+    if resident_layers is not None:
+        if not config.tie_word_embeddings:
+            embedding = _host_matrix(config.vocab_size, config.hidden_size, dtype, device)
+        if config.token_layer_size:
+            columns = config.num_layers * config.token_layer_size
+            table = _host_matrix(config.token_layer_vocab, columns, dtype, device)
     linears = ExpandedLinears(store)
-    decoder = PackedDecoder(config, lora, dtype, device, linears, linears.experts, embedding)
+    decoder = PackedDecoder(config, lora, dtype, device, linears, linears.experts, embedding, table)
     decoder.unpinned, decoder.shards = len(store.unpinned), shards
     return decoder
 
@@ -127,10 +132,9 @@ def _described(
     return config, layouts, in_4bit or bool(stored or mxfp4)
 
 
-def _host_embedding(config: DecoderConfig, dtype: torch.dtype, device: torch.device) -> Tensor | None:
-    """Its place in host memory; None where a GPU could not read it there."""
-    size = config.vocab_size * config.hidden_size * dtype.itemsize
-    buffer = host_buffer(size, device)
+def _host_matrix(rows: int, columns: int, dtype: torch.dtype, device: torch.device) -> Tensor | None:
+    """The place of an embedding in host memory; None where a GPU could not read it there."""
+    buffer = host_buffer(rows * columns * dtype.itemsize, device)
     if device.type == "cuda" and not buffer.is_pinned():
         return None
-    return buffer.view(dtype).view(config.vocab_size, config.hidden_size)
+    return buffer.view(dtype).view(rows, columns)

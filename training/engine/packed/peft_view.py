@@ -20,9 +20,9 @@ from .decoder import PackedDecoder
 from .embedding import EmbeddingModule
 from .expanded_linear import ExpandedExpertLinear, ExpandedLoraLinear
 from .fp8_linear import Fp8LoraLinear, fp8_linears
-from .load_weights import destinations
+from .load_weights import LAYER_TABLE, destinations
 
-BUFFERS = ("e_score_correction_bias",)
+BUFFERS = ("e_score_correction_bias", "layer_scalar")
 
 
 def peft_view(decoder: PackedDecoder, plan: Plan) -> Any:
@@ -54,14 +54,10 @@ def base_view(decoder: PackedDecoder, folder: Path) -> Any:
     for linear in fp8_linears(decoder.layers):
         for module in linear.modules:
             model.set_submodule(module.name, Fp8Module(linear, module, decoder.dtype))
-    embedding = model.get_input_embeddings()
-    scale = _scale(embedding, decoder.dtype)
-    if decoder.embedding.device.type != decoder.device.type:
-        model.set_input_embeddings(
-            EmbeddingModule(decoder.embedding, embedding.padding_idx, decoder.device, scale)
-        )
-    elif scale is not None:
-        embedding.embed_scale = scale.to(decoder.device)
+    place = decoder.config.place
+    _embed(model, f"{place}.embed_tokens", decoder.embedding, decoder)
+    if decoder.layer_embeddings is not None:
+        _embed(model, f"{place}.{LAYER_TABLE}", decoder.layer_embeddings.table, decoder)
     if decoder.config.tie_word_embeddings:
         model.get_output_embeddings().weight = model.get_input_embeddings().weight
     # Its frequencies are in no checkpoint: from_pretrained computes them too, in fp32 whatever the dtype.
@@ -83,6 +79,17 @@ def _in_passes(body: Any, decoder: PackedDecoder) -> None:
             return forward(*args, **settings)
 
     body.forward = in_a_pass
+
+
+def _embed(model: Any, name: str, matrix: Tensor, decoder: PackedDecoder) -> None:
+    """Let an embedding take its rows from where the matrix lies, and multiply them as Gemma's does."""
+    embedding: Any = model.get_submodule(name)
+    scale = _scale(embedding, decoder.dtype)
+    if matrix.device.type != decoder.device.type:
+        made = EmbeddingModule(matrix, embedding.padding_idx, decoder.device, scale)
+        model.set_submodule(name, made)
+    elif scale is not None:
+        embedding.embed_scale = scale.to(decoder.device)
 
 
 def _scale(embedding: Any, dtype: torch.dtype) -> Tensor | None:

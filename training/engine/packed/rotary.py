@@ -10,7 +10,8 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor
 
-from ...models.decoder_families import Family, head_dim
+from ...models.attention_heads import Heads
+from ...models.decoder_families import Family
 
 
 class Rotary(NamedTuple):
@@ -21,14 +22,16 @@ class Rotary(NamedTuple):
     """Factor on cos and sin (YaRN's and LongRoPE's attention factor)."""
 
 
-def rotations(config: Any, family: Family) -> tuple[tuple[Rotary, ...], tuple[int, ...]]:
+def rotations(
+    config: Any, family: Family, heads: tuple[Heads, ...]
+) -> tuple[tuple[Rotary, ...], tuple[int, ...]]:
     """The model's different rotations, and for each layer which of them it has.
 
     A layer without positions (NoPE) is rotated by angle 0.
     """
-    kinds = [_kind(config, family, layer) for layer in range(config.num_hidden_layers)]
+    kinds = [(_kind(config, family, layer), each.head_dim) for layer, each in enumerate(heads)]
     different = list(dict.fromkeys(kinds))
-    return tuple(_rotary(config, kind) for kind in different), tuple(map(different.index, kinds))
+    return tuple(_rotary(config, *kind) for kind in different), tuple(map(different.index, kinds))
 
 
 def _kind(config: Any, family: Family, layer: int) -> str | bool:
@@ -37,27 +40,27 @@ def _kind(config: Any, family: Family, layer: int) -> str | bool:
     return config.layer_types[layer] if family.rope_by_layer_type else True
 
 
-def _rotary(config: Any, kind: str | bool) -> Rotary:
+def _rotary(config: Any, kind: str | bool, head_dim: int) -> Rotary:
     """Of layers of a type, or of all (True), or of those without positions (False)."""
     if kind is False:
-        return Rotary(torch.zeros(_first_rotary(config).inverse_frequencies.shape), 1.0)
+        return Rotary(torch.zeros(_first_rotary(config, head_dim).inverse_frequencies.shape), 1.0)
     if kind is True:
-        return _first_rotary(config)
-    return _computed(config, config.rope_parameters[kind], kind)
+        return _first_rotary(config, head_dim)
+    return _computed(config, config.rope_parameters[kind], kind, head_dim)
 
 
-def _first_rotary(config: Any) -> Rotary:
-    return _computed(config, config.rope_parameters, None)
+def _first_rotary(config: Any, head_dim: int) -> Rotary:
+    return _computed(config, config.rope_parameters, None, head_dim)
 
 
-def _computed(config: Any, rope: dict[str, Any], layer_type: str | None) -> Rotary:
+def _computed(config: Any, rope: dict[str, Any], layer_type: str | None, head_dim: int) -> Rotary:
     """θ^(-2i/d), scaled as the config says.
 
     "dynamic" and "longrope" change beyond the trained length only, which the packed step does not reach.
     """
     from transformers.modeling_rope_utils import ROPE_INIT_FUNCTIONS
 
-    kind, size = rope["rope_type"], int(head_dim(config) * (rope.get("partial_rotary_factor") or 1.0))
+    kind, size = rope["rope_type"], int(head_dim * (rope.get("partial_rotary_factor") or 1.0))
     theta = rope["rope_theta"]
     if kind == "dynamic" and rope.get("alpha"):  # Hunyuan's fixed scaling of the base (NTK-aware)
         kind, theta = "default", theta * rope["alpha"] ** (size / (size - 2))

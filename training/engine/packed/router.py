@@ -47,12 +47,14 @@ class Router:
         weight: (experts, hidden_size).
         bias: (experts,), of the logits.
         correction: (experts,) fp32, with which experts are chosen but not weighed.
+        scale: (experts,), factors on the weights of experts.
     """
 
     sizes: ExpertSizes
     weight: Tensor
     bias: Tensor | None
     correction: Tensor | None
+    scale: Tensor | None = None
 
     def logits(self, x: Tensor) -> Tensor:
         """(tokens, experts)."""
@@ -89,6 +91,8 @@ class Router:
                 weights, chosen = logits.float().softmax(-1).topk(sizes.chosen, -1)
                 if sizes.normalised:
                     weights = weights / weights.sum(-1, keepdim=True)
+                if self.scale is not None:
+                    weights = weights * self.scale[chosen].float()
                 return (weights.to(logits.dtype) if sizes.family.rounded else weights), chosen
             case "softmax of chosen":
                 largest, chosen = logits.topk(sizes.chosen, -1)

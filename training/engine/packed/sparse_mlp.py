@@ -64,8 +64,13 @@ class SparseMlp:
     def experts(self) -> tuple[ExpertLinear, ExpertLinear]:
         return self.gate_up, self.down
 
-    def forward(self, x: Tensor, masks: MlpMasks) -> tuple[Tensor, SavedExperts]:
-        logits = self.router.logits(x)
+    def forward(
+        self, x: Tensor, masks: MlpMasks, routed_by: Tensor | None = None
+    ) -> tuple[Tensor, SavedExperts]:
+        """Args:
+        routed_by: what the router reads, (tokens, hidden_size); None is x.
+        """
+        logits = self.router.logits(x if routed_by is None else routed_by)
         routed = self.router.route(logits)
         gate_up, gate_up_lora_hidden = self._gate_up(x, routed)
         rows, down_lora_hidden = self.down.forward(
@@ -90,6 +95,13 @@ class SparseMlp:
     def backward(
         self, d_update: Tensor, saved: SavedExperts, read: Callable[[], Tensor], masks: MlpMasks
     ) -> tuple[Tensor, WriteGradients]:
+        dx, d_routed_by, write = self.backward_apart(d_update, saved, read, masks)
+        return dx.add_(d_routed_by), write
+
+    def backward_apart(
+        self, d_update: Tensor, saved: SavedExperts, read: Callable[[], Tensor], masks: MlpMasks
+    ) -> tuple[Tensor, Tensor, WriteGradients]:
+        """As `backward`, with the gradient of what the router reads apart from that of x."""
         routed = saved.routed
         d_rows = routed.spread(d_update)  # (rows, hidden_size)
         d_weighed, d_down_hidden = self.down.backward(d_rows, routed)  # (rows, width), (rows, R)
@@ -108,7 +120,7 @@ class SparseMlp:
         dx_rows, d_hidden = self.gate_up.backward(d_gate_up, routed)  # (rows, hidden_size), (rows, R)
         dx = routed.gathered(dx_rows)
         del dx_rows
-        dx += self.router.backward(d_weight, saved.logits, routed)
+        d_routed_by = self.router.backward(d_weight, saved.logits, routed)
         dx_shared, write_shared = self._shared_backward(d_update, saved, read, masks)
         if dx_shared is not None:
             dx += dx_shared
@@ -119,7 +131,7 @@ class SparseMlp:
                 self.gate_up.gradients(d_gate_up, d_hidden, spread, saved.gate_up_lora_hidden, routed)
             write_shared(x)
 
-        return dx, write
+        return dx, d_routed_by, write
 
     def _gate_up(self, x: Tensor, routed: Routed) -> tuple[Tensor, Tensor]:
         gate_up, lora_hidden = self.gate_up.forward(routed.spread(x), routed)

@@ -13,8 +13,9 @@ from datetime import timedelta
 from torch.distributed import TCPStore  # pyright: ignore[reportPrivateImportUsage]
 
 BEAT_S = 1.0
-STEPPING, LOADING = 20, 600
-"""Looks without a beat. While weights are read, a process may be in one call for long."""
+STEPPING, LOADING = 20, 120
+"""Looks without a beat. While weights are read, a process may be in one call that lets no thread run: the
+longest took 2 s where 15 processes shared two cores, and a slow disk has two minutes for a tensor."""
 ANSWER = timedelta(seconds=10)
 
 

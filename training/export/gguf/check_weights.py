@@ -12,10 +12,10 @@ from collections.abc import Iterator
 import numpy as np
 
 from ...errors import GgufExportError
+from ...models.attention_heads import PERIOD
 from ...models.known_config import Config
 from ...untrusted import quoted
 from ..merged.merge import LM_HEAD, MergedWeights, is_tied, read_rows
-from .gemma4 import PERIOD
 from .layer_kinds import layer_kinds, layer_types
 from .rope import head_dim
 

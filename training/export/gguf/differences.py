@@ -9,9 +9,9 @@ import math
 from collections.abc import Callable, Iterator, Mapping
 from typing import Any
 
+from ...models.attention_heads import PERIOD
 from ...models.known_config import Config
 from ...untrusted import short_name
-from .gemma4 import PERIOD
 from .layer_kinds import hybrid_layers, layer_types
 from .metadata import HUNYUAN_CONTEXT
 from .rope import head_dim, rope_of

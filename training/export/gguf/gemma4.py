@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from ...models.attention_heads import FULL_HEAD, PERIOD
 from ...models.known_config import Config
 from .layer_kinds import layer_types
 from .rope import Rope
@@ -16,9 +17,6 @@ if TYPE_CHECKING:
 
     from ..merged.merge import Floats
 
-USUAL_FULL_HEAD = 512
-PERIOD = 6
-"""Every sixth layer has no window, where config.json does not say."""
 UNROTATED = 1e30
 """What a frequency is divided by so that its dimensions are not rotated."""
 
@@ -38,7 +36,7 @@ def _is_full(kinds: list[str], layer: str) -> bool:
 
 def full_head(config: Config) -> int:
     """Dimensions of each head in layers without a window."""
-    return config.get("global_head_dim") or of_full_layers(config, "head_dim") or USUAL_FULL_HEAD
+    return config.get("global_head_dim") or of_full_layers(config, "head_dim") or FULL_HEAD
 
 
 def full_kv_heads(config: Config) -> int | None:

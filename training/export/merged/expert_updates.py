@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 from numpy.typing import NDArray
@@ -29,20 +29,23 @@ BLOCKS = {"block_sparse_moe": "mlp"}
 
 @dataclass(frozen=True)
 class ExpertUpdate:
-    """Updates of a weight (experts, inputs, outputs)."""
+    """Updates of a weight (experts, inputs, outputs), or (experts, outputs, inputs) if not transposed."""
 
     up: Floats
     """scale · B of each expert, (experts, outputs, r)."""
     down: Floats
     """A of each expert, (experts, r, inputs)."""
+    transposed: bool = True
 
     @property
     def shape(self) -> tuple[int, ...]:
-        return self.up.shape[0], self.down.shape[2], self.up.shape[1]
+        experts, outputs, inputs = self.up.shape[0], self.up.shape[1], self.down.shape[2]
+        return (experts, inputs, outputs) if self.transposed else (experts, outputs, inputs)
 
     def rows(self, start: int, stop: int) -> Floats:
-        """Of the experts `start` to `stop`, (stop - start, inputs, outputs)."""
-        return (self.up[start:stop] @ self.down[start:stop]).swapaxes(1, 2)
+        """Of the experts `start` to `stop`, as the weight has them."""
+        found = self.up[start:stop] @ self.down[start:stop]
+        return found.swapaxes(1, 2) if self.transposed else found
 
 
 def expert_matrices(up: Floats, down: Floats, rank: int) -> ExpertUpdate:
@@ -66,7 +69,9 @@ def stored_names(
     Args:
         updates: by the name of the block that the experts are in.
     """
-    for block, update in updates:
+    for block, given in updates:
+        # Gemma 4's stand in the layer itself, and are not transposed as gpt-oss's are.
+        update = replace(given, transposed=block.endswith(".mlp"))
         prefix = f"{block}.experts."
         for name, tensor in tensors.items():
             found = ONE_EXPERT.fullmatch(name)
