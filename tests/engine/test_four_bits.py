@@ -11,6 +11,7 @@ from typing import Any
 import pytest
 import torch
 from multimodal_models import multimodal_model
+from rank_threads import OnThreads
 
 from backpropagate.training.config.specs import LoraGroup
 from backpropagate.training.engine.generate import Sampling
@@ -19,6 +20,7 @@ from backpropagate.training.engine.loop.batch import packed_batch
 from backpropagate.training.engine.loop.checkpoints import Checkpoints
 from backpropagate.training.engine.open_model import open_model
 from backpropagate.training.engine.packed.decoder import PackedDecoder
+from backpropagate.training.engine.packed.engine import load_packed_step
 from backpropagate.training.engine.packed.load_weights import nf4_weights
 from backpropagate.training.engine.packed.nf4 import Nf4Shape, Nf4Weight, dynamic_code
 from backpropagate.training.engine.packed.open_decoder import load_decoder
@@ -360,6 +362,22 @@ def test_a_run_in_4_bits_resumes_exactly(nf4_folder: Path, data: Data, tmp_path:
     assert 0 < len(first.losses()) < 10
     assert first.losses() + rest.losses() == whole.losses()
     assert (plan.adapter / "adapter_model.safetensors").read_bytes() == adapter
+
+
+@pytest.mark.parametrize("multimodal", [False, True])
+def test_ranks_that_shard_a_checkpoint_in_4_bits_learn_what_one_does(
+    multimodal: bool, nf4_folder: Path, data: Data, tmp_path: Path
+) -> None:
+    if multimodal:
+        whole = multimodal_model("mistral3", {"hidden_size": 64, "intermediate_size": 128})
+        nf4_folder = stored_in_4bit(whole, tmp_path / "multimodal")
+    plan = a_plan(model=nf4_folder, adapter=tmp_path / "adapter", **LEARNS)
+    one, events = ran(plan, data, tmp_path / "one"), Events()
+    sharded = plan.changed(resident_layers=1)
+    together = OnThreads(2, sharded, data, load_packed_step, events)
+    together.model.train(data, events, never_stop, Checkpoints(tmp_path / "two"))
+    together.joined()
+    assert events.losses() == pytest.approx(one.losses(), abs=1e-5) and len(one.losses()) == 10
 
 
 def test_no_bitsandbytes_is_needed(

@@ -17,6 +17,7 @@ from backpropagate.training.engine.loop.batch import PackedBatch
 from backpropagate.training.engine.loop.checkpoints import Checkpoints
 from backpropagate.training.engine.packed.engine import PackedStep, load_packed_step
 from backpropagate.training.engine.parallel.orders import Order
+from backpropagate.training.engine.parallel.ranks import ALONE, Ranks
 from backpropagate.training.engine.plan import Data, Example, Outcome, Plan
 from backpropagate.training.engine.run import run_engine
 from backpropagate.training.events import never_stop
@@ -61,7 +62,7 @@ def shared(
     data: Data,
     folder: Path,
     events: Events,
-    load: Callable[[Plan], Any] = load_packed_step,
+    load: Callable[..., Any] = load_packed_step,
     should_stop: Callable[[], bool] = never_stop,
 ) -> Outcome:
     together = OnThreads(size, plan, data, load, events)
@@ -70,7 +71,7 @@ def shared(
     return outcome
 
 
-def one_at_a_time(plan: Plan) -> Any:
+def one_at_a_time(plan: Plan, _: Ranks = ALONE) -> Any:
     """While transformers loads a model it replaces functions of its own, for all threads of a process."""
     with LOADING:
         return load_autograd_step(plan)
@@ -138,8 +139,8 @@ def test_memory_that_runs_out_on_one_of_them_makes_all_do_the_step_again(
 ) -> None:
     _, undisturbed = alone(plan, data, tmp_path / "one")
 
-    def small(plan: Plan) -> PackedStep:
-        return Small(load_packed_step(plan).decoder, plan)
+    def small(plan: Plan, ranks: Ranks) -> PackedStep:
+        return Small(load_packed_step(plan, ranks).decoder, plan)
 
     # What the other ranks load; rank 0 gets its own.
     monkeypatch.setattr("backpropagate.training.engine.packed.engine.load_packed_step", small)
@@ -157,8 +158,8 @@ def test_a_lighter_plan_is_loaded_by_all(plan: Plan, data: Data, tmp_path: Path,
                 raise torch.OutOfMemoryError("CUDA out of memory.")
             return super().forward_backward(batch, weight, seed=seed)
 
-    def load(plan: Plan) -> PackedStep:
-        return OnlyRecomputing(load_packed_step(plan).decoder, plan)
+    def load(plan: Plan, ranks: Ranks) -> PackedStep:
+        return OnlyRecomputing(load_packed_step(plan, ranks).decoder, plan)
 
     _, undisturbed = alone(plan, data, tmp_path / "one")
     together = OnThreads(2, plan, data, load, events)
@@ -173,7 +174,7 @@ def test_a_lighter_plan_is_loaded_by_all(plan: Plan, data: Data, tmp_path: Path,
 def test_a_model_that_does_not_fit_one_of_them_is_refused_for_all(
     plan: Plan, data: Data, events: Events, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    def no_room(plan: Plan) -> PackedStep:
+    def no_room(plan: Plan, ranks: Ranks) -> PackedStep:
         raise torch.OutOfMemoryError("CUDA out of memory.")
 
     monkeypatch.setattr("backpropagate.training.engine.packed.engine.load_packed_step", no_room)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -107,16 +108,45 @@ def test_a_plan_for_several_gpus_has_the_same_steps_more_speed_and_the_memory_of
     assert "a larger batch_size would keep them busier" in few.reasons["gpus"]
 
 
-def test_weights_that_stream_to_each_of_several_gpus_must_fit_main_memory_so_often(tmp_path: Path) -> None:
+def test_several_gpus_shard_weights_that_do_not_fit_each_of_them(tmp_path: Path, home: Path) -> None:
     model = config_folder(tmp_path / "70b", "70b")
-    spec, facts = spec_of(model, gpus=4), model_facts(ModelGroup(name=str(model)), tmp_path, ask_hub=False)
-    require_fit(spec, facts, gpus(1, 200))
-    with pytest.raises(
-        GpuOutOfMemoryError, match="each of 4 processes' share of main memory has 50"
-    ) as caught:
-        require_fit(spec, facts, gpus(4, 200))
-    assert "Each of several GPUs holds the whole model" in caught.value.message
-    assert caught.value.next == then("ask_again", gpus=1)
+    four = plan_of(spec_of(model, gpus=4, recompute="everything"), gpus(4, 40), home)
+    assert four.fits and four.settings["weights"] == "sharded over 4 GPUs"
+    assert "weights, LoRA and optimizer on the GPU; sharded over 4 GPUs" in four.reasons["weights"]
+    two = plan_of(spec_of(model, gpus=2, recompute="everything"), gpus(2, 200), home)
+    assert two.fits and two.settings["weights"].startswith("sharded over 2 GPUs, with shards of ")
+    assert four.memory_gib["weights"] < two.memory_gib["weights"] < 79
+    each = plan_of(spec_of(model, gpus=4, weights="host"), gpus(4, 200), home)
+    assert each.fits and "shards of 80 of 80 layers in host memory" in each.settings["weights"]
+    assert "take 13" in " ".join(each.notes)  # one copy of 131 GiB in all, and the embedding of each
+
+
+def test_whole_weights_stay_on_several_gpus_where_they_fit_unless_they_are_to_be_sharded(
+    model: Path, home: Path
+) -> None:
+    whole = plan_of(spec_of(model, gpus=2), gpus(2, 512), home)
+    assert whole.settings["weights"] == "28 of 28 layers on the GPU"
+    sharded = plan_of(spec_of(model, gpus=2, weights="sharded"), gpus(2, 512), home)
+    assert sharded.settings["weights"] == "sharded over 2 GPUs" and sharded.peak_gib < whole.peak_gib - 4
+    assert sharded.settings["load_in_4bit"] is False
+    alone = plan_of(spec_of(model, gpus="all", weights="sharded"), gpus(1, 512), home)
+    assert "not sharded: this host has one GPU for the run" in alone.reasons["weights"]
+
+
+def test_more_gpus_are_named_where_they_would_fit_a_model(tmp_path: Path, home: Path) -> None:
+    model = config_folder(tmp_path / "70b", "70b")
+    facts = model_facts(ModelGroup(name=str(model)), tmp_path, ask_hub=False)
+    one = replace(gpus(1, 40), gpus=4)
+    with pytest.raises(GpuOutOfMemoryError, match="main memory has 40") as refused:
+        require_fit(spec_of(model), facts, one)
+    assert refused.value.next == then("ask_again", gpus=2)
+    assert "gpus=2" in plan_of(spec_of(model), one, home).would_fit
+    with pytest.raises(GpuOutOfMemoryError, match="Each of the 2 GPUs holds the whole model") as refused:
+        require_fit(spec_of(model, gpus=2, weights="gpu"), facts, replace(gpus(2, 200), gpus=4))
+    assert refused.value.next == then("ask_again", weights="auto")
+    with pytest.raises(GpuOutOfMemoryError) as refused:
+        require_fit(spec_of(model), facts, gpus(1, 40))
+    assert refused.value.next == then("ask_again", load_in_4bit=True)
 
 
 def test_nothing_is_refused_by_a_name_or_an_estimate(home: Path, monkeypatch: pytest.MonkeyPatch) -> None:

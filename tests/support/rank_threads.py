@@ -6,12 +6,14 @@ import threading
 from collections.abc import Callable
 from queue import SimpleQueue
 
+import torch
 from torch import Tensor
 
 from backpropagate.training.engine.follow import follow
 from backpropagate.training.engine.load_together import load_together
 from backpropagate.training.engine.loaded_model import ModelStep, StepModel
 from backpropagate.training.engine.parallel.orders import Order, Told
+from backpropagate.training.engine.parallel.ranks import Ranks
 from backpropagate.training.engine.plan import Data, Plan
 from backpropagate.training.events import Report
 
@@ -39,11 +41,15 @@ class ThreadRank:
     """One of them; see `Ranks`."""
 
     def __init__(self, meeting: Meeting, rank: int) -> None:
-        self.rank, self.size = rank, meeting.size
+        self.rank, self.size, self.here = rank, meeting.size, meeting.size
         self._meeting = meeting
         self.heard: list[Order] = []
+        self.gathered: list[int] = []
+        """Bytes of each shard that it has given."""
+        self.ended = False
 
     def say(self, order: Order, first: int = 0, second: int = 0, *, text: str = "") -> None:
+        self.ended = order is Order.END
         for orders in self._meeting.orders[1:]:
             orders.put(Told(order, first, second, text))
 
@@ -63,15 +69,19 @@ class ThreadRank:
     def add_up(self, tensor: Tensor) -> None:
         tensor.copy_(sum(self._meeting.all_of(self.rank, tensor.clone())))  # pyright: ignore
 
+    def gather(self, whole: Tensor, shard: Tensor) -> None:
+        self.gathered.append(len(shard))
+        whole.copy_(torch.cat([*self._meeting.all_of(self.rank, shard.clone())]))  # pyright: ignore
+
     def require_all(self) -> None:
         """Threads do not die alone."""
 
 
 class OnThreads:
-    """A plan's model with so many ranks; the others follow in threads until the training ends."""
+    """A plan's model with so many ranks; the others follow in threads until `joined`."""
 
     def __init__(
-        self, size: int, plan: Plan, data: Data, load: Callable[[Plan], ModelStep], report: Report
+        self, size: int, plan: Plan, data: Data, load: Callable[[Plan, Ranks], ModelStep], report: Report
     ) -> None:
         meeting = Meeting(size)
         self.others = [ThreadRank(meeting, rank) for rank in range(1, size)]
@@ -81,16 +91,18 @@ class OnThreads:
         ]
         for thread in self._threads:
             thread.start()
-        ranks = ThreadRank(meeting, 0)
+        self._first = ThreadRank(meeting, 0)
         try:
-            step = load_together(plan, load, ranks)
+            step = load_together(plan, load, self._first)
         except MemoryError:
-            ranks.say(Order.END)
             self.joined()
             raise
-        self.model = StepModel(step, plan, load, report, ranks)
+        self.model = StepModel(step, plan, load, report, self._first)
 
     def joined(self) -> None:
+        """Once rank 0 has said that this is the end, which it may leave to this call."""
+        if not self._first.ended:
+            self._first.say(Order.END)
         for thread in self._threads:
             thread.join(PATIENCE_S)
             assert not thread.is_alive()

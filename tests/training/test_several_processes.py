@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
+import json
 import os
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import psutil
 import pytest
 from safetensors.numpy import load_file
-from waiting import kill_worker, small_spec, steps_of, wait_for_step, wait_until
+from waiting import kill_worker, small_spec, steps_of, wait_for_phase, wait_for_step, wait_until
 
 from backpropagate import Trainer
 from backpropagate.training.config.results import TrainResult
@@ -21,9 +23,19 @@ from backpropagate.training.service import TrainingService
 pytestmark = pytest.mark.anyio
 
 
-def trained(gpus: int, model: Path, dataset: Path, steps: int = 6) -> tuple[list[float], TrainResult, Path]:
+def trained(
+    gpus: int, model: Path, dataset: Path, steps: int = 6, **settings: Any
+) -> tuple[list[float], TrainResult, Path]:
     trainer = Trainer(
-        str(model), lora_r=4, batch_size=6, threads=1, device="cpu", gpus=gpus, eval_every=3, held_out=0.1
+        str(model),
+        lora_r=4,
+        batch_size=6,
+        threads=1,
+        device="cpu",
+        gpus=gpus,
+        eval_every=3,
+        held_out=0.1,
+        **settings,
     )
     run = trainer.train(dataset, steps=steps)
     result = run.result
@@ -49,6 +61,21 @@ def test_three_processes_learn_what_one_does(home: Path, dataset: Path, tiny_mod
     three, of_three, _ = trained(3, tiny_model, dataset)
     assert three == pytest.approx(one, abs=1e-6)
     assert of_three.eval_loss == pytest.approx(of_one.eval_loss, abs=1e-6) and of_three.gpus == 3
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(("gpus", "in_4bit"), [(2, True), (3, False)])
+def test_processes_that_each_have_a_shard_of_the_weights_learn_and_answer_what_one_does(
+    gpus: int, in_4bit: bool, home: Path, dataset: Path, tiny_model: Path
+) -> None:
+    settings: dict[str, Any] = {"load_in_4bit": in_4bit, "questions": ["Which?"], "max_new_tokens": 8}
+    one, of_one, _ = trained(1, tiny_model, dataset, **settings)
+    several, shared, adapter = trained(gpus, tiny_model, dataset, **settings, weights="sharded")
+    assert several == pytest.approx(one, abs=1e-6) and len(one) == 6
+    assert shared.eval_loss == pytest.approx(of_one.eval_loss, abs=1e-6)
+    assert shared.answers == of_one.answers and len(shared.answers) == 1
+    plan = json.loads((adapter.parent / "plan.json").read_text())
+    assert plan["resident_layers"] and plan["reasons"]["weights"] == f"sharded over {gpus} processes"
 
 
 async def started(service: TrainingService, spec: TrainSpec) -> tuple[RunFolder, list[psutil.Process]]:
@@ -91,21 +118,31 @@ def freeze_one(run: RunFolder, others: list[psutil.Process]) -> None:
 
 @pytest.mark.slow
 @pytest.mark.parametrize(
-    ("harm", "said"),
+    ("harm", "said", "weights"),
     [
-        (kill_one, "Process 3 of 3 was killed"),
-        (kill_the_worker, "worker process"),
-        pytest.param(freeze_one, "Process 2 of 3 does not answer any more", marks=pytest.mark.nightly),
+        (kill_one, "Process 3 of 3 was killed", "auto"),
+        (kill_the_worker, "worker process", "auto"),
+        (kill_one, "Process 3 of 3 was killed", "sharded"),
+        *(
+            pytest.param(*rest, marks=pytest.mark.nightly)
+            for rest in (
+                (freeze_one, "Process 2 of 3 does not answer any more", "auto"),
+                (freeze_one, "Process 2 of 3 does not answer any more", "sharded"),
+                (kill_the_worker, "worker process", "sharded"),
+            )
+        ),
     ],
 )
 async def test_a_process_that_is_gone_ends_the_run_which_goes_on_with_another_number(
     harm: Callable[[RunFolder, list[psutil.Process]], None],
     said: str,
+    weights: str,
     service: TrainingService,
     dataset: Path,
     tiny_model: Path,
 ) -> None:
     settings = {"steps": 400, "device": "cpu", "checkpoint_every_steps": 5, "held_out": 0.0}
+    settings["weights"] = weights
     run, others = await started(service, small_spec(dataset, tiny_model, gpus=3, **settings))
     harm(run, others)
     state = ended(service, run)
@@ -118,6 +155,31 @@ async def test_a_process_that_is_gone_ends_the_run_which_goes_on_with_another_nu
     wait_until(lambda: service.store.observe(run).status is Status.CANCELLED, "the end of the run")
     result = run.state().result
     assert isinstance(result, TrainResult) and result.gpus == 1 and (result.resumed_from or 0) >= 20
+    not_used = "weights=sharded is not used: the run has one GPU of this host."
+    assert (not_used in run.state().warnings) == (weights == "sharded")
+
+
+@pytest.mark.slow
+@pytest.mark.nightly
+async def test_a_process_with_a_shard_that_is_killed_while_questions_are_asked_ends_the_run(
+    service: TrainingService, dataset: Path, tiny_model: Path
+) -> None:
+    """The adapter is there; a resumed run goes on after its last step."""
+    spec = small_spec(
+        dataset, tiny_model, gpus=3, weights="sharded", steps=30, device="cpu", held_out=0.0,
+        questions=[f"Question {number}?" for number in range(40)], max_new_tokens=64,
+    )  # fmt: skip
+    run, others = await started(service, spec)
+    wait_for_phase(run, "answering")
+    others[0].kill()
+    state = ended(service, run)
+    assert state.status is Status.INTERRUPTED and state.error is not None
+    assert "Process 2 of 3 was killed" in state.error.message
+    require_gone(others)
+    await service.resume(run.run_id, gpus=2)
+    wait_until(lambda: service.store.observe(run).status is Status.COMPLETED, "the end of the run")
+    result = run.state().result
+    assert isinstance(result, TrainResult) and result.resumed_from == 30 and len(result.answers) == 40
 
 
 FAILING = """
@@ -170,6 +232,11 @@ def test_more_gpus_than_there_are_are_refused_with_their_number(
     with pytest.raises(GpuNotAvailableError, match="gpus is 4, but only 3 GPUs can be used") as caught:
         Trainer(str(tiny_model), gpus=4).train(dataset, steps=1)
     assert 'gpus="all"' in (caught.value.hint or "")
+
+
+def test_weights_sharded_over_one_gpu_are_refused(home: Path, dataset: Path, tiny_model: Path) -> None:
+    with pytest.raises(InputError, match="weights: sharded is for several GPUs, and gpus is 1"):
+        Trainer(str(tiny_model), device="cpu", weights="sharded").train(dataset)
 
 
 @pytest.mark.slow

@@ -176,10 +176,10 @@ Recompute = Annotated[
     ),
 ]
 Weights = Annotated[
-    Literal["auto", "gpu", "host"],
+    Literal["auto", "gpu", "host", "sharded"],
     Field(
         description="Place of the frozen weights: `gpu`, or `host` memory from which they stream to the GPU; "
-        "`auto` keeps on the GPU what fits."
+        "`sharded`: each of several GPUs keeps a part; `auto` keeps on the GPU what fits."
     ),
 ]
 BasePrecision = Annotated[

@@ -71,7 +71,9 @@ packed/                 our own forward and backward, for the decoders of models
   stored_weights        a layer's weights in one buffer of bytes
   weight_layouts        which weights are kept in 4 bits
   layer_store           where the layers' weights are kept
-  weight_stream         layers on their way from host memory to the device
+  sharded_store         the same, of which each rank keeps a part
+  passes                passes in which all ranks gather these parts
+  weight_stream         layers on their way to the device, from host memory or other ranks
   host_memory           host memory that a GPU copies from
   rotary                the rotary positions of each layer
   head_rotation         these, and norms, on queries and keys

@@ -19,7 +19,7 @@ from .loop.step import TrainingStep
 from .open_model import set_up
 from .out_of_memory import empty_cache
 from .parallel.orders import Order
-from .parallel.ranks import Hears, Shortage
+from .parallel.ranks import Hears, Ranks, Shortage
 from .plan import Data, Plan
 
 
@@ -41,6 +41,8 @@ def follow(ranks: Hears, data_of: Callable[[Plan], Data]) -> None:
             raise AssertionError(f"{told.order.name} before a model was loaded")
         elif told.order is Order.TRAIN:
             model.train(told.first, told.second)
+        elif told.order is Order.PASS:
+            model.give_shards()
         else:
             model.evaluate(told.first)
 
@@ -50,18 +52,18 @@ def _load(plan: Plan, ranks: Hears, data_of: Callable[[Plan], Data]) -> _Loaded 
     set_up(plan)
     empty_cache(plan.device)
     try:
-        step = loaded_in_all(lambda: _load_step(plan), ranks)
+        step = loaded_in_all(lambda: _load_step(plan, ranks), ranks)
     except MemoryError:
         return None
     return _Loaded.of(step, plan, data_of(plan), ranks)
 
 
-def _load_step(plan: Plan) -> Any:
+def _load_step(plan: Plan, ranks: Ranks) -> Any:
     if plan.training.engine == "packed":
         from .packed.engine import load_packed_step as load
     else:
         from .autograd.engine import load_autograd_step as load
-    return load(plan)
+    return load(plan, ranks)
 
 
 @dataclass(frozen=True)
@@ -100,6 +102,10 @@ class _Loaded:
     def evaluate(self, budget: int) -> None:
         batch = held_out_batch(self.step, self.data.held_out, budget, self.ranks)
         self._after(held_out_loss(self.step, batch, self.ranks))
+
+    def give_shards(self) -> None:
+        with self.step.passes(1, backward=False):
+            pass  # nothing to compute here
 
     def _after(self, found: object) -> None:
         self.step.lora.gradients.zero_()

@@ -15,7 +15,7 @@ from .plan import Plan
 Step = TypeVar("Step", bound=TrainingStep)
 
 
-def load_together(plan: Plan, load: Callable[[Plan], Step], ranks: Ranks) -> Step:
+def load_together(plan: Plan, load: Callable[[Plan, Ranks], Step], ranks: Ranks) -> Step:
     """The step of a plan; the other ranks load theirs meanwhile.
 
     Raises:
@@ -23,9 +23,9 @@ def load_together(plan: Plan, load: Callable[[Plan], Step], ranks: Ranks) -> Ste
         RunInterruptedError: another rank is gone.
     """
     if ranks.size == 1:
-        return load(plan)
+        return load(plan, ranks)
     ranks.say(Order.LOAD, text=json.dumps(plan.record()))
-    return loaded_in_all(lambda: load(plan), ranks)
+    return loaded_in_all(lambda: load(plan, ranks), ranks)
 
 
 def loaded_in_all(load: Callable[[], Step], ranks: Ranks) -> Step:

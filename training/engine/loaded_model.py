@@ -26,7 +26,7 @@ from .loop.fit import fit
 from .loop.step import TrainingStep
 from .out_of_memory import Doing, empty_cache, memory_errors
 from .parallel.orders import Order
-from .parallel.ranks import ALONE, Ranks
+from .parallel.ranks import ALONE, Ranks, is_sharded
 from .peft_adapter import adapter_files, named_matrices
 from .plan import Data, Outcome, Plan
 
@@ -100,16 +100,17 @@ class StepModel:
     Where memory runs out although the parts are small, the model is loaded again in a way that takes less.
 
     Args:
-        load: makes the step of a plan.
+        load: makes the step of a plan, with these processes.
         report: is told of that.
-        ranks: the processes that share its first training, after which the others end.
+        ranks: the processes that share its first training, after which the others end, unless they have
+            shards of the weights.
     """
 
     def __init__(
         self,
         step: ModelStep,
         plan: Plan,
-        load: Callable[[Plan], ModelStep],
+        load: Callable[[Plan, Ranks], ModelStep],
         report: Report,
         ranks: Ranks = ALONE,
     ) -> None:
@@ -129,8 +130,9 @@ class StepModel:
             return fit(self.step, self.plan, data, report, should_stop, checkpoints, self.ranks)
 
         outcome = self._in_memory("training", trained)
-        self.ranks.say(Order.END)
-        self.ranks = ALONE  # what follows is this process's
+        if not is_sharded(self.plan, self.ranks):
+            self.ranks.say(Order.END)
+            self.ranks = ALONE  # what follows is this process's
         return outcome
 
     def losses(self, examples: Sequence[Example]) -> list[ExampleLoss]:

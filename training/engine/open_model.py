@@ -67,9 +67,9 @@ def _opened(plan: Plan, report: Report, ranks: Ranks = ALONE) -> LoadedModel:
         from .packed.engine import open_packed
 
         return open_packed(plan, report, ranks)
-    if plan.training.weights == "host":
-        name = plan.training.engine
-        report(Warned(message=f"weights=host is not used: only our packed engine streams, not {name}."))
+    if plan.training.weights in ("host", "sharded"):
+        asked, name = plan.training.weights, plan.training.engine
+        report(Warned(message=f"weights={asked} is not used: only our packed engine streams, not {name}."))
     match plan.training.engine:
         case "autograd":
             from .autograd.engine import open_autograd

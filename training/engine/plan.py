@@ -55,7 +55,11 @@ class Plan:
     """A PEFT adapter to start from instead of a new one."""
     precision: Precision = "float32"
     resident_layers: int | None = None
-    """Layers whose weights stay on the GPU; the others stream from host memory. None is all of them."""
+    """Layers whose weights stay on the GPU; the others stream from host memory. None is all of them.
+
+    Where several processes of a host share a training, only None is whole layers: else each has a shard of
+    every layer, of so many on the GPU.
+    """
     planned_peak_mib: int | None = None
     """What the plan expects to be in use of the device's memory at most."""
     tokens_per_step: int | None = None

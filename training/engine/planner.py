@@ -12,26 +12,28 @@ from ..hardware.neighbours import held_by_others
 from ..planning.choices import choose
 from ..planning.data_facts import DataFacts
 from ..planning.decoder_shape import decoder_shape
-from ..planning.machine import Machine, least_free_bytes, shared, this_cpu
+from ..planning.machine import Machine, least_free_bytes, number_of_shards, shared, this_cpu
 from .device import free_gpu_bytes, gpu_capability, torch_device
 from .packed.open_decoder import stored_layer_bytes
 from .plan import Plan
 from .select_engine import require_readable
 
 
-def this_machine(threads: int, processes: int = 1, devices: Sequence[str] = ()) -> Machine:
+def this_machine(threads: int, processes: Sequence[int] = (1,), devices: Sequence[str] = ()) -> Machine:
     """This machine, with the device that torch sees.
 
     Args:
-        processes: that share each step.
-        devices: the GPUs of all of them; the fullest decides.
+        processes: of each host that share each step, this one's first.
+        devices: the GPUs of those of this host; the fullest decides.
     """
+    shards = number_of_shards(processes)
     if torch_device() == "cpu":
-        return shared(replace(this_cpu(), threads=threads), processes)
+        machine = shared(replace(this_cpu(), threads=threads), processes[0])
+        return replace(machine, processes=sum(processes), here=shards)
     others = least_free_bytes(devices[1:])
     free = free_gpu_bytes() if others is None else min(free_gpu_bytes(), others)
-    machine = Machine("cuda", free, threads, held_by_others())
-    return replace(machine, processes=processes, capability=gpu_capability())
+    machine = Machine("cuda", free, threads, held_by_others(), capability=gpu_capability())
+    return replace(machine, processes=sum(processes), here=shards)
 
 
 def choose_plan(

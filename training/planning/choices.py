@@ -75,7 +75,15 @@ def choose(
     require_fp8(spec, config, shape, machine)
     engine, why = engine_of(spec, config)
     in_4bit = spec.model.load_in_4bit
-    parts = training_memory(shape, spec.lora, engine, in_4bit=in_4bit, layer=layer, on_gpu=machine.on_gpu)
+    parts = training_memory(
+        shape,
+        spec.lora,
+        engine,
+        in_4bit=in_4bit,
+        layer=layer,
+        on_gpu=machine.on_gpu,
+        shards=machine.here,
+    )
     batch_size, accumulation, why_batch = _batch_size(spec, machine)
 
     def fitted(batch_size: int, accumulation: int) -> tuple[RunBatches, MemoryChoice]:
@@ -138,6 +146,7 @@ def work_of(spec: TrainingSpec, shape: DecoderShape, made: Choices, processes: i
         seen=batches.seen_before,
         labels=batches.trained_share,
         stored=made.parts.layer,
+        sharded=made.parts.shards > 1 and memory.resident_layers is not None,
     )
 
 

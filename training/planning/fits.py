@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Iterator
 from typing import Any, NamedTuple
 
-from ..config.fields import EngineName, Recompute
-from ..config.specs import LoraGroup, TrainingSpec
+from ..config.fields import EngineName, Recompute, Weights
+from ..config.specs import LoraGroup, TrainingSpec, TrainSpec
 from ..config.training_plan import Fit
 from ..errors import GpuOutOfMemoryError
 from ..models.presets import PRESETS
@@ -16,9 +16,18 @@ from .decoder_shape import DecoderShape, decoder_shape
 from .engine_choice import engine_of
 from .fp8_base import require_fp8
 from .known_shapes import KNOWN, USUAL_SIZES
-from .machine import CUDA_CONTEXT, Machine, alone
+from .machine import CUDA_CONTEXT, Machine, alone, shared
 from .memory import GIB, TrainingMemory
-from .memory_choice import CPU_SLACK, PROCESS, RESERVE, SLACK, TOKENS, training_memory
+from .memory_choice import (
+    CPU_SLACK,
+    PROCESS,
+    RESERVE,
+    SLACK,
+    TOKENS,
+    resident_on_cpu,
+    room_in,
+    training_memory,
+)
 from .model_facts import ModelFacts
 
 COMFORTABLE_TOKENS = 2048
@@ -28,8 +37,8 @@ class Least(NamedTuple):
     """The least that a training needs.
 
     Args:
-        bytes: of the device, with all that is not torch's.
-        host: of main memory beside that, for weights that stream.
+        bytes: of the device, with all that is not torch's, if as much as may be is elsewhere.
+        host: of main memory beside that, for weights that do not fit the device.
     """
 
     bytes: int
@@ -37,7 +46,7 @@ class Least(NamedTuple):
 
 
 def least(
-    parts: TrainingMemory, machine: Machine, *, weights: str = "auto", tokens: int = TOKENS[-1]
+    parts: TrainingMemory, machine: Machine, *, weights: Weights = "auto", tokens: int = TOKENS[-1]
 ) -> Least:
     """What the smallest settings need: everything recomputed, and weights that stream if they may.
 
@@ -45,18 +54,21 @@ def least(
         tokens: at a time.
     """
     if not machine.on_gpu:
-        return Least(round(parts.peak(None, "everything", tokens) * (1 + CPU_SLACK)) + PROCESS, 0)
-    streams = parts.exact and weights != "gpu"
-    resident = 0 if streams else None
-    peak = parts.peak(resident, "everything", tokens) if parts.exact else parts.weights(None)
-    return Least(_on_card(peak), host_bytes(parts, resident))
+        resident = resident_on_cpu(parts, weights)
+        return Least(round(parts.peak(resident, "everything", tokens) * (1 + CPU_SLACK)) + PROCESS, 0)
+    if not parts.exact:
+        return Least(_on_card(parts.weights(None)), 0)
+    if weights == "gpu":
+        return Least(_on_card(parts.peak(None, "everything", tokens)), 0)
+    peak = parts.peak(0, "everything", tokens)
+    beside = peak - parts.weights(0)
+    resident = 0 if weights == "host" else parts.most_resident(_room_on(machine) - beside)
+    return Least(_on_card(peak), parts.on_host(resident))
 
 
-def host_bytes(parts: TrainingMemory, resident: int | None) -> int:
-    """Main memory of weights that stream."""
-    if resident is None:
-        return 0
-    return (parts.layers - resident) * parts.layer + (0 if parts.tied else parts.matrix) + parts.table
+def _room_on(machine: Machine) -> int:
+    """Bytes for torch's tensors on a card that nobody else uses; none if its size is not known."""
+    return room_in(max(0, machine.total_gpu_bytes - CUDA_CONTEXT))
 
 
 def _on_card(peak: int) -> int:
@@ -103,12 +115,19 @@ def too_large(spec: TrainingSpec, facts: ModelFacts, machine: Machine, need: Lea
         amount = need.bytes
     else:
         there, place = machine.total_bytes, "main memory"
-        if machine.processes > 1:
-            place = f"each of {machine.processes} processes' share of main memory"
+        if machine.here > 1:
+            place = f"each of {machine.here} processes' share of main memory"
         amount = need.host if machine.on_gpu else need.bytes
     sizes = f"at least {amount / GIB:.1f} GiB, and {place} has {there / GIB:.1f}"
-    whole = "" if machine.processes == 1 else " Each of several GPUs holds the whole model."
-    return f"{what}{in_4bit} cannot be trained here: the smallest settings need {sizes}.{whole}"
+    whole = machine.here > 1 and not _may_shard(spec, facts, machine)
+    each = f" Each of the {machine.together} holds the whole model." if whole else ""
+    return f"{what}{in_4bit} cannot be trained here: the smallest settings need {sizes}.{each}"
+
+
+def _may_shard(spec: TrainingSpec, facts: ModelFacts, machine: Machine) -> bool:
+    packed = engine_of(spec, facts.config or {})[0] == "packed"
+    weights = spec.training.weights
+    return packed and (weights == "sharded" or (machine.on_gpu and weights != "gpu"))
 
 
 def _least_of(spec: TrainingSpec, facts: ModelFacts, machine: Machine) -> Least:
@@ -121,7 +140,9 @@ def _least_of(spec: TrainingSpec, facts: ModelFacts, machine: Machine) -> Least:
 def parts_of(spec: TrainingSpec, shape: DecoderShape, engine: EngineName, machine: Machine) -> TrainingMemory:
     """The memory of a training by part."""
     in_4bit = spec.model.load_in_4bit
-    return training_memory(shape, spec.lora, engine, in_4bit=in_4bit, on_gpu=machine.on_gpu)
+    return training_memory(
+        shape, spec.lora, engine, in_4bit=in_4bit, on_gpu=machine.on_gpu, shards=machine.here
+    )
 
 
 def would_fit(spec: TrainingSpec, facts: ModelFacts, machine: Machine) -> Iterator[dict[str, Any]]:
@@ -131,19 +152,34 @@ def would_fit(spec: TrainingSpec, facts: ModelFacts, machine: Machine) -> Iterat
         return
     in_4bit = {"model": spec.model.model_copy(update={"load_in_4bit": True})}
     anywhere = {"training": spec.training.model_copy(update={"weights": "auto"})}
-    changes: list[tuple[dict[str, Any], dict[str, Any]]] = []
-    if spec.training.weights == "gpu":
-        changes.append(({"weights": "auto"}, anywhere))
-    if machine.on_gpu and not spec.model.load_in_4bit:
-        changes.append(({"load_in_4bit": True}, in_4bit))
-    if machine.on_gpu and not spec.model.load_in_4bit and spec.training.weights == "gpu":
-        changes.append(({"load_in_4bit": True, "weights": "auto"}, {**in_4bit, **anywhere}))
-    if machine.processes > 1 and can_hold(_least_of(spec, facts, alone(machine)), alone(machine)):
+    may_quantise = machine.on_gpu and not spec.model.load_in_4bit
+
+    def fits(change: dict[str, Any], there: Machine = machine) -> bool:
+        return can_hold(_least_of(spec.model_copy(update=change), facts, there), there)
+
+    if spec.training.weights == "gpu" and fits(anywhere):
+        yield {"weights": "auto"}
+    if machine.processes > 1 and fits({}, alone(machine)):
         yield {"gpus": 1}
-    for arguments, change in changes:
-        if can_hold(_least_of(spec.model_copy(update=change), facts, machine), machine):
-            yield arguments
+    yield from _more_gpus(spec, facts, machine)
+    if may_quantise and fits(in_4bit):
+        yield {"load_in_4bit": True}
+    if may_quantise and spec.training.weights == "gpu" and fits({**in_4bit, **anywhere}):
+        yield {"load_in_4bit": True, "weights": "auto"}
     yield from _smaller(facts.shape, machine)
+
+
+def _more_gpus(spec: TrainingSpec, facts: ModelFacts, machine: Machine) -> Iterator[dict[str, Any]]:
+    """The fewest more GPUs of this machine, if they are alike, over which the weights can be sharded."""
+    if not isinstance(spec, TrainSpec):
+        return
+    change = {"weights": "auto"} if spec.training.weights == "gpu" else {}
+    training = spec.training.model_copy(update=change)
+    for count in range(machine.here + 1, machine.gpus + 1):
+        more = shared(alone(machine), count)
+        if can_hold(_least_of(spec.model_copy(update={"training": training}), facts, more), more):
+            yield {"gpus": count, **change}
+            return
 
 
 def _without_fp8(spec: TrainingSpec, facts: ModelFacts, machine: Machine) -> Iterator[dict[str, Any]]:

@@ -46,8 +46,8 @@ def _of_request(spec: TrainingSpec, config: Mapping[str, Any], shape: DecoderSha
     """What speaks against it, as parts of sentences."""
     if spec.model.load_in_4bit:
         yield "load_in_4bit is set: a base has either 8 or 4 bits"
-    if spec.training.weights == "host":
-        yield "weights is host: weights in FP8 do not stream"
+    if spec.training.weights in ("host", "sharded"):
+        yield f"weights is {spec.training.weights}: weights in FP8 do not stream"
     engine, why = engine_of(spec, config)
     if engine != "packed":
         reason = f"{engine} was asked for" if why == "asked for" else why.rstrip(".")

@@ -29,6 +29,8 @@ class Machine:
         name: of the card or the processor.
         free_bytes, total_bytes: of main memory, for each process; 0 where nobody asked.
         processes: that share each step, each with a GPU like this one.
+        here: those of each host: weights that are sharded are so over them.
+        gpus: of this host that a run may ask for.
         capability: compute capability of the GPU; None where it is not known.
     """
 
@@ -41,6 +43,8 @@ class Machine:
     free_bytes: int = 0
     total_bytes: int = 0
     processes: int = 1
+    here: int = 1
+    gpus: int = 1
     capability: tuple[int, int] | None = None
 
     @property
@@ -78,7 +82,7 @@ def machine_for(
         raise GpuMonitoringError("The driver does not tell the memory of the GPU.")
     gpus_by_size = sorted(found, key=lambda gpu: gpu.memory_total_mib or 0)
     gpu = gpus_by_size[0] if of_gpus == "smallest" else gpus_by_size[-min(processes, len(found))]
-    return shared(_with_gpu(this_cpu(), gpu), processes)
+    return shared(replace(_with_gpu(this_cpu(), gpu), gpus=len(found)), processes)
 
 
 def shared(machine: Machine, processes: int) -> Machine:
@@ -86,10 +90,20 @@ def shared(machine: Machine, processes: int) -> Machine:
     return replace(
         machine,
         processes=processes,
+        here=processes,
         threads=max(1, machine.threads // processes),
         free_bytes=machine.free_bytes // processes,
         total_bytes=machine.total_bytes // processes,
     )
+
+
+def number_of_shards(processes: Sequence[int]) -> int:
+    """Ranks of each host, over which weights may be sharded; 1 where hosts differ in them.
+
+    Args:
+        processes: of each host.
+    """
+    return processes[0] if len(set(processes)) == 1 else 1
 
 
 def alone(machine: Machine) -> Machine:
@@ -98,6 +112,7 @@ def alone(machine: Machine) -> Machine:
     return replace(
         machine,
         processes=1,
+        here=1,
         threads=machine.threads * count,
         free_bytes=machine.free_bytes * count,
         total_bytes=machine.total_bytes * count,

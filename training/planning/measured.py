@@ -119,6 +119,7 @@ def _work_of(plan: Mapping[str, Any], result: TrainResult | ProbeResult) -> Work
         seen=packing.tokens / packing.examples / 2 if packing else None,
         labels=result.trained_token_share or None,
         stored=training_memory(shape, LoraGroup(), plan["engine"], in_4bit=in_4bit).layer,
+        sharded=plan.get("resident_layers") is not None and plan.get("gpus", 1) > 1,
     )
 
 
@@ -187,7 +188,8 @@ def _alike(one: Work, other: Work) -> bool:
 
 
 def _setting(work: Work) -> tuple[object, ...]:
-    return work.shape, work.engine, work.in_4bit, work.in_fp8, work.recompute, work.resident is None
+    weights = work.in_4bit, work.in_fp8, work.resident is None, work.sharded
+    return work.shape, work.engine, work.recompute, *weights
 
 
 def _near(run: Measured, work: Work) -> bool:

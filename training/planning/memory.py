@@ -61,6 +61,7 @@ class TrainingMemory:
         logits: of a label token.
         chunk: most bytes of logits at a time; 0 is no limit.
         graph: of a token of each CUDA graph: what it reads and writes; 0 where steps are not graphed.
+        shards: GPUs over which layers are sharded, where not all of them stay whole on each.
         exact: whether the parts are counted; else they are an estimate.
     """
 
@@ -86,6 +87,7 @@ class TrainingMemory:
     logits: int
     chunk: int
     graph: int = 0
+    shards: int = 1
     exact: bool = True
 
     def parts(
@@ -94,7 +96,7 @@ class TrainingMemory:
         """The peak by part, while it trains on so many tokens at a time.
 
         Args:
-            resident: layers whose weights stay on the GPU; None is all.
+            resident: layers whose weights, or shards of them, stay on the GPU; None is all, whole.
             labels: of the tokens, those with a loss; None is all of them.
         """
         kept = tokens * (self.layers * self.kept[recompute] + self.per_token)
@@ -116,18 +118,34 @@ class TrainingMemory:
         return sum(self._fixed(resident).values())
 
     def most_resident(self, room: int) -> int | None:
-        """The most layers with which the weights fit into `room` bytes; None is all, 0 also if none does."""
-        if self.weights(None) <= room:
+        """The most layers with which the weights fit into `room` bytes; None is all, 0 also if none does.
+
+        Of sharded ones, all is their number.
+        """
+        if self.shards == 1 and self.weights(None) <= room:
             return None
-        counts = reversed(range(1, self.layers))
+        counts = reversed(range(1, self.layers + (self.shards > 1)))
         return next((count for count in counts if self.weights(count) <= room), 0)
+
+    @property
+    def shard(self) -> int:
+        """What each GPU keeps of a layer that is not whole there."""
+        return -(-self.layer // self.shards)
+
+    def on_host(self, resident: int | None) -> int:
+        """Main memory of each process for weights that are not on its GPU."""
+        if resident is None:
+            return 0
+        return (self.layers - resident) * self.shard + (0 if self.tied else self.matrix) + self.table
 
     def _fixed(self, resident: int | None) -> dict[str, int]:
         whole = resident is None and not self.expands
         there = self.layers if resident is None else resident
-        slots = 0 if resident is None else min(SLOTS, self.layers - resident)
+        streamed = 0 if resident is None else self.layers if self.shards > 1 else self.layers - resident
+        slots = min(SLOTS, streamed)
         matrices = 1 if self.tied or resident is not None else 2
-        stored = self.layers * self.fused if whole else there * self.layer + self.layers * self.copies
+        kept = self.layer if resident is None else self.shard
+        stored = self.layers * self.fused if whole else there * kept + self.layers * self.copies
         return {
             "weights": stored,
             "embedding_and_head": matrices * self.matrix + (self.table if resident is None else 0),
@@ -164,6 +182,7 @@ def packed_memory(
     in_4bit: bool,
     layer: int | None = None,
     item: int = 2,
+    shards: int = 1,
 ) -> TrainingMemory:
     """Of our own decoder.
 
@@ -172,6 +191,7 @@ def packed_memory(
     Args:
         layer: stored bytes of a layer's weights, where a checkpoint tells them; None: by `in_4bit`.
         item: bytes of a number: 2 in bf16 on a GPU, 4 in fp32 on a CPU.
+        shards: GPUs of a host that train together.
     """
     expands = in_4bit or shape.stored_4bit
     kinds = [_layer_memory(kind, lora, expands, item) for kind in shape.kinds]
@@ -200,6 +220,7 @@ def packed_memory(
         logits=item * shape.vocab_size,
         chunk=item * (CUDA_LOGITS if on_gpu else CPU_LOGITS),
         graph=2 * item * shape.hidden_size + 16 if on_gpu and shape.graphed and not lora.dropout else 0,
+        shards=shards,
     )
 
 

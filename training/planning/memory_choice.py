@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from dataclasses import dataclass
 
-from ..config.fields import EngineName, Recompute
+from ..config.fields import EngineName, Recompute, Weights
 from ..config.specs import LoraGroup, TrainingSpec
 from .batches import MicroBatch, RunBatches
 from .decoder_shape import DecoderShape
@@ -36,7 +36,7 @@ class MemoryChoice:
 
     Args:
         micro_batch_tokens: most tokens that go through the model at a time.
-        resident_layers: layers whose weights stay on the GPU; None is all.
+        resident_layers: layers whose weights, or shards of them, stay on the GPU; None is all, whole.
         batch: the largest that does go through the model.
         peak: bytes of torch's tensors at most; on a CPU, of the whole process.
         fits: whether the peak, with what is not torch's, is free.
@@ -60,15 +60,17 @@ def training_memory(
     in_4bit: bool,
     layer: int | None = None,
     on_gpu: bool = True,
+    shards: int = 1,
 ) -> TrainingMemory:
     """The memory by part, for the engine that trains.
 
     Args:
         layer: stored bytes of a layer's weights, where they are known.
+        shards: GPUs of a host that train together.
     """
     item = 2 if on_gpu else 4
     if engine == "packed":
-        return packed_memory(shape, lora, in_4bit=in_4bit, layer=layer, item=item)
+        return packed_memory(shape, lora, in_4bit=in_4bit, layer=layer, item=item, shards=shards)
     return autograd_memory(shape, lora, in_4bit=in_4bit, item=item)
 
 
@@ -96,11 +98,12 @@ def on_cpu(spec: TrainingSpec, memory: TrainingMemory, batches: RunBatches, *, f
     modes: tuple[Recompute, ...] = MODES if asked == "auto" else (asked,)
     amounts = TOKENS if given is None else (given,)
     ways = list(_by_speed_on_cpu(modes, amounts))
+    resident = resident_on_cpu(memory, spec.training.weights)
 
     def needed(mode: Recompute, tokens: int) -> int:
         evaluated = batches.evaluated(tokens)
-        evaluating = memory.evaluating(None, *evaluated) if evaluated.tokens else 0
-        peak = max(memory.peak(None, mode, *batches.largest(tokens)), evaluating)
+        evaluating = memory.evaluating(resident, *evaluated) if evaluated.tokens else 0
+        peak = max(memory.peak(resident, mode, *batches.largest(tokens)), evaluating)
         return round(peak * (1 + CPU_SLACK)) + PROCESS
 
     fitting = [way for way in ways if not free or needed(*way) <= free]
@@ -111,10 +114,30 @@ def on_cpu(spec: TrainingSpec, memory: TrainingMemory, batches: RunBatches, *, f
     elif recompute != "nothing" or not fitting:
         why = f"only {free / GIB:.1f} GiB of main memory are free"
     reasons = {"recompute": why}
-    if spec.training.weights != "auto":
+    if resident is not None:
+        reasons["weights"] = placed(memory, resident, "processes")
+    elif spec.training.weights != "auto":
         reasons["weights"] = "not used: a CPU has only the host's memory"
     peak = needed(recompute, tokens)
-    return MemoryChoice(recompute, tokens, None, batches.largest(tokens), peak, bool(fitting), reasons)
+    return MemoryChoice(recompute, tokens, resident, batches.largest(tokens), peak, bool(fitting), reasons)
+
+
+def resident_on_cpu(memory: TrainingMemory, weights: Weights) -> int | None:
+    """None: each process has whole weights; else all of them are sharded."""
+    return memory.layers if weights == "sharded" and memory.shards > 1 else None
+
+
+def placed(memory: TrainingMemory, resident: int, what: str = "GPUs") -> str:
+    """Where weights are that are not all whole on the GPU.
+
+    Args:
+        what: shares them, where they are sharded.
+    """
+    elsewhere = f"{memory.layers - resident} of {memory.layers} layers"
+    if memory.shards == 1:
+        return f"the weights of {elsewhere} stream from host memory"
+    sharded = f"sharded over {memory.shards} {what}"
+    return sharded if resident == memory.layers else f"{sharded}, with shards of {elsewhere} in host memory"
 
 
 def _by_speed_on_cpu(
@@ -154,7 +177,10 @@ class _Choice:
     def _by_speed(self) -> Iterator[tuple[Recompute, int, bool]]:
         """Recomputation, tokens at a time, and whether all weights stay on the GPU."""
         asked = self._training.micro_batch_tokens
-        places = {"gpu": [True], "host": [False], "auto": [True, False]}[self._training.weights_place]
+        asked_place = self._training.weights_place
+        if asked_place == "sharded" and self._memory.shards == 1:
+            asked_place = "auto"
+        places = {"gpu": [True], "auto": [True, False]}.get(asked_place, [False])
         if not self._memory.exact:
             places = [True]  # those of transformers do not stream
         amounts = TOKENS if asked is None else (asked,)
@@ -186,10 +212,11 @@ class _Choice:
         weights, peak = memory.weights(resident), self._peak(resident, mode, tokens)
         where = f"{weights / GIB:.1f} GiB of weights, LoRA and optimizer on the GPU"
         if resident is not None:
-            streaming = f"{memory.layers - resident} of {memory.layers}"
-            where += f"; the weights of {streaming} layers stream from host memory"
-        elif self._training.weights == "host" and not memory.exact:
-            where += '; weights="host" is not used: only the packed engine streams'
+            where += f"; {placed(memory, resident)}"
+        elif self._training.weights in ("host", "sharded") and not memory.exact:
+            where += f'; weights="{self._training.weights}" is not used: only the packed engine streams'
+        if self._training.weights == "sharded" and memory.shards == 1 and memory.exact:
+            where += "; not sharded: this host has one GPU for the run"
         fits = peak <= self._room
         sizes = f"{peak / GIB:.1f} of {self._free / GIB:.1f} GiB of GPU memory"
         needed = f"{sizes} for {tokens} tokens at a time"

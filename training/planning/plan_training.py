@@ -17,7 +17,6 @@ from .disk import disk_of
 from .duration import seconds_of
 from .fits import (
     can_hold,
-    host_bytes,
     least,
     parts_of,
     sizes_that_fit,
@@ -28,7 +27,7 @@ from .fits import (
 from .machine import CUDA_CONTEXT, Machine, left_of
 from .measured import Estimate, Measured, beside_steps, earlier_runs, memory_factor, speed_of, together
 from .memory import GIB
-from .memory_choice import PROCESS, RESERVE, SLACK, TOKENS
+from .memory_choice import PROCESS, RESERVE, SLACK, TOKENS, placed
 from .model_facts import ModelFacts, model_facts
 
 
@@ -72,7 +71,8 @@ def _smaller_weights(
 ) -> tuple[TrainingSpec, str | None]:
     """4 bits, if whole weights do not all fit the GPU and nothing else was asked for."""
     training = spec.training
-    if not machine.on_gpu or facts.shape.stored_4bit or training.weights == "host" or training.in_fp8:
+    place = training.weights in ("host", "sharded")
+    if not machine.on_gpu or facts.shape.stored_4bit or place or training.in_fp8:
         return spec, None
     made = choose(spec, _config(facts), facts.shape, machine, data)
     if made.memory.fits and made.memory.resident_layers is None:
@@ -155,7 +155,7 @@ class _Plan:
         return parts, "counted part by part" if made.parts.exact else "an estimate for this engine"
 
     def _host_fits(self) -> bool:
-        need = host_bytes(self._made.parts, self._made.memory.resident_layers)
+        need = self._made.parts.on_host(self._made.memory.resident_layers)
         return not self._machine.on_gpu or not self._machine.free_bytes or need <= self._machine.free_bytes
 
     def _why_not(self, possible: bool, peak: int, free: int, need: Any) -> str:
@@ -168,10 +168,7 @@ class _Plan:
 
     def _settings(self) -> dict[str, Any]:
         made, spec = self._made, self._spec
-        memory, layers = made.memory, made.parts.layers
-        resident = layers if memory.resident_layers is None else memory.resident_layers
-        on_gpu = self._machine.on_gpu
-        weights = f"{resident} of {layers} layers on the GPU" if on_gpu else "in main memory"
+        memory, on_gpu = made.memory, self._machine.on_gpu
         flash = on_gpu and made.engine == "packed"
         several = {"gpus": self._machine.processes} if self._machine.processes > 1 else {}
         return {
@@ -180,7 +177,7 @@ class _Plan:
             "precision": "bf16" if on_gpu else "fp32",
             **({"base_precision": "fp8"} if spec.training.in_fp8 else {}),
             "load_in_4bit": spec.model.load_in_4bit,
-            "weights": weights,
+            "weights": self._weights(),
             "recompute": memory.recompute,
             "micro_batch_tokens": memory.micro_batch_tokens,
             "largest_micro_batch": memory.batch.tokens,
@@ -196,6 +193,15 @@ class _Plan:
             "lora_preset": spec.lora.preset,
             "attention": "FlashAttention, packed" if flash else "scaled_dot_product_attention",
         }
+
+    def _weights(self) -> str:
+        """Where they are."""
+        parts, resident = self._made.parts, self._made.memory.resident_layers
+        if resident is not None and parts.shards > 1:
+            return placed(parts, resident, "GPUs" if self._machine.on_gpu else "processes")
+        if not self._machine.on_gpu:
+            return "in main memory"
+        return f"{parts.layers if resident is None else resident} of {parts.layers} layers on the GPU"
 
     def _speed(self) -> Estimate | None:
         threads = self._spec.training.threads or self._machine.threads
@@ -243,11 +249,11 @@ class _Plan:
             notes.append(f"The model has to be downloaded: {self._facts.download / 1e9:.3g} GB.")
         if not self._made.parts.exact:
             notes.append(f"Memory and time with the {self._made.engine} engine are estimates.")
-        streamed = host_bytes(self._made.parts, self._made.memory.resident_layers)
+        streamed = self._made.parts.on_host(self._made.memory.resident_layers) * self._machine.here
         if self._machine.processes > 1:
             notes.append(f"The memory is that of each of {self._machine.together}.")
-        if streamed:
-            notes.append(f"Weights that stream take {streamed / GIB:.1f} GiB of main memory.")
+        if streamed and self._machine.on_gpu:
+            notes.append(f"Weights that are not on a GPU take {streamed / GIB:.1f} GiB of main memory.")
         return notes
 
     def _next(self, fits: bool, possible: bool) -> Next:

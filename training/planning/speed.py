@@ -4,7 +4,8 @@
     element-wise      bytes that norms, rotation, SwiGLU and the LoRA's small products move / memory bandwidth
     expanding         stored weights read, whole weights written, forward and backward, once a micro-batch
     launching         a layer's kernels, where steps are no CUDA graphs: only if it takes longer than all that
-    copying           weights that stream, twice a micro-batch, while it computes: only the longer one counts
+    copying           weights that stream, twice a micro-batch, while it computes: only the longer one counts;
+                      sharded ones as if all came from the host, an allowance that is not measured
 
 The shares below were fitted once to 23 speeds measured on H100 and H200 with 0.5B to 70B; the formula is
 within 14 % of each (benchmarks/README.md). For other cards they are scaled by their data sheets. On a CPU
@@ -51,6 +52,7 @@ class Work:
         seen: tokens that a token attends to, on the mean; None: not known.
         labels: share of the tokens with a loss; None: not known.
         stored: bytes of a layer's weights where they are kept.
+        sharded: whether each GPU keeps a shard of each layer.
     """
 
     shape: DecoderShape
@@ -62,6 +64,7 @@ class Work:
     seen: float | None
     labels: float | None
     stored: int
+    sharded: bool = False
     in_fp8: bool = False
 
 
@@ -152,10 +155,11 @@ def _expanded(work: Work) -> float:
 
 
 def _copied(work: Work) -> float:
-    """Bytes of a micro-batch that come from the host: forward and backward."""
+    """Bytes of a micro-batch that come from the host or other GPUs: forward and backward."""
     if work.resident is None:
         return 0.0
-    return 2.0 * (work.shape.num_layers - work.resident) * work.stored
+    resident = 0 if work.sharded else work.resident
+    return 2.0 * (work.shape.num_layers - resident) * work.stored
 
 
 def duration(steps: int, tokens_per_step: float, rate: float) -> float:

@@ -49,7 +49,7 @@ def require_own(own: TrainingSpec, given: Mapping[str, Any], defaults: Settings)
 
 
 def on_gpus(spec: AnySpec, gpus: int | str) -> TrainSpec:
-    """The request of a training, on another number of GPUs.
+    """The request of a training, on another number of GPUs; one has nobody to shard weights with.
 
     Raises:
         InputError: it is no single training, or cannot have this number.
@@ -57,7 +57,10 @@ def on_gpus(spec: AnySpec, gpus: int | str) -> TrainSpec:
     if not isinstance(spec, TrainSpec):
         raise InputError(f"gpus: a run of kind {spec.kind} has none to choose.", hint="Resume it without.")
     values = spec.model_dump()
-    return validated(TrainSpec, {**values, "training": {**values["training"], "gpus": gpus}})
+    training = {**values["training"], "gpus": gpus}
+    if gpus == 1 and training["weights"] == "sharded":
+        training["weights"] = "auto"
+    return validated(TrainSpec, {**values, "training": training})
 
 
 def require_gpus(spec: AnySpec, gpus: int | str) -> int | Literal["all"]:

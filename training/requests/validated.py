@@ -34,8 +34,15 @@ def validated(kind: type[SpecType], values: Mapping[str, Any], *, needs_dataset:
 
 
 def _require_shareable(spec: Spec) -> None:
-    """Refuse several GPUs where only one would be used."""
-    if not isinstance(spec, TrainingSpec) or spec.training.gpus == 1:
+    """Refuse several GPUs where only one would be used, and weights sharded over one."""
+    if not isinstance(spec, TrainingSpec):
+        return
+    if spec.training.gpus == 1:
+        if spec.training.weights == "sharded":
+            raise InputError(
+                "weights: sharded is for several GPUs, and gpus is 1.",
+                hint='Set gpus to 2 or more or to "all", or leave weights at auto.',
+            )
         return
     engine = spec.training.engine
     if isinstance(spec, MultiRunSpec):

@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import TypeVar
 
 from ..config.results import TrainingResult
-from ..errors import describe
+from ..errors import RunInterruptedError, describe
 from ..runs.recorder import as_record
 from .context import RunContext
 from .save_adapter import copy_adapter_folder
@@ -16,10 +16,16 @@ R = TypeVar("R", bound=TrainingResult)
 
 
 def carry_on(context: RunContext, result: R, later: Sequence[Callable[[R], R]]) -> R:
-    """The result after some more steps, without those that failed."""
+    """The result after some more steps, without those that failed.
+
+    Raises:
+        RunInterruptedError: another process that has a part of the model is gone.
+    """
     for step in later:
         try:
             result = step(result)
+        except RunInterruptedError:
+            raise
         except Exception as error:
             record = as_record(error, context.run.log_path)
             context.recorder.warn(f"The adapter is saved; a later step failed: {describe(record)}")

@@ -19,7 +19,7 @@ from ..errors import RunInterruptedError, RuntimeFailure
 from ..logs import configure_logging, lines_of_run, logger
 from ..runs.folder import RunFolder
 from ..runs.recorder import as_record
-from .ranks import error_key
+from .ranks import SHARDS, error_key
 from .with_parent import WITH_PARENT, end_with_parent
 
 if TYPE_CHECKING:
@@ -35,14 +35,15 @@ class Place:
 
     rank: int
     size: int
+    shards: int
     host: str
     port: int
 
     @classmethod
     def here(cls) -> Place:
-        names = ("RANK", "WORLD_SIZE", "MASTER_ADDR", "MASTER_PORT")
-        rank, size, host, port = (os.environ[name] for name in names)
-        return cls(int(rank), int(size), host, int(port))
+        names = ("RANK", "WORLD_SIZE", SHARDS, "MASTER_ADDR", "MASTER_PORT")
+        rank, size, shards, host, port = (os.environ[name] for name in names)
+        return cls(int(rank), int(size), int(shards), host, int(port))
 
 
 def main() -> NoReturn:
@@ -76,6 +77,7 @@ def _follow(run: RunFolder, place: Place, store: Any) -> None:
         store,
         place.rank,
         place.size,
+        here=place.shards,
         on_gpu=bool(os.environ.get("CUDA_VISIBLE_DEVICES")),
         heartbeat=heartbeat,
         lost=_another_is_gone,

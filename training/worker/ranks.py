@@ -24,6 +24,7 @@ from pydantic import ValidationError
 from ..errors import BackpropagateError, ErrorRecord, RunInterruptedError, from_record
 from ..hardware.devices import CPU
 from ..next_step import then
+from ..planning.machine import number_of_shards
 from ..untrusted import quoted
 from .context import RunContext
 from .given_hosts import ended_there
@@ -38,6 +39,7 @@ if TYPE_CHECKING:
     from ..engine.parallel.ranks import Ranks
 
 LOOPBACK = "127.0.0.1"
+SHARDS = "BACKPROPAGATE_SHARDS"
 LOOK_S = 0.2
 COMING_S = 600.0  # for a process to import its libraries
 LEAVING_S = 20.0  # for a rank to end by itself after the last order
@@ -52,11 +54,13 @@ class World:
     Args:
         size: of all hosts, rank 0 included.
         here: of this host; the worker starts the others of them, and expects those of other hosts to come.
+        shards: over how many of each host weights are sharded where whole ones do not fit.
         host, port: where rank 0 listens; port 0 is any that is free.
     """
 
     size: int
     here: int
+    shards: int
     host: str = LOOPBACK
     port: int = 0
 
@@ -73,7 +77,8 @@ def ranks_of(context: RunContext, processes: Sequence[int]) -> Generator[OtherRa
         yield None
         return
     context.recorder.phase("starting", f"starting {size - 1} more of {size} processes")
-    others = OtherRanks(context, World(size, processes[0], _address(context, processes)))
+    world = World(size, processes[0], number_of_shards(processes), _address(context, processes))
+    others = OtherRanks(context, world)
     try:
         yield others
         others.wait()
@@ -134,6 +139,7 @@ class OtherRanks:
             self._store,
             0,
             self._world.size,
+            here=self._world.shards,
             on_gpu=self._context.recorder.devices != (CPU,),
             heartbeat=self._heartbeat,
             lost=self._why,
@@ -153,8 +159,18 @@ class OtherRanks:
                     raise self._interrupted(rank, "did not start in time")
                 time.sleep(LOOK_S)
 
+    def release(self) -> None:
+        """Let the others end and give their devices back, unless they have shards of the weights."""
+        if self._group is not None and self._group.ended:
+            self.wait()
+            self._context.keep_first_device()
+
     def wait(self) -> None:
-        """Let the others end after the last order."""
+        """Let the others end, if they have not yet."""
+        if self._dismissed.is_set():
+            return
+        if self._group is not None:
+            self._group.say_end()
         self._dismissed.set()
         self._leave_group()  # before the wait: NCCL lets nobody leave alone
         for process in self._processes.values():
@@ -250,6 +266,7 @@ class OtherRanks:
         """Where a process finds the world, but for its own place in it."""
         return {
             "WORLD_SIZE": str(self._world.size),
+            SHARDS: str(self._world.shards),
             "MASTER_ADDR": self._world.host,
             "MASTER_PORT": str(self.port),
         }

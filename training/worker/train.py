@@ -83,8 +83,9 @@ def run(context: RunContext, wait_for_device: WaitForDevice) -> None:
     with ranks_of(context, _processes(context, spec)) as others:
         ready, model = _ready(context, spec, planned, others)
         outcome = _train(context, ready, model)
-    context.keep_first_device()
-    result = _keep(context, ready, model, outcome)
+        if others is not None:
+            others.release()
+        result = _keep(context, ready, model, outcome)
     if outcome.status == "cancelled":
         context.recorder.cancelled(result)
     else:
@@ -124,7 +125,7 @@ def _prepare(context: RunContext, spec: TrainSpec, model: Path) -> Ready:
 
     plan, reasons = choose_plan(
         spec,
-        this_machine(threads, sum(_processes(context, spec)), context.recorder.devices),
+        this_machine(threads, _processes(context, spec), context.recorder.devices),
         examples=len(data.train),
         held_out=len(data.held_out),
         model=model,

@@ -8,6 +8,7 @@ and padded where it does not.
 
 from __future__ import annotations
 
+from contextlib import AbstractContextManager, nullcontext
 from typing import Any
 
 import torch
@@ -52,12 +53,15 @@ class AutogradStep(LabelLosses):
     def release(self) -> None:
         """Nothing to do: PyTorch's allocator is all that holds memory."""
 
+    def passes(self, count: int, *, backward: bool) -> AbstractContextManager[None]:
+        return nullcontext()  # each rank has whole weights
+
     def refresh(self) -> None:
         """Nothing to do: the model's parameters are views into the flat buffer."""
 
 
-def load_autograd_step(plan: Plan) -> AutogradStep:
-    """The model of `plan` with a new LoRA, or the one that it continues from.
+def load_autograd_step(plan: Plan, _: Ranks = ALONE) -> AutogradStep:
+    """The model of `plan` with a new LoRA, or the one that it continues from; whole in each rank.
 
     Raises:
         ModelLoadError: the model cannot be loaded.

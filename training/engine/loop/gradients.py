@@ -50,12 +50,14 @@ def step_gradients(
         The shortage if memory ran out on any rank; then the buffer is to be cleared.
     """
     take_values(step, ranks)
-    counts = ranks.exchange(batch.label_tokens, batch.tokens)
-    labels, tokens = (sum(column) for column in zip(*counts, strict=True))
+    counts = ranks.exchange(batch.label_tokens, batch.tokens, len(batch.parts))
+    labels, tokens, _ = (sum(column) for column in zip(*counts, strict=True))
+    most = max(parts for _, _, parts in counts)
     loss = torch.zeros((), device=step.device)
     said = None
     try:
-        _accumulate(step, batch, ranks, loss, weight=1 / max(1, labels), seed=seed, index=index)
+        with step.passes(most, backward=True):
+            _accumulate(step, batch, ranks, loss, weight=1 / max(1, labels), seed=seed, index=index)
     except (RuntimeError, MemoryError) as error:
         if not ran_out_of_memory(error):
             raise

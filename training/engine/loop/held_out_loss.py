@@ -43,7 +43,8 @@ def held_out_loss(
         stop = ranks.rank == 0 and should_stop()
         if any(told for (told,) in ranks.exchange(stop)):
             return None
-        said = _add_part(step, batch, number, total)
+        with step.passes(1, backward=False):
+            said = _add_part(step, batch, number, total)
         if (short := agreed_shortage(ranks, said, *batch.largest)) is not None:
             return short
     ranks.add_up(total)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from contextlib import AbstractContextManager
 from typing import Protocol
 
 import torch
@@ -46,6 +47,14 @@ class TrainingStep(Measures, Protocol):
 
     def loss(self, batch: PackedBatch) -> Tensor:
         """Σ cross-entropy of a batch on the device, without dropout or gradients."""
+        ...
+
+    def passes(self, count: int, *, backward: bool) -> AbstractContextManager[None]:
+        """All ranks go through the layers so many times, forward or also back.
+
+        Where weights are sharded, a rank that computes fewer passes in the block, or runs out of memory, goes
+        through the rest with the others, which need its shards.
+        """
         ...
 
     def refresh(self) -> None:

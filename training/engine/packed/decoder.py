@@ -13,6 +13,7 @@ columns of a linear, rank · its targeted modules, filled up.
 
 from __future__ import annotations
 
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import replace
 
 import torch
@@ -31,6 +32,7 @@ from .fused_cross_entropy import capped, label_losses, loss_and_gradient
 from .lora_linear import FusedLoraLinear, LoraLinear, MakeLinear, Masks, refresh
 from .make_layer import LayerMaker
 from .residual_stream import ResidualStream
+from .sharded_store import ShardedStore
 from .shared_keys import SharedKeys
 
 
@@ -58,6 +60,8 @@ class PackedDecoder:
         self.device = device
         self.unpinned = 0
         """Layers in host memory that the system did not let be pinned."""
+        self.shards: ShardedStore | None = None
+        """Where the layers' weights are gathered from, if each rank has a shard of them only."""
         self.dtype = dtype
         size = config.vocab_size, config.hidden_size
         self.embedding = torch.empty(size, dtype=dtype, device=device) if embedding is None else embedding
@@ -123,10 +127,15 @@ class PackedDecoder:
             weight: scalar tensor on the device.
             seed: of the dropout masks.
         """
-        hidden, saved, context = self.forward_keeping(batch, recompute, seed=seed)
-        loss, d_hidden = self.loss_and_gradient(hidden, batch, weight)
-        self.backward_through(saved, d_hidden, context)
+        with self.one_pass(backward=True):
+            hidden, saved, context = self.forward_keeping(batch, recompute, seed=seed)
+            loss, d_hidden = self.loss_and_gradient(hidden, batch, weight)
+            self.backward_through(saved, d_hidden, context)
         return loss
+
+    def one_pass(self, *, backward: bool) -> AbstractContextManager[None]:
+        """Around each pass through the layers: see `passes`."""
+        return nullcontext() if self.shards is None else self.shards.passes.one(backward=backward)
 
     @property
     def has_dropout(self) -> bool:
@@ -134,7 +143,7 @@ class PackedDecoder:
 
     @property
     def streams(self) -> bool:
-        """Whether weights come from host memory while it computes."""
+        """Whether weights come from host memory or other ranks while it computes."""
         return any(linear.streams for linear in [*self._linears, *self._experts])
 
     def forward_keeping(
@@ -168,7 +177,8 @@ class PackedDecoder:
     @torch.no_grad()
     def label_losses(self, batch: PackedBatch) -> Tensor:
         """The cross-entropy at each label position, (label_tokens,), without dropout."""
-        hidden = self._forward(self._context(batch, None), None)[0]
+        with self.one_pass(backward=False):
+            hidden = self._forward(self._context(batch, None), None)[0]
         normed = self._head_input(hidden[batch.label_positions])  # (label_tokens, hidden_size)
         return label_losses(normed, self.lm_head, batch.targets, self.config.logits_cap)
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from contextlib import AbstractContextManager, nullcontext
 from functools import partial
 from typing import Any
 
@@ -13,7 +14,7 @@ from ...planning.graphs import ROW_MULTIPLE
 from ..load_together import load_together
 from ..loaded_model import StepModel
 from ..loop.batch import PackedBatch
-from ..parallel.ranks import ALONE, Ranks
+from ..parallel.ranks import ALONE, Ranks, is_sharded
 from ..peft_adapter import AdapterDescription, load_adapter
 from ..plan import Plan
 from .adapter_targets import adapter_targets
@@ -58,6 +59,10 @@ class PackedStep:
     def label_losses(self, batch: PackedBatch) -> Tensor:
         return self.decoder.label_losses(batch)
 
+    def passes(self, count: int, *, backward: bool) -> AbstractContextManager[None]:
+        shards = self.decoder.shards
+        return nullcontext() if shards is None else shards.passes.agreed(count, backward=backward)
+
     def refresh(self) -> None:
         self.decoder.refresh()
 
@@ -71,10 +76,11 @@ class PackedStep:
             self._runs = GraphedDecoder(self.decoder)  # the old one's graphs hold their memory
 
 
-def load_packed_step(plan: Plan, *, report: Report = no_report) -> PackedStep:
+def load_packed_step(plan: Plan, ranks: Ranks = ALONE, *, report: Report = no_report) -> PackedStep:
     """The model of `plan` with a new LoRA, or the one that it continues from.
 
     Args:
+        ranks: that load it together, and shard the weights where whole ones do not fit each.
         report: is told when kernels are still compiled after the weights are there.
 
     Raises:
@@ -89,6 +95,7 @@ def load_packed_step(plan: Plan, *, report: Report = no_report) -> PackedStep:
         in_4bit=plan.load_in_4bit,
         in_fp8=plan.training.in_fp8,
         resident_layers=plan.resident_layers,
+        ranks=ranks,
         while_reading=partial(warming_up, plan=plan, report=report),
     )
     decoder.lora.initialise(plan.training.seed)
@@ -101,9 +108,11 @@ def load_packed_step(plan: Plan, *, report: Report = no_report) -> PackedStep:
 def open_packed(plan: Plan, report: Report, ranks: Ranks = ALONE) -> StepModel:
     """The loaded model of this engine; raises as `load_packed_step`."""
 
-    def load(plan: Plan) -> PackedStep:
-        return _told_of_pinning(load_packed_step(plan, report=report), report)
+    def load(plan: Plan, ranks: Ranks) -> PackedStep:
+        return _told_of_pinning(load_packed_step(plan, ranks, report=report), report)
 
+    if plan.training.weights == "sharded" and not is_sharded(plan, ranks):
+        report(Warned(message="weights=sharded is not used: the run has one GPU of this host."))
     return StepModel(load_together(plan, load, ranks), plan, load, report, ranks)
 
 

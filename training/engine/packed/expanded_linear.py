@@ -19,7 +19,11 @@ from .decoder_config import ExpertLinearSizes
 from .expert_linear import ExpertLinear
 from .layer_store import LayerStore
 from .lora_linear import FusedLoraLinear, Masks
+from .sharded_store import ShardedStore
 from .stored_weights import StoredWeight, WholeWeight, expand, layer_and_module
+
+Store = LayerStore | ShardedStore
+"""Where the layers' weights are."""
 
 
 class Workspace:
@@ -32,7 +36,7 @@ class Workspace:
 class ExpandedLinears:
     """Makes the linear layers of a decoder whose weights are in `store`; a `MakeLinear`."""
 
-    def __init__(self, store: LayerStore) -> None:
+    def __init__(self, store: Store) -> None:
         self._store = store
         self._workspaces: dict[object, Workspace] = {}
 
@@ -52,7 +56,7 @@ class ExpandedLoraLinear(FusedLoraLinear):
     """As `FusedLoraLinear`, in a buffer that it shares with the same linears of other layers."""
 
     def __init__(
-        self, modules: Sequence[LoraModule], *, store: LayerStore, workspace: Workspace, **settings: Any
+        self, modules: Sequence[LoraModule], *, store: Store, workspace: Workspace, **settings: Any
     ) -> None:
         super().__init__(modules, fused=workspace.buffer, **settings)
         workspace.buffer = self.fused
@@ -90,6 +94,7 @@ class ExpandedLoraLinear(FusedLoraLinear):
     def _expand(self) -> None:
         if self._workspace.holds is self:
             return
+        self._workspace.holds = None  # should memory run out, the buffer is of neither
         stored = self._store.on_device(self._layer)
         for name, place in self._parts:
             expand(stored[name], place)
@@ -106,7 +111,7 @@ class ExpandedExpertLinear(ExpertLinear):
         sizes: ExpertLinearSizes,
         layer: str,
         *,
-        store: LayerStore,
+        store: Store,
         workspace: Workspace,
         **settings: Any,
     ) -> None:
@@ -130,5 +135,6 @@ class ExpandedExpertLinear(ExpertLinear):
 
     def expand(self) -> None:
         if self._workspace.holds is not self:
+            self._workspace.holds = None
             expand(self._store.on_device(self._layer)[self.sizes.name], self.weight.flatten(0, 1))
             self._workspace.holds = self

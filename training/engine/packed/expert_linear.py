@@ -46,7 +46,7 @@ class ExpertLinear:
     """
 
     streams = False
-    """Whether the weight comes from host memory each time."""
+    """Whether the weight comes from host memory or other ranks each time."""
 
     def __init__(
         self,

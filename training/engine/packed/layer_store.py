@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 import torch
+from torch import Tensor
 
 from .host_memory import host_buffer
 from .stored_weights import LayerLayout, StoredWeight
@@ -23,18 +24,19 @@ class LayerStore:
         self, layouts: Sequence[LayerLayout], device: torch.device, resident: int | None = None
     ) -> None:
         streamed = streamed_layers(len(layouts), resident)
-        buffers = [
+        self._buffers = [
             host_buffer(layout.bytes, device)
             if layer in streamed
             else torch.empty(layout.bytes, dtype=torch.uint8, device=device)
             for layer, layout in enumerate(layouts)
         ]
-        self._kept = [layout.views(buffer) for layout, buffer in zip(layouts, buffers, strict=True)]
-        host = {layer: (layouts[layer], buffers[layer]) for layer in streamed}
-        self._stream = WeightStream(host, device) if host else None
+        self._kept = [layout.views(buffer) for layout, buffer in zip(layouts, self._buffers, strict=True)]
+        host = {layer: layouts[layer] for layer in streamed}
+        size = max((layout.bytes for layout in host.values()), default=0)
+        self._stream = WeightStream(host, self._fetch, size, device) if host else None
         self._streamed = frozenset(streamed)
         self.unpinned = [
-            layer for layer in streamed if device.type == "cuda" and not buffers[layer].is_pinned()
+            layer for layer in streamed if device.type == "cuda" and not self._buffers[layer].is_pinned()
         ]
         """Layers in host memory that could not be pinned: copying them holds up the host."""
 
@@ -51,6 +53,10 @@ class LayerStore:
         if self._stream is None or layer not in self._streamed:
             return self._kept[layer]
         return self._stream.bring(layer)
+
+    def _fetch(self, layer: int, slot: Tensor) -> None:
+        buffer = self._buffers[layer]
+        slot[: len(buffer)].copy_(buffer, non_blocking=True)
 
 
 def streamed_layers(layers: int, resident: int | None) -> list[int]:

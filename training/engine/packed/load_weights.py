@@ -8,8 +8,9 @@ matrix, unless the files hold it in 4 bits already; the experts of a layer are p
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping, Set
+from collections.abc import Callable, Iterable, Iterator, Mapping, Set
 from io import BufferedReader
+from itertools import groupby
 from pathlib import Path
 from typing import TYPE_CHECKING, cast
 
@@ -17,7 +18,7 @@ import torch
 from torch import Tensor
 
 from ...errors import ModelLoadError
-from ...models.safetensors_files import StoredTensor, read_header, shards, stored_tensors
+from ...models.safetensors_files import StoredTensor, stored_tensors
 from ...models.text_model import HEAD, name_in_model
 from ...untrusted import short_name, shown_path
 from .decoder import PackedDecoder
@@ -30,9 +31,9 @@ from .fp8_linear import fp8_linears
 from .lora_linear import LoraLinear
 from .mxfp4 import Mxfp4Weight
 from .nf4 import Nf4Weight
-from .nf4_checkpoint import StoredNf4, raw_places, stored_in_4bit
+from .nf4_checkpoint import StoredNf4, raw_places, stored_in_4bit, write_offset
 from .sparse_mlp import SparseMlp
-from .stored_weights import expand
+from .stored_weights import expand, layer_and_module
 
 if TYPE_CHECKING:
     from _typeshed import WriteableBuffer
@@ -61,25 +62,31 @@ def load_weights(decoder: PackedDecoder, folder: Path) -> None:
     quantised = nf4_weights(decoder)
     to_expand = _to_expand(decoder, in_4bit, places)
     known = {**quantised, **{name: weight for name, weight, _ in to_expand}}
-    for name in in_4bit.keys() & known.keys():
-        places |= raw_places(name, known[name], in_4bit[name])
+    raw = {name: weight for name, weight in known.items() if name in in_4bit}
+    for name, weight in raw.items():
+        places |= raw_places(name, weight, in_4bit[name])
         quantised.pop(name, None)
     to_quantise = _to_quantise(decoder, quantised) | _to_quantise_in_fp8(decoder)
     head: Tensor | None = None
     if config.tie_word_embeddings and HEAD in stored:
         head = places[HEAD] = torch.empty_like(decoder.embedding)
     staging = torch.empty(STAGING_BYTES, dtype=torch.uint8, pin_memory=decoder.device.type == "cuda")
-    for path in shards(folder):
-        with path.open("rb") as file:
-            for name, tensor in read_header(path).items():
-                what = f"{short_name(name)} in {shown_path(path)}"
-                full_name = name_in_model(name, config.place)
-                matrix = to_quantise.pop(full_name, None)
-                place = places.pop(full_name, None) if matrix is None else matrix.place(full_name)
-                if place is not None:
-                    _copy(file, tensor, place, staging, what)
-                if matrix is not None:
-                    matrix.has(full_name)
+    for layer, tensors in _in_turn(decoder, stored):
+        for name in _of_layer(decoder, raw, layer):
+            write_offset(raw[name], in_4bit[name])
+        for path, in_file in groupby(tensors, lambda name: stored[name].path):
+            with path.open("rb") as file:
+                for name in in_file:
+                    what = f"{short_name(name)} in {shown_path(path)}"
+                    full_name = name_in_model(name, config.place)
+                    matrix = to_quantise.pop(full_name, None)
+                    place = places.pop(full_name, None) if matrix is None else matrix.place(full_name)
+                    if place is not None:
+                        _copy(file, stored[name], place, staging, what)
+                    if matrix is not None:
+                        matrix.has(full_name)
+        if layer is not None and decoder.shards is not None:
+            decoder.shards.keep(layer)
     missing = {*places, *to_quantise}
     if missing:
         raise ModelLoadError(
@@ -95,6 +102,31 @@ def load_weights(decoder: PackedDecoder, folder: Path) -> None:
     for _, weight, place in to_expand:
         expand(weight, place)
     spread_qk_norms(decoder)
+    if decoder.shards is not None:
+        decoder.shards.loaded()
+
+
+def _in_turn(decoder: PackedDecoder, names: Iterable[str]) -> Iterator[tuple[int | None, list[str]]]:
+    """The tensors of a checkpoint, all at once; of a sharded decoder layer by layer."""
+    if decoder.shards is None:
+        yield None, list(names)
+        return
+    groups: dict[int | None, list[str]] = {}
+    for name in names:
+        groups.setdefault(_layer_of(decoder, name), []).append(name)
+    yield from groups.items()
+
+
+def _of_layer(decoder: PackedDecoder, names: Iterable[str], layer: int | None) -> list[str]:
+    """Those of the names that are read in this turn."""
+    return [name for name in names if decoder.shards is None or _layer_of(decoder, name) == layer]
+
+
+def _layer_of(decoder: PackedDecoder, name: str) -> int | None:
+    """The layer that a tensor of a checkpoint belongs to, if it belongs to one of the decoder."""
+    place = decoder.config.place
+    full_name = name_in_model(name, place)
+    return layer_and_module(full_name)[0] if full_name.startswith(f"{place}.layers.") else None
 
 
 def _to_expand(

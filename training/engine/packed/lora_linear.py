@@ -67,7 +67,7 @@ class LoraLinear(ABC):
     """y = x·Wᵀ + bias + scale·B·A·x for layers with a common input, whatever form W has."""
 
     streams = False
-    """Whether the weight comes from host memory each time."""
+    """Whether the weight comes from host memory or other ranks each time."""
 
     def __init__(
         self,

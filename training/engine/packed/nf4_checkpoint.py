@@ -74,12 +74,18 @@ def is_in_4bit(folder: Path) -> bool:
 
 
 def raw_places(module: str, weight: Nf4Weight, stored: StoredNf4) -> dict[str, Tensor]:
-    """Where the bytes of each tensor of a module belong; its offset is written now."""
+    """Where the bytes of each tensor of a module belong, without the offset that `write_offset` writes."""
     parts = dict(weight.parts)
     if stored.shape.nested:
-        parts.pop("nested_offset").fill_(stored.offset)
+        parts.pop("nested_offset")
     name = f"{module}.weight"
     return {f"{name}.{part}" if part else name: place.view(torch.uint8) for part, place in parts.items()}
+
+
+def write_offset(weight: Nf4Weight, stored: StoredNf4) -> None:
+    """Write what a checkpoint keeps in JSON."""
+    if stored.shape.nested:
+        weight.parts["nested_offset"].fill_(stored.offset)
 
 
 def _state(tensor: StoredTensor) -> dict[str, Any]:

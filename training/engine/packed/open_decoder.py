@@ -15,6 +15,7 @@ from ...config.specs import LoraGroup
 from ...models.decoder_families import PLAIN
 from ...models.safetensors_files import stored_tensors
 from ...models.text_model import stores_head
+from ..parallel.ranks import ALONE, Ranks
 from ..plan import Precision
 from .decoder import PackedDecoder
 from .decoder_config import DecoderConfig, read_decoder_config
@@ -25,6 +26,7 @@ from .layer_store import LayerStore
 from .load_weights import load_weights
 from .mxfp4 import stored_in_mxfp4
 from .nf4_checkpoint import stored_in_4bit
+from .sharded_store import ShardedStore
 from .stored_weights import LayerLayout
 from .weight_layouts import layer_layouts
 
@@ -38,6 +40,7 @@ def load_decoder(
     in_4bit: bool,
     in_fp8: bool = False,
     resident_layers: int | None = None,
+    ranks: Ranks = ALONE,
     while_reading: Callable[[PackedDecoder], AbstractContextManager[None]] = nullcontext,
 ) -> PackedDecoder:
     """The decoder of a model folder, with its frozen weights and LoRA matrices that are not initialised.
@@ -47,6 +50,7 @@ def load_decoder(
         in_fp8: keep and multiply them in FP8; for folders with whole weights, all of them on the device.
         resident_layers: layers whose weights stay on the device, None is all. The others stream from host
             memory, where the embeddings are then too.
+        ranks: those of a host shard the layers, unless all of them stay whole on the device.
         while_reading: gets the decoder before its weights, which are read inside of what it returns.
 
     Raises:
@@ -64,6 +68,7 @@ def load_decoder(
             torch.device(device),
             layouts if in_parts or resident_layers is not None else None,
             resident_layers,
+            ranks,
         )
     with while_reading(decoder):
         load_weights(decoder, model)
@@ -77,6 +82,7 @@ def make_decoder(
     device: torch.device,
     layouts: list[LayerLayout] | None,
     resident_layers: int | None = None,
+    ranks: Ranks = ALONE,
 ) -> PackedDecoder:
     """A decoder without its weights.
 
@@ -85,7 +91,10 @@ def make_decoder(
     """
     if layouts is None:
         return PackedDecoder(config, lora, dtype, device)
-    store = LayerStore(layouts, device, resident_layers)
+    shards = None
+    if resident_layers is not None and ranks.here > 1:
+        shards = ShardedStore(layouts, device, resident_layers, ranks)
+    store = shards or LayerStore(layouts, device, resident_layers)
     embedding = table = None
     if resident_layers is not None:
         if not config.tie_word_embeddings:
@@ -95,7 +104,7 @@ def make_decoder(
             table = _host_matrix(config.token_layer_vocab, columns, dtype, device)
     linears = ExpandedLinears(store)
     decoder = PackedDecoder(config, lora, dtype, device, linears, linears.experts, embedding, table)
-    decoder.unpinned = len(store.unpinned)
+    decoder.unpinned, decoder.shards = len(store.unpinned), shards
     return decoder
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from functools import wraps
 from pathlib import Path
 from typing import Any
 
@@ -61,9 +62,23 @@ def base_view(decoder: PackedDecoder, folder: Path) -> Any:
         model.get_output_embeddings().weight = model.get_input_embeddings().weight
     # Its frequencies are in no checkpoint: from_pretrained computes them too, in fp32 whatever the dtype.
     body = model.get_decoder()
+    if decoder.shards is not None:
+        _in_passes(body, decoder)
     body.rotary_emb = type(body.rotary_emb)(config=body.config).to(decoder.device)
     model.generation_config = _generation_config(folder, model)
     return model
+
+
+def _in_passes(body: Any, decoder: PackedDecoder) -> None:
+    """Let each call of transformers' decoder be a pass, for which other ranks give their shards."""
+    forward = body.forward
+
+    @wraps(forward)
+    def in_a_pass(*args: Any, **settings: Any) -> Any:
+        with decoder.one_pass(backward=False):
+            return forward(*args, **settings)
+
+    body.forward = in_a_pass
 
 
 def _embed(model: Any, name: str, matrix: Tensor, decoder: PackedDecoder) -> None:

@@ -1,13 +1,13 @@
-"""Layers' weights on their way from host memory to the device, ahead of their use.
+"""Layers' weights on their way to the device, from host memory or other ranks, ahead of their use.
 
 A pass goes through the layers up (forward) or down (backward), and turns where it ends. So while a layer is
-in use, the next ones are copied, by a stream of their own, into the slots of layers that were used. Events
+in use, the next ones are fetched, by a stream of their own, into the slots of layers that were used. Events
 keep both in order: a slot is read when it is `ready`, and overwritten when what read it is `done`.
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from functools import cached_property
 
 import torch
@@ -40,21 +40,33 @@ class _Slot:
 
 
 class WeightStream:
-    """The layers that stream, each with its layout and its buffer in host memory."""
+    """The layers that stream.
 
-    def __init__(self, host: Mapping[int, tuple[LayerLayout, Tensor]], device: torch.device) -> None:
-        self._host = host
-        self._order = sorted(host)
-        size = max(layout.bytes for layout, _ in host.values())
-        self._slots = [_Slot(size, device) for _ in range(min(SLOTS, len(host)))]
+    Args:
+        layouts: of these layers.
+        fetch: writes a layer's weights into the buffer of a slot, as work of the current stream.
+        size: bytes of that buffer.
+    """
+
+    def __init__(
+        self,
+        layouts: Mapping[int, LayerLayout],
+        fetch: Callable[[int, Tensor], None],
+        size: int,
+        device: torch.device,
+    ) -> None:
+        self._layouts, self._fill = layouts, fetch
+        self._order = sorted(layouts)
+        self._slots = [_Slot(size, device) for _ in range(min(SLOTS, len(layouts)))]
         self._at: _Slot | None = None
-        self._copies = torch.cuda.Stream(device) if device.type == "cuda" else None
+        # Of high priority: products that follow each other would let a gather's kernel wait for long.
+        self._copies = torch.cuda.Stream(device, priority=-1) if device.type == "cuda" else None
 
     def bring(self, layer: int) -> dict[str, StoredWeight]:
         """The layer's weights on the device, once the current stream gets there."""
         if self._at is None or self._at.layer != layer:
             self._at = self._move_to(layer, self._at)
-        return self._at.views(self._host[layer][0])
+        return self._at.views(self._layouts[layer])
 
     def _move_to(self, layer: int, left: _Slot | None) -> _Slot:
         last = -1 if left is None or left.layer is None else left.layer
@@ -78,12 +90,11 @@ class WeightStream:
         return above + below if up else below + above
 
     def _fetch(self, layer: int, slot: _Slot) -> None:
-        layout, buffer = self._host[layer]
         slot.layer = layer
         if self._copies is None:
-            slot.buffer[: layout.bytes].copy_(buffer)
+            self._fill(layer, slot.buffer)
             return
         with torch.cuda.stream(self._copies):
             slot.done.wait(self._copies)  # at once, where it was never used
-            slot.buffer[: layout.bytes].copy_(buffer, non_blocking=True)
+            self._fill(layer, slot.buffer)
             slot.ready.record(self._copies)

@@ -21,12 +21,17 @@ WAITING = timedelta(days=365)
 EXCHANGING = timedelta(minutes=30)
 """For tensors: all ranks are in the same step."""
 
+_all_gather: Any = next(  # torch has renamed it in 2.13
+    getattr(dist, name) for name in ("all_gather_single", "all_gather_into_tensor") if hasattr(dist, name)
+)
+
 
 class Group:
     """`Ranks` over torch.distributed.
 
     Args:
         store: where the processes find each other, a `torch.distributed.Store`.
+        here: ranks of each host, or 1: see `Ranks`.
         heartbeat: how long a rank may be silent depends on what it is told to do.
         lost: gives the error to raise when a message did not arrive: who is gone, and why.
         require_all: raises that error if somebody is known to be gone.
@@ -41,12 +46,15 @@ class Group:
         rank: int,
         size: int,
         *,
+        here: int,
         on_gpu: bool,
         heartbeat: Heartbeat,
         lost: Callable[[], BaseException | None],
         require_all: Callable[[], None] = lambda: None,
     ) -> None:
-        self.rank, self.size = rank, size
+        self.rank, self.size, self.here = rank, size, here
+        self.ended = False
+        """Whether rank 0 has told the others that this is the end."""
         self._heartbeat, self._lost, self._require_all = heartbeat, lost, require_all
         if dist.is_initialized():
             raise InputError(
@@ -59,14 +67,23 @@ class Group:
             nccl = on_gpu and dist.is_nccl_available()
             backend = "nccl" if nccl else "gloo"
             self._tensors: Any = dist.new_group(backend=backend, timeout=EXCHANGING)  # pyright: ignore[reportUnknownMemberType]
+            self._of_host: Any = self._tensors
+            if 1 < here < size:
+                self._of_host, _ = dist.new_subgroups(here, timeout=EXCHANGING, backend=backend)  # pyright: ignore[reportUnknownMemberType]
 
     def say(self, order: Order, first: int = 0, second: int = 0, *, text: str = "") -> None:
         content = text.encode()
+        self.ended = order is Order.END
         self._heartbeat.patience = LOADING if order is Order.LOAD else STEPPING
         with self._together():
             dist.broadcast(torch.tensor([order, first, second, len(content)]), 0)
             if content:
                 dist.broadcast(torch.frombuffer(bytearray(content), dtype=torch.uint8), 0)
+
+    def say_end(self) -> None:
+        """Tell the others that this is the end, if they have not been told."""
+        if not self.ended:
+            self.say(Order.END)
 
     def hear(self) -> Told:
         """What rank 0 says next."""
@@ -94,12 +111,18 @@ class Group:
         with self._together():
             dist.all_reduce(tensor, group=self._tensors)  # pyright: ignore[reportUnknownMemberType]
 
+    def gather(self, whole: Tensor, shard: Tensor) -> None:
+        with self._together():
+            _all_gather(whole, shard, group=self._of_host)
+
     def require_all(self) -> None:
         self._require_all()
 
     def abort(self) -> None:
         """End waits for tensors of a rank that is gone, from another thread."""
         self._tensors.abort()
+        if self._of_host is not self._tensors:
+            self._of_host.abort()
 
     def leave(self) -> None:
         """After the last message of all."""

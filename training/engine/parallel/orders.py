@@ -16,6 +16,8 @@ class Order(IntEnum):
     EVALUATE = 3
     """A share of the held-out examples: most tokens at once."""
     END = 4
+    PASS = 5
+    """A forward pass of rank 0 alone, for which the others give their shards of the weights."""
 
 
 class Told(NamedTuple):

@@ -6,6 +6,7 @@ from typing import NamedTuple, Protocol
 
 from torch import Tensor
 
+from ..plan import Plan
 from .orders import Order, Told
 
 
@@ -18,6 +19,8 @@ class Ranks(Protocol):
 
     rank: int
     size: int
+    here: int
+    """Ranks of each host, which follow each other: over them weights are sharded. 1 where hosts differ."""
 
     def say(self, order: Order, first: int = 0, second: int = 0, *, text: str = "") -> None:
         """Rank 0 only: what the others do next."""
@@ -33,6 +36,15 @@ class Ranks(Protocol):
 
     def add_up(self, tensor: Tensor) -> None:
         """The sum over all ranks, in each of them."""
+        ...
+
+    def gather(self, whole: Tensor, shard: Tensor) -> None:
+        """The shards of all ranks of this host, end to end; as work of the current stream.
+
+        Args:
+            whole: (here · bytes of a shard,), to write to.
+            shard: this rank's, which may be its place in `whole`.
+        """
         ...
 
     def require_all(self) -> None:
@@ -51,7 +63,7 @@ class Hears(Ranks, Protocol):
 class _Alone:
     """A process without others."""
 
-    rank, size = 0, 1
+    rank, size, here = 0, 1, 1
 
     def say(self, order: Order, first: int = 0, second: int = 0, *, text: str = "") -> None:
         """Nobody listens."""
@@ -65,11 +77,19 @@ class _Alone:
     def add_up(self, tensor: Tensor) -> None:
         """It is the sum."""
 
+    def gather(self, whole: Tensor, shard: Tensor) -> None:
+        whole.copy_(shard)
+
     def require_all(self) -> None:
         """Nobody is missing."""
 
 
 ALONE = _Alone()
+
+
+def is_sharded(plan: Plan, ranks: Ranks) -> bool:
+    """Whether each rank has a shard of the layers' weights only: whole ones do not all stay on each GPU."""
+    return plan.resident_layers is not None and ranks.here > 1
 
 
 class Shortage(NamedTuple):
