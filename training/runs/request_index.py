@@ -101,14 +101,19 @@ class RequestIndex:
             return Requested(self._store.create(spec, run_id), existing=False, stopped=stopped)
 
     def sweep(self) -> None:
-        """Remove the records of runs that have been removed."""
-        if not self._folder.is_dir():
-            return
-        with Lock(self._folder / "lock"):  # a request may find its record at any time
-            for record in self._folder.glob("*.json"):
-                with suppress(OSError):
-                    if self._names_no_run(record):
-                        record.unlink(missing_ok=True)
+        """Remove the records of runs that are gone, unless somebody uses them or the home is read-only."""
+        lock = Lock(self._folder / "lock")  # a request may find its record at any time
+        with suppress(StateError, OSError):
+            if self._folder.is_dir() and lock.try_acquire():
+                try:
+                    self._remove_what_names_no_run()
+                finally:
+                    lock.release()
+
+    def _remove_what_names_no_run(self) -> None:
+        for record in self._folder.glob("*.json"):
+            if self._names_no_run(record):
+                record.unlink(missing_ok=True)
 
     def _names_no_run(self, record: Path) -> bool:
         """Of a record that no request has just written. A damaged one stays: its key starts no second run."""
