@@ -114,10 +114,15 @@ def cut_the_first(hosts: FakeHosts, run: RunFolder) -> None:
     ("harm", "said"),
     [
         (kill_a_rank, "Host 'n2.test' was left: its process was killed (signal 9)"),
-        (kill_the_worker, "Host 'n1.test' was left: its process was killed (signal 9)"),
-        (kill_the_attendant, "worker process"),
-        (cut_the_second, "Host 'n2.test' cannot be reached"),
-        pytest.param(cut_the_first, "Host 'n1.test' cannot be reached", marks=pytest.mark.nightly),
+        *(
+            pytest.param(*rest, marks=pytest.mark.nightly)
+            for rest in (
+                (kill_the_worker, "Host 'n1.test' was left: its process was killed (signal 9)"),
+                (kill_the_attendant, "worker process"),
+                (cut_the_second, "Host 'n2.test' cannot be reached"),
+                (cut_the_first, "Host 'n1.test' cannot be reached"),
+            )
+        ),
     ],
 )
 async def test_what_is_gone_ends_the_run_everywhere_and_it_goes_on_from_its_checkpoint(
