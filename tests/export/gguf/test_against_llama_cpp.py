@@ -29,9 +29,9 @@ OF_THE_FILE = {"general.name", "general.size_label", "general.file_type"}
 
 
 def each(families: Iterable[str]) -> list[Any]:
-    """The families, those that fewer people use for the stage that has llama.cpp only."""
-    slow = pytest.mark.slow
-    return [pytest.param(one, marks=() if FAMILIES[one][0] in QUICK else slow) for one in families]
+    """The families, those that fewer people use for the night."""
+    night = (pytest.mark.slow, pytest.mark.nightly)
+    return [pytest.param(one, marks=() if FAMILIES[one][0] in QUICK else night) for one in families]
 
 
 def exported(base: Path, adapter: Path | None, quantization: str, folder: Path, verify: Any = None) -> Path:
