@@ -14,6 +14,8 @@ LIMITS = {"f16": 1e-4, "q8_0": 0.02}
 """Mean KL to the trained model, nats per token."""
 
 
+@pytest.mark.slow
+@pytest.mark.nightly
 def test_smollm2_answers_its_learnt_facts_from_the_exported_files(
     llama_cpp: None, smollm2: Path, home: Path, tmp_path: Path
 ) -> None:
