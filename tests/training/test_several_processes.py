@@ -76,6 +76,7 @@ def test_processes_that_each_have_a_shard_of_the_weights_learn_and_answer_what_o
     assert shared.answers == of_one.answers and len(shared.answers) == 1
     plan = json.loads((adapter.parent / "plan.json").read_text())
     assert plan["resident_layers"] and plan["reasons"]["weights"] == f"sharded over {gpus} processes"
+    assert "weights is not used" not in (adapter.parent / "events.jsonl").read_text()
 
 
 async def started(service: TrainingService, spec: TrainSpec) -> tuple[RunFolder, list[psutil.Process]]:

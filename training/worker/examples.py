@@ -3,9 +3,8 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-from ..config.fields import EngineName
 from ..config.specs import DataGroup, EvaluationGroup, TrainingGroup, TrainingSpec
 from ..data.check import Checked, check
 from ..data.cleaning.quality import QUALITY_KINDS
@@ -18,6 +17,9 @@ from ..models.token_limits import token_limits
 from ..models.untrained_tokens import untrained_tokens
 from ..untrusted import quoted, shown_path
 from .context import RunContext, use_threads
+
+if TYPE_CHECKING:
+    from ..engine.plan import Plan
 
 
 def check_data(context: RunContext, data: DataGroup) -> Checked:
@@ -102,14 +104,15 @@ def warn_about_evaluation(context: RunContext, asked: EvaluationGroup, held_out:
         context.recorder.warn("system is not used: there are no questions.")
 
 
-def warn_about_memory(context: RunContext, asked: TrainingGroup, engine: EngineName) -> None:
+def warn_about_memory(context: RunContext, asked: TrainingGroup, plan: Plan) -> None:
     """Name the settings of memory that mean nothing in this run.
 
     Args:
-        engine: that trains.
+        plan: what was made of them.
     """
+    engine = plan.training.engine
     on_cpu = context.recorder.devices == (CPU,)
-    if asked.weights != "auto" and on_cpu:
+    if asked.weights != "auto" and on_cpu and plan.resident_layers is None:
         context.recorder.warn("weights is not used: a CPU has only the host's memory.")
     if engine == "trl" and asked.micro_batch_tokens is not None:
         context.recorder.warn("micro_batch_tokens is not used: TRL's engine splits steps by rows.")

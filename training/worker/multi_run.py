@@ -142,7 +142,7 @@ def _prepare(
         kept_rows(task).write(context.run.path / TASKS, number)
     _warn_about_scores(context, tasks)
     plans, reasons = _plans(context, spec, model, tasks[spec.earlier :], threads)
-    warn_about_memory(context, spec.training, plans[0].training.engine)
+    warn_about_memory(context, spec.training, plans[0])
     context.recorder.phase("loading", "reading the base model's weights")
     context.run.write_provenance(_provenance(spec, identity(), prepared, plans[0]))
     runs = [plan.record() for plan in plans]

@@ -135,7 +135,7 @@ def _prepare(context: RunContext, spec: TrainSpec, model: Path) -> Ready:
         lengths=data.train.lengths().tokens.tolist(),
         trained_share=data.summary.trained_share or None,
     )
-    warn_about_memory(context, spec.training, plan.training.engine)
+    warn_about_memory(context, spec.training, plan)
     plan = replace(plan, tokens_key=data.key)
     context.run.write_plan({**plan.record(), "reasons": reasons})
     return Ready(spec, tokenizer, data, plan)
