@@ -9,9 +9,9 @@ from rich.console import Console
 from rich.markup import escape
 from rich.progress import BarColumn, Progress, SpinnerColumn, TaskID, TextColumn, TimeElapsedColumn
 
-from ..tools.status import step_message
+from ..tools.status import held_out_message, step_message
 from ..training.errors import LONGEST_MESSAGE
-from ..training.events import Event, Phase, Step, Warned
+from ..training.events import Evaluated, Event, Phase, Step, Warned
 from ..training.untrusted import one_line
 from .wording import as_options
 
@@ -31,6 +31,8 @@ class BarDisplay:
                 case Warned():
                     warning = escape(as_options(one_line(event.message, LONGEST_MESSAGE)))
                     self._progress.console.print(f"[yellow]warning:[/] {warning}")
+                case Evaluated():
+                    self._progress.console.print(held_out_message(event))
                 case Step():
                     done, total = event.overall
                     self._progress.update(

@@ -10,16 +10,17 @@ from contextlib import contextmanager
 from types import FrameType
 from typing import Protocol
 
-from ..tools.status import step_message
+from ..tools.status import held_out_message, step_message
 from ..training.errors import exit_code
-from ..training.events import Event, Phase, Queued, Step, Warned
+from ..training.events import Evaluated, Event, Phase, Queued, Step, Warned
 from ..training.runs.folder import ENDED, Status
 from ..training.runs.view import RunView
 from ..training.service import TrainingService
 from .wording import as_options
 from .wrapped import say
 
-PLAIN_GAP_S = 2.0  # between two lines of steps without a terminal
+PLAIN_GAP_S = 2.0  # between two lines of progress without a terminal; later
+PLAIN_GAP_SHARE = 0.02  # of the time since the first
 PARTLY = 3  # exit code
 
 
@@ -107,25 +108,46 @@ def _display() -> Generator[Display]:
 
 
 class PlainDisplay:
-    """Lines on stderr: each phase, each warning, and a step every two seconds."""
+    """Lines on stderr: each phase, warning and held-out loss; a step, or how far a phase is, at times.
+
+    A long run tells these less and less often, so that its log can be read.
+    """
 
     def __init__(self) -> None:
-        self._shown_at = -PLAIN_GAP_S
+        self._began = time.monotonic()
+        self._shown_at = self._began - PLAIN_GAP_S
+        self._doing = ""
 
     def show(self, events: Sequence[Event]) -> None:
         for event in events:
             match event:
                 case Phase():
-                    say(f"  {event.message}", 4, err=True)
+                    self._phase(event)
                 case Warned():
-                    say(f"  warning: {as_options(event.message)}", 4, err=True)
+                    _line(f"warning: {as_options(event.message)}")
+                case Evaluated():
+                    _line(held_out_message(event))
+                case Step() if event.step == event.total_steps:
+                    _line(step_message(event))
                 case Step():
-                    self._step(event)
+                    self._at_times(step_message(event))
                 case _:
                     pass
 
-    def _step(self, step: Step) -> None:
-        last = step.step == step.total_steps
-        if last or time.monotonic() - self._shown_at >= PLAIN_GAP_S:
-            self._shown_at = time.monotonic()
-            say(f"  {step_message(step)}", 4, err=True)
+    def _phase(self, event: Phase) -> None:
+        halfway = event.fraction is not None and event.fraction < 1 and event.phase == self._doing
+        self._doing = event.phase
+        if halfway:
+            self._at_times(event.message)
+        else:
+            _line(event.message)
+
+    def _at_times(self, message: str) -> None:
+        now = time.monotonic()
+        if now - self._shown_at >= max(PLAIN_GAP_S, PLAIN_GAP_SHARE * (now - self._began)):
+            self._shown_at = now
+            _line(message)
+
+
+def _line(message: str) -> None:
+    say(f"  {message}", 4, err=True)

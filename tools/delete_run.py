@@ -21,7 +21,7 @@ class Deleted(ToolResult):
     next: str
 
     def text(self) -> str:
-        return f"Removed run {self.run_id}; {self.freed_mb:.4g} MB are free again.\nNext: {self.next}"
+        return f"Removed run {self.run_id}; {_shown(self.freed_mb)} are free again.\nNext: {self.next}"
 
 
 async def delete_run(
@@ -34,13 +34,19 @@ async def delete_run(
     The user has to agree first. Files that it wrote elsewhere stay.
     """
     run = await anyio.to_thread.run_sync(context.service.store.find, run_id)
+    await anyio.to_thread.run_sync(context.service.store.require_ended, run)
     size_mb = await anyio.to_thread.run_sync(_megabytes, run)
     if not confirmed:
         raise ConfirmationNeededError(
-            f"Remove run {run.run_id} permanently, with its adapter and all its files ({size_mb:.4g} MB)?",
+            f"Remove run {run.run_id} permanently, with its adapter and all its files ({_shown(size_mb)})?",
         )
     deleted = await context.service.delete(run.run_id)
     return Deleted(run_id=deleted, freed_mb=size_mb, next="list_runs() shows the others.")
+
+
+def _shown(size_mb: float) -> str:
+    """`145 MB`."""
+    return f"{size_mb:.4g} MB" if size_mb >= 1 else f"{size_mb * 1000:.0f} kB"
 
 
 def _megabytes(run: RunFolder) -> float:

@@ -10,7 +10,7 @@ from ..training.events import Done, Evaluated, Event, Failed, Phase, Step, Warne
 from .context import ToolContext, ToolResult, as_lines
 from .follow import WaitSeconds, follow
 from .get_run import RunId
-from .status import step_message
+from .status import held_out_message, step_message
 
 Lines = Annotated[int, Field(ge=1, le=200, description="Newest lines of each part.")]
 
@@ -63,7 +63,7 @@ def event_words(event: Event) -> str:
         case Phase() | Warned():
             return f"{event.kind}: {event.message}"
         case Evaluated():
-            return f"held-out loss {event.loss:.4g} at step {event.step}"
+            return held_out_message(event)
         case Failed():
             return f"failed: {event.error.message}" if event.error else "failed"
         case Done():

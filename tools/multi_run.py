@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from functools import partial
-from typing import Annotated, Any
+from typing import Annotated, Any, cast
 
 import anyio.to_thread
-from pydantic import Field
+from pydantic import BeforeValidator, Field
 
 from ..training.config.fields import (
     DatasetSource,
@@ -21,7 +22,7 @@ from ..training.config.fields import (
 from ..training.config.specs import MultiGroup, MultiRunSpec, Task
 from ..training.errors import InputError
 from ..training.files.output_folder import check_output
-from ..training.requests.multi_run import multi_run_spec, resolved_tasks
+from ..training.requests.multi_run import multi_run_spec, named_tasks, resolved_tasks
 from ..training.requests.multi_run_parent import parent_of
 from ..training.requests.settings import alias_notes
 from .context import ToolContext, resolved_dataset, resolved_model
@@ -29,11 +30,17 @@ from .follow import Confirmed, WaitSeconds, follow_or_raise, submission_note, su
 from .status import RunStatus, run_status
 
 
+def _as_list(given: object) -> object:
+    """Tasks that are given as names and datasets, as the list that is promised."""
+    return named_tasks(cast("Mapping[str, object]", given)) if isinstance(given, Mapping) else given
+
+
 async def multi_run(
     context: ToolContext,
     dataset: DatasetSource | None = None,
     tasks: Annotated[
         list[Task] | None,
+        BeforeValidator(_as_list),
         Field(description="Instead of dataset: datasets, one run each, in order."),
     ] = None,
     model: ModelName | None = None,

@@ -23,7 +23,7 @@ from ..training.config.results import (
 )
 from ..training.config.specs import TRAININGS
 from ..training.errors import ErrorRecord, describe, help_of
-from ..training.events import Step
+from ..training.events import Evaluated, Step
 from ..training.runs.after_status import would_fail_again
 from ..training.runs.folder import Status
 from ..training.runs.identity import same_host
@@ -396,6 +396,12 @@ def step_message(step: Step) -> str:
     if step.eta_s is not None:
         parts.append(f"{duration(step.eta_s)} left")
     return " · ".join(parts)
+
+
+def held_out_message(event: Evaluated) -> str:
+    """`held-out loss 0.5320 after step 12`; of step 0 `before training`."""
+    when = f"after step {event.step}" if event.step else "before training"
+    return f"held-out loss {event.loss:.4f} {when}"
 
 
 def duration(seconds: float) -> str:

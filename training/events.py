@@ -230,6 +230,7 @@ PHASES = {
     "preparing": (0.70, 0.90),
     "training": (0.90, 1.00),
     "saving": (1.00, 1.00),
+    "judging": (1.00, 1.00),
     "answering": (1.00, 1.00),
     "generating": (0.70, 0.99),
     "measuring": (0.70, 0.99),

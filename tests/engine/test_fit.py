@@ -235,6 +235,29 @@ def test_resuming_a_finished_run_only_writes_its_adapter_again(
     assert adapter_of(plan) == adapter
 
 
+def told_by(events: Events) -> list[str]:
+    return [phase["message"] for phase in events.of("phase") if phase["phase"] == "training"]
+
+
+def test_resuming_says_from_where(plan: Plan, data: Data, tmp_path: Path, events: Events) -> None:
+    first, resumed = Events(), plan.changed(resume=True)
+    trained(resumed, data, tmp_path / "c", first)
+    assert told_by(first)[1] == "resuming from the first step, since there is no checkpoint"
+    trained(resumed, data, tmp_path / "c", events)
+    assert told_by(events)[1] == "resuming after step 12"
+
+
+def test_an_evaluation_tells_that_it_goes_on_and_how_far_it_is(
+    plan: Plan, data: Data, tmp_path: Path, events: Events, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("backpropagate.training.events.REPORT_EVERY_S", 0)
+    trained(plan.changed(micro_batch_tokens=24, steps=3), data, tmp_path / "c", events)
+    assert told_by(events) == [
+        "training", "evaluating the model as it is", "evaluating the model as it is: 1 of 2 parts",
+        "training", "evaluating", "evaluating: 1 of 2 parts", "training",
+    ]  # fmt: skip
+
+
 def test_resuming_from_a_damaged_checkpoint_says_so(
     plan: Plan, data: Data, tmp_path: Path, events: Events
 ) -> None:

@@ -248,7 +248,11 @@ def test_questions_are_answered_before_and_after_until_stopped(
     )
     assert [answer.question for answer in answers] == evaluation.questions
     assert any(answer.before != answer.after for answer in answers)
-    assert phases == [f"{count} of 7 questions answered before and after" for count in (5, 7)]
+    assert phases == [
+        f"questions {those} of 7: answers {when} training"
+        for those in ("1 to 5", "6 to 7")
+        for when in ("before", "after")
+    ]
     stop = iter([False, True])
     fewer = ask_before_and_after(model, tokenizer, evaluation, no_report, lambda: next(stop))
     assert fewer == answers[:5]

@@ -96,7 +96,7 @@ async def test_what_cannot_fit_is_said_with_what_would_and_is_not_started(
     assert not plan["fits"] and not plan["possible"]
     assert "at least 14" in plan["why_not"] and "has 12.0" in plan["why_not"]
     assert plan["would_fit"][0] == "model=mistral-small-24b, load_in_4bit=true"
-    assert plan["would_fit"][-1] == "with 4 bits: up to 32B"
+    assert plan["would_fit"][-1] == "in 4 bits up to 32B"
     assert plan["next"] == {
         "action": "plan",
         "arguments": {"dataset": "…", "model": "mistral-small-24b", "load_in_4bit": True},

@@ -189,6 +189,7 @@ def wanted_of(item: ErrorDetails) -> str:
     if item["type"] == "union_tag_invalid":  # pydantic's message repeats the value
         return "is of no known kind"
     text = item["msg"].removeprefix("Value error, ").removeprefix("Input ")
+    text = text.partition(", unable to")[0].partition(" after validation")[0]  # what was given follows
     return text[:1].lower() + text[1:]
 
 

@@ -31,14 +31,15 @@ def ask_before_and_after(
             break
         batch = questions[start : start + TOGETHER]
         prompts = [as_prompt(question, evaluation.system, tokenizer) for question in batch]
+        asked = f"questions {start + 1} to {start + len(batch)} of {len(questions)}"
+        report(Phase(phase="answering", message=f"{asked}: answers before training"))
         before = model.generate(prompts, max_new_tokens=longest, adapter=False)
+        report(Phase(phase="answering", message=f"{asked}: answers after training"))
         after = model.generate(prompts, max_new_tokens=longest)
         answers += [
             Answer(question=question, before=old, after=new)
             for question, old, new in zip(batch, before, after, strict=True)
         ]
-        done = f"{len(answers)} of {len(questions)} questions answered before and after"
-        report(Phase(phase="answering", message=done))
     return answers
 
 

@@ -13,7 +13,7 @@ from ..config.results import GeneralProbe, Verdict, WorseRow
 from ..data.tokens.example import Example
 from ..engine.loaded_model import LoadedModel
 from ..engine.loop.example_losses import ExampleLoss
-from ..events import Phase, Report, ShouldStop
+from ..events import Phase, Report, ShouldStop, throttled
 from .other_questions import OTHERS, exchanged
 from .paired_difference import Difference, paired_difference
 from .verdict import FEWEST_ROWS, Measured, judged
@@ -101,19 +101,19 @@ def judge(
             f"measuring {FEWEST_ROWS} held-out rows would take more than a tenth of the training's time; "
             "a longer training gets one"
         )
-    report(Phase(phase="judging", message=f"comparing with the base model on {len(rows)} held-out rows"))
     started = time.monotonic()
     left = Affordable(most.tokens - passes * sum(len(row.input_ids) for row in rows))
     probe = left.first(general, 2, len(general))
     answers = exchanged(rows)
     own = [one.own for one in answers] if several else []
     others = [example for one in answers for example in one.others]
+    tuned, base = (rows, probe, own, others), (rows, probe)
+    what = f"comparing with the base model on {len(rows)} held-out rows"
+    losses = _Losses(model, what, sum(map(len, (*tuned, *base))), report, should_stop)
     try:
-        after, general_after, after_own, after_others = (
-            _losses(model, examples, should_stop) for examples in (rows, probe, own, others)
-        )
+        after, general_after, after_own, after_others = map(losses.of, tuned)
         with _base(model):
-            before, general_before = (_losses(model, examples, should_stop) for examples in (rows, probe))
+            before, general_before = map(losses.of, base)
     except Stopped:
         return "the run was cancelled while it was judged"
     measured = Measured(
@@ -140,13 +140,35 @@ def _base(model: LoadedModel) -> Generator[None]:
         model.set_adapter_values(tuned)
 
 
-def _losses(model: LoadedModel, examples: Sequence[Example], should_stop: ShouldStop) -> list[ExampleLoss]:
-    found: list[ExampleLoss] = []
-    for start in range(0, len(examples), TOGETHER):
-        if should_stop():
-            raise Stopped
-        found += model.losses(examples[start : start + TOGETHER])
-    return found
+class _Losses:
+    """Losses of examples, which tell how much of all is done, and stop on request.
+
+    Args:
+        what: is done, for people.
+        total: of examples that will be measured.
+    """
+
+    def __init__(
+        self, model: LoadedModel, what: str, total: int, report: Report, should_stop: ShouldStop
+    ) -> None:
+        self._model, self._what, self._total = model, what, total
+        self._report, self._should_stop = throttled(report), should_stop
+        self._done = 0
+        self._report(Phase(phase="judging", message=what))
+
+    def of(self, examples: Sequence[Example]) -> list[ExampleLoss]:
+        found: list[ExampleLoss] = []
+        for start in range(0, len(examples), TOGETHER):
+            if self._should_stop():
+                raise Stopped
+            found += self._model.losses(examples[start : start + TOGETHER])
+            self._tell(len(examples[start : start + TOGETHER]))
+        return found
+
+    def _tell(self, more: int) -> None:
+        self._done += more
+        share = self._done / self._total
+        self._report(Phase(phase="judging", message=f"{self._what}: {share:.0%}", fraction=share))
 
 
 def mean_loss(losses: Sequence[ExampleLoss]) -> float:

@@ -118,7 +118,8 @@ def too_large(spec: TrainingSpec, facts: ModelFacts, machine: Machine, need: Lea
         if machine.here > 1:
             place = f"each of {machine.here} processes' share of main memory"
         amount = need.host if machine.on_gpu else need.bytes
-    sizes = f"at least {amount / GIB:.1f} GiB, and {place} has {there / GIB:.1f}"
+    need_of = f"at least {amount / GIB:.1f} GiB with {_tokens(spec):,} tokens at a time"
+    sizes = f"{need_of}, and {place} has {there / GIB:.1f}"
     whole = machine.here > 1 and not _may_shard(spec, facts, machine)
     each = f" Each of the {machine.together} holds the whole model." if whole else ""
     return f"{what}{in_4bit} cannot be trained here: the smallest settings need {sizes}.{each}"
@@ -132,9 +133,17 @@ def _may_shard(spec: TrainingSpec, facts: ModelFacts, machine: Machine) -> bool:
 
 def _least_of(spec: TrainingSpec, facts: ModelFacts, machine: Machine) -> Least:
     engine, _ = engine_of(spec, facts.config or {})
-    parts = parts_of(spec, facts.shape, engine, machine)
-    tokens = min(TOKENS[-1], spec.training.micro_batch_tokens or TOKENS[-1], spec.data.max_seq_length)
-    return least(parts, machine, weights=spec.training.weights_place, tokens=tokens)
+    return least_of(spec, parts_of(spec, facts.shape, engine, machine), machine)
+
+
+def least_of(spec: TrainingSpec, parts: TrainingMemory, machine: Machine) -> Least:
+    """The least that a training needs, with examples as long as they may be."""
+    return least(parts, machine, weights=spec.training.weights_place, tokens=_tokens(spec))
+
+
+def _tokens(spec: TrainingSpec) -> int:
+    """The fewest at a time, with examples as long as they may be."""
+    return min(TOKENS[-1], spec.training.micro_batch_tokens or TOKENS[-1], spec.data.max_seq_length)
 
 
 def parts_of(spec: TrainingSpec, shape: DecoderShape, engine: EngineName, machine: Machine) -> TrainingMemory:
@@ -236,13 +245,13 @@ def _engine(shape: DecoderShape) -> EngineName:
 
 
 def sizes_that_fit(machine: Machine) -> list[str]:
-    """The largest of the usual sizes that trains as it is, and in 4 bits, as sentences."""
+    """The largest of the usual sizes that trains whole, and in 4 bits, as sentences."""
     fits = {size: fit_of(decoder_shape(config), machine) for size, config in USUAL_SIZES.items()}
     told: list[str] = []
     whole = [size for size, fit in fits.items() if fit == "yes"]
     stored = [size for size, fit in fits.items() if fit == "with load_in_4bit=true"]
     if whole:
-        told.append(f"as it is: up to {whole[-1]}")
+        told.append(f"of the usual sizes up to {whole[-1]}")
     if stored:
-        told.append(f"with 4 bits: up to {stored[-1]}")
+        told.append(f"in 4 bits up to {stored[-1]}")
     return told or ["of the usual sizes none"]

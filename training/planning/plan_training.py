@@ -17,7 +17,7 @@ from .disk import disk_of
 from .duration import seconds_of
 from .fits import (
     can_hold,
-    least,
+    least_of,
     parts_of,
     sizes_that_fit,
     smallest_change,
@@ -102,11 +102,8 @@ class _Plan:
         parts, peak_from = self._memory()
         peak = sum(parts.values())
         free = machine.free_gpu_bytes + CUDA_CONTEXT if machine.on_gpu else machine.free_bytes
-        need = least(
-            parts_of(self._spec, self._facts.shape, made.engine, machine),
-            machine,
-            weights=self._spec.training.weights_place,
-        )
+        of_engine = parts_of(self._spec, self._facts.shape, made.engine, machine)
+        need = least_of(self._spec, of_engine, machine)
         possible = can_hold(need, machine)
         fits = possible and (peak <= free or not free) and self._host_fits()
         speed = self._speed()

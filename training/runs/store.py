@@ -411,6 +411,19 @@ class RunStore:
         """
         # No worker can hold a lock that is a folder.
         lock = run.lock() if run.path.is_dir() and not run.lock_path.is_dir() else None
+        self.require_ended(run)
+        if lock is not None and not lock.try_acquire():
+            raise InputError(
+                f"The worker of run {run.run_id} is running.",
+                hint="Cancel it first.",
+                next=then("cancel", run_id=run.run_id),
+            )
+        if lock is not None:
+            lock.release()
+        self._remove(run)
+
+    def require_ended(self, run: RunFolder) -> None:
+        """Raises InputError if the run is still queued or running; an unreadable one has ended."""
         with suppress(StateError):
             state = self.observe(run)
             if state.status not in ENDED:
@@ -421,15 +434,6 @@ class RunStore:
                     hint=f"Cancel it {where}.",
                     next=then("cancel", run_id=run.run_id),
                 )
-        if lock is not None and not lock.try_acquire():
-            raise InputError(
-                f"The worker of run {run.run_id} is running.",
-                hint="Cancel it first.",
-                next=then("cancel", run_id=run.run_id),
-            )
-        if lock is not None:
-            lock.release()
-        self._remove(run)
 
     def delete_unstarted(self, run: RunFolder) -> None:
         """Remove a run that could not join the queue."""

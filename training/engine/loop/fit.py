@@ -15,7 +15,7 @@ from typing import NoReturn
 
 from ...config.results import Recovery
 from ...errors import InputError
-from ...events import CheckpointSaved, Epoch, Phase, Report, ShouldStop, Warned
+from ...events import CheckpointSaved, Epoch, Phase, Report, ShouldStop, Warned, throttled
 from ...files.atomic_folder import write_files
 from ...untrusted import short_name
 from ..out_of_memory import Doing, empty_cache, out_of_memory
@@ -219,7 +219,7 @@ class _Fit:
     def _evaluate(self) -> bool:
         """Evaluate on the held-out examples; False if told to stop meanwhile."""
         self.metrics.flush()  # the steps' events come before the evaluation's, and their time is measured
-        loss = self._held_out_loss()
+        loss = self._held_out_loss("evaluating")
         if loss is None:
             return False
         state = self.state
@@ -239,20 +239,29 @@ class _Fit:
         state = self.state
         if state.step or not is_worth_evaluating_before(self.data, self.order, state.total_steps):
             return
-        self.report(Phase(phase="training", message="evaluating the model as it is"))
-        state.eval_loss_before = loss = self._held_out_loss()
+        state.eval_loss_before = loss = self._held_out_loss("evaluating the model as it is")
         if loss is not None:
             self.report(evaluated(0, loss))
-            self.report(Phase(phase="training", message="training"))
 
-    def _held_out_loss(self) -> float | None:
-        """Mean cross-entropy per label token, in smaller parts if memory runs out; None if told to stop."""
+    def _held_out_loss(self, doing: str) -> float | None:
+        """Mean cross-entropy per label token, in smaller parts if memory runs out; None if told to stop.
+
+        Args:
+            doing: what users are told that the training does meanwhile.
+        """
+        report = throttled(self.report)
+
+        def at(done: int, parts: int) -> None:
+            more = f": {done} of {parts} parts" if done else ""
+            report(Phase(phase="training", message=f"{doing}{more}", fraction=done / parts if done else None))
+
         while True:
             budget = self.prefetcher.budget
             self.ranks.say(Order.EVALUATE, budget)
             batch = held_out_batch(self.model, self.data.held_out, budget, self.ranks)
-            loss = held_out_loss(self.model, batch, self.ranks, self.should_stop)
+            loss = held_out_loss(self.model, batch, self.ranks, self.should_stop, at)
             if not isinstance(loss, Shortage):
+                report(Phase(phase="training", message="training"))
                 return loss
             self._halve("evaluating", loss)
 
@@ -286,6 +295,8 @@ class _Fit:
         step, damaged = self.checkpoints.newest_good()
         for sentence in damaged:
             self._warn(sentence)
+        where = "from the first step, since there is no checkpoint" if step is None else f"after step {step}"
+        self.report(Phase(phase="training", message=f"resuming {where}"))
         if step is None:
             return None
         self.state = read_training_state(self.checkpoints, step, self.state)

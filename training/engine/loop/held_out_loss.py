@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 import torch
 
@@ -24,13 +24,18 @@ def held_out_batch(step: TrainingStep, examples: Sequence[Example], budget: int,
 
 
 def held_out_loss(
-    step: TrainingStep, batch: StepBatch, ranks: Ranks, should_stop: ShouldStop = never_stop
+    step: TrainingStep,
+    batch: StepBatch,
+    ranks: Ranks,
+    should_stop: ShouldStop = never_stop,
+    at: Callable[[int, int], None] = lambda done, parts: None,
 ) -> float | Shortage | None:
     """Mean cross-entropy per label token; None if told to stop.
 
     Args:
         batch: this rank's share of the held-out examples.
         should_stop: asked of rank 0 before each part, on behalf of all.
+        at: called before each part with the number of those that are done, and of all.
 
     Returns:
         The shortage if memory ran out on any rank.
@@ -40,6 +45,7 @@ def held_out_loss(
     labels, most = sum(labels for labels, _ in counts), max(parts for _, parts in counts)
     total = torch.zeros((), device=step.device)
     for number in range(most):
+        at(number, most)
         stop = ranks.rank == 0 and should_stop()
         if any(told for (told,) in ranks.exchange(stop)):
             return None
