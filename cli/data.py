@@ -132,19 +132,23 @@ def report(
     if not done.usable or (done.against and not done.against.rows):
         what = "evaluation dataset" if done.usable else "dataset"
         raise DatasetValidationError(f"The {what} has no usable row: nothing was compared.")
-    shares = {
-        "of the rows cannot be used": (fail_on_bad_rows, 1 - done.usable / done.rows),
-        "of the rows repeat others": (fail_on_dups, done.similar / done.usable),
-        "of the rows of the evaluation dataset are contaminated": (
+    bad, repeated = 1 - done.usable / done.rows, done.similar / done.usable
+    given_away = done.against.share if done.against else 0.0
+    gates = [
+        (fail_on_bad_rows, bad, "of the rows cannot be used", "on_bad_rows=skip trains without them."),
+        (fail_on_dups, repeated, "of the rows repeat others", "dedupe=near trains without them."),
+        (
             fail_on_contamination,
-            done.against.share if done.against else 0.0,
+            given_away,
+            "of the rows of the evaluation dataset are contaminated",
+            "Remove these rows from one of the two datasets.",
         ),
-    }
-    failed = [f"{share:.1%} {what}" for what, (asked, share) in shares.items() if asked and share > allow]
+    ]
+    failed = [(f"{share:.1%} {what}", help) for asked, share, what, help in gates if asked and share > allow]
     if failed:
         raise DatasetValidationError(
-            f"{'; '.join(failed)}; allowed are {allow:.1%}.",
-            hint="Remove them, or set dedupe=near to train without repeated rows.",
+            f"{'; '.join(what for what, _ in failed)}; allowed are {allow:.1%}.",
+            hint=" ".join(help for _, help in failed),
         )
 
 

@@ -116,7 +116,7 @@ class PlainDisplay:
     def __init__(self) -> None:
         self._began = time.monotonic()
         self._shown_at = self._began - PLAIN_GAP_S
-        self._doing = ""
+        self._doing = self._told = ""
 
     def show(self, events: Sequence[Event]) -> None:
         for event in events:
@@ -135,6 +135,9 @@ class PlainDisplay:
                     pass
 
     def _phase(self, event: Phase) -> None:
+        if event.message == self._told:
+            return
+        self._told = event.message
         halfway = event.fraction is not None and event.fraction < 1 and event.phase == self._doing
         self._doing = event.phase
         if halfway:

@@ -46,7 +46,7 @@ COMMANDS = {
 OTHER_NAMES = {"validate": "inspect", "eval": "evaluate", "runs": "list-runs", "estimate-vram": "plan"}
 """What earlier versions called a command."""
 
-TELL_THEMSELVES = ("doctor", "serve")
+TELL_THEMSELVES = ("doctor", "serve", "ui")
 """Commands that tell or log themselves what is to be said about the names of variables."""
 
 CONTEXT = {"help_option_names": ["-h", "--help"], "max_content_width": 110}

@@ -8,6 +8,7 @@ from typing import Any
 import anyio
 import click
 
+from ..tools.status import shown_size
 from ..training.errors import InputError, StateError
 from ..training.files.paths import PathPolicy
 from ..training.redact import scrub_all
@@ -157,8 +158,8 @@ def prune(run_ids: tuple[str, ...], all_ended: bool, yes: bool) -> None:
     runs = [service.store.find(run_id) for run_id in ids]
     sizes = [run.size() for run in runs]
     for run, size in zip(runs, sizes, strict=True):
-        say(f"{run.run_id:<48} {_kind_and_status(service, run):<21} {_size(size):>9}")
-    what = f"{len(runs)} run(s), {_size(sum(sizes))}"
+        say(f"{run.run_id:<48} {_kind_and_status(service, run):<21} {shown_size(size):>9}")
+    what = f"{len(runs)} run(s), {shown_size(sum(sizes))}"
     if not runs or not (yes or click.confirm(f"Remove {what} permanently?")):
         return
     for run in runs:
@@ -172,13 +173,6 @@ def _kind_and_status(service: TrainingService, run: RunFolder) -> str:
     except StateError:
         return "unreadable"
     return f"{state.kind:<9} {state.status}"
-
-
-def _size(count: int) -> str:
-    """`145 MB`."""
-    if count >= 1e9:
-        return f"{count / 1e9:.1f} GB"
-    return f"{count / 1e6:.0f} MB" if count >= 1e7 else f"{count / 1e6:.1f} MB"
 
 
 def _ended(service: TrainingService) -> list[str]:

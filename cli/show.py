@@ -58,9 +58,12 @@ def print_run(view: RunView) -> None:
     for warning in view.warnings:
         say(f"  warning  {as_options(warning)}", VALUE)
     print_answers(view)
+    command = next_command(view)
     if view.error:
-        say(f"  error    {as_options(describe(view.error, words))}", VALUE)
-    say(f"Next: {next_command(view)}", 6)
+        told_below = view.error.next is not None and words(view.error.next) == command
+        error = view.error.model_copy(update={"next": None}) if told_below else view.error
+        say(f"  error    {as_options(describe(error, words))}", VALUE)
+    say(f"Next: {command}", 6)
 
 
 def _lines(view: RunView) -> Iterator[tuple[str, object]]:

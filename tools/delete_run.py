@@ -8,9 +8,9 @@ import anyio.to_thread
 from pydantic import Field
 
 from ..training.errors import ConfirmationNeededError
-from ..training.runs.folder import RunFolder
 from .context import ToolContext, ToolResult
 from .get_run import RunId
+from .status import shown_size
 
 
 class Deleted(ToolResult):
@@ -21,7 +21,8 @@ class Deleted(ToolResult):
     next: str
 
     def text(self) -> str:
-        return f"Removed run {self.run_id}; {_shown(self.freed_mb)} are free again.\nNext: {self.next}"
+        freed = shown_size(self.freed_mb * 1e6)
+        return f"Removed run {self.run_id}; {freed} are free again.\nNext: {self.next}"
 
 
 async def delete_run(
@@ -35,20 +36,10 @@ async def delete_run(
     """
     run = await anyio.to_thread.run_sync(context.service.store.find, run_id)
     await anyio.to_thread.run_sync(context.service.store.require_ended, run)
-    size_mb = await anyio.to_thread.run_sync(_megabytes, run)
+    size = await anyio.to_thread.run_sync(run.size)
     if not confirmed:
         raise ConfirmationNeededError(
-            f"Remove run {run.run_id} permanently, with its adapter and all its files ({_shown(size_mb)})?",
+            f"Remove run {run.run_id} permanently, with its adapter and all its files ({shown_size(size)})?",
         )
     deleted = await context.service.delete(run.run_id)
-    return Deleted(run_id=deleted, freed_mb=size_mb, next="list_runs() shows the others.")
-
-
-def _shown(size_mb: float) -> str:
-    """`145 MB`."""
-    return f"{size_mb:.4g} MB" if size_mb >= 1 else f"{size_mb * 1000:.0f} kB"
-
-
-def _megabytes(run: RunFolder) -> float:
-    """Size of the run folder."""
-    return run.size() / 1e6
+    return Deleted(run_id=deleted, freed_mb=size / 1e6, next="list_runs() shows the others.")

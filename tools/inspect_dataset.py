@@ -75,8 +75,8 @@ class DatasetReport(ToolResult):
         lines = [f"{rows_of(self.rows)}, {self.usable} usable{formats}; {self.held_out} held out."]
         if self.turns:
             lines.append(f"Turns: {_counts(self.turns)}.")
-        if self.tokens:
-            lines.append(f"Tokens: {_counts(self.tokens)}.")
+        if self.tokens and self.usable:
+            lines.append(_token_line(self.tokens))
         return lines
 
     def _without_findings(self) -> list[str]:
@@ -160,6 +160,20 @@ def _next_step(result: InspectResult) -> str:
     if result.findings:
         return "train with the same dataset and model, and the arguments of the findings that you accept."
     return "train with the same dataset and model."
+
+
+def _token_line(tokens: dict[str, Any]) -> str:
+    """`Tokens: 1,448, 14% of them trained; a row has 48 (median), 51 (p90), 54 (longest). No row is …`."""
+    measured = tokens.get("estimated_from_rows")
+    estimated = f" (estimated from {measured:,} rows)" if measured else ""
+    lengths = f"{tokens['median']:,} (median), {tokens['p90']:,} (p90), {tokens['max']:,} (longest)"
+    limit = f"max_seq_length={tokens['max_seq_length']}"
+    cut = f"No row is longer than {limit}."
+    if tokens["rows_cut"]:
+        share = f"{tokens['share_of_tokens_cut']:.1%} of the tokens"
+        cut = f"Rows longer than {limit} are truncated: {tokens['rows_cut']:,}, which drops {share}."
+    trained = f"{tokens['trained_share']:.0%} of them trained"
+    return f"Tokens: {tokens['total']:,}{estimated}, {trained}; a row has {lengths}. {cut}"
 
 
 def _counts(values: dict[str, Any]) -> str:

@@ -404,6 +404,15 @@ def held_out_message(event: Evaluated) -> str:
     return f"held-out loss {event.loss:.4f} {when}"
 
 
+def shown_size(count: float) -> str:
+    """`145 MB`, of a number of bytes."""
+    if count >= 1e9:
+        return f"{count / 1e9:.1f} GB"
+    if count >= 1e6:
+        return f"{count / 1e6:.0f} MB" if count >= 1e7 else f"{count / 1e6:.1f} MB"
+    return f"{count / 1e3:.0f} kB"
+
+
 def duration(seconds: float) -> str:
     """`95` → `1m 35s`."""
     minutes, rest = divmod(round(seconds), 60)

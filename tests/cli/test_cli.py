@@ -76,7 +76,7 @@ def test_train_shows_plain_lines_and_the_run_is_there_for_everyone(
     assert refused.returncode == 1 and "already exists" in refused.stderr
     removed = backprop("prune", runs[0]["run_id"], "--yes")
     assert removed.returncode == 0 and RunStore(home).ids() == []
-    assert re.search(r"train +completed +\d+\.\d MB\nRemoved 1 run\(s\), \d+\.\d MB\.", removed.stdout)
+    assert re.search(r"train +completed +\d+ kB\nRemoved 1 run\(s\), \d+ kB\.", removed.stdout)
 
 
 @pytest.mark.skipif(os.name == "nt", reason="a console's Ctrl-C cannot be sent to a pipe's process")

@@ -73,6 +73,14 @@ def test_a_bad_row_is_refused_with_its_line_or_skipped(home: Path, tmp_path: Pat
     assert "Left out: 1 row" in capsys.readouterr().err
 
 
+def test_unknown_columns_are_refused_with_those_that_are_probably_meant(
+    home: Path, tmp_path: Path, capsys: Captured
+) -> None:
+    source = written(tmp_path / "in.jsonl", [{"Frage": "Hauptstadt?", "Antwort": "Paris."}] * 3)
+    assert main.run(["convert", str(source), "-o", str(tmp_path / "out.jsonl")]) == 1
+    assert '{"prompt": "Frage", "completion": "Antwort"}' in capsys.readouterr().err
+
+
 LONG = " ".join(f"word{number}" for number in range(60)) + " "
 
 
@@ -125,9 +133,13 @@ def test_a_report_finds_what_training_data_give_away(home: Path, tmp_path: Path,
     assert (against["equal"], against["similar"], against["same_question"]) == (1, 2, 2)
     assert against["contaminated"] == 3 and against["share"] == 0.75
     assert against["pairs"][0] == ["equal", "e.jsonl:1", "t.jsonl:1"]
-    for gate in ("--fail-on-contamination", "--fail-on-dups"):
+    for gate, help in (
+        ("--fail-on-contamination", "from one of the two datasets"),
+        ("--fail-on-dups", "--dedupe near"),
+    ):
         assert main.run([*command, gate]) == 1
-        assert "INPUT_DATASET_VALIDATION_FAILED" in capsys.readouterr().err
+        refused = capsys.readouterr().err
+        assert "INPUT_DATASET_VALIDATION_FAILED" in refused and help in refused
     assert main.run([*command, "--fail-on-dups", "--allow", "0.1"]) == 0
     assert main.run([*command, "--fail-on-bad-rows"]) == 0
 

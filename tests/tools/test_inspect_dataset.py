@@ -16,7 +16,10 @@ from backpropagate.training.files.paths import PathPolicy
 from backpropagate.training.service import TrainingService
 
 ALL_IS_WELL = "No problems were found in its rows."
-TOKENS: dict[str, Any] = {"median": 5, "total": 15}
+TOKENS: dict[str, Any] = {
+    "median": 5, "p90": 6, "p99": 7, "max": 7, "total": 1500, "trained_share": 0.25,
+    "max_seq_length": 2048, "rows_cut": 0, "share_of_tokens_cut": 0.0,
+}  # fmt: skip
 
 
 def said(**values: Any) -> str:
@@ -25,6 +28,14 @@ def said(**values: Any) -> str:
 
 def test_all_is_well_is_said_of_rows_that_were_read_and_rendered() -> None:
     assert ALL_IS_WELL in said(rows=3, usable=3, tokens=TOKENS)
+
+
+def test_tokens_are_told_in_words_and_not_of_rows_that_cannot_be_used() -> None:
+    whole = "Tokens: 1,500, 25% of them trained; a row has 5 (median), 6 (p90), 7 (longest)."
+    assert f"{whole} No row is longer than max_seq_length=2048." in said(rows=3, usable=3, tokens=TOKENS)
+    cut = {**TOKENS, "rows_cut": 2, "share_of_tokens_cut": 0.125}
+    assert "are truncated: 2, which drops 12.5% of the tokens." in said(rows=3, usable=3, tokens=cut)
+    assert "Tokens" not in said(rows=3, usable=0, tokens=TOKENS)
 
 
 @pytest.mark.parametrize(

@@ -8,6 +8,7 @@ from typing import Any
 
 from ...config.specs import DataGroup
 from ...events import Report, ShouldStop, never_stop, no_report
+from ..cleaning.unusable_rows import UnusableRows
 from ..findings import Finding, Findings, refuse_bad_rows
 from ..formats.messages import Preference, Recognised, Text, as_messages
 from ..formats.reading import ReadProgress, open_data, read_rows
@@ -52,16 +53,18 @@ def convert(
     source = open_data(data, permit, should_stop)
     progress = ReadProgress("converting", "converting the dataset", source.size(), report, should_stop)
     done, findings = Converted(), Findings()
+    unusable = UnusableRows(findings)
     with new_jsonl(target) as write:
         for read in read_rows(source, data.columns, progress):
             done.rows += 1
             if read.row is None:
-                findings.add(read.kind or "parse", read.place, read.reason, read.untrusted)
+                unusable.add(read)
                 continue
             done.written += 1
             done.texts += isinstance(read.row, Text)
             done.unread |= set(getattr(read.row, "unread", ()))
             write(chat_row(read.row))
+        unusable.suggest()
         refuse_bad_rows(findings, done.rows, done.written, data.on_bad_rows)
     done.left_out = findings.sorted()
     return done
