@@ -32,7 +32,7 @@ from .wrapped import say, say_json, say_lines
 def inspect(ctx: click.Context, dataset: str, preview: int, as_json: bool, **values: Any) -> None:
     """Inspect a dataset: its content, its problems by line, and what the model sees."""
     service = TrainingService()
-    arguments = with_resolved_paths({**given(values), "dataset": dataset}, service.settings)
+    arguments = with_resolved_paths({**given(values), "dataset": dataset}, service.settings, weights=False)
     spec = inspect_spec(service.settings, arguments=arguments, preview=preview)
     for note in alias_notes(arguments):
         say(note, err=True)

@@ -31,7 +31,7 @@ from .wrapped import say, say_json
 def plan(ctx: click.Context, probe: bool, as_json: bool, **values: Any) -> None:
     """Show how a training would run, without starting it: whether it fits, memory, time, and why."""
     service = TrainingService()
-    spec = spec_of(service, given(values), needs_dataset=False)
+    spec = spec_of(service, given(values), planned=True)
     made, notes = anyio.run(_planned, service, spec, probe)
     if as_json:
         say_json(made.model_dump_json(indent=1))

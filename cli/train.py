@@ -69,10 +69,10 @@ def _whole(steps: str) -> int:
     return int(steps)
 
 
-def spec_of(service: TrainingService, arguments: dict[str, Any], *, needs_dataset: bool = True) -> TrainSpec:
-    """The spec of the arguments, with permitted absolute paths."""
-    resolved = with_resolved_paths(arguments, service.settings)
-    spec = train_spec(service.settings, arguments=resolved, needs_dataset=needs_dataset)
+def spec_of(service: TrainingService, arguments: dict[str, Any], *, planned: bool = False) -> TrainSpec:
+    """The spec of the arguments, with permitted absolute paths; a plan needs no dataset and no weights."""
+    resolved = with_resolved_paths(arguments, service.settings, weights=not planned)
+    spec = train_spec(service.settings, arguments=resolved, needs_dataset=not planned)
     for note in alias_notes(arguments):
         say(note, err=True)
     check_output(spec.output)

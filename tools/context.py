@@ -46,8 +46,11 @@ def resolved_dataset(context: ToolContext, dataset: str | list[str]) -> str | li
     return resolved_source(dataset, context.paths)
 
 
-def resolved_model(context: ToolContext, model: str | None) -> str:
+def resolved_model(context: ToolContext, model: str | None, *, weights: bool = True) -> str:
     """The model name; the path of a folder is resolved.
+
+    Args:
+        weights: as for `classify_model`.
 
     Raises:
         InputError: it is not a model name.
@@ -59,7 +62,7 @@ def resolved_model(context: ToolContext, model: str | None) -> str:
     # The policy is checked first, so that errors do not reveal files outside the permitted folders.
     if not hub_id_of(name) and looks_like_path(name):
         name = context.paths.resolve(name, "model")
-    classify_model(name)
+    classify_model(name, weights=weights)
     return name
 
 

@@ -115,7 +115,7 @@ async def inspect_dataset(
             settings=settings,
             arguments={
                 "dataset": resolved_dataset(context, dataset),
-                "model": resolved_model(context, model),
+                "model": resolved_model(context, model, weights=False),
                 **given,
             },
             preview=preview,

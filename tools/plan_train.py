@@ -75,7 +75,7 @@ async def plan_train(
         "lora_alpha": lora_alpha, "load_in_4bit": load_in_4bit, "seed": seed, "questions": questions,
         "output": output,
     }  # fmt: skip
-    make = partial(train_spec_of, context, settings, arguments, needs_dataset=False)
+    make = partial(train_spec_of, context, settings, arguments, planned=True)
     spec = await anyio.to_thread.run_sync(make)
     inspected, notes = await _inspected(context, spec, wait_s)
     plan = await context.service.plan(spec, inspected)

@@ -127,14 +127,14 @@ def train_spec_of(
     settings: Mapping[str, Any] | None,
     arguments: dict[str, Any],
     *,
-    needs_dataset: bool = True,
+    planned: bool = False,
 ) -> TrainSpec:
-    """The spec of a call's arguments, with permitted absolute paths."""
+    """The spec of a call's arguments, with permitted absolute paths; a plan needs no dataset or weights."""
     dataset, output = arguments["dataset"], arguments["output"]
     resolved = {
         **arguments,
         "dataset": resolved_dataset(context, dataset) if dataset else None,
-        "model": resolved_model(context, arguments["model"]),
+        "model": resolved_model(context, arguments["model"], weights=not planned),
         "output": context.paths.resolve(output, "output", write=True) if output else None,
     }
     roots = context.paths.recorded()
@@ -143,7 +143,7 @@ def train_spec_of(
         settings=settings,
         arguments=resolved,
         roots=roots,
-        needs_dataset=needs_dataset,
+        needs_dataset=not planned,
     )
     spec = with_resolved_validation(spec, context.paths)
     check_output(spec.output)

@@ -56,12 +56,14 @@ def require_small_files(folder: Path) -> None:
             )
 
 
-def missing_from(folder: Path) -> str | None:
+def missing_from(folder: Path, *, weights: bool = True) -> str | None:
     """What a folder lacks to be a loadable model, for people, or None."""
     if not (folder / "config.json").is_file():
         if (folder / "adapter_config.json").is_file():
             return "config.json: it contains a LoRA adapter, not a whole model"
         return "config.json"
+    if not weights:
+        return None
     try:
         files = weight_files(folder)
     except ModelLoadError:

@@ -92,8 +92,11 @@ class ModelSource(NamedTuple):
     """The Hub id, or the absolute path of the folder."""
 
 
-def classify_model(name: str) -> ModelSource:
+def classify_model(name: str, *, weights: bool = True) -> ModelSource:
     """What a model name means: a preset, a local folder, or a Hub id.
+
+    Args:
+        weights: False where a folder without weights is enough: for a plan, or for its tokenizer.
 
     Raises:
         InputError: it is none of these, or the folder lacks a file that a model needs.
@@ -102,7 +105,8 @@ def classify_model(name: str) -> ModelSource:
     if preset:
         return ModelSource("preset", preset)
     if looks_like_path(name):
-        return ModelSource("folder", str(_checked_folder(Path(os.path.expanduser(without_uri(name))))))
+        folder = Path(os.path.expanduser(without_uri(name)))
+        return ModelSource("folder", str(_checked_folder(folder, weights)))
     if is_hub_id(name):
         return ModelSource("hub", name)
     close = nearest(name.lower(), list(PRESETS))
@@ -114,14 +118,14 @@ def classify_model(name: str) -> ModelSource:
     )
 
 
-def _checked_folder(folder: Path) -> Path:
+def _checked_folder(folder: Path, weights: bool) -> Path:
     if not folder.is_dir():
         state = "is not a folder" if folder.exists() else "does not exist"
         raise InputError(
             f"The model folder {shown_path(folder)} {state}.",
             hint="Give the absolute path of a model folder.",
         )
-    missing = missing_from(folder)
+    missing = missing_from(folder, weights=weights)
     if missing:
         raise InputError(
             f"The model folder {shown_path(folder)} lacks {missing}.",

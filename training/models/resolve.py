@@ -37,7 +37,7 @@ def resolve_model(
         DiskFullError: it does not fit on the disk.
         TrainingAbortedError: `should_stop` said so.
     """
-    source = classify_model(name)
+    source = classify_model(name, weights=weights)
     if source.kind == "folder":
         return Path(source.location)
     try:

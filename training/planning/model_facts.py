@@ -14,6 +14,7 @@ from ..files.atomic_json import read_json
 from ..models.cached import cached_models
 from ..models.causal import require_causal
 from ..models.hub import hub_config
+from ..models.model_folder import missing_from
 from ..models.presets import PRESETS, classify_model
 from ..models.safetensors_files import weight_files
 from ..models.sizes_in_names import billions_in
@@ -58,7 +59,7 @@ def model_facts(model: ModelGroup, models_folder: Path, *, ask_hub: bool) -> Mod
         InputError: the name is not a model's, or the model is no causal language model.
         ModelLoadError: its config.json cannot be read, or describes no decoder.
     """
-    source = classify_model(model.name)
+    source = classify_model(model.name, weights=False)
     if source.kind == "folder":
         return _in_folder(Path(source.location), "the config.json of its folder")
     for cached in cached_models(models_folder):
@@ -85,6 +86,8 @@ def _in_folder(folder: Path, how: str) -> ModelFacts:
         raise ModelLoadError(
             f"{shown_path(path)} cannot be read: {type(error).__name__}.", cause=error, untrusted=str(error)
         ) from error
+    if missing_from(folder):
+        return _not_here(config, f"{how}, which has no weights")
     require_causal(config)
     stored = 0
     with suppress(BackpropagateError, OSError):

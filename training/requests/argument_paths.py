@@ -11,8 +11,13 @@ from ..models.presets import AUTO, classify_model
 from .dataset_source import named_source, resolved_source
 
 
-def with_resolved_paths(arguments: Mapping[str, Any], defaults: Settings) -> dict[str, Any]:
+def with_resolved_paths(
+    arguments: Mapping[str, Any], defaults: Settings, *, weights: bool = True
+) -> dict[str, Any]:
     """The arguments with absolute paths for `dataset`, `model` and `output`.
+
+    Args:
+        weights: as for `classify_model`.
 
     Raises:
         InputError: the model's name is not valid, or the dataset is no path or name.
@@ -27,6 +32,6 @@ def with_resolved_paths(arguments: Mapping[str, Any], defaults: Settings) -> dic
     if arguments.get("output"):
         resolved["output"] = paths.resolve(str(arguments["output"]), "output", write=True)
     model = str(arguments.get("model") or defaults.model.name)
-    if model != AUTO and classify_model(model).kind == "folder":
+    if model != AUTO and classify_model(model, weights=weights).kind == "folder":
         resolved["model"] = paths.resolve(model, "model")
     return resolved

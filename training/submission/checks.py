@@ -13,6 +13,7 @@ from ..config.specs import (
     AnySpec,
     DataSpec,
     EvaluateSpec,
+    InspectSpec,
     ModelGroup,
     ModelReference,
     ModelSpec,
@@ -55,9 +56,9 @@ def checked(spec: AnySpec, settings: Settings, principal: str | None) -> AnySpec
     return spec
 
 
-def absolute(model: ModelGroup) -> ModelGroup:
+def absolute(model: ModelGroup, *, weights: bool = True) -> ModelGroup:
     """The model with an absolute folder, if it is one."""
-    source = classify_model(model.name)
+    source = classify_model(model.name, weights=weights)
     return model.model_copy(update={"name": source.location}) if source.kind == "folder" else model
 
 
@@ -71,7 +72,7 @@ def models_of(spec: AnySpec) -> Sequence[DataSpec | ModelReference]:
 def permit_links(spec: AnySpec, policy: PathPolicy) -> None:
     """Check the links of a local model before any of its files is read; the worker checks them again."""
     for one in models_of(spec):
-        source = classify_model(one.model.name)
+        source = classify_model(one.model.name, weights=False)
         if source.kind == "folder":
             policy.permit_links(Path(source.location), "model")
             require_small_files(Path(source.location))
@@ -80,7 +81,7 @@ def permit_links(spec: AnySpec, policy: PathPolicy) -> None:
 def _with_absolute_models(spec: AnySpec) -> AnySpec:
     if not isinstance(spec, DataSpec | ModelSpec):
         return spec
-    changed: dict[str, Any] = {"model": absolute(spec.model)}
+    changed: dict[str, Any] = {"model": absolute(spec.model, weights=not isinstance(spec, InspectSpec))}
     if isinstance(spec, EvaluateSpec) and spec.against:
         against = spec.against.model_copy(update={"model": absolute(spec.against.model)})
         changed["against"] = against

@@ -24,7 +24,7 @@ def plan_of(
     from ..planning.machine import machine_for
     from ..planning.plan_training import plan_training
 
-    spec = spec.model_copy(update={"model": absolute(spec.model)})
+    spec = spec.model_copy(update={"model": absolute(spec.model, weights=False)})
     policy = PathPolicy.from_record(spec.roots, settings.home)
     permit_links(spec, policy)
     data = _data_facts(spec, inspected, policy)

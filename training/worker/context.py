@@ -107,7 +107,7 @@ class RunContext:
             weights=weights,
         )
         self.stop_if_asked()
-        if classify_model(model.name).kind == "folder":
+        if classify_model(model.name, weights=weights).kind == "folder":
             self.permit_links(path, "model")
             if model.revision is not None:
                 self.recorder.warn("revision is not used: the model is a folder.")
