@@ -107,7 +107,7 @@ def _result_lines(result: Result | None) -> Iterator[tuple[str, object]]:
         case TrainingResult():
             if isinstance(result, MultiRunResult):
                 yield from (("ledger", line) for line in ledger_lines(result.ledger))
-            yield "data", result.data_sentence
+            yield "data", as_options(result.data_sentence)
             yield "engine", result.engine_sentence
             if isinstance(result, TrainResult) and result.start_sentence:
                 yield "start", result.start_sentence

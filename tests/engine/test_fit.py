@@ -254,7 +254,7 @@ def test_an_evaluation_tells_that_it_goes_on_and_how_far_it_is(
     trained(plan.changed(micro_batch_tokens=24, steps=3), data, tmp_path / "c", events)
     assert told_by(events) == [
         "training", "evaluating the model as it is", "evaluating the model as it is: 1 of 2 parts",
-        "training", "evaluating", "evaluating: 1 of 2 parts", "training",
+        "training", "evaluating", "evaluating: 1 of 2 parts",
     ]  # fmt: skip
 
 

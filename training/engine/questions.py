@@ -31,7 +31,9 @@ def ask_before_and_after(
             break
         batch = questions[start : start + TOGETHER]
         prompts = [as_prompt(question, evaluation.system, tokenizer) for question in batch]
-        asked = f"questions {start + 1} to {start + len(batch)} of {len(questions)}"
+        last = start + len(batch)
+        these = f"question {last}" if len(batch) == 1 else f"questions {start + 1} to {last}"
+        asked = f"{these} of {len(questions)}"
         report(Phase(phase="answering", message=f"{asked}: answers before training"))
         before = model.generate(prompts, max_new_tokens=longest, adapter=False)
         report(Phase(phase="answering", message=f"{asked}: answers after training"))

@@ -225,6 +225,8 @@ class _Fit:
         state = self.state
         state.evaluated, state.eval_loss = state.step, loss
         self.report(evaluated(state.step, loss))
+        if state.step < state.total_steps:
+            self.report(Phase(phase="training", message="training"))
         if state.best_loss is None or loss < state.best_loss:
             state.best_loss, state.best_step, state.worse_evaluations = loss, state.step, 0
             if self.plan.evaluation.patience is not None:
@@ -242,6 +244,7 @@ class _Fit:
         state.eval_loss_before = loss = self._held_out_loss("evaluating the model as it is")
         if loss is not None:
             self.report(evaluated(0, loss))
+            self.report(Phase(phase="training", message="training"))
 
     def _held_out_loss(self, doing: str) -> float | None:
         """Mean cross-entropy per label token, in smaller parts if memory runs out; None if told to stop.
@@ -261,7 +264,6 @@ class _Fit:
             batch = held_out_batch(self.model, self.data.held_out, budget, self.ranks)
             loss = held_out_loss(self.model, batch, self.ranks, self.should_stop, at)
             if not isinstance(loss, Shortage):
-                report(Phase(phase="training", message="training"))
                 return loss
             self._halve("evaluating", loss)
 
