@@ -6,7 +6,7 @@ from the last checkpoint.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from dataclasses import dataclass, replace
 from pathlib import Path
 from statistics import fmean
@@ -14,7 +14,6 @@ from typing import TYPE_CHECKING, Any
 
 from ..config.results import Answer, FindingRecord, TrainResult, Verdict
 from ..config.specs import TrainSpec
-from ..data.cleaning.untrusted_text import safe_line
 from ..data.prepare import Prepared
 from ..errors import TrainingAbortedError
 from ..events import AdapterSaved
@@ -50,8 +49,6 @@ if TYPE_CHECKING:
     from ..engine.plan import Outcome, Plan
 
 
-SHOWN_TOKENS, SHOWN_CHARACTERS = 96, 120
-"""Of a row that got worse."""
 MUCH_WORSE = 1.2
 """The losses of single batches vary; an increase by this factor is more than that variation."""
 
@@ -265,19 +262,14 @@ def _judge(context: RunContext, ready: Ready, model: LoadedModel, outcome: Outco
     if not len(ready.data.held_out):
         return "no rows were held out"
     from ..engine.out_of_memory import memory_errors
-    from ..evaluation.general_probe import general_examples
     from ..evaluation.judge import Affordable, judge
-
-    def shown(tokens: Sequence[int]) -> str:
-        return safe_line(ready.tokenizer.decode(list(tokens[:SHOWN_TOKENS])), SHOWN_CHARACTERS)
 
     with memory_errors(ready.plan, "evaluating"):
         return judge(
             model,
             ready.data.held_out,
-            general_examples(ready.tokenizer),
+            ready.tokenizer,
             Affordable.after(outcome.tokens, outcome.seconds),
-            shown,
             context.report,
             context.should_stop,
         )
