@@ -8,13 +8,13 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from ..config.results import Answer, FindingRecord, TrainResult
+from ..config.results import FindingRecord, TrainResult
 from ..errors import TrainingAbortedError
 from ..events import AdapterSaved
 from ..files.atomic_json import read_json
 from ..hardware.devices import CPU
 from ..planning.expert_targets import targets_experts, targets_with_experts
-from .after_saving import carry_on, copied
+from .after_saving import answers, card, carry_on, copied
 from .context import RunContext, WaitForDevice
 from .examples import check_data
 from .export_ahead import why_no_gguf
@@ -93,7 +93,9 @@ def _keep(context: RunContext, ready: Ready, model: LoadedModel, outcome: Outcom
     result = _result(context, ready, outcome, covered)
     base = TrainedBase.of(ready.plan, context.run)
     with memory_errors(ready.plan, "saving"):
-        finish_adapter(outcome.adapter, adapter, ready.tokenizer, base, _card(context, ready, result))
+        finish_adapter(
+            outcome.adapter, adapter, ready.tokenizer, base, card(context, ready.tokenizer, result)
+        )
     context.report(AdapterSaved(path=str(adapter)))
     context.recorder.keep(result)
 
@@ -106,7 +108,7 @@ def _keep(context: RunContext, ready: Ready, model: LoadedModel, outcome: Outcom
             warning = "The training loss was still falling at the end: more steps would teach more."
             context.recorder.warn(warning)
             result = result.model_copy(update={"still_falling": True})
-        replace_card(adapter, _card(context, ready, result))
+        replace_card(adapter, card(context, ready.tokenizer, result))
         return result
 
     def ask_held_out(result: TrainResult) -> TrainResult:
@@ -118,8 +120,10 @@ def _keep(context: RunContext, ready: Ready, model: LoadedModel, outcome: Outcom
     def answer(result: TrainResult) -> TrainResult:
         if outcome.status == "cancelled" or not ready.spec.evaluation.questions:
             return result
-        result = result.model_copy(update={"answers": _ask(context, ready, model)})
-        replace_card(adapter, _card(context, ready, result))
+        result = result.model_copy(
+            update={"answers": answers(context, ready.spec.evaluation, ready.tokenizer, model)}
+        )
+        replace_card(adapter, card(context, ready.tokenizer, result))
         return result
 
     def copy(result: TrainResult) -> TrainResult:
@@ -139,13 +143,6 @@ def _warn_about_experts(context: RunContext, plan: Plan, covered: Coverage) -> N
             f"The LoRA covers {covered.share:.0%} of the weights. The experts, {covered.experts:.0%}, "
             f"have none: they are not linear modules, and only the other modules were trained.{more}"
         )
-
-
-def _card(context: RunContext, ready: Ready, result: TrainResult) -> str:
-    from ..export.hub.model_card import run_card
-    from ..export.hub.run_facts import RunFacts
-
-    return run_card(RunFacts.of(context.run, result), "adapter", chat=bool(ready.tokenizer.chat_template))
 
 
 def _result(context: RunContext, ready: Ready, outcome: Outcome, covered: Coverage) -> TrainResult:
@@ -189,11 +186,3 @@ def _devices_name(name: str, plan: Plan) -> str:
     if plan.gpus == 1:
         return name
     return f"{plan.gpus} processes on {name}" if plan.device == CPU else f"{plan.gpus} of {name}"
-
-
-def _ask(context: RunContext, ready: Ready, model: LoadedModel) -> list[Answer]:
-    from ..engine.questions import ask_before_and_after
-
-    evaluation = ready.spec.evaluation
-    context.recorder.phase("answering", f"questions to ask before and after: {len(evaluation.questions)}")
-    return ask_before_and_after(model, ready.tokenizer, evaluation, context.report, context.should_stop)
