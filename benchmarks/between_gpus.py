@@ -23,8 +23,10 @@ from pathlib import Path
 from typing import Any
 
 import torch
-import torch.distributed as dist
+import torch.distributed
 from workload import table
+
+dist: Any = torch.distributed  # untyped in part
 
 LORA, LAYER = 4 * 40_370_176, 2 * 233_057_792
 """Bytes: LoRA r=16 on all linear modules, and a layer, of Qwen2.5-7B."""
