@@ -3,16 +3,19 @@
 from __future__ import annotations
 
 import json
+import shutil
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+import anyio
 import pytest
 import torch
 from mcp import Client
-from mcp.types import TextContent
+from mcp.types import CallToolResult, TextContent
 from peft import PeftModel
 from taught import ANSWERED, SAID, teach
+from tiny_lora import change_json
 from tiny_model import build_tiny_model
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
@@ -354,6 +357,26 @@ async def test_an_assistant_sees_no_held_out_rows_of_a_dataset_outside_its_folde
     assert refused.is_error and isinstance(refused.content[0], TextContent)
     assert "dataset: " in refused.content[0].text and "may access" in refused.content[0].text
     assert len(list(learnt.home.glob("runs/*"))) == before
+
+
+def test_after_answers_and_evaluation_of_a_model_that_has_no_gguf_another_export_is_named(
+    tiny_model: Path, tmp_path: Path, home: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    model = shutil.copytree(tiny_model, tmp_path / "model")
+    change_json(model / "config.json", hidden_act="gelu")
+    data = asked_of_taught(tmp_path / "asked.jsonl")
+    run_id = Trainer(str(model), threads=1, learning_rate=0.01, held_out=0).train(data, steps=20).run_id
+    asked = {"source": run_id, "prompts": [SAID], "max_new_tokens": 2, "wait_s": 300}
+
+    async def ask() -> CallToolResult:
+        async with Client(build_server(TrainingService(load_settings()))) as client:
+            return await client.call_tool("generate", asked)
+
+    answered = anyio.run(ask)
+    another = f"backprop export {run_id} --format merged"
+    assert isinstance(answered.content[0], TextContent) and f"`{another}`" in answered.content[0].text
+    assert command(["evaluate", run_id, "-d", str(data), "--metric", "loss"]) == 0
+    assert f"Next: {another}" in capsys.readouterr().out
 
 
 def test_the_result_is_read_again_as_it_was_written(learnt: Learnt) -> None:

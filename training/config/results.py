@@ -407,6 +407,7 @@ class GenerateResult(Result):
         tokens: generated in all answers.
         seconds: that the answers took, without loading.
         warm: whether the model was in memory from an earlier run.
+        no_gguf: as of a training.
     """
 
     kind: Literal["generate"] = "generate"
@@ -416,6 +417,7 @@ class GenerateResult(Result):
     tokens_per_s: float = 0.0
     device: str = ""
     warm: bool = False
+    no_gguf: str = ""
 
     @property
     def answered(self) -> list[Answer]:
@@ -441,6 +443,7 @@ class EvaluateResult(Result):
         flips: a few rows that one model has right and the other wrong.
         tokens: generated in all answers.
         seconds: without loading.
+        no_gguf: as of a training, of the first model.
     """
 
     kind: Literal["evaluate"] = "evaluate"
@@ -457,6 +460,7 @@ class EvaluateResult(Result):
     tokens: int = 0
     seconds: float = 0.0
     device: str = ""
+    no_gguf: str = ""
 
     @property
     def lines(self) -> list[str]:
