@@ -197,7 +197,8 @@ class TrainingResult(Result):
         device_name: of the GPU or the processor.
         gpus: that shared each step; on a CPU, processes.
         tokens_per_s: of all GPUs together.
-        peak_memory_mib: of the first GPU.
+        peak_memory_mib: of the GPU that needed the most.
+        peak_memory_mib_of_each: of each GPU, if there are several.
         verdict: the tuned model beside its base, if it was judged.
         no_verdict: why it was not, as part of a sentence.
         still_falling: whether the training loss was still falling at the end: more steps would help.
@@ -225,6 +226,7 @@ class TrainingResult(Result):
     gpus: int = 1
     tokens_per_s: float = 0.0
     peak_memory_mib: int | None = None
+    peak_memory_mib_of_each: list[int] = []
     packing: PackingStatistics | None = None
     recoveries: list[Recovery] = []
     rows: int = 0
