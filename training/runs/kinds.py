@@ -102,7 +102,7 @@ def _after_multi_run(run_id: str, spec: MultiRunSpec, result: MultiRunResult) ->
 
 
 def export_of(run_id: str, result: TrainingResult | GenerateResult | EvaluateResult) -> Next:
-    """The export that a training's model can have, by the result of the training or of a run that asked it."""
+    """The export that a training's model can have, by its result or that of a run that asked the model."""
     return then("export", source=run_id, **({"format": "merged"} if result.no_gguf else {}))
 
 
