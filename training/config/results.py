@@ -409,7 +409,7 @@ class GenerateResult(Result):
         tokens: generated in all answers.
         seconds: that the answers took, without loading.
         warm: whether the model was in memory from an earlier run.
-        no_gguf: as of a training.
+        no_gguf: why the model cannot become a GGUF file; empty if it can.
     """
 
     kind: Literal["generate"] = "generate"
@@ -445,7 +445,7 @@ class EvaluateResult(Result):
         flips: a few rows that one model has right and the other wrong.
         tokens: generated in all answers.
         seconds: without loading.
-        no_gguf: as of a training, of the first model.
+        no_gguf: why the first model cannot become a GGUF file; empty if it can.
     """
 
     kind: Literal["evaluate"] = "evaluate"
