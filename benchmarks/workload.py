@@ -227,6 +227,7 @@ def _write_random_model(folder: Path, size: str) -> None:
     torch.manual_seed(0)
     with torch.device("cuda" if torch.cuda.is_available() else "cpu"):
         model = AutoModelForCausalLM.from_config(shape_config(size), dtype=torch.bfloat16)
+    (folder / "model.safetensors").unlink()  # the tiny model's would be read instead of several files
     model.save_pretrained(folder, max_shard_size="4GB")  # as published models are
 
 

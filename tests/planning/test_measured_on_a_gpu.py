@@ -12,6 +12,9 @@ from backpropagate.training.planning.gpu_cards import CARDS, card_named
 from backpropagate.training.planning.memory import GIB, packed_memory
 from backpropagate.training.planning.speed import Work, tokens_per_s
 
+IN_PLAIN_STEPS = LoraGroup(dropout=0.1)
+"""An MLP as all were when these peaks were measured; without dropout its backward is one kernel since."""
+
 # size, bits, recomputed, tokens and labels of the largest micro-batch, layers on the GPU, peak GiB
 PEAKS: list[tuple[str, int, Recompute, int, int, int | None, float]] = [
     ("7b", 4, "everything", 4096, 2044, 2, 4.65),
@@ -55,7 +58,7 @@ def test_a_peak_is_not_below_the_measured_one_and_hardly_above(
     measured: tuple[str, int, Recompute, int, int, int | None, float],
 ) -> None:
     size, bits, recompute, tokens, labels, resident, peak = measured
-    memory = packed_memory(decoder_shape(config_of(size)), LoraGroup(), in_4bit=bits == 4)
+    memory = packed_memory(decoder_shape(config_of(size)), IN_PLAIN_STEPS, in_4bit=bits == 4)
     planned = memory.peak(resident, recompute, tokens, labels) / GIB
     assert 0.97 * peak <= planned <= 1.1 * peak
     parts = memory.parts(resident, recompute, tokens, labels)

@@ -62,8 +62,8 @@ packed/                 our own forward and backward, for the decoders of models
   fp8                   matrices in FP8, and products with them
   fp8_kernel            what quantises them on a GPU
   fp8_linear            linear layers whose frozen weight is in FP8
-  fp8_mlp               a SwiGLU MLP between two of these
-  fp8_swiglu_kernel     its activation with the LoRA's parts, on a GPU
+  fused_mlp             a gated MLP whose kernels do the LoRA's part; also between two of these
+  gated_mlp_kernel      its activation, with the LoRA's gradients, on a GPU
   mxfp4                 experts in 4 bits, as gpt-oss stores them
   nf4                   weights in 4 bits, as bitsandbytes stores them
   nf4_kernel            these expanded on a GPU

@@ -29,6 +29,10 @@ CUDA_LOGITS, CPU_LOGITS = 1 << 27, 1 << 23
 """Numbers of the logits that exist at a time."""
 CUBLAS_WORKSPACE = 32 * MIB
 """What torch gives cuBLAS on a Hopper; a quarter of it on older cards."""
+MOST_FUSED_RANK = 64
+"""Of a LoRA whose gradients the kernel of the MLP's activation makes; of more its sums overflow registers."""
+PARTED_COLUMNS = 1056 * 128
+"""Of all parts of the tokens that this kernel sums apart: enough for a large card's multiprocessors."""
 FP32_LORA = 4
 MOMENTS = 8
 NF4_BYTES = 1 / 2 + 1 / 64 + 1 / 64 / 64
@@ -61,6 +65,7 @@ class TrainingMemory:
         logits: of a label token.
         chunk: most bytes of logits at a time; 0 is no limit.
         graph: of a token of each CUDA graph: what it reads and writes; 0 where steps are not graphed.
+        sums: that a layer's backward makes in parts, whatever the tokens.
         shards: GPUs over which layers are sharded, where not all of them stay whole on each.
         exact: whether the parts are counted; else they are an estimate.
     """
@@ -87,6 +92,7 @@ class TrainingMemory:
     logits: int
     chunk: int
     graph: int = 0
+    sums: int = 0
     shards: int = 1
     exact: bool = True
 
@@ -101,7 +107,7 @@ class TrainingMemory:
         """
         kept = tokens * (self.layers * self.kept[recompute] + self.per_token)
         logits = self._head(tokens if labels is None else labels)
-        working = max(tokens * self.backward[recompute], logits)
+        working = max(tokens * self.backward[recompute] + self.sums, logits)
         return {**self._fixed(resident), "activations": kept, "backward_or_logits": working}
 
     def peak(self, resident: int | None, recompute: Recompute, tokens: int, labels: int | None = None) -> int:
@@ -220,6 +226,7 @@ def packed_memory(
         logits=item * shape.vocab_size,
         chunk=item * (CUDA_LOGITS if on_gpu else CPU_LOGITS),
         graph=2 * item * shape.hidden_size + 16 if on_gpu and shape.graphed and not lora.dropout else 0,
+        sums=_sums(shape, lora) if on_gpu else 0,
         shards=shards,
     )
 
@@ -237,7 +244,7 @@ def _layer_memory(shape: DecoderShape, lora: LoraGroup, expands: bool, item: int
         copies=item * (sum(r * (linear.rows + linear.inputs) for linear, r in pairs)) + experts,
         norms=item * (norms * shape.hidden_size + shape.qkv),
         kept=_kept(shape, columns, item),
-        backward=_backward(shape, columns, item),
+        backward=_backward(shape, columns, item, fused=item == 2 and _is_fused(shape, lora)),
         forward=item
         * (4 * shape.hidden_size + 2 * shape.qkv + shape.query + 3 * shape.mlp_width + 2 * _spread(shape)),
     )
@@ -337,16 +344,31 @@ def _routing(shape: DecoderShape, item: int) -> int:
     return 4 * shape.routed.count + 28 * shape.routed.chosen + gated * item * shape.hidden_size
 
 
-def _backward(shape: DecoderShape, columns: int, item: int) -> dict[Recompute, int]:
+def _is_fused(shape: DecoderShape, lora: LoraGroup) -> bool:
+    """Whether the backward of a dense MLP on a GPU is that of `packed/fused_mlp.py`."""
+    _, _, *mlp = shape.linears
+    names = {name for linear in mlp for name in linear.outputs}
+    targets = set(targeted(lora, shape.family))
+    return shape.routed is None and not lora.dropout and lora.r <= MOST_FUSED_RANK and names <= targets
+
+
+def _sums(shape: DecoderShape, lora: LoraGroup) -> int:
+    """What it adds up apart, in fp32."""
+    widths = [kind.mlp_width for kind in shape.kinds if _is_fused(kind, lora)]
+    return 3 * FP32_LORA * lora.r * (PARTED_COLUMNS + max(widths)) if widths else 0
+
+
+def _backward(shape: DecoderShape, columns: int, item: int, *, fused: bool) -> dict[Recompute, int]:
     """Of a token: the residual stream with its gradient, and the wider of MLP and attention.
 
-    In the MLP there are at once: the activation and its gradient, the gradients of gate and up, and, if they
-    were not kept, gate and up themselves. FlashAttention sums dq in fp32, and dk and dv for each query head.
-    Experts have a token's gradient once for each of them, and later that of their input, twice while summed.
+    In the MLP there are at once: the activation, unless it is fused, and its gradient, the gradients of gate
+    and up, and, if they were not kept, gate and up themselves. FlashAttention sums dq in fp32, and dk and dv
+    for each query head. Experts have a token's gradient once for each of them, and later that of their input,
+    twice while summed.
     """
     hidden, inner = item * shape.hidden_size, item * shape.mlp_width
     kept = _kept(shape, columns, item)
-    mlp = 4 * inner
+    mlp = (3 if fused else 4) * inner
     if shape.routed is not None:
         spread = item * _spread(shape)
         mlp = max(spread + 5 * inner, 2 * spread + 2 * inner)

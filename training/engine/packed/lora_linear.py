@@ -127,8 +127,8 @@ class LoraLinear(ABC):
         used = slice(0, self.rank * len(self.group))
         self._used = None if used.stop == self.lora_columns else used
         self._columns = [slice(i * self.rank, (i + 1) * self.rank) for i in range(len(self.group))]
-        self._a_gradient = lora.stacked_a(gradients, self.group)  # (used, K)
-        self._b_gradients = [lora.b(gradients, m) for m in self.group]  # (outputs of m, rank)
+        self.a_gradient = lora.stacked_a(gradients, self.group)  # (used, K)
+        self.b_gradients = [lora.b(gradients, m) for m in self.group]  # (outputs of m, rank)
         self._rows = [None if len(self.modules) == 1 else self.rows_of(m) for m in self.group]
         self.a_values = lora.stacked_a(lora.values, self.group)
         self.b_values = [lora.b(lora.values, m) for m in self.group]
@@ -145,16 +145,26 @@ class LoraLinear(ABC):
     def gradients(
         self, dy: Tensor, d_lora_hidden: Tensor, x: Tensor, lora_hidden: Tensor, masks: Masks | None = None
     ) -> None:
-        """Write dA = d_narrowᵀ·x and dB = scale·dyᵀ·lora_hidden into the gradient buffer."""
+        """Write both gradients into the gradient buffer."""
+        self.write_a_gradient(d_lora_hidden, x, masks)
+        self.write_b_gradients(dy, lora_hidden)
+
+    def write_a_gradient(self, d_lora_hidden: Tensor, x: Tensor, masks: Masks | None = None) -> None:
+        """dA = d_lora_hiddenᵀ·x."""
         if not self.group:
             return
         if masks is None:
             used = d_lora_hidden if self._used is None else d_lora_hidden[:, self._used]
-            torch.mm(used.t(), x, out=self._a_gradient)  # (rank · modules, K)
+            torch.mm(used.t(), x, out=self.a_gradient)  # (rank · modules, K)
         else:
             for columns, masked in self._masked(x, masks):
-                torch.mm(d_lora_hidden[:, columns].t(), masked, out=self._a_gradient[columns])
-        for gradient, rows, columns in zip(self._b_gradients, self._rows, self._columns, strict=True):
+                torch.mm(d_lora_hidden[:, columns].t(), masked, out=self.a_gradient[columns])
+
+    def write_b_gradients(self, dy: Tensor, lora_hidden: Tensor) -> None:
+        """dB = scale·dyᵀ·lora_hidden of each module."""
+        if not self.group:
+            return
+        for gradient, rows, columns in zip(self.b_gradients, self._rows, self._columns, strict=True):
             d_rows = dy if rows is None else dy[:, rows]  # (tokens, out_features of the module)
             gradient.addmm_(d_rows.t(), lora_hidden[:, columns], beta=0, alpha=self.scale)
 

@@ -25,7 +25,7 @@ from .decoder_config import (
 from .decoder_layer import BranchNorms, Layer, Mlp
 from .dense_beside_experts import SIDE_NORMS, DenseBesideExperts, SideNorms
 from .expert_linear import ExpertLinear, MakeExpertLinear
-from .fp8_mlp import dense_mlp
+from .fused_mlp import dense_mlp
 from .gated_activations import ACTIVATIONS, expert_activation
 from .layer_embeddings import EmbeddingBranch, LayerEmbeddings
 from .lora_linear import FusedLoraLinear, LoraLinear, MakeLinear

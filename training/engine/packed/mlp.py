@@ -57,21 +57,21 @@ class DenseMlp:
         gate_up = saved.gate_up
         if gate_up is None:
             gate_up, _ = self._gate_up(read(), masks)
-        activation, d_gate_up = self._activate_backward(
-            d_activation, d_lora_hidden, gate_up, saved.gate_up_lora_hidden
+        d_gate_up = self._activate_backward(
+            d_activation, d_lora_hidden, gate_up, saved.gate_up_lora_hidden, masks
         )
         # The widest tensors of the layer: each goes before the next one is made, or memory peaks here.
         del d_activation, gate_up
-        self.down_proj.gradients(d_update, d_lora_hidden, activation, saved.down_proj_lora_hidden, masks[1])
-        del activation, d_update
+        self.down_proj.write_b_gradients(d_update, saved.down_proj_lora_hidden)
+        del d_update
         dx, d_gate_up_lora_hidden = self.gate_up.backward(d_gate_up, masks[0])  # (tokens, hidden_size)
 
         def write(x: Tensor) -> None:
-            self.gate_up.gradients(d_gate_up, d_gate_up_lora_hidden, x, saved.gate_up_lora_hidden, masks[0])
+            self.gate_up.write_a_gradient(d_gate_up_lora_hidden, x, masks[0])
 
         return dx, write
 
-    # What an MLP does otherwise that adds the LoRA's parts elsewhere.
+    # What an MLP does otherwise whose kernels add the LoRA's parts, or make its gradients.
 
     def _gate_up(self, x: Tensor, masks: MlpMasks) -> tuple[Tensor, Tensor]:
         """What is kept of gate and up, and x·Aᵀ."""
@@ -86,7 +86,16 @@ class DenseMlp:
         return self.down_proj.backward(d_update, masks[1])
 
     def _activate_backward(
-        self, d_activation: Tensor, d_down_lora_hidden: Tensor, gate_up: Tensor, lora_hidden: Tensor
-    ) -> tuple[Tensor, Tensor]:
-        """The activation again, and the gradient of gate and up."""
-        return self.activation.backward(d_activation, gate_up)
+        self,
+        d_activation: Tensor,
+        d_down_lora_hidden: Tensor,
+        gate_up: Tensor,
+        lora_hidden: Tensor,
+        masks: MlpMasks,
+    ) -> Tensor:
+        """The gradient of gate and up; that of down's A and those of the B of gate and up are written."""
+        activation, d_gate_up = self.activation.backward(d_activation, gate_up)
+        self.down_proj.write_a_gradient(d_down_lora_hidden, activation, masks[1])
+        del activation
+        self.gate_up.write_b_gradients(d_gate_up, lora_hidden)
+        return d_gate_up
