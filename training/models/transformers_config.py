@@ -34,7 +34,7 @@ def _require_read(config: Any) -> None:
         return
     for name, fixed in FIXED.items():
         given = getattr(config, name, fixed)
-        if given != fixed and not hasattr(type(config), name):
+        if given != fixed and not hasattr(config.__class__, name):
             from transformers import __version__
 
             raise ModelLoadError(
