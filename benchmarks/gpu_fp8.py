@@ -110,8 +110,8 @@ def check_mlp(tokens: int, hidden: int, width: int, device: str) -> tuple[list[l
     refresh([gate_up, down])
     a, b = down.a, gate_up.b
 
-    def random(columns: int) -> Tensor:
-        return torch.randn(tokens, columns, device=device).bfloat16()
+    def random(columns: int) -> Tensor:  # rows that lie apart, as parts of a wider product do
+        return torch.randn(tokens, columns + 16, device=device).bfloat16()[:, :columns]
 
     both, lora_hidden, d, d_lora = random(2 * width), random(b.shape[1]), random(width), random(a.shape[0])
     whole = both.float() + lora_hidden.float() @ b.float().t()

@@ -104,13 +104,13 @@ def _activated(gate, GELU: tl.constexpr):
 
 
 @triton.jit
-def _forward(gate_up, hidden, b, out, tokens, width, stride,
+def _forward(gate_up, hidden, b, out, tokens, width, gate_up_stride, stride,
              RANK: tl.constexpr, PADDED: tl.constexpr, UP: tl.constexpr, GELU: tl.constexpr,
              ROWS: tl.constexpr, COLUMNS: tl.constexpr):  # fmt: skip
     rows = (tl.program_id(0) * ROWS + tl.arange(0, ROWS)).to(tl.int64)
     columns = tl.program_id(1) * COLUMNS + tl.arange(0, COLUMNS)
     inside = (rows[:, None] < tokens) & (columns[None, :] < width)
-    place = rows[:, None] * (2 * width) + columns[None, :]
+    place = rows[:, None] * gate_up_stride + columns[None, :]
     gate = tl.load(gate_up + place, mask=inside, other=0.0).to(tl.float32)
     up = tl.load(gate_up + place + width, mask=inside, other=0.0).to(tl.float32)
     b_of_gate = _wide(b, 1, stride, columns, width, RANK, PADDED)
@@ -124,7 +124,7 @@ def _forward(gate_up, hidden, b, out, tokens, width, stride,
 
 @triton.jit
 def _backward(d_activation, gate_up, d_hidden, hidden, a, b, d_gate_up, sums,
-              tokens, width, part_tokens, d_stride, stride,
+              tokens, width, part_tokens, d_activation_stride, gate_up_stride, d_stride, stride,
               RANK: tl.constexpr, PADDED: tl.constexpr, UP: tl.constexpr, GELU: tl.constexpr,
               ADDED: tl.constexpr, ROWS: tl.constexpr, COLUMNS: tl.constexpr):  # fmt: skip
     columns = tl.program_id(0) * COLUMNS + tl.arange(0, COLUMNS)
@@ -140,11 +140,11 @@ def _backward(d_activation, gate_up, d_hidden, hidden, a, b, d_gate_up, sums,
     for start in range(0, part_tokens, ROWS):
         rows = (part * part_tokens + start + tl.arange(0, ROWS)).to(tl.int64)
         inside = (rows[:, None] < tokens) & (columns[None, :] < width)
-        place = rows[:, None] * (2 * width) + columns[None, :]
-        narrow = rows[:, None] * width + columns[None, :]
-        gate = tl.load(gate_up + place, mask=inside, other=0.0).to(tl.float32)
-        up = tl.load(gate_up + place + width, mask=inside, other=0.0).to(tl.float32)
-        d = tl.load(d_activation + narrow, mask=inside, other=0.0).to(tl.float32)
+        read = rows[:, None] * gate_up_stride + columns[None, :]
+        gate = tl.load(gate_up + read, mask=inside, other=0.0).to(tl.float32)
+        up = tl.load(gate_up + read + width, mask=inside, other=0.0).to(tl.float32)
+        of_d = rows[:, None] * d_activation_stride + columns[None, :]
+        d = tl.load(d_activation + of_d, mask=inside, other=0.0).to(tl.float32)
         of_down = _narrow(d_hidden, d_stride, rows, tokens, 0, RANK, PADDED)
         of_gate = _narrow(hidden, stride, rows, tokens, 0, RANK, PADDED)
         of_up = _narrow(hidden, stride, rows, tokens, UP, RANK, PADDED)
@@ -155,6 +155,7 @@ def _backward(d_activation, gate_up, d_hidden, hidden, a, b, d_gate_up, sums,
         activated, derivative = _activated(gate, GELU)
         d_gate = (d * up * derivative).to(kind)
         d_up = (d * activated).to(kind)
+        place = rows[:, None] * (2 * width) + columns[None, :]
         tl.store(d_gate_up + place, d_gate, mask=inside)
         tl.store(d_gate_up + place + width, d_up, mask=inside)
         d_a += _dot(tl.trans(of_down), (activated * up).to(kind))
@@ -199,8 +200,8 @@ def gated_forward(gate_up: Tensor, lora_hidden: Tensor, b: Tensor, lora: GatedLo
     kernel: Any = _forward
     with torch.cuda.device(gate_up.device):
         kernel[triton.cdiv(tokens, TILE["ROWS"]), triton.cdiv(width, TILE["COLUMNS"])](
-            gate_up, lora_hidden.contiguous(), b.contiguous(), out, tokens, width, b.shape[1],
-            **lora.constants, **TILE,
+            gate_up, lora_hidden.contiguous(), b.contiguous(), out,
+            tokens, width, gate_up.stride(0), b.shape[1], **lora.constants, **TILE,
         )  # fmt: skip
     return out
 
@@ -216,6 +217,8 @@ def gated_backward(
 ) -> Tensor:
     """The gradient of gate and up, (tokens, 2 · width); those of the LoRA are written.
 
+    Rows of `d_activation` and `gate_up` may lie apart, as parts of a wider product do.
+
     Args:
         d_activation: (tokens, width).
         gate_up: (tokens, 2 · width).
@@ -229,7 +232,7 @@ def gated_backward(
     stripes, tiles = triton.cdiv(width, stripe["COLUMNS"]), triton.cdiv(tokens, stripe["ROWS"])
     part_tokens = stripe["ROWS"] * triton.cdiv(tiles, triton.cdiv(PARTED_COLUMNS, width))
     parts = triton.cdiv(tokens, part_tokens)
-    d_gate_up = torch.empty_like(gate_up)
+    d_gate_up = torch.empty(gate_up.shape, dtype=gate_up.dtype, device=gate_up.device)
     sums = torch.empty(parts, 3, lora.rank, width, dtype=torch.float32, device=gate_up.device)
     of_down, of_both = d_lora_hidden.contiguous(), lora_hidden.contiguous()
     a, b = (of_down, of_both) if added is None else (added.a.contiguous(), added.b.contiguous())
@@ -238,7 +241,8 @@ def gated_backward(
     with torch.cuda.device(gate_up.device):
         backward[stripes, parts](
             d_activation, gate_up, of_down, of_both, a, b, d_gate_up, sums,
-            tokens, width, part_tokens, of_down.shape[1], of_both.shape[1],
+            tokens, width, part_tokens,
+            d_activation.stride(0), gate_up.stride(0), of_down.shape[1], of_both.shape[1],
             **lora.constants, ADDED=added is not None, **stripe,
         )  # fmt: skip
         add_up[stripes, 3](

@@ -64,11 +64,12 @@ class Group:
         self._excepthook = sys.excepthook
         with self._together():
             dist.init_process_group("gloo", store=store, rank=rank, world_size=size, timeout=WAITING)
-            settings: dict[str, Any] = {"timeout": EXCHANGING, **_backend(on_gpu)}
-            self._tensors: Any = dist.new_group(**settings)
+            nccl = on_gpu and dist.is_nccl_available()
+            backend = "nccl" if nccl else "gloo"
+            self._tensors: Any = dist.new_group(backend=backend, timeout=EXCHANGING)  # pyright: ignore[reportUnknownMemberType]
             self._of_host: Any = self._tensors
             if 1 < here < size:
-                self._of_host, _ = dist.new_subgroups(here, **settings)
+                self._of_host, _ = dist.new_subgroups(here, timeout=EXCHANGING, backend=backend)  # pyright: ignore[reportUnknownMemberType]
 
     def say(self, order: Order, first: int = 0, second: int = 0, *, text: str = "") -> None:
         content = text.encode()
@@ -135,11 +136,3 @@ class Group:
             yield
         except RuntimeError as error:  # of torch, which has no narrower one for a closed connection
             raise (self._lost() or error) from error
-
-
-def _backend(on_gpu: bool) -> dict[str, Any]:
-    """NCCL's kernels go before products that wait: a gather that runs late holds up the layer it is for."""
-    if not (on_gpu and dist.is_nccl_available()):
-        return {"backend": "gloo"}
-    nccl: Any = dist.ProcessGroupNCCL
-    return {"backend": "nccl", "pg_options": nccl.Options(is_high_priority_stream=True)}
