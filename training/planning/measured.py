@@ -29,7 +29,7 @@ CHANGED_BY = 3.0
 SIZE_CLASS = 8
 """Models whose sizes differ by more are slow for different reasons."""
 SHARED = 0.92
-"""Of what each of several GPUs reaches alone. Not measured: an allowance for unequal shares and sums."""
+"""Of what each of several GPUs reaches alone: two H100 with a 7B; of more it is an allowance."""
 ANY_CARD = Card(300, 1.5)
 """Of a card that is in no table: only the ratio to what was measured counts."""
 
