@@ -12,7 +12,7 @@ import anyio
 import pytest
 import torch
 from mcp import Client
-from mcp.types import CallToolResult, TextContent
+from mcp.types import TextContent
 from peft import PeftModel
 from taught import ANSWERED, SAID, teach
 from tiny_lora import change_json
@@ -365,18 +365,24 @@ def test_after_answers_and_evaluation_of_a_model_that_has_no_gguf_another_export
     model = shutil.copytree(tiny_model, tmp_path / "model")
     change_json(model / "config.json", hidden_act="gelu")
     data = asked_of_taught(tmp_path / "asked.jsonl")
-    run_id = Trainer(str(model), threads=1, learning_rate=0.01, held_out=0).train(data, steps=20).run_id
-    asked = {"source": run_id, "prompts": [SAID], "max_new_tokens": 2, "wait_s": 300}
-
-    async def ask() -> CallToolResult:
-        async with Client(build_server(TrainingService(load_settings()))) as client:
-            return await client.call_tool("generate", asked)
-
-    answered = anyio.run(ask)
+    trainer = Trainer(str(model), threads=1, learning_rate=0.01, held_out=0)
+    run_id = trainer.train(data, steps=20).run_id
+    trainer.generate(SAID, run_id, max_new_tokens=2)
+    trainer.evaluate(run_id, data, metrics=["loss"])
     another = f"backprop export {run_id} --format merged"
-    assert isinstance(answered.content[0], TextContent) and f"`{another}`" in answered.content[0].text
-    assert command(["evaluate", run_id, "-d", str(data), "--metric", "loss"]) == 0
-    assert f"Next: {another}" in capsys.readouterr().out
+    asked = [path.name for kind in ("generate", "evaluate") for path in home.glob(f"runs/*-{kind}-*")]
+    assert len(asked) == 2
+    for one in asked:
+        assert f"`{another}`" in anyio.run(told_of, one)
+        assert command(["show-run", one]) == 0 and f"Next: {another}" in capsys.readouterr().out
+
+
+async def told_of(run_id: str) -> str:
+    """What an assistant is told of a run."""
+    async with Client(build_server(TrainingService(load_settings()))) as client:
+        (told,) = (await client.call_tool("get_run", {"run_id": run_id})).content
+    assert isinstance(told, TextContent)
+    return told.text
 
 
 def test_the_result_is_read_again_as_it_was_written(learnt: Learnt) -> None:
