@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from typing import Any, get_args
 
-import anyio
 import click
 
 from ..training.config.fields import Metrics
@@ -17,10 +16,9 @@ from ..training.runs.view import RunView
 from ..training.service import Submission, TrainingService
 from ..training.untrusted import one_line, quoted
 from .completion import complete_path, complete_run_or_path
-from .follow import run_exit_code
 from .options import given, setting_options
-from .show import next_command, print_json, print_run
-from .train import start_and_follow
+from .show import next_command, print_run
+from .train import run_and_print
 from .wrapped import say, say_lines
 
 METRICS = get_args(get_args(get_args(Metrics)[0])[0])
@@ -96,12 +94,7 @@ def evaluate(
         )
         return await service.submit(spec)
 
-    view = anyio.run(start_and_follow, service, submit, detach)
-    if as_json:
-        print_json(view)
-    else:
-        print_evaluated(view)
-    ctx.exit(0 if detach else run_exit_code(view))
+    run_and_print(ctx, service, submit, print_evaluated, detach=detach, as_json=as_json)
 
 
 def _one_or_all(dataset: tuple[str, ...]) -> str | list[str] | None:

@@ -7,7 +7,6 @@ from pathlib import Path
 from textwrap import indent
 from typing import Any, TypeVar
 
-import anyio
 import click
 
 from ..training.config.results import GenerateResult, Reply
@@ -18,9 +17,8 @@ from ..training.runs.view import RunView
 from ..training.service import Submission, TrainingService
 from ..training.untrusted import shown_path
 from .completion import complete_run_or_path
-from .follow import run_exit_code
-from .show import print_json, print_run
-from .train import start_and_follow
+from .show import print_run
+from .train import run_and_print
 from .wrapped import say, say_lines
 
 Function = TypeVar("Function", bound=Callable[..., Any])
@@ -86,12 +84,7 @@ def generate(
     async def submit() -> Submission:
         return await service.submit(generate_spec(source, asked, service.store, paths, **settings))
 
-    view = anyio.run(start_and_follow, service, submit)
-    if as_json:
-        print_json(view)
-    else:
-        print_generated(view)
-    ctx.exit(run_exit_code(view))
+    run_and_print(ctx, service, submit, print_generated, as_json=as_json)
 
 
 def _content(file: str, paths: PathPolicy) -> str:

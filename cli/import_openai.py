@@ -9,7 +9,6 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, cast
 
-import anyio
 import click
 
 from ..training.config.specs import TrainSpec
@@ -20,10 +19,8 @@ from ..training.requests.openai_job import PREFERRED, SavedJob, saved_job
 from ..training.service import Submission, TrainingService
 from ..training.untrusted import quoted, shown_path
 from .completion import complete_path
-from .follow import run_exit_code
 from .options import option_of
-from .show import print_json, print_run
-from .train import spec_of, start_and_follow
+from .train import run_and_print, spec_of
 from .wrapped import say, say_json
 
 MOST_BYTES = 2**20  # of a job's JSON
@@ -215,9 +212,4 @@ def _start(ctx: click.Context, imported: Imported, detach: bool, as_json: bool) 
     async def submit() -> Submission:
         return await service.submit(spec)
 
-    view = anyio.run(start_and_follow, service, submit, detach)
-    if as_json:
-        print_json(view)
-    else:
-        print_run(view)
-    ctx.exit(0 if detach else run_exit_code(view))
+    run_and_print(ctx, service, submit, detach=detach, as_json=as_json)

@@ -77,7 +77,8 @@ class LazyGroup(click.Group):
     def resolve_command(
         self, ctx: click.Context, args: list[str]
     ) -> tuple[str | None, click.Command | None, list[str]]:
-        from ..training.errors import InputError, nearest
+        from ..training.errors import InputError
+        from ..training.nearest_name import nearest
 
         try:
             return super().resolve_command(ctx, args)

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from typing import Any
 
-import anyio
 import click
 
 from ..training.config.specs import MultiGroup, MultiRunSpec
@@ -16,10 +15,8 @@ from ..training.requests.settings import alias_notes
 from ..training.requests.train import require_alone, require_own
 from ..training.requests.validated import validated
 from ..training.service import Submission, TrainingService
-from .follow import run_exit_code
 from .options import given, group_options, setting_options
-from .show import print_json, print_run
-from .train import start_and_follow
+from .train import run_and_print
 from .wrapped import say
 
 
@@ -72,12 +69,7 @@ def multi_run(
             )
         return await _resumed(service, before.run_id, arguments)
 
-    view = anyio.run(start_and_follow, service, submit, detach)
-    if as_json:
-        print_json(view)
-    else:
-        print_run(view)
-    ctx.exit(0 if detach else run_exit_code(view))
+    run_and_print(ctx, service, submit, detach=detach, as_json=as_json)
 
 
 async def _resumed(service: TrainingService, run_id: str, arguments: dict[str, Any]) -> Submission:

@@ -2,17 +2,14 @@
 
 from __future__ import annotations
 
-import anyio
 import click
 
 from ..training.files.paths import PathPolicy
 from ..training.requests.push import push_spec
 from ..training.service import Submission, TrainingService
 from .completion import complete_run_or_path
-from .follow import run_exit_code
 from .runs import as_json_option
-from .show import print_json, print_run
-from .train import start_and_follow
+from .train import run_and_print
 
 
 @click.command("push")
@@ -42,9 +39,4 @@ def push(
         spec = push_spec(source, repo, service.store, paths, private=not public, overwrite=overwrite)
         return await service.submit(spec)
 
-    view = anyio.run(start_and_follow, service, submit, detach)
-    if as_json:
-        print_json(view)
-    else:
-        print_run(view)
-    ctx.exit(0 if detach else run_exit_code(view))
+    run_and_print(ctx, service, submit, detach=detach, as_json=as_json)

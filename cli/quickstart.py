@@ -5,16 +5,13 @@ from __future__ import annotations
 import json
 from importlib.resources import as_file, files
 
-import anyio
 import click
 
 from .. import examples
 from ..training.config.specs import TrainSpec
 from ..training.requests.train import train_spec
 from ..training.service import TrainingService
-from .follow import run_exit_code
-from .show import print_json, print_run
-from .train import start_and_follow
+from .train import run_and_print
 
 STEPS = 40
 SETTINGS = {"batch_size": 4, "learning_rate": 1e-3, "warmup_steps": 5, "max_seq_length": 256, "lora_r": 16}
@@ -32,12 +29,7 @@ def quickstart(ctx: click.Context, steps: int, as_json: bool) -> None:
     service = TrainingService()
     with as_file(files(examples) / "quickstart.jsonl") as data:
         spec = _spec(service, str(data), steps)
-        view = anyio.run(start_and_follow, service, lambda: service.submit(spec))
-    if as_json:
-        print_json(view)
-    else:
-        print_run(view)
-    ctx.exit(run_exit_code(view))
+        run_and_print(ctx, service, lambda: service.submit(spec), as_json=as_json)
 
 
 def _spec(service: TrainingService, data: str, steps: int) -> TrainSpec:

@@ -43,12 +43,7 @@ def train(ctx: click.Context, resume: str | None, detach: bool, as_json: bool, *
             return await service.submit(spec_of(service, arguments))
         return await resumed(service, resume, arguments)
 
-    view = anyio.run(start_and_follow, service, submit, detach)
-    if as_json:
-        print_json(view)
-    else:
-        print_run(view)
-    ctx.exit(0 if detach else run_exit_code(view))
+    run_and_print(ctx, service, submit, detach=detach, as_json=as_json)
 
 
 async def resumed(service: TrainingService, run_id: str, arguments: dict[str, Any]) -> Submission:
@@ -77,6 +72,21 @@ def spec_of(service: TrainingService, arguments: dict[str, Any], *, needs_datase
         say(note, err=True)
     check_output(spec.output)
     return spec
+
+
+def run_and_print(
+    ctx: click.Context,
+    service: TrainingService,
+    submit: Callable[[], Awaitable[Submission]],
+    print_view: Callable[[RunView], None] = print_run,
+    *,
+    detach: bool = False,
+    as_json: bool = False,
+) -> None:
+    """Start a run, show it until it has ended unless detached, print it, and exit with its exit code."""
+    view = anyio.run(start_and_follow, service, submit, detach)
+    (print_json if as_json else print_view)(view)
+    ctx.exit(0 if detach else run_exit_code(view))
 
 
 async def start_and_follow(

@@ -24,9 +24,10 @@ from .. import __version__
 from ..tools import TOOLS
 from ..tools.context import AgentTool, ToolContext, ToolResult
 from ..training.config.arguments import ALIASES, OTHER_NAMES, explain, flat_fields
-from ..training.errors import BackpropagateError, InputError, PathForbiddenError, nearest
+from ..training.errors import BackpropagateError, InputError, PathForbiddenError
 from ..training.files.paths import PathPolicy
 from ..training.logs import logger
+from ..training.nearest_name import nearest
 from ..training.runs.locks import PATIENCE_S, waits_end_within
 from ..training.service import TrainingService
 from ..training.telemetry import is_configured

@@ -47,9 +47,9 @@ def _routes() -> list[Route]:
     return [
         Route("/", _first),
         Route("/static/{name}", static_file),
-        Route("/runs", _shown(runs.show)),
+        Route("/runs", runs.show),
         Route("/runs/stream", runs_stream),
-        Route("/runs/{run_id}", _shown(run.show)),
+        Route("/runs/{run_id}", run.show),
         Route("/runs/{run_id}/stream", run_stream),
         Route("/runs/{run_id}/curve.png", run.picture),
         *(Route(f"/runs/{{run_id}}/{name}", _posted(act), methods=["POST"]) for name, act in actions.items()),
@@ -61,21 +61,17 @@ def _routes() -> list[Route]:
         *_form("/export", export.show, export.submit),
         Route("/register", _posted(export.register, export.show), methods=["POST"]),
         *_form("/ask", ask.show, ask.submit),
-        Route("/models", _shown(models.show)),
+        Route("/models", models.show),
         *_form("/login", login.show, login.submit),
         Route("/logout", _posted(login.leave), methods=["POST"]),
     ]
 
 
 def _form(path: str, show: Show, submit: Submit) -> list[Route]:
-    return [Route(path, _shown(show)), Route(path, _posted(submit, show), methods=["POST"])]
+    async def filled_by_address(request: Request) -> Response:
+        return await show(request, request.query_params)
 
-
-def _shown(show: Show) -> Callable[[Request], Awaitable[Response]]:
-    async def endpoint(request: Request) -> Response:
-        return await show(request)
-
-    return endpoint
+    return [Route(path, filled_by_address), Route(path, _posted(submit, show), methods=["POST"])]
 
 
 def _posted(submit: Submit, show: Show | None = None) -> Callable[[Request], Awaitable[Response]]:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -48,19 +48,22 @@ class Desk:
         """For a tool: what an assistant may, a person at the page may too."""
         return ToolContext(self.service, self.paths, _nothing)
 
-    def writable(self, given: str, argument: str) -> str:
-        """The absolute path of something that a page is to write.
+    def output_of(self, form: Mapping[str, str]) -> str | None:
+        """The absolute path of what a form's `output` names; None if it is empty.
 
         Raises:
             OutputFolderForbiddenError: it is not in the output folder.
         """
+        given = form.get("output", "").strip()
+        if not given:
+            return None
         try:
-            path = Path(self.paths.resolve(given, argument, write=True))
+            path = Path(self.paths.resolve(given, "output", write=True))
         except PathForbiddenError as error:
             raise OutputFolderForbiddenError(error.message, hint=self._hint()) from None
         if not path.is_relative_to(self.outputs) or path == self.outputs:
             raise OutputFolderForbiddenError(
-                f"{argument}: {shown_path(path)} is not in the page's output folder.", hint=self._hint()
+                f"output: {shown_path(path)} is not in the page's output folder.", hint=self._hint()
             )
         make_private(self.outputs)
         return str(path)

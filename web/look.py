@@ -14,11 +14,12 @@ from typing import Any
 
 import jinja2
 from starlette.requests import Request
-from starlette.responses import HTMLResponse, Response
+from starlette.responses import HTMLResponse, RedirectResponse, Response
 
 from ..server import dashboard
 from ..tools.status import duration
 from ..training.errors import BackpropagateError, help_of
+from ..training.models.presets import PRESETS
 from ..training.redact import scrub, scrub_all
 from ..training.untrusted import sanitized, sanitized_all
 from ..training.version import __version__
@@ -68,7 +69,14 @@ def _templates() -> jinja2.Environment:
         lstrip_blocks=True,
     )
     environment.filters |= {"short": short, "duration": duration, "file": name_of}
-    environment.globals.update({"PAGES": PAGES, "SIGNS": SIGNS, "VERSION": __version__, "static": address})  # pyright: ignore[reportCallIssue, reportArgumentType]
+    known = {
+        "PAGES": PAGES,
+        "PRESETS": list(PRESETS),
+        "SIGNS": SIGNS,
+        "VERSION": __version__,
+        "static": address,
+    }
+    environment.globals.update(known)  # pyright: ignore[reportCallIssue, reportArgumentType]
     return environment
 
 
@@ -76,13 +84,14 @@ def page(
     request: Request,
     template: str,
     *,
-    http_status: int = 200,
+    http_status: int | None = None,
     error: BackpropagateError | None = None,
     **values: Any,
 ) -> Response:
     """The page of a template.
 
     Args:
+        http_status: None: 422 if there is an error, else 200.
         error: shown at its top, with what to do.
     """
     desk, session = desk_of(request), session_of(request)
@@ -93,13 +102,24 @@ def page(
         .render(
             **values,
             error=told,
+            asks=error is not None and error.code == "INPUT_CONFIRMATION_NEEDED",
             csrf=desk.sessions.form_token(session),
             user=session.user,
             here=request.url.path,
             outputs=str(desk.outputs),
+            uploads=desk.uploads,
         )
     )
-    return HTMLResponse(text, status_code=http_status)
+    return HTMLResponse(text, status_code=http_status or (422 if error else 200))
+
+
+def to_run(run_id: str, *, same: bool = False) -> Response:
+    """On to the page of a run.
+
+    Args:
+        same: whether it was there before: the page says so.
+    """
+    return RedirectResponse(f"/runs/{run_id}{'?same=1' if same else ''}", 303)
 
 
 def told_of(error: BackpropagateError) -> dict[str, str]:

@@ -9,7 +9,8 @@ from mcp import MCPError
 from mcp.server.context import CallNext, HandlerResult, ServerMiddleware, ServerRequestContext
 from mcp.types import INVALID_PARAMS
 
-from ...training.errors import InputError, nearest
+from ...training.errors import InputError
+from ...training.nearest_name import nearest
 from ...training.untrusted import quoted
 from ..error_result import error_result
 

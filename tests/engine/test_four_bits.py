@@ -21,9 +21,9 @@ from backpropagate.training.engine.loop.checkpoints import Checkpoints
 from backpropagate.training.engine.open_model import open_model
 from backpropagate.training.engine.packed.decoder import PackedDecoder
 from backpropagate.training.engine.packed.engine import load_packed_step
-from backpropagate.training.engine.packed.load_weights import nf4_weights
 from backpropagate.training.engine.packed.nf4 import Nf4Shape, Nf4Weight, dynamic_code
 from backpropagate.training.engine.packed.open_decoder import load_decoder
+from backpropagate.training.engine.packed.quantised_weights import nf4_weights
 from backpropagate.training.engine.plan import Data, Example, Plan
 from backpropagate.training.engine.run import run_engine
 from backpropagate.training.engine.select_engine import select_engine

@@ -82,10 +82,9 @@ def test_flash_attention_with_sinks_is_right_forward_and_backward() -> None:
     torch.manual_seed(0)
     q, k, v, d_out = (torch.randn(9, 2, 8) for _ in range(4))
     sinks = torch.randn(2)
-    segments = packed_batch([Example([1] * 9, [1] * 9)]).segments
     scale = 1 / math.sqrt(8)
     leaves = [x.clone().requires_grad_() for x in (q, k, v)]
-    expected = explicit(*leaves, segments, 4, sinks, scale=scale)
+    expected = explicit(*leaves, 4, sinks, scale=scale)
     gradients = torch.autograd.grad(expected, leaves, d_out)
 
     distance = torch.arange(9)[:, None] - torch.arange(9)[None]

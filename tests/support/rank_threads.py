@@ -66,8 +66,9 @@ class ThreadRank:
         assert isinstance(first, Tensor)
         tensor.copy_(first)
 
-    def add_up(self, tensor: Tensor) -> None:
-        tensor.copy_(sum(self._meeting.all_of(self.rank, tensor.clone())))  # pyright: ignore
+    def reduce(self, tensor: Tensor) -> None:
+        total = sum(self._meeting.all_of(self.rank, tensor.clone()))
+        tensor.copy_(total if self.rank == 0 else torch.full_like(tensor, torch.nan))  # pyright: ignore
 
     def gather(self, whole: Tensor, shard: Tensor) -> None:
         self.gathered.append(len(shard))

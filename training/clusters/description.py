@@ -19,7 +19,8 @@ from typing import Annotated, Any, TypeVar, cast
 from pydantic import BaseModel, ConfigDict, Field, StringConstraints, ValidationError
 
 from ..config.arguments import explain
-from ..errors import InputError, InvalidSettingError, nearest
+from ..errors import InputError, InvalidSettingError
+from ..nearest_name import nearest
 from ..untrusted import one_line, quoted, shown_path
 from .hosts import Host, Hosts, VariableName
 

@@ -7,9 +7,10 @@ from collections.abc import Collection, Mapping
 from pathlib import Path
 from typing import NamedTuple
 
-from ..errors import InvalidSettingError, nearest
+from ..errors import InvalidSettingError
 from ..files.atomic_json import write_bytes
 from ..files.private_folder import make_private
+from ..nearest_name import nearest
 from ..next_step import then
 from ..untrusted import quoted, shown_path
 from .arguments import OTHER_NAMES, flat_fields

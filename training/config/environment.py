@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Collection, Mapping
 
-from ..errors import InvalidSettingError, nearest
+from ..errors import InvalidSettingError
+from ..nearest_name import nearest
 from ..untrusted import quoted
 from .arguments import ALIASES, Alias, flat_fields
 

@@ -5,7 +5,8 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-from ..errors import OllamaError, nearest
+from ..errors import OllamaError
+from ..nearest_name import nearest
 from ..untrusted import quoted
 
 NUMBERS = (

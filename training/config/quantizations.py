@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from importlib.util import find_spec
 
-from ..errors import InputError, MissingExtraError, nearest
+from ..errors import InputError, MissingExtraError
+from ..nearest_name import nearest
 
 PLAIN = ("f32", "f16", "bf16", "q8_0")
 """Written without any compiled dependency."""

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import codecs
 
-from ..errors import nearest
+from ..nearest_name import nearest
 
 ENCODINGS = (
     *("utf-8", "ascii", "iso8859-1", "cp1252"),

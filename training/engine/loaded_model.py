@@ -87,6 +87,37 @@ class LoadedModel(Protocol):
         ...
 
 
+class DelegatingModel:
+    """A loaded model whose training is its own; measured and asked is another one."""
+
+    def inner(self) -> LoadedModel:
+        """The one that is measured and asked."""
+        raise NotImplementedError
+
+    def losses(self, examples: Sequence[Example]) -> list[ExampleLoss]:
+        return self.inner().losses(examples)
+
+    def generate(self, prompts: Sequence[Prompt], *, max_new_tokens: int, adapter: bool = True) -> list[str]:
+        return self.inner().generate(prompts, max_new_tokens=max_new_tokens, adapter=adapter)
+
+    def continuations(
+        self,
+        rows: Sequence[Sequence[int]],
+        tokenizer: Any,
+        max_new_tokens: int,
+        should_stop: ShouldStop = never_stop,
+        *,
+        adapter: bool = True,
+    ) -> list[Reply]:
+        return self.inner().continuations(rows, tokenizer, max_new_tokens, should_stop, adapter=adapter)
+
+    def adapter_values(self) -> Tensor:
+        return self.inner().adapter_values()
+
+    def set_adapter_values(self, values: Tensor) -> None:
+        self.inner().set_adapter_values(values)
+
+
 class ModelStep(TrainingStep, Protocol):
     """A step of our loop that can generate as well."""
 

@@ -2,23 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from typing import Any
-
 import torch
-from torch import Tensor
 
 from ..config.fields import EngineName
-from ..config.results import Reply
-from ..data.tokens.example import Example
 from ..errors import GpuOutOfMemoryError
-from ..events import Phase, Report, ShouldStop, Warned, never_stop
+from ..events import Phase, Report, ShouldStop, Warned
 from ..untrusted import shown_path
-from .generate import Prompt
 from .lighter_plan import lighter_plan, said_of
-from .loaded_model import LoadedModel, UnavailableError
+from .loaded_model import DelegatingModel, LoadedModel, UnavailableError
 from .loop.checkpoints import Checkpoints
-from .loop.example_losses import ExampleLoss
 from .out_of_memory import empty_cache, memory_errors
 from .parallel.ranks import ALONE, Ranks
 from .plan import Data, Outcome, Plan
@@ -84,7 +76,7 @@ def _opened(plan: Plan, report: Report, ranks: Ranks = ALONE) -> LoadedModel:
     return open_it(plan, report)
 
 
-class _WithFallback:
+class _WithFallback(DelegatingModel):
     """Another library's engine; once it says that it is unavailable, our own takes its place."""
 
     def __init__(self, plan: Plan, report: Report) -> None:
@@ -101,28 +93,8 @@ class _WithFallback:
         self._model = open_model(plan, report)
         return self._model.train(data, report, should_stop, checkpoints)
 
-    def losses(self, examples: Sequence[Example]) -> list[ExampleLoss]:
-        return self._model.losses(examples)
-
-    def generate(self, prompts: Sequence[Prompt], *, max_new_tokens: int, adapter: bool = True) -> list[str]:
-        return self._model.generate(prompts, max_new_tokens=max_new_tokens, adapter=adapter)
-
-    def continuations(
-        self,
-        rows: Sequence[Sequence[int]],
-        tokenizer: Any,
-        max_new_tokens: int,
-        should_stop: ShouldStop = never_stop,
-        *,
-        adapter: bool = True,
-    ) -> list[Reply]:
-        return self._model.continuations(rows, tokenizer, max_new_tokens, should_stop, adapter=adapter)
-
-    def adapter_values(self) -> Tensor:
-        return self._model.adapter_values()
-
-    def set_adapter_values(self, values: Tensor) -> None:
-        self._model.set_adapter_values(values)
+    def inner(self) -> LoadedModel:
+        return self._model
 
 
 def _with_our_engine(plan: Plan, reason: str) -> Plan:

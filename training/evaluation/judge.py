@@ -3,17 +3,20 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Generator, Sequence
+from collections.abc import Generator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 
 from ..config.results import GeneralProbe, Verdict, WorseRow
+from ..data.cleaning.untrusted_text import safe_line
 from ..data.tokens.example import Example
 from ..engine.loaded_model import LoadedModel
 from ..engine.loop.example_losses import ExampleLoss
 from ..events import Phase, Report, ShouldStop
+from .general_probe import general_examples
 from .other_questions import OTHERS, exchanged
 from .paired_difference import Difference, paired_difference
 from .verdict import FEWEST_ROWS, Measured, judged
@@ -30,7 +33,8 @@ PASSES = 2 + OTHERS
 answers is measured once more, with its last one only."""
 FOR_ANSWERS = 0.3
 """Share of the time that is left for answers to held-out questions, unless too few rows could be measured."""
-SHOWN_ROWS = 3
+SHOWN_ROWS, SHOWN_TOKENS, SHOWN_CHARACTERS = 3, 96, 120
+"""Of rows that got worse, and of each."""
 TOGETHER = 32
 """Rows between two looks at whether to stop."""
 
@@ -75,9 +79,8 @@ class Stopped(Exception):
 def judge(
     model: LoadedModel,
     held_out: Sequence[Example],
-    general: Sequence[Example],
+    tokenizer: Any,
     affordable: Affordable,
-    shown: Callable[[Sequence[int]], str],
     report: Report,
     should_stop: ShouldStop,
 ) -> Verdict | str:
@@ -85,8 +88,6 @@ def judge(
 
     Args:
         held_out: examples that were not trained on.
-        general: of `general_probe`.
-        shown: the text of tokens, as it may be shown to people.
     """
     several = any(one.own != held_out[one.row] for one in exchanged(held_out[:MOST_ROWS]))
     passes = PASSES + several
@@ -104,6 +105,7 @@ def judge(
     report(Phase(phase="judging", message=f"comparing with the base model on {len(rows)} held-out rows"))
     started = time.monotonic()
     left = Affordable(most.tokens - passes * sum(len(row.input_ids) for row in rows))
+    general = general_examples(tokenizer)
     probe = left.first(general, 2, len(general))
     answers = exchanged(rows)
     own = [one.own for one in answers] if several else []
@@ -125,7 +127,7 @@ def judge(
         association=association_of(after_own or [after[one.row] for one in answers], after_others),
         general=_general(general_before, general_after),
     )
-    worse = _worse_rows(rows, before, after, shown)
+    worse = _worse_rows(rows, before, after, tokenizer)
     return judged(measured, worse, round(time.monotonic() - started, 2))
 
 
@@ -185,12 +187,12 @@ def _worse_rows(
     rows: Sequence[Example],
     before: Sequence[ExampleLoss],
     after: Sequence[ExampleLoss],
-    shown: Callable[[Sequence[int]], str],
+    tokenizer: Any,
 ) -> list[WorseRow]:
     """The rows whose loss rose, those first whose loss rose most."""
     found = [
         WorseRow(
-            untrusted_text=shown(row.input_ids),
+            untrusted_text=safe_line(tokenizer.decode(list(row.input_ids[:SHOWN_TOKENS])), SHOWN_CHARACTERS),
             loss_before=round(mean_loss([old]), 4),
             loss_after=round(mean_loss([new]), 4),
         )

@@ -8,8 +8,9 @@ from __future__ import annotations
 from collections.abc import Sequence
 from pathlib import Path
 
-from ..errors import InputError, ModelLoadError, nearest
+from ..errors import InputError, ModelLoadError
 from ..files.atomic_json import read_json
+from ..nearest_name import nearest
 from ..untrusted import quoted, short_name, shown_path
 from .decoder_families import FAMILIES
 from .expert_layers import target_name

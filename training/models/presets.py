@@ -7,8 +7,9 @@ import re
 from pathlib import Path
 from typing import Literal, NamedTuple
 
-from ..errors import InputError, nearest
+from ..errors import InputError
 from ..files.paths import looks_like_path, without_uri
+from ..nearest_name import nearest
 from ..untrusted import quoted, shown_path
 from .model_folder import missing_from
 

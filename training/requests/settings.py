@@ -9,8 +9,9 @@ from ..config.arguments import ALIASES, OTHER_NAMES, flat_fields, flat_name
 from ..config.named_settings import with_named_values
 from ..config.settings import Settings
 from ..config.specs import GROUPS
-from ..errors import InputError, nearest
+from ..errors import InputError
 from ..models.presets import AUTO
+from ..nearest_name import nearest
 from ..untrusted import quoted
 from .default_model import model_or_default
 

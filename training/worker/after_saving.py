@@ -4,13 +4,17 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import TypeVar
+from typing import TYPE_CHECKING, Any, TypeVar
 
-from ..config.results import TrainingResult
+from ..config.results import Answer, TrainingResult
+from ..config.specs import EvaluationGroup
 from ..errors import RunInterruptedError, describe
 from ..runs.recorder import as_record
 from .context import RunContext
 from .save_adapter import copy_adapter_folder
+
+if TYPE_CHECKING:
+    from ..engine.loaded_model import LoadedModel
 
 R = TypeVar("R", bound=TrainingResult)
 
@@ -38,3 +42,21 @@ def copied(context: RunContext, output: str | None, result: R) -> R:
         return result
     context.permit_output(Path(output))
     return result.model_copy(update={"output": copy_adapter_folder(context.run.adapter_path, output)})
+
+
+def answers(
+    context: RunContext, evaluation: EvaluationGroup, tokenizer: Any, model: LoadedModel
+) -> list[Answer]:
+    """To the user's questions, without the adapter and with it."""
+    from ..engine.questions import ask_before_and_after
+
+    context.recorder.phase("answering", f"questions to ask before and after: {len(evaluation.questions)}")
+    return ask_before_and_after(model, tokenizer, evaluation, context.report, context.should_stop)
+
+
+def card(context: RunContext, tokenizer: Any, result: TrainingResult) -> str:
+    """The adapter's model card."""
+    from ..export.hub.model_card import run_card
+    from ..export.hub.run_facts import RunFacts
+
+    return run_card(RunFacts.of(context.run, result), "adapter", chat=bool(tokenizer.chat_template))

@@ -5,11 +5,11 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Literal
 
 from ..config.ledger import Ledger, mean_of
-from ..config.results import Answer, FindingRecord, MultiRunResult
+from ..config.results import FindingRecord, MultiRunResult
 from ..data.prepare import Prepared
 from ..events import AdapterSaved, Step
 from ..runs.event_log import all_events
-from .after_saving import carry_on, copied
+from .after_saving import answers, card, carry_on, copied
 from .context import RunContext
 from .export_ahead import why_no_gguf
 from .multi_run_loop import MultiRunLoop
@@ -38,7 +38,7 @@ def save_result(
         written = loop.model.write_adapter()
         result = _result(context, ready, loop, outcome, read_with_peft(plan.model, written))
         base = TrainedBase.of(plan, context.run)
-        finish_adapter(written, adapter, ready.tokenizer, base, _card(context, ready, result))
+        finish_adapter(written, adapter, ready.tokenizer, base, card(context, ready.tokenizer, result))
     context.report(AdapterSaved(path=str(adapter)))
     context.recorder.keep(result)
 
@@ -52,14 +52,16 @@ def save_result(
         result = result.model_copy(update={field: judged})
         for warning in warnings_of(result.verdict, None) if result.verdict else []:
             context.recorder.warn(warning)
-        replace_card(adapter, _card(context, ready, result))
+        replace_card(adapter, card(context, ready.tokenizer, result))
         return result
 
     def answer(result: MultiRunResult) -> MultiRunResult:
         if outcome == "cancelled" or not ready.spec.evaluation.questions:
             return result
-        result = result.model_copy(update={"answers": _ask(context, ready, loop)})
-        replace_card(adapter, _card(context, ready, result))
+        result = result.model_copy(
+            update={"answers": answers(context, ready.spec.evaluation, ready.tokenizer, loop.model)}
+        )
+        replace_card(adapter, card(context, ready.tokenizer, result))
         return result
 
     def copy(result: MultiRunResult) -> MultiRunResult:
@@ -153,18 +155,3 @@ def _summary(ledger: Ledger, runs: int, base: float) -> str:
 def _last_loss(context: RunContext) -> float | None:
     steps = [event.loss for event in all_events(context.run.events_path) if isinstance(event, Step)]
     return steps[-1] if steps else None
-
-
-def _ask(context: RunContext, ready: ReadyRuns, loop: MultiRunLoop) -> list[Answer]:
-    from ..engine.questions import ask_before_and_after
-
-    evaluation = ready.spec.evaluation
-    context.recorder.phase("answering", f"questions to ask before and after: {len(evaluation.questions)}")
-    return ask_before_and_after(loop.model, ready.tokenizer, evaluation, context.report, context.should_stop)
-
-
-def _card(context: RunContext, ready: ReadyRuns, result: MultiRunResult) -> str:
-    from ..export.hub.model_card import run_card
-    from ..export.hub.run_facts import RunFacts
-
-    return run_card(RunFacts.of(context.run, result), "adapter", chat=bool(ready.tokenizer.chat_template))

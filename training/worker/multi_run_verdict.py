@@ -7,7 +7,6 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 from ..config.results import Verdict
-from ..data.cleaning.untrusted_text import safe_line
 from ..data.tokens.example import Example
 from ..data.tokens.kept_rows import in_turn
 from .context import RunContext
@@ -17,15 +16,12 @@ from .multi_run_tasks import ReadyRuns
 if TYPE_CHECKING:
     from ..evaluation.judge import Affordable
 
-SHOWN_TOKENS, SHOWN_CHARACTERS = 96, 120
-"""Of a row that got worse."""
 TIMED_ROWS = 8
 
 
 def verdict_of(context: RunContext, ready: ReadyRuns, loop: MultiRunLoop) -> Verdict | str:
     """The verdict, or why there is none, on the adapter that the model has."""
     from ..engine.out_of_memory import memory_errors
-    from ..evaluation.general_probe import general_examples
     from ..evaluation.judge import judge
 
     done = ready.tasks[: len(loop.ledger.kept)]
@@ -33,16 +29,12 @@ def verdict_of(context: RunContext, ready: ReadyRuns, loop: MultiRunLoop) -> Ver
     if not rows:
         return "no rows were held out"
 
-    def shown(tokens: Sequence[int]) -> str:
-        return safe_line(ready.tokenizer.decode(list(tokens[:SHOWN_TOKENS])), SHOWN_CHARACTERS)
-
     with memory_errors(ready.plans[0], "evaluating"):
         return judge(
             loop.model,
             rows,
-            general_examples(ready.tokenizer),
+            ready.tokenizer,
             _affordable(loop, rows),
-            shown,
             context.report,
             context.should_stop,
         )

@@ -5,29 +5,27 @@ from __future__ import annotations
 from collections.abc import Mapping
 
 from starlette.requests import Request
-from starlette.responses import RedirectResponse, Response
+from starlette.responses import Response
 
 from ...tools.generate import generate
 from ...training.config.specs import GenerateSpec
 from ...training.errors import BackpropagateError, InputError
 from ..desk import desk_of
 from ..forms import by_name, group_fields, values_of
-from ..look import clean, page
+from ..look import clean, page, to_run
 from ..sources import trained_runs
 
 FIELDS = ("prompts", "compare_base", "max_new_tokens", "temperature", "seed", "system")
 
 
 async def show(
-    request: Request, given: Mapping[str, str] | None = None, error: BackpropagateError | None = None
+    request: Request, held: Mapping[str, str], error: BackpropagateError | None = None
 ) -> Response:
     """The form; an address with a source fills it in."""
     desk = desk_of(request)
-    held = request.query_params if given is None else given
     return page(
         request,
         "ask.html",
-        http_status=200 if error is None else 422,
         error=error,
         fields=by_name(group_fields(GenerateSpec, FIELDS, held)),
         source=held.get("source", ""),
@@ -43,4 +41,4 @@ async def submit(request: Request, form: Mapping[str, str]) -> Response:
     if not source or not values.get("prompts"):
         raise InputError("A model and a question are needed.", hint="Choose a run and write a question.")
     asked = await generate(desk.context(), source, wait_s=0, **values)
-    return RedirectResponse(f"/runs/{asked.run_id}", 303)
+    return to_run(asked.run_id)

@@ -15,7 +15,6 @@ from ...training.config.arguments import flat_name
 from ...training.config.results import InspectResult
 from ...training.config.specs import DataGroup, InspectSpec
 from ...training.errors import BackpropagateError, InputError, from_record
-from ...training.models.presets import PRESETS
 from ...training.runs.folder import ENDED
 from ...training.runs.view import RunView
 from ..desk import Desk, desk_of
@@ -30,12 +29,11 @@ WAIT_S = 3.0
 
 
 async def show(
-    request: Request, given: Mapping[str, str] | None = None, error: BackpropagateError | None = None
+    request: Request, held: Mapping[str, str], error: BackpropagateError | None = None
 ) -> Response:
     """The form, and what was found by the inspection that the address names."""
     desk = desk_of(request)
-    view = await _inspection(desk, request.query_params.get("run", "")) if given is None else None
-    held: Mapping[str, str] = request.query_params if given is None else given
+    view = await _inspection(desk, held.get("run", ""))
     if view:
         held = _asked(desk, view)
         error = from_record(view.error) if view.error else error
@@ -44,14 +42,12 @@ async def show(
     answer = page(
         request,
         "dataset.html",
-        http_status=200 if error is None or view else 422,
+        http_status=200 if view else None,
         error=error,
         fields=by_name(setting_fields(USUAL, settings, held)),
         more=setting_fields(more, settings, held),
         held={name: value for name, value in held.items() if name in all_names("data", "model")},
-        uploads=desk.uploads(),
         upload_mib=settings.ui.upload_mib,
-        presets=list(PRESETS),
         reading=view is not None and view.status not in ENDED,
         phase=clean((view.phase or "starting") if view else ""),
         report=clean(_report(view.result, held)) if view and isinstance(view.result, InspectResult) else None,

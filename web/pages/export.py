@@ -7,7 +7,7 @@ from typing import Any
 
 import anyio.to_thread
 from starlette.requests import Request
-from starlette.responses import RedirectResponse, Response
+from starlette.responses import Response
 
 from ...tools.follow import submitted
 from ...tools.register_ollama import register_ollama
@@ -16,7 +16,7 @@ from ...training.errors import BackpropagateError, InputError
 from ...training.requests.export import export_spec
 from ..desk import desk_of
 from ..forms import by_name, group_fields, values_of
-from ..look import clean, page
+from ..look import clean, page, to_run
 from ..sources import trained_runs
 
 FIELDS = ("format", "quantization", "imatrix")
@@ -25,20 +25,17 @@ FORMATS = ("gguf", "merged", "lora")
 
 
 async def show(
-    request: Request, given: Mapping[str, str] | None = None, error: BackpropagateError | None = None
+    request: Request, held: Mapping[str, str], error: BackpropagateError | None = None
 ) -> Response:
     """The forms; an address with a source fills them in."""
     desk = desk_of(request)
-    held = request.query_params if given is None else given
     return page(
         request,
         "export.html",
-        http_status=200 if error is None else 422,
         error=error,
         fields=by_name(group_fields(ExportSpec, FIELDS, held)),
         ollama=by_name(group_fields(RegisterSpec, OF_OLLAMA, held)),
         held={name: held.get(name, "") for name in ("source", "gguf", "output")},
-        asks=error is not None and error.code == "INPUT_CONFIRMATION_NEEDED",
         sources=clean(await trained_runs(desk.service)),
         exports=clean(await trained_runs(desk.service, kinds=("export",))),
     )
@@ -48,7 +45,7 @@ async def submit(request: Request, form: Mapping[str, str]) -> Response:
     """Start the export."""
     desk = desk_of(request)
     values = values_of(form, group_fields(ExportSpec, FIELDS, form))
-    source, output = form.get("source", "").strip(), form.get("output", "").strip()
+    source = form.get("source", "").strip()
     if not source:
         raise InputError("There is nothing to export.", hint="Choose a training run.")
     format = values.get("format", "gguf")
@@ -64,12 +61,12 @@ async def submit(request: Request, form: Mapping[str, str]) -> Response:
             quantization=values.get("quantization"),
             imatrix=values.get("imatrix", False),
             allow_other_base=form.get("allow_other_base") == "on",
-            output=desk.writable(output, "output") if output else None,
+            output=desk.output_of(form),
         )
 
     spec = await anyio.to_thread.run_sync(make)
     started = await submitted(desk.context(), spec, confirmed=form.get("confirmed") == "on")
-    return RedirectResponse(f"/runs/{started.run_id}{'?same=1' if started.existing else ''}", 303)
+    return to_run(started.run_id, same=bool(started.existing))
 
 
 async def register(request: Request, form: Mapping[str, str]) -> Response:
@@ -88,4 +85,4 @@ async def register(request: Request, form: Mapping[str, str]) -> Response:
         wait_s=0,
         **values,
     )
-    return RedirectResponse(f"/runs/{started.run_id}", 303)
+    return to_run(started.run_id)

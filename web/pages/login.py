@@ -13,12 +13,10 @@ from ..guard import address_of
 from ..look import page
 
 
-async def show(
-    request: Request, given: Mapping[str, str] | None = None, error: InputError | None = None
-) -> Response:
+async def show(request: Request, held: Mapping[str, str], error: InputError | None = None) -> Response:
     """The form."""
     status = 200 if error is None else 429 if "again in" in error.message else 401
-    return page(request, "login.html", http_status=status, error=error, next=own_path(_next(request, given)))
+    return page(request, "login.html", http_status=status, error=error, next=own_path(held.get("next", "/")))
 
 
 async def submit(request: Request, form: Mapping[str, str]) -> Response:
@@ -52,7 +50,3 @@ def own_path(given: str) -> str:
     """A path of these pages; anything that could lead elsewhere becomes the first page."""
     plain = given.startswith("/") and not given.startswith(("//", "/\\")) and given.isprintable()
     return given if plain and "\\" not in given else "/"
-
-
-def _next(request: Request, given: Mapping[str, str] | None) -> str:
-    return (request.query_params if given is None else given).get("next", "/")

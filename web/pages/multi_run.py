@@ -6,64 +6,51 @@ from collections.abc import Mapping
 
 from pydantic import ValidationError
 from starlette.requests import Request
-from starlette.responses import RedirectResponse, Response
+from starlette.responses import Response
 
 from ...tools.multi_run import multi_run
 from ...training.config.arguments import explain
 from ...training.config.specs import MultiGroup, Task
 from ...training.errors import BackpropagateError, InputError
-from ...training.models.presets import PRESETS
 from ...training.requests.multi_run import named_tasks
 from ..desk import desk_of
-from ..forms import all_names, by_name, group_fields, setting_fields, values_of
-from ..look import page
-from .train import more_fields, one_or_all
+from ..forms import by_name, group_fields, setting_fields
+from ..look import page, to_run
+from .train import asked, more_fields
 
 USUAL = ("dataset", "model", "load_in_4bit", "learning_rate", "lora_r", "lora_alpha")
 OWN = tuple(MultiGroup.model_fields)
 
 
 async def show(
-    request: Request, given: Mapping[str, str] | None = None, error: BackpropagateError | None = None
+    request: Request, held: Mapping[str, str], error: BackpropagateError | None = None
 ) -> Response:
     """The form; an address with settings fills it in."""
     desk = desk_of(request)
-    held = request.query_params if given is None else given
     return page(
         request,
         "multi_run.html",
-        http_status=200 if error is None else 422,
         error=error,
         fields=by_name(setting_fields(USUAL, desk.service.settings, held)),
         own=group_fields(MultiGroup, OWN, held),
         more=more_fields(desk.service.settings, held, USUAL),
         held={name: held.get(name, "") for name in ("tasks", "continue_from", "output")},
-        asks=error is not None and error.code == "INPUT_CONFIRMATION_NEEDED",
-        uploads=desk.uploads(),
-        presets=list(PRESETS),
     )
 
 
 async def submit(request: Request, form: Mapping[str, str]) -> Response:
     """Start the multi-run, or show the equal one that there is."""
     desk = desk_of(request)
-    settings = values_of(form, setting_fields(all_names(), desk.service.settings, form))
-    own = values_of(form, group_fields(MultiGroup, OWN, form))
-    dataset, model = settings.pop("dataset", []), settings.pop("model", None)
-    output = form.get("output", "").strip()
     started = await multi_run(
         desk.context(),
-        dataset=one_or_all(dataset),
+        **asked(desk, form, group_fields(MultiGroup, OWN, form)),
         tasks=tasks_of(form.get("tasks", "")),
-        model=model,
         continue_from=form.get("continue_from", "").strip() or None,
-        output=desk.writable(output, "output") if output else None,
-        settings={**settings, **own} or None,
         new_run=form.get("new_run") == "on",
         confirmed=form.get("confirmed") == "on",
         wait_s=0,
     )
-    return RedirectResponse(f"/runs/{started.run_id}{'?same=1' if started.note else ''}", 303)
+    return to_run(started.run_id, same=bool(started.note))
 
 
 def tasks_of(text: str) -> list[Task] | None:

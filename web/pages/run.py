@@ -18,7 +18,7 @@ from ...training.runs.folder import ENDED
 from ...training.runs.loss_curve import LossCurve
 from ..desk import desk_of
 from ..live import log_line
-from ..look import clean, clean_text, page
+from ..look import clean, clean_text, page, to_run
 from ..told import told_run
 
 TABLE_ROWS = 40
@@ -62,14 +62,14 @@ async def picture(request: Request) -> Response:
 async def cancel(request: Request, form: Mapping[str, str]) -> Response:
     """Ask the run to stop; its page tells when it has."""
     view = await desk_of(request).service.cancel(request.path_params["run_id"])
-    return RedirectResponse(f"/runs/{view.run_id}", 303)
+    return to_run(view.run_id)
 
 
 async def resume(request: Request, form: Mapping[str, str]) -> Response:
     """Queue the run again, from its last checkpoint."""
     allowed = form.get("allow_other_base") == "on"
     view = await desk_of(request).service.resume(request.path_params["run_id"], allow_other_base=allowed)
-    return RedirectResponse(f"/runs/{view.run_id}", 303)
+    return to_run(view.run_id)
 
 
 async def extend(request: Request, form: Mapping[str, str]) -> Response:
@@ -78,7 +78,7 @@ async def extend(request: Request, form: Mapping[str, str]) -> Response:
     if not steps.isdecimal() or len(steps) > 8:
         raise InputError("steps is no number of steps.", hint="Give the total, with the steps of this run.")
     submission = await desk_of(request).service.resume_or_extend(request.path_params["run_id"], int(steps))
-    return RedirectResponse(f"/runs/{submission.run_id}", 303)
+    return to_run(submission.run_id)
 
 
 async def delete(request: Request, form: Mapping[str, str]) -> Response:

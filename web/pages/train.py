@@ -2,21 +2,20 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Mapping
+from collections.abc import Collection, Iterable, Mapping
 from typing import Any
 
 from starlette.requests import Request
-from starlette.responses import RedirectResponse, Response
+from starlette.responses import Response
 
 from ...tools.plan_train import PlannedTraining, plan_lines, plan_train
 from ...tools.train import train
 from ...training.config.settings import Settings
 from ...training.errors import BackpropagateError
-from ...training.models.presets import PRESETS
 from ..desk import Desk, desk_of
 from ..forms import FormField, all_names, by_name, setting_fields, values_of
 from ..live import unfinished
-from ..look import clean, page
+from ..look import clean, page, to_run
 
 USUAL = (
     "dataset",
@@ -46,24 +45,19 @@ PLAN_S = 8.0  # for the inspection of the dataset, which is done but once
 
 async def show(
     request: Request,
-    given: Mapping[str, str] | None = None,
+    held: Mapping[str, str],
     error: BackpropagateError | None = None,
     planned: PlannedTraining | None = None,
 ) -> Response:
     """The form; an address with settings fills it in."""
     desk = desk_of(request)
-    held = request.query_params if given is None else given
     return page(
         request,
         "train.html",
-        http_status=200 if error is None else 422,
         error=error,
         fields=by_name(setting_fields(USUAL, desk.service.settings, held)),
         more=more_fields(desk.service.settings, held),
         output=held.get("output", ""),
-        asks=error is not None and error.code == "INPUT_CONFIRMATION_NEEDED",
-        uploads=desk.uploads(),
-        presets=list(PRESETS),
         queue=clean(await unfinished(desk.service)),
         plan=clean([*plan_lines(planned.plan), *planned.notes]) if planned else [],
         fits=bool(planned and planned.plan.fits),
@@ -75,30 +69,33 @@ async def submit(request: Request, form: Mapping[str, str]) -> Response:
     desk = desk_of(request)
     started = await train(
         desk.context(),
-        **_asked(desk, form),
+        **asked(desk, form),
         new_run=form.get("new_run") == "on",
         confirmed=form.get("confirmed") == "on",
         wait_s=0,
     )
-    return RedirectResponse(f"/runs/{started.run_id}{'?same=1' if started.note else ''}", 303)
+    return to_run(started.run_id, same=bool(started.note))
 
 
 async def plan(request: Request, form: Mapping[str, str]) -> Response:
     """Show how the training would run: whether it fits, what it takes, and why each setting is as it is."""
     desk = desk_of(request)
-    planned = await plan_train(desk.context(), **_asked(desk, form), wait_s=PLAN_S)
+    planned = await plan_train(desk.context(), **asked(desk, form), wait_s=PLAN_S)
     return await show(request, form, planned=planned)
 
 
-def _asked(desk: Desk, form: Mapping[str, str]) -> dict[str, Any]:
-    """What the form says, as the tools take it."""
-    settings = values_of(form, setting_fields(all_names(), desk.service.settings, form))
+def asked(desk: Desk, form: Mapping[str, str], own: Iterable[FormField] = ()) -> dict[str, Any]:
+    """What the form says, as the tools take it.
+
+    Args:
+        own: fields of the page that no other has, whose values are settings too.
+    """
+    settings = values_of(form, [*setting_fields(all_names(), desk.service.settings, form), *own])
     dataset, model = settings.pop("dataset", []), settings.pop("model", None)
-    output = form.get("output", "").strip()
     return {
         "dataset": one_or_all(dataset),
         "model": model,
-        "output": desk.writable(output, "output") if output else None,
+        "output": desk.output_of(form),
         "settings": settings or None,
     }
 

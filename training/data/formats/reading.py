@@ -8,8 +8,9 @@ from dataclasses import replace
 from typing import Any, NamedTuple
 
 from ...config.specs import DataGroup
-from ...errors import InputError, TrainingAbortedError, nearest
+from ...errors import InputError, TrainingAbortedError
 from ...events import Phase, Report, ShouldStop, never_stop, no_report
+from ...nearest_name import nearest
 from ..readers.hub_rows import HubDataset
 from ..readers.rows import BadRow, Place, RawRow, RowError
 from ..readers.sources import Permit, Source, open_source, permit_all

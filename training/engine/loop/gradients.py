@@ -19,7 +19,7 @@ from .step import TrainingStep
 
 
 class StepGradients(NamedTuple):
-    """The loss of a step, a scalar on the device; its gradients are in the buffer.
+    """The loss of a step, a scalar on the device; its gradients are in the buffer of rank 0.
 
     Args:
         tokens: of all ranks, without fill.
@@ -64,8 +64,8 @@ def step_gradients(
         said = first_line(error)
     if (short := agreed_shortage(ranks, said, *batch.largest)) is not None:
         return short
-    ranks.add_up(step.lora.gradients)
-    ranks.add_up(loss)
+    ranks.reduce(step.lora.gradients)
+    ranks.reduce(loss)
     return StepGradients(loss, tokens)
 
 

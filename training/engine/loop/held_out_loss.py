@@ -47,7 +47,7 @@ def held_out_loss(
             said = _add_part(step, batch, number, total)
         if (short := agreed_shortage(ranks, said, *batch.largest)) is not None:
             return short
-    ranks.add_up(total)
+    ranks.reduce(total)
     return float(total) / max(1, labels)
 
 

@@ -2,9 +2,9 @@
 
 On CUDA: variable-length FlashAttention (Dao 2023, arXiv:2307.08691) through the operators beneath torch's
 `varlen_attn`, which itself goes through autograd and a Python operator: too long for each layer of a small
-model. Elsewhere, and for what those kernels do not take (fp32, old GPUs): scaled_dot_product_attention, one
-segment after the other. Scores with a soft cap (Gemma 2) are in none of these: they are computed a segment
-and a group of heads at a time, and again in the backward pass, so that none of them stay.
+model. Elsewhere, and for what those kernels do not take (fp32, old GPUs), one segment after the other:
+scaled_dot_product_attention; or, as that has no soft cap (Gemma 2), scores that are computed for a group of
+heads at a time, and again in the backward pass, so that none of them stay.
 
 A sink is a score of its head that has no value: it only makes the softmax's sum larger (gpt-oss). So
 FlashAttention's output is multiplied by sigmoid(logsumexp - sink), and its backward pass is given that output
@@ -18,7 +18,7 @@ and the larger logsumexp: with P = exp(scores - logsumexp) and P∘(dP - sum(dO�
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from functools import cache, partial
 from typing import Any, Protocol
 
@@ -29,7 +29,8 @@ from torch.nn import functional as F
 from ..loop.batch import Segments
 
 Gradients = tuple[Tensor, Tensor, Tensor]
-AttentionFunction = Callable[[Tensor, Tensor, Tensor, Segments, "int | None", "Tensor | None"], Tensor]
+SegmentFunction = Callable[[Tensor, Tensor, Tensor, "int | None", "Tensor | None"], Tensor]
+"""Attention within one segment: q, k, v as below, window and sinks to the output."""
 
 
 class Attention(Protocol):
@@ -51,9 +52,9 @@ class Attention(Protocol):
 
 
 class DifferentiatedAttention:
-    """Any attention function with torch's own derivative; saves what that saves."""
+    """A function of one segment, called for each, with torch's own derivative; keeps what that saves."""
 
-    def __init__(self, function: AttentionFunction) -> None:
+    def __init__(self, function: SegmentFunction) -> None:
         self.function = function
 
     def forward(
@@ -65,10 +66,13 @@ class DifferentiatedAttention:
         window: int | None,
         sinks: Tensor | None = None,
     ) -> tuple[Tensor, Any]:
+        lengths = list(segments.lengths)
         with torch.enable_grad():
-            q, k, v = (x.detach().requires_grad_() for x in (q, k, v))
-            out = self.function(q, k, v, segments, window, sinks)
-        return out.detach(), (out, (q, k, v))
+            leaves = tuple(x.detach().requires_grad_() for x in (q, k, v))
+            parts = zip(*(torch.split(x, lengths) for x in leaves), strict=True)
+            outs = [self.function(query, key, value, window, sinks) for query, key, value in parts]
+            out = torch.cat(outs)
+        return out.detach(), (out, leaves)
 
     def backward(self, d_out: Tensor, saved: tuple[Tensor, Gradients]) -> Gradients:
         out, leaves = saved
@@ -76,35 +80,28 @@ class DifferentiatedAttention:
         return dq, dk, dv
 
 
-class RecomputedAttention:
-    """Any attention function with torch's own derivative, run again in the backward: only inputs are kept."""
+class RecomputedAttention(DifferentiatedAttention):
+    """The same, with the function called again in the backward pass: only the inputs are kept."""
 
-    def __init__(self, function: AttentionFunction) -> None:
-        self.function = function
+    def __init__(self, function: SegmentFunction) -> None:
+        super().__init__(partial[Tensor](_Recomputed.apply, function))  # pyright: ignore[reportUnknownMemberType]
 
-    def forward(
-        self,
-        q: Tensor,
-        k: Tensor,
-        v: Tensor,
-        segments: Segments,
-        window: int | None,
-        sinks: Tensor | None = None,
-    ) -> tuple[Tensor, Any]:
-        return self.function(q, k, v, segments, window, sinks), (q, k, v, segments, window, sinks)
 
-    def backward(self, d_out: Tensor, saved: Any) -> Gradients:
-        q, k, v, segments, window, sinks = saved
-        again = DifferentiatedAttention(self.function)
-        parts: list[Gradients] = []
-        for rows in _rows(segments):
-            length = rows.stop - rows.start
-            borders = segments.cu_seqlens.new_tensor([0, length])
-            segment = Segments((length,), borders, length)
-            _, kept = again.forward(q[rows], k[rows], v[rows], segment, window, sinks)
-            parts.append(again.backward(d_out[rows], kept))
-        dq, dk, dv = (torch.cat(gradients) for gradients in zip(*parts, strict=True))
-        return dq, dk, dv
+class _Recomputed(torch.autograd.Function):
+    """What torch's `checkpoint` does, which loads its compiler first: a second of a short run."""
+
+    @staticmethod
+    def forward(ctx: Any, function: SegmentFunction, q: Tensor, k: Tensor, v: Tensor, *others: Any) -> Tensor:
+        ctx.save_for_backward(q, k, v)
+        ctx.function, ctx.others = function, others
+        return function(q, k, v, *others)
+
+    @staticmethod
+    def backward(ctx: Any, *gradients: Any) -> Any:
+        with torch.enable_grad():
+            leaves = tuple(x.detach().requires_grad_() for x in ctx.saved_tensors)
+            out = ctx.function(*leaves, *ctx.others)
+        return None, *torch.autograd.grad(out, leaves, gradients), None, None
 
 
 class FlashOperator:
@@ -194,30 +191,19 @@ def segmentwise(
     q: Tensor,
     k: Tensor,
     v: Tensor,
-    segments: Segments,
     window: int | None,
     sinks: Tensor | None = None,
     scale: float | None = None,
 ) -> Tensor:
-    """softmax(scale · q·kᵀ)·v for each segment on its own; scale None is 1/√head_dim. There are no sinks."""
-    groups = q.shape[1] // k.shape[1]
+    """softmax(scale · q·kᵀ)·v within one segment; scale None is 1/√head_dim. There are no sinks."""
+    length, groups = len(q), q.shape[1] // k.shape[1]
     if groups > 1:
-        k, v = k.repeat_interleave(groups, 1), v.repeat_interleave(groups, 1)  # (tokens, num_heads, head_dim)
-    lengths = list(segments.lengths)
-    # Each (num_heads, length, head_dim)
-    segmented = zip(*(torch.split(x.transpose(0, 1), lengths, 1) for x in (q, k, v)), strict=True)
-    outs = [_causal(query, key, value, window, scale) for query, key, value in segmented]
-    return torch.cat(outs, 1).transpose(0, 1)
-
-
-def _causal(q: Tensor, k: Tensor, v: Tensor, window: int | None, scale: float | None) -> Tensor:
-    """One segment; all are (num_heads, length, head_dim)."""
-    q, k, v = q[None], k[None], v[None]
-    length = q.shape[2]
-    if window is None or window >= length:
-        return F.scaled_dot_product_attention(q, k, v, is_causal=True, scale=scale)[0]
-    mask = _visible(length, window, q.device)
-    return F.scaled_dot_product_attention(q, k, v, attn_mask=mask, scale=scale)[0]
+        k, v = k.repeat_interleave(groups, 1), v.repeat_interleave(groups, 1)  # (length, num_heads, head_dim)
+    q, k, v = (x.transpose(0, 1)[None] for x in (q, k, v))  # (1, num_heads, length, head_dim)
+    all_seen = window is None or window >= length
+    mask = None if all_seen else _visible(length, window, q.device)
+    out = F.scaled_dot_product_attention(q, k, v, attn_mask=mask, is_causal=all_seen, scale=scale)
+    return out[0].transpose(0, 1)
 
 
 def _visible(length: int, window: int | None, device: torch.device) -> Tensor:
@@ -231,25 +217,19 @@ def explicit(
     q: Tensor,
     k: Tensor,
     v: Tensor,
-    segments: Segments,
     window: int | None,
     sinks: Tensor | None = None,
     *,
     scale: float | None,
     cap: float | None = None,
 ) -> Tensor:
-    """softmax(cap · tanh(scale · q·kᵀ / cap))·v for each segment on its own (Gemma 2, arXiv:2408.00118)."""
+    """softmax(cap · tanh(scale · q·kᵀ / cap))·v within one segment (Gemma 2, arXiv:2408.00118)."""
     factor = q.shape[2] ** -0.5 if scale is None else scale
     heads = q.shape[1] // k.shape[1]  # queries of a key
-    of_heads = [None] * k.shape[1] if sinks is None else list(torch.split(sinks, heads))
-    outs: list[Tensor] = []
-    for rows in _rows(segments):
-        visible = _visible(rows.stop - rows.start, window, q.device)
-        groups = zip(
-            torch.split(q[rows], heads, 1), k[rows].unbind(1), v[rows].unbind(1), of_heads, strict=True
-        )
-        outs.append(torch.cat([_of_group(*group, visible, factor, cap) for group in groups], 1))
-    return torch.cat(outs)
+    of_heads = [None] * k.shape[1] if sinks is None else torch.split(sinks, heads)
+    visible = _visible(len(q), window, q.device)
+    groups = zip(torch.split(q, heads, 1), k.unbind(1), v.unbind(1), of_heads, strict=True)
+    return torch.cat([_of_group(*group, visible, factor, cap) for group in groups], 1)
 
 
 def _of_group(
@@ -261,7 +241,7 @@ def _of_group(
     factor: float,
     cap: float | None,
 ) -> Tensor:
-    """One segment and key head; q (length, heads, head_dim), k and v (length, head_dim), sinks (heads,)."""
+    """Of one key head; q (length, heads, head_dim), k and v (length, head_dim), sinks (heads,)."""
     scores = torch.einsum("qhd,kd->hqk", q, k).float() * factor  # (heads, length, length)
     if cap is not None:
         scores = cap * torch.tanh(scores / cap)
@@ -271,11 +251,3 @@ def _of_group(
         scores = torch.cat([scores, sink], -1)
     weights = scores.softmax(-1)[:, :, : k.shape[0]].to(v.dtype)
     return torch.einsum("hqk,kd->qhd", weights, v)
-
-
-def _rows(segments: Segments) -> Iterator[slice]:
-    """The rows of each segment."""
-    start = 0
-    for length in segments.lengths:
-        yield slice(start, start + length)
-        start += length

@@ -13,6 +13,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+import torch
 from torch import Tensor
 
 from ...planning.memory import MOST_FUSED_RANK
@@ -38,7 +39,8 @@ class FusedMlp(DenseMlp):
     ) -> Tensor:
         from .gated_mlp_kernel import Gradients, gated_backward
 
-        b = [rows for gradient in self.gate_up.b_gradients for rows in gradient.split(gate_up.shape[1] // 2)]
+        width = gate_up.shape[1] // 2
+        b = [rows for both in self.gate_up.b_gradients for rows in torch.split(both, width)]
         into = Gradients(self.down_proj.a_gradient, *b)
         return gated_backward(
             d_activation, gate_up, d_down_lora_hidden, lora_hidden, self._lora(), into, self._added()

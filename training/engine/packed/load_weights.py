@@ -2,13 +2,12 @@
 
 Rows are read into one small buffer and copied to their place, on whichever device: neither a second copy of
 the model nor a mapped file ever counts against memory. What is kept in 4 or 8 bits is quantised matrix by
-matrix, unless the files hold it in 4 bits already; the experts of a layer are put together for that, and in
-8 bits the linears that share an input.
+matrix, unless the files hold it in 4 bits already.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator, Mapping, Set
+from collections.abc import Iterable, Iterator, Mapping
 from io import BufferedReader
 from itertools import groupby
 from pathlib import Path
@@ -24,14 +23,13 @@ from ...untrusted import short_name, shown_path
 from .decoder import PackedDecoder
 from .decoder_layer import Layer
 from .dense_beside_experts import SIDE_NORMS, DenseBesideExperts
-from .expanded_linear import ExpandedExpertLinear, ExpandedLoraLinear
+from .expanded_linear import ExpandedExpertLinear
 from .expert_places import expert_places
-from .fp8 import Fp8Weight
-from .fp8_linear import fp8_linears
 from .lora_linear import LoraLinear
 from .mxfp4 import Mxfp4Weight
 from .nf4 import Nf4Weight
 from .nf4_checkpoint import StoredNf4, raw_places, stored_in_4bit, write_offset
+from .quantised_weights import nf4_weights, to_quantise
 from .sparse_mlp import SparseMlp
 from .stored_weights import expand, layer_and_module
 
@@ -42,8 +40,6 @@ STAGING_BYTES = 64 << 20
 LAYER_TABLE = "embed_tokens_per_layer"
 """The module whose rows have an embedding of a token for each layer."""
 
-Split = Callable[[Tensor], dict[str, Tensor]]
-"""The parts of a matrix, by the names of the tensors that they are in a checkpoint."""
 DTYPES = {
     "F64": torch.float64, "F32": torch.float32, "F16": torch.float16, "BF16": torch.bfloat16,
 }  # fmt: skip
@@ -66,7 +62,7 @@ def load_weights(decoder: PackedDecoder, folder: Path) -> None:
     for name, weight in raw.items():
         places |= raw_places(name, weight, in_4bit[name])
         quantised.pop(name, None)
-    to_quantise = _to_quantise(decoder, quantised) | _to_quantise_in_fp8(decoder)
+    unquantised = to_quantise(decoder, quantised)
     head: Tensor | None = None
     if config.tie_word_embeddings and HEAD in stored:
         head = places[HEAD] = torch.empty_like(decoder.embedding)
@@ -79,7 +75,7 @@ def load_weights(decoder: PackedDecoder, folder: Path) -> None:
                 for name in in_file:
                     what = f"{short_name(name)} in {shown_path(path)}"
                     full_name = name_in_model(name, config.place)
-                    matrix = to_quantise.pop(full_name, None)
+                    matrix = unquantised.pop(full_name, None)
                     place = places.pop(full_name, None) if matrix is None else matrix.place(full_name)
                     if place is not None:
                         _copy(file, stored[name], place, staging, what)
@@ -87,7 +83,7 @@ def load_weights(decoder: PackedDecoder, folder: Path) -> None:
                         matrix.has(full_name)
         if layer is not None and decoder.shards is not None:
             decoder.shards.keep(layer)
-    missing = {*places, *to_quantise}
+    missing = {*places, *unquantised}
     if missing:
         raise ModelLoadError(
             f"{shown_path(folder)} lacks {len(missing)} tensors, for example {min(missing)}.",
@@ -143,66 +139,6 @@ def _to_expand(
                     for part, (kind, count) in shape.parts().items()
                 }
                 found.append((module.name, Nf4Weight(shape, parts), places.pop(f"{module.name}.weight")))
-    return found
-
-
-class _Quantised:
-    """A weight that is put together of one or more tensors, and then quantised."""
-
-    def __init__(
-        self, weight: Nf4Weight | Fp8Weight, size: tuple[int, ...], decoder: PackedDecoder, split: Split
-    ) -> None:
-        self._weight, self._split = weight, split
-        self._size, self._dtype, self._device = size, decoder.dtype, decoder.device
-        self._missing = set(split(torch.empty(size, device="meta")))
-        self._whole: Tensor | None = None
-
-    @property
-    def names(self) -> Set[str]:
-        return self._missing
-
-    def place(self, name: str) -> Tensor:
-        """Where a tensor belongs."""
-        if self._whole is None:
-            self._whole = torch.empty(self._size, dtype=self._dtype, device=self._device)
-        return self._split(self._whole)[name]
-
-    def has(self, name: str) -> None:
-        """A tensor is at its place; after the last one the weight is quantised."""
-        self._missing.discard(name)
-        if not self._missing and self._whole is not None:
-            self._weight.take(self._whole)
-            self._whole = None
-
-
-def _to_quantise(decoder: PackedDecoder, weights: dict[str, Nf4Weight]) -> dict[str, _Quantised]:
-    """By the names of the tensors in a checkpoint.
-
-    Args:
-        weights: those of `nf4_weights` that the checkpoint does not hold in 4 bits.
-    """
-    found: dict[str, _Quantised] = {}
-    experts = {each.name: each for layer in decoder.layers for each in layer.experts()}
-
-    def split_of(name: str) -> Split:
-        if name in experts:
-            return lambda whole: expert_places(experts[name], whole)
-        return lambda whole: {f"{name}.weight": whole}
-
-    for name, weight in weights.items():
-        size = experts[name].weight.shape if name in experts else (weight.shape.rows, weight.shape.columns)
-        matrix = _Quantised(weight, tuple(size), decoder, split_of(name))
-        found |= dict.fromkeys(matrix.names, matrix)
-    return found
-
-
-def _to_quantise_in_fp8(decoder: PackedDecoder) -> dict[str, _Quantised]:
-    """Likewise."""
-    found: dict[str, _Quantised] = {}
-    for linear in fp8_linears(decoder.layers):
-        size = linear.outputs, linear.inputs
-        matrix = _Quantised(linear.weight, size, decoder, linear.places_in)
-        found |= dict.fromkeys(matrix.names, matrix)
     return found
 
 
@@ -312,20 +248,6 @@ def _qk_norms(decoder: PackedDecoder, layer: Layer) -> list[Tensor]:
     parts = layer.qk_norm[: heads.num_heads], layer.qk_norm[heads.num_heads : heads.turned]
     of_head = decoder.config.family.qk_norm == "head"
     return [part[0] if of_head else part.view(-1) for part in parts if len(part)]
-
-
-def nf4_weights(decoder: PackedDecoder) -> dict[str, Nf4Weight]:
-    """The weights that are kept in 4 bits, by the name of their module."""
-    found: dict[str, Nf4Weight] = {}
-    for layer in decoder.layers:
-        for linear in layer.linears():
-            if isinstance(linear, ExpandedLoraLinear):
-                kept = {module.name: linear.stored(module) for module in linear.modules}
-                found |= {name: weight for name, weight in kept.items() if isinstance(weight, Nf4Weight)}
-        for each in layer.experts():
-            if isinstance(each, ExpandedExpertLinear) and isinstance(each.stored, Nf4Weight):
-                found[each.name] = each.stored
-    return found
 
 
 def _copy(file: BufferedReader, stored: StoredTensor, place: Tensor, staging: Tensor, what: str) -> None:

@@ -107,9 +107,9 @@ class Group:
         with self._together():
             dist.broadcast(tensor, 0, group=self._tensors)
 
-    def add_up(self, tensor: Tensor) -> None:
+    def reduce(self, tensor: Tensor) -> None:
         with self._together():
-            dist.all_reduce(tensor, group=self._tensors)  # pyright: ignore[reportUnknownMemberType]
+            dist.reduce(tensor, 0, group=self._tensors)  # pyright: ignore[reportUnknownMemberType]
 
     def gather(self, whole: Tensor, shard: Tensor) -> None:
         with self._together():

@@ -34,8 +34,8 @@ class Ranks(Protocol):
         """Rank 0's values, to all."""
         ...
 
-    def add_up(self, tensor: Tensor) -> None:
-        """The sum over all ranks, in each of them."""
+    def reduce(self, tensor: Tensor) -> None:
+        """The sum over all ranks, in rank 0; what the others have then is of no use."""
         ...
 
     def gather(self, whole: Tensor, shard: Tensor) -> None:
@@ -74,7 +74,7 @@ class _Alone:
     def spread(self, tensor: Tensor) -> None:
         """It has them."""
 
-    def add_up(self, tensor: Tensor) -> None:
+    def reduce(self, tensor: Tensor) -> None:
         """It is the sum."""
 
     def gather(self, whole: Tensor, shard: Tensor) -> None:

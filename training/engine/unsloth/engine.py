@@ -11,7 +11,7 @@ from __future__ import annotations
 import math
 import shutil
 import time
-from collections.abc import Generator, Sequence
+from collections.abc import Generator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from functools import cached_property
@@ -19,19 +19,14 @@ from pathlib import Path
 from typing import Any
 
 from safetensors.torch import load
-from torch import Tensor
 
-from ...config.results import Reply
-from ...data.tokens.example import Example
 from ...errors import GpuOutOfMemoryError, InputError, TrainingError
-from ...events import Epoch, Phase, Report, ShouldStop, Step, Warned, never_stop
+from ...events import Epoch, Phase, Report, ShouldStop, Step, Warned
 from ...planning.step_order import StepOrder
 from ...untrusted import quoted, short_name, shown_path
 from ..autograd.engine import open_autograd
-from ..generate import Prompt
-from ..loaded_model import StepModel, UnavailableError
+from ..loaded_model import DelegatingModel, StepModel, UnavailableError
 from ..loop.checkpoints import Checkpoints
-from ..loop.example_losses import ExampleLoss
 from ..loop.metrics import StepClock, evaluated, timed
 from ..loop.packing import step_order, total_steps
 from ..out_of_memory import out_of_memory
@@ -47,7 +42,7 @@ def open_unsloth(plan: Plan, report: Report) -> UnslothModel:
     return UnslothModel(plan, report)
 
 
-class UnslothModel:
+class UnslothModel(DelegatingModel):
     """Trained by Unsloth in its own process; measured and asked here, by our own engine's model."""
 
     def __init__(self, plan: Plan, report: Report) -> None:
@@ -74,28 +69,8 @@ class UnslothModel:
         self.__dict__.pop("_ours", None)
         return outcome
 
-    def losses(self, examples: Sequence[Example]) -> list[ExampleLoss]:
-        return self._ours.losses(examples)
-
-    def generate(self, prompts: Sequence[Prompt], *, max_new_tokens: int, adapter: bool = True) -> list[str]:
-        return self._ours.generate(prompts, max_new_tokens=max_new_tokens, adapter=adapter)
-
-    def continuations(
-        self,
-        rows: Sequence[Sequence[int]],
-        tokenizer: Any,
-        max_new_tokens: int,
-        should_stop: ShouldStop = never_stop,
-        *,
-        adapter: bool = True,
-    ) -> list[Reply]:
-        return self._ours.continuations(rows, tokenizer, max_new_tokens, should_stop, adapter=adapter)
-
-    def adapter_values(self) -> Tensor:
-        return self._ours.adapter_values()
-
-    def set_adapter_values(self, values: Tensor) -> None:
-        self._ours.set_adapter_values(values)
+    def inner(self) -> StepModel:
+        return self._ours
 
     @cached_property
     def _ours(self) -> StepModel:
