@@ -84,7 +84,7 @@ async def test_whole_weights_that_are_asked_for_stay_whole(
     with_gpus(monkeypatch, 80, free=12, name=H100)
     plan = await planned(service, models, model=str(models / "7b"), load_in_4bit=False)
     assert plan["fits"] and plan["settings"]["load_in_4bit"] is False
-    assert plan["settings"]["weights"].startswith("7 of 28 layers")
+    assert plan["settings"]["weights"].startswith("8 of 28 layers")
 
 
 async def test_what_cannot_fit_is_said_with_what_would_and_is_not_started(

@@ -33,9 +33,10 @@ def warming_up(decoder: PackedDecoder, plan: Plan, report: Report) -> Generator[
     """Warm the decoder up beside what is done meanwhile, and end when both have ended.
 
     Nothing is compiled on a CPU. Sharded weights are left out: all ranks would have to make its passes
-    together, while each of them loads at its own speed.
+    together, while each of them loads at its own speed. So are those that stream from host memory, until
+    that has been tried on a GPU (`benchmarks/gpu_warm_up.py`).
     """
-    if decoder.device.type != "cuda" or decoder.shards is not None:
+    if decoder.device.type != "cuda" or decoder.streams:
         yield
         return
     thread = threading.Thread(target=_warm_up_on_gpu, args=(decoder, plan), daemon=True, name="warm-up")
