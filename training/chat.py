@@ -99,4 +99,4 @@ def chat(
 
 def _result(conversation: Conversation, model: TunedModel, seconds: float) -> GenerateResult:
     answers = conversation.answers
-    return result_of(answers, len(answers), seconds, model.device)
+    return result_of(answers, len(answers), seconds, model)

@@ -127,7 +127,6 @@ def test_a_model_that_chooses_its_keys_gets_longer_examples_one_at_a_time(
             "qk_nope_head_dim": 8, "v_head_dim": 16, "head_dim": 8, "index_topk": 8, "index_head_dim": 16,
             "index_n_heads": 4, "n_routed_experts": 4, "n_group": 1, "topk_group": 1,
             "num_experts_per_tok": 2, "moe_intermediate_size": 16, "mlp_layer_types": ["dense", "sparse"],
-            "layer_types": ["indexed_attention"] * 2,
         },
     )  # fmt: skip
     step = randomised(load_autograd_step(plan_for("choosing")))

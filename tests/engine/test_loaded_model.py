@@ -22,6 +22,7 @@ from backpropagate.training.engine.packed.engine import load_packed_step
 from backpropagate.training.engine.plan import Data, Example, Plan
 from backpropagate.training.engine.questions import ask_before_and_after
 from backpropagate.training.events import Phase, never_stop, no_report
+from backpropagate.training.models.transformers_config import transformers_config
 
 from . import conftest
 from .conftest import Events, a_plan
@@ -130,7 +131,9 @@ def test_the_packed_weights_as_a_transformers_model_are_the_loaded_ones(
     step.lora.values.normal_(0, 0.05)
     step.decoder.device = torch.device("cpu:0")  # its tensors say "cpu", as those of "cuda" say "cuda:0"
     view = step.peft_model()
-    loaded: Any = AutoModelForCausalLM.from_pretrained(folder, dtype=getattr(torch, precision))
+    # With its config: SDPA drops Gemma 2's soft caps in transformers 5.17.
+    options: dict[str, Any] = {"config": transformers_config(folder), "dtype": getattr(torch, precision)}
+    loaded: Any = AutoModelForCausalLM.from_pretrained(folder, **options)
     ids = torch.arange(3, 33)[None]
     with torch.no_grad():
         adapted = view(input_ids=ids).logits

@@ -9,6 +9,7 @@ from typing import Any
 import pytest
 import torch
 from torch.nn import functional as F
+from transformers import GptOssConfig
 
 from backpropagate.training.config.fields import Recompute
 from backpropagate.training.config.specs import LoraGroup
@@ -101,8 +102,9 @@ GEMMA_4_MIXED: dict[str, Any] = {
     "enable_moe_block": True, "num_experts": 4, "top_k_experts": 2, "moe_intermediate_size": 32,
     "attention_k_eq_v": True, "num_global_key_value_heads": 1,
 }  # fmt: skip
+LIMIT = 0.3 if hasattr(GptOssConfig, "swiglu_limit") else 7.0  # fixed in transformers 5.17
 GPT_OSS: dict[str, Any] = dict(
-    num_local_experts=4, num_experts_per_tok=2, head_dim=16, sliding_window=7, swiglu_limit=0.3
+    num_local_experts=4, num_experts_per_tok=2, head_dim=16, sliding_window=7, swiglu_limit=LIMIT
 )
 GLM_MOE: dict[str, Any] = dict(
     n_routed_experts=8, num_experts_per_tok=2, moe_intermediate_size=32, head_dim=16, first_k_dense_replace=1

@@ -3,16 +3,19 @@
 from __future__ import annotations
 
 import json
+import shutil
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+import anyio
 import pytest
 import torch
 from mcp import Client
 from mcp.types import TextContent
 from peft import PeftModel
 from taught import ANSWERED, SAID, teach
+from tiny_lora import change_json
 from tiny_model import build_tiny_model
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
@@ -354,6 +357,32 @@ async def test_an_assistant_sees_no_held_out_rows_of_a_dataset_outside_its_folde
     assert refused.is_error and isinstance(refused.content[0], TextContent)
     assert "dataset: " in refused.content[0].text and "may access" in refused.content[0].text
     assert len(list(learnt.home.glob("runs/*"))) == before
+
+
+def test_after_answers_and_evaluation_of_a_model_that_has_no_gguf_another_export_is_named(
+    tiny_model: Path, tmp_path: Path, home: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    model = shutil.copytree(tiny_model, tmp_path / "model")
+    change_json(model / "config.json", hidden_act="gelu")
+    data = asked_of_taught(tmp_path / "asked.jsonl")
+    trainer = Trainer(str(model), threads=1, learning_rate=0.01, held_out=0)
+    run_id = trainer.train(data, steps=20).run_id
+    trainer.generate(SAID, run_id, max_new_tokens=2)
+    trainer.evaluate(run_id, data, metrics=["loss"])
+    another = f"backprop export {run_id} --format merged"
+    asked = [path.name for kind in ("generate", "evaluate") for path in home.glob(f"runs/*-{kind}-*")]
+    assert len(asked) == 2
+    for one in asked:
+        assert f"`{another}`" in anyio.run(told_of, one)
+        assert command(["show-run", one]) == 0 and f"Next: {another}" in capsys.readouterr().out
+
+
+async def told_of(run_id: str) -> str:
+    """What an assistant is told of a run."""
+    async with Client(build_server(TrainingService(load_settings()))) as client:
+        (told,) = (await client.call_tool("get_run", {"run_id": run_id})).content
+    assert isinstance(told, TextContent)
+    return told.text
 
 
 def test_the_result_is_read_again_as_it_was_written(learnt: Learnt) -> None:

@@ -15,7 +15,7 @@ from backpropagate import Trainer
 IDS = torch.arange(3, 23)[None]
 
 
-@pytest.mark.parametrize("family", ["gemma3", "mistral3", "qwen3_5", "gemma4"])
+@pytest.mark.parametrize("family", ["gemma3", "mistral3", "qwen3_5", "gemma4", "gemma4_unified"])
 def test_the_merged_model_and_the_gguf_are_the_trained_language_model(
     family: str, tiny_model: Path, tmp_path: Path
 ) -> None:

@@ -14,6 +14,9 @@ from typing import Any
 
 TYPES = {"f32": "ALL_F32", "f16": "MOSTLY_F16", "bf16": "MOSTLY_BF16", "q8_0": "MOSTLY_Q8_0"}
 
+PUBLISHED = {"Gemma4UnifiedForCausalLM": "Gemma4UnifiedForConditionalGeneration"}
+"""The converter's name of a language model that is not published alone."""
+
 
 def main() -> None:
     source, *types = sys.argv[1:]
@@ -33,7 +36,8 @@ def convert(folder: str, prefix: str, types: list[str]) -> None:
     gguf: Any = import_module("gguf")
     base: Any = import_module("conversion.base")
     settings = base.ModelBase.load_hparams(Path(folder), False)
-    model = conversion.get_model_class(settings["architectures"][0])
+    name = settings["architectures"][0]
+    model = conversion.get_model_class(PUBLISHED.get(name, name))
     model.no_mtp = True  # layers that predict further tokens, which transformers does not load
     for name in types:
         made = model(Path(folder), gguf.LlamaFileType[TYPES[name]], Path(f"{prefix}-{name}.gguf"))

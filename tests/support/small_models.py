@@ -116,6 +116,24 @@ FAMILIES: dict[str, tuple[str, dict[str, Any]]] = {
             **{"hidden_size_per_layer_input": 0, "attention_k_eq_v": True, "num_global_key_value_heads": 1},
         },
     ),
+    "gemma4 26b": (
+        "gemma4_text",
+        {
+            **GEMMA_4,
+            **{"num_hidden_layers": 3, "layer_types": GEMMA_4["layer_types"][:3]},
+            **{"hidden_size_per_layer_input": 0, "attention_k_eq_v": True, "num_global_key_value_heads": 1},
+            **{"enable_moe_block": True, "num_experts": 4, "top_k_experts": 2, "moe_intermediate_size": 32},
+        },
+    ),
+    "gemma4 12b": (
+        "gemma4_unified_text",
+        {
+            **{"num_hidden_layers": 3, "layer_types": GEMMA_4["layer_types"][:3], "sliding_window": 16},
+            **{"head_dim": 32, "global_head_dim": 64, "final_logit_softcapping": 30.0},
+            "moe_intermediate_size": None,
+            **{"attention_k_eq_v": True, "num_global_key_value_heads": 1},
+        },
+    ),
     "qwen3.5": (
         "qwen3_5_text",
         {
@@ -165,6 +183,8 @@ def write_small_model(family: str, folder: Path, tokenizer: Path, **sizes: Any) 
     with torch.no_grad():
         for name, parameter in model.named_parameters():
             parameter.add_(torch.randn_like(parameter) * (0.02 if "norm" in name else 0.08))
+    if kind == "gemma4_unified_text":
+        model.generation_config.suppress_tokens = [5, 6]
     model.save_pretrained(folder)
     for name in TOKENIZER_FILES:
         shutil.copy(tokenizer / name, folder / name)
@@ -199,6 +219,7 @@ TARGETS: dict[str, dict[str, Any]] = {
         "target_parameters": [*EXPERTS["target_parameters"], "mlp.shared_experts.up_proj.weight"],
     },
 }
+BESIDE_THE_MLP = {**ATTENTION, "target_parameters": ["experts.gate_up_proj", "experts.down_proj"]}
 """By `model_type`, where an adapter is not on all linear layers: that of experts, too."""
 FUSED = ("phi3", "glm4", *TARGETS)
 """`model_type`s with a weight for several matrices."""
@@ -211,10 +232,11 @@ def write_adapter(base: Path, folder: Path, **settings: Any) -> Path:
     from transformers import AutoModelForCausalLM
 
     torch.manual_seed(1)
-    kind = json.loads((base / "config.json").read_text("utf-8"))["model_type"]
+    described = json.loads((base / "config.json").read_text("utf-8"))
+    usual = BESIDE_THE_MLP if described.get("enable_moe_block") else {}
     config = LoraConfig(
         **{"r": 4, "lora_alpha": 8, "target_modules": "all-linear", "task_type": "CAUSAL_LM"}
-        | TARGETS.get(kind, {})
+        | TARGETS.get(described["model_type"], usual)
         | settings
     )
     adapted: Any = get_peft_model(AutoModelForCausalLM.from_pretrained(base, dtype=torch.float32), config)

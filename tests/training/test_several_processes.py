@@ -16,6 +16,7 @@ from waiting import kill_worker, small_spec, steps_of, wait_for_phase, wait_for_
 from backpropagate import Trainer
 from backpropagate.training.config.results import TrainResult
 from backpropagate.training.config.specs import TrainSpec
+from backpropagate.training.engine import loaded_model
 from backpropagate.training.errors import GpuNotAvailableError, InputError
 from backpropagate.training.runs.folder import RunFolder, RunState, Status
 from backpropagate.training.service import TrainingService
@@ -43,14 +44,19 @@ def trained(
     return [float(loss) for loss in run.losses], result, run.adapter_path
 
 
-def test_two_processes_learn_what_one_does(home: Path, dataset: Path, tiny_model: Path) -> None:
+def test_two_processes_learn_what_one_does_and_tell_the_peak_memory_of_the_one_that_needed_more(
+    home: Path, dataset: Path, tiny_model: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     one, of_one, adapter = trained(1, tiny_model, dataset)
+    monkeypatch.setattr(loaded_model, "peak_memory_mib", lambda: 1)  # of this process, which is the first
     two, of_two, shared = trained(2, tiny_model, dataset)
     assert two == pytest.approx(one, abs=1e-6) and len(one) == 6
     assert of_two.eval_loss == pytest.approx(of_one.eval_loss, abs=1e-6)
     ours, theirs = (load_file(folder / "adapter_model.safetensors") for folder in (adapter, shared))
     assert all(abs(ours[name] - theirs[name]).max() < 1e-4 for name in ours)
-    assert (of_one.gpus, of_two.gpus) == (1, 2)
+    assert (of_one.gpus, of_two.gpus) == (1, 2) and not of_one.peak_memory_mib_of_each
+    first, second = of_two.peak_memory_mib_of_each
+    assert first == 1 and 100 < second == of_two.peak_memory_mib
     assert of_two.device_name == f"2 processes on {of_one.device_name}"
 
 

@@ -8,12 +8,14 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from small_models import write_small_model
 from tiny_lora import change_json
+from transformers import GptOssConfig
 from waiting import busy_device, small_spec
 
 from backpropagate import Callbacks, Trainer, inspect_dataset
 from backpropagate.training.config.results import TrainResult
-from backpropagate.training.errors import DatasetParseError, InputError
+from backpropagate.training.errors import DatasetParseError, InputError, ModelLoadError
 from backpropagate.training.events import Event
 from backpropagate.training.next_step import then
 from backpropagate.training.runs.after_status import next_step_of
@@ -130,6 +132,15 @@ def test_after_the_training_of_a_model_that_has_no_gguf_another_export_is_named(
     assert next_step_of(run.run_id, small_spec(dataset, model), state) == then(
         "export", source=run.run_id, format="merged"
     )
+
+
+def test_a_model_that_the_installed_transformers_would_compute_otherwise_is_refused(
+    home: Path, dataset: Path, tiny_model: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    model = write_small_model("gpt_oss", tmp_path / "model", tiny_model, swiglu_limit=3.0)
+    monkeypatch.delattr(GptOssConfig, "swiglu_limit", raising=False)  # as in transformers 5.17
+    with pytest.raises(ModelLoadError, match=r"swiglu_limit = 3\.0, and transformers .* computes with 7\.0"):
+        a_trainer(model).train(dataset, steps=1)
 
 
 def test_settings_that_are_wrong_are_told_at_once(home: Path, tiny_model: Path) -> None:

@@ -197,7 +197,8 @@ class TrainingResult(Result):
         device_name: of the GPU or the processor.
         gpus: that shared each step; on a CPU, processes.
         tokens_per_s: of all GPUs together.
-        peak_memory_mib: of the first GPU.
+        peak_memory_mib: of the GPU that needed the most.
+        peak_memory_mib_of_each: of each GPU, if there are several.
         verdict: the tuned model beside its base, if it was judged.
         no_verdict: why it was not, as part of a sentence.
         still_falling: whether the training loss was still falling at the end: more steps would help.
@@ -225,6 +226,7 @@ class TrainingResult(Result):
     gpus: int = 1
     tokens_per_s: float = 0.0
     peak_memory_mib: int | None = None
+    peak_memory_mib_of_each: list[int] = []
     packing: PackingStatistics | None = None
     recoveries: list[Recovery] = []
     rows: int = 0
@@ -407,6 +409,7 @@ class GenerateResult(Result):
         tokens: generated in all answers.
         seconds: that the answers took, without loading.
         warm: whether the model was in memory from an earlier run.
+        no_gguf: why the model cannot become a GGUF file; empty if it can.
     """
 
     kind: Literal["generate"] = "generate"
@@ -416,6 +419,7 @@ class GenerateResult(Result):
     tokens_per_s: float = 0.0
     device: str = ""
     warm: bool = False
+    no_gguf: str = ""
 
     @property
     def answered(self) -> list[Answer]:
@@ -441,6 +445,7 @@ class EvaluateResult(Result):
         flips: a few rows that one model has right and the other wrong.
         tokens: generated in all answers.
         seconds: without loading.
+        no_gguf: why the first model cannot become a GGUF file; empty if it can.
     """
 
     kind: Literal["evaluate"] = "evaluate"
@@ -457,6 +462,7 @@ class EvaluateResult(Result):
     tokens: int = 0
     seconds: float = 0.0
     device: str = ""
+    no_gguf: str = ""
 
     @property
     def lines(self) -> list[str]:

@@ -10,6 +10,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
+from .device import peak_memory_mib
 from .load_together import loaded_in_all
 from .loop.gradients import step_gradients
 from .loop.held_out_loss import held_out_batch, held_out_loss
@@ -43,6 +44,8 @@ def follow(ranks: Hears, data_of: Callable[[Plan], Data]) -> None:
             model.train(told.first, told.second)
         elif told.order is Order.PASS:
             model.give_shards()
+        elif told.order is Order.MEASURE:
+            ranks.exchange(peak_memory_mib())
         else:
             model.evaluate(told.first)
 

@@ -17,6 +17,7 @@ from ..errors import GpuOutOfMemoryError
 from ..events import Phase, Report, ShouldStop, never_stop
 from ..files.atomic_folder import write_files
 from ..models.tokenizer import load_tokenizer
+from .device import peak_memory_mib
 from .generate import Prompt, Sampling, generate, replies
 from .lighter_plan import lighter_plan, said_of
 from .load_together import load_together
@@ -161,6 +162,9 @@ class StepModel:
             return fit(self.step, self.plan, data, report, should_stop, checkpoints, self.ranks)
 
         outcome = self._in_memory("training", trained)
+        self.ranks.say(Order.MEASURE)
+        outcome.rank_peaks_mib = [peak for (peak,) in self.ranks.exchange(peak_memory_mib())]
+        outcome.peak_memory_mib = max(outcome.rank_peaks_mib)
         if not is_sharded(self.plan, self.ranks):
             self.ranks.say(Order.END)
             self.ranks = ALONE  # what follows is this process's

@@ -174,7 +174,9 @@ class Outcome:
     seconds: float = 0.0
     tokens_per_s: float = 0.0
     peak_memory_mib: int | None = None
-    """Of a process of the engine's own; None where it trained in this one."""
+    """The largest of all ranks, or of a process of the engine's own; None if it was not measured."""
+    rank_peaks_mib: list[int] = field(default_factory=list[int])
+    """Of each rank."""
     packing: PackingStatistics | None = None
     recoveries: list[Recovery] = field(default_factory=list[Recovery])
     warnings: list[str] = field(default_factory=list[str])

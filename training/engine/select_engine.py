@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Literal
 
 from ..config.specs import LoraGroup
+from ..errors import ModelLoadError
 from ..files.atomic_json import read_json
 from ..models.causal import not_causal, require_causal
 from ..models.multimodal import has_language_model
@@ -24,7 +25,7 @@ def select_engine(
         max_seq_length: in tokens.
 
     Raises:
-        ModelLoadError: transformers cannot read the config.
+        ModelLoadError: transformers cannot read the config, or would compute something else.
         InputError: it is no causal language model.
     """
     require_readable(model)
@@ -36,11 +37,13 @@ def require_readable(model: Path) -> None:
     """Refuse a folder whose model cannot be trained, from its config alone.
 
     Raises:
-        ModelLoadError: transformers cannot read the config.
+        ModelLoadError: transformers cannot read the config, or would compute something else.
         InputError: it is no causal language model.
     """
     try:
         config = transformers_config(model)
+    except ModelLoadError:
+        raise
     except Exception as error:  # transformers raises what its parsers raise
         raise load_error(model, "model", error) from error
     require_causal(read_json(model / "config.json"))

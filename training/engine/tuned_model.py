@@ -49,11 +49,13 @@ class TunedModel:
     """A model in memory.
 
     Args:
+        base: folder of the model, or of the base.
         model: of transformers, or of PEFT around it.
         has_adapter: whether it can answer with and without one.
         positions: tokens of the longest sequence for which it was made; None if it does not say.
     """
 
+    base: Path
     model: Any
     tokenizer: Any
     has_adapter: bool
@@ -145,7 +147,7 @@ def load_tuned_model(base: Path, adapter: Path | None, *, load_in_4bit: bool = F
     if adapter is not None:
         model = _with_adapter(model, adapter, device)
     model.eval()
-    return TunedModel(model, tokenizer, adapter is not None, token_limits(base).positions)
+    return TunedModel(base, model, tokenizer, adapter is not None, token_limits(base).positions)
 
 
 def _base(folder: Path, device: str, precision: Precision, *, load_in_4bit: bool) -> Any:

@@ -14,6 +14,7 @@ import torch
 from peft import PeftModel
 from torch import Tensor, nn
 
+from ..errors import ModelLoadError
 from ..models.decoder_families import EXPORTED_ALONE, PLAIN, decoder_place
 from ..models.multimodal import keep_language_model, language_model_class
 from ..models.quiet_loading import quiet_loading
@@ -40,7 +41,7 @@ def _loaded(base: Path, dtype: torch.dtype) -> tuple[Any, Any]:
         return config, language_model_class(config).from_pretrained(
             base, config=config, dtype=dtype, use_safetensors=True, **local
         )
-    except (MemoryError, torch.OutOfMemoryError):
+    except (ModelLoadError, MemoryError, torch.OutOfMemoryError):
         raise
     except Exception as error:  # transformers raises what its parsers raise
         raise load_error(base, "model", error) from error

@@ -388,7 +388,8 @@ FURTHER: Mapping[str, frozenset[str]] = {
     "qwen3_moe": frozenset({"num_experts"}),
     **dict.fromkeys(
         ("gemma4_text", "gemma4_unified_text"),
-        frozenset({"per_layer_config", "global_head_dim", "num_global_key_value_heads"}),
+        frozenset({"per_layer_config", "global_head_dim", "num_global_key_value_heads"})
+        | {"hidden_size_per_layer_input", "vocab_size_per_layer_input"},
     ),
     "qwen3_5_text": frozenset(
         {

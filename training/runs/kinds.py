@@ -101,8 +101,8 @@ def _after_multi_run(run_id: str, spec: MultiRunSpec, result: MultiRunResult) ->
     return export_of(run_id, result)
 
 
-def export_of(run_id: str, result: TrainingResult) -> Next:
-    """The export that a training's model can have."""
+def export_of(run_id: str, result: TrainingResult | GenerateResult | EvaluateResult) -> Next:
+    """The export that a training's model can have, by its result or that of a run that asked the model."""
     return then("export", source=run_id, **({"format": "merged"} if result.no_gguf else {}))
 
 
@@ -117,11 +117,11 @@ def _after_export(run_id: str, spec: ExportSpec, result: ExportResult) -> Next:
 
 
 def _after_answers(run_id: str, spec: GenerateSpec, result: GenerateResult) -> Next | None:
-    return then("export", source=spec.run) if spec.run else None
+    return export_of(spec.run, result) if spec.run else None
 
 
 def _after_evaluation(run_id: str, spec: EvaluateSpec, result: EvaluateResult) -> Next | None:
-    return then("export", source=spec.run) if spec.run and result.verdict == "better" else None
+    return export_of(spec.run, result) if spec.run and result.verdict == "better" else None
 
 
 def _after_registration(run_id: str, spec: RegisterSpec, result: RegisterResult) -> Next:

@@ -26,6 +26,7 @@ from ..next_step import then
 from ..untrusted import shown_path
 from .context import RunContext, WaitForDevice, use_threads
 from .evaluation_rows import ChosenRows, chosen_rows, require_readable, trained_hashes
+from .export_ahead import why_no_gguf
 from .generate import load
 from .trained_base import require_base_of_adapter
 
@@ -99,6 +100,7 @@ class _Evaluation:
                 "tokens": sum(reply.tokens for one in (this, against) for reply in one.replies.values()),
                 "seconds": round(seconds, 2),
                 "device": self._device,
+                "no_gguf": why_no_gguf(encoders[0][1]),
             }
         )
 

@@ -1,4 +1,4 @@
-"""What a training can say of the export after it."""
+"""What a run can say of the export after it."""
 
 from __future__ import annotations
 

@@ -15,6 +15,7 @@ from ..models.presets import classify_model
 from ..next_step import Next, then
 from ..untrusted import shown_path
 from .context import RunContext, WaitForDevice, use_threads
+from .export_ahead import why_no_gguf
 from .said import told
 from .trained_base import require_base_of_adapter
 
@@ -200,12 +201,14 @@ class _Asking:
         return room
 
     def _result(self, answers: list[GeneratedAnswer], seconds: float) -> GenerateResult:
-        found = result_of(answers, len(self.spec.prompts), seconds, self.model.device)
+        found = result_of(answers, len(self.spec.prompts), seconds, self.model)
         return found.model_copy(update={"warm": self.warm})
 
 
-def result_of(answers: list[GeneratedAnswer], prompts: int, seconds: float, device: str) -> GenerateResult:
-    """The result of answers to `prompts` prompts."""
+def result_of(
+    answers: list[GeneratedAnswer], prompts: int, seconds: float, model: TunedModel
+) -> GenerateResult:
+    """The result of answers of this model to `prompts` prompts."""
     tokens = sum(reply.tokens for each in answers for reply in each.replies)
     return GenerateResult(
         summary=_summary(answers, prompts, tokens, seconds),
@@ -213,7 +216,8 @@ def result_of(answers: list[GeneratedAnswer], prompts: int, seconds: float, devi
         tokens=tokens,
         seconds=round(seconds, 3),
         tokens_per_s=round(tokens / seconds, 1) if seconds else 0.0,
-        device=device,
+        device=model.device,
+        no_gguf=why_no_gguf(model.base),
     )
 
 

@@ -166,6 +166,7 @@ def _result(context: RunContext, ready: Ready, outcome: Outcome, covered: Covera
         gpus=ready.plan.gpus,
         tokens_per_s=round(outcome.tokens_per_s, 1),
         peak_memory_mib=outcome.peak_memory_mib or peak_memory_mib(),
+        peak_memory_mib_of_each=outcome.rank_peaks_mib if ready.plan.gpus > 1 else [],
         before_first_step=context.recorder.start_up.seconds,
         packing=outcome.packing,
         recoveries=outcome.recoveries,

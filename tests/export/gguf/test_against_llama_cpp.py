@@ -143,7 +143,8 @@ def test_llama_cpp_computes_from_the_file_what_transformers_computes(
         reference = Reference(base, adapter)
         comparisons.append(verify_logits(file, reference, rows, threads=2, on_row=lambda done: None))
 
-    exported(base, adapter, "f16", tmp_path, verify)
+    # Rounded to f16, Gemma 4 chooses another expert for some tokens.
+    exported(base, adapter, "f32" if family == "gemma4 26b" else "f16", tmp_path, verify)
     assert (
         comparisons[0].tokens == 147 and comparisons[0].divergence < 1e-4 and comparisons[0].agreement > 0.95
     )

@@ -36,7 +36,7 @@ ONE_OF_EACH = (
         "granite",
     ),
     *("glm4", "ministral3", "seed_oss", "ernie4_5", "hunyuan", "exaone4", "cohere2"),
-    *("gemma4", "qwen3.5", "mixtral", "qwen3_moe", "glm4_moe", "gpt_oss"),
+    *("gemma4", "gemma4 12b", "gemma4 26b", "qwen3.5", "mixtral", "qwen3_moe", "glm4_moe", "gpt_oss"),
 )
 TOKENS = np.random.default_rng(3).integers(2, 250, 40).tolist()
 ABSENT = object()

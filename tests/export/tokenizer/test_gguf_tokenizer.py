@@ -109,13 +109,23 @@ def test_added_tokens_are_control_tokens_or_found_in_any_text(
 ) -> None:
     first = len(small_vocab)
     names = [("<|im_end|>", True), ("<tool▁call>", False), ("<|looks_special|>", False), ("<unused7>", False)]
+    names += [("<|tool_call>", True)]  # which llama.cpp's chats read
     added = {first + place: token for place, token in enumerate(names)}
-    tokenizer = gguf_tokenizer(small_tokenizer(added=added, special={"eos": "<|im_end|>"}), first + 6)
+    tokenizer = gguf_tokenizer(small_tokenizer(added=added, special={"eos": "<|im_end|>"}), first + 7)
     assert list(tokenizer.tokens[first:]) == [
-        *("<|im_end|>", "<tool call>", "<|looks_special|>", "<unused7>"),
-        *(f"[PAD{first + 4}]", f"[PAD{first + 5}]"),
+        *("<|im_end|>", "<tool call>", "<|looks_special|>", "<unused7>", "<|tool_call>"),
+        *(f"[PAD{first + 5}]", f"[PAD{first + 6}]"),
     ]
-    assert list(tokenizer.token_types[first:]) == [CONTROL, USER_DEFINED, CONTROL, CONTROL, UNUSED, UNUSED]
+    types = [CONTROL, USER_DEFINED, CONTROL, CONTROL, USER_DEFINED, UNUSED, UNUSED]
+    assert list(tokenizer.token_types[first:]) == types
+
+
+def test_tokens_that_the_models_generation_never_chooses_are_named(
+    small_tokenizer: SmallTokenizer, export: Callable[..., Any]
+) -> None:
+    folder = small_tokenizer()
+    change(folder, "generation_config.json", suppress_tokens=[7, 3, 300])
+    assert read_metadata(export(folder, 300)[1])["tokenizer.ggml.suppress_tokens"] == [7, 3]
 
 
 def test_a_gap_in_the_vocabulary_is_padding(

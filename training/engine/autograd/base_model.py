@@ -11,7 +11,7 @@ import torch
 from torch import nn
 
 from ...config.specs import LoraGroup
-from ...errors import MissingExtraError
+from ...errors import MissingExtraError, ModelLoadError
 from ...models.llama_like import unknown_module
 from ...models.multimodal import is_multimodal, keep_language_model, language_model_class
 from ...models.quiet_loading import quiet_loading
@@ -60,7 +60,7 @@ def load_frozen(folder: Path, device: str, precision: str, *, load_in_4bit: bool
         )
         keep_language_model(model)
     except Exception as error:  # transformers raises what its parsers raise
-        if ran_out_of_memory(error):
+        if isinstance(error, ModelLoadError) or ran_out_of_memory(error):
             raise
         raise load_error(folder, "model", error) from error
     model.requires_grad_(False)

@@ -169,7 +169,7 @@ def _backward(d_activation, gate_up, d_hidden, hidden, a, b, d_gate_up, sums,
     tl.store(out + 2 * RANK * width, d_b_of_up, mask=there)
 
 
-@triton.jit
+@triton.jit(do_not_specialize=["parts"])  # or it is compiled anew for some numbers of tokens
 def _add_up(sums, d_a, d_b_of_gate, d_b_of_up, width, parts, scale,
             RANK: tl.constexpr, PADDED: tl.constexpr, COLUMNS: tl.constexpr):  # fmt: skip
     columns, rank = tl.program_id(0) * COLUMNS + tl.arange(0, COLUMNS), tl.arange(0, PADDED)

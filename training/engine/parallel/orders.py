@@ -18,6 +18,8 @@ class Order(IntEnum):
     END = 4
     PASS = 5
     """A forward pass of rank 0 alone, for which the others give their shards of the weights."""
+    MEASURE = 6
+    """Their peak memory."""
 
 
 class Told(NamedTuple):

@@ -13,6 +13,7 @@ from ...models.known_config import Config
 from . import metadata
 from .gemma4 import proportional_factors, write_gemma4
 from .head_order import HeadOrder, head_order
+from .layer_kinds import GEMMA_4
 from .rope import Rope, llama3_factors, long_factors
 from .row_layout import PLAIN_LAYOUT, RowLayout
 
@@ -62,7 +63,7 @@ ARCHITECTURES: Mapping[str, Architecture] = {
     "glm4": Architecture("glm4", metadata.write_glm4),
     "exaone4": Architecture("exaone4", metadata.write_exaone4, llama3_factors),
     "cohere2": Architecture("cohere2", metadata.write_cohere2),
-    "gemma4_text": Architecture("gemma4", write_gemma4, proportional_factors),
+    **dict.fromkeys(GEMMA_4, Architecture("gemma4", write_gemma4, proportional_factors)),
     "qwen3_5_text": Architecture("qwen35", metadata.write_qwen3_5, norm_shift=1.0),
     "mixtral": _llama_like("llama", metadata.write_mixtral),
     "qwen3_moe": Architecture("qwen3moe", metadata.write_qwen3_moe),

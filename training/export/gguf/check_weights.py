@@ -16,7 +16,7 @@ from ...models.attention_heads import PERIOD
 from ...models.known_config import Config
 from ...untrusted import quoted
 from ..merged.merge import LM_HEAD, MergedWeights, is_tied, read_rows
-from .layer_kinds import layer_kinds, layer_types
+from .layer_kinds import GEMMA_4, layer_kinds, layer_types
 from .rope import head_dim
 
 EMBEDDING = "model.embed_tokens.weight"
@@ -73,7 +73,7 @@ def _parts_of_layers(found: list[re.Match[str]], config: Config) -> Iterator[str
 def _shapes(config: Config) -> dict[str, tuple[int, int]]:
     """The shapes of matrices that follow from the config, by their names within a layer."""
     hidden, inner = config["hidden_size"], config["intermediate_size"]
-    if config["model_type"] == "gemma4_text":  # sizes differ by layer
+    if config["model_type"] in GEMMA_4:  # sizes differ by layer
         return {EMBEDDING: (config["vocab_size"], hidden)}
     queries = config["num_attention_heads"] * head_dim(config)
     gated = 2 if config["model_type"] == "qwen3_5_text" else 1

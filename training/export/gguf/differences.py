@@ -12,7 +12,7 @@ from typing import Any
 from ...models.attention_heads import PERIOD
 from ...models.known_config import Config
 from ...untrusted import short_name
-from .layer_kinds import hybrid_layers, layer_types
+from .layer_kinds import GEMMA_4, hybrid_layers, layer_types
 from .metadata import HUNYUAN_CONTEXT
 from .rope import head_dim, rope_of
 
@@ -230,10 +230,13 @@ def _qwen3_5(config: Config) -> Iterator[str]:
 def _gemma4(config: Config) -> Iterator[str]:
     yield from _expect(config, "hidden_activation", "gelu_pytorch_tanh")
     yield from _expect(config, "attention_bias", False)
-    yield from _expect(config, "enable_moe_block", False)
+    if config.get("enable_moe_block"):
+        yield from _positive(config, "num_experts", "top_k_experts", "moe_intermediate_size")
     yield from _expect(config, "use_bidirectional_attention", "vision", None)
     yield from _positive(config, "sliding_window")
-    if config["hidden_size_per_layer_input"]:
+    if config["model_type"] == "gemma4_unified_text":
+        yield from _expect(config, "hidden_size_per_layer_input", None, 0)
+    elif config["hidden_size_per_layer_input"]:
         yield from _expect(config, "vocab_size_per_layer_input", config["vocab_size"])
     kinds = layer_types(config, PERIOD)
     known = {"sliding_attention", "full_attention"}
@@ -266,7 +269,7 @@ DIFFERENCES: Mapping[str, Callable[[Config], Iterator[str]]] = {
     "exaone4": _exaone4,
     "cohere2": _cohere2,
     "qwen3_5_text": _qwen3_5,
-    "gemma4_text": _gemma4,
+    **dict.fromkeys(GEMMA_4, _gemma4),
     "mixtral": _mixtral,
     "qwen3_moe": _qwen3_moe,
     "glm4_moe": _glm4_moe,

@@ -1,8 +1,9 @@
 """The experts of a layer as one tensor of a GGUF file, in whichever form a checkpoint has them.
 
-Most checkpoints have a weight for each expert. GPT-OSS has one for all experts of a layer, transposed, gate
-and up alternating in its columns; as it is published, that weight is MXFP4 (blocks of 32 numbers with one
-scale), which GGUF holds as well: these are moved, not rounded again.
+Most checkpoints have a weight for each expert. Gemma 4 has one for all experts of a layer, gate above up, as
+llama.cpp has it. GPT-OSS has it transposed, gate and up alternating in its columns; as it is published, that
+weight is MXFP4 (blocks of 32 numbers with one scale), which GGUF holds as well: these are moved, not rounded
+again.
 """
 
 from __future__ import annotations
@@ -23,6 +24,7 @@ Bytes = NDArray[np.uint8]
 
 ONE_EXPERT = re.compile(r"model\.layers\.(\d+)\.(?:mlp|block_sparse_moe)\.experts\.(\d+)\.(\w+)\.weight")
 ALL_EXPERTS = re.compile(r"model\.layers\.(\d+)\.mlp\.experts\.(gate_up|down)_proj(_bias|_blocks|_scales|)")
+ALL_EXPERTS_OF_GEMMA4 = re.compile(r"model\.layers\.(\d+)\.experts\.(gate_up|down)_proj")
 PARTS: Mapping[str, str] = {
     **{"gate_proj": "gate", "up_proj": "up", "down_proj": "down"},
     **{"w1": "gate", "w3": "up", "w2": "down"},
@@ -51,6 +53,23 @@ class StackedExperts:
         for expert in range(start // self.rows_each, -(-stop // self.rows_each)):
             first = expert * self.rows_each
             yield self.names[expert], (max(start - first, 0), min(stop - first, self.rows_each))
+
+
+@dataclass(frozen=True)
+class WholeExperts:
+    """A weight (experts, outputs, inputs) as it is."""
+
+    name: str
+    rows_each: int
+
+    @property
+    def row_multiple(self) -> int:
+        return self.rows_each
+
+    def values(self, weights: MergedWeights, start: int, stop: int) -> Floats:
+        """Rows of whole experts, (stop - start, inputs)."""
+        whole = weights.rows(self.name, start // self.rows_each, stop // self.rows_each)
+        return whole.reshape(stop - start, -1)
 
 
 @dataclass(frozen=True)
@@ -101,7 +120,7 @@ class PackedExperts:
         return np.concatenate([scales[..., None], _reordered(halves)], axis=-1).reshape(stop - start, -1)
 
 
-Experts = StackedExperts | TransposedExperts | PackedExperts
+Experts = StackedExperts | WholeExperts | TransposedExperts | PackedExperts
 
 
 def _reordered(pairs: Bytes) -> Bytes:
@@ -114,7 +133,7 @@ def _reordered(pairs: Bytes) -> Bytes:
 
 @dataclass(frozen=True)
 class ExpertTensor:
-    """One tensor: the `part` (gate, up or down) of all experts of a layer, or a vector of each."""
+    """One tensor: the `part` (gate, up, both or down) of all experts of a layer, or a vector of each."""
 
     layer: int
     part: str
@@ -128,7 +147,7 @@ class ExpertTensor:
 
 
 def is_of_experts(name: str) -> bool:
-    return bool(ONE_EXPERT.fullmatch(name) or ALL_EXPERTS.fullmatch(name))
+    return any(form.fullmatch(name) for form in (ONE_EXPERT, ALL_EXPERTS, ALL_EXPERTS_OF_GEMMA4))
 
 
 def expert_tensors(weights: MergedWeights, count: int) -> Iterator[ExpertTensor]:
@@ -151,6 +170,9 @@ def expert_tensors(weights: MergedWeights, count: int) -> Iterator[ExpertTensor]
         if found and found[3] != "_scales":
             _require_count(name, stored.shape[0], count)
             yield from _of_all(weights, name, int(found[1]), found[2], found[3])
+        if found := ALL_EXPERTS_OF_GEMMA4.fullmatch(name):
+            _require_count(name, stored.shape[0], count)
+            yield ExpertTensor(int(found[1]), found[2], stored.shape, WholeExperts(name, stored.shape[1]))
 
 
 def _stacked(weights: MergedWeights, count: int) -> Iterator[ExpertTensor]:
@@ -200,5 +222,7 @@ def _require_count(name: str, found: int, count: int) -> None:
 
 def experts_of(config: Config) -> int:
     """How many experts a layer has; 0 in dense models."""
+    if not config.get("enable_moe_block", True):
+        return 0
     named = ("num_local_experts", "n_routed_experts", "num_experts")
     return next((config[name] for name in named if config.get(name)), 0)

@@ -1,4 +1,4 @@
-"""Gemma 4's language model: larger heads without a window, shared keys, embeddings for each layer."""
+"""Gemma 4's language models: larger heads without a window, shared keys, embeddings of layers, experts."""
 
 from __future__ import annotations
 
@@ -9,6 +9,7 @@ import numpy as np
 
 from ...models.attention_heads import FULL_HEAD, PERIOD
 from ...models.known_config import Config
+from .expert_tensors import experts_of
 from .layer_kinds import layer_types
 from .rope import Rope
 
@@ -63,7 +64,11 @@ def write_gemma4(writer: gguf.GGUFWriter, config: Config, rope: Rope) -> None:
     writer.add_sliding_window(config["sliding_window"])
     writer.add_sliding_window_pattern(windowed)
     writer.add_shared_kv_layers(config["num_kv_shared_layers"])
-    writer.add_embedding_length_per_layer_input(config["hidden_size_per_layer_input"] or 0)
+    writer.add_embedding_length_per_layer_input(config.get("hidden_size_per_layer_input") or 0)
+    if experts_of(config):
+        writer.add_expert_count(experts_of(config))
+        writer.add_expert_used_count(config["top_k_experts"])
+        writer.add_expert_feed_forward_length(config["moe_intermediate_size"])
     _write_heads(writer, full_head(config), config["head_dim"])
 
 

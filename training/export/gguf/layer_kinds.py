@@ -4,6 +4,9 @@ from __future__ import annotations
 
 from ...models.known_config import Config
 
+GEMMA_4 = ("gemma4_text", "gemma4_unified_text")
+"""The types of Gemma 4's language models; the second is the 12B's."""
+
 
 def layer_types(config: Config, period: int) -> list[str]:
     """What kind of attention each layer has; usually each `period`-th has no window."""
@@ -26,7 +29,7 @@ def layer_kinds(config: Config) -> list[object]:
         return [layer < config["first_k_dense_replace"] for layer in layers]
     if config["model_type"] == "qwen3_5_text":
         return [*hybrid_layers(config)]
-    if config["model_type"] == "gemma4_text":
+    if config["model_type"] in GEMMA_4:
         first_shared = config["num_hidden_layers"] - config["num_kv_shared_layers"]
         return [(kind, layer >= first_shared) for layer, kind in enumerate(layer_types(config, 6))]
     return [None for _ in layers]

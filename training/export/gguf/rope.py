@@ -13,6 +13,7 @@ from ...errors import GgufExportError
 from ...models.known_config import Config
 from ...next_step import then
 from ...untrusted import quoted, short_name
+from .layer_kinds import GEMMA_4
 
 if TYPE_CHECKING:
     import gguf
@@ -28,7 +29,7 @@ KINDS: Mapping[str, frozenset[str]] = {
     ),
     "mixtral": PLAIN_KINDS | {"llama3"},
     "gpt_oss": frozenset({"yarn"}),
-    **dict.fromkeys(("qwen3_5_text", "gemma4_text"), frozenset({"default"})),
+    **dict.fromkeys(("qwen3_5_text", *GEMMA_4), frozenset({"default"})),
     "phi3": frozenset({"default", "longrope"}),
     "ministral3": frozenset({"yarn"}),
     "exaone4": frozenset({"default", "linear", "llama3"}),
@@ -110,7 +111,7 @@ def rope_of(config: Config) -> Rope:
     Raises:
         GgufExportError: llama.cpp has no such scaling.
     """
-    if config["model_type"] == "gemma4_text":
+    if config["model_type"] in GEMMA_4:
         return _rope_of_gemma4(config)
     if config["model_type"] in BY_LAYER_TYPE:
         return _rope_by_layer_type(config)

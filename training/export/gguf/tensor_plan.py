@@ -203,7 +203,7 @@ def _gguf_names(architecture: Architecture, layers: int) -> Callable[[str], str]
     known = gguf.get_tensor_name_map(kinds[architecture.name], layers)
 
     def name_of(source: str) -> str:
-        name = known.get_name(_with_suffix(source), try_suffixes=(".weight", ".bias"))
+        name = known.get_name(_with_suffix(source), try_suffixes=(".weight", ".bias", ".scale"))
         if name is None:
             raise GgufExportError(
                 f"llama.cpp's {architecture.name} architecture has no tensor for {quoted(source)}.",
@@ -217,6 +217,10 @@ def _gguf_names(architecture: Architecture, layers: int) -> Callable[[str], str]
 
 def _with_suffix(source: str) -> str:
     """llama.cpp's names of parameters that are not those of a layer of their own."""
+    if source.endswith((".router.scale", ".router.per_expert_scale")):  # Gemma 4's
+        return source.replace("router.per_expert_scale", "experts.down_proj.scale").replace(
+            "router.scale", "router.proj.scale"
+        )
     if source.endswith((".sinks", ".layer_scalar")):
         return f"{source}.weight"
     if source.endswith(".dt_bias"):

@@ -27,7 +27,12 @@ Floats = NDArray[np.float32]
 
 PREFIX = "base_model.model."
 LM_HEAD = "lm_head.weight"
-TIED_BY_DEFAULT = frozenset({"smollm3", "gemma2", "gemma3_text", "gemma4_text", "ernie4_5", "cohere2"})
+TIED_BY_DEFAULT = frozenset(
+    {
+        *("smollm3", "gemma2", "gemma3_text", "gemma4_text", "gemma4_unified_text"),
+        *("ernie4_5", "cohere2"),
+    }
+)
 """`model_type`s whose lm_head is the embedding where config.json does not say."""
 
 

@@ -1,10 +1,11 @@
 """A model folder's tokenizer as the `tokenizer.*` metadata of a GGUF file.
 
-The metadata are those that llama.cpp's own converter writes for the same folder, with three differences.
+The metadata are those that llama.cpp's own converter writes for the same folder, with four differences.
 The name of the pre-tokenizer follows from the rules in tokenizer.json instead of a hash over token ids.
-What the tokenizer adds around a text is found by running it, and always written. And where there is only a
+What the tokenizer adds around a text is found by running it, and always written. Where there is only a
 tokenizer.json of a SentencePiece tokenizer, tokens get the scores that follow from its merges, while the
-converter gives all of them the same and llama.cpp then splits words elsewhere.
+converter gives all of them the same and llama.cpp then splits words elsewhere; Gemma 4's stands there as the
+SentencePiece tokenizer that it is, while the converter writes its merges under a name of their own.
 """
 
 from __future__ import annotations
@@ -20,7 +21,7 @@ from .merges import gguf_merges
 from .pre_tokenizers import pre_tokenizer_name
 from .rules import read_rules
 from .sentencepiece import adds_space_prefix, sentencepiece_pieces
-from .special_tokens import name_part, special_tokens, stop_tokens
+from .special_tokens import name_part, special_tokens, stop_tokens, suppressed_tokens
 from .vocabulary import byte_level_pieces, vocabulary
 
 
@@ -44,6 +45,8 @@ class GgufTokenizer:
     chat_templates: Mapping[str, str]
     stop_tokens: Sequence[str]
     """The texts of the tokens that end an answer."""
+    suppressed: Sequence[int]
+    """Tokens that an answer never has."""
     name_part: str | None
     """What general.name has to contain, if anything: llama.cpp knows some rules by the model's name only."""
 
@@ -76,6 +79,8 @@ class GgufTokenizer:
         for role, added in self.adds.items():
             getattr(writer, f"add_add_{role}_token")(added)
         writer.add_add_space_prefix(self.add_space_prefix)
+        if self.suppressed:
+            writer.add_array("tokenizer.ggml.suppress_tokens", self.suppressed)
         if self.chat_templates:
             writer.add_chat_template(
                 [{"name": name, "template": text} for name, text in self.chat_templates.items()]
@@ -112,5 +117,6 @@ def gguf_tokenizer(folder: Path, vocab_size: int, base: Path | None = None) -> G
         add_space_prefix=adds_space_prefix(rules) if sentencepiece else False,
         chat_templates=templates,
         stop_tokens=stop_tokens(source, ids, templates.get("default")),
+        suppressed=suppressed_tokens(source, vocab_size),
         name_part=name_part(source),
     )

@@ -75,6 +75,12 @@ def stop_tokens(folder: TokenizerFolder, ids: dict[str, int], chat_template: str
     return tuple(dict.fromkeys(text for text in texts if text))
 
 
+def suppressed_tokens(folder: TokenizerFolder, rows: int) -> tuple[int, ...]:
+    """The ids that the model's generation never chooses, such as those of pictures that it can only read."""
+    named: Any = folder.model_json("generation_config.json").get("suppress_tokens") or ()
+    return tuple(id for id in named if isinstance(id, int) and 0 <= id < rows)
+
+
 def name_part(folder: TokenizerFolder) -> str | None:
     """The name by which llama.cpp knows Phi-3, whose special tokens take white space after them away."""
     added = {token.content: token.rstrip for token in folder.added_tokens.values()}

@@ -21,6 +21,15 @@ CONTROL_WITHOUT_FLAG = ("<pad>", "<mask>", "<2mass>", "[@BOS@]")
 BRACKETS = (("<|", "|>"), ("<｜", "｜>"), ("<unused", ">"))  # noqa: RUF001 - DeepSeek's bars are wide
 
 
+READ_BY_CHATS = frozenset(
+    {
+        *("<|channel>", "<channel|>", "<|tool_call>", "<tool_call|>"),
+        *("<|tool_response>", "<tool_response|>", '<|"|>'),
+    }
+)
+"""Around Gemma 4's thoughts and tool calls: its chats parse these, and llama.cpp shows no control tokens."""
+
+
 def added_token(token: Any) -> tuple[str, TokenType]:
     """Text and type of an added token (tokenizers' AddedToken), as llama.cpp's converter decides them.
 
@@ -28,6 +37,8 @@ def added_token(token: Any) -> tuple[str, TokenType]:
     the flag on tokens that by their form are control tokens.
     """
     content: str = token.content
+    if content in READ_BY_CHATS:
+        return content, TokenType.USER_DEFINED
     if token.special or _looks_like_control(content):
         return content, TokenType.CONTROL
     return content.replace("▁", " "), TokenType.USER_DEFINED
