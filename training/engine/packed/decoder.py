@@ -29,7 +29,6 @@ from .decoder_layer import Inputs, LayerPass, RowContext, Saved
 from .embedding import embedded
 from .expert_linear import ExpertLinear, MakeExpertLinear, refresh_experts
 from .fused_cross_entropy import capped, label_losses, loss_and_gradient
-from .layer_store import LayerStore
 from .lora_linear import FusedLoraLinear, LoraLinear, MakeLinear, Masks, refresh
 from .make_layer import LayerMaker
 from .residual_stream import ResidualStream
@@ -61,8 +60,6 @@ class PackedDecoder:
         self.device = device
         self.unpinned = 0
         """Layers in host memory that the system did not let be pinned."""
-        self.store: LayerStore | None = None
-        """Where the layers' weights are kept, if not in their linears and not in shards."""
         self.shards: ShardedStore | None = None
         """Where the layers' weights are gathered from, if each rank has a shard of them only."""
         self.dtype = dtype

@@ -54,11 +54,6 @@ class LayerStore:
             return self._kept[layer]
         return self._stream.bring(layer)
 
-    def forget(self) -> None:
-        """Rely on nothing that was brought to the device before."""
-        if self._stream is not None:
-            self._stream.forget()
-
     def _fetch(self, layer: int, slot: Tensor) -> None:
         buffer = self._buffers[layer]
         slot[: len(buffer)].copy_(buffer, non_blocking=True)

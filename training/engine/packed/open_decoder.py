@@ -91,10 +91,10 @@ def make_decoder(
     """
     if layouts is None:
         return PackedDecoder(config, lora, dtype, device)
+    shards = None
     if resident_layers is not None and ranks.here > 1:
-        store = ShardedStore(layouts, device, resident_layers, ranks)
-    else:
-        store = LayerStore(layouts, device, resident_layers)
+        shards = ShardedStore(layouts, device, resident_layers, ranks)
+    store = shards or LayerStore(layouts, device, resident_layers)
     embedding = table = None
     if resident_layers is not None:
         if not config.tie_word_embeddings:
@@ -104,11 +104,7 @@ def make_decoder(
             table = _host_matrix(config.token_layer_vocab, columns, dtype, device)
     linears = ExpandedLinears(store)
     decoder = PackedDecoder(config, lora, dtype, device, linears, linears.experts, embedding, table)
-    decoder.unpinned = len(store.unpinned)
-    if isinstance(store, ShardedStore):
-        decoder.shards = store
-    else:
-        decoder.store = store
+    decoder.unpinned, decoder.shards = len(store.unpinned), shards
     return decoder
 
 

@@ -32,9 +32,8 @@ MOST_TOKENS = 4096
 def warming_up(decoder: PackedDecoder, plan: Plan, report: Report) -> Generator[None]:
     """Warm the decoder up beside what is done meanwhile, and end when both have ended.
 
-    Nothing is compiled on a CPU. Sharded weights are left out: all ranks would have to make its passes
-    together, while each of them loads at its own speed. So are those that stream from host memory, until
-    that has been tried on a GPU (`benchmarks/gpu_warm_up.py`).
+    Nothing is compiled on a CPU. Layers that stream are left out: their slots would keep what they were
+    filled with before the weights were there.
     """
     if decoder.device.type != "cuda" or decoder.streams:
         yield
@@ -68,14 +67,10 @@ def warm_up(decoder: PackedDecoder, tokens: int, recompute: Recompute) -> None:
     sample.layers = one_of_each_form(decoder.layers)
     rows = _rows(tokens, decoder.config.hidden_size)
     batch = packed_batch([Example([0] * rows, [0] * rows)]).to(decoder.device)
-    try:
-        sample.label_losses(batch)
-        sample.forward_backward(batch, torch.ones((), device=decoder.device), seed=0, recompute=recompute)
-    finally:  # also where memory ran out
-        decoder.lora.gradients.zero_()
-        decoder.forget()
-        if decoder.store is not None:
-            decoder.store.forget()
+    sample.label_losses(batch)
+    sample.forward_backward(batch, torch.ones((), device=decoder.device), seed=0, recompute=recompute)
+    decoder.lora.gradients.zero_()
+    decoder.forget()
 
 
 def _rows(tokens: int, hidden_size: int) -> int:

@@ -62,14 +62,6 @@ class WeightStream:
         # Of high priority: products that follow each other would let a gather's kernel wait for long.
         self._copies = torch.cuda.Stream(device, priority=-1) if device.type == "cuda" else None
 
-    def forget(self) -> None:
-        """Fetch every layer anew: what the slots hold is not what is kept any more."""
-        if self._at is not None and self._copies is not None:
-            self._at.done.record()
-        self._at = None
-        for slot in self._slots:
-            slot.layer = None
-
     def bring(self, layer: int) -> dict[str, StoredWeight]:
         """The layer's weights on the device, once the current stream gets there."""
         if self._at is None or self._at.layer != layer:
