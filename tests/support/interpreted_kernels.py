@@ -17,7 +17,6 @@ torch.cuda.device = lambda device: contextlib.nullcontext()  # pyright: ignore
 
 from backpropagate.training.engine.packed.gated_activations import ACTIVATIONS  # noqa: E402
 from backpropagate.training.engine.packed.gated_mlp_kernel import (  # noqa: E402
-    Added,
     GatedLora,
     Gradients,
     gated_backward,
@@ -63,7 +62,7 @@ def gated_mlp(tokens: int, width: int, rank: int, *, fused: bool, gelu: bool, ad
     again, exact = activation.backward(d_whole, whole)
     lora, shapes = GatedLora(rank, up, 2.0, gelu), ((rank, width), (width, rank), (width, rank))
     into = Gradients(*(torch.full(shape, torch.nan) for shape in shapes))
-    added = Added(b, a) if adds else None
+    added = (b, a) if adds else None
     near(what, gated_backward(d_activation, gate_up, d_hidden, hidden, lora, into, added), exact)
     near(f"{what}: A of down", into.a_of_down, d_hidden[:, :rank].t() @ again)
     near(f"{what}: B of gate", into.b_of_gate, 2 * exact[:, :width].t() @ hidden[:, :rank])

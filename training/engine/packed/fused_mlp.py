@@ -23,11 +23,14 @@ from .lora_linear import LoraLinear
 from .mlp import DenseMlp, MlpMasks
 
 if TYPE_CHECKING:
-    from .gated_mlp_kernel import Added, GatedLora
+    from .gated_mlp_kernel import GatedLora
 
 
 class FusedMlp(DenseMlp):
-    """A `DenseMlp` on a GPU without dropout, whose modules all have a LoRA of at most `MOST_FUSED_RANK`."""
+    """A `DenseMlp` without dropout, whose modules all have a LoRA of at most `MOST_FUSED_RANK`.
+
+    On a CPU it takes the plain steps.
+    """
 
     def _activate_backward(
         self,
@@ -37,13 +40,20 @@ class FusedMlp(DenseMlp):
         lora_hidden: Tensor,
         masks: MlpMasks,
     ) -> Tensor:
+        added = self._added()
+        if not gate_up.is_cuda:
+            if added is not None:
+                b, a = added
+                d_activation = d_activation + d_down_lora_hidden @ a
+                gate_up = gate_up + lora_hidden @ b.t()
+            return super()._activate_backward(d_activation, d_down_lora_hidden, gate_up, lora_hidden, masks)
         from .gated_mlp_kernel import Gradients, gated_backward
 
         width = gate_up.shape[1] // 2
-        b = [rows for both in self.gate_up.b_gradients for rows in torch.split(both, width)]
-        into = Gradients(self.down_proj.a_gradient, *b)
+        b_gradients = [rows for both in self.gate_up.b_gradients for rows in torch.split(both, width)]
+        into = Gradients(self.down_proj.a_gradient, *b_gradients)
         return gated_backward(
-            d_activation, gate_up, d_down_lora_hidden, lora_hidden, self._lora(), into, self._added()
+            d_activation, gate_up, d_down_lora_hidden, lora_hidden, self._lora(), into, added
         )
 
     def _lora(self) -> GatedLora:
@@ -52,13 +62,13 @@ class FusedMlp(DenseMlp):
         linear, gelu = self.gate_up, self.activation is ACTIVATIONS["gelu_pytorch_tanh"]
         return GatedLora(linear.rank, linear.rank * (len(linear.group) - 1), linear.scale, gelu)
 
-    def _added(self) -> Added | None:
-        """What the kernels are to add to what they read."""
+    def _added(self) -> tuple[Tensor, Tensor] | None:
+        """B of gate and up and A of down, whose products have yet to be added; None: nothing has."""
         return None
 
 
 class Fp8Mlp(FusedMlp):
-    """Likewise between two linears in FP8; in plain torch on a CPU."""
+    """Likewise between two linears in FP8."""
 
     gate_up: Fp8LoraLinear
     down_proj: Fp8LoraLinear
@@ -76,26 +86,8 @@ class Fp8Mlp(FusedMlp):
     def _down_backward(self, d_update: Tensor, masks: MlpMasks) -> tuple[Tensor, Tensor]:
         return self.down_proj.backward_apart(d_update)
 
-    def _activate_backward(
-        self,
-        d_activation: Tensor,
-        d_down_lora_hidden: Tensor,
-        gate_up: Tensor,
-        lora_hidden: Tensor,
-        masks: MlpMasks,
-    ) -> Tensor:
-        if gate_up.is_cuda:
-            return super()._activate_backward(d_activation, d_down_lora_hidden, gate_up, lora_hidden, masks)
-        d_activation = d_activation + d_down_lora_hidden @ self.down_proj.a
-        gate_up = gate_up + lora_hidden @ self.gate_up.b.t()
-        return DenseMlp._activate_backward(
-            self, d_activation, d_down_lora_hidden, gate_up, lora_hidden, masks
-        )
-
-    def _added(self) -> Added:
-        from .gated_mlp_kernel import Added
-
-        return Added(self.gate_up.b, self.down_proj.a)
+    def _added(self) -> tuple[Tensor, Tensor]:
+        return self.gate_up.b, self.down_proj.a
 
 
 def dense_mlp(gate_up: LoraLinear, down_proj: LoraLinear, activation: str, dropout: float) -> DenseMlp:
@@ -110,5 +102,5 @@ def dense_mlp(gate_up: LoraLinear, down_proj: LoraLinear, activation: str, dropo
     elif isinstance(gate_up, Fp8LoraLinear) and isinstance(down_proj, Fp8LoraLinear):
         made = Fp8Mlp
     else:
-        made = FusedMlp if gate_up.a.is_cuda else DenseMlp
+        made = FusedMlp
     return made(gate_up, down_proj, ACTIVATIONS[activation])

@@ -55,13 +55,6 @@ class Gradients(NamedTuple):
     b_of_up: Tensor  # (width, r)
 
 
-class Added(NamedTuple):
-    """What has yet to be added to the products with frozen weights, as lora_hidden·Bᵀ and d_lora_hidden·A."""
-
-    b: Tensor  # (2 · width, R of gate and up)
-    a: Tensor  # (R of down, width)
-
-
 @triton.jit
 def _narrow(matrix, stride, rows, tokens, first, RANK: tl.constexpr, PADDED: tl.constexpr):
     """RANK columns from `first` on, of some rows of (tokens, stride)."""
@@ -213,7 +206,7 @@ def gated_backward(
     lora_hidden: Tensor,
     lora: GatedLora,
     into: Gradients,
-    added: Added | None = None,
+    added: tuple[Tensor, Tensor] | None = None,
 ) -> Tensor:
     """The gradient of gate and up, (tokens, 2 · width); those of the LoRA are written.
 
@@ -225,7 +218,8 @@ def gated_backward(
         d_lora_hidden: of down, (tokens, R of down).
         lora_hidden: of gate and up, (tokens, R).
         into: contiguous tensors.
-        added: None if `d_activation` and `gate_up` are complete.
+        added: B of gate and up, (2 · width, R), and A of down, (R of down, width), where lora_hidden·Bᵀ and
+            d_lora_hidden·A have yet to be added.
     """
     tokens, width = d_activation.shape
     stripe = STRIPE if added is None else STRIPE_THAT_ADDS
@@ -235,7 +229,7 @@ def gated_backward(
     d_gate_up = torch.empty(gate_up.shape, dtype=gate_up.dtype, device=gate_up.device)
     sums = torch.empty(parts, 3, lora.rank, width, dtype=torch.float32, device=gate_up.device)
     of_down, of_both = d_lora_hidden.contiguous(), lora_hidden.contiguous()
-    a, b = (of_down, of_both) if added is None else (added.a.contiguous(), added.b.contiguous())
+    a, b = (of_down, of_both) if added is None else (added[1].contiguous(), added[0].contiguous())
     backward: Any = _backward
     add_up: Any = _add_up
     with torch.cuda.device(gate_up.device):
