@@ -1,6 +1,6 @@
 """Too little memory on a GPU: where does a run run out of it, and what does it say?
 
-    python benchmarks/gpu_oom.py [--free 6 8 12 16 24 32] [--size 7b]
+    python benchmarks/gpu_oom.py [--free 6 8 12 16 24 32] [--size 7b] [--model FOLDER]
 
 Another process holds the rest of the card's memory while `backprop train` trains a model of this shape with
 random weights, in bf16 and in 4 bits. One line per run: it recovers, or ends as RUNTIME_GPU_OOM with the next
@@ -50,12 +50,13 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawTextHelpFormatter)
     parser.add_argument("--free", type=float, nargs="+", default=[6, 8, 12, 16, 24, 32], help="GiB")
     parser.add_argument("--size", default="7b")
+    parser.add_argument("--model", type=Path, help="a folder instead of a model with random weights")
     asked = parser.parse_args()
     with tempfile.TemporaryDirectory() as scratch:
-        model, rows = Path(scratch) / "model", make_rows(Path(scratch) / "rows.jsonl")
+        rows = make_rows(Path(scratch) / "rows.jsonl")
         os.environ["BACKPROPAGATE_HOME"] = f"{scratch}/home"
         os.environ["BACKPROPAGATE_RUNTIME_DIR"] = f"{scratch}/slots"
-        write_random_model(model, asked.size)
+        model = asked.model or write_random_model(Path(scratch) / "model", asked.size)
         all_right = True
         for gib in asked.free:
             for name, options in (("bf16", ()), ("4 bits", ("--load-in-4bit",))):
