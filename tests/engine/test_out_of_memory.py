@@ -21,7 +21,7 @@ from backpropagate.training.engine.loop.fit import fit
 from backpropagate.training.engine.open_model import open_model
 from backpropagate.training.engine.out_of_memory import out_of_memory
 from backpropagate.training.engine.packed.engine import PackedStep, load_packed_step
-from backpropagate.training.engine.packed.load_weights import STAGING_BYTES
+from backpropagate.training.engine.packed.read_rows import PIECE_BYTES
 from backpropagate.training.engine.plan import Data, Example, Plan
 from backpropagate.training.errors import GpuOutOfMemoryError
 from backpropagate.training.next_step import Next, then
@@ -59,7 +59,7 @@ def test_a_model_that_does_not_fit_ends_with_the_advice_to_load_it_in_4_bits(
     engine: str, plan: Plan, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     real = torch.empty
-    room = lambda *size, **more: no_memory() if size == (STAGING_BYTES,) else real(*size, **more)  # noqa: E731
+    room = lambda *size, **more: no_memory() if size == (PIECE_BYTES,) else real(*size, **more)  # noqa: E731
     monkeypatch.setattr(torch, "empty", room)
     monkeypatch.setattr(AutoModelForCausalLM, "from_pretrained", no_memory)
     with pytest.raises(GpuOutOfMemoryError, match="ran out while loading on the cpu") as caught:

@@ -85,6 +85,7 @@ packed/                 our own forward and backward, for the decoders of models
   fused_cross_entropy   head and cross-entropy at the label positions
   cuda_graphs           all kernels of a small model in two launches
   load_weights          safetensors straight into the merged buffers
+  read_rows             the threads that read them
   quantised_weights     weights that are quantised on the way
   warm_up               kernels compiled meanwhile
   peft_view             the decoder as a transformers model, to generate with

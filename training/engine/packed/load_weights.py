@@ -1,23 +1,21 @@
 """Frozen weights from safetensors files straight into a decoder's buffers.
 
-Rows are read into one small buffer and copied to their place, on whichever device: neither a second copy of
-the model nor a mapped file ever counts against memory. What is kept in 4 or 8 bits is quantised matrix by
-matrix, unless the files hold it in 4 bits already.
+Rows are read into small buffers and copied to their place, on whichever device: neither a second copy of the
+model nor a mapped file ever counts against memory. What is kept in 4 or 8 bits is quantised matrix by matrix
+while the next one is read, unless the files hold it in 4 bits already.
 """
 
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping
-from io import BufferedReader
-from itertools import groupby
+from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, cast
 
 import torch
 from torch import Tensor
 
 from ...errors import ModelLoadError
-from ...models.safetensors_files import StoredTensor, stored_tensors
+from ...models.safetensors_files import stored_tensors
 from ...models.text_model import HEAD, name_in_model
 from ...untrusted import short_name, shown_path
 from .decoder import PackedDecoder
@@ -30,23 +28,21 @@ from .mxfp4 import Mxfp4Weight
 from .nf4 import Nf4Weight
 from .nf4_checkpoint import StoredNf4, raw_places, stored_in_4bit, write_offset
 from .quantised_weights import nf4_weights, to_quantise
+from .read_rows import PIECE_BYTES, RowReader
 from .sparse_mlp import SparseMlp
 from .stored_weights import expand, layer_and_module
 
-if TYPE_CHECKING:
-    from _typeshed import WriteableBuffer
-
-STAGING_BYTES = 64 << 20
 LAYER_TABLE = "embed_tokens_per_layer"
 """The module whose rows have an embedding of a token for each layer."""
 
-DTYPES = {
-    "F64": torch.float64, "F32": torch.float32, "F16": torch.float16, "BF16": torch.bfloat16,
-}  # fmt: skip
 
-
-def load_weights(decoder: PackedDecoder, folder: Path) -> None:
+def load_weights(
+    decoder: PackedDecoder, folder: Path, *, threads: int | None = None, piece_bytes: int = PIECE_BYTES
+) -> None:
     """Fill `decoder` from the safetensors of a Hugging Face model folder, converting to its dtype.
+
+    Args:
+        threads, piece_bytes: as for `RowReader`.
 
     Raises:
         ModelLoadError: a file or tensor is missing or of the wrong shape, or a file is not safetensors.
@@ -66,23 +62,25 @@ def load_weights(decoder: PackedDecoder, folder: Path) -> None:
     head: Tensor | None = None
     if config.tie_word_embeddings and HEAD in stored:
         head = places[HEAD] = torch.empty_like(decoder.embedding)
-    staging = torch.empty(STAGING_BYTES, dtype=torch.uint8, pin_memory=decoder.device.type == "cuda")
-    for layer, tensors in _in_turn(decoder, stored):
-        for name in _of_layer(decoder, raw, layer):
-            write_offset(raw[name], in_4bit[name])
-        for path, in_file in groupby(tensors, lambda name: stored[name].path):
-            with path.open("rb") as file:
-                for name in in_file:
-                    what = f"{short_name(name)} in {shown_path(path)}"
-                    full_name = name_in_model(name, config.place)
-                    matrix = unquantised.pop(full_name, None)
-                    place = places.pop(full_name, None) if matrix is None else matrix.place(full_name)
-                    if place is not None:
-                        _copy(file, stored[name], place, staging, what)
-                    if matrix is not None:
-                        matrix.has(full_name)
-        if layer is not None and decoder.shards is not None:
-            decoder.shards.keep(layer)
+    matrices = set(unquantised.values())
+    with RowReader(decoder.device, threads=threads, piece_bytes=piece_bytes) as reader:
+        for layer, names in _in_turn(decoder, stored):
+            for name in _of_layer(decoder, raw, layer):
+                write_offset(raw[name], in_4bit[name])
+            for name in names:
+                what = f"{short_name(name)} in {shown_path(stored[name].path)}"
+                full_name = name_in_model(name, config.place)
+                if full_name in unquantised:
+                    matrix = unquantised.pop(full_name)
+                    if not matrix.begun and sum(each.begun for each in matrices) > 1:
+                        reader.wait()  # for memory: two of them may be whole at a time
+                    reader.read(stored[name], matrix.place(full_name), what)
+                    reader.then(partial(matrix.has, full_name))
+                elif full_name in places:
+                    reader.read(stored[name], places.pop(full_name), what)
+            if layer is not None and decoder.shards is not None:
+                reader.wait()
+                decoder.shards.keep(layer)
     missing = {*places, *unquantised}
     if missing:
         raise ModelLoadError(
@@ -248,29 +246,6 @@ def _qk_norms(decoder: PackedDecoder, layer: Layer) -> list[Tensor]:
     parts = layer.qk_norm[: heads.num_heads], layer.qk_norm[heads.num_heads : heads.turned]
     of_head = decoder.config.family.qk_norm == "head"
     return [part[0] if of_head else part.view(-1) for part in parts if len(part)]
-
-
-def _copy(file: BufferedReader, stored: StoredTensor, place: Tensor, staging: Tensor, what: str) -> None:
-    raw = place.dtype == torch.uint8
-    if not raw and not stored.is_float:
-        raise ModelLoadError(f"{what} holds no floating-point numbers.", hint="Take an unquantised model.")
-    if raw and stored.end - stored.start != place.numel():
-        raise ModelLoadError(f"{what} has {stored.end - stored.start} bytes, not {place.numel()}.")
-    if not raw and stored.shape != tuple(place.shape):
-        raise ModelLoadError(f"{what} has shape {stored.shape}, not {tuple(place.shape)}.")
-    row_bytes = 1 if raw else stored.row_bytes
-    file.seek(stored.start)
-    for rows in _row_ranges(place.shape[0], max(1, staging.numel() // row_bytes)):
-        part = place[rows]
-        buffer = staging[: part.shape[0] * row_bytes]
-        if file.readinto(cast("WriteableBuffer", buffer.numpy())) != buffer.numel():
-            raise ModelLoadError(f"{what} ends too early.", hint="Download the model again.")
-        part.copy_(buffer if raw else buffer.view(DTYPES[stored.dtype]).view(part.shape))
-
-
-def _row_ranges(rows: int, step: int) -> Iterator[slice]:
-    for start in range(0, rows, step):
-        yield slice(start, min(start + step, rows))
 
 
 def spread_qk_norms(decoder: PackedDecoder) -> None:

@@ -36,6 +36,11 @@ class Quantised:
     def names(self) -> Set[str]:
         return self._missing
 
+    @property
+    def begun(self) -> bool:
+        """Whether it is being put together."""
+        return self._whole is not None
+
     def place(self, name: str) -> Tensor:
         """Where a tensor belongs."""
         if self._whole is None:
