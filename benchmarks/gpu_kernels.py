@@ -44,18 +44,20 @@ def cases(tokens: int) -> list[Case]:
     qkv = random(tokens, HEADS + 2 * KV_HEADS, HEAD)
     d_qkv = random(tokens, HEADS, HEAD), random(tokens, KV_HEADS, HEAD), random(tokens, KV_HEADS, HEAD)
     angles = torch.randn(tokens, HEAD // 2, device="cuda")
-    cos, sin, of_heads = angles.cos(), angles.sin(), random(HEADS + KV_HEADS, HEAD)
+    cos, sin = angles.cos(), angles.sin()
+    of_norm = cos, sin, random(HEADS + KV_HEADS, HEAD), 1e-6
+    cross_entropy = fused_cross_entropy._loss_and_gradient  # pyright: ignore
     logits, targets = random(880, VOCABULARY), torch.randint(VOCABULARY, (880,), device="cuda")
     gate_up = random(tokens, 2 * WIDTH)
     found = [
         Case("rotate", fused_ops.rotate, (qkv, cos, sin, HEADS + KV_HEADS)),
         Case("rotate backward", fused_ops.rotate_backward, (*d_qkv, cos, sin)),
-        Case("norm, rotate", fused_ops.norm_rotate, (qkv, cos, sin, of_heads, 1e-6)),
-        Case("norm, rotate backward", fused_ops.norm_rotate_backward, (*d_qkv, qkv, cos, sin, of_heads, 1e-6)),
+        Case("norm, rotate", fused_ops.norm_rotate, (qkv, *of_norm)),
+        Case("norm, rotate backward", fused_ops.norm_rotate_backward, (*d_qkv, qkv, *of_norm)),
         Case("SwiGLU", fused_ops.swiglu, (gate_up,)),
         Case("GeGLU", gated_activations.geglu, (gate_up,)),
-        Case("cross-entropy", fused_cross_entropy._loss_and_gradient, (logits, targets, torch.ones((), device="cuda"), None)),  # pyright: ignore
-    ]  # fmt: skip
+        Case("cross-entropy", cross_entropy, (logits, targets, torch.ones((), device="cuda"), None)),
+    ]
     for name in ("rms", "rms_plus_one"):
         norm = NORMS[name]
         found += [

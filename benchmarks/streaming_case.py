@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
 import subprocess
 import sys
 from contextlib import nullcontext
@@ -17,10 +16,6 @@ def settings_of(case: str) -> dict[str, str]:
     return dict(setting.split("=") for setting in case.split(":")[1:])
 
 
-ALLOCATOR = {"PYTORCH_ALLOC_CONF": "expandable_segments:True"}
-"""As a run's worker has it."""
-
-
 def in_process(case: str, window_s: float = 3.0) -> dict[str, Any]:
     """What it measured; of a case that failed, the error in place of the recomputation.
 
@@ -31,7 +26,7 @@ def in_process(case: str, window_s: float = 3.0) -> dict[str, Any]:
     program = str(Path(__file__).with_name("gpu_streaming.py"))
     with only_free(float(asked["free"])) if "free" in asked else nullcontext():
         command = [sys.executable, program, "--here", case, str(window_s)]
-        done = subprocess.run(command, capture_output=True, text=True, env={**ALLOCATOR, **os.environ})
+        done = subprocess.run(command, capture_output=True, text=True)
     if done.returncode:
         return {"case": case, "recompute": (done.stderr.strip().splitlines() or ["?"])[-1][:150]}
     return json.loads(done.stdout.splitlines()[-1])
