@@ -18,6 +18,9 @@ from typing import Any
 
 os.environ.setdefault("HF_HUB_OFFLINE", "1")
 os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
+os.environ.setdefault(
+    "PYTORCH_ALLOC_CONF", "expandable_segments:True"
+)  # for all sides, as our workers have it
 
 PEAK_FLOPS = 790e12
 """What one H200 reaches in a large bf16 matrix product."""
