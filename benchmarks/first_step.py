@@ -2,13 +2,15 @@
 
     python benchmarks/first_step.py MODEL_FOLDER [--rounds 5] [--engine auto]
     python benchmarks/first_step.py --size 7b --device cuda [--cold]     two minutes on an H100
+    python benchmarks/first_step.py --model FOLDER --device cuda         the same with a model that is there
 
 The first compares with a floor, both in processes of their own, in turn. The floor imports torch,
 transformers, peft and TRL's trainer and loads tokenizer and model; the run does what its engine needs of
 that, and all the rest up to the end of its first step.
 
-The second trains a model of that shape with random weights twice, with an empty and then a filled cache of
-kernels, and says where the time went. With --cold the libraries' files are not in memory before the first.
+The others train a model, of that shape with random weights or the given one, twice, with an empty and then
+a filled cache of kernels, and say where the time went. With --cold the libraries' files are not in memory
+before the first.
 """
 
 from __future__ import annotations
@@ -134,11 +136,11 @@ def forget_libraries() -> None:
                     os.posix_fadvise(opened.fileno(), 0, 0, os.POSIX_FADV_DONTNEED)
 
 
-def twice(size: str, device: str, *, cold: bool) -> None:
+def twice(size: str, given: Path | None, device: str, *, cold: bool) -> None:
     with tempfile.TemporaryDirectory() as folder:
         os.environ["BACKPROPAGATE_HOME"] = f"{folder}/home"
         os.environ["BACKPROPAGATE_RUNTIME_DIR"] = f"{folder}/slots"
-        model = write_random_model(Path(folder) / "model", size)
+        model = given or write_random_model(Path(folder) / "model", size)
         data = write_rows(Path(folder) / "rows.jsonl")
         if cold:
             forget_libraries()
@@ -160,16 +162,17 @@ def twice(size: str, device: str, *, cold: bool) -> None:
 
 if __name__ == "__main__":
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("model", nargs="?")
+    parser.add_argument("model", nargs="?", metavar="MODEL_FOLDER")
     parser.add_argument("--rounds", type=int, default=5)
     parser.add_argument("--engine", default="auto", choices=["auto", "trl"])
     parser.add_argument("--size", choices=SIZES)
+    parser.add_argument("--model", type=Path, dest="given", help="a folder instead of random weights")
     parser.add_argument("--device", default="auto", choices=["auto", "cpu", "cuda"])
     parser.add_argument("--cold", action="store_true")
     asked = parser.parse_args()
-    if asked.size:
-        twice(asked.size, asked.device, cold=asked.cold)
+    if asked.size or asked.given:
+        twice(asked.size, asked.given, asked.device, cold=asked.cold)
     elif asked.model:
         beside_the_floor(asked.model, asked.rounds, asked.engine)
     else:
-        parser.error("give the folder of a model, or --size")
+        parser.error("give the folder of a model, --size or --model")

@@ -27,7 +27,7 @@ from backpropagate.training.engine.packed.fp8 import Fp8Matrix, product, quantis
 from backpropagate.training.engine.packed.fp8_linear import Fp8LoraLinear  # noqa: E402
 from backpropagate.training.engine.packed.fused_mlp import dense_mlp  # noqa: E402
 from backpropagate.training.engine.packed.fused_ops import swiglu_backward  # noqa: E402
-from backpropagate.training.engine.packed.lora_linear import refresh  # noqa: E402
+from backpropagate.training.engine.packed.lora_linear import Refresh  # noqa: E402
 
 TOKENS = 4096
 SHAPES = {"qkv": (3584, 4608), "o_proj": (3584, 3584), "gate_up": (3584, 37888), "down_proj": (18944, 3584)}
@@ -107,7 +107,7 @@ def check_mlp(tokens: int, hidden: int, width: int, device: str) -> tuple[list[l
     lora.values.normal_(0, 0.1)
     for linear in (gate_up, down):
         linear.bind(lora, gradients)
-    refresh([gate_up, down])
+    Refresh([gate_up, down])()
     a, b = down.a, gate_up.b
 
     def random(columns: int) -> Tensor:  # rows that lie apart, as parts of a wider product do

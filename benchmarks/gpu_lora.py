@@ -4,13 +4,17 @@
     python benchmarks/gpu_lora.py --quick            the 0.5B shape only
     python benchmarks/gpu_lora.py --profile          where our step's time goes at the 0.5B shape
     python benchmarks/gpu_lora.py --sizes 7b --sides ours "ours, fp8"
-    python benchmarks/gpu_lora.py --sizes 7b --sides ours "Unsloth, no checkpointing"
+    python benchmarks/gpu_lora.py --sizes 7b --examples 160 --sides ours "Unsloth, no checkpointing"
 
 Qwen2.5 shapes with random bf16 weights, batches of 8 examples (about 4,000 tokens), LoRA r=16 on all linear
 modules, AdamW; data pipeline, clipping, schedule and logging are timed for everyone. Useful tokens are those
 that are no padding. MFU counts 4 FLOP per weight and useful token, against 790 TFLOP/s. Time to the first
 step counts from the start of the process: imports, making the weights, compilation. Unsloth runs
 by BACKPROPAGATE_UNSLOTH__PYTHON, the Python of an environment that has it, on weights from a folder.
+
+TRL and Unsloth train for --warm-up-s-others seconds before their first window, since Unsloth compiles for new
+lengths of its padded batches. With --examples 160 the same 20 batches come again and again, so that after
+one round each of its lengths has been there. "spread" is the fastest window by the slowest.
 """
 
 from __future__ import annotations
@@ -32,6 +36,7 @@ from workload import (
     Windows,
     examples,
     make_importable,
+    peaks,
     shape_config,
     table,
     write_random_model,
@@ -43,6 +48,7 @@ OURS = {
     "ours, recompute everything": {"recompute": "everything"},
     "ours, fp8": {"base_precision": "fp8"},
     "ours, 4096-token steps": {"tokens_per_step": 4096, "micro_batch_tokens": 4096},
+    "ours, 16384-token steps": {"tokens_per_step": 16384},
     "ours, 4 bits": {"load_in_4bit": True},
     "ours, 4 bits, recompute everything": {"load_in_4bit": True, "recompute": "everything"},
 }
@@ -73,8 +79,12 @@ class Timing(Protocol):
     def tick(self, tokens: int) -> None: ...
 
 
-def run_side(side: str, size: str, windows: Windows, device: str) -> dict[str, Any]:
-    """One side in this process."""
+LIMIT_S = 150.0
+"""For a side without its warm-up: imports, weights, compilation and windows."""
+
+
+def run_side(side: str, size: str, windows: Windows, device: str, count: int) -> dict[str, Any]:
+    """One side in this process, on so many examples."""
     import torch
 
     make_importable()
@@ -86,11 +96,11 @@ def run_side(side: str, size: str, windows: Windows, device: str) -> dict[str, A
         torch.backends.cuda.enable_cudnn_sdp(False)
         torch.cuda.reset_peak_memory_stats()
     if side in UNSLOTH:
-        measured = unsloth(side, size, windows)
+        measured = unsloth(side, size, windows, count)
     else:
-        who = ours(side, size, windows, device) if side in OURS else trl(side, size, windows, device)
-        peak = round(torch.cuda.max_memory_allocated() / 2**30, 1) if cuda else 0.0
-        measured = {**windows.result(), "who": who, "peak_gib": peak}
+        train = ours if side in OURS else trl
+        who = train(side, size, windows, device, count)
+        measured = {**windows.result(), "who": who, **peaks(cuda)}
     parameters = read_decoder_config(shape_config(size)).parameters
     return {
         "side": side,
@@ -100,7 +110,7 @@ def run_side(side: str, size: str, windows: Windows, device: str) -> dict[str, A
     }
 
 
-def ours(side: str, size: str, windows: Timing, device: str) -> str:
+def ours(side: str, size: str, windows: Timing, device: str, count: int) -> str:
     from our_side import plan_of, random_decoder, train
 
     precision = "bfloat16" if device == "cuda" else "float32"
@@ -111,11 +121,11 @@ def ours(side: str, size: str, windows: Timing, device: str) -> str:
         return windows.done
 
     decoder = random_decoder(shape_config(size), plan)
-    train(decoder, plan, examples(size), after_step)
+    train(decoder, plan, examples(size, count), after_step)
     return ", ".join(sorted({type(each).__name__ for each in decoder.layer_pass.attentions.values()}))
 
 
-def trl(side: str, size: str, windows: Windows, device: str) -> str:
+def trl(side: str, size: str, windows: Timing, device: str, count: int) -> str:
     import torch
     from our_side import in_step_order, plan_of
     from transformers import AutoModelForCausalLM
@@ -126,7 +136,7 @@ def trl(side: str, size: str, windows: Windows, device: str) -> str:
         model = AutoModelForCausalLM.from_config(
             shape_config(size), dtype=torch.bfloat16 if bf16 else torch.float32
         )
-    made_examples = examples(size)
+    made_examples = examples(size, count)
     plan = plan_of(device, "float32", batch_size=EXAMPLES_PER_STEP)
 
     def after_step(tokens: int) -> bool:
@@ -147,23 +157,20 @@ def trl(side: str, size: str, windows: Windows, device: str) -> str:
     return who
 
 
-def unsloth(side: str, size: str, windows: Windows) -> dict[str, Any]:
+def unsloth(side: str, size: str, windows: Windows, count: int) -> dict[str, Any]:
     """In the Python that has it, with the weights of a folder that all its sides of a size share."""
     from our_side import in_step_order, plan_of
 
     folder = Path(tempfile.gettempdir()) / f"random-{size.replace(':', '-')}"
-    if not (folder / "config.json").is_file():
+    if not list(folder.glob("model*.safetensors*")):
         write_random_model(folder, size)
     with tempfile.TemporaryDirectory() as scratch:
         job, rows = Path(scratch) / "job.json", Path(scratch) / "examples.json"
         plan = plan_of("cuda", "bfloat16", batch_size=EXAMPLES_PER_STEP)
-        rows.write_text(json.dumps(in_step_order(examples(size), plan)))
-        said = {
-            "windows": windows.count,
-            "window_s": windows.seconds,
-            "started": time.time(),
-            "longest": 2048,
-        }
+        in_order = in_step_order(examples(size, count), plan)
+        rows.write_text(json.dumps(in_order[: count // EXAMPLES_PER_STEP * EXAMPLES_PER_STEP]))
+        said = {"windows": windows.count, "window_s": windows.seconds, "warm_up_s": windows.warmup_s}
+        said |= {"started": time.time(), "longest": 2048}
         said |= {"model": str(folder), "examples": str(rows), "target_modules": TARGETS}
         job.write_text(json.dumps(said | UNSLOTH[side]))
         command = [os.environ["BACKPROPAGATE_UNSLOTH__PYTHON"], unsloth_side.__file__, str(job)]
@@ -174,10 +181,15 @@ def unsloth(side: str, size: str, windows: Windows) -> dict[str, Any]:
     raise SystemExit(child.stderr[-3000:])
 
 
+def warm_up_s(side: str, arguments: argparse.Namespace) -> float:
+    return arguments.warm_up_s if side in OURS else arguments.warm_up_s_others
+
+
 def in_own_process(side: str, size: str, arguments: argparse.Namespace, limit_s: float) -> dict[str, Any]:
     """Run one side as a child; what went wrong is in its result."""
     command = [sys.executable, __file__, "--side", side, "--sizes", size, "--device", arguments.device]
     command += ["--windows", str(arguments.windows), "--window-s", str(arguments.window_s)]
+    command += ["--warm-up-s", str(warm_up_s(side, arguments)), "--examples", str(arguments.examples)]
     command += ["--started", str(time.time())]
     try:
         child = subprocess.run(command, capture_output=True, text=True, timeout=limit_s)
@@ -196,12 +208,15 @@ def in_own_process(side: str, size: str, arguments: argparse.Namespace, limit_s:
 
 def report(results: list[dict[str, Any]]) -> str:
     rows = [
-        ["size", "side", "useful tok/s", "windows", "MFU", "peak GiB", "tok/step", "first step s", "ours is"]
-    ]
+        [
+            "size", "side", "useful tok/s", "windows", "spread", "MFU", "peak GiB", "reserved", "tok/step",
+            "first step s", "ours is",
+        ]
+    ]  # fmt: skip
     rates = {(r["size"], r["side"]): r["useful_tok_s"] for r in results if "error" not in r}
     for r in results:
         if "error" in r:
-            rows.append([r["size"], r["side"], r["error"], *[""] * 6])
+            rows.append([r["size"], r["side"], r["error"], *[""] * 8])
             continue
         base = rates.get((r["size"], "ours, 4 bits" if "4 bits" in r["side"] else "ours"))
         goal = GOALS.get((r["size"], r["side"]))
@@ -210,8 +225,9 @@ def report(results: list[dict[str, Any]]) -> str:
             ratio = f"{ratio}; it is {r['useful_tok_s'] / base:.2f}x of ours (goal {faster}x)"
         rows.append(
             [
-                r["size"], r["side"], f"{r['useful_tok_s']:,}", str(r["windows"]), f"{r['mfu']:.3f}",
-                f"{r['peak_gib']:.1f}", str(r["tokens_per_step"]), f"{r['first_step_s']:.1f}",
+                r["size"], r["side"], f"{r['useful_tok_s']:,}", str(r["windows"]), f"{r['spread']:.2f}",
+                f"{r['mfu']:.3f}", f"{r['peak_gib']:.1f}", f"{r['reserved_gib']:.1f}",
+                str(r["tokens_per_step"]), f"{r['first_step_s']:.1f}",
                 ratio + (f" (goal {goal}x)" if goal and ratio else ""),
             ]
         )  # fmt: skip
@@ -231,6 +247,9 @@ def main() -> None:
     parser.add_argument("--device", default="cuda")
     parser.add_argument("--windows", type=int, default=3)
     parser.add_argument("--window-s", type=float, default=4.0)
+    parser.add_argument("--warm-up-s", type=float, default=0.0, help="of our sides, after their first step")
+    parser.add_argument("--warm-up-s-others", type=float, default=45.0, help="of the others")
+    parser.add_argument("--examples", type=int, default=2000, help="which come again and again")
     parser.add_argument(
         "--minutes", type=float, default=7.5, help="sides that would begin later are left out"
     )
@@ -244,17 +263,17 @@ def main() -> None:
 
         for size in arguments.sizes or ["0.5b"]:
             host_profile = HostProfile(arguments.device == "cuda")
-            ours("ours", size, host_profile, arguments.device)
+            ours("ours", size, host_profile, arguments.device, arguments.examples)
             print(f"{size}\n{host_profile.result()}", flush=True)
         return
     sizes = arguments.sizes or ["7b", "0.5b"]
     if arguments.side:
         windows = Windows(
-            arguments.device == "cuda", arguments.windows, arguments.window_s, started=arguments.started
-        )
-        print(
-            "RESULT " + json.dumps(run_side(arguments.side, sizes[0], windows, arguments.device)), flush=True
-        )
+            arguments.device == "cuda", arguments.windows, arguments.window_s,
+            warmup_s=arguments.warm_up_s, started=arguments.started,
+        )  # fmt: skip
+        result = run_side(arguments.side, sizes[0], windows, arguments.device, arguments.examples)
+        print("RESULT " + json.dumps(result), flush=True)
         return
     end = arguments.started + 60 * arguments.minutes
     results: list[dict[str, Any]] = []
@@ -264,7 +283,8 @@ def main() -> None:
             if left < 30:
                 results.append({"side": side, "size": size, "error": "left out, the time is over"})
                 continue
-            results.append(in_own_process(side, size, arguments, min(left, 150.0)))
+            limit_s = min(left, LIMIT_S + warm_up_s(side, arguments))
+            results.append(in_own_process(side, size, arguments, limit_s))
             print(json.dumps(results[-1]), flush=True)
     print("\n" + report(results))
 

@@ -2,13 +2,16 @@
 
     python benchmarks/gpu_several.py --size 7b --gpus 1 2 4 --examples 32 --steps 60
     python benchmarks/gpu_several.py --size 7b --gpus 2 --weights auto sharded host     where the weights are
+    python benchmarks/gpu_several.py --size 7b --gpus 1 2 --steps 24 --repeats 3        in three rounds
     python benchmarks/gpu_several.py --size tiny --device cpu --gpus 1 2 --steps 20     the program itself
 
 Qwen2.5 shapes with random bf16 weights in a temporary folder, text of lognormal lengths by the byte tokenizer
 of the tests, LoRA r=16 on all linear modules. Each case runs in a process of its own, with the same
 seed, and so with the same examples in each step; the losses of the last step are printed beside the speeds.
+Speeds are those of the second half of the steps, by the times of their events. With --repeats all cases are
+gone through several times in turn: ratios are of cases of one round, shown as median (least to greatest).
 "peak" is of the first process's tensors; "held" is the most that the driver saw in use of each GPU, with what
-CUDA and NCCL take, read after steps.
+CUDA and NCCL take, read after each step of the first half and after the last.
 """
 
 from __future__ import annotations
@@ -23,6 +26,7 @@ import tempfile
 from pathlib import Path
 from typing import Any
 
+from run_speed import speed_of
 from workload import make_importable, table, write_random_model, write_rows
 
 GOALS = {2: 1.9, 4: 3.7}
@@ -40,7 +44,8 @@ def measured(folder: Path, options: argparse.Namespace) -> dict[str, Any]:
     def after_step(event: object) -> None:
         if isinstance(event, Step):
             seen.append(event)
-            held.append(in_use())
+            if 2 * event.step <= options.steps or event.step == options.steps:  # not while it is measured
+                held.append(in_use())
 
     trainer = Trainer(
         str(options.model), batch_size=options.examples, held_out=0.0, gpus=options.gpus[0],
@@ -48,11 +53,12 @@ def measured(folder: Path, options: argparse.Namespace) -> dict[str, Any]:
     )  # fmt: skip
     run = trainer.train(folder / "rows.jsonl", steps=options.steps, callback=after_step)
     result, plan = run.result, json.loads((run.adapter_path.parent / "plan.json").read_text())
-    rates = [event.tokens_per_s for event in seen[len(seen) // 2 :]]
+    speed = speed_of(run.adapter_path.parent)
     return {
         "gpus": options.gpus[0], "weights": options.weights[0], "device": result.device_name,
         "recompute": plan["recompute"], "resident": plan["resident_layers"],
-        "tok/s": round(statistics.median(rates)), "last loss": seen[-1].loss,
+        "tok/s": round(speed.tokens_per_s), "tok/step": round(speed.tokens_per_step),
+        "last loss": seen[-1].loss,
         "planned GiB": round((plan["planned_peak_mib"] or 0) / 1024, 1),
         "peak GiB": round((result.peak_memory_mib or 0) / 1024, 1),
         "held GiB": " ".join(f"{max(of_one):.1f}" for of_one in zip(*held, strict=True)),
@@ -83,6 +89,18 @@ def in_process(
     return json.loads(done.stdout.splitlines()[-1])
 
 
+def medians(rounds: list[list[dict[str, Any]]]) -> list[list[str]]:
+    """A line for each case; its ratio is to the first case of the same round."""
+    rows: list[list[str]] = []
+    for runs in zip(*rounds, strict=True):
+        ratios = [run["tok/s"] / of_round[0]["tok/s"] for run, of_round in zip(runs, rounds, strict=True)]
+        line = {**runs[0], "tok/s": round(statistics.median(run["tok/s"] for run in runs))}
+        spread = f" ({min(ratios):.2f} to {max(ratios):.2f})" if len(ratios) > 1 else ""
+        ratio = f"{statistics.median(ratios):.2f}{spread}"
+        rows.append([*map(str, line.values()), ratio, goal_of(line)])
+    return rows
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawTextHelpFormatter)
     parser.add_argument("--size", default="7b")
@@ -92,6 +110,7 @@ def main() -> None:
     parser.add_argument("--device", default="cuda", choices=["cuda", "cpu"])
     parser.add_argument("--examples", type=int, default=32, help="of an optimizer step")
     parser.add_argument("--steps", type=int, default=60)
+    parser.add_argument("--repeats", type=int, default=1, help="of all cases, in turn")
     parser.add_argument("--model", type=Path, help="a folder instead of a model with random weights")
     parser.add_argument("--here", type=Path, help=argparse.SUPPRESS)
     options = parser.parse_args()
@@ -102,16 +121,18 @@ def main() -> None:
         folder = Path(name)
         model = options.model or write_random_model(folder / "model", options.size)
         write_rows(folder / "rows.jsonl")
-        results: list[dict[str, Any]] = []
-        for gpus, weights in itertools.product(options.gpus, options.weights):
-            if gpus > 1 or weights != "sharded":
-                results.append(in_process(model, folder, gpus, weights, options))
-                print(json.dumps(results[-1]), flush=True)
-    first = results[0]["tok/s"]
-    rows = [
-        [*map(str, result.values()), f"{result['tok/s'] / first:.2f}", goal_of(result)] for result in results
-    ]
-    print(table([[*results[0], "times the first", "goal"], *rows]))
+        cases = [
+            (gpus, weights)
+            for gpus, weights in itertools.product(options.gpus, options.weights)
+            if gpus > 1 or weights != "sharded"
+        ]
+        rounds: list[list[dict[str, Any]]] = []
+        for _ in range(options.repeats):
+            rounds.append([])
+            for gpus, weights in cases:
+                rounds[-1].append(in_process(model, folder, gpus, weights, options))
+                print(json.dumps(rounds[-1][-1]), flush=True)
+    print(table([[*rounds[0][0], "times the first", "goal"], *medians(rounds)]))
 
 
 if __name__ == "__main__":

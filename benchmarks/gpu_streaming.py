@@ -49,7 +49,7 @@ def choice_of(config: Any, asked: dict[str, str], free: int, lengths: list[int],
     return made, tokens_per_s(work_of(spec, shape, made), card_of(machine))
 
 
-def run_case(case: str) -> dict[str, Any]:
+def run_case(case: str, window_s: float) -> dict[str, Any]:
     """One case in this process."""
     make_importable()
     import torch
@@ -76,7 +76,7 @@ def run_case(case: str) -> dict[str, Any]:
     weights = torch.cuda.memory_allocated()
     torch.cuda.empty_cache()
     torch.cuda.reset_peak_memory_stats()
-    windows = Windows(True, 3, 3.0, warmup_steps=4)
+    windows = Windows(True, 3, window_s, warmup_steps=4)
 
     def after_step(tokens: int) -> bool:
         windows.tick(tokens)
@@ -101,7 +101,7 @@ def run_case(case: str) -> dict[str, Any]:
 
 def main() -> None:
     if sys.argv[1:2] == ["--here"]:
-        print(json.dumps(run_case(sys.argv[2])))
+        print(json.dumps(run_case(sys.argv[2], float(sys.argv[3]))))
         return
     if not sys.argv[1:] or sys.argv[1].startswith("-"):
         print(__doc__)

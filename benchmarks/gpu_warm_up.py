@@ -3,7 +3,8 @@
     python benchmarks/gpu_warm_up.py [0.5b tiny-moe …]     a minute on an H100
 
 A model of each shape with random weights is loaded as a training loads it. Then evaluations and steps of
-different sizes are taken, and the graphs counted that torch compiles during them: there must be none.
+different sizes are taken, and what is compiled during them is counted, graphs of torch's compiler and kernels
+of our own: there must be none.
 """
 
 from __future__ import annotations
@@ -12,6 +13,7 @@ import sys
 import tempfile
 import time
 from pathlib import Path
+from typing import Any
 
 import torch
 from workload import examples, make_importable, table, write_random_model
@@ -26,10 +28,23 @@ from backpropagate.training.engine.packed.engine import load_packed_step  # noqa
 BATCHES = ((0, 8), (8, 9), (9, 25), (25, 28))
 
 
-def compiled() -> int:
+def compiled() -> tuple[int, int]:
+    """Graphs, and kernels."""
     from torch._dynamo.utils import counters
 
-    return counters["stats"]["unique_graphs"]
+    return counters["stats"]["unique_graphs"], len(KERNELS)
+
+
+KERNELS: list[str] = []
+
+
+def count_kernels() -> None:
+    import triton
+
+    def after_compiling(*, fn: Any, **_: Any) -> None:
+        KERNELS.append(fn.name)
+
+    triton.knobs.runtime.jit_post_compile_hook = after_compiling
 
 
 def row_of(size: str, folder: Path) -> list[str]:
@@ -37,7 +52,7 @@ def row_of(size: str, folder: Path) -> list[str]:
     torch._dynamo.reset()
     before, start = compiled(), time.perf_counter()
     step = load_packed_step(plan_of("cuda", "bfloat16", batch_size=8, model=model))
-    loaded, loading_s = compiled() - before, time.perf_counter() - start
+    loading_s, loaded = time.perf_counter() - start, compiled()
     data = examples(size, count=30)
     seconds: list[float] = []
     for first, last in BATCHES:
@@ -48,17 +63,20 @@ def row_of(size: str, folder: Path) -> list[str]:
         step.refresh()
         torch.cuda.synchronize()
         seconds.append(time.perf_counter() - start)
-    later = compiled() - before - loaded
-    return [size, f"{loading_s:.1f}", f"{loaded}", f"{later}", " ".join(f"{each:.2f}" for each in seconds)]
+    graphs, kernels = ([each[i] for each in (before, loaded, compiled())] for i in range(2))
+    print(f"{size}: kernels compiled after loading: {KERNELS[kernels[1] :]}")
+    counts = [f"{first}, {then}" for first, then in ((b - a, c - b) for a, b, c in (graphs, kernels))]
+    return [size, f"{loading_s:.1f}", *counts, " ".join(f"{each:.2f}" for each in seconds)]
 
 
 def main() -> None:
-    rows = [["shape", "loading s", "graphs", "graphs after", "seconds of evaluations with a step"]]
+    count_kernels()
+    rows = [["shape", "loading s", "graphs, after", "kernels, after", "seconds of evaluations with a step"]]
     for size in sys.argv[1:] or ["0.5b", "tiny-moe"]:
         with tempfile.TemporaryDirectory() as folder:
             rows.append(row_of(size, Path(folder) / "model"))
     print(table(rows))
-    sys.exit(0 if all(row[3] == "0" for row in rows[1:]) else 1)
+    sys.exit(0 if all(row[2].endswith(", 0") and row[3].endswith(", 0") for row in rows[1:]) else 1)
 
 
 if __name__ == "__main__":

@@ -16,12 +16,17 @@ def settings_of(case: str) -> dict[str, str]:
     return dict(setting.split("=") for setting in case.split(":")[1:])
 
 
-def in_process(case: str) -> dict[str, Any]:
-    """What it measured; of a case that failed, the error in place of the recomputation."""
+def in_process(case: str, window_s: float = 3.0) -> dict[str, Any]:
+    """What it measured; of a case that failed, the error in place of the recomputation.
+
+    Args:
+        window_s: least seconds of each of its three windows.
+    """
     asked = settings_of(case)
     program = str(Path(__file__).with_name("gpu_streaming.py"))
     with only_free(float(asked["free"])) if "free" in asked else nullcontext():
-        done = subprocess.run([sys.executable, program, "--here", case], capture_output=True, text=True)
+        command = [sys.executable, program, "--here", case, str(window_s)]
+        done = subprocess.run(command, capture_output=True, text=True)
     if done.returncode:
         return {"case": case, "recompute": (done.stderr.strip().splitlines() or ["?"])[-1][:150]}
     return json.loads(done.stdout.splitlines()[-1])

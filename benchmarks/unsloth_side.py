@@ -7,17 +7,33 @@ Imports nothing of this package. The job's file says which model and examples, a
 from __future__ import annotations
 
 import json
+import os
 import sys
 import tempfile
+import threading
+import time
 from importlib import import_module
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
-from workload import EXAMPLES_PER_STEP, Windows
+from workload import EXAMPLES_PER_STEP, Windows, peaks
+
+
+def end_with_the_parent() -> None:
+    """A side that takes too long is killed: this process must not go on training beside the next one."""
+    parent = os.getppid()
+
+    def watch() -> None:
+        while os.getppid() == parent:
+            time.sleep(0.5)
+        os._exit(1)
+
+    threading.Thread(target=watch, daemon=True).start()
 
 
 def main() -> None:
+    end_with_the_parent()
     job: dict[str, Any] = json.loads(Path(sys.argv[1]).read_text())
     fast: Any = import_module("unsloth").FastLanguageModel  # before what it patches
     import torch
@@ -39,11 +55,13 @@ def main() -> None:
         use_gradient_checkpointing="unsloth" if job["checkpointing"] else False,
     )  # fmt: skip
     examples: list[dict[str, list[int]]] = json.loads(Path(job["examples"]).read_text())
-    windows = Windows(True, job["windows"], job["window_s"], started=job["started"])
+    windows = Windows(
+        True, job["windows"], job["window_s"], warmup_s=job["warm_up_s"], started=job["started"]
+    )
 
     class AfterStep(TrainerCallback):
         def on_step_end(self, args: Any, state: Any, control: Any, **_: Any) -> None:
-            first = (state.global_step - 1) * EXAMPLES_PER_STEP
+            first = (state.global_step - 1) * EXAMPLES_PER_STEP % len(examples)
             windows.tick(sum(len(e["input_ids"]) for e in examples[first : first + EXAMPLES_PER_STEP]))
             control.should_training_stop = windows.done
 
@@ -53,7 +71,7 @@ def main() -> None:
         model=model,
         args=trl.SFTConfig(
             output_dir=tempfile.mkdtemp(),
-            max_steps=len(examples) // EXAMPLES_PER_STEP,
+            max_steps=100_000,
             per_device_train_batch_size=EXAMPLES_PER_STEP,
             learning_rate=2e-4,
             warmup_steps=5,
@@ -73,8 +91,7 @@ def main() -> None:
     )
     trainer._get_train_sampler = lambda *_: SequentialSampler(examples)
     trainer.train()
-    peak = round(torch.cuda.max_memory_allocated() / 2**30, 1)
-    result = {**windows.result(), "who": f"Unsloth {version('unsloth')}", "peak_gib": peak}
+    result = {**windows.result(), "who": f"Unsloth {version('unsloth')}", **peaks(True)}
     print("RESULT " + json.dumps(result), flush=True)
 
 

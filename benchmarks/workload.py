@@ -18,6 +18,9 @@ from typing import Any
 
 os.environ.setdefault("HF_HUB_OFFLINE", "1")
 os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
+os.environ.setdefault(
+    "PYTORCH_ALLOC_CONF", "expandable_segments:True"
+)  # for all sides, as our workers have it
 
 PEAK_FLOPS = 790e12
 """What one H200 reaches in a large bf16 matrix product."""
@@ -209,7 +212,8 @@ def qwen_config(size: str) -> Any:
 def write_random_model(folder: Path, size: str) -> Path:
     """A model of this shape with random bf16 weights, on the byte tokenizer of the tests' tiny model.
 
-    Made in a process of its own: the caller's must hold no memory of the card.
+    Made in a process of its own: the caller's must hold no memory of the card. For the programs that take
+    `--model FOLDER`, `python benchmarks/workload.py FOLDER SIZE` writes it once.
     """
     command = [sys.executable, str(Path(__file__)), str(folder), size]
     subprocess.run(command, check=True, stdout=subprocess.DEVNULL)
@@ -288,18 +292,24 @@ class Windows:
     """Times a running training: call `tick` after each optimizer step until `done`.
 
     The device is waited for only at the ends of the windows. The first step and the warm-up are not in them.
+
+    Args:
+        warmup_steps, warmup_s: both must have passed before the first window; seconds after the first step.
+        started: when the side began, by the wall clock (its parent's, to include imports).
     """
 
     cuda: bool
     count: int = 3
     seconds: float = 4.0
     warmup_steps: int = 6
+    warmup_s: float = 0.0
     started: float = field(default_factory=time.time)
-    """When the side began, by the wall clock (its parent's, to include imports)."""
     first_step_s: float = 0.0
     rates: list[float] = field(default_factory=list[float])
     steps: int = 0
     tokens: int = 0
+    _warm: bool = False
+    _first_ended: float = 0.0
     _since: float = 0.0
     _window_tokens: int = 0
     _window_steps: int = 0
@@ -315,9 +325,9 @@ class Windows:
         if self.steps == 1:
             self._wait()
             self.first_step_s = time.time() - self.started
-        if self.steps <= self.warmup_steps:
-            if self.steps == self.warmup_steps:
-                self._open()
+            self._first_ended = time.perf_counter()
+        if not self._warm:
+            self._warm_up()
             return
         self._window_tokens += tokens
         self._window_steps += 1
@@ -330,10 +340,17 @@ class Windows:
         return {
             "useful_tok_s": round(statistics.median(self.rates)),
             "windows": [round(rate) for rate in self.rates],
+            "spread": round(max(self.rates) / min(self.rates), 2),
             "first_step_s": round(self.first_step_s, 1),
             "tokens_per_step": round(self.tokens / self.steps),
             "steps": self.steps,
         }
+
+    def _warm_up(self) -> None:
+        seconds = time.perf_counter() - self._first_ended
+        if self.steps >= self.warmup_steps and seconds >= self.warmup_s:
+            self._warm = True
+            self._open()
 
     def _open(self) -> None:
         self._wait()
@@ -345,6 +362,16 @@ class Windows:
             import torch
 
             torch.cuda.synchronize()
+
+
+def peaks(cuda: bool) -> dict[str, float]:
+    """GiB at most of torch's tensors, and of what torch took from the driver for them."""
+    if not cuda:
+        return {"peak_gib": 0.0, "reserved_gib": 0.0}
+    import torch
+
+    held = {"peak_gib": torch.cuda.max_memory_allocated(), "reserved_gib": torch.cuda.max_memory_reserved()}
+    return {name: round(held_bytes / 2**30, 1) for name, held_bytes in held.items()}
 
 
 def table(rows: list[list[str]]) -> str:

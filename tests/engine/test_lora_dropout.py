@@ -15,7 +15,7 @@ from backpropagate.training.config.fields import Recompute
 from backpropagate.training.config.specs import LoraGroup
 from backpropagate.training.engine.loop.batch import packed_batch
 from backpropagate.training.engine.lora_parameters import LoraModule, LoraParameters
-from backpropagate.training.engine.packed.lora_linear import FusedLoraLinear, Masks, refresh
+from backpropagate.training.engine.packed.lora_linear import FusedLoraLinear, Masks, Refresh
 from backpropagate.training.engine.plan import Example
 
 from .conftest import tiny_model, with_lora
@@ -51,7 +51,7 @@ def linear(
     lora = LoraParameters([made.group], rank, CPU)
     lora.values.normal_(0, 0.1)
     made.bind(lora, lora.gradients)
-    refresh([made])
+    Refresh([made])()
     return made, lora
 
 

@@ -10,11 +10,13 @@ from backpropagate.training.engine.loop.batch import packed_batch
 from backpropagate.training.engine.loop.packing import statistics
 from backpropagate.training.engine.loop.prefetch import Prefetcher
 from backpropagate.training.engine.plan import Example
+from backpropagate.training.planning.batches import RunBatches
 from backpropagate.training.planning.step_order import (
+    WINDOW,
     StepOrder,
+    even_shares,
     first_fit_decreasing,
     micro_batches,
-    share_of,
 )
 
 LENGTHS = st.lists(st.integers(1, 300), min_size=1, max_size=80)
@@ -30,12 +32,48 @@ def test_every_example_is_packed_once_and_no_bin_overflows(lengths: list[int], c
 
 @given(LENGTHS, st.integers(1, 9))
 def test_every_example_is_one_ranks_and_shares_are_about_equal(lengths: list[int], size: int) -> None:
-    shares = [share_of(lengths, rank, size) for rank in range(size)]
+    shares = even_shares(lengths, size)
+    assert len(shares) == size
     assert sorted(i for share in shares for i in share) == list(range(len(lengths)))
     assert all(share == sorted(share) for share in shares)
     tokens = [sum(lengths[i] for i in share) for share in shares]
     assert max(tokens) - min(tokens) <= max(lengths)
-    assert share_of(lengths, 0, 1) == list(range(len(lengths)))
+    assert even_shares(lengths, 1) == [list(range(len(lengths)))]
+
+
+def tokens_of(lengths: list[int], parts: list[list[int]]) -> list[int]:
+    """Of each part, the largest first."""
+    return sorted((sum(lengths[i] for i in part) for part in parts), reverse=True)
+
+
+@given(LENGTHS, st.integers(1, 900))
+def test_micro_batches_are_as_many_as_first_fit_needs_and_none_is_larger(
+    lengths: list[int], capacity: int
+) -> None:
+    parts, packed = micro_batches(lengths, capacity), first_fit_decreasing(lengths, capacity)
+    assert sorted(i for part in parts for i in part) == list(range(len(lengths)))
+    assert all(part == sorted(part) for part in parts) and parts == sorted(parts)
+    assert all(len(part) == 1 or sum(lengths[i] for i in part) <= capacity for part in parts)
+    assert len(parts) == len(packed)
+    found, first_fit = tokens_of(lengths, parts), tokens_of(lengths, packed)
+    assert found <= first_fit  # the largest, then the second largest, and so on
+    assert parts == packed or found[0] - found[-1] <= max(lengths)
+
+
+def test_a_step_that_hardly_exceeds_the_limit_is_halved() -> None:
+    lengths = [1024] * 8 + [512]
+    assert tokens_of(lengths, first_fit_decreasing(lengths, 8192)) == [8192, 512]
+    assert tokens_of(lengths, micro_batches(lengths, 8192)) == [4608, 4096]
+
+
+def test_first_fit_is_kept_where_even_parts_would_exceed_the_limit() -> None:
+    lengths = [3, 3, 2, 2, 2]  # the longest first to the part with fewer: 7 and 5
+    assert micro_batches(lengths, 6) == [[0, 1], [2, 3, 4]]
+
+
+def test_an_example_beyond_the_limit_is_alone_and_the_others_stay_within_it() -> None:
+    lengths = [3, 20, 3, 2, 2, 2]
+    assert micro_batches(lengths, 6) == [[0, 2], [1], [3, 4, 5]]
 
 
 @given(LENGTHS, st.integers(300, 900))
@@ -109,6 +147,45 @@ def test_batches_made_ahead_are_the_same_and_follow_the_budget(ahead: bool) -> N
         assert batch.label_tokens == batch.tokens - len(order.examples(step))
         assert batch.largest_part.useful_tokens <= prefetcher.budget
     prefetcher.close()
+
+
+def made_by_loop(
+    order: StepOrder, steps: int, budget: int, ranks: int = 1, border: int | None = None
+) -> list[list[int]]:
+    """The tokens of the micro-batches that all ranks make of each step."""
+    made = [Example([7] * n, [7] * n) for n in order.lengths]
+    settings = {"budget": budget, "multiple": 1, "pinned": False, "ahead": False, "border": border}
+    loops = [Prefetcher(made, order, **settings, rank=rank, size=ranks) for rank in range(ranks)]
+    return [[part.useful_tokens for loop in loops for part in loop.step(step).parts] for step in range(steps)]
+
+
+@given(LENGTHS, st.integers(1, 20), st.integers(16, 900), st.integers(1, 4))
+def test_plan_and_statistics_count_the_micro_batches_that_the_loop_makes(
+    lengths: list[int], examples: int, budget: int, ranks: int
+) -> None:
+    order = StepOrder(lengths, seed=42, batch_size=examples)
+    epoch, steps = order.steps_per_epoch, 2 * order.steps_per_epoch
+    made = made_by_loop(order, steps, budget, ranks)
+    planned = RunBatches(lengths, examples=examples, steps=steps, processes=ranks, multiple=1)
+    assert planned.largest(budget).tokens == max(max(step) for step in made)
+    assert planned.micro_batches(budget) == sum(map(len, made)) / steps
+    assert statistics(order, budget, ranks).micro_batches_per_epoch == sum(map(len, made[:epoch]))
+
+
+@given(LENGTHS, st.integers(16, 900), st.integers(1, 300))
+def test_statistics_count_the_micro_batches_on_both_sides_of_a_border(
+    lengths: list[int], budget: int, border: int
+) -> None:
+    order = StepOrder(lengths, seed=0, batch_size=12)
+    made = made_by_loop(order, order.steps_per_epoch, budget, border=border)
+    assert statistics(order, budget, border=border).micro_batches_per_epoch == sum(map(len, made))
+
+
+def test_more_examples_than_a_window_are_packed_a_window_at_a_time() -> None:
+    lengths = [3 + i % 5 for i in range(WINDOW + 10)]
+    parts = micro_batches(lengths, 40)
+    assert sorted(i for part in parts for i in part) == list(range(len(lengths)))
+    assert all(len({i < WINDOW for i in part}) == 1 for part in parts)
 
 
 def test_every_part_of_a_batch_begins_where_kernels_want_it() -> None:

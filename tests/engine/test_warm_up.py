@@ -44,11 +44,8 @@ def graphs(monkeypatch: pytest.MonkeyPatch) -> Iterator[Callable[[], int]]:
 @pytest.mark.parametrize(
     ("family", "sizes", "in_4bit"),
     [
-        ("qwen2", {}, False),
-        pytest.param("qwen2", {"hidden_size": 512}, False, marks=pytest.mark.slow),
-        pytest.param("qwen3", {"head_dim": 16}, True, marks=pytest.mark.slow),
-        pytest.param("gemma2", {**GEMMA, **BY_TURNS}, False, marks=pytest.mark.slow),
-        pytest.param("cohere2", {"sliding_window": 6, **BY_TURNS}, True, marks=pytest.mark.slow),
+        ("cohere2", {"sliding_window": 6, **BY_TURNS}, True),
+        pytest.param("cohere2", {"hidden_size": 512, "sliding_window": 6}, False, marks=pytest.mark.slow),
         pytest.param(
             "qwen3_moe", {**EXPERTS, "head_dim": 16, "mlp_only_layers": [1]}, False, marks=pytest.mark.slow
         ),
@@ -69,13 +66,28 @@ def test_a_step_after_the_warm_up_compiles_nothing_more(
     warming.start()
     warming.join()
     compiled = graphs()
-    assert compiled > 5
+    assert compiled > 1
     decoder.refresh()
     for lengths in ([17, 9], [30, 2, 5], [64] * 6):
         batch = packed_batch(examples(*lengths), multiple=64)
         decoder.label_losses(batch)
         decoder.forward_backward(batch, torch.ones(()), seed=0, recompute="gate_up")
     assert graphs() == compiled
+
+
+@pytest.mark.parametrize(
+    ("family", "sizes"), [("qwen2", {}), ("qwen3", {"head_dim": 16}), ("gemma2", {**GEMMA, **BY_TURNS})]
+)
+def test_the_usual_families_do_without_the_compiler(
+    family: str,
+    sizes: dict[str, Any],
+    graphs: Callable[[], int],
+    saved: Callable[[Any], Path],
+) -> None:
+    folder = saved(tiny_model(family, **SIX_LAYERS, **sizes))
+    decoder = load_decoder(folder, LORA, "bfloat16", "cpu", in_4bit=False)
+    warm_up(decoder, 512, "gate_up")
+    assert graphs() == 1  # the MLP's backward, which FusedMlp replaces on a GPU
 
 
 def test_a_warm_up_leaves_nothing_behind(

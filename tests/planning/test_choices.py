@@ -96,16 +96,17 @@ def test_a_plan_for_several_gpus_has_the_same_steps_more_speed_and_the_memory_of
     model: Path, home: Path
 ) -> None:
     data = DataFacts(4000, 8, [500] * 4000, 0.5, "a test")
-    spec = spec_of(model, batch_size=32, steps=100, gpus=4)
+    spec = spec_of(model, batch_size=64, steps=100, gpus=4)
     one, four = (plan_of(spec, gpus(count, 512), home, data) for count in (1, 4))
     same = ("batch_size", "steps", "learning_rate", "micro_batch_tokens", "recompute", "weights")
     assert [one.settings[name] for name in same] == [four.settings[name] for name in same]
-    assert four.settings["gpus"] == 4 and "4 GPUs share the 32 examples" in four.reasons["gpus"]
+    assert four.settings["gpus"] == 4 and "4 GPUs share the 64 examples" in four.reasons["gpus"]
     assert four.peak_gib == one.peak_gib and "each of 4 GPUs" in " ".join(four.notes)
     assert one.tokens_per_s and four.tokens_per_s
     assert 3 < four.tokens_per_s / one.tokens_per_s <= 3.8
     few = plan_of(spec_of(model, batch_size=8, gpus=4), gpus(4, 512), home, data)
     assert "a larger batch_size would keep them busier" in few.reasons["gpus"]
+    assert few.peak_gib < four.peak_gib  # two examples each instead of sixteen
 
 
 def test_several_gpus_shard_weights_that_do_not_fit_each_of_them(tmp_path: Path, home: Path) -> None:

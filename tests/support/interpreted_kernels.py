@@ -9,23 +9,42 @@ from __future__ import annotations
 import contextlib
 import sys
 from itertools import product
+from types import SimpleNamespace
+from typing import Any
 
 import torch
 from torch import Tensor
 
 torch.cuda.device = lambda device: contextlib.nullcontext()  # pyright: ignore
 
+from backpropagate.training.engine.packed import (  # noqa: E402
+    cross_entropy_kernel,
+    fused_cross_entropy,
+    norm_kernels,
+    rotation_kernels,
+)
 from backpropagate.training.engine.packed.gated_activations import ACTIVATIONS  # noqa: E402
 from backpropagate.training.engine.packed.gated_mlp_kernel import (  # noqa: E402
     GatedLora,
     Gradients,
+    activated,
     gated_backward,
     gated_forward,
 )
 from backpropagate.training.engine.packed.gather_kernel import gather_rows  # noqa: E402
+from backpropagate.training.engine.packed.head_rotation import head_rotation  # noqa: E402
 from backpropagate.training.engine.packed.nf4 import Nf4Shape, Nf4Weight  # noqa: E402
 from backpropagate.training.engine.packed.nf4_kernel import dequantise  # noqa: E402
+from backpropagate.training.engine.packed.norms import NORMS  # noqa: E402
+from backpropagate.training.engine.packed.refresh_kernel import Copied, CopyTable  # noqa: E402
+from backpropagate.training.models.attention_heads import Heads  # noqa: E402
+from backpropagate.training.models.decoder_families import Family  # noqa: E402
 
+FORMS: dict[str, dict[str, Any]] = {
+    "rms": {"shift": 0.0, "rounded": True},
+    "rms_fp32": {"shift": 0.0, "rounded": False},
+    "rms_plus_one": {"shift": 1.0, "rounded": False},
+}
 FAILED: list[str] = []
 
 
@@ -82,8 +101,76 @@ def nf4(nested: bool) -> None:
     near(f"NF4, nested {nested}", out, weight.dequantised().float(), 0.0)
 
 
+def norms(name: str, rows: int, columns: int, apart: int) -> None:
+    settings, plain = FORMS[name], NORMS[name]
+    what = f"norm {name}, {rows} x {columns}, apart {apart}"
+    hidden, update, residual, d = (rows_apart(rows, columns, apart) for _ in range(4))
+    weight, eps = torch.randn(columns), 1e-5
+    near(what, norm_kernels.rms_norm(hidden, weight, eps, **settings), plain.forward(hidden, weight, eps))
+    found = norm_kernels.add_rms_norm(hidden, update, weight, eps, **settings)
+    for one, exact in zip(found, plain.add(hidden, update, weight, eps), strict=True):
+        near(f"{what}: of a sum", one, exact)
+    for passed in (None, residual):
+        found = norm_kernels.rms_norm_backward(d, hidden, weight, passed, eps, **settings)
+        for one, exact in zip(found, plain.backward(d, hidden, weight, passed, eps), strict=True):
+            near(f"{what}: backward", one, exact)
+
+
+def rotation(tokens: int, size: int, turned: int, *, interleaved: bool, norm: Any) -> None:
+    """Five query heads, three of keys and of values, of which `turned` dimensions have a position."""
+    what = f"rotation of {turned} of {size}, {tokens} tokens, interleaved {interleaved}, norm {norm}"
+    qkv = rows_apart(tokens, 11 * size, 7).view(tokens, 11, size)
+    dq, dk, dv = (rows_apart(tokens, n * size, 5).view(tokens, n, size) for n in (5, 3, 3))
+    angles = torch.randn(tokens, turned // 2)
+    angles = angles.cos(), angles.sin()
+    heads = Heads(5, 3, size)
+    config: Any = SimpleNamespace(
+        family=Family(qk_norm=norm and "head", norm=norm or "rms", interleaved=interleaved),
+        rotations=(SimpleNamespace(inverse_frequencies=angles[0][0]),),
+        layer_rotations=(0,),
+        heads=(heads,),
+        norm_eps=1e-5,
+    )
+    plain = head_rotation(config, heads)
+    weight = None if norm is None else torch.randn(8, size)
+    kernels, given = rotation_kernels, {"interleaved": interleaved}
+    if weight is None:
+        found = kernels.turn(qkv, *angles, 8, **given)
+        back = kernels.turn_back(dq, dk, dv, *angles, **given)
+    else:
+        given |= FORMS[norm]
+        found = kernels.norm_turn(qkv, *angles, weight, 1e-5, **given)
+        back = kernels.norm_turn_back(dq, dk, dv, qkv, *angles, weight, 1e-5, **given)
+    near(what, found, plain.forward(qkv, angles, weight))
+    near(f"{what}: backward", back, plain.backward(dq, dk, dv, qkv, angles, weight))
+
+
+def cross_entropy(rows: int, vocabulary: int, cap: float | None) -> None:
+    what = f"cross-entropy, {rows} x {vocabulary}, cap {cap}"
+    logits, targets = 5 * torch.randn(rows, vocabulary), torch.randint(vocabulary, (rows,))
+    weight = torch.tensor(0.25)
+    plain = fused_cross_entropy._loss_and_gradient(logits, targets, weight, cap)  # pyright: ignore
+    for one, exact in zip(
+        cross_entropy_kernel.loss_and_gradient(logits, targets, weight, cap), plain, strict=True
+    ):
+        near(what, one, exact, 3e-6)
+    exact = fused_cross_entropy._losses(logits, targets, cap)  # pyright: ignore
+    near(f"{what}: losses", cross_entropy_kernel.losses(logits, targets, cap), exact)
+
+
+def copies() -> None:
+    shapes = [(3, 700), (70, 16), (1, 1)]
+    values = [torch.randn(shape) for shape in shapes]
+    places = [rows_apart(*shape, 8) for shape in shapes]
+    table = CopyTable([Copied(*each, 0.5) for each in zip(places, values, strict=True)])
+    table.copy()
+    for place, exact in zip(places, values, strict=True):
+        near(f"copied {tuple(exact.shape)}", place, 0.5 * exact, 0.0)
+
+
 def main() -> None:
     torch.manual_seed(0)
+    copies()
     for (tokens, width, rank), fused, gelu, adds in product(
         [(70, 176, 8), (257, 130, 4), (1, 64, 16)], *[(False, True)] * 3
     ):
@@ -93,6 +180,17 @@ def main() -> None:
     near("gathered rows", gather_rows(matrix, rows).float(), matrix[rows].float(), 0.0)
     for nested in (False, True):
         nf4(nested)
+    for name, (rows, columns, apart) in product(FORMS, [(3, 130, 14), (5, 64, 0)]):
+        norms(name, rows, columns, apart)
+    for (size, turned), interleaved, norm in product([(24, 24), (16, 8)], (False, True), (None, *FORMS)):
+        if norm != "rms" or (turned == size and not interleaved):
+            rotation(131, size, turned, interleaved=interleaved, norm=norm)
+    for gelu in (False, True):
+        gate_up = rows_apart(6, 2 * 1030, 20)
+        plain = ACTIVATIONS["gelu_pytorch_tanh" if gelu else "silu"]
+        near(f"activation alone, gelu {gelu}", activated(gate_up, gelu=gelu), plain.forward(gate_up))
+    for vocabulary, cap in product((64, 5000), (None, 30.0)):
+        cross_entropy(5, vocabulary, cap)
     print("\n".join(FAILED) or "all as in plain torch")
     sys.exit(bool(FAILED))
 

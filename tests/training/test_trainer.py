@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import shutil
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -21,6 +22,7 @@ from backpropagate.training.next_step import then
 from backpropagate.training.runs.after_status import next_step_of
 from backpropagate.training.runs.folder import Status
 from backpropagate.training.service import TrainingService
+from backpropagate.training.worker.torch_allocator import ALLOCATOR
 
 
 def a_trainer(model: Path, **settings: object) -> Trainer:
@@ -46,6 +48,18 @@ def test_it_trains_records_a_run_fires_every_callback_and_saves(
         trainer.save(tmp_path / "mine")
     assert "overwrite=True" in (taken.value.hint or "")
     assert trainer.save(tmp_path / "mine", overwrite=True) == saved
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="torch has no segments that grow there")
+def test_torch_is_told_to_hold_little_memory_while_it_trains(
+    dataset: Path, tiny_model: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for name in ALLOCATOR:
+        monkeypatch.delenv(name, raising=False)
+    seen: set[str | None] = set()
+    told = Callbacks(on_step=lambda event: seen.add(os.environ.get("PYTORCH_ALLOC_CONF")))
+    a_trainer(tiny_model).train(dataset, steps=1, callback=told)
+    assert seen == {"expandable_segments:True"} and "PYTORCH_ALLOC_CONF" not in os.environ
 
 
 def test_it_trains_on_a_list_of_files(service: TrainingService, tiny_model: Path, tmp_path: Path) -> None:

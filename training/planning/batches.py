@@ -1,4 +1,8 @@
-"""How many tokens a run puts through the model at a time, from the lengths of its examples."""
+"""How many tokens a run puts through the model at a time, from the lengths of its examples.
+
+Its steps are split as the training loop does it, but for the border of a rotary scaling, which a config.json
+alone does not tell.
+"""
 
 from __future__ import annotations
 
@@ -8,10 +12,10 @@ from functools import cached_property
 from typing import NamedTuple
 
 from .graphs import MOST_GRAPHS, ROW_MULTIPLE, graph_key
-from .step_order import StepOrder, first_fit_decreasing
+from .step_order import StepOrder, even_shares, micro_batches
 
 SIMULATED = 8192
-"""Examples whose steps are packed to find the largest; more cost time and change little."""
+"""Examples, repeats counted, whose steps are packed to find the largest; more cost time, change little."""
 FILL = 64
 """A micro-batch on a GPU is filled up to a multiple of so many tokens."""
 
@@ -32,7 +36,8 @@ class RunBatches:
         held_out: examples that are evaluated.
         trained_share: of the tokens with a loss.
         padded: whether examples are padded to the longest one, as TRL and Unsloth do.
-        steps: of the run; None: at least an epoch.
+        steps: of the run, each of so many `examples`; None: at least an epoch.
+        processes: that share each step.
         multiple: what micro-batches are filled up to.
     """
 
@@ -47,6 +52,7 @@ class RunBatches:
         trained_share: float | None = None,
         padded: bool = False,
         steps: int | None = None,
+        processes: int = 1,
         multiple: int = FILL,
     ) -> None:
         self._lengths = lengths or None
@@ -54,9 +60,9 @@ class RunBatches:
         self.trained_share = trained_share
         self._order = (seed, shuffle)
         self._padded = padded
-        self._most = SIMULATED if steps is None else steps
-        self._multiple = multiple
-        self._packed: dict[int, list[list[int]]] = {}
+        self._run = steps
+        self._processes, self._multiple = processes, multiple
+        self._packed: dict[int, list[list[list[int]]]] = {}
 
     @property
     def known(self) -> bool:
@@ -68,8 +74,9 @@ class RunBatches:
             return MicroBatch(_filled(capacity, self._multiple), None)
         if self._padded:
             return self._with_labels(max(max(step) * len(step) for step in self._steps))
-        longest = max(self._lengths) if self._most >= SIMULATED else 0  # it may come in a later step
-        return self._with_labels(max(longest, *map(sum, self._parts(capacity))))
+        longest = max(self._lengths) if self._more else 0  # it may come in a later step
+        parts = (part for process in self._parts(capacity) for part in process)
+        return self._with_labels(max(longest, *map(sum, parts)))
 
     def evaluated(self, capacity: int) -> MicroBatch:
         """The largest of an evaluation, which packs all held-out examples."""
@@ -79,21 +86,16 @@ class RunBatches:
         return self._with_labels(min(max(capacity, longest), self._held_out * longest))
 
     def micro_batches(self, capacity: int) -> float:
-        """In an optimizer step, on the mean."""
+        """In an optimizer step, on the mean; those of all processes."""
         if self._lengths is None:
-            return 1.0
-        return len(self._parts(capacity)) / len(self._steps)
+            return float(self._processes)
+        return sum(map(len, self._parts(capacity))) / len(self._steps)
 
     def graph_tokens(self, capacity: int) -> int:
-        """Tokens of all CUDA graphs of the run: one for each shape of batch that comes twice."""
+        """Tokens of all CUDA graphs of a process at most: one for each shape of batch that comes twice."""
         if self._lengths is None:
             return MOST_GRAPHS // 2 * capacity // 2
-        shapes = Counter(
-            graph_key(_filled(sum(part), ROW_MULTIPLE), len(part), max(part))
-            for part in self._parts(capacity)
-        )
-        twice = [key.tokens for key, count in shapes.items() if count > 1]
-        return sum(twice[:MOST_GRAPHS])
+        return max(_graph_tokens(parts) for parts in self._parts(capacity))
 
     @cached_property
     def mean(self) -> float | None:
@@ -113,17 +115,24 @@ class RunBatches:
         assert self._lengths is not None
         seed, shuffle = self._order
         order = StepOrder(self._lengths, seed=seed, batch_size=self._examples, shuffle=shuffle)
-        count = max(1, min(order.steps_per_epoch, SIMULATED // self._examples, self._most))
+        run = order.steps_per_epoch if self._run is None else self._run
+        count = max(1, min(SIMULATED // self._examples, run))
         return [[self._lengths[i] for i in order.examples(step)] for step in range(count)]
 
-    def _parts(self, capacity: int) -> list[list[int]]:
-        """The lengths in each micro-batch of the first steps."""
+    @property
+    def _more(self) -> bool:
+        """Whether the run may have more steps than the first ones."""
+        return self._run is None or self._run > len(self._steps)
+
+    def _parts(self, capacity: int) -> list[list[list[int]]]:
+        """By process, the lengths in each of its micro-batches of the first steps."""
         if capacity not in self._packed:
-            self._packed[capacity] = [
-                [step[i] for i in items]
-                for step in self._steps
-                for items in first_fit_decreasing(step, capacity)
-            ]
+            parts: list[list[list[int]]] = [[] for _ in range(self._processes)]
+            for step in self._steps:
+                for process, share in zip(parts, even_shares(step, self._processes), strict=True):
+                    lengths = [step[i] for i in share]
+                    process += [[lengths[i] for i in items] for items in micro_batches(lengths, capacity)]
+            self._packed[capacity] = parts
         return self._packed[capacity]
 
     def _with_labels(self, tokens: int) -> MicroBatch:
@@ -131,6 +140,12 @@ class RunBatches:
             _filled(tokens, self._multiple),
             None if self.trained_share is None else round(self.trained_share * tokens),
         )
+
+
+def _graph_tokens(parts: Sequence[Sequence[int]]) -> int:
+    shapes = Counter(graph_key(_filled(sum(part), ROW_MULTIPLE), len(part), max(part)) for part in parts)
+    twice = [key.tokens for key, count in shapes.items() if count > 1]
+    return sum(twice[:MOST_GRAPHS])
 
 
 def _filled(tokens: int, multiple: int) -> int:

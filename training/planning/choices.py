@@ -85,10 +85,14 @@ def choose(
         shards=machine.here,
     )
     batch_size, accumulation, why_batch = _batch_size(spec, machine)
+    per_epoch = None if data.examples is None else math.ceil(data.examples / (batch_size * accumulation))
+    epochs, why_epochs = _epochs(spec, per_epoch)
+    steps = spec.training.steps or (None if per_epoch is None else max(1, math.ceil(epochs * per_epoch)))
 
     def fitted(batch_size: int, accumulation: int) -> tuple[RunBatches, MemoryChoice]:
-        examples = batch_size if engine in PADDED else batch_size * accumulation
-        batches = _batches(spec, data, examples, engine, parts, on_gpu=machine.on_gpu)
+        at_once = 1 if engine in PADDED else accumulation
+        times = None if steps is None else steps * accumulation // at_once
+        batches = _batches(spec, data, batch_size * at_once, times, engine, parts, machine)
         if not machine.on_gpu:
             return batches, on_cpu(spec, parts, batches, free=machine.free_bytes)
         return batches, choose_memory(spec, parts, batches, free=machine.free_gpu_bytes, held=machine.held)
@@ -101,9 +105,6 @@ def choose(
     if smaller != batch_size:
         why_batch = f"{batch_size} examples a step do not fit at once: {smaller}, {accumulation} times"
         batch_size = smaller
-    per_epoch = None if data.examples is None else math.ceil(data.examples / (batch_size * accumulation))
-    epochs, why_epochs = _epochs(spec, per_epoch)
-    steps = spec.training.steps or (None if per_epoch is None else max(1, math.ceil(epochs * per_epoch)))
     rate, why_rate = _learning_rate(spec, config, steps)
     reasons = {"engine": why, "batch_size": why_batch, **memory.reasons}
     reasons |= {"epochs": why_epochs, "learning_rate": why_rate}
@@ -159,10 +160,10 @@ def _batches(
     spec: TrainingSpec,
     data: DataFacts,
     examples: int,
+    steps: int | None,
     engine: EngineName,
     parts: TrainingMemory,
-    *,
-    on_gpu: bool,
+    machine: Machine,
 ) -> RunBatches:
     on_card = ROW_MULTIPLE if parts.graph else FILL
     return RunBatches(
@@ -173,8 +174,9 @@ def _batches(
         held_out=data.held_out,
         trained_share=data.trained_share,
         padded=engine in PADDED,
-        steps=spec.training.steps,
-        multiple=on_card if on_gpu and parts.exact else 1,
+        steps=steps,
+        processes=machine.processes,
+        multiple=on_card if machine.on_gpu and parts.exact else 1,
     )
 
 

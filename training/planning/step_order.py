@@ -12,8 +12,8 @@ from collections.abc import Sequence
 from functools import cached_property
 
 WINDOW = 1024
-"""Examples among which the ones for a step of given tokens are chosen: more fill better, fewer are nearer to
-random batches."""
+"""Examples that are packed together. More fill the steps of given tokens better, and bring them further from
+random batches; the time to pack grows with their square."""
 
 
 def first_fit_decreasing(lengths: Sequence[int], capacity: int) -> list[list[int]]:
@@ -24,7 +24,7 @@ def first_fit_decreasing(lengths: Sequence[int], capacity: int) -> list[list[int
     """
     bins: list[list[int]] = []
     room: list[int] = []
-    for index in sorted(range(len(lengths)), key=lambda i: (-lengths[i], i)):
+    for index in _longest_first(lengths):
         length = lengths[index]
         place = next((b for b, free in enumerate(room) if length <= free), None)
         if place is None:
@@ -36,37 +36,61 @@ def first_fit_decreasing(lengths: Sequence[int], capacity: int) -> list[list[int
     return sorted(sorted(items) for items in bins)
 
 
+def even_shares(lengths: Sequence[int], count: int) -> list[list[int]]:
+    """Indices in `count` shares of about equal tokens.
+
+    The longest first, each to the share with the fewest tokens so far: the largest share is below 4/3 of what
+    it must be (Graham 1969). Shares keep the items' order; some are empty where there are fewer items.
+    """
+    shares: list[list[int]] = [[] for _ in range(count)]
+    fewest = [(0, number) for number in range(count)]  # tokens and share, a heap
+    for index in _longest_first(lengths):
+        tokens, number = fewest[0]
+        heapq.heapreplace(fewest, (tokens + lengths[index], number))
+        shares[number].append(index)
+    return [sorted(items) for items in shares]
+
+
 def micro_batches(lengths: Sequence[int], capacity: int, border: int | None = None) -> list[list[int]]:
-    """Indices in micro-batches of at most `capacity` tokens.
+    """Indices in even micro-batches of at most `capacity` tokens; a longer item is alone.
 
     Args:
         border: items longer than this are in other micro-batches than the rest; None: all may be together.
     """
-    if border is None:
-        return first_fit_decreasing(lengths, capacity)
-    sides = [[i for i, length in enumerate(lengths) if (length > border) is long] for long in (False, True)]
     return [
         [side[i] for i in items]
-        for side in sides
-        for items in first_fit_decreasing([lengths[i] for i in side], capacity)
+        for start in range(0, len(lengths), WINDOW)
+        for side in _sides(lengths, range(start, min(start + WINDOW, len(lengths))), border)
+        for items in _even_bins([lengths[i] for i in side], capacity)
     ]
 
 
-def share_of(lengths: Sequence[int], rank: int, size: int) -> list[int]:
-    """The indices that one of `size` ranks computes, in their order: all ranks have about equal tokens.
+def _longest_first(lengths: Sequence[int]) -> list[int]:
+    return sorted(range(len(lengths)), key=lambda i: (-lengths[i], i))
 
-    The longest first, each to the rank with the fewest tokens so far (Graham 1969).
+
+def _sides(lengths: Sequence[int], window: Sequence[int], border: int | None) -> list[list[int]]:
+    """The items up to `border`, and those that are longer."""
+    if border is None:
+        return [[*window]]
+    return [[i for i in window if (lengths[i] > border) is long] for long in (False, True)]
+
+
+def _even_bins(lengths: Sequence[int], capacity: int) -> list[list[int]]:
+    """As many bins as first-fit-decreasing needs, but evenly filled where the largest are smaller then.
+
+    The host launches as many kernels for a small micro-batch as for a large one. Bins are compared by their
+    tokens, the largest first: so even ones stay within the capacity that first-fit-decreasing kept to.
     """
-    if size == 1:
-        return list(range(len(lengths)))
-    shares = [(0, number) for number in range(size)]  # tokens and rank, a heap
-    mine: list[int] = []
-    for index in sorted(range(len(lengths)), key=lambda i: (-lengths[i], i)):
-        tokens, number = shares[0]
-        heapq.heapreplace(shares, (tokens + lengths[index], number))
-        if number == rank:
-            mine.append(index)
-    return sorted(mine)
+    packed = first_fit_decreasing(lengths, capacity)
+    if len(packed) < 2:
+        return packed
+    even = sorted(even_shares(lengths, len(packed)))
+
+    def tokens(bins: list[list[int]]) -> list[int]:
+        return sorted((sum(lengths[i] for i in items) for items in bins), reverse=True)
+
+    return min(even, packed, key=tokens)
 
 
 class StepOrder:

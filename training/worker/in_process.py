@@ -20,8 +20,9 @@ from ..runs.store import LEAVING_S, RunStore
 from .context import RunContext, WaitForDevice
 from .interfaces import INTERFACES
 from .temperature_guard import TemperatureGuard
+from .torch_allocator import ALLOCATOR, allocator_environment
 
-CHANGED = ("CUDA_VISIBLE_DEVICES", *INTERFACES)
+CHANGED = ("CUDA_VISIBLE_DEVICES", *ALLOCATOR, *INTERFACES)
 """Environment variables of the caller's process that a run sets."""
 Execute = Callable[[RunContext, WaitForDevice], object]
 """The `run` of a kind's module."""
@@ -50,6 +51,7 @@ def run_in_process(
     request = device_request(run.request_now())
     queue = DeviceQueue(runtime_folder or default_runtime_folder(), request.queue)
     with _locked(run), _environment_kept(*CHANGED):
+        os.environ.update(allocator_environment())
         recorder = RunRecorder(store, run, listener)
         recorder.begin(survives_client=False)
 

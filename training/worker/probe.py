@@ -1,7 +1,7 @@
 """Executes a probe: a few real steps of a training at its planned settings, to measure speed and memory.
 
-The largest steps come first: the peak is theirs, and they are not counted in the speed. Only the result is
-kept.
+Steps with the largest micro-batches come first: the peak is theirs, and they are not counted in the speed.
+Only the result is kept.
 """
 
 from __future__ import annotations
@@ -16,6 +16,7 @@ from ..config.specs import ProbeSpec
 from ..errors import ModelLoadError, TrainingAbortedError
 from ..events import Event, Step
 from ..planning.model_facts import model_facts
+from ..planning.step_order import micro_batches
 from ..untrusted import shown_path
 from .context import RunContext, WaitForDevice
 from .examples import examples, tokenizer_of
@@ -60,7 +61,7 @@ def _require_model(context: RunContext, spec: ProbeSpec) -> None:
 
 
 def _prepared(context: RunContext, spec: ProbeSpec) -> tuple[Plan, list[Example], float]:
-    """The plan, the examples with the largest steps first, and the share of tokens with a loss."""
+    """The plan, the examples with the largest micro-batches first, and the share of tokens with a loss."""
     from ..engine.planner import choose_plan, this_machine
 
     if spec.training.gpus != 1:
@@ -88,12 +89,13 @@ def _prepared(context: RunContext, spec: ProbeSpec) -> tuple[Plan, list[Example]
     context.run.write_plan({**plan.record(), "reasons": reasons})
     size = plan.batch_size * plan.training.gradient_accumulation_steps
     steps = [found[start : start + size] for start in range(0, len(found), size)]
-    steps.sort(key=_tokens, reverse=True)
+    steps.sort(key=lambda step: _largest_part(step, plan.micro_batch_tokens), reverse=True)
     return plan, [example for step in steps for example in step], data.summary.trained_share
 
 
-def _tokens(step: Sequence[Example]) -> int:
-    return sum(len(example.input_ids) for example in step)
+def _largest_part(step: Sequence[Example], capacity: int) -> int:
+    lengths = [len(example.input_ids) for example in step]
+    return max(sum(lengths[i] for i in items) for items in micro_batches(lengths, capacity))
 
 
 def _measured(context: RunContext, plan: Plan, train: Sequence[Example]) -> ProbeResult:

@@ -10,6 +10,7 @@ from pathlib import Path
 from ..config.settings import ENV_PREFIX, Settings
 from ..runs.folder import RunFolder
 from ..telemetry import trace_environment
+from .torch_allocator import allocator_environment
 
 # Not in the subprocess module of every platform. Hidden and not absent: without a console, Python behind the
 # launcher of a virtual environment, and each console program that a worker starts, would open a window.
@@ -17,8 +18,6 @@ WINDOWS_DETACHED = 0x08000000 | 0x00000200  # CREATE_NO_WINDOW | CREATE_NEW_PROC
 WINDOWS_BREAKAWAY = 0x01000000  # CREATE_BREAKAWAY_FROM_JOB
 HIDDEN = WINDOWS_DETACHED if sys.platform == "win32" else 0
 """Of a process that ends with its parent."""
-
-ALLOCATOR = {"PYTORCH_ALLOC_CONF", "PYTORCH_CUDA_ALLOC_CONF"}
 
 
 def spawn_worker(run: RunFolder, settings: Settings, runtime_folder: Path) -> subprocess.Popen[bytes]:
@@ -49,16 +48,13 @@ def worker_command(python: str, run: RunFolder) -> list[str]:
 
 def worker_environment(settings: Settings) -> dict[str, str]:
     """The environment of a worker, here or on a cluster, without the folder of the device queue."""
-    environment = os.environ | {
+    return os.environ | {
         f"{ENV_PREFIX}HOME": str(settings.home),
         "PYTHONUNBUFFERED": "1",
         "PYTHONUTF8": "1",
+        **allocator_environment(),
         **trace_environment(),
     }
-    if sys.platform != "win32" and not ALLOCATOR.intersection(environment):
-        # Steps differ in size; without it, torch may hold twice the memory that its tensors need.
-        environment["PYTORCH_ALLOC_CONF"] = "expandable_segments:True"
-    return environment
 
 
 def _spawn_on_windows(

@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import NamedTuple
 
 import torch
 
 from ...data.tokens.example import Example
-from ...planning.step_order import WINDOW, micro_batches
+from ...planning.step_order import micro_batches
 from ..out_of_memory import empty_cache, ran_out_of_memory
 from .batch import PackedBatch, packed_batch
 from .step import Measures
@@ -32,7 +32,8 @@ class TokenBudget:
 def example_losses(model: Measures, examples: Sequence[Example], budget: TokenBudget) -> list[ExampleLoss]:
     """The losses of `examples`, in their order."""
     found = [ExampleLoss(0.0, 0)] * len(examples)
-    for indices in _packed_together(examples, budget.tokens, model.row_border):
+    lengths = [len(example.input_ids) for example in examples]
+    for indices in micro_batches(lengths, budget.tokens, model.row_border):
         losses = _losses_together(model, [examples[i] for i in indices], budget)
         for index, loss in zip(indices, losses, strict=True):
             found[index] = loss
@@ -56,13 +57,6 @@ def _losses_together(model: Measures, examples: Sequence[Example], budget: Token
     return [
         loss for part in (examples[:half], examples[half:]) for loss in _losses_together(model, part, budget)
     ]
-
-
-def _packed_together(examples: Sequence[Example], budget: int, border: int | None) -> Iterator[list[int]]:
-    for start in range(0, len(examples), WINDOW):
-        lengths = [len(example.input_ids) for example in examples[start : start + WINDOW]]
-        for items in micro_batches(lengths, budget, border):
-            yield [start + item for item in items]
 
 
 def _by_example(model: Measures, batch: PackedBatch) -> list[ExampleLoss]:

@@ -338,7 +338,7 @@ class _Fit:
             tokens=metrics.tokens,
             seconds=metrics.seconds,
             tokens_per_s=metrics.tokens / metrics.seconds if metrics.seconds else 0.0,
-            packing=statistics(self.order, state.micro_batch_tokens, self.ranks.size),
+            packing=statistics(self.order, state.micro_batch_tokens, self.ranks.size, self.model.row_border),
             recoveries=list(state.recoveries),
             warnings=self.warnings,
         )

@@ -8,7 +8,7 @@ import torch
 
 from ...data.tokens.example import Example
 from ...events import ShouldStop, never_stop
-from ...planning.step_order import share_of
+from ...planning.step_order import even_shares
 from ..out_of_memory import first_line, ran_out_of_memory
 from ..parallel.ranks import Ranks, Shortage, agreed_shortage
 from .gradients import take_values
@@ -19,7 +19,7 @@ from .step import TrainingStep
 def held_out_batch(step: TrainingStep, examples: Sequence[Example], budget: int, ranks: Ranks) -> StepBatch:
     """This rank's share of the held-out examples, in parts of at most `budget` tokens."""
     lengths = [len(example.input_ids) for example in examples]
-    mine = [examples[i] for i in share_of(lengths, ranks.rank, ranks.size)]
+    mine = [examples[i] for i in even_shares(lengths, ranks.size)[ranks.rank]]
     return in_parts(mine, budget, step.row_multiple, step.device.type == "cuda", step.row_border)
 
 

@@ -1,4 +1,8 @@
-"""Events of steps and evaluations. Steps are read from the device in groups: each reading waits for it."""
+"""Events of steps and evaluations.
+
+On a GPU the host hands out steps ahead of what is computed. Their numbers are read in groups, and all but the
+newest while the GPU computes that one: it would stand idle until the next step comes if it were waited for.
+"""
 
 from __future__ import annotations
 
@@ -6,7 +10,6 @@ import math
 import time
 from collections import deque
 from dataclasses import dataclass
-from typing import cast
 
 import torch
 from torch import Tensor
@@ -15,13 +18,16 @@ from ...errors import TrainingError
 from ...events import Evaluated, Report, ShouldStop, Step
 from ..plan import Plan
 
+LONG_STEP_S = 1.0
+"""A step that takes longer is waited for: the GPU idles little then, and it ends sooner if told to."""
+
 
 @dataclass(frozen=True)
 class _Taken:
     step: int
     learning_rate: float
-    loss: Tensor
-    grad_norm: Tensor
+    numbers: Tensor  # (2,), loss and gradient's norm, in main memory once `there`
+    there: torch.cuda.Event | None
     tokens: int
 
 
@@ -41,10 +47,14 @@ class StepMetrics:
         self._recent: deque[tuple[int, int, float]] = deque(maxlen=32)  # steps, tokens, seconds
 
     def add(self, step: int, learning_rate: float, loss: Tensor, grad_norm: Tensor, tokens: int) -> None:
-        """Note a finished step, counted from 1; report what waits if it is time."""
-        self._waiting.append(_Taken(step, learning_rate, loss, grad_norm, tokens))
+        """Note a step, counted from 1, that is given to the device; report what waits if it is time."""
+        numbers, there = torch.stack((loss, grad_norm)), None
+        if numbers.is_cuda:
+            numbers, there = numbers.to("cpu", non_blocking=True), torch.cuda.Event()
+            there.record()
+        self._waiting.append(_Taken(step, learning_rate, numbers, there, tokens))
         if time.perf_counter() - self._since >= self.interval:
-            self.flush()
+            self._report(len(self._waiting) - self._is_ahead())
 
     def flush(self) -> None:
         """Report all steps that wait.
@@ -52,16 +62,29 @@ class StepMetrics:
         Raises:
             TrainingError: a loss or a gradient's norm is not finite; its step is in no checkpoint.
         """
-        if not self._waiting:
+        self._report(len(self._waiting))
+
+    def _is_ahead(self) -> bool:
+        """Whether the newest step is left to the device."""
+        steps, seconds = self._spent()
+        return self._waiting[-1].there is not None and seconds < LONG_STEP_S * steps
+
+    def _spent(self) -> tuple[int, float]:
+        """The last steps, and the seconds that they took."""
+        return sum(steps for steps, _, _ in self._recent), sum(spent for _, _, spent in self._recent)
+
+    def _report(self, count: int) -> None:
+        """The first steps of those that wait."""
+        if not count:
             return
-        # One transfer for all of them: it waits until the device has done them.
-        pairs = torch.stack([torch.stack((t.loss, t.grad_norm)) for t in self._waiting])
-        numbers = cast("list[list[float]]", pairs.tolist())  # pyright: ignore[reportUnknownMemberType]
-        self._measure()
-        steps = sum(taken for taken, _, _ in self._recent)
-        seconds = max(sum(spent for _, _, spent in self._recent), 1e-9)
-        for taken, pair in zip(self._waiting, numbers, strict=True):
-            loss, grad_norm = pair
+        done, self._waiting = self._waiting[:count], self._waiting[count:]
+        if done[-1].there is not None:
+            done[-1].there.synchronize()
+        self._measure(done)
+        steps, seconds = self._spent()
+        seconds = max(seconds, 1e-9)
+        for taken in done:
+            loss, grad_norm = map(float, taken.numbers)
             self._check(taken.step, "loss", loss)
             self._check(taken.step, "gradient's norm", grad_norm)
             self.last_loss = loss
@@ -76,7 +99,6 @@ class StepMetrics:
                     eta_s=(self.total_steps - taken.step) * seconds / steps,
                 )
             )
-        self._waiting.clear()
 
     def leave_out(self, seconds: float) -> None:
         """So much of the time since the last flush was not spent on training."""
@@ -86,10 +108,10 @@ class StepMetrics:
         """Training continues: the time since the last flush was not spent on it."""
         self._since = time.perf_counter()
 
-    def _measure(self) -> None:
+    def _measure(self, done: list[_Taken]) -> None:
         now = time.perf_counter()
-        tokens = sum(taken.tokens for taken in self._waiting)
-        self._recent.append((len(self._waiting), tokens, now - self._since))
+        tokens = sum(taken.tokens for taken in done)
+        self._recent.append((len(done), tokens, now - self._since))
         self.tokens += tokens
         self.seconds += now - self._since
         self._since = now

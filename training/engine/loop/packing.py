@@ -6,7 +6,7 @@ import math
 from collections.abc import Sequence
 
 from ...config.results import PackingStatistics
-from ...planning.step_order import StepOrder, first_fit_decreasing, share_of
+from ...planning.step_order import StepOrder, even_shares, micro_batches
 from ..plan import Data, Plan
 
 
@@ -36,15 +36,18 @@ def total_steps(plan: Plan, order: StepOrder) -> int:
     return plan.training.steps or math.ceil(plan.epochs * order.steps_per_epoch)
 
 
-def statistics(order: StepOrder, budget: int, ranks: int = 1) -> PackingStatistics:
-    """How all ranks pack the first epoch of `order` into micro-batches of at most `budget` tokens."""
-    micro_batches = 0
+def statistics(order: StepOrder, budget: int, ranks: int = 1, border: int | None = None) -> PackingStatistics:
+    """How all ranks pack the first epoch of `order` into micro-batches of at most `budget` tokens.
+
+    Args:
+        border: as for `micro_batches`.
+    """
+    parts = 0
     padded = 0
     for step in range(order.steps_per_epoch):
         lengths = [order.lengths[i] for i in order.examples(step)]
-        for rank in range(ranks):
-            share = [lengths[i] for i in share_of(lengths, rank, ranks)]
-            micro_batches += len(first_fit_decreasing(share, budget))
+        for share in even_shares(lengths, ranks):
+            parts += len(micro_batches([lengths[i] for i in share], budget, border))
         padded += max(lengths) * len(lengths)
     tokens = sum(order.lengths)
     return PackingStatistics(
@@ -52,7 +55,7 @@ def statistics(order: StepOrder, budget: int, ranks: int = 1) -> PackingStatisti
         tokens=tokens,
         longest=max(order.lengths),
         steps_per_epoch=order.steps_per_epoch,
-        micro_batches_per_epoch=micro_batches,
-        fill=tokens / (micro_batches * budget),
+        micro_batches_per_epoch=parts,
+        fill=tokens / (parts * budget),
         padding_avoided=1 - tokens / padded,
     )

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
 
-from ...planning.step_order import WINDOW, StepOrder, micro_batches, share_of
+from ...planning.step_order import StepOrder, even_shares, micro_batches
 from ..plan import Example
 from .batch import PackedBatch, packed_batch
 
@@ -40,13 +40,9 @@ class StepBatch:
 def in_parts(
     examples: Sequence[Example], budget: int, multiple: int, pinned: bool, border: int | None
 ) -> StepBatch:
-    """`examples` packed into parts of at most `budget` tokens, a window at a time; see `micro_batches`."""
-    windows = (examples[start : start + WINDOW] for start in range(0, len(examples), WINDOW))
-    groups = (
-        [window[i] for i in items]
-        for window in windows
-        for items in micro_batches([len(example.input_ids) for example in window], budget, border)
-    )
+    """`examples` packed into parts of at most `budget` tokens; see `micro_batches`."""
+    lengths = [len(example.input_ids) for example in examples]
+    groups = ([examples[i] for i in items] for items in micro_batches(lengths, budget, border))
     parts = (packed_batch(group, multiple=multiple) for group in groups)
     return StepBatch(tuple(part.pinned() if pinned else part for part in parts))
 
@@ -103,6 +99,6 @@ class Prefetcher:
 
     def _made(self, step: int, budget: int) -> StepBatch:
         indices = self.order.examples(step)
-        mine = share_of([self.order.lengths[i] for i in indices], self.rank, self.size)
+        mine = even_shares([self.order.lengths[i] for i in indices], self.size)[self.rank]
         examples = [self.examples[indices[i]] for i in mine]
         return in_parts(examples, budget, self.multiple, self.pinned, self.border)

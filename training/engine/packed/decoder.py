@@ -29,7 +29,7 @@ from .decoder_layer import Inputs, LayerPass, RowContext, Saved
 from .embedding import embedded
 from .expert_linear import ExpertLinear, MakeExpertLinear, refresh_experts
 from .fused_cross_entropy import capped, label_losses, loss_and_gradient
-from .lora_linear import FusedLoraLinear, LoraLinear, MakeLinear, Masks, refresh
+from .lora_linear import FusedLoraLinear, LoraLinear, MakeLinear, Masks, Refresh
 from .make_layer import LayerMaker
 from .residual_stream import ResidualStream
 from .sharded_store import ShardedStore
@@ -89,6 +89,7 @@ class PackedDecoder:
         self._gradients = torch.zeros_like(self.lora.gradients, dtype=dtype)  # of one micro-batch
         for each in [*self._linears, *self._experts]:
             each.bind(self.lora, self._gradients)
+        self._refresh = Refresh(self._linears)
 
     def _attention(self, head_dim: int) -> Attention:
         config = self.config
@@ -107,7 +108,7 @@ class PackedDecoder:
 
     def refresh(self) -> None:
         """Take over changed LoRA values."""
-        refresh(self._linears)
+        self._refresh()
         refresh_experts(self._experts)
         self.forget()
 

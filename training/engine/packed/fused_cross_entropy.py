@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from ...planning.memory import CPU_LOGITS, CUDA_LOGITS
-from .fused_ops import fused_on_cuda
+from .fused_ops import kernel_on_cuda
 
 
 def chunk_rows(vocab_size: int, device: torch.device) -> int:
@@ -18,34 +18,28 @@ def chunk_rows(vocab_size: int, device: torch.device) -> int:
     return max(16, (CUDA_LOGITS if device.type == "cuda" else CPU_LOGITS) // vocab_size)
 
 
-@fused_on_cuda
-def _loss_and_gradient(logits: Tensor, targets: Tensor, weight: Tensor) -> tuple[Tensor, Tensor]:
-    """Σ weight·(logsumexp(z) - z_target), and (softmax(z) - onehot)·weight in the logits' dtype."""
-    z = logits.float()  # (rows, vocab_size)
-    logsumexp = torch.logsumexp(z, -1, keepdim=True)
-    columns = torch.arange(z.shape[-1], device=z.device)
-    hit = columns[None] == targets[:, None]  # (rows, vocab_size)
-    loss = (logsumexp[:, 0] - torch.where(hit, z, 0).sum(-1)).sum() * weight
-    return loss, ((torch.exp(z - logsumexp) - hit.float()) * weight).to(logits.dtype)
-
-
-@fused_on_cuda
-def _capped_loss_and_gradient(
-    logits: Tensor, targets: Tensor, weight: Tensor, cap: float
+@kernel_on_cuda("cross_entropy_kernel", "loss_and_gradient")
+def _loss_and_gradient(
+    logits: Tensor, targets: Tensor, weight: Tensor, cap: float | None
 ) -> tuple[Tensor, Tensor]:
-    """The same of z = cap·tanh(logits / cap), whose derivative is 1 - (z / cap)²."""
-    z = cap * torch.tanh(logits.float() / cap)  # (rows, vocab_size)
+    """Σ weight·(logsumexp(z) - z_target), and (softmax(z) - onehot)·weight in the logits' dtype.
+
+    With a cap z is cap·tanh(logits / cap), whose derivative is 1 - (z / cap)².
+    """
+    z = capped(logits.float(), cap)  # (rows, vocab_size)
     logsumexp = torch.logsumexp(z, -1, keepdim=True)
     columns = torch.arange(z.shape[-1], device=z.device)
     hit = columns[None] == targets[:, None]  # (rows, vocab_size)
     loss = (logsumexp[:, 0] - torch.where(hit, z, 0).sum(-1)).sum() * weight
     d_z = (torch.exp(z - logsumexp) - hit.float()) * weight
-    return loss, (d_z * (1 - (z / cap).pow(2))).to(logits.dtype)
+    if cap is not None:
+        d_z = d_z * (1 - (z / cap).pow(2))
+    return loss, d_z.to(logits.dtype)
 
 
-@fused_on_cuda
-def _losses(logits: Tensor, targets: Tensor) -> Tensor:
-    z = logits.float()  # (rows, vocab_size)
+@kernel_on_cuda("cross_entropy_kernel", "losses")
+def _losses(logits: Tensor, targets: Tensor, cap: float | None) -> Tensor:
+    z = capped(logits.float(), cap)  # (rows, vocab_size)
     return torch.logsumexp(z, -1) - z.gather(-1, targets[:, None])[:, 0]
 
 
@@ -72,10 +66,7 @@ def loss_and_gradient(
     ):
         # logits and d_logits: (rows of the chunk, vocab_size)
         logits = rows @ lm_head.t()
-        if cap is None:
-            part, d_logits = _loss_and_gradient(logits, target, weight)
-        else:
-            part, d_logits = _capped_loss_and_gradient(logits, target, weight, cap)
+        part, d_logits = _loss_and_gradient(logits, target, weight, cap)
         del logits
         loss += part
         torch.mm(d_logits, lm_head, out=d_rows)
@@ -86,7 +77,7 @@ def label_losses(hidden: Tensor, lm_head: Tensor, targets: Tensor, cap: float | 
     """The cross-entropy at each label position, (label_tokens,), without a gradient."""
     size = chunk_rows(lm_head.shape[0], hidden.device)
     chunks = zip(torch.split(hidden, size), torch.split(targets, size), strict=True)
-    return torch.cat([_losses(capped(rows @ lm_head.t(), cap), target) for rows, target in chunks])
+    return torch.cat([_losses(rows @ lm_head.t(), target, cap) for rows, target in chunks])
 
 
 def capped(logits: Tensor, cap: float | None) -> Tensor:

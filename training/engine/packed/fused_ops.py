@@ -1,13 +1,18 @@
 """The element-wise parts of a decoder layer, forward and backward; on CUDA each is one fused kernel.
 
+Those of the usual families are kernels of our own (`norm_kernels`, `rotation_kernels`, `gated_mlp_kernel`,
+`cross_entropy_kernel`): torch's compiler takes seconds to load and to compile, and the host a tenth of a
+millisecond for each call of what it has made. What is rarer is compiled by it.
+
 All rows are tokens: `hidden` is (tokens, hidden_size). Sums and squares are taken in fp32.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable
-from functools import cache, wraps
-from typing import ParamSpec, TypeVar, cast
+from functools import cache, partial, wraps
+from importlib import import_module
+from typing import Any, ParamSpec, TypeVar, cast
 
 import torch
 from torch import Tensor
@@ -43,14 +48,38 @@ def fused_on_cuda(function: Callable[P, R]) -> Callable[P, R]:
     return call
 
 
-@fused_on_cuda
+def kernel_on_cuda(module: str, name: str, **settings: Any) -> Callable[[Callable[P, R]], Callable[P, R]]:
+    """By a kernel of our own for CUDA tensors; as written elsewhere.
+
+    Args:
+        module: of this package, which is only imported there, since it needs Triton.
+        name: the function in it that launches the kernel, with the same arguments.
+        settings: what it is given besides.
+    """
+
+    def replaced(function: Callable[P, R]) -> Callable[P, R]:
+        @cache
+        def kernel() -> Callable[P, R]:
+            return partial(getattr(import_module(f".{module}", __package__), name), **settings)
+
+        @wraps(function)
+        def call(*args: P.args, **kwargs: P.kwargs) -> R:
+            on_cuda = cast("Tensor", args[0]).is_cuda
+            return kernel()(*args, **kwargs) if on_cuda else function(*args, **kwargs)
+
+        return call
+
+    return replaced
+
+
+@kernel_on_cuda("norm_kernels", "rms_norm", shift=0.0, rounded=True)
 def rms_norm(hidden: Tensor, weight: Tensor, eps: float) -> Tensor:
     """weight · x / √(mean(x²) + eps) over the last dimension (Zhang & Sennrich 2019, arXiv:1910.07467)."""
     x = hidden.float()
     return weight * (x * torch.rsqrt(x.pow(2).mean(-1, keepdim=True) + eps)).to(hidden.dtype)
 
 
-@fused_on_cuda
+@kernel_on_cuda("norm_kernels", "add_rms_norm", shift=0.0, rounded=True)
 def add_rms_norm(hidden: Tensor, update: Tensor, weight: Tensor, eps: float) -> tuple[Tensor, Tensor]:
     """The sum hidden + update, and its RMSNorm."""
     total = hidden + update
@@ -58,7 +87,7 @@ def add_rms_norm(hidden: Tensor, update: Tensor, weight: Tensor, eps: float) -> 
     return total, weight * (x * torch.rsqrt(x.pow(2).mean(-1, keepdim=True) + eps)).to(hidden.dtype)
 
 
-@fused_on_cuda
+@kernel_on_cuda("norm_kernels", "rms_norm_backward", shift=0.0, rounded=True)
 def rms_norm_backward(
     d_normed: Tensor, hidden: Tensor, weight: Tensor, d_residual: Tensor | None, eps: float
 ) -> tuple[Tensor, Tensor]:
@@ -74,7 +103,7 @@ def rms_norm_backward(
     return d_hidden.to(hidden.dtype), weight * normed.to(hidden.dtype)
 
 
-@fused_on_cuda
+@kernel_on_cuda("gated_mlp_kernel", "activated", gelu=False)
 def swiglu(gate_up: Tensor) -> Tensor:
     """silu(gate) · up (Shazeer 2020, arXiv:2002.05202); gate_up is (tokens, 2 · intermediate)."""
     gate, up = gate_up.chunk(2, -1)
@@ -100,7 +129,7 @@ def _rotated(x: Tensor, cos: Tensor, sin: Tensor) -> Tensor:
     return torch.cat([first * cos - second * sin, second * cos + first * sin], -1).to(x.dtype)
 
 
-@fused_on_cuda
+@kernel_on_cuda("rotation_kernels", "turn")
 def rotate(qkv: Tensor, cos: Tensor, sin: Tensor, rotated_heads: int) -> Tensor:
     """Rotary positions on the first `rotated_heads` heads (Su et al. 2021, arXiv:2104.09864).
 
@@ -109,7 +138,7 @@ def rotate(qkv: Tensor, cos: Tensor, sin: Tensor, rotated_heads: int) -> Tensor:
     return torch.cat([_rotated(qkv[:, :rotated_heads], cos, sin), qkv[:, rotated_heads:]], 1)
 
 
-@fused_on_cuda
+@kernel_on_cuda("rotation_kernels", "turn_back")
 def rotate_backward(dq: Tensor, dk: Tensor, dv: Tensor, cos: Tensor, sin: Tensor) -> Tensor:
     """The gradient of unrotated qkv: a rotation's derivative is the rotation back.
 
@@ -118,7 +147,7 @@ def rotate_backward(dq: Tensor, dk: Tensor, dv: Tensor, cos: Tensor, sin: Tensor
     return torch.cat([_rotated(dq, cos, -sin), _rotated(dk, cos, -sin), dv], 1)
 
 
-@fused_on_cuda
+@kernel_on_cuda("rotation_kernels", "norm_turn", shift=0.0, rounded=True)
 def norm_rotate(qkv: Tensor, cos: Tensor, sin: Tensor, weight: Tensor, eps: float) -> Tensor:
     """RMSNorm of each query and key head, then `rotate`; weight (query and key heads, head_dim)."""
     heads = weight.shape[0]
@@ -128,7 +157,7 @@ def norm_rotate(qkv: Tensor, cos: Tensor, sin: Tensor, weight: Tensor, eps: floa
     return torch.cat([_rotated(normed, cos, sin), qkv[:, heads:]], 1)
 
 
-@fused_on_cuda
+@kernel_on_cuda("rotation_kernels", "norm_turn_back", shift=0.0, rounded=True)
 def norm_rotate_backward(
     dq: Tensor, dk: Tensor, dv: Tensor, qkv: Tensor, cos: Tensor, sin: Tensor, weight: Tensor, eps: float
 ) -> Tensor:

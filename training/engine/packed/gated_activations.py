@@ -11,7 +11,7 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from .decoder_config import DecoderConfig
-from .fused_ops import fused_on_cuda, swiglu, swiglu_backward
+from .fused_ops import fused_on_cuda, kernel_on_cuda, swiglu, swiglu_backward
 
 
 class GatedActivation(NamedTuple):
@@ -23,7 +23,7 @@ class GatedActivation(NamedTuple):
     """Of d_activation and gate_up: the activation again, and the gradient of gate_up."""
 
 
-@fused_on_cuda
+@kernel_on_cuda("gated_mlp_kernel", "activated", gelu=True)
 def geglu(gate_up: Tensor) -> Tensor:
     """gelu(gate) · up with the tanh form of GELU (Shazeer 2020, arXiv:2002.05202)."""
     gate, up = gate_up.chunk(2, -1)

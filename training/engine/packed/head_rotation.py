@@ -7,15 +7,24 @@ and Qwen3's are those of `fused_ops`.
 
 from __future__ import annotations
 
-from typing import NamedTuple, Protocol
+from collections.abc import Callable
+from typing import NamedTuple, ParamSpec, Protocol
 
 import torch
 from torch import Tensor
 
 from ...models.attention_heads import Heads
 from .decoder_config import DecoderConfig
-from .fused_ops import fused_on_cuda, norm_rotate, norm_rotate_backward, rotate, rotate_backward
+from .fused_ops import (
+    fused_on_cuda,
+    kernel_on_cuda,
+    norm_rotate,
+    norm_rotate_backward,
+    rotate,
+    rotate_backward,
+)
 
+P = ParamSpec("P")
 Angles = tuple[Tensor, Tensor]
 """cos and sin of each position's angles, each (tokens, rotated dimensions / 2)."""
 
@@ -108,12 +117,12 @@ def _like_qwen3(config: DecoderConfig) -> HeadRotation:
 def _other_rotation(config: DecoderConfig, heads: Heads) -> HeadRotation:
     rotated, interleaved = heads.turned, config.family.interleaved
 
-    @fused_on_cuda
+    @kernel_on_cuda("rotation_kernels", "turn", rotated_heads=rotated, interleaved=interleaved)
     def turn(qkv: Tensor, cos: Tensor, sin: Tensor) -> Tensor:
         turned = _turned(qkv[:, :rotated].float(), cos, sin, interleaved)
         return torch.cat([turned.to(qkv.dtype), qkv[:, rotated:]], 1)
 
-    @fused_on_cuda
+    @kernel_on_cuda("rotation_kernels", "turn_back", interleaved=interleaved)
     def turn_back(dq: Tensor, dk: Tensor, dv: Tensor, cos: Tensor, sin: Tensor) -> Tensor:
         turned = _turned(torch.cat([dq, dk], 1).float(), cos, -sin, interleaved)
         return torch.cat([turned.to(dq.dtype), dv], 1)
@@ -136,6 +145,12 @@ def _normed_rotation(config: DecoderConfig, heads: Heads) -> HeadRotation:
     family, eps, interleaved = config.family, config.norm_eps, config.family.interleaved
     shift = 1.0 if family.norm == "rms_plus_one" else 0.0
 
+    has_kernel = family.qk_norm == "head" and with_norm == rotated and not family.rotated_before_norm
+    of_kernel = {"eps": eps, "shift": shift, "rounded": False, "interleaved": interleaved}
+
+    def fused(name: str) -> Callable[[Callable[P, Tensor]], Callable[P, Tensor]]:
+        return kernel_on_cuda("rotation_kernels", name, **of_kernel) if has_kernel else fused_on_cuda
+
     def mean(x: Tensor) -> Tensor:
         """Over what is normed together: (tokens, rotated, 1)."""
         means = x.mean(-1, keepdim=True)
@@ -157,7 +172,7 @@ def _normed_rotation(config: DecoderConfig, heads: Heads) -> HeadRotation:
             return _turned(x, cos, sin, interleaved)
         return torch.cat([_turned(x[:, :rotated], cos, sin, interleaved), x[:, rotated:]], 1)
 
-    @fused_on_cuda
+    @fused("norm_turn")
     def turn(qkv: Tensor, cos: Tensor, sin: Tensor, weight: Tensor) -> Tensor:
         x = qkv[:, :with_norm].float()
         if family.rotated_before_norm:
@@ -166,7 +181,7 @@ def _normed_rotation(config: DecoderConfig, heads: Heads) -> HeadRotation:
             x = turned(normed(x, weight), cos, sin)
         return torch.cat([x.to(qkv.dtype), qkv[:, with_norm:]], 1)
 
-    @fused_on_cuda
+    @fused("norm_turn_back")
     def turn_back(
         dq: Tensor, dk: Tensor, dv: Tensor, qkv: Tensor, cos: Tensor, sin: Tensor, weight: Tensor
     ) -> Tensor:

@@ -21,7 +21,7 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from typing import Any, Protocol
+from typing import TYPE_CHECKING, Any, Protocol
 
 import torch
 from torch import Tensor
@@ -29,6 +29,9 @@ from torch.nn import functional as F
 
 from ...planning.memory import ALIGNMENT
 from ..lora_parameters import InputGroup, LoraModule, LoraParameters
+
+if TYPE_CHECKING:
+    from .refresh_kernel import CopyTable
 
 
 @dataclass(frozen=True)
@@ -251,17 +254,36 @@ class FusedLoraLinear(LoraLinear):
         return self.add_through_a(dx, d_lora_hidden, masks), d_lora_hidden
 
 
-def refresh(linears: Sequence[LoraLinear]) -> None:
-    """Copy the LoRA's values into the fused buffers; due after each optimizer step."""
-    bound = [linear for linear in linears if linear.group]
-    if not bound:
-        return
-    # Two calls, whatever the number of layers: a call per matrix would hold up a small model.
-    scales = [linear.scale for linear in bound for _ in linear.group]
-    scaled = torch._foreach_mul(  # pyright: ignore[reportPrivateUsage, reportPrivateImportUsage]
-        [b for linear in bound for b in linear.b_values], scales
-    )
-    torch._foreach_copy_(  # pyright: ignore[reportPrivateUsage, reportPrivateImportUsage]
-        [linear.a_place for linear in bound] + [place for linear in bound for place in linear.b_places],
-        [linear.a_values for linear in bound] + list(scaled),
-    )
+class Refresh:
+    """Copies the LoRA's values into what `linears` compute with; due after each optimizer step."""
+
+    def __init__(self, linears: Sequence[LoraLinear]) -> None:
+        bound = [linear for linear in linears if linear.group]
+        self._a = [(linear.a_place, linear.a_values) for linear in bound]
+        self._b = [
+            (place, values, linear.scale)
+            for linear in bound
+            for place, values in zip(linear.b_places, linear.b_values, strict=True)
+        ]
+        self._table: CopyTable | None = None
+
+    def __call__(self) -> None:
+        if not self._a:
+            return
+        if self._a[0][0].is_cuda:
+            self._table = self._table or self._on_gpu()
+            self._table.copy()
+        else:
+            self._copy()
+
+    def _on_gpu(self) -> CopyTable:
+        from .refresh_kernel import Copied, CopyTable
+
+        return CopyTable([*(Copied(*each, 1.0) for each in self._a), *(Copied(*each) for each in self._b)])
+
+    def _copy(self) -> None:
+        # Two calls, whatever the number of layers: a call per matrix would hold up a small model.
+        places, values, scales = map(list, zip(*self._b, strict=True))
+        scaled = torch._foreach_mul(values, scales)  # pyright: ignore
+        a_places, a_values = map(list, zip(*self._a, strict=True))
+        torch._foreach_copy_(a_places + places, a_values + list(scaled))  # pyright: ignore

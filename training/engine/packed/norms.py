@@ -11,7 +11,7 @@ from typing import NamedTuple, Protocol
 import torch
 from torch import Tensor
 
-from .fused_ops import add_rms_norm, fused_on_cuda, rms_norm, rms_norm_backward
+from .fused_ops import add_rms_norm, fused_on_cuda, kernel_on_cuda, rms_norm, rms_norm_backward
 
 
 class NormForward(Protocol):
@@ -43,20 +43,20 @@ class Norm(NamedTuple):
 def _rms_in_fp32(shift: float) -> Norm:
     """(shift + weight) · x / √(mean(x²) + eps), rounded once at the end."""
 
-    @fused_on_cuda
+    @kernel_on_cuda("norm_kernels", "rms_norm", shift=shift, rounded=False)
     def forward(hidden: Tensor, weight: Tensor, eps: float) -> Tensor:
         x = hidden.float()
         normed = x * torch.rsqrt(x.pow(2).mean(-1, keepdim=True) + eps)
         return (normed * (shift + weight.float())).to(hidden.dtype)
 
-    @fused_on_cuda
+    @kernel_on_cuda("norm_kernels", "add_rms_norm", shift=shift, rounded=False)
     def add(hidden: Tensor, update: Tensor, weight: Tensor, eps: float) -> tuple[Tensor, Tensor]:
         total = hidden + update
         x = total.float()
         normed = x * torch.rsqrt(x.pow(2).mean(-1, keepdim=True) + eps)
         return total, (normed * (shift + weight.float())).to(hidden.dtype)
 
-    @fused_on_cuda
+    @kernel_on_cuda("norm_kernels", "rms_norm_backward", shift=shift, rounded=False)
     def backward(
         d_normed: Tensor, hidden: Tensor, weight: Tensor, d_residual: Tensor | None, eps: float
     ) -> tuple[Tensor, Tensor]:
