@@ -58,6 +58,7 @@ packed/                 our own forward and backward, for the decoders of models
   gather_kernel         these read by a GPU from host memory
   decoder_config        sizes and switches read from a config
   lora_linear           linear layers with their LoRA in the same GEMM
+  refresh_kernel        what these take over after a step, on a GPU in one launch
   expanded_linear       the same, of weights that are kept in another form or place
   fp8                   matrices in FP8, and products with them
   fp8_kernel            what quantises them on a GPU
@@ -78,11 +79,14 @@ packed/                 our own forward and backward, for the decoders of models
   rotary                the rotary positions of each layer
   head_rotation         these, and norms, on queries and keys
   norms                 the kinds of norms
+  norm_kernels          RMSNorm on a GPU
+  rotation_kernels      rotary positions with the norm of a head on a GPU
   gated_activations     SwiGLU, GeGLU, and the clamped SwiGLU of gpt-oss
   attention             causal attention within the examples of a row
   shared_keys           keys and values that later layers use too
   fused_ops             Llama's norm, rotary positions and SwiGLU
   fused_cross_entropy   head and cross-entropy at the label positions
+  cross_entropy_kernel  the latter on a GPU
   cuda_graphs           all kernels of a small model in two launches
   load_weights          safetensors straight into the merged buffers
   read_rows             the threads that read them
