@@ -65,6 +65,11 @@ class RunBatches:
         self._packed: dict[int, list[list[list[int]]]] = {}
 
     @property
+    def longest(self) -> int | None:
+        """Tokens of the longest training example."""
+        return max(self._lengths) if self._lengths else None
+
+    @property
     def known(self) -> bool:
         return self._lengths is not None
 

@@ -27,6 +27,7 @@ class DataFacts:
         lengths: in tokens, of all examples or of a sample; None: not known.
         trained_share: of the tokens, those with a loss; None: not known.
         how: where this comes from, as part of a sentence.
+        longest: tokens of the longest example that was counted; None: none was.
     """
 
     examples: int | None
@@ -34,6 +35,7 @@ class DataFacts:
     lengths: Sequence[int] | None
     trained_share: float | None
     how: str
+    longest: int | None = None
 
     @property
     def tokens(self) -> float | None:
@@ -56,7 +58,8 @@ def facts_of(found: InspectResult, data: DataGroup) -> DataFacts:
     lengths = lengths_like(found.tokens, found.usable, data.max_seq_length)
     counted = found.tokens.get("estimated_from_rows")
     how = f"tokens of {counted:,} of its rows, with the model's tokenizer" if counted else "all of its tokens"
-    return DataFacts(examples, held_out, lengths, found.tokens.get("trained_share") or None, how)
+    trained_share = found.tokens.get("trained_share") or None
+    return DataFacts(examples, held_out, lengths, trained_share, how, longest=max(lengths))
 
 
 def _by_bytes(size: int, examples: int, held_out: int) -> DataFacts:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from typing import Any, NamedTuple
 
 from ..config.fields import EngineName, Recompute, Weights
@@ -16,6 +16,7 @@ from .decoder_shape import DecoderShape, decoder_shape
 from .engine_choice import engine_of
 from .fp8_base import require_fp8
 from .known_shapes import KNOWN, USUAL_SIZES
+from .longest_example import SHORT, Longest, with_rows
 from .machine import CUDA_CONTEXT, Machine, alone, shared
 from .memory import GIB, TrainingMemory
 from .memory_choice import (
@@ -83,10 +84,19 @@ def can_hold(need: Least, machine: Machine) -> bool:
     return fits and (not machine.total_bytes or need.host <= machine.total_bytes)
 
 
-def require_fit(spec: TrainingSpec, facts: ModelFacts | None, machine: Machine) -> None:
+def require_fit(
+    spec: TrainingSpec,
+    facts: ModelFacts | None,
+    machine: Machine,
+    find_longest: Callable[[], Longest] | None = None,
+) -> None:
     """Refuse a training that no setting makes fit, or whose base cannot be in FP8 as it was asked for.
 
     Nothing is refused by an estimate.
+
+    Args:
+        find_longest: reads the rows; called only where `max_seq_length` tokens do not fit. None: they are not
+            read yet, and only what no row is short enough for is refused.
 
     Raises:
         GpuOutOfMemoryError: with what would fit.
@@ -95,18 +105,25 @@ def require_fit(spec: TrainingSpec, facts: ModelFacts | None, machine: Machine) 
     if facts is None or facts.config is None:
         return
     require_fp8(spec, facts.config, facts.shape, machine)
-    need = _least_of(spec, facts, machine)
+    if can_hold(_least_of(spec, facts, machine), machine):
+        return
+    if find_longest is None:
+        longest = SHORT
+    else:
+        longest = find_longest()
+        spec = with_rows(spec, longest)
+    need = _least_of(with_rows(spec, longest), facts, machine)
     if can_hold(need, machine):
         return
     other = smallest_change(spec, facts, machine)
     raise GpuOutOfMemoryError(
-        too_large(spec, facts, machine, need),
+        too_large(spec, facts, machine, need, longest),
         hint=None if other else "Use a machine with more memory.",
         next=then("ask_again", **other) if other else None,
     )
 
 
-def too_large(spec: TrainingSpec, facts: ModelFacts, machine: Machine, need: Least) -> str:
+def too_large(spec: TrainingSpec, facts: ModelFacts, machine: Machine, need: Least, longest: Longest) -> str:
     """Why it does not fit, in one sentence."""
     what = f"{shown_path(spec.model.name)} ({facts.shape.billions:.3g} billion weights)"
     in_4bit = " in 4 bits" if spec.model.load_in_4bit else ""
@@ -118,11 +135,17 @@ def too_large(spec: TrainingSpec, facts: ModelFacts, machine: Machine, need: Lea
         if machine.here > 1:
             place = f"each of {machine.here} processes' share of main memory"
         amount = need.host if machine.on_gpu else need.bytes
-    need_of = f"at least {amount / GIB:.1f} GiB with {_tokens(spec):,} tokens at a time"
+    need_of = f"at least {amount / GIB:.1f} GiB with {_at_a_time(spec, longest)}"
     sizes = f"{need_of}, and {place} has {there / GIB:.1f}"
     whole = machine.here > 1 and not _may_shard(spec, facts, machine)
     each = f" Each of the {machine.together} holds the whole model." if whole else ""
     return f"{what}{in_4bit} cannot be trained here: the smallest settings need {sizes}.{each}"
+
+
+def _at_a_time(spec: TrainingSpec, longest: Longest) -> str:
+    tokens = _tokens(with_rows(spec, longest))
+    which = f" ({longest.how})" if tokens == longest.tokens else ""
+    return f"{tokens:,} tokens at a time{which}"
 
 
 def _may_shard(spec: TrainingSpec, facts: ModelFacts, machine: Machine) -> bool:

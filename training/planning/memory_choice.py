@@ -97,7 +97,7 @@ def on_cpu(spec: TrainingSpec, memory: TrainingMemory, batches: RunBatches, *, f
     asked, given = spec.training.recompute, spec.training.micro_batch_tokens
     modes: tuple[Recompute, ...] = MODES if asked == "auto" else (asked,)
     amounts = TOKENS if given is None else (given,)
-    ways = list(_by_speed_on_cpu(modes, amounts))
+    ways = [*_by_speed_on_cpu(modes, amounts), *_one_at_a_time(modes, given, batches)]
     resident = resident_on_cpu(memory, spec.training.weights)
 
     def needed(mode: Recompute, tokens: int) -> int:
@@ -149,6 +149,14 @@ def _by_speed_on_cpu(
         yield mode, amounts[-1]
 
 
+def _one_at_a_time(
+    modes: tuple[Recompute, ...], asked: int | None, batches: RunBatches
+) -> Iterator[tuple[Recompute, int]]:
+    """The last way, where examples are shorter than the fewest tokens."""
+    if asked is None and batches.longest is not None and batches.longest < TOKENS[-1]:
+        yield modes[-1], batches.longest
+
+
 def room_in(free: int) -> int:
     """Bytes for torch's tensors."""
     return int((free - RESERVE) / (1 + SLACK))
@@ -192,6 +200,8 @@ class _Choice:
         for tokens in amounts[1:]:
             for mode in self._modes:
                 yield mode, tokens, places[-1]
+        for mode, tokens in _one_at_a_time(self._modes, asked, self._batches):
+            yield mode, tokens, places[-1]
 
     def _layers(self, mode: Recompute, tokens: int) -> int | None:
         """Layers that stay on the GPU."""

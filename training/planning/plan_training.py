@@ -24,6 +24,7 @@ from .fits import (
     too_large,
     would_fit,
 )
+from .longest_example import longest_allowed, longest_found, with_rows
 from .machine import CUDA_CONTEXT, Machine, left_of
 from .measured import Estimate, Measured, beside_steps, earlier_runs, memory_factor, speed_of, together
 from .memory import GIB
@@ -94,6 +95,8 @@ class _Plan:
     ) -> None:
         self._spec, self._facts, self._machine, self._data = spec, facts, machine, data
         self._made, self._runs = made, runs
+        self._longest = longest_found(data.longest) if data.longest else longest_allowed(spec)
+        self._of_rows = with_rows(spec, self._longest)
         self._per_example = made.batches.mean or float(TOKENS[0])
         self._work = work_of(spec, facts.shape, made, machine.processes)
 
@@ -103,7 +106,7 @@ class _Plan:
         peak = sum(parts.values())
         free = machine.free_gpu_bytes + CUDA_CONTEXT if machine.on_gpu else machine.free_bytes
         of_engine = parts_of(self._spec, self._facts.shape, made.engine, machine)
-        need = least_of(self._spec, of_engine, machine)
+        need = least_of(self._of_rows, of_engine, machine)
         possible = can_hold(need, machine)
         fits = possible and (peak <= free or not free) and self._host_fits()
         speed = self._speed()
@@ -157,7 +160,7 @@ class _Plan:
 
     def _why_not(self, possible: bool, peak: int, free: int, need: Any) -> str:
         if not possible:
-            return too_large(self._spec, self._facts, self._machine, need)
+            return too_large(self._spec, self._facts, self._machine, need, self._longest)
         held = f" ({self._machine.held})" if self._machine.held else ""
         if peak > free:
             return f"It needs {peak / GIB:.1f} GiB, and {free / GIB:.1f} are free{held}."
@@ -233,7 +236,7 @@ class _Plan:
             if fits
             else [
                 ", ".join(f"{name}={_value(value)}" for name, value in arguments.items())
-                for arguments in would_fit(self._spec, self._facts, self._machine)
+                for arguments in would_fit(self._of_rows, self._facts, self._machine)
             ]
         )
         return [*told, *sizes_that_fit(self._machine)]
@@ -259,7 +262,7 @@ class _Plan:
         given = given_arguments(spec)
         given = {"dataset": spec.data.source or ..., "model": spec.model.name, **given}
         machine = self._machine if not possible else left_of(self._machine)
-        other = {} if fits else smallest_change(spec, self._facts, machine)
+        other = {} if fits else smallest_change(self._of_rows, self._facts, machine)
         if possible and not other:
             return then("train", **given)
         without = {name: value for name, value in given.items() if name != "load_in_4bit"}
