@@ -19,6 +19,7 @@ from safetensors.numpy import load_file
 
 from backpropagate import Trainer, TrainingRun
 from backpropagate.cli.main import run as command
+from backpropagate.training import events
 from backpropagate.training.config.results import GeneralProbe
 from backpropagate.training.data.chat_template.question_text import question_frame
 from backpropagate.training.data.chat_template.render import render_chat
@@ -94,6 +95,21 @@ def test_answers_that_take_too_long_are_left_out_and_the_reason_is_given(
     assert verdict.no_answers == "they would take more than a tenth of the training's time"
     assert command(["show-run", run.run_id]) == 0
     assert f"no answers to held-out questions: {verdict.no_answers}" in capsys.readouterr().out
+
+
+def test_held_out_questions_tell_how_far_each_model_is_with_its_answers(
+    tmp_path: Path, quick_learner: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(events, "REPORT_EVERY_S", 0.0)
+    monkeypatch.setattr(held_out_answers, "allowed_s", lambda seconds: 60.0)
+    run = trained_on(write_dataset(tmp_path / "facts.jsonl"), quick_learner, steps=20)
+    assert run.result.verdict is not None and run.result.verdict.untrusted_answers
+    lines = (run.run_folder / "events.jsonl").read_text(encoding="utf-8").splitlines()
+    told = [event for event in map(json.loads, lines) if "questions answered by" in event.get("message", "")]
+    shares = [event["fraction"] for event in told]
+    assert shares[0] == 0 and shares == sorted(shares) and len(set(shares)) > 10
+    assert told[0]["message"] == "0 of 3 held-out questions answered by the base model, 0 tokens of the next"
+    assert "by the tuned model" in told[-1]["message"] and told[-1]["phase"] == "judging"
 
 
 def test_texts_have_no_questions_to_ask(tmp_path: Path, quick_learner: Path) -> None:

@@ -21,6 +21,15 @@ from .padding import padding_is_unseen
 Prompt = str | Sequence[Mapping[str, str]]
 """Plain text to continue, or the turns of a conversation, each {"role", "content"}, to answer."""
 
+OnTokens = Callable[[int, int], None]
+"""Called after each token with the number of replies that are done, and of tokens in each of those that are
+being made."""
+
+
+def untold(answered: int, tokens: int) -> None:
+    """Ignores progress."""
+
+
 TOGETHER = 5  # prompts answered in one batch
 TOGETHER_ON_GPU = 16
 ANSWER = "ANSWER"
@@ -57,15 +66,14 @@ def replies(
     tokenizer: Any,
     rows: Sequence[Sequence[int]],
     sampling: Sampling,
-    on_tokens: Callable[[int, int], None] = lambda answered, tokens: None,
+    on_tokens: OnTokens = untold,
     should_stop: ShouldStop = never_stop,
     on_text: Callable[[str], None] | None = None,
 ) -> list[Reply]:
     """The reply to each row of input ids; fewer if asked to stop.
 
     Args:
-        on_tokens: called after each token with the number of replies that are done, and of tokens in each of
-            those that are being made.
+        on_tokens: told of each token.
         should_stop: asked after each token.
         on_text: called with the text so far of the first reply, as far as no later token changes it.
     """
@@ -96,7 +104,7 @@ class _EachToken:
     def __init__(
         self,
         answered: int,
-        on_tokens: Callable[[int, int], None],
+        on_tokens: OnTokens,
         should_stop: ShouldStop,
         text: NewText,
     ) -> None:

@@ -18,7 +18,7 @@ from ..events import Phase, Report, ShouldStop, never_stop
 from ..files.atomic_folder import write_files
 from ..models.tokenizer import load_tokenizer
 from .device import peak_memory_mib
-from .generate import Prompt, Sampling, generate, replies
+from .generate import OnTokens, Prompt, Sampling, generate, replies, untold
 from .lighter_plan import lighter_plan, said_of
 from .load_together import load_together
 from .loop.checkpoints import Checkpoints
@@ -68,12 +68,14 @@ class LoadedModel(Protocol):
         tokenizer: Any,
         max_new_tokens: int,
         should_stop: ShouldStop = never_stop,
+        on_tokens: OnTokens = untold,
         *,
         adapter: bool = True,
     ) -> list[Reply]:
         """The greedy answer to each row of input ids; fewer if asked to stop.
 
         Args:
+            on_tokens: told of each token.
             adapter: as for `generate`.
         """
         ...
@@ -106,10 +108,13 @@ class DelegatingModel:
         tokenizer: Any,
         max_new_tokens: int,
         should_stop: ShouldStop = never_stop,
+        on_tokens: OnTokens = untold,
         *,
         adapter: bool = True,
     ) -> list[Reply]:
-        return self.inner().continuations(rows, tokenizer, max_new_tokens, should_stop, adapter=adapter)
+        return self.inner().continuations(
+            rows, tokenizer, max_new_tokens, should_stop, on_tokens, adapter=adapter
+        )
 
     def adapter_values(self) -> Tensor:
         return self.inner().adapter_values()
@@ -186,11 +191,12 @@ class StepModel:
         tokenizer: Any,
         max_new_tokens: int,
         should_stop: ShouldStop = never_stop,
+        on_tokens: OnTokens = untold,
         *,
         adapter: bool = True,
     ) -> list[Reply]:
         return self._answers(
-            lambda model: replies(model, tokenizer, rows, Sampling(max_new_tokens), should_stop=should_stop),
+            lambda model: replies(model, tokenizer, rows, Sampling(max_new_tokens), on_tokens, should_stop),
             adapter=adapter,
         )
 

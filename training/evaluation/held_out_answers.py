@@ -4,15 +4,16 @@ from __future__ import annotations
 
 import time
 from collections.abc import Sequence
+from functools import partial
 from itertools import islice
 from typing import Any
 
-from ..config.results import Answer, Verdict
+from ..config.results import Answer, Reply, Verdict
 from ..data.chat_template.question_text import question_frame
 from ..data.cleaning.untrusted_text import safe_line
 from ..data.tokens.example import Example
 from ..engine.loaded_model import LoadedModel
-from ..events import ShouldStop
+from ..events import Phase, Report, ShouldStop, throttled
 from .judge import MOST_ROWS, allowed_s
 from .other_questions import Answered, last_answer
 
@@ -31,6 +32,7 @@ def with_answers(
     held_out: Sequence[Example],
     positions: int | None,
     seconds: float,
+    report: Report,
     should_stop: ShouldStop,
 ) -> Verdict:
     """The verdict with the answers of both models, or with the reason why there are none.
@@ -46,7 +48,7 @@ def with_answers(
         return time.monotonic() > end or should_stop()
 
     asked = _asked(held_out[:MOST_ROWS], positions)
-    answers = _answers(model, tokenizer, asked, stopped) if asked else []
+    answers = _answers(model, tokenizer, asked, throttled(report), stopped) if asked else []
     reason = None
     if not asked:
         reason = "no held-out row has a short question"
@@ -57,14 +59,19 @@ def with_answers(
 
 
 def _answers(
-    model: LoadedModel, tokenizer: Any, asked: Sequence[Answered], stopped: ShouldStop
+    model: LoadedModel, tokenizer: Any, asked: Sequence[Answered], report: Report, stopped: ShouldStop
 ) -> list[Answer]:
     """The answers to all questions; none if there was no time for them."""
     rows, length = [one.prompt for one in asked], _length(asked)
-    before, after = (
-        [] if stopped() else model.continuations(rows, tokenizer, length, stopped, adapter=adapter)
-        for adapter in (False, True)
-    )
+
+    def said(*, adapter: bool) -> list[Reply]:
+        if stopped():
+            return []
+        told = partial(_tell, report, len(rows), length, adapter)
+        told(0, 0)
+        return model.continuations(rows, tokenizer, length, stopped, told, adapter=adapter)
+
+    before, after = said(adapter=False), said(adapter=True)
     if len(after) < len(asked):
         return []
     frame = question_frame(tokenizer)
@@ -77,6 +84,19 @@ def _answers(
         )
         for one, old, new in zip(asked, before, after, strict=True)
     ]
+
+
+def _tell(report: Report, questions: int, length: int, tuned: bool, answered: int, tokens: int) -> None:
+    """How far a model is: the base model answers first.
+
+    Args:
+        length: tokens of an answer at most.
+        tokens: of each of the answers that are being made, after `answered` ones.
+    """
+    share = (answered + tokens / length) / questions
+    by = "the tuned model" if tuned else "the base model"
+    message = f"{answered} of {questions} held-out questions answered by {by}, {tokens} tokens of the next"
+    report(Phase(phase="judging", message=message, fraction=(tuned + share) / 2))
 
 
 def _asked(held_out: Sequence[Example], positions: int | None) -> list[Answered]:

@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 
 from ..config.results import Reply
 from ..data.tokens.example import Example
-from ..engine.generate import TOGETHER, TOGETHER_ON_GPU, Sampling
+from ..engine.generate import TOGETHER, TOGETHER_ON_GPU, Sampling, untold
 from ..engine.loop.example_losses import ExampleLoss
 from ..engine.tuned_model import TunedModel
 from ..errors import TrainingAbortedError
@@ -148,13 +148,9 @@ def _replies(
         progress.at(start / len(order), f": {start} done")
         asked = [prompts[index] for index in batch]
         sampling = Sampling(max(1, model.room(asked, max_new_tokens)))
-
-        def on_tokens(answered: int, tokens: int) -> None:
-            pass
-
         found |= zip(
             batch,
-            model.replies(asked, sampling, on_tokens, progress.should_stop, adapter=adapter),
+            model.replies(asked, sampling, untold, progress.should_stop, adapter=adapter),
             strict=False,
         )
     progress.at(1.0)

@@ -48,7 +48,14 @@ def with_held_out_answers(
     context.recorder.phase("judging", "asking held-out questions")
     held_out, positions = ready.data.held_out, token_limits(ready.plan.model).positions
     return with_answers(
-        verdict, model, ready.tokenizer, held_out, positions, outcome.seconds, context.should_stop
+        verdict,
+        model,
+        ready.tokenizer,
+        held_out,
+        positions,
+        outcome.seconds,
+        context.report,
+        context.should_stop,
     )
 
 
