@@ -95,6 +95,42 @@ def test_trl_says_that_it_does_not_stop_early(plan: Plan, data: Data, tmp_path: 
     assert "patience is not used" in events.of("warning")[0]["message"]
 
 
+def test_trl_tells_how_far_its_evaluation_is_and_that_it_trains_again(
+    plan: Plan, data: Data, tmp_path: Path, events: Events, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("backpropagate.training.events.REPORT_EVERY_S", 0)
+    monkeypatch.setattr("backpropagate.training.engine.trl.engine.TOGETHER", 1)
+    plan = plan.changed(engine="trl", eval_every=1, steps=2)
+    run_engine(plan, data, events, lambda: False, Checkpoints(tmp_path / "c"))
+    before = "evaluating the model as it is"
+    assert [phase["message"] for phase in events.of("phase") if phase["phase"] == "training"] == [
+        before, f"{before}: 1 of 2 rows", "training",
+        "evaluating", "evaluating: 1 of 2 rows", "training", "evaluating", "evaluating: 1 of 2 rows",
+    ]  # fmt: skip
+
+
+@pytest.mark.parametrize(("evaluation", "steps"), [(1, 0), (2, 1), (3, 2)])
+def test_trl_stops_in_the_middle_of_an_evaluation(
+    evaluation: int,
+    steps: int,
+    plan: Plan,
+    data: Data,
+    tmp_path: Path,
+    events: Events,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr("backpropagate.training.engine.trl.engine.TOGETHER", 1)
+    plan = plan.changed(engine="trl", eval_every=1, steps=2)
+
+    def should_stop() -> bool:
+        begun = [phase for phase in events.of("phase") if phase["message"].startswith("evaluating")]
+        return len(begun) >= evaluation
+
+    outcome = run_engine(plan, data, events, should_stop, Checkpoints(tmp_path / "c"))
+    assert (outcome.status, outcome.steps, outcome.eval_loss) == ("cancelled", steps, None)
+    assert len(events.of("eval")) == evaluation - 1
+
+
 @pytest.mark.parametrize("engine", ["packed", "trl"])
 def test_the_time_of_a_late_answer_whether_to_stop_is_in_no_speed(
     engine: EngineName, plan: Plan, data: Data, tmp_path: Path, events: Events

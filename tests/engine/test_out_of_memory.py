@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +16,7 @@ from backpropagate.tools.status import run_status
 from backpropagate.tools.train import train
 from backpropagate.tools.wording import WITHIN_SETTINGS, words
 from backpropagate.training.config.specs import LoraGroup
+from backpropagate.training.engine.autograd.engine import AutogradStep
 from backpropagate.training.engine.loop.batch import PackedBatch
 from backpropagate.training.engine.loop.checkpoints import Checkpoints
 from backpropagate.training.engine.loop.fit import fit
@@ -23,6 +25,7 @@ from backpropagate.training.engine.out_of_memory import out_of_memory
 from backpropagate.training.engine.packed.engine import PackedStep, load_packed_step
 from backpropagate.training.engine.packed.read_rows import PIECE_BYTES
 from backpropagate.training.engine.plan import Data, Example, Plan
+from backpropagate.training.engine.run import run_engine
 from backpropagate.training.errors import GpuOutOfMemoryError
 from backpropagate.training.next_step import Next, then
 from backpropagate.training.runs.view import view
@@ -93,6 +96,29 @@ def test_an_evaluation_that_runs_out_of_memory_is_done_again_in_smaller_parts(
     losses = [[event["loss"] for event in events.of("eval")] for events in (undisturbed, small)]
     assert len(losses[0]) == 3 and losses[1] == pytest.approx(losses[0], rel=1e-5)
     assert small.of("warning")[0]["message"].startswith("The evaluation after step 0 ran out of memory")
+
+
+def test_an_evaluation_of_trl_that_runs_out_of_memory_goes_on_in_smaller_parts_and_says_so(
+    plan: Plan,
+    tiny_model: Path,
+    tmp_path: Path,
+    examples: Callable[..., list[Example]],
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    data = Data(examples(17, 9, 30, 12, 21, 8), examples(20, 11, 12, seed=5))
+    plan, undisturbed, small = replace(plan.changed(engine="trl"), model=tiny_model), Events(), Events()
+    run_engine(plan, data, undisturbed, lambda: False, Checkpoints(tmp_path / "c"))
+    real = AutogradStep.label_losses
+    monkeypatch.setattr(
+        AutogradStep,
+        "label_losses",
+        lambda step, batch: real(step, batch) if batch.useful_tokens <= 25 else no_memory(),
+    )
+    run_engine(plan, data, small, lambda: False, Checkpoints(tmp_path / "d"))
+    losses = [[event["loss"] for event in events.of("eval")] for events in (undisturbed, small)]
+    assert len(losses[0]) == 3 and losses[1] == pytest.approx(losses[0], rel=1e-5)
+    (told,) = small.of("warning")
+    assert told["message"].startswith("Memory ran out while evaluating: held-out rows go on with at most 21")
 
 
 def test_an_evaluation_that_cannot_be_smaller_names_the_next_setting(

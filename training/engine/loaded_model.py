@@ -156,7 +156,7 @@ class StepModel:
         self.ranks = ranks
         self.holds_training_memory = False
         self._load, self._report = load, report
-        self._measured_at_once = TokenBudget(plan.micro_batch_tokens)
+        self.measured_at_once = TokenBudget(plan.micro_batch_tokens)
 
     def train(self, data: Data, report: Report, should_stop: ShouldStop, checkpoints: Checkpoints) -> Outcome:
         report(Phase(phase="training", message="training"))
@@ -177,7 +177,7 @@ class StepModel:
 
     def losses(self, examples: Sequence[Example]) -> list[ExampleLoss]:
         return self._in_memory(
-            "evaluating", lambda: example_losses(self.step, examples, self._measured_at_once)
+            "evaluating", lambda: example_losses(self.step, examples, self.measured_at_once)
         )
 
     def generate(self, prompts: Sequence[Prompt], *, max_new_tokens: int, adapter: bool = True) -> list[str]:

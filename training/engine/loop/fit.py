@@ -15,7 +15,7 @@ from typing import NoReturn
 
 from ...config.results import Recovery
 from ...errors import InputError
-from ...events import CheckpointSaved, Epoch, Phase, Report, ShouldStop, Warned, throttled
+from ...events import CheckpointSaved, Epoch, Phase, Report, ShouldStop, Warned
 from ...files.atomic_folder import write_files
 from ...untrusted import short_name
 from ..out_of_memory import Doing, empty_cache, out_of_memory
@@ -27,7 +27,7 @@ from .checkpoints import Checkpoints, damage
 from .gradients import StepGradients, step_gradients
 from .held_out_loss import held_out_batch, held_out_loss
 from .lr_schedule import learning_rate
-from .metrics import StepMetrics, evaluated, timed
+from .metrics import StepMetrics, evaluated, evaluation_progress, timed
 from .optimizer import FlatAdamW
 from .packing import is_worth_evaluating_before, statistics, step_order, total_steps
 from .prefetch import Prefetcher
@@ -252,12 +252,7 @@ class _Fit:
         Args:
             doing: what users are told that the training does meanwhile.
         """
-        report = throttled(self.report)
-
-        def at(done: int, parts: int) -> None:
-            more = f": {done} of {parts} parts" if done else ""
-            report(Phase(phase="training", message=f"{doing}{more}", fraction=done / parts if done else None))
-
+        at = evaluation_progress(self.report, doing, "parts")
         while True:
             budget = self.prefetcher.budget
             self.ranks.say(Order.EVALUATE, budget)

@@ -9,13 +9,14 @@ from __future__ import annotations
 import math
 import time
 from collections import deque
+from collections.abc import Callable
 from dataclasses import dataclass
 
 import torch
 from torch import Tensor
 
 from ...errors import TrainingError
-from ...events import Evaluated, Report, ShouldStop, Step
+from ...events import Evaluated, Phase, Report, ShouldStop, Step, throttled
 from ..plan import Plan
 
 LONG_STEP_S = 1.0
@@ -154,6 +155,22 @@ def timed(should_stop: ShouldStop) -> tuple[bool, float]:
     """The answer, and the seconds that it took: it comes late while the GPU is too hot."""
     asked = time.perf_counter()
     return should_stop(), time.perf_counter() - asked
+
+
+def evaluation_progress(report: Report, doing: str, what: str) -> Callable[[int, int], None]:
+    """Tells how far an evaluation is, when it is called with how much is done, and of how much.
+
+    Args:
+        doing: what users are told that the training does meanwhile.
+        what: is counted.
+    """
+    report = throttled(report)
+
+    def at(done: int, total: int) -> None:
+        more = f": {done} of {total} {what}" if done else ""
+        report(Phase(phase="training", message=f"{doing}{more}", fraction=done / total if done else None))
+
+    return at
 
 
 def evaluated(step: int, loss: float) -> Evaluated:

@@ -29,12 +29,16 @@ from ...models.tokenizer import load_tokenizer
 from ..autograd.engine import load_autograd_step
 from ..loaded_model import StepModel
 from ..loop.checkpoints import Checkpoints
+from ..loop.example_losses import ExampleLoss
 from ..loop.lr_schedule import warmup_steps
-from ..loop.metrics import StepClock, evaluated, timed
+from ..loop.metrics import StepClock, evaluated, evaluation_progress, timed
 from ..loop.packing import is_worth_evaluating_before, step_order, total_steps
 from ..out_of_memory import memory_errors
 from ..peft_adapter import adapter_files
 from ..plan import Data, Outcome, Plan
+
+TOGETHER = 32
+"""Held-out rows between two looks at whether to stop."""
 
 
 def open_trl(plan: Plan, report: Report) -> TrlModel:
@@ -72,15 +76,15 @@ class TrlModel(StepModel):
         order = step_order(plan, [len(e.input_ids) for e in data.train])
         steps = total_steps(plan, order)
         # TRL's own evaluation is a mean of its batches' means, and so depends on batch_size.
-        held_out = partial(self._held_out_loss, data.held_out)
+        held_out = partial(self._held_out_loss, data.held_out, report, should_stop)
         every = plan.evaluation.eval_every if len(data.held_out) else None
         observer = _Observer(steps, report, should_stop, held_out, every)
         trainer = _trainer(plan, steps, model, data, observer, scratch)
         if is_worth_evaluating_before(data, order, steps):
-            report(Phase(phase="training", message="evaluating the model as it is"))
-            observer.evaluate()
-        report(Phase(phase="training", message="training"))
-        trainer.train()  # pyright: ignore[reportUnknownMemberType]
+            observer.evaluate("evaluating the model as it is")
+        if not observer.stopped:
+            report(Phase(phase="training", message="training"))
+            trainer.train()  # pyright: ignore[reportUnknownMemberType]
         if len(data.held_out) and not observer.stopped and observer.evaluated != observer.step:
             observer.evaluate()
         # What it wrapped around the model's forward pass would keep casting in losses and answers.
@@ -103,10 +107,31 @@ class TrlModel(StepModel):
             tokens_per_s=observer.tokens / seconds,
         )
 
-    def _held_out_loss(self, examples: Sequence[Example]) -> float:
-        """The mean per label token."""
-        losses = self.losses(examples)
+    def _held_out_loss(
+        self, examples: Sequence[Example], report: Report, should_stop: ShouldStop, doing: str
+    ) -> float | None:
+        """The mean per label token, in smaller parts if memory runs out; None if told to stop.
+
+        Args:
+            doing: what users are told that the training does meanwhile.
+        """
+        at, at_once = evaluation_progress(report, doing, "rows"), self.measured_at_once.tokens
+        losses: list[ExampleLoss] = []
+        for start in range(0, len(examples), TOGETHER):
+            if should_stop():
+                return None
+            at(start, len(examples))
+            losses += self.losses(examples[start : start + TOGETHER])
+        if self.measured_at_once.tokens < at_once:
+            report(_in_smaller_parts(self.measured_at_once.tokens))
         return sum(loss.total for loss in losses) / max(1, sum(loss.label_tokens for loss in losses))
+
+
+def _in_smaller_parts(tokens: int) -> Warned:
+    return Warned(
+        message=f"Memory ran out while evaluating: held-out rows go on with at most {tokens} tokens at once, "
+        "with the same result."
+    )
 
 
 def _batch(plan: Plan, examples: int) -> int:
@@ -181,7 +206,7 @@ class _Observer(TrainerCallback):
         total: int,
         report: Report,
         should_stop: ShouldStop,
-        held_out_loss: Callable[[], float],
+        held_out_loss: Callable[[str], float | None],
         evaluate_every: int | None,
     ) -> None:
         self._report = report
@@ -204,8 +229,7 @@ class _Observer(TrainerCallback):
     ) -> None:
         self.step = state.global_step
         stop, waited = timed(self._should_stop)
-        self._clock.leave_out(waited)
-        self.waited += waited
+        self._leave_out(waited)
         if stop and self.step < self._total:
             self.stopped = True
             control.should_training_stop = True
@@ -215,12 +239,23 @@ class _Observer(TrainerCallback):
     ) -> None:
         self._report(Epoch(epoch=round(state.epoch or 0), step=state.global_step))
 
-    def evaluate(self) -> None:
-        """Measure the held-out loss now; step 0 is the model as it came."""
-        self.evaluated, self.eval_loss = self.step, self._held_out_loss()
+    def evaluate(self, doing: str = "evaluating") -> None:
+        """Measure the held-out loss now, unless told to stop; step 0 is the model as it came."""
+        started = time.perf_counter()
+        loss = self._held_out_loss(doing)
+        self._leave_out(time.perf_counter() - started)
+        if loss is None:
+            self.stopped = True
+            return
+        self.evaluated, self.eval_loss = self.step, loss
         if not self.step:
-            self.eval_loss_before = self.eval_loss
-        self._report(evaluated(self.step, self.eval_loss))
+            self.eval_loss_before = loss
+        self._report(evaluated(self.step, loss))
+
+    def _leave_out(self, seconds: float) -> None:
+        """So much time was not spent on training."""
+        self._clock.leave_out(seconds)
+        self.waited += seconds
 
     def on_log(
         self,
@@ -253,3 +288,6 @@ class _Observer(TrainerCallback):
         )
         if self._evaluate_every and self.step % self._evaluate_every == 0 and not self.stopped:
             self.evaluate()
+            control.should_training_stop = control.should_training_stop or self.stopped
+            if self.step < self._total and not self.stopped:
+                self._report(Phase(phase="training", message="training"))
