@@ -54,8 +54,9 @@ def trained(
         *(
             pytest.param(*slow, marks=pytest.mark.slow)
             for slow in (
-                ("llama", 2, 0, False), ("llama", 3, 2, False), ("llama", 2, LAYERS, False), ("llama", 5, 3, True),
-                ("gemma2", 2, 1, False), ("qwen3_moe", 2, LAYERS, False), ("qwen3_moe", 3, 2, True),
+                ("llama", 2, 0, False), ("llama", 3, 2, False), ("llama", 2, LAYERS, False),
+                ("llama", 5, 3, True), ("gemma2", 2, 1, False), ("qwen3_moe", 2, LAYERS, False),
+                ("qwen3_moe", 3, 2, True),
             )
         ),
     ],
