@@ -11,6 +11,8 @@ that, and all the rest up to the end of its first step.
 The others train a model, of that shape with random weights or the given one, twice, with an empty and then
 a filled cache of kernels, and say where the time went. With --cold the libraries' files are not in memory
 before the first.
+
+With --spare the service has a spare worker ready before each run, as a server has after an inspection.
 """
 
 from __future__ import annotations
@@ -24,13 +26,20 @@ import subprocess
 import sys
 import tempfile
 import time
+from collections.abc import AsyncGenerator
+from contextlib import asynccontextmanager
 from datetime import datetime
+from functools import partial
 from importlib.util import find_spec
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import anyio
+import psutil
 from workload import SIZES, table, write_random_model
+
+if TYPE_CHECKING:
+    from backpropagate import TrainingService
 
 FLOOR = """
 import sys, os
@@ -54,50 +63,67 @@ def floor_s(model: str) -> float:
     return time.perf_counter() - before
 
 
-async def first_step_s(model: str, engine: str, folder: Path) -> float:
+@asynccontextmanager
+async def a_service(spare: bool) -> AsyncGenerator[TrainingService]:
+    """With or without a spare worker that has nothing left to import, and that is to carry out the run."""
     from backpropagate import TrainingService
+
+    service = TrainingService()
+    if not spare:
+        yield service
+        return
+    with service.keeping_spare():
+        service.dispatch.announce("inspect")
+        worker = max(psutil.Process().children(), key=psutil.Process.create_time)
+        used, before = worker.cpu_times().user, -1.0
+        while used > before or used < 1:
+            await anyio.sleep(1)
+            used, before = worker.cpu_times().user, used
+        yield service
+        if worker.pid not in {service.store.find(run).state().pid for run in service.store.ids()}:
+            sys.exit("the spare was not used")
+
+
+async def first_step_s(model: str, engine: str, folder: Path, *, spare: bool) -> float:
     from backpropagate.training.requests.train import train_spec
 
     data = folder / "rows.jsonl"
     data.write_text((json.dumps(ROW) + "\n") * 16)
-    service = TrainingService()
-    before = time.perf_counter()
     arguments = {"dataset": str(data), "model": model, "engine": engine, "steps": 1, "batch_size": 4}
-    run = await service.submit(train_spec(arguments=arguments))
     seconds = 0.0
-    async for events in service.watch(run.run_id):
-        if not seconds and any(event.kind == "step" for event in events):
-            seconds = time.perf_counter() - before
+    async with a_service(spare) as service:
+        before = time.perf_counter()
+        run = await service.submit(train_spec(arguments=arguments))
+        async for events in service.watch(run.run_id):
+            if not seconds and any(event.kind == "step" for event in events):
+                seconds = time.perf_counter() - before
     return seconds
 
 
-def beside_the_floor(model: str, rounds: int, engine: str) -> None:
+def beside_the_floor(model: str, rounds: int, engine: str, *, spare: bool) -> None:
     with tempfile.TemporaryDirectory() as folder:
         os.environ["BACKPROPAGATE_HOME"] = f"{folder}/home"
         os.environ["BACKPROPAGATE_RUNTIME_DIR"] = f"{folder}/slots"
-        pairs = [
-            (anyio.run(first_step_s, model, engine, Path(folder)), floor_s(model)) for _ in range(rounds + 1)
-        ][1:]  # the first round warms the disk's cache
+        first_step = partial(first_step_s, model, engine, Path(folder), spare=spare)
+        pairs = [(anyio.run(first_step), floor_s(model)) for _ in range(rounds + 1)]
+        pairs = pairs[1:]  # the first round warms the disk's cache
     ratios = [ours / floor for ours, floor in pairs]
     ours_s, floor_s_ = (statistics.median(side) for side in zip(*pairs, strict=True))
     print(f"first step {ours_s:.1f} s, floor {floor_s_:.1f} s")
     print(f"ratio: {statistics.median(ratios):.2f} (least {min(ratios):.2f}, most {max(ratios):.2f})")
 
 
-async def by_parts(model: Path, device: str, data: Path) -> tuple[dict[str, float], Any]:
+async def by_parts(model: Path, device: str, data: Path, *, spare: bool) -> tuple[dict[str, float], Any]:
     """Seconds of each part up to the end of the first step, and the run's result."""
-    from backpropagate import TrainingService
     from backpropagate.training.events import Phase
     from backpropagate.training.requests.train import train_spec
     from backpropagate.training.runs.event_log import all_events
 
-    service = TrainingService()
     asked = {"dataset": str(data), "model": str(model), "device": device, "batch_size": 8, "steps": STEPS}
-    before = time.time()
-    run = await service.submit(train_spec(arguments=asked))
-    async for _ in service.watch(run.run_id):
-        pass
-    view = await service.get(run.run_id)
+    async with a_service(spare) as service:
+        before = time.time()
+        run = await service.submit(train_spec(arguments=asked))
+        view = await service.wait(run.run_id)
     folder = Path(view.run_folder)
     if view.status != "completed":
         sys.exit(f"{view.error}\n{(folder / 'worker.log').read_text()[-3000:]}")
@@ -136,7 +162,7 @@ def forget_libraries() -> None:
                     os.posix_fadvise(opened.fileno(), 0, 0, os.POSIX_FADV_DONTNEED)
 
 
-def twice(size: str, given: Path | None, device: str, *, cold: bool) -> None:
+def twice(size: str, given: Path | None, device: str, *, cold: bool, spare: bool) -> None:
     with tempfile.TemporaryDirectory() as folder:
         os.environ["BACKPROPAGATE_HOME"] = f"{folder}/home"
         os.environ["BACKPROPAGATE_RUNTIME_DIR"] = f"{folder}/slots"
@@ -144,7 +170,8 @@ def twice(size: str, given: Path | None, device: str, *, cold: bool) -> None:
         data = write_rows(Path(folder) / "rows.jsonl")
         if cold:
             forget_libraries()
-        (first, result), (second, again) = (anyio.run(by_parts, model, device, data) for _ in range(2))
+        parts = partial(by_parts, model, device, data, spare=spare)
+        (first, result), (second, again) = (anyio.run(parts) for _ in range(2))
         rows = [["seconds", "first run", "second run"]]
         for part in [*first, *(part for part in second if part not in first), "in all"]:
             found = [
@@ -169,10 +196,11 @@ if __name__ == "__main__":
     parser.add_argument("--model", type=Path, dest="given", help="a folder instead of random weights")
     parser.add_argument("--device", default="auto", choices=["auto", "cpu", "cuda"])
     parser.add_argument("--cold", action="store_true")
+    parser.add_argument("--spare", action="store_true")
     asked = parser.parse_args()
     if asked.size or asked.given:
-        twice(asked.size, asked.given, asked.device, cold=asked.cold)
+        twice(asked.size, asked.given, asked.device, cold=asked.cold, spare=asked.spare)
     elif asked.model:
-        beside_the_floor(asked.model, asked.rounds, asked.engine)
+        beside_the_floor(asked.model, asked.rounds, asked.engine, spare=asked.spare)
     else:
         parser.error("give the folder of a model, --size or --model")

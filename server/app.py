@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import AsyncGenerator, Sequence
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, nullcontext
 from dataclasses import replace
 from inspect import cleandoc
 from pathlib import Path
@@ -97,10 +97,12 @@ def build_server(
 
     @asynccontextmanager
     async def lifespan(_server: MCPServer[Any]) -> AsyncGenerator[RunUpdates]:
-        async with anyio.create_task_group() as background:
-            background.start_soon(_recover, service)
-            yield RunUpdates(service, background, bus)
-            background.cancel_scope.cancel()
+        spare = nullcontext() if read_only else service.keeping_spare()
+        with spare:
+            async with anyio.create_task_group() as background:
+                background.start_soon(_recover, service)
+                yield RunUpdates(service, background, bus)
+                background.cancel_scope.cancel()
 
     server = MCPServer(
         "backpropagate",

@@ -46,6 +46,7 @@ def home(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     monkeypatch.setenv("BACKPROPAGATE_RUNTIME_DIR", str(tmp_path / "runtime"))
     monkeypatch.setenv("HF_HUB_OFFLINE", "1")
     monkeypatch.setenv("BACKPROPAGATE_KEEP_MODEL_S", "0")  # no worker stays behind
+    monkeypatch.setenv("BACKPROPAGATE_SPARE_WORKER_S", "0")  # nor waits
     return tmp_path / "home"
 
 

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import copy
 from collections.abc import AsyncGenerator, Callable, Mapping, Sequence
+from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from functools import lru_cache, partial
 from pathlib import Path
@@ -247,7 +248,10 @@ class TrainingService:
             ModelLoadError: nothing is known of the model.
             GpuNotAvailableError: a GPU is wanted and there is none.
         """
-        return await self._in_thread(partial(plan_of, spec, inspected, self.store, self.settings))
+        plan = await self._in_thread(partial(plan_of, spec, inspected, self.store, self.settings))
+        if plan.possible:
+            await self._in_thread(partial(self.dispatch.announce, spec.kind))
+        return plan
 
     def _queue_or_undo(self, run: RunFolder, spec: AnySpec) -> None:
         try:
@@ -262,6 +266,13 @@ class TrainingService:
     def runtime_folder(self) -> Path:
         """Where the queues of this machine are."""
         return self.dispatch.runtime_folder
+
+    def keeping_spare(self) -> AbstractContextManager[None]:
+        """Keep a worker ready for the next training: after an inspection, a plan, a probe or a training.
+
+        It has imported torch and transformers, and waits for `spare_worker_s`. For servers, which live long.
+        """
+        return self.dispatch.spare.kept()
 
     async def recover(self) -> None:
         """Start the queued runs that have no worker, and record the interrupted ones."""

@@ -58,7 +58,7 @@ def serve_ui(options: UiOptions, say: Callable[[str], None], *, open_browser: bo
     if open_browser:
         webbrowser.open(options.url(port))
     # Ctrl-C is how it ends.
-    with suppress(KeyboardInterrupt), tunnel(options.tunnel, port):
+    with suppress(KeyboardInterrupt), tunnel(options.tunnel, port), desk.service.keeping_spare():
         serve_at(listening, build_app(desk, options, port))
 
 

@@ -96,6 +96,7 @@ def test_ordinary_text_is_cut_into_pieces() -> None:
 
 
 @pytest.mark.skipif(sys.platform != "linux", reason="the peak of memory is read as Linux tells it")
+@pytest.mark.slow
 def test_the_memory_of_an_inspection_does_not_grow_with_the_length_of_rows(
     tmp_path: Path, tiny_model: Path
 ) -> None:

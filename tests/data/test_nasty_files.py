@@ -381,6 +381,7 @@ print((resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before) // 1024)
 
 
 @pytest.mark.skipif(sys.platform != "linux", reason="ru_maxrss in KiB")
+@pytest.mark.slow
 def test_memory_does_not_grow_with_the_file_nor_with_a_bomb(tmp_path: Path) -> None:
     def peak(*names: str) -> int:
         command = [sys.executable, "-c", MEMORY, *(str(tmp_path / name) for name in names)]

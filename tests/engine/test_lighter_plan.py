@@ -61,7 +61,10 @@ class Room:
 
 
 @pytest.mark.filterwarnings("ignore:`is_gradient_checkpointing`:FutureWarning")
-@pytest.mark.parametrize(("engine", "kind"), [("packed", PackedStep), ("autograd", AutogradStep)])
+@pytest.mark.parametrize(
+    ("engine", "kind"),
+    [("packed", PackedStep), pytest.param("autograd", AutogradStep, marks=pytest.mark.slow)],
+)
 def test_a_training_goes_on_with_more_recomputation_and_the_same_result(
     engine: Any,
     kind: type,
@@ -147,7 +150,7 @@ def test_on_a_gpu_streaming_is_the_last_resort_unless_the_user_wants_the_weights
     assert lighter_plan(plan.changed(engine="trl"), "training") is None
 
 
-@pytest.mark.parametrize("recovery", [True, False])
+@pytest.mark.parametrize("recovery", [pytest.param(True, marks=pytest.mark.slow), False])
 def test_a_user_can_have_the_error_instead(
     recovery: bool,
     tiny_model: Path,

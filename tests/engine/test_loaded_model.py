@@ -70,7 +70,7 @@ def by_transformers(base: Path, adapter: Path | None, prompts: list[Any]) -> lis
     return answers
 
 
-@pytest.mark.parametrize("engine", ["packed", "autograd", "trl"])
+@pytest.mark.parametrize("engine", ["packed", "autograd", pytest.param("trl", marks=pytest.mark.slow)])
 def test_the_answers_are_those_of_the_saved_adapter_and_nothing_is_loaded_again(
     engine: str, base: Path, data: Data, tmp_path: Path
 ) -> None:

@@ -141,6 +141,7 @@ def a_run(model: Path, dataset: Path, **settings: Any) -> Trainer:
     )
 
 
+@pytest.mark.slow
 def test_questions_that_do_not_fit_together_are_answered_one_by_one(
     tiny_model: Path, dataset: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

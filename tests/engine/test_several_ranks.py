@@ -149,6 +149,7 @@ def test_memory_that_runs_out_on_one_of_them_makes_all_do_the_step_again(
     assert events.losses() == pytest.approx(undisturbed.losses(), abs=1e-6)
 
 
+@pytest.mark.slow
 def test_a_lighter_plan_is_loaded_by_all(plan: Plan, data: Data, tmp_path: Path, events: Events) -> None:
     """One example that does not fit although nothing is smaller: everything is recomputed, in every rank."""
 

@@ -50,13 +50,13 @@ def trained(
 @pytest.mark.parametrize(
     ("family", "ranks", "resident", "in_4bit"),
     [
-        ("llama", 2, 0, False),
         ("llama", 3, LAYERS, True),
         *(
             pytest.param(*slow, marks=pytest.mark.slow)
             for slow in (
-                ("llama", 3, 2, False), ("llama", 2, LAYERS, False), ("llama", 5, 3, True),
-                ("gemma2", 2, 1, False), ("qwen3_moe", 2, LAYERS, False), ("qwen3_moe", 3, 2, True),
+                ("llama", 2, 0, False), ("llama", 3, 2, False), ("llama", 2, LAYERS, False),
+                ("llama", 5, 3, True), ("gemma2", 2, 1, False), ("qwen3_moe", 2, LAYERS, False),
+                ("qwen3_moe", 3, 2, True),
             )
         ),
     ],

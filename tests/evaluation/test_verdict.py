@@ -142,6 +142,7 @@ def test_the_adapter_that_is_kept_is_the_one_that_was_trained(learnt: Learnt) ->
     assert run.answers[0]["before"] != run.answers[0]["after"], "the LoRA is back after the base was measured"
 
 
+@pytest.mark.slow
 def test_of_shuffled_answers_only_the_form_is_learnt_and_the_verdict_says_so(
     tmp_path: Path, quick_learner: Path
 ) -> None:
@@ -201,6 +202,7 @@ def test_the_percentiles_follow_students_distribution(rows: int, t: float) -> No
 
 
 @pytest.mark.parametrize("rows", [8, 12, 40])
+@pytest.mark.slow
 def test_of_differences_without_an_effect_hardly_one_in_a_hundred_is_called_sure(rows: int) -> None:
     made = np.random.default_rng(rows)
     tokens = [10] * rows

@@ -234,6 +234,7 @@ def test_a_model_without_safetensors_is_refused(hub: Hub, resolved: Resolve) -> 
     assert "The Hub's org/tiny lacks weights in .safetensors" in resolved("org/tiny").error["message"]
 
 
+@pytest.mark.slow
 def test_a_hub_that_does_not_answer_costs_a_few_seconds(hub: Hub, resolved: Resolve) -> None:
     hub.stalled = "/api/"
     outcome = resolved("org/tiny")
@@ -250,6 +251,7 @@ def test_stop_is_heard_while_the_hub_is_silent(hub: Hub, resolved: Resolve) -> N
     assert outcome.seconds < 5
 
 
+@pytest.mark.slow
 def test_a_stop_during_the_download_ends_it_and_keeps_nothing_partial(
     hub: Hub, resolved: Resolve, tmp_path: Path
 ) -> None:
@@ -318,6 +320,7 @@ def test_two_processes_at_once_end_with_one_whole_model(
     assert sum(any("Converting" in text for text, _ in outcome.reports) for outcome in outcomes) == 1
 
 
+@pytest.mark.slow
 def test_a_stop_while_converting_leaves_nothing_half_written(
     resolved: Resolve, index: dict[str, str], models_folder: Path
 ) -> None:

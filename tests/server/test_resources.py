@@ -289,8 +289,15 @@ async def watching(client: Client, heard: Heard, uris: list[str]) -> AsyncIterat
 
 
 @pytest.mark.filterwarnings("ignore:resources/:mcp.MCPDeprecationWarning")
-@pytest.mark.parametrize("connect", [over_a_pipe, over_http])
-@pytest.mark.parametrize("mode", ["legacy", "2026-07-28"])
+@pytest.mark.parametrize(
+    ("connect", "mode"),
+    [
+        (over_http, "2026-07-28"),
+        (over_a_pipe, "legacy"),
+        pytest.param(over_a_pipe, "2026-07-28", marks=pytest.mark.slow),
+        pytest.param(over_http, "legacy", marks=pytest.mark.slow),
+    ],
+)
 async def test_who_watches_a_run_hears_of_it_once_a_second_until_it_ends_or_nobody_listens(
     service: TrainingService, dataset: Path, tiny_model: Path, mode: str, connect: Any
 ) -> None:

@@ -91,6 +91,7 @@ def test_a_task_comes_at_once_survives_the_servers_death_and_is_cancelled_with_i
         assert cancel(server, task) == {"resultType": "complete"}
 
 
+@pytest.mark.slow
 def test_the_end_of_a_task_is_what_the_tool_itself_would_have_answered(
     home: Path, dataset: Path, tiny_model: Path
 ) -> None:

@@ -217,6 +217,7 @@ def failing_at(run: int) -> Callbacks:
     return Callbacks(on_step=on_step)
 
 
+@pytest.mark.slow
 def test_a_failed_run_keeps_the_merge_of_those_before_and_is_done_again_by_resume(
     tiny_model: Path, files: list[Path], service: TrainingService
 ) -> None:

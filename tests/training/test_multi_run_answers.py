@@ -64,6 +64,7 @@ def test_long_answers_and_texts_are_not_compared(trainer: Trainer, tmp_path: Pat
     assert none.result.average_accuracy is None and "answers right" not in none.result.summary
 
 
+@pytest.mark.slow
 def test_an_export_is_measured_on_rows_of_every_task(trainer: Trainer, tmp_path: Path) -> None:
     tasks = [a_task(tmp_path / "one.jsonl", "yes"), a_task(tmp_path / "two.jsonl", "no", 10)]
     run = trainer.multi_run(tasks=tasks, steps_per_run=1)

@@ -190,6 +190,7 @@ async def test_more_steps_than_planned_make_a_new_run_from_the_adapter(
     assert spec.kind == "train" and spec.parent == first.run_id and len(losses(run)) == 2
 
 
+@pytest.mark.slow
 def test_the_engine_can_be_chosen_and_the_result_says_why(
     service: TrainingService, dataset: Path, tiny_model: Path
 ) -> None:

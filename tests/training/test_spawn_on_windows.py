@@ -27,7 +27,7 @@ def test_a_worker_leaves_the_clients_job_or_says_that_it_dies_with_it(
             raise PermissionError(5, "Access is denied")
 
     monkeypatch.setattr(subprocess, "Popen", popen)
-    spawn._spawn_on_windows(["python"], {}, tmp_path, 1)  # pyright: ignore[reportPrivateUsage]
+    spawn._spawn_on_windows(["python"], cwd=tmp_path)  # pyright: ignore[reportPrivateUsage]
     assert [word for word, _ in started] == said
     assert not started[-1][1] & BREAKAWAY or job_permits
     assert all(flags & HIDDEN_CONSOLE and not flags & NO_CONSOLE for _, flags in started)

@@ -134,6 +134,7 @@ def test_a_setting_that_means_nothing_in_this_run_is_named(
     assert {sentence.split()[0] for sentence in told if " is not used: " in sentence} == named
 
 
+@pytest.mark.slow
 def test_after_the_training_of_a_model_that_has_no_gguf_another_export_is_named(
     service: TrainingService, dataset: Path, tiny_model: Path, tmp_path: Path
 ) -> None:

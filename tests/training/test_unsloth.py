@@ -130,6 +130,7 @@ def test_a_cancelled_run_stops_within_one_step_and_keeps_what_unsloth_has_learnt
 
 
 @pytest.mark.anyio
+@pytest.mark.slow
 async def test_unsloths_process_dies_with_the_worker(
     service: TrainingService, dataset: Path, tiny_model: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -185,6 +186,7 @@ def test_without_unsloth_our_own_engine_trains_and_the_run_says_why(
     assert any("instead of Unsloth" in warning and reason in warning for warning in warnings), warnings
 
 
+@pytest.mark.slow
 def test_a_run_that_our_engine_has_begun_goes_on_with_it(
     service: TrainingService, dataset: Path, tiny_model: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

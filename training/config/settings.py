@@ -166,6 +166,15 @@ class Settings(BaseSettings):
         float,
         Field(ge=0, le=86_400, description="Seconds that a model that has answered stays loaded; 0 is off."),
     ] = 120.0
+    spare_worker_s: Annotated[
+        float,
+        Field(
+            ge=0,
+            le=86_400,
+            description="Seconds that a server's spare worker, with torch imported, waits for a training; "
+            "0 is off.",
+        ),
+    ] = 600.0
     log_level: Annotated[
         Literal["DEBUG", "INFO", "WARNING", "ERROR"],
         BeforeValidator(_upper),

@@ -2,13 +2,18 @@
 
 from __future__ import annotations
 
+import ctypes
 import os
+import sys
 from contextlib import suppress
 from typing import Any, Literal
 
 from ..errors import GpuNotAvailableError
 
 CPU = "cpu"
+ON_CPU = {"TORCHDYNAMO_DISABLE": "1"}
+"""Nothing is compiled there; libraries that could would import torch's compiler."""
+NOT_INITIALIZED = 3  # CUDA_ERROR_NOT_INITIALIZED
 
 
 def training_devices(wanted: Literal["auto", "cpu", "cuda"]) -> list[str]:
@@ -61,6 +66,15 @@ def number_of_gpus(wanted: int | Literal["all"], device: str, there: list[str]) 
 def use_device(device: str) -> None:
     """Make this the only device that torch sees; must be called before torch initialises CUDA."""
     os.environ["CUDA_VISIBLE_DEVICES"] = "" if device == CPU else device
+
+
+def cuda_has_started() -> bool:
+    """Whether this process has started CUDA's driver, which reads once, then, which devices there are."""
+    try:
+        driver = ctypes.CDLL("nvcuda.dll" if sys.platform == "win32" else "libcuda.so.1")
+    except OSError:
+        return False
+    return driver.cuDeviceGetCount(ctypes.byref(ctypes.c_int())) != NOT_INITIALIZED
 
 
 def _gpu_uuids() -> list[str]:

@@ -6,6 +6,7 @@ import subprocess
 import sys
 import threading
 from contextlib import suppress
+from functools import partial
 from pathlib import Path
 
 from ..clusters.host_check import require_hosts
@@ -13,6 +14,7 @@ from ..clusters.hosts import Hosts
 from ..config.settings import Settings
 from ..config.specs import AnySpec
 from ..errors import RunFolderError, RuntimeFailure, StateError
+from ..logs import logger
 from ..next_step import then
 from ..runs.cluster_job import cluster_of
 from ..runs.device_queue import DeviceQueue, default_runtime_folder
@@ -26,6 +28,7 @@ from ..worker.given_hosts import hosts_of, on_first
 from ..worker.notice import notify
 from ..worker.spawn import spawn_worker
 from ..worker.submit_job import submit_job
+from .spare_worker import ANNOUNCING, SpareWorker
 
 STARTING_S = 20.0  # after this time, a queued run without a worker is started again
 
@@ -35,10 +38,14 @@ class Dispatch:
 
     Args:
         store: the owner's, which knows the runs of all principals.
+
+    Attributes:
+        spare: a worker that is ready before there is a run, where one is kept.
     """
 
     def __init__(self, store: RunStore, settings: Settings) -> None:
         self._store, self._settings = store, settings
+        self.spare = SpareWorker(settings, self.runtime_folder)
 
     @property
     def runtime_folder(self) -> Path:
@@ -74,12 +81,24 @@ class Dispatch:
         if state.cluster is not None:
             return
         try:
-            process = spawn_worker(run, self._settings, self.runtime_folder)
+            spare = self._taken_spare(run)
+            process = spare or spawn_worker(run, self._settings, self.runtime_folder)
         except OSError as error:
             self._could_not_start(run, state.attempt, error.strerror or type(error).__name__)
             return
         # Without a wait for its exit status the child would remain as a zombie.
-        threading.Thread(target=self._reap, args=(run, state.attempt, process), daemon=True).start()
+        reap = partial(self._reap, run, state.attempt, process, was_spare=spare is not None)
+        threading.Thread(target=reap, daemon=True).start()
+
+    def _taken_spare(self, run: RunFolder) -> subprocess.Popen[bytes] | None:
+        with suppress(StateError):  # the worker says it
+            return self.spare.take(run, run.request_now())
+        return None
+
+    def announce(self, kind: str) -> None:
+        """Something of this kind has been done: a training may be next."""
+        if kind in ANNOUNCING:
+            self.spare.prepare()
 
     def start_again(self) -> None:
         """Start the queued runs that have no worker, and record the interrupted ones."""
@@ -88,16 +107,32 @@ class Dispatch:
                 if _needs_a_worker(self._store.observe(run)):
                     self.start(run)
 
-    def _reap(self, run: RunFolder, attempt: int, process: subprocess.Popen[bytes]) -> None:
+    def _reap(
+        self, run: RunFolder, attempt: int, process: subprocess.Popen[bytes], *, was_spare: bool
+    ) -> None:
         with suppress(StateError, OSError):  # the run may have been removed
             attend(process, run, self._store)
         code = process.wait()
+        if was_spare and self._started_anew(run, attempt):
+            return
         with suppress(StateError, OSError):  # of a worker that was killed there is no other notice
             self._store.observe(run)
             notify(run, self._settings.notify)
         with suppress(RunFolderError, OSError):
             log = shown_path(run.log_path)
             self._could_not_start(run, attempt, f"exit code {code}; details are in {log}")
+        with suppress(StateError, OSError):
+            self.announce(run.state().kind)
+
+    def _started_anew(self, run: RunFolder, attempt: int) -> bool:
+        """Whether a spare ended before it took its run, which then has another worker."""
+        with suppress(StateError, OSError):
+            state = run.state()
+            if state.attempt == attempt and was_never_started(state):
+                logger().info("spare_worker_is_gone", run_id=run.run_id)
+                self.start(run)
+                return True
+        return False
 
     def _could_not_start(self, run: RunFolder, attempt: int, reason: str) -> None:
         """Fail a run whose worker exited before it started this attempt."""

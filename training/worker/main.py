@@ -11,7 +11,7 @@ import threading
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import replace
-from functools import partial
+from functools import cache, partial
 from importlib import import_module
 from pathlib import Path
 from typing import Any, NoReturn
@@ -21,7 +21,7 @@ from ..config.settings import Settings, load_settings
 from ..config.specs import AnySpec, GenerateSpec
 from ..errors import BackpropagateError, TrainingAbortedError
 from ..events import Phase
-from ..hardware.devices import CPU, use_device
+from ..hardware.devices import CPU, ON_CPU, use_device
 from ..logs import configure_logging, lines_of_run
 from ..runs.device_queue import DeviceQueue, DeviceRequest, default_runtime_folder
 from ..runs.folder import ENDED, RunFolder
@@ -69,7 +69,7 @@ def main() -> int:
     if not attended and (hosts := _hosts_elsewhere(run, settings)):
         attend_on_first(run, hosts, settings)
         return 0
-    _lower_priority()
+    lower_priority()
     keepers: list[Keeper] = []
     carry_out = partial(_carry_out, settings)
     carry_out(run, lambda context: keepers.extend(_execute(context, settings)))
@@ -147,8 +147,9 @@ def _module_of(spec: AnySpec) -> Any:
     return import_module(f".{kind_of(spec.kind).name}", __package__)
 
 
-def _lower_priority() -> None:
-    """Lower the priority, so that the server, the client and the desktop stay responsive."""
+@cache
+def lower_priority() -> None:
+    """Lower the priority, once, so that the server, the client and the desktop stay responsive."""
     if sys.platform == "win32":
         import psutil
 
@@ -180,8 +181,9 @@ def _wait_for_device(context: RunContext, queue: DeviceQueue, request: DeviceReq
 def _use(context: RunContext, request: DeviceRequest, devices: Sequence[str]) -> None:
     if request.needs_device:
         use_device(devices[0])
-        if devices[0] == CPU:  # nothing is compiled there; libraries that could would import torch's compiler
-            os.environ.setdefault("TORCHDYNAMO_DISABLE", "1")
+        if devices[0] == CPU:
+            for name, value in ON_CPU.items():
+                os.environ.setdefault(name, value)
         elif context.run.state().cluster is None:  # a cluster's nodes may share the home
             use_kernel_cache(context.home / "cache")
     context.recorder.running(*(devices if request.needs_device else ()))

@@ -1,4 +1,4 @@
-"""Starts a worker that outlives the process that started it."""
+"""Starts workers: detached, so that a run outlives the process that started it."""
 
 from __future__ import annotations
 
@@ -6,6 +6,7 @@ import os
 import subprocess
 import sys
 from pathlib import Path
+from typing import IO, TypedDict, Unpack
 
 from ..config.settings import ENV_PREFIX, Settings
 from ..runs.folder import RunFolder
@@ -27,23 +28,33 @@ def spawn_worker(run: RunFolder, settings: Settings, runtime_folder: Path) -> su
     The output of the worker and its libraries goes to worker.log.
     """
     command = worker_command(settings.python or sys.executable, run)
-    environment = worker_environment(settings) | {f"{ENV_PREFIX}RUNTIME_DIR": str(runtime_folder)}
+    environment = local_environment(settings, runtime_folder)
     with run.log_path.open("ab") as log:
-        if sys.platform == "win32":
-            return _spawn_on_windows(command, environment, run.path, log.fileno())
-        return subprocess.Popen(
-            command,
-            cwd=run.path,
-            env=environment,
-            stdin=subprocess.DEVNULL,
-            stdout=log,
-            stderr=log,
-            start_new_session=True,
+        return _detached(
+            command, cwd=run.path, env=environment, stdin=subprocess.DEVNULL, stdout=log, stderr=log
         )
+
+
+def spawn_spare(settings: Settings, environment: dict[str, str]) -> subprocess.Popen[bytes]:
+    """Start a worker without a run, in no folder of the user's; see `spare.py`. Its stdin is a pipe."""
+    return _detached(
+        [settings.python or sys.executable, "-P", "-m", f"{__package__}.spare", str(settings.spare_worker_s)],
+        cwd=Path(__file__).anchor,
+        env=environment,
+        stdin=subprocess.PIPE,
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.DEVNULL,
+        bufsize=0,
+    )
 
 
 def worker_command(python: str, run: RunFolder) -> list[str]:
     return [python, "-P", "-m", f"{__package__}.main", str(run.path)]
+
+
+def local_environment(settings: Settings, runtime_folder: Path) -> dict[str, str]:
+    """The environment of a worker on this machine."""
+    return worker_environment(settings) | {f"{ENV_PREFIX}RUNTIME_DIR": str(runtime_folder)}
 
 
 def worker_environment(settings: Settings) -> dict[str, str]:
@@ -57,21 +68,26 @@ def worker_environment(settings: Settings) -> dict[str, str]:
     }
 
 
-def _spawn_on_windows(
-    command: list[str], environment: dict[str, str], folder: Path, log: int
-) -> subprocess.Popen[bytes]:
+class _Options(TypedDict, total=False):
+    cwd: Path | str
+    env: dict[str, str]
+    stdin: int
+    stdout: int | IO[bytes]
+    stderr: int | IO[bytes]
+    bufsize: int
+
+
+def _detached(command: list[str], **options: Unpack[_Options]) -> subprocess.Popen[bytes]:
+    if sys.platform == "win32":
+        return _spawn_on_windows(command, **options)
+    return subprocess.Popen(command, start_new_session=True, **options)
+
+
+def _spawn_on_windows(command: list[str], **options: Unpack[_Options]) -> subprocess.Popen[bytes]:
     """Leave the client's job, which kills its children; if that is forbidden, record it for the user."""
 
     def spawn(flags: int, survives: str) -> subprocess.Popen[bytes]:
-        return subprocess.Popen(
-            [*command, survives],
-            cwd=folder,
-            env=environment,
-            stdin=subprocess.DEVNULL,
-            stdout=log,
-            stderr=log,
-            creationflags=flags,
-        )
+        return subprocess.Popen([*command, survives], creationflags=flags, **options)
 
     try:
         return spawn(WINDOWS_DETACHED | WINDOWS_BREAKAWAY, "survives-client")

@@ -26,6 +26,7 @@ from ..runs.locks import FOREVER, Lock
 from ..runs.model_stamp import model_key
 from .context import RunContext
 from .generate import answer, permit_again
+from .output_file import write_output_to
 
 if TYPE_CHECKING:
     from ..engine.tuned_model import TunedModel
@@ -84,13 +85,13 @@ class Keeper:
         if kept is None:  # another worker keeps the same model
             return
         try:
-            _write_to(Path(os.devnull))
+            write_output_to(Path(os.devnull))
             os.chdir(self.runs)  # the folder of the first run can be removed
             while (lock := self._next()) is not None:
                 run = RunFolder(lock.path.parent)
-                _write_to(run.log_path)
+                write_output_to(run.log_path)
                 carry_out(run, self._answer)
-                _write_to(Path(os.devnull))
+                write_output_to(Path(os.devnull))
                 lock.release()
         finally:
             self.queue.end_keeping(kept)
@@ -128,13 +129,3 @@ class Keeper:
                     return lock
                 lock.release()
         return None
-
-
-def _write_to(path: Path) -> None:
-    """Let stdout and stderr of this process, and of its libraries, go to this file."""
-    # Without O_BINARY, Windows would write each end of a line anew, also those that Python has written.
-    flags = os.O_WRONLY | os.O_APPEND | os.O_CREAT | getattr(os, "O_BINARY", 0)
-    target = os.open(path, flags, 0o600)
-    for descriptor in (1, 2):
-        os.dup2(target, descriptor)
-    os.close(target)

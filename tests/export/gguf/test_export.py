@@ -183,6 +183,7 @@ def write_big(base: Path, tiny_model: Path, vocabulary: int) -> None:
 
 
 @pytest.mark.skipif(sys.platform != "linux", reason="ru_maxrss has another unit elsewhere")
+@pytest.mark.slow
 def test_memory_does_not_grow_with_the_model_and_torch_is_not_imported(
     tiny_model: Path, tmp_path: Path
 ) -> None:

@@ -112,6 +112,7 @@ async def test_the_tool_publishes_and_tells_what_to_do_when_it_may_not(
             assert result.is_error and words in text_of(result), text_of(result)
 
 
+@pytest.mark.slow
 def test_the_command_publishes_a_folder(hub: HubStandIn, trained: RunFolder, home: Path) -> None:
     command = [sys.executable, "-m", "backpropagate", "push", str(trained.adapter_path), "--repo", REPO]
     done = subprocess.run([*command, "--public", "--json"], capture_output=True, text=True, timeout=120)

@@ -306,6 +306,7 @@ print(json.dumps({"grown_mib": (after - before) / 1024, "torch": "torch" in sys.
 
 
 @pytest.mark.skipif(sys.platform != "linux", reason="ru_maxrss has another unit elsewhere")
+@pytest.mark.slow
 def test_memory_does_not_grow_with_the_model_and_torch_is_not_imported(tmp_path: Path) -> None:
     base, adapter = tmp_path / "base", tmp_path / "adapter"
     rows, columns = 16_384, 8_192

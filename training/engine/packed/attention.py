@@ -180,6 +180,7 @@ def _flash_takes(device: torch.device, dtype: torch.dtype, head_dim: int) -> boo
     return (
         device.type == "cuda"
         and torch.version.hip is None
+        and torch.backends.cuda.is_flash_attention_available()
         and torch.cuda.get_device_capability(device) >= (8, 0)
         and dtype in (torch.bfloat16, torch.float16)
         and head_dim % 8 == 0

@@ -10,11 +10,15 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from .gpu_kernels import has_kernels
+
 
 def embedded(matrix: Tensor, input_ids: Tensor) -> Tensor:
     """The row of each token, (tokens, hidden_size), on its device; `matrix` is (vocab_size, hidden_size)."""
     if matrix.device == input_ids.device:
         return matrix[input_ids]
+    if not has_kernels(input_ids):
+        return matrix[input_ids.to(matrix.device)].to(input_ids.device)
     from .gather_kernel import gather_rows
 
     return gather_rows(matrix, input_ids)

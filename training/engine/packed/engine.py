@@ -20,6 +20,7 @@ from ..plan import Plan
 from .adapter_targets import adapter_targets
 from .cuda_graphs import GraphedDecoder, graphs_help
 from .decoder import PackedDecoder
+from .gpu_kernels import WITHOUT, has_triton
 from .open_decoder import load_decoder
 from .peft_view import peft_view
 from .warm_up import warming_up
@@ -110,6 +111,9 @@ def open_packed(plan: Plan, report: Report, ranks: Ranks = ALONE) -> StepModel:
 
     def load(plan: Plan, ranks: Ranks) -> PackedStep:
         return _told_of_pinning(load_packed_step(plan, ranks, report=report), report)
+
+    if plan.device == "cuda" and not has_triton():
+        report(Warned(message=WITHOUT))
 
     if plan.training.weights == "sharded" and not is_sharded(plan, ranks):
         report(Warned(message="weights=sharded is not used: the run has one GPU of this host."))

@@ -23,6 +23,8 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
+from .gpu_kernels import has_kernels
+
 FP8 = torch.float8_e4m3fn
 LARGEST = 448.0
 """That e4m3 holds."""
@@ -76,7 +78,7 @@ class Fp8Weight:
 
 def quantised(matrix: Tensor) -> Fp8Matrix:
     """A matrix, (rows, columns), quantised row by row."""
-    if matrix.is_cuda:
+    if has_kernels(matrix):
         from .fp8_kernel import quantise_rows
 
         return Fp8Matrix(*quantise_rows(matrix.contiguous()))

@@ -19,6 +19,7 @@ from torch import Tensor
 from ...planning.memory import MOST_FUSED_RANK
 from .fp8_linear import Fp8LoraLinear
 from .gated_activations import ACTIVATIONS
+from .gpu_kernels import has_kernels
 from .lora_linear import LoraLinear
 from .mlp import DenseMlp, MlpMasks
 
@@ -29,7 +30,7 @@ if TYPE_CHECKING:
 class FusedMlp(DenseMlp):
     """A `DenseMlp` without dropout, whose modules all have a LoRA of at most `MOST_FUSED_RANK`.
 
-    On a CPU it takes the plain steps.
+    Where there are no kernels it takes the plain steps.
     """
 
     def _activate_backward(
@@ -41,7 +42,7 @@ class FusedMlp(DenseMlp):
         masks: MlpMasks,
     ) -> Tensor:
         added = self._added()
-        if not gate_up.is_cuda:
+        if not has_kernels(gate_up):
             if added is not None:
                 b, a = added
                 d_activation = d_activation + d_down_lora_hidden @ a
@@ -77,7 +78,7 @@ class Fp8Mlp(FusedMlp):
         return self.gate_up.forward_apart(x)
 
     def _activate(self, gate_up: Tensor, lora_hidden: Tensor) -> Tensor:
-        if not gate_up.is_cuda:
+        if not has_kernels(gate_up):
             return self.activation.forward(gate_up + lora_hidden @ self.gate_up.b.t())
         from .gated_mlp_kernel import gated_forward
 

@@ -18,13 +18,15 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
+from .gpu_kernels import has_kernels
+
 P = ParamSpec("P")
 R = TypeVar("R")
 
 
 def is_fused(tensor: Tensor) -> bool:
     """Whether what is done with it is compiled."""
-    return tensor.is_cuda
+    return has_kernels(tensor)
 
 
 def fused_on_cuda(function: Callable[P, R]) -> Callable[P, R]:
@@ -64,8 +66,9 @@ def kernel_on_cuda(module: str, name: str, **settings: Any) -> Callable[[Callabl
 
         @wraps(function)
         def call(*args: P.args, **kwargs: P.kwargs) -> R:
-            on_cuda = cast("Tensor", args[0]).is_cuda
-            return kernel()(*args, **kwargs) if on_cuda else function(*args, **kwargs)
+            if not has_kernels(cast("Tensor", args[0])):
+                return function(*args, **kwargs)
+            return kernel()(*args, **kwargs)
 
         return call
 

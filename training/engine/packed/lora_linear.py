@@ -29,6 +29,7 @@ from torch.nn import functional as F
 
 from ...planning.memory import ALIGNMENT
 from ..lora_parameters import InputGroup, LoraModule, LoraParameters
+from .gpu_kernels import has_kernels
 
 if TYPE_CHECKING:
     from .refresh_kernel import CopyTable
@@ -270,7 +271,7 @@ class Refresh:
     def __call__(self) -> None:
         if not self._a:
             return
-        if self._a[0][0].is_cuda:
+        if has_kernels(self._a[0][0]):
             self._table = self._table or self._on_gpu()
             self._table.copy()
         else:

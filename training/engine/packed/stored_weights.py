@@ -11,6 +11,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
+from .gpu_kernels import has_kernels
 from .mxfp4 import Mxfp4Shape, Mxfp4Weight
 from .nf4 import Nf4Shape, Nf4Weight
 
@@ -50,7 +51,7 @@ def expand(weight: StoredWeight, out: Tensor) -> None:
         out.copy_(weight.matrix)
     elif isinstance(weight, Mxfp4Weight):
         weight.expand(out)
-    elif out.is_cuda:
+    elif has_kernels(out):
         from .nf4_kernel import dequantise
 
         dequantise(weight, out)
