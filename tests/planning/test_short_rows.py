@@ -95,6 +95,8 @@ def test_a_multi_run_counts_the_rows_of_all_its_tasks(
     other = write_dataset(tmp_path / "other.jsonl")
     run = a_trainer(model).multi_run(tasks=[str(dataset), str(other)], steps_per_run=1)
     assert run.status == "completed"
+    plan = service.store.find(run.run_id).plan()
+    assert plan is not None and plan["micro_batch_tokens"] < 200
     other.write_text(json.dumps(LONG) + "\n" + other.read_text())
     with pytest.raises(GpuOutOfMemoryError, match="those of the longest row"):
         a_trainer(model).multi_run(tasks=[str(dataset), str(other)], steps_per_run=1)

@@ -141,7 +141,7 @@ def _prepare(
     for number, task in enumerate(tasks[spec.earlier :], spec.earlier + 1):
         kept_rows(task).write(context.run.path / TASKS, number)
     _warn_about_scores(context, tasks)
-    plans, reasons = _plans(context, spec, model, tasks[spec.earlier :], threads)
+    plans, reasons = _plans(context, spec, model, tasks[spec.earlier :], threads, _lengths(prepared, tasks))
     warn_about_memory(context, spec.training, plans[0])
     context.recorder.phase("loading", "reading the base model's weights")
     context.run.write_provenance(_provenance(spec, identity(), prepared, plans[0]))
@@ -160,10 +160,25 @@ def _warn_about_scores(context: RunContext, tasks: Sequence[TaskRows]) -> None:
         )
 
 
+def _lengths(prepared: Sequence[Prepared], tasks: Sequence[TaskRows]) -> list[int]:
+    """Of all examples that any run trains on: the model is opened once for all."""
+    fresh = [length for data in prepared for length in data.train.lengths().tokens.tolist()]
+    return fresh + [len(example.input_ids) for task in tasks for example in task.replayed]
+
+
 def _plans(
-    context: RunContext, spec: MultiRunSpec, model: Path, tasks: Sequence[TaskRows], threads: int
+    context: RunContext,
+    spec: MultiRunSpec,
+    model: Path,
+    tasks: Sequence[TaskRows],
+    threads: int,
+    lengths: Sequence[int],
 ) -> tuple[list[Plan], dict[str, str]]:
-    """The plan of each run, and the reasons of the first one's choices."""
+    """The plan of each run, and the reasons of the first one's choices.
+
+    Args:
+        lengths: in tokens, of the examples of all runs.
+    """
     from ..engine.planner import choose_plan, this_machine
     from .save_adapter import base_model_name
 
@@ -183,6 +198,7 @@ def _plans(
             adapter=context.run.path / ".adapter-of-the-engine",
             base_model_name=base_model_name(request, model),
             continue_from=None,
+            lengths=lengths or None,
         )
         rate = plan.learning_rate * spec.multi.learning_rate_decay**number
         plan = replace(plan, training=plan.training.model_copy(update={"learning_rate": rate}))
