@@ -1,6 +1,6 @@
 """Too little memory on a GPU: where does a run run out of it, and what does it say?
 
-    python benchmarks/gpu_oom.py [--free 6 8 12 16 24 32] [--size 7b] [--model FOLDER]
+    python benchmarks/gpu_oom.py [--free 6 8 12 16 24 32] [--size 7b] [--model FOLDER] [--short]
 
 Another process holds the rest of the card's memory while `backprop train` trains a model of this shape with
 random weights, in bf16 and in 4 bits. One line per run: it recovers, or ends as RUNTIME_GPU_OOM with the next
@@ -22,8 +22,11 @@ from memory_hog import only_free
 from workload import write_random_model
 
 
-def make_rows(path: Path) -> Path:
-    rows = [{"prompt": f"Tell me of {n}. " * 40, "completion": f"It is number {n}. " * 60} for n in range(64)]
+def make_rows(path: Path, *, short: bool) -> Path:
+    asked, said = (4, 6) if short else (40, 60)
+    rows = [
+        {"prompt": f"Tell me of {n}. " * asked, "completion": f"It is number {n}. " * said} for n in range(64)
+    ]
     path.write_text("".join(json.dumps(row) + "\n" for row in rows), encoding="utf-8")
     return path
 
@@ -51,9 +54,10 @@ def main() -> None:
     parser.add_argument("--free", type=float, nargs="+", default=[6, 8, 12, 16, 24, 32], help="GiB")
     parser.add_argument("--size", default="7b")
     parser.add_argument("--model", type=Path, help="a folder instead of a model with random weights")
+    parser.add_argument("--short", action="store_true", help="rows of a tenth of the length")
     asked = parser.parse_args()
     with tempfile.TemporaryDirectory() as scratch:
-        rows = make_rows(Path(scratch) / "rows.jsonl")
+        rows = make_rows(Path(scratch) / "rows.jsonl", short=asked.short)
         os.environ["BACKPROPAGATE_HOME"] = f"{scratch}/home"
         os.environ["BACKPROPAGATE_RUNTIME_DIR"] = f"{scratch}/slots"
         model = asked.model or write_random_model(Path(scratch) / "model", asked.size)
