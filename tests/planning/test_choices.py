@@ -103,7 +103,7 @@ def test_a_plan_for_several_gpus_has_the_same_steps_more_speed_and_the_memory_of
     assert four.settings["gpus"] == 4 and "4 GPUs share the 64 examples" in four.reasons["gpus"]
     assert four.peak_gib == one.peak_gib and "each of 4 GPUs" in " ".join(four.notes)
     assert one.tokens_per_s and four.tokens_per_s
-    assert 3 < four.tokens_per_s / one.tokens_per_s <= 3.8
+    assert 3 < four.tokens_per_s / one.tokens_per_s < 4
     few = plan_of(spec_of(model, batch_size=8, gpus=4), gpus(4, 512), home, data)
     assert "a larger batch_size would keep them busier" in few.reasons["gpus"]
     assert few.peak_gib < four.peak_gib  # two examples each instead of sixteen
