@@ -7,6 +7,7 @@ import subprocess
 import sys
 from pathlib import Path
 
+import pytest
 from model_configs import config_folder
 
 
@@ -29,6 +30,7 @@ def test_a_plan_is_shown_with_its_reasons_and_the_command_that_trains(
     assert made["fits"] and made["settings"]["steps"] == 4 and made["settings"]["engine"] == "packed"
 
 
+@pytest.mark.slow
 def test_a_folder_with_only_a_config_is_planned_with_and_not_trained(
     home: Path, dataset: Path, tmp_path: Path
 ) -> None:

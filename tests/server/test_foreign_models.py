@@ -118,6 +118,8 @@ IN_TRAINING = (
     "eos token",
 )
 """The plants that another format, or a training, meets elsewhere than a GGUF."""
+MET_FIRST = ("model_type", "tensor", "eos token")
+"""In config, weights and tokenizer."""
 IN_ADAPTERS: dict[str, Plant] = {
     "base": entry("adapter_config.json", base_model_name_or_path=HOSTILE),
     "a path as base": entry("adapter_config.json", base_model_name_or_path=f"/nowhere/{HOSTILE}"),
@@ -217,7 +219,10 @@ def test_an_export_repeats_nothing_that_a_model_says(
     exported(folder, format, capfd)
 
 
-@pytest.mark.parametrize("plant", IN_TRAINING)
+@pytest.mark.parametrize(
+    "plant",
+    [pytest.param(plant, marks=() if plant in MET_FIRST else pytest.mark.slow) for plant in IN_TRAINING],
+)
 def test_a_training_repeats_nothing_that_a_model_says(
     plant: str, tmp_path: Path, tiny_model: Path, dataset: Path, capfd: pytest.CaptureFixture[str]
 ) -> None:

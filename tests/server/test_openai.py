@@ -136,6 +136,7 @@ async def test_a_huge_upload_ends_at_the_limit(monkeypatch: pytest.MonkeyPatch, 
     assert sent <= 2**21 and (sent == 0) == announced
 
 
+@pytest.mark.slow
 def test_the_files_of_a_caller_have_a_limit(tmp_path: Path) -> None:
     with (
         serving(tmp_path, "--openai", BACKPROPAGATE_PRINCIPAL__DISK_GIB="0.0000001") as server,

@@ -110,6 +110,7 @@ def test_the_end_of_a_task_is_what_the_tool_itself_would_have_answered(
         )
 
 
+@pytest.mark.slow
 def test_a_run_that_fails_is_a_completed_task_with_the_tools_error(
     home: Path, dataset: Path, tiny_model: Path
 ) -> None:

@@ -30,6 +30,7 @@ def trainer(tiny_model: Path) -> Trainer:
     return Trainer(str(tiny_model), lora_r=16, lora_alpha=128, batch_size=8, threads=1, learning_rate=1e-2)
 
 
+@pytest.mark.slow
 def test_the_ledger_has_the_share_of_right_answers_and_what_was_forgotten(
     trainer: Trainer, tmp_path: Path
 ) -> None:
