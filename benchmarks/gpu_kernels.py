@@ -21,6 +21,7 @@ from workload import make_importable, table
 make_importable()
 
 from backpropagate.training.engine.packed import fused_cross_entropy, fused_ops, gated_activations  # noqa: E402
+from backpropagate.training.engine.packed.gpu_kernels import WITHOUT, has_triton  # noqa: E402
 from backpropagate.training.engine.packed.norms import NORMS  # noqa: E402
 
 HIDDEN, WIDTH, HEADS, KV_HEADS, HEAD, VOCABULARY = 3584, 18944, 28, 4, 128, 152064
@@ -121,6 +122,8 @@ def main() -> None:
     parser.add_argument("--tokens", type=int, default=4032)
     parser.add_argument("--no-compiler", action="store_true", help="without torch's compiler beside it")
     asked = parser.parse_args()
+    if not has_triton():
+        sys.exit(WITHOUT)  # plain torch would be compared with itself
     torch.manual_seed(0)
     heads = ["kernel", "error", "plain torch's", "ms", "host µs"]
     if not asked.no_compiler:

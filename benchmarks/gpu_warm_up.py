@@ -76,7 +76,9 @@ def main() -> None:
         with tempfile.TemporaryDirectory() as folder:
             rows.append(row_of(size, Path(folder) / "model"))
     print(table(rows))
-    sys.exit(0 if all(row[2].endswith(", 0") and row[3].endswith(", 0") for row in rows[1:]) else 1)
+    nothing_later = all(row[2].endswith(", 0") and row[3].endswith(", 0") for row in rows[1:])
+    counted = not any(row[3].startswith("0,") for row in rows[1:])  # else the count itself is broken
+    sys.exit(0 if nothing_later and counted else 1)
 
 
 if __name__ == "__main__":

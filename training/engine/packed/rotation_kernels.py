@@ -9,7 +9,7 @@ other dimension is read a second time, from the cache.
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 import triton
@@ -20,7 +20,20 @@ from .norm_kernels import unit_rows, weighted
 
 NUMBERS = 2048
 """Of a program."""
-NO_NORM = {"NORMED": False, "SHIFT": 0.0, "ROUNDED": False}
+
+
+class HeadNorm(NamedTuple):
+    """The norm of each query and key head, if there is one."""
+
+    weight: Tensor | None = None
+    eps: float = 0.0
+    shift: float = 0.0
+    rounded: bool = False
+
+    @property
+    def constants(self) -> dict[str, Any]:
+        """What the kernels are compiled for."""
+        return {"NORMED": self.weight is not None, "SHIFT": self.shift, "ROUNDED": self.rounded}
 
 
 @triton.jit
@@ -102,7 +115,7 @@ def _turn_back(dq, dk, dv, qkv, cos, sin, weight, out, tokens, heads, queries, k
 
 def turn(qkv: Tensor, cos: Tensor, sin: Tensor, rotated_heads: int, *, interleaved: bool = False) -> Tensor:
     """As `fused_ops.rotate`; pairs are (x_2i, x_2i+1) if interleaved."""
-    return _turned(qkv, cos, sin, rotated_heads, None, 0.0, interleaved, NO_NORM)
+    return _turned(qkv, cos, sin, rotated_heads, HeadNorm(), interleaved)
 
 
 def norm_turn(
@@ -117,15 +130,15 @@ def norm_turn(
     interleaved: bool = False,
 ) -> Tensor:
     """As `fused_ops.norm_rotate`, with a norm as `norms` has them."""
-    norm = {"NORMED": True, "SHIFT": shift, "ROUNDED": rounded}
-    return _turned(qkv, cos, sin, len(weight), weight, eps, interleaved, norm)
+    norm = HeadNorm(weight, eps, shift, rounded)
+    return _turned(qkv, cos, sin, len(weight), norm, interleaved)
 
 
 def turn_back(
     dq: Tensor, dk: Tensor, dv: Tensor, cos: Tensor, sin: Tensor, *, interleaved: bool = False
 ) -> Tensor:
     """As `fused_ops.rotate_backward`."""
-    return _turned_back((dq, dk, dv), None, cos, sin, None, 0.0, interleaved, NO_NORM)
+    return _turned_back((dq, dk, dv), None, cos, sin, HeadNorm(), interleaved)
 
 
 def norm_turn_back(
@@ -143,20 +156,11 @@ def norm_turn_back(
     interleaved: bool = False,
 ) -> Tensor:
     """As `fused_ops.norm_rotate_backward`."""
-    norm = {"NORMED": True, "SHIFT": shift, "ROUNDED": rounded}
-    return _turned_back((dq, dk, dv), qkv, cos, sin, weight, eps, interleaved, norm)
+    norm = HeadNorm(weight, eps, shift, rounded)
+    return _turned_back((dq, dk, dv), qkv, cos, sin, norm, interleaved)
 
 
-def _turned(
-    qkv: Tensor,
-    cos: Tensor,
-    sin: Tensor,
-    rotated: int,
-    weight: Tensor | None,
-    eps: float,
-    interleaved: bool,
-    norm: dict[str, Any],
-) -> Tensor:
+def _turned(qkv: Tensor, cos: Tensor, sin: Tensor, rotated: int, norm: HeadNorm, interleaved: bool) -> Tensor:
     qkv = _dimensions_together(qkv)
     tokens, heads, size = qkv.shape
     out = torch.empty(tokens, heads, size, dtype=qkv.dtype, device=qkv.device)
@@ -164,8 +168,8 @@ def _turned(
     kernel: Any = _turn
     with torch.cuda.device(qkv.device):
         kernel[triton.cdiv(tokens, tile["ROWS"]), heads](
-            qkv, cos, sin, qkv if weight is None else weight, out, tokens, heads, rotated,
-            qkv.stride(0), qkv.stride(1), eps, **norm, **tile,
+            qkv, cos, sin, qkv if norm.weight is None else norm.weight, out, tokens, heads, rotated,
+            qkv.stride(0), qkv.stride(1), norm.eps, **norm.constants, **tile,
         )  # fmt: skip
     return out
 
@@ -175,10 +179,8 @@ def _turned_back(
     qkv: Tensor | None,
     cos: Tensor,
     sin: Tensor,
-    weight: Tensor | None,
-    eps: float,
+    norm: HeadNorm,
     interleaved: bool,
-    norm: dict[str, Any],
 ) -> Tensor:
     dq, dk, dv = map(_dimensions_together, d)
     before = dq if qkv is None else _dimensions_together(qkv)
@@ -190,8 +192,8 @@ def _turned_back(
     kernel: Any = _turn_back
     with torch.cuda.device(dq.device):
         kernel[triton.cdiv(tokens, tile["ROWS"]), heads](
-            dq, dk, dv, before, cos, sin, dq if weight is None else weight, out, tokens, heads,
-            dq.shape[1], dk.shape[1], *strides, eps, **norm, **tile,
+            dq, dk, dv, before, cos, sin, dq if norm.weight is None else norm.weight, out, tokens, heads,
+            dq.shape[1], dk.shape[1], *strides, norm.eps, **norm.constants, **tile,
         )  # fmt: skip
     return out
 
