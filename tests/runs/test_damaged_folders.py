@@ -318,9 +318,12 @@ def test_a_run_whose_lock_is_a_folder_can_be_removed_at_the_command_line(service
     assert done.exit_code == 0 and "unreadable" in done.output and not run.path.exists()
 
 
-def test_a_removed_run_does_not_come_back_when_its_worker_is_attended_to(service: TrainingService) -> None:
+def test_a_removed_run_does_not_come_back_when_its_worker_is_attended_to(
+    service: TrainingService, monkeypatch: pytest.MonkeyPatch
+) -> None:
     spec = TrainSpec(model=ModelGroup(name="a/b"), data=DataGroup(source="rows.jsonl"))
     run = finished_run(service.store, spec, {})
     service.store.delete(run)
+    monkeypatch.setattr(Path, "mkdir", lambda *_, **__: pytest.fail("a list would show the run"))
     service.store.fail_unstarted(run, 1, StateError("It could not start.").record())
     assert not run.path.exists()

@@ -152,13 +152,13 @@ class _RunLock(Lock):
     """Of a run that may have been removed meanwhile: nobody gets its lock."""
 
     def _acquire(self, timeout_s: float) -> bool:
-        if not super()._acquire(timeout_s):
-            return False
         folder = self.path.parent
+        if not folder.exists() or not super()._acquire(timeout_s):
+            return False
         if [path.name for path in folder.iterdir()] != [self.path.name]:
             return True
         self.release()
-        with suppress(OSError):  # taking a lock makes its folder anew
+        with suppress(OSError):  # removed at this moment: taking the lock has made its folder anew
             self.path.unlink()
             folder.rmdir()
         return False
