@@ -8,9 +8,10 @@ from __future__ import annotations
 
 from typing import Any
 
+from ..config.specs import DataGroup
 from ..data.formats.recognise import recognise
 from ..data.readers.rows import RowError
-from ..data.tokens.encode import encode
+from ..data.tokens.encode import Encoder
 from ..data.tokens.example import Example
 from ..errors import ChatTemplateError
 
@@ -46,6 +47,8 @@ def general_examples(tokenizer: Any) -> list[Example]:
     """The questions and answers in the form that the model is trained in; none if it allows no exact mask."""
     try:
         rows = [recognise({"prompt": question, "completion": answer}) for question, answer in QUESTIONS]
-        return [example for row in rows for example in encode(row, tokenizer).examples]
+        encoder = Encoder(tokenizer, DataGroup())  # one: each copies the vocabulary
+        encoded = encoder.tokenise([encoder.render(row) for row in rows])
     except (ChatTemplateError, RowError):
         return []
+    return [example for one in encoded for example in one.examples]
