@@ -8,6 +8,7 @@ from typing import Any
 
 import pytest
 import torch
+from rarer import rarer
 
 from backpropagate import Trainer, TrainingRun
 from backpropagate.training.config.results import TrainResult
@@ -63,7 +64,7 @@ class Room:
 @pytest.mark.filterwarnings("ignore:`is_gradient_checkpointing`:FutureWarning")
 @pytest.mark.parametrize(
     ("engine", "kind"),
-    [("packed", PackedStep), pytest.param("autograd", AutogradStep, marks=pytest.mark.slow)],
+    [("packed", PackedStep), rarer("autograd", AutogradStep)],
 )
 def test_a_training_goes_on_with_more_recomputation_and_the_same_result(
     engine: Any,
@@ -150,7 +151,7 @@ def test_on_a_gpu_streaming_is_the_last_resort_unless_the_user_wants_the_weights
     assert lighter_plan(plan.changed(engine="trl"), "training") is None
 
 
-@pytest.mark.parametrize("recovery", [pytest.param(True, marks=pytest.mark.slow), False])
+@pytest.mark.parametrize("recovery", [rarer(True), False])
 def test_a_user_can_have_the_error_instead(
     recovery: bool,
     tiny_model: Path,

@@ -9,6 +9,7 @@ from typing import Any
 
 import pytest
 import torch
+from rarer import rarer
 from torch.nn import functional as F
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
@@ -70,7 +71,7 @@ def by_transformers(base: Path, adapter: Path | None, prompts: list[Any]) -> lis
     return answers
 
 
-@pytest.mark.parametrize("engine", ["packed", "autograd", pytest.param("trl", marks=pytest.mark.slow)])
+@pytest.mark.parametrize("engine", ["packed", "autograd", rarer("trl")])
 def test_the_answers_are_those_of_the_saved_adapter_and_nothing_is_loaded_again(
     engine: str, base: Path, data: Data, tmp_path: Path
 ) -> None:

@@ -10,6 +10,7 @@ from typing import Any
 import pytest
 import torch
 from multimodal_models import PACKED, multimodal_model, save_with_tokenizer, vocabulary_of
+from rarer import rarer
 from safetensors.torch import load_file, save_file
 
 from backpropagate import Trainer
@@ -89,7 +90,7 @@ def test_a_head_that_is_stored_is_used_though_the_config_says_tied(
 
 @pytest.mark.parametrize(("family", "engine"), [
     *(("gemma3", "packed"), ("gemma4", "packed"), ("qwen2_5_vl", "autograd")),
-    *(pytest.param(family, "autograd", marks=pytest.mark.slow) for family in ("qwen3_5", "llama4")),
+    *(rarer(family, "autograd") for family in ("qwen3_5", "llama4")),
 ])  # fmt: skip
 def test_a_training_leaves_the_vision_part_alone_and_plain_peft_loads_the_adapter(
     family: str, engine: str, tiny_model: Path, tmp_path: Path

@@ -10,6 +10,7 @@ from typing import Any
 
 import pytest
 import torch
+from rarer import rarer
 from torch.nn import functional as F
 
 from backpropagate.training.config.specs import LoraGroup
@@ -104,7 +105,7 @@ def test_flash_attention_with_sinks_is_right_forward_and_backward() -> None:
     assert all(torch.allclose(ours, theirs, atol=1e-5) for ours, theirs in zip(found, gradients, strict=True))
 
 
-@pytest.mark.parametrize("in_4bit", [pytest.param(False, marks=pytest.mark.slow), True])
+@pytest.mark.parametrize("in_4bit", [rarer(False), True])
 @pytest.mark.parametrize("family", FAMILIES)
 def test_experts_that_stream_or_are_expanded_are_those_on_the_device(
     family: str, in_4bit: bool, examples: Callable[..., list[Example]], saved: Callable[[Any], Path]
@@ -127,7 +128,7 @@ def test_experts_that_stream_or_are_expanded_are_those_on_the_device(
     assert all(torch.allclose(ours, theirs, atol=1e-6) for ours, theirs in zip(*found, strict=True))
 
 
-@pytest.mark.parametrize("how", ["whole", "in 4 bits", pytest.param("streamed", marks=pytest.mark.slow)])
+@pytest.mark.parametrize("how", ["whole", "in 4 bits", rarer("streamed")])
 @pytest.mark.parametrize("family", FAMILIES)
 def test_the_model_that_answers_is_the_one_that_was_trained(
     family: str,
@@ -179,7 +180,9 @@ def losses_with_plain_peft(plan: Plan, made: Sequence[Example]) -> list[float]:
     return found
 
 
-@pytest.mark.parametrize("targets", ["all-linear", EVERYTHING], ids=["by default", "on experts"])
+@pytest.mark.parametrize(
+    "targets", [rarer("all-linear", id="by default"), pytest.param(EVERYTHING, id="on experts")]
+)
 @pytest.mark.parametrize("family", FAMILIES)
 def test_the_adapter_loads_in_plain_peft_with_equal_losses(
     family: str, targets: Any, examples: Callable[..., list[Example]], tmp_path: Path

@@ -10,6 +10,7 @@ from typing import Any
 import pytest
 import torch
 from rank_threads import OnThreads
+from rarer import rarer
 
 from backpropagate.training.config.specs import LoraGroup
 from backpropagate.training.engine.autograd.engine import load_autograd_step
@@ -86,7 +87,7 @@ def alone(plan: Plan, data: Data, folder: Path) -> tuple[Outcome, Events]:
     ("engine", "size"),
     [
         ("packed", 3),
-        *(pytest.param(*slow, marks=pytest.mark.slow) for slow in (("packed", 6), ("autograd", 2))),
+        *(rarer(*slow) for slow in (("packed", 6), ("autograd", 2))),
     ],
 )
 def test_losses_and_evaluations_equal_those_of_one_process(

@@ -9,6 +9,7 @@ from pathlib import Path
 import pytest
 import torch
 from rank_threads import OnThreads
+from rarer import rarer
 
 from backpropagate.training.config.specs import LoraGroup
 from backpropagate.training.engine.loop.batch import PackedBatch
@@ -52,7 +53,7 @@ def trained(
     [
         ("llama", 3, LAYERS, True),
         *(
-            pytest.param(*slow, marks=pytest.mark.slow)
+            rarer(*slow)
             for slow in (
                 ("llama", 2, 0, False), ("llama", 3, 2, False), ("llama", 2, LAYERS, False),
                 ("llama", 5, 3, True), ("gemma2", 2, 1, False), ("qwen3_moe", 2, LAYERS, False),

@@ -10,6 +10,7 @@ from typing import Any
 
 import pytest
 import torch
+from rarer import rarer
 
 from backpropagate.training.config.specs import LoraGroup
 from backpropagate.training.engine.loop.batch import packed_batch
@@ -45,11 +46,9 @@ def graphs(monkeypatch: pytest.MonkeyPatch) -> Iterator[Callable[[], int]]:
     ("family", "sizes", "in_4bit"),
     [
         ("cohere2", {"sliding_window": 6, **BY_TURNS}, True),
-        pytest.param("cohere2", {"hidden_size": 512, "sliding_window": 6}, False, marks=pytest.mark.slow),
-        pytest.param(
-            "qwen3_moe", {**EXPERTS, "head_dim": 16, "mlp_only_layers": [1]}, False, marks=pytest.mark.slow
-        ),
-        pytest.param("gpt_oss", {**GPT_OSS, **BY_TURNS}, True, marks=pytest.mark.slow),
+        rarer("cohere2", {"hidden_size": 512, "sliding_window": 6}, False),
+        rarer("qwen3_moe", {**EXPERTS, "head_dim": 16, "mlp_only_layers": [1]}, False),
+        rarer("gpt_oss", {**GPT_OSS, **BY_TURNS}, True),
     ],
 )
 def test_a_step_after_the_warm_up_compiles_nothing_more(

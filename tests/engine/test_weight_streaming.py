@@ -9,6 +9,7 @@ from typing import Any
 
 import pytest
 import torch
+from rarer import rarer, with_rarer
 
 from backpropagate.training.config.specs import LoraGroup
 from backpropagate.training.engine.loaded_model import StepModel
@@ -37,8 +38,10 @@ FURTHER: dict[str, dict[str, Any]] = {
 @pytest.mark.parametrize(
     ("family", "resident"),
     [
-        *(("qwen2", resident) for resident in (0, 1, 3, 4, 5, 6)),
-        *((family, 1) for family in ("gemma2", "gemma4_text", "phi3", "cohere2")),
+        *(("qwen2", resident) for resident in (0, 3, 6)),
+        *(rarer("qwen2", resident) for resident in (1, 4, 5)),
+        ("gemma4_text", 1),
+        *(rarer(family, 1) for family in ("gemma2", "phi3", "cohere2")),
     ],
 )
 def test_streaming_gives_the_same_gradients_to_the_last_bit(
@@ -77,7 +80,7 @@ def test_layers_that_stream_are_spread_evenly() -> None:
         assert len(set(streamed_layers(28, resident))) == 28 - resident
 
 
-@pytest.mark.parametrize("in_4bit", [False, True])
+@pytest.mark.parametrize("in_4bit", with_rarer([True], [False]))
 def test_a_run_that_streams_is_the_run_that_does_not(
     in_4bit: bool, tiny_model: Path, examples: Callable[..., list[Example]], tmp_path: Path
 ) -> None:

@@ -115,6 +115,7 @@ def test_few_rows_show_nothing_surely(taught: Trainer, taught_run: RunFolder, tm
     assert all(score.low is None for score in few.scores)
 
 
+@pytest.mark.slow
 def test_each_task_of_a_multi_run_has_scores_of_its_own(tiny_model: Path, tmp_path: Path) -> None:
     def rows(name: str) -> Path:
         asked = [{"prompt": f"{name} {number}?", "completion": f"{name} is {number}"} for number in range(30)]

@@ -97,6 +97,7 @@ def test_answers_that_take_too_long_are_left_out_and_the_reason_is_given(
     assert f"no answers to held-out questions: {verdict.no_answers}" in capsys.readouterr().out
 
 
+@pytest.mark.slow
 def test_held_out_questions_tell_how_far_each_model_is_with_its_answers(
     tmp_path: Path, quick_learner: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -11,6 +11,7 @@ from typing import Any
 import pytest
 import torch
 from facts import write_dataset
+from rarer import with_rarer
 from safetensors import safe_open
 from safetensors.torch import load_file
 from tiny_lora import build_adapter, build_base, change_json, merged_by_peft
@@ -97,7 +98,7 @@ def test_an_adapter_of_plain_peft_is_exported_with_the_revision_that_it_names(
     assert (found.model.name, found.model.revision) == ("me/tiny", "v2")
 
 
-@pytest.mark.parametrize("format", ["gguf", "merged", "lora"])
+@pytest.mark.parametrize("format", with_rarer(["gguf"], ["merged", "lora"]))
 def test_a_folder_that_was_written_anew_is_refused_unless_it_is_allowed(
     format: Any, tiny_model: Path, tmp_path: Path
 ) -> None:

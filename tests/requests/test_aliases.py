@@ -102,6 +102,7 @@ def test_the_command_takes_aliases_and_says_their_name(
     )
 
 
+@pytest.mark.slow
 def test_the_trainer_takes_aliases(tiny_model: Path, dataset: Path) -> None:
     settings: Any = {"max_steps": 1, "lora_rank": 2}
     assert Trainer(str(tiny_model), **settings).train(dataset).total_steps == 1

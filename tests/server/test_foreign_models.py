@@ -18,6 +18,7 @@ from typing import Any
 import pytest
 from foreign_texts import HOSTILE, MARKER, texts
 from ollama_stand_in import Fault, OllamaStandIn
+from rarer import rarer
 from tiny_gguf import CHATML, write_gguf
 from tiny_lora import build_adapter, change_json
 
@@ -221,7 +222,7 @@ def test_an_export_repeats_nothing_that_a_model_says(
 
 @pytest.mark.parametrize(
     "plant",
-    [pytest.param(plant, marks=() if plant in MET_FIRST else pytest.mark.slow) for plant in IN_TRAINING],
+    [plant if plant in MET_FIRST else rarer(plant) for plant in IN_TRAINING],
 )
 def test_a_training_repeats_nothing_that_a_model_says(
     plant: str, tmp_path: Path, tiny_model: Path, dataset: Path, capfd: pytest.CaptureFixture[str]

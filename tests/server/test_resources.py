@@ -29,6 +29,7 @@ from mcp.types import (
     TextResourceContents,
 )
 from moving_run import MovingRun
+from rarer import rarer, with_rarer
 from waiting import small_spec
 
 from backpropagate.server.app import build_server
@@ -294,8 +295,8 @@ async def watching(client: Client, heard: Heard, uris: list[str]) -> AsyncIterat
     [
         (over_http, "2026-07-28"),
         (over_a_pipe, "legacy"),
-        pytest.param(over_a_pipe, "2026-07-28", marks=pytest.mark.slow),
-        pytest.param(over_http, "legacy", marks=pytest.mark.slow),
+        rarer(over_a_pipe, "2026-07-28"),
+        rarer(over_http, "legacy"),
     ],
 )
 async def test_who_watches_a_run_hears_of_it_once_a_second_until_it_ends_or_nobody_listens(
@@ -387,7 +388,7 @@ async def over_http_here(service: TrainingService) -> AsyncIterator[str]:
 
 
 @pytest.mark.filterwarnings("ignore:resources/:mcp.MCPDeprecationWarning")
-@pytest.mark.parametrize("mode", ["legacy", "2026-07-28"])
+@pytest.mark.parametrize("mode", with_rarer(["2026-07-28"], ["legacy"]))
 async def test_a_run_is_followed_once_and_only_while_somebody_watches_it(
     home: Path, dataset: Path, tiny_model: Path, mode: Any
 ) -> None:

@@ -99,6 +99,7 @@ def test_a_training_can_be_task_1(tiny_model: Path, files: list[Path], whole: Mu
     assert "Trained in 3 runs" in card and training.run_id in card
 
 
+@pytest.mark.slow
 def test_an_earlier_merge_can_be_delivered_and_gone_on_from(
     tiny_model: Path, files: list[Path], whole: MultiRun
 ) -> None:

@@ -15,6 +15,7 @@ from typing import Any
 import psutil
 import pytest
 from mcp import Client
+from rarer import with_rarer
 from waiting import busy_device, phases_of, small_spec, steps_of, wait_for_phase, wait_until
 
 from backpropagate.server.app import build_server
@@ -119,7 +120,7 @@ async def test_a_spare_that_has_a_run_is_a_worker_of_low_priority_in_its_folder_
     assert seen[0] == seen[1]
 
 
-@pytest.mark.parametrize("what", ["a variable", "a library", "the device"])
+@pytest.mark.parametrize("what", with_rarer(["a variable"], ["a library", "the device"]))
 async def test_a_run_that_would_be_started_otherwise_than_the_spare_gets_a_worker_of_its_own(
     what: str,
     keeping: TrainingService,
@@ -149,6 +150,7 @@ async def test_a_run_that_would_be_started_otherwise_than_the_spare_gets_a_worke
     wait_until(lambda: spares() and spares() != [spare], "a spare as it would be now")
 
 
+@pytest.mark.slow
 async def test_a_run_starts_also_if_the_spare_was_killed(
     keeping: TrainingService, dataset: Path, tiny_model: Path
 ) -> None:

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from rarer import rarer
 from small_models import write_small_model
 from tiny_lora import change_json
 from transformers import GptOssConfig
@@ -82,6 +83,7 @@ def test_columns_in_memory_are_not_accepted_and_the_way_out_is_told(
         assert ".jsonl file" in (error.value.hint or "")
 
 
+@pytest.mark.slow
 def test_the_same_spec_gives_the_same_losses_bit_for_bit(
     service: TrainingService, dataset: Path, tiny_model: Path
 ) -> None:
@@ -115,10 +117,10 @@ def test_a_busy_device_is_a_warning_not_a_wait(
 @pytest.mark.parametrize(
     ("settings", "named"),
     [
-        ({"held_out": 0, "eval_every": 1, "patience": 2}, {"eval_every", "patience"}),
+        rarer({"held_out": 0, "eval_every": 1, "patience": 2}, {"eval_every", "patience"}),
         ({"held_out": 0.5, "patience": 2, "system": "Be brief."}, {"patience", "system"}),
-        ({"held_out": 0, "split": "train", "dataset_revision": "v1"}, {"split", "dataset_revision"}),
-        ({"held_out": 0, "separator": "---", "revision": "main"}, {"separator", "revision"}),
+        rarer({"held_out": 0, "split": "train", "dataset_revision": "v1"}, {"split", "dataset_revision"}),
+        rarer({"held_out": 0, "separator": "---", "revision": "main"}, {"separator", "revision"}),
         ({"held_out": 0, "weights": "gpu", "micro_batch_tokens": 512}, {"weights"}),
         (
             {"held_out": 0, "engine": "trl", "recompute": "everything", "micro_batch_tokens": 512},

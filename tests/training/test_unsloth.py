@@ -11,6 +11,7 @@ from pathlib import Path
 
 import psutil
 import pytest
+from rarer import rarer
 from waiting import events_of, kill_worker, small_spec, wait_until
 
 from backpropagate import Callbacks, Trainer
@@ -160,10 +161,10 @@ def children(process: psutil.Process, name: str) -> list[psutil.Process]:
     ("python", "reason"),
     [
         (None, f"{SETTING} is not set"),
-        ("/no/such/python", "names /no/such/python, which does not exist"),
+        rarer("/no/such/python", "names /no/such/python, which does not exist"),
         (sys.executable, "it said 'ModuleNotFoundError"),
-        (shutil.which("false"), "its process ended with exit code 1"),
-        (__file__, "cannot be started"),
+        rarer(shutil.which("false"), "its process ended with exit code 1"),
+        rarer(__file__, "cannot be started"),
     ],
 )
 @pytest.mark.skipif(os.name == "nt", reason="Windows has no `false`")

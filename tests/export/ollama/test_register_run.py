@@ -12,6 +12,7 @@ from finished_runs import finished_run
 from mcp import Client
 from mcp.types import CallToolResult, ElicitResult, TextContent
 from ollama_stand_in import Fault, OllamaStandIn, full_name
+from rarer import with_rarer
 from tiny_gguf import DEFAULT_SYSTEM, SMOLLM2, write_gguf
 from waiting import wait_until
 
@@ -77,7 +78,7 @@ async def test_the_tool_registers_a_trainings_export_and_shows_both_answers(
     assert again.structured_content and again.structured_content["run_id"] == shown["run_id"]
 
 
-@pytest.mark.parametrize("mode", ["legacy", "2026-07-28"])
+@pytest.mark.parametrize("mode", with_rarer(["2026-07-28"], ["legacy"]))
 @pytest.mark.parametrize("yes", [True, False])
 async def test_the_user_is_asked_before_a_model_is_replaced(
     service: TrainingService, server: OllamaStandIn, gguf: Path, tmp_path: Path, mode: Any, yes: bool

@@ -21,6 +21,7 @@ from published_tokenizers import (
     build_from_sentencepiece,
     split,
 )
+from rarer import rarer, with_rarer
 
 from backpropagate.training.export.gguf.reader import read_metadata
 from backpropagate.training.export.verify.tokenizer_parity import compare_tokenizers
@@ -141,8 +142,12 @@ def _write_config(folder: Path, size: int) -> None:
     (folder / "config.json").write_text(json.dumps(config), encoding="utf-8")
 
 
-@pytest.mark.parametrize("name", ["tokenizer.model.v1", "mistral_instruct_tokenizer_240323.model.v3"])
-@pytest.mark.parametrize("beside", [True, False], ids=["with tokenizer.model", "from tokenizer.json alone"])
+@pytest.mark.parametrize(
+    "name", with_rarer(["tokenizer.model.v1"], ["mistral_instruct_tokenizer_240323.model.v3"])
+)
+@pytest.mark.parametrize(
+    "beside", [rarer(True, id="with tokenizer.model"), pytest.param(False, id="from tokenizer.json alone")]
+)
 def test_mistrals_sentencepiece_models_are_split_alike(
     llama_cpp: None, mistral_common: Path, export: Export, tmp_path: Path, name: str, beside: bool
 ) -> None:
