@@ -23,8 +23,14 @@ from workload import PEAK_FLOPS, Windows, examples, make_importable, qwen_config
 GIB = 2**30
 
 
-def choice_of(config: Any, asked: dict[str, str], free: int, lengths: list[int], card: str) -> Any:
-    """The planner's choices for a model of this config, and the tokens per second that it expects."""
+def choice_of(
+    config: Any, asked: dict[str, str], free: int, lengths: list[int], card: str, steps: int | None = None
+) -> Any:
+    """The planner's choices for a model of this config, and the tokens per second that it expects.
+
+    Args:
+        steps: of the run; None: an epoch. Longer ones have more CUDA graphs.
+    """
     from backpropagate.training.config.specs import ModelGroup, TrainingGroup, TrainSpec
     from backpropagate.training.planning.choices import choose, work_of
     from backpropagate.training.planning.data_facts import DataFacts
@@ -39,7 +45,7 @@ def choice_of(config: Any, asked: dict[str, str], free: int, lengths: list[int],
     in_4bit = asked.get("bits", "4") == "4"
     spec = TrainSpec(
         model=ModelGroup(name="random", load_in_4bit=in_4bit),
-        training=TrainingGroup(batch_size=8, **training),
+        training=TrainingGroup(batch_size=8, steps=steps, **training),
     )
     entries = config.to_dict()
     shape, machine = decoder_shape(entries), Machine("cuda", free, 1, name=card)
@@ -47,6 +53,10 @@ def choice_of(config: Any, asked: dict[str, str], free: int, lengths: list[int],
     data = DataFacts(len(lengths), 0, None if "tokens" in asked else lengths, 0.5, "")
     made = choose(spec, entries, shape, machine, data)
     return made, tokens_per_s(work_of(spec, shape, made), card_of(machine))
+
+
+def settings_chosen(memory: Any) -> tuple[Any, ...]:
+    return memory.recompute, memory.micro_batch_tokens, memory.resident_layers
 
 
 def run_case(case: str, window_s: float) -> dict[str, Any]:
@@ -84,6 +94,8 @@ def run_case(case: str, window_s: float) -> dict[str, Any]:
 
     train(decoder, plan, made_examples, after_step)
     result = windows.result()
+    same, _ = choice_of(config, asked, free, lengths, card, steps=result["steps"])  # the run that it was
+    planned = same.memory if settings_chosen(same.memory) == settings_chosen(choice) else choice
     return {
         "case": case, "recompute": choice.recompute, "micro-batch": choice.micro_batch_tokens,
         "resident": "all" if choice.resident_layers is None else choice.resident_layers,
@@ -93,7 +105,7 @@ def run_case(case: str, window_s: float) -> dict[str, Any]:
         "weights GiB": round(weights / GIB, 2),
         "peak GiB": round(torch.cuda.max_memory_allocated() / GIB, 2),
         "reserved GiB": round(torch.cuda.max_memory_reserved() / GIB, 2),
-        "planned peak": round(choice.peak / GIB, 2), "planned tok/s": round(expected), "card": card,
+        "planned peak": round(planned.peak / GIB, 2), "planned tok/s": round(expected), "card": card,
         "unpinned": decoder.unpinned, "made s": round(built, 1),
         "first step s": result["first_step_s"],
     }  # fmt: skip
