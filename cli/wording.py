@@ -47,7 +47,8 @@ def words(step: Next) -> str:
                 f" --model {given['model']}" if "model" in given else ""
             )
         case "inspect":
-            return f"backprop inspect {given.get('dataset', 'FILE')}"
+            options = [_option(name, step.arguments[name]) for name in given if name != "dataset"]
+            return " ".join([f"backprop inspect {given.get('dataset', 'FILE')}", *options])
         case "get_run":
             return f"backprop show-run {given['run_id']} --follow"
         case "list_runs":

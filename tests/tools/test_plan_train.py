@@ -212,3 +212,45 @@ print([name for name in ("torch", "transformers", "numpy", "datasets") if name i
         [sys.executable, "-c", program, str(models / "7b")], capture_output=True, text=True, check=True
     )
     assert done.stdout == "7.615\n[]\n"
+
+
+def tickets(folder: Path, *bad: str) -> Path:
+    """24 tickets, the last four equal to the first four, and bad rows."""
+    rows = [json.dumps({"prompt": f"Ticket {i % 20}?", "completion": f"Answer {i % 20}."}) for i in range(24)]
+    path = folder / "tickets.jsonl"
+    path.write_text("\n".join([*rows, *bad]), encoding="utf-8")
+    return path
+
+
+async def test_a_plan_says_that_its_training_would_be_refused_for_its_rows(
+    service: TrainingService, tiny_model: Path, tmp_path: Path
+) -> None:
+    data = tickets(tmp_path, '{"Customer Message": "Late?", "Agent Reply": "Sorry."}')
+    root, asked = Path(tiny_model.anchor), {"dataset": str(data), "model": str(tiny_model)}
+    answer, text = await called(service, root, "plan_train", **asked)
+    assert "would be refused: 1 of 25 rows cannot be used" in text and 'on_bad_rows="skip"' in text
+    assert answer["plan"]["next"] == {"action": "inspect", "arguments": asked}
+    answer, text = await called(service, root, "plan_train", **asked, on_bad_rows="skip")
+    assert "refused" not in text and answer["plan"]["next"]["action"] == "train"
+
+
+async def test_a_plan_of_rows_that_cannot_be_used_does_not_say_that_nobody_has_looked(
+    service: TrainingService, tiny_model: Path, tmp_path: Path
+) -> None:
+    data = tmp_path / "tickets.csv"
+    data.write_text("Customer Message,Agent Reply\nLate?,Sorry.\n", encoding="utf-8")
+    asked: dict[str, Any] = {"dataset": str(data), "model": str(tiny_model)}
+    _, text = await called(service, Path(tiny_model.anchor), "plan_train", **asked)
+    assert "none of its rows can be used" in text and "not been inspected" not in text
+    assert "1 of 1 row cannot be used" in text and "Next: inspect_dataset(" in text
+
+
+async def test_a_plan_counts_no_row_that_dedupe_leaves_out(
+    service: TrainingService, tiny_model: Path, tmp_path: Path
+) -> None:
+    asked: dict[str, Any] = {"dataset": str(tickets(tmp_path)), "model": str(tiny_model)}
+    asked["settings"] = {"held_out": 0}
+    plan = await planned(service, Path(tiny_model.anchor), **asked)
+    assert plan["data"].startswith("24 examples")
+    plan = await planned(service, Path(tiny_model.anchor), **asked, dedupe="exact")
+    assert plan["data"].startswith("20 examples")

@@ -50,7 +50,8 @@ NOTHING = DataFacts(None, 0, None, None, "no dataset is given")
 
 def facts_of(found: InspectResult, data: DataGroup) -> DataFacts:
     """What an inspection says of the examples that a training with these settings takes."""
-    usable = min(found.usable, data.samples or found.usable)
+    left = found.usable - _repeats(found, data)
+    usable = min(left, data.samples or left)
     held_out = round(found.held_out * usable / max(1, found.usable))
     examples = max(0, usable - held_out)
     if not found.tokens or not found.tokens.get("total"):
@@ -60,6 +61,12 @@ def facts_of(found: InspectResult, data: DataGroup) -> DataFacts:
     how = f"tokens of {counted:,} of its rows, with the model's tokenizer" if counted else "all of its tokens"
     trained_share = found.tokens.get("trained_share") or None
     return DataFacts(examples, held_out, lengths, trained_share, how, longest=max(lengths))
+
+
+def _repeats(found: InspectResult, data: DataGroup) -> int:
+    """The rows that `dedupe` leaves out; they are found, and counted as usable, without it too."""
+    kinds = {"off": [], "exact": ["exact_duplicate"], "near": ["exact_duplicate", "near_duplicate"]}[data.dedupe]
+    return sum(finding.count for finding in found.findings if finding.kind in kinds)
 
 
 def _by_bytes(size: int, examples: int, held_out: int) -> DataFacts:

@@ -8,7 +8,9 @@ from ..config.results import InspectResult
 from ..config.settings import Settings
 from ..config.specs import TrainingSpec, TrainSpec
 from ..config.training_plan import TrainingPlan
+from ..data.row_counts import rows_of
 from ..files.paths import PathPolicy
+from ..next_step import then
 from ..runs.kinds import gpus_of
 from ..runs.store import RunStore
 from .checks import absolute, permit_links
@@ -30,7 +32,18 @@ def plan_of(
     data = _data_facts(spec, inspected, policy)
     machine = machine_for(spec.training.device, gpus=gpus_of(spec))
     given = "load_in_4bit" in spec.model.model_fields_set
-    return plan_training(spec, store, machine, data, four_bit_is_given=given)
+    plan = plan_training(spec, store, machine, data, four_bit_is_given=given)
+    return plan if inspected is None or not inspected.remedy else _first_repaired(plan, spec, inspected)
+
+
+def _first_repaired(plan: TrainingPlan, spec: TrainSpec, inspected: InspectResult) -> TrainingPlan:
+    """The plan of a training that would be refused for its rows: it says so, and inspects them next."""
+    bad = sum(found.count for found in inspected.findings if found.severity == "error")
+    why = f": {bad:,} of {rows_of(inspected.rows)} cannot be used" if bad else ""
+    note = f"This training would be refused{why}. {inspected.remedy}."
+    of_the_data = type(spec.data).model_fields.keys() | {"dataset", "model", "revision"}
+    given = {name: value for name, value in plan.next.arguments.items() if name in of_the_data}
+    return plan.model_copy(update={"notes": [note, *plan.notes], "next": then("inspect", **given)})
 
 
 def _data_facts(spec: TrainingSpec, inspected: InspectResult | None, policy: PathPolicy) -> DataFacts:
@@ -43,4 +56,5 @@ def _data_facts(spec: TrainingSpec, inspected: InspectResult | None, policy: Pat
     if spec.data.source is None:
         return NOTHING
     source = local_source(spec.data, policy.permit)
-    return NOTHING if source is None else by_size(source.size(), "it has not been inspected")
+    why = "it has not been inspected" if inspected is None else "none of its rows can be used as they are"
+    return NOTHING if source is None else by_size(source.size(), why)
