@@ -41,6 +41,7 @@ class Finding(BaseModel):
     details: dict[str, int] = Field(default_factory=dict[str, int])
     untrusted_details: dict[str, int] = Field(default_factory=dict[str, int])
     repair: str | None = None
+    is_set: bool | None = Field(default=None, description="The repair is among the arguments already.")
 
 
 class DatasetReport(ToolResult):
@@ -157,6 +158,9 @@ def _next_step(result: InspectResult) -> str:
     """From a fixed list, never from text of the dataset."""
     if result.remedy:
         return f"{result.remedy}. Then call inspect_dataset again, and train with the same arguments."
+    repairs = [found for found in result.findings if found.repair]
+    if repairs and all(found.is_set for found in repairs):
+        return "train with the same arguments."
     if result.findings:
         return "train with the same dataset and model, and the arguments of the findings that you accept."
     return "train with the same dataset and model."
@@ -182,7 +186,7 @@ def _counts(values: dict[str, Any]) -> str:
 
 def _finding_line(found: Finding) -> str:
     details = f": {'; '.join(found.details)}" if found.details else ""
-    repair = f" → {found.repair}" if found.repair else ""
+    repair = f" → {found.repair}{' (is set)' * bool(found.is_set)}" if found.repair else ""
     line = f"{found.severity}: {found.count} x {found.kind} ({', '.join(found.first)}){details}{repair}"
     return "\n".join([line, *(f"  {UNTRUSTED} {text}" for text in found.untrusted_details)])
 

@@ -163,7 +163,8 @@ class RunStatus(ToolResult):
         if not self.dataset:
             return f"{self.kind} of {f'run {self.training}' if self.training else shown_path(self.model)}"
         parent = f", from the adapter of run {self.parent}" if self.parent else ""
-        return f"{shown_path(self.model)} on {self.dataset}{parent}"
+        data = self.dataset if isinstance(self.dataset, str) else ", ".join(self.dataset)
+        return f"{shown_path(self.model)} on {data}{parent}"
 
     def progress(self) -> str:
         """How far it is, in a few words; empty where nothing can be said."""

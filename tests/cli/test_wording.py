@@ -38,6 +38,13 @@ def test_the_next_step_names_options_that_exist() -> None:
     )
 
 
+def test_the_next_look_at_a_dataset_keeps_the_model_and_the_settings() -> None:
+    step = then("inspect", dataset="/a b.csv", model="tiny", columns={"prompt": "Frage"}, dedupe="exact")
+    assert words(step) == (
+        """backprop inspect '/a b.csv' --model tiny --columns '{"prompt": "Frage"}' --dedupe exact"""
+    )
+
+
 def test_a_text_is_wrapped_with_its_indent_and_a_path_stays_whole() -> None:
     path = "/a/very/long/path/" + "x" * 90
     lines = wrapped(f"  adapter  {path} is the adapter", 11).splitlines()

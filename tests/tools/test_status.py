@@ -109,3 +109,9 @@ def test_durations_are_short(seconds: float, text: str) -> None:
 
 def test_short_text_is_left_as_it_is() -> None:
     assert one_line("Greta, since 1887.") == "Greta, since 1887."
+
+
+def test_several_datasets_are_told_as_paths_and_not_as_a_list_of_python() -> None:
+    assert "tiny on /data/a.jsonl, /data/b.jsonl" in run_status(
+        a_view(dataset=["/data/a.jsonl", "/data/b.jsonl"])
+    ).text()

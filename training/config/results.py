@@ -42,6 +42,7 @@ class FindingRecord(Record):
         first: places of the first ones, `file:line`.
         details, untrusted_details: messages, ours and others', with their counts.
         repair: the argument that repairs it.
+        is_set: whether that argument was given already.
     """
 
     severity: str = "note"
@@ -51,6 +52,7 @@ class FindingRecord(Record):
     details: dict[str, int] = {}
     untrusted_details: dict[str, int] = {}
     repair: str | None = None
+    is_set: bool | None = None
 
 
 class PackingStatistics(Record):

@@ -6,6 +6,7 @@ searched: 120 MB for a million rows.
 
 from __future__ import annotations
 
+import json
 from array import array
 from typing import TYPE_CHECKING, Any
 
@@ -249,6 +250,7 @@ class Inspector:
 
     def _as_dict(self, found: Finding, usable: int) -> dict[str, Any]:
         result = found.as_dict(usable)
+        result["is_set"] = _is_set(result["repair"], self._data) or None
         for key, limit in (("details", 120), ("untrusted_details", MAX_UNTRUSTED)):
             result[key] = {safe_line(text, limit): count for text, count in result[key].items()}
         result["first"] = [safe_line(place, 100) for place in result["first"]]
@@ -259,6 +261,13 @@ def _ends_of(one: Encoded, size: int) -> Encoded:
     """The row with only those of its many examples that a preview shows: the first and the last ones."""
     count = 1 + 4 * PREVIEW_CHARACTERS // size
     return one if len(one.parts) <= 2 * count else one._replace(parts=one.parts[:count] + one.parts[-count:])
+
+
+def _is_set(repair: str | None, data: DataGroup) -> bool:
+    """Whether the settings have this repair already."""
+    if repair == 'dedupe="exact"' and data.dedupe == "near":  # which leaves out equal rows too
+        return True
+    return repair in {f"{name}={json.dumps(value)}" for name, value in data.model_dump(mode="json").items()}
 
 
 def _no_rows(files: list[str]) -> dict[str, Any]:
