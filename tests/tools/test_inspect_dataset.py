@@ -84,7 +84,9 @@ async def test_a_cancelled_inspection_says_so_and_how_to_repeat_it(
 
 
 @pytest.mark.anyio
-async def test_a_repair_that_was_given_is_told_as_set(service: TrainingService, tmp_path: Path) -> None:
+async def test_a_repair_that_was_given_is_told_as_set(
+    service: TrainingService, tiny_model: Path, tmp_path: Path
+) -> None:
     data = tmp_path / "rows.jsonl"
     row = '{"prompt": "Where?", "completion": "Here, at the desk."}'
     data.write_text("\n".join([row, row, "{broken"]), encoding="utf-8")
@@ -93,7 +95,9 @@ async def test_a_repair_that_was_given_is_told_as_set(service: TrainingService, 
         pass
 
     context = ToolContext(service, PathPolicy.from_record(None, service.settings.home), show)
-    report = await inspect_dataset(context, str(data), settings={"dedupe": "near"})
+    report = await inspect_dataset(context, str(data), str(tiny_model), settings={"dedupe": "near"})
     assert 'dedupe="exact" (is set)' in report.text() and 'on_bad_rows="skip" (is set)' not in report.text()
-    report = await inspect_dataset(context, str(data), on_bad_rows="skip", settings={"dedupe": "exact"})
+    report = await inspect_dataset(
+        context, str(data), str(tiny_model), on_bad_rows="skip", settings={"dedupe": "exact"}
+    )
     assert 'on_bad_rows="skip" (is set)' in report.text() and report.next == "train with the same arguments."

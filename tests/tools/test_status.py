@@ -112,6 +112,7 @@ def test_short_text_is_left_as_it_is() -> None:
 
 
 def test_several_datasets_are_told_as_paths_and_not_as_a_list_of_python() -> None:
-    assert "tiny on /data/a.jsonl, /data/b.jsonl" in run_status(
-        a_view(dataset=["/data/a.jsonl", "/data/b.jsonl"])
-    ).text()
+    assert (
+        "tiny on /data/a.jsonl, /data/b.jsonl"
+        in run_status(a_view(dataset=["/data/a.jsonl", "/data/b.jsonl"])).text()
+    )

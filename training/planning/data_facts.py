@@ -65,7 +65,8 @@ def facts_of(found: InspectResult, data: DataGroup) -> DataFacts:
 
 def _repeats(found: InspectResult, data: DataGroup) -> int:
     """The rows that `dedupe` leaves out; they are found, and counted as usable, without it too."""
-    kinds = {"off": [], "exact": ["exact_duplicate"], "near": ["exact_duplicate", "near_duplicate"]}[data.dedupe]
+    exact, near = ["exact_duplicate"], ["exact_duplicate", "near_duplicate"]
+    kinds = {"off": [], "exact": exact, "near": near}[data.dedupe]
     return sum(finding.count for finding in found.findings if finding.kind in kinds)
 
 

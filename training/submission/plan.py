@@ -33,14 +33,16 @@ def plan_of(
     machine = machine_for(spec.training.device, gpus=gpus_of(spec))
     given = "load_in_4bit" in spec.model.model_fields_set
     plan = plan_training(spec, store, machine, data, four_bit_is_given=given)
-    return plan if inspected is None or not inspected.remedy else _first_repaired(plan, spec, inspected)
+    return plan if inspected is None else _first_repaired(plan, spec, inspected)
 
 
 def _first_repaired(plan: TrainingPlan, spec: TrainSpec, inspected: InspectResult) -> TrainingPlan:
-    """The plan of a training that would be refused for its rows: it says so, and inspects them next."""
+    """The plan; of a training that would be refused for its rows it says so, and inspects them next."""
     bad = sum(found.count for found in inspected.findings if found.severity == "error")
-    why = f": {bad:,} of {rows_of(inspected.rows)} cannot be used" if bad else ""
-    note = f"This training would be refused{why}. {inspected.remedy}."
+    if not bad or not inspected.remedy or (inspected.usable and spec.data.on_bad_rows == "skip"):
+        return plan  # what is missing of the model, for instance, its own loading tells
+    why = f"{bad:,} of {rows_of(inspected.rows)} cannot be used"
+    note = f"This training would be refused: {why}. {inspected.remedy}."
     of_the_data = type(spec.data).model_fields.keys() | {"dataset", "model", "revision"}
     given = {name: value for name, value in plan.next.arguments.items() if name in of_the_data}
     return plan.model_copy(update={"notes": [note, *plan.notes], "next": then("inspect", **given)})
