@@ -359,9 +359,11 @@ class RunStore:
 
         Raises:
             InputError: it is running, has completed, or belongs to another machine.
+            RunFolderError: it has been removed.
         """
         lock = run.lock()
         if not lock.try_acquire(LEAVING_S):  # a worker that has recorded the end may still be exiting
+            run.state()  # raises if it has been removed
             raise InputError(f"Run {run.run_id} is running.", next=then("cancel", run_id=run.run_id))
         try:
             state = run.state()
