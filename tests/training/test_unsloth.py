@@ -15,6 +15,7 @@ from rarer import rarer
 from waiting import events_of, kill_worker, small_spec, wait_until
 
 from backpropagate import Callbacks, Trainer
+from backpropagate.training import events
 from backpropagate.training.events import Event
 from backpropagate.training.runs.folder import RunFolder, Status
 from backpropagate.training.service import TrainingService
@@ -128,6 +129,25 @@ def test_a_cancelled_run_stops_within_one_step_and_keeps_what_unsloth_has_learnt
     assert run.status is Status.CANCELLED and run.steps == 3
     assert (run.adapter_path / "adapter_model.safetensors").is_file()
     assert result_of(service.store.find(run.run_id))["engine"] == "unsloth"
+
+
+@pytest.mark.slow
+def test_an_evaluation_of_unsloths_tells_how_far_it_is_and_can_be_stopped(
+    unsloth: str, service: TrainingService, dataset: Path, tiny_model: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(events, "REPORT_EVERY_S", 0.0)
+
+    def told() -> list[str]:
+        run = service.store.find(service.store.ids()[0])
+        return [event.message for event in events_of(run) if event.kind == "phase"]
+
+    run = a_trainer(tiny_model, engine="unsloth", eval_every=2, held_out=0.1).train(
+        dataset, steps=30, should_stop=lambda: "evaluating: 8 of 20 rows" in told()
+    )
+    assert run.status is Status.CANCELLED and run.steps == 2
+    assert "evaluating the model as it is: 16 of 20 rows" in told() and "evaluating: 8 of 20 rows" in told()
+    assert "evaluating: 16 of 20 rows" not in told()
+    assert (run.adapter_path / "adapter_model.safetensors").is_file()
 
 
 @pytest.mark.anyio

@@ -2,8 +2,8 @@
 
 Imports nothing of this package, which need not be installed there. What to do stands in the job's file, the
 examples lie beside it. What happens is told in JSON lines on what was stdout; libraries print to stderr.
-After each step the other side answers `go` or `stop`. This process ends as soon as its stdin does, so it
-never outlives the worker that started it.
+After each step, and while it evaluates, the other side answers `go` or `stop`. This process ends as soon as
+its stdin does, so it never outlives the worker that started it.
 """
 
 from __future__ import annotations
@@ -20,6 +20,9 @@ from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
+TOGETHER = 8
+"""Held-out examples between two words on how far an evaluation is."""
+
 
 class Talk:
     """The line to the worker."""
@@ -35,7 +38,7 @@ class Talk:
         self._out.flush()
 
     def may_go_on(self) -> bool:
-        """Wait for the answer to the step that was told last."""
+        """Wait for the answer to what was told last."""
         return self._answers.get() == "go"
 
     def _listen(self) -> None:
@@ -126,9 +129,8 @@ def train(job: dict[str, Any], folder: Path, model: Any, tokenizer: Any, talk: T
         return in_order
 
     trainer._get_train_sampler = sampler
-    if job["evaluate_before"]:
-        held_out.evaluate(model, 0)
-    trainer.train()
+    if not job["evaluate_before"] or held_out.evaluate(model, 0):
+        trainer.train()
     if job["held_out"] and trainer.state.global_step == job["steps"] != held_out.evaluated:
         held_out.evaluate(model, job["steps"])
     model.save_pretrained(job["adapter"], safe_serialization=True)
@@ -173,24 +175,37 @@ class HeldOut:
         self._job, self._examples, self._talk = job, examples, talk
         self.evaluated = -1
 
-    def evaluate_if_due(self, model: Any, step: int) -> None:
-        """Evaluate at each `eval_every`-th step."""
-        if self._examples and self._job["eval_every"] and step % self._job["eval_every"] == 0:
-            self.evaluate(model, step)
+    def is_due(self, step: int) -> bool:
+        """Whether this step is an `eval_every`-th one."""
+        return bool(self._examples and self._job["eval_every"]) and step % self._job["eval_every"] == 0
 
-    def evaluate(self, model: Any, step: int) -> None:
-        """Measure the loss now, and tell it; step 0 is the model as it came."""
+    def evaluate(self, model: Any, step: int) -> bool:
+        """Measure the loss now, and tell it; step 0 is the model as it came. False if told to stop."""
         import torch
 
         training = model.training
         model.eval()
         on_gpu = self._job["device"] == "cuda"
         with torch.no_grad(), torch.autocast("cuda", getattr(torch, self._job["precision"]), enabled=on_gpu):
-            losses = [self._loss(model, example) for example in self._examples]
+            losses = self._losses(model, step)
         model.train(training)
         self.evaluated = step
+        if losses is None:
+            return False
         loss = sum(total for total, _ in losses) / max(1, sum(tokens for _, tokens in losses))
         self._talk.say("eval", step=step, loss=loss)
+        return True
+
+    def _losses(self, model: Any, step: int) -> list[tuple[float, int]] | None:
+        """Of each example, as `_loss`; None if told to stop."""
+        losses: list[tuple[float, int]] = []
+        for number, example in enumerate(self._examples):
+            if number % TOGETHER == 0:
+                self._talk.say("evaluating", step=step, done=number, total=len(self._examples))
+                if not self._talk.may_go_on():
+                    return None
+            losses.append(self._loss(model, example))
+        return losses
 
     @staticmethod
     def _loss(model: Any, example: dict[str, list[int]]) -> tuple[float, int]:
@@ -217,10 +232,10 @@ def observer(talk: Talk, held_out: HeldOut) -> Any:
                 return
             told = {name: logs.get(name) for name in ("loss", "grad_norm", "learning_rate")}
             talk.say("step", step=state.global_step, **told)
-            if not talk.may_go_on():
-                control.should_training_stop = True
-            else:
-                held_out.evaluate_if_due(model, state.global_step)
+            go_on = talk.may_go_on()
+            if go_on and held_out.is_due(state.global_step):
+                go_on = held_out.evaluate(model, state.global_step)
+            control.should_training_stop |= not go_on
 
     return Observer()
 

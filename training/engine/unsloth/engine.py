@@ -27,7 +27,7 @@ from ...untrusted import quoted, short_name, shown_path
 from ..autograd.engine import open_autograd
 from ..loaded_model import DelegatingModel, StepModel, UnavailableError
 from ..loop.checkpoints import Checkpoints
-from ..loop.metrics import StepClock, evaluated, timed
+from ..loop.metrics import StepClock, evaluated, evaluation_progress, timed
 from ..loop.packing import step_order, total_steps
 from ..out_of_memory import out_of_memory
 from ..packed.engine import open_packed
@@ -103,7 +103,7 @@ def _train(plan: Plan, data: Data, report: Report, should_stop: ShouldStop) -> O
     with _scratch(plan) as folder, UnslothProcess(python, write_job(folder, plan, data, order)) as process:
         for message in process.messages():
             follower.take(message)
-            if message["kind"] == "step":
+            if message["kind"] in ("step", "evaluating"):
                 process.answer(not follower.told_to_stop(should_stop))
         follower.require_done(process)
     return follower.outcome()
@@ -135,11 +135,14 @@ class _Follower:
     loss: float | None = None
     eval_loss: float | None = None
     eval_loss_before: float | None = None
+    evaluating_since: float | None = None  # also of an evaluation that was told to stop
     started: float = field(default_factory=time.perf_counter)
 
     def __post_init__(self) -> None:
         self.total_steps = total_steps(self.plan, self.order)
         self.clock = StepClock(self.total_steps)
+        self.at = evaluation_progress(self.report, "evaluating", "rows")
+        self.at_first = evaluation_progress(self.report, "evaluating the model as it is", "rows")
 
     def take(self, message: dict[str, Any]) -> None:
         """Raises UnavailableError, TrainingError or GpuOutOfMemoryError if that is what is told."""
@@ -151,21 +154,35 @@ class _Follower:
                 self._ready(message)
             case "step":
                 self._step(message)
+            case "evaluating":
+                self.evaluating_since = self.evaluating_since or time.perf_counter()
+                (self.at if message["step"] else self.at_first)(message["done"], message["total"])
             case "eval":
-                self.eval_loss = message["loss"]
-                if not message["step"]:
-                    self.eval_loss_before = self.eval_loss
-                self.report(evaluated(message["step"], message["loss"]))
+                self._evaluated(message)
             case "failed":
-                raise _failure(self.plan, message)
+                raise _failure(self.plan, message, evaluating=self.evaluating_since is not None)
             case _:
                 self.done = message
 
     def told_to_stop(self, should_stop: ShouldStop) -> bool:
         stop, waited = timed(should_stop)
-        self.clock.leave_out(waited)
-        self.started += waited
+        if self.evaluating_since is None:  # or it is left out with the evaluation
+            self._leave_out(waited)
         return stop
+
+    def _leave_out(self, seconds: float) -> None:
+        """So much time was not spent on training."""
+        self.clock.leave_out(seconds)
+        self.started += seconds
+
+    def _evaluated(self, message: dict[str, Any]) -> None:
+        self.eval_loss = message["loss"]
+        if not message["step"]:
+            self.eval_loss_before = self.eval_loss
+        if self.evaluating_since is not None:
+            self._leave_out(time.perf_counter() - self.evaluating_since)
+            self.evaluating_since = None
+        self.report(evaluated(message["step"], message["loss"]))
 
     def _ready(self, message: dict[str, Any]) -> None:
         self.version = message["version"]
@@ -206,8 +223,9 @@ class _Follower:
     def outcome(self) -> Outcome:
         assert self.done is not None
         seconds = time.perf_counter() - self.started
+        whole = self.step >= self.total_steps and self.evaluating_since is None  # nor stopped in the last one
         return Outcome(
-            status="completed" if self.step >= self.total_steps else "cancelled",
+            status="completed" if whole else "cancelled",
             engine="unsloth",
             reason=f"{self.plan.reason}; Unsloth {short_name(self.version)}",
             adapter=self.plan.adapter,
@@ -223,12 +241,11 @@ class _Follower:
         )
 
 
-def _failure(plan: Plan, message: dict[str, Any]) -> TrainingError | GpuOutOfMemoryError:
-    if message["out_of_memory"]:
-        return out_of_memory(
-            plan,
-            "training",
-            f"Unsloth ran out of memory with batch_size {plan.batch_size}.",
-            message["reason"],
-        )
-    return TrainingError("Unsloth failed.", hint='Try engine="auto".', untrusted=message["reason"])
+def _failure(plan: Plan, message: dict[str, Any], *, evaluating: bool) -> TrainingError | GpuOutOfMemoryError:
+    if not message["out_of_memory"]:
+        return TrainingError("Unsloth failed.", hint='Try engine="auto".', untrusted=message["reason"])
+    if evaluating:
+        said = "Unsloth ran out of memory over a held-out row."
+        return out_of_memory(plan, "evaluating", said, message["reason"])
+    said = f"Unsloth ran out of memory with batch_size {plan.batch_size}."
+    return out_of_memory(plan, "training", said, message["reason"])
