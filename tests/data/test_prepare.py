@@ -20,6 +20,7 @@ from hypothesis import strategies as st
 
 from backpropagate.training.config.specs import DataGroup
 from backpropagate.training.data.check import check
+from backpropagate.training.data.cleaning.near_duplicates import NearDuplicates
 from backpropagate.training.data.prepare import Prepared, prepare
 from backpropagate.training.data.readers.sources import Source
 from backpropagate.training.data.report.inspection import inspect
@@ -152,6 +153,15 @@ def test_exact_duplicates_are_dropped_whatever_their_format_and_the_space_around
 LONG = (
     "The quick brown fox answers that this number is surely the one that was asked for in all the rows of it"
 )
+
+
+@pytest.mark.skipif(os.name == "nt", reason="Windows removes files when they are closed")
+def test_the_search_for_near_duplicates_leaves_nothing_when_it_is_killed(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("tempfile.tempdir", str(tmp_path))
+    with NearDuplicates():
+        assert not list(tmp_path.iterdir())
 
 
 def test_near_duplicates_are_dropped_and_others_stay(prepared: Any) -> None:

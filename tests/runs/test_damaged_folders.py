@@ -22,10 +22,12 @@ from backpropagate.tools.status import run_status
 from backpropagate.training.config.settings import load_settings
 from backpropagate.training.config.specs import DataGroup, ModelGroup, TrainSpec
 from backpropagate.training.errors import BackpropagateError, RunFolderError, StateError
+from backpropagate.training.runs import locks
 from backpropagate.training.runs.folder import RunFolder, Status
 from backpropagate.training.runs.identity import host
 from backpropagate.training.runs.kinds import KINDS
 from backpropagate.training.runs.request_index import RequestIndex
+from backpropagate.training.runs.store import RunStore
 from backpropagate.training.service import TrainingService
 from backpropagate.training.submission.dispatch import Dispatch
 
@@ -316,6 +318,48 @@ def test_a_run_whose_lock_is_a_folder_can_be_removed_at_the_command_line(service
     run.lock_path.mkdir()
     done = CliRunner().invoke(prune, [run.run_id, "--yes"])
     assert done.exit_code == 0 and "unreadable" in done.output and not run.path.exists()
+
+
+@pytest.mark.parametrize("meanwhile", ["resumed", "removed"])
+def test_a_run_that_changes_while_it_is_removed_is_looked_at_again(
+    meanwhile: str, service: TrainingService, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    spec = TrainSpec(model=ModelGroup(name="a/b"), data=DataGroup(source="rows.jsonl"))
+    run = finished_run(service.store, spec, {}, Status.FAILED)
+    require_ended = RunStore.require_ended
+
+    def seen_too_early(store: RunStore, run: RunFolder) -> None:
+        require_ended(store, run)
+        monkeypatch.undo()
+        if meanwhile == "resumed":
+            store.requeue(run, 1)
+        else:
+            store.delete(run)
+
+    monkeypatch.setattr(RunStore, "require_ended", seen_too_early)
+    said = "is queued" if meanwhile == "resumed" else "has been removed"
+    with pytest.raises(BackpropagateError, match=said):
+        anyio.run(service.delete, run.run_id)
+    assert run.path.exists() == (meanwhile == "resumed")
+
+
+@pytest.mark.skipif(os.name == "nt", reason="Windows removes no file that is locked")
+@pytest.mark.parametrize("door", ["delete", "resume"])
+def test_a_run_that_is_removed_while_its_lock_is_taken_is_said_to_be_removed(
+    door: str, service: TrainingService, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    request = TrainSpec(model=ModelGroup(name="a/b"), data=DataGroup(source="rows.jsonl"))
+    run = finished_run(service.store, request, {}, Status.FAILED)
+    require_own = locks.require_own
+
+    def removed_first(path: Path) -> None:
+        shutil.rmtree(run.path)
+        require_own(path)
+
+    monkeypatch.setattr(locks, "require_own", removed_first)
+    with pytest.raises(BackpropagateError, match="has been removed"):
+        anyio.run(getattr(service, door), run.run_id)
+    assert not run.path.exists()
 
 
 def test_a_removed_run_does_not_come_back_when_its_worker_is_attended_to(

@@ -193,6 +193,15 @@ async def test_a_probe_measures_a_few_steps_and_keeps_nothing_else(
     assert answer["next"].startswith("train(dataset=")
 
 
+async def test_a_plan_after_an_inspection_of_the_same_dataset_does_not_read_it_again(
+    service: TrainingService, dataset: Path, tiny_model: Path
+) -> None:
+    root, given = Path(tiny_model.anchor), {"dataset": str(dataset), "model": str(tiny_model)}
+    inspected, _ = await called(service, root, "inspect_dataset", **given)
+    await planned(service, root, **given)
+    assert service.store.ids() == [inspected["run_id"]]
+
+
 async def test_a_dataset_that_cannot_be_read_is_told(service: TrainingService, tmp_path: Path) -> None:
     answer, text = await called(service, tmp_path, "plan_train", dataset=str(tmp_path / "none.jsonl"))
     assert not answer and "[INPUT_DATASET_NOT_FOUND]" in text

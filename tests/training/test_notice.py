@@ -34,12 +34,15 @@ class Webhook:
     def __init__(self) -> None:
         self.received: list[dict[str, Any]] = []
         self.answers: list[int] = []
+        self.may_answer = threading.Event()
+        self.may_answer.set()
         webhook = self
 
         class Handler(BaseHTTPRequestHandler):
             def do_POST(self) -> None:
                 length = int(self.headers["content-length"])
                 webhook.received.append(json.loads(self.rfile.read(length)))
+                webhook.may_answer.wait()
                 self.send_response(webhook.answers.pop(0) if webhook.answers else 200)
                 self.send_header("content-length", "0")
                 self.end_headers()
@@ -56,6 +59,7 @@ class Webhook:
 def webhook() -> Iterator[Webhook]:
     made = Webhook()
     yield made
+    made.may_answer.set()
     made.server.shutdown()
     made.server.server_close()
 
@@ -85,6 +89,19 @@ async def test_the_worker_tells_of_a_training_and_its_address_is_in_no_file(
     assert view.run_id in notice["text"] and notice["text"] == notice["content"]
     for path in Path(view.run_folder).rglob("*"):
         assert path.is_dir() or b"very-secret-path" not in path.read_bytes(), path
+
+
+async def test_a_run_can_be_removed_while_the_webhook_has_not_answered(
+    webhook: Webhook, home: Path, dataset: Path, tiny_model: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("BACKPROPAGATE_NOTIFY__WEBHOOK", webhook.url)
+    monkeypatch.setenv("BACKPROPAGATE_NOTIFY__AFTER_S", "0")
+    webhook.may_answer.clear()
+    service = TrainingService(load_settings())
+    dataset.write_text("no row of JSON")
+    submitted = await service.submit(small_spec(dataset, tiny_model))
+    wait_until(lambda: webhook.received, "the notice")
+    assert await service.delete(submitted.run_id) == submitted.run_id
 
 
 async def test_a_killed_worker_is_told_by_the_process_that_started_it(

@@ -8,10 +8,13 @@ from ..errors import ErrorRecord, ModelLoadError
 
 
 def inspection_of(spec: TrainSpec) -> InspectSpec | None:
-    """The inspection of a training's dataset; None without one."""
+    """The inspection of a training's dataset, as the user asks for it by default; None without one.
+
+    An equal one that the user has seen before the plan answers at once.
+    """
     if spec.data.source is None:
         return None
-    return InspectSpec(roots=spec.roots, model=spec.model, data=spec.data, preview=0, seed=spec.training.seed)
+    return InspectSpec(roots=spec.roots, model=spec.model, data=spec.data, seed=spec.training.seed)
 
 
 def is_of_the_model(error: ErrorRecord) -> bool:

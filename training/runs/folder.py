@@ -31,7 +31,7 @@ from ..config.arguments import explain
 from ..config.fields import Gpus
 from ..config.results import AnyResult
 from ..config.specs import AnySpec, KindName, TrainingSpec, read_spec
-from ..errors import ErrorRecord, RunFolderError
+from ..errors import ErrorRecord, RunFolderError, StateError
 from ..events import Event
 from ..files.atomic_json import read_json, write_json
 from ..next_step import then
@@ -153,10 +153,14 @@ class _RunLock(Lock):
 
     def _acquire(self, timeout_s: float) -> bool:
         folder = self.path.parent
-        if not folder.exists() or not super()._acquire(timeout_s):
-            return False
-        if [path.name for path in folder.iterdir()] != [self.path.name]:
-            return True
+        try:
+            if not folder.exists() or not super()._acquire(timeout_s):
+                return False
+            if [path.name for path in folder.iterdir()] != [self.path.name]:
+                return True
+        except (StateError, OSError):
+            if folder.exists():
+                raise
         self.release()
         with suppress(OSError):  # removed at this moment: taking the lock has made its folder anew
             self.path.unlink()

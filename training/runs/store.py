@@ -40,6 +40,7 @@ from .event_log import EventLog
 from .folder import ENDED, FINISHED, OnCluster, RunFolder, RunState, Status
 from .identity import boot_id, file_is_recent, host, is_run_id, new_run_id, now, same_host
 from .kinds import KINDS, kind_of
+from .locks import Lock
 from .principal_room import require_free_disk, require_room
 from .progress import progress_at_end
 
@@ -358,9 +359,11 @@ class RunStore:
 
         Raises:
             InputError: it is running, has completed, or belongs to another machine.
+            RunFolderError: it has been removed.
         """
         lock = run.lock()
         if not lock.try_acquire(LEAVING_S):  # a worker that has recorded the end may still be exiting
+            run.state()  # raises if it has been removed
             raise InputError(f"Run {run.run_id} is running.", next=then("cancel", run_id=run.run_id))
         try:
             state = run.state()
@@ -408,19 +411,27 @@ class RunStore:
 
         Raises:
             InputError: it is still queued or running, or belongs to another machine.
+            RunNotFoundError: it has been removed.
         """
         # No worker can hold a lock that is a folder.
         lock = run.lock() if run.path.is_dir() and not run.lock_path.is_dir() else None
         self.require_ended(run)
-        if lock is not None and not lock.try_acquire():
-            raise InputError(
-                f"The worker of run {run.run_id} is running.",
-                hint="Cancel it first.",
-                next=then("cancel", run_id=run.run_id),
-            )
         if lock is not None:
-            lock.release()
-        self._remove(run)
+            self._require_no_worker(run, lock)
+        try:
+            self._remove(run)
+        except FileNotFoundError as error:
+            raise RunNotFoundError(f"Run {run.run_id} has been removed.", next=then("list_runs")) from error
+
+    def _require_no_worker(self, run: RunFolder, lock: Lock) -> None:
+        """Refuse to remove a run that a worker has, or that was resumed while we waited for its lock."""
+        if not lock.try_acquire(LEAVING_S) and run.path.exists():
+            raise InputError(
+                f"The worker of run {run.run_id} is still running.",
+                hint="Wait until it has exited, then try again.",
+            )
+        lock.release()  # Windows moves no folder with a file in it that is open
+        self.require_ended(run)
 
     def require_ended(self, run: RunFolder) -> None:
         """Raises InputError if the run is still queued or running; an unreadable one has ended."""

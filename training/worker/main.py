@@ -26,7 +26,7 @@ from ..logs import configure_logging, lines_of_run
 from ..runs.device_queue import DeviceQueue, DeviceRequest, default_runtime_folder
 from ..runs.folder import ENDED, RunFolder
 from ..runs.kinds import device_request, kind_of
-from ..runs.locks import FOREVER
+from ..runs.locks import FOREVER, Lock
 from ..runs.model_stamp import model_key
 from ..runs.recorder import RunRecorder
 from ..runs.store import LEAVING_S, RunStore
@@ -72,8 +72,7 @@ def main() -> int:
     lower_priority()
     keepers: list[Keeper] = []
     carry_out = partial(_carry_out, settings)
-    carry_out(run, lambda context: keepers.extend(_execute(context, settings)))
-    lock.release()
+    carry_out(run, lock, lambda context: keepers.extend(_execute(context, settings)))
     for keeper in keepers:
         keeper.serve(carry_out)
         os._exit(0)  # a GPU's memory becomes free together with its slot
@@ -89,9 +88,12 @@ def _hosts_elsewhere(run: RunFolder, settings: Settings) -> Hosts | None:
     return hosts if hosts and not hosts.first.is_here() else None
 
 
-def _carry_out(settings: Settings, run: RunFolder, work: Callable[[RunContext], object]) -> None:
-    with lines_of_run(run.run_id), run_span(run):
-        _record(settings, run, work)
+def _carry_out(settings: Settings, run: RunFolder, lock: Lock, work: Callable[[RunContext], object]) -> None:
+    with lines_of_run(run.run_id):
+        with run_span(run):
+            _record(settings, run, work)
+        lock.release()  # a slow webhook must not keep the run from being resumed or removed
+        notify(run, settings.notify)
 
 
 def _record(settings: Settings, run: RunFolder, work: Callable[[RunContext], object]) -> None:
@@ -116,7 +118,6 @@ def _record(settings: Settings, run: RunFolder, work: Callable[[RunContext], obj
     finally:
         if watcher is not None:
             watcher.end()
-        notify(run, settings.notify)
 
 
 def _execute(context: RunContext, settings: Settings) -> list[Keeper]:

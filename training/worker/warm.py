@@ -34,8 +34,8 @@ if TYPE_CHECKING:
 LOOK_S = 0.05
 HANDOVER_S = 10.0  # a run is left to a keeper for this long; its place in the queue is kept for twice as long
 
-CarryOut = Callable[[RunFolder, Callable[[RunContext], object]], None]
-"""Carries out work for a run, and records how it ended."""
+CarryOut = Callable[[RunFolder, Lock, Callable[[RunContext], object]], None]
+"""Carries out work for a run, records how it ended, and releases its lock."""
 
 
 def left_to_keeper(run: RunFolder, settings: Settings) -> bool:
@@ -90,9 +90,8 @@ class Keeper:
             while (lock := self._next()) is not None:
                 run = RunFolder(lock.path.parent)
                 write_output_to(run.log_path)
-                carry_out(run, self._answer)
+                carry_out(run, lock, self._answer)
                 write_output_to(Path(os.devnull))
-                lock.release()
         finally:
             self.queue.end_keeping(kept)
 

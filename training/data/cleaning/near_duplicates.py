@@ -13,7 +13,6 @@ from __future__ import annotations
 
 import tempfile
 from itertools import chain
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from ..formats.messages import Recognised, texts_of
@@ -36,11 +35,11 @@ MIN_WORDS = 8
 class NearDuplicates:
     """An LSH index of rows on disk. Add all rows, then call `clusters`."""
 
-    def __init__(self, folder: Path | None = None) -> None:
+    def __init__(self) -> None:
         self._minhash = library("rensa", "Finding near duplicates").RMinHash
-        self._folder = tempfile.TemporaryDirectory(prefix="near-duplicates-", dir=folder)
         names = ["numbers", "signatures", *(f"band-{band}" for band in range(BANDS))]
-        self._files = {name: (Path(self._folder.name) / name).open("w+b") for name in names}
+        # Nameless files: a killed process leaves none.
+        self._files = {name: tempfile.TemporaryFile("w+b") for name in names}  # noqa: SIM115
         self._texts: list[str] = []
         self._waiting: list[int] = []
         self._characters = 0
@@ -51,7 +50,6 @@ class NearDuplicates:
     def __exit__(self, *error: object) -> None:
         for file in self._files.values():
             file.close()
-        self._folder.cleanup()
 
     def add(self, number: int, row: Recognised) -> None:
         """Adds a row; `number` is its index in the result of `clusters`."""
