@@ -67,6 +67,13 @@ def test_without_a_dataset_it_repeats_the_verdict_on_the_held_out_rows(learnt: L
     assert learnt.last_state().warnings == []
 
 
+def test_held_out_rows_whose_equals_were_left_out_are_measured_once(tiny_model: Path, tmp_path: Path) -> None:
+    rows = [{"prompt": f"What is {number}?", "completion": f"It is {number}."} for number in range(20)]
+    trainer = Trainer(str(tiny_model), threads=1, lora_r=4, held_out=0.5, dedupe="exact")
+    run = trainer.train(written(tmp_path / "rows.jsonl", rows * 2), steps=1)
+    assert trainer.evaluate(run.run_id, metrics=["loss"]).rows == run.result.held_out == 10
+
+
 @pytest.mark.slow
 def test_rows_that_were_trained_on_are_counted_and_named(learnt: Learnt, tmp_path: Path) -> None:
     rows = learnt.data.read_text(encoding="utf-8").splitlines(keepends=True)[:40]

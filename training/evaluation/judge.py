@@ -100,7 +100,7 @@ def judge(
     if len(rows) < FEWEST_ROWS:
         return (
             f"measuring {FEWEST_ROWS} held-out rows would take more than a tenth of the training's time; "
-            "a longer training gets one"
+            "a longer training gets one, and an evaluation measures them now"
         )
     started = time.monotonic()
     left = Affordable(most.tokens - passes * sum(len(row.input_ids) for row in rows))

@@ -120,7 +120,7 @@ def evaluation_rows(
     """The rows of a dataset, at most `samples`, drawn by their content and the seed.
 
     Args:
-        only: the hashes of the rows that are wanted; None: all.
+        only: the hashes of the rows that are wanted, each once where `dedupe` left out equal ones; None: all.
 
     Raises:
         DatasetError: the dataset cannot be read, or rows are bad and `on_bad_rows` is "refuse".
@@ -131,6 +131,7 @@ def evaluation_rows(
     found = Rows(notes=source.notes)
     unusable = UnusableRows(found.findings)
     drawn = _Drawn(data.samples or DEFAULT_ROWS, seed)
+    taken: set[str] = set()
     for number, part, item in raw_rows(source, progress):
         found.read += 1
         read, choices = _read(number, part, item, data.columns)
@@ -139,8 +140,10 @@ def evaluation_rows(
             unusable.add(kept)
             continue
         digest = f"{row_hash(kept.row):016x}"
-        if only is not None and digest not in only:
+        if only is not None and (digest not in only or digest in taken):
             continue
+        if only is not None and data.dedupe != "off":
+            taken.add(digest)
         found.usable += 1
         for kind, keys in unread_findings(kept.row):
             found.findings.add(kind, kept.place, keys)
