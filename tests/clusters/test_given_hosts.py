@@ -163,6 +163,7 @@ async def test_a_host_that_cannot_be_reached_is_told_before_there_is_a_run(
     assert service.store.ids() == []
 
 
+@pytest.mark.nightly
 @pytest.mark.slow
 async def test_a_run_waits_for_the_devices_of_each_host_and_is_cancelled_while_it_waits(
     service: TrainingService, hosts: FakeHosts, dataset: Path, tiny_model: Path

@@ -183,6 +183,7 @@ def stopped(trainer: Trainer, **arguments: Any) -> str:
     return RunStore(load_settings().home).ids()[0]
 
 
+@pytest.mark.nightly
 @pytest.mark.slow
 def test_a_person_continues_a_training_and_is_told_of_a_stopped_multi_run(
     tiny_model: Path, files: list[Path], capsys: pytest.CaptureFixture[str]

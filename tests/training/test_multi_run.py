@@ -319,6 +319,7 @@ def test_tasks_without_held_out_rows_are_scored_on_their_training_rows_and_the_u
         trainer.train(resume_from=run.run_id)
 
 
+@pytest.mark.nightly
 @pytest.mark.slow
 def test_the_command_line_takes_named_tasks_and_says_what_is_wrong(
     tiny_model: Path, files: list[Path], dataset: Path, capsys: pytest.CaptureFixture[str]

@@ -197,6 +197,7 @@ if os.environ.get("RANK") == "1":
 """
 
 
+@pytest.mark.nightly
 @pytest.mark.slow
 async def test_a_process_that_fails_ends_the_run_with_its_error(
     service: TrainingService,

@@ -348,6 +348,7 @@ assert "peft" not in sys.modules and "bitsandbytes" not in sys.modules
 """
 
 
+@pytest.mark.nightly
 @pytest.mark.slow
 def test_what_is_imported_ahead_asks_nothing_of_cuda() -> None:
     subprocess.run([sys.executable, "-c", UNASKED], check=True)

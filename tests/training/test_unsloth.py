@@ -103,6 +103,7 @@ def test_unsloth_trains_on_the_same_examples_and_leaves_a_plain_adapter(
     assert isinstance(answers, list) and [one["question"] for one in answers] == ["What is zorvex?"]
 
 
+@pytest.mark.nightly
 @pytest.mark.slow
 def test_the_held_out_loss_is_per_label_token_whatever_the_batch(
     unsloth: str, service: TrainingService, dataset: Path, tiny_model: Path
@@ -118,6 +119,7 @@ def test_the_held_out_loss_is_per_label_token_whatever_the_batch(
     assert found[1]["eval_loss"] == pytest.approx(found[0]["eval_loss"], rel=1e-2)
 
 
+@pytest.mark.nightly
 @pytest.mark.slow
 def test_a_cancelled_run_stops_within_one_step_and_keeps_what_unsloth_has_learnt(
     unsloth: str, service: TrainingService, dataset: Path, tiny_model: Path

@@ -107,6 +107,7 @@ def test_own_data_are_trained_saved_and_given_to_ollama(
         assert any("my-finetuned-model" in name for name in ollama.models)
 
 
+@pytest.mark.nightly
 def test_several_runs_of_a_dataset_of_the_hub_are_merged(
     program: Callable[..., dict[str, Any]], tmp_path: Path
 ) -> None:
