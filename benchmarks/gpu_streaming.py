@@ -56,6 +56,7 @@ def choice_of(
 
 
 def settings_chosen(memory: Any) -> tuple[Any, ...]:
+    """What the peak of a `MemoryChoice` belongs to."""
     return memory.recompute, memory.micro_batch_tokens, memory.resident_layers
 
 

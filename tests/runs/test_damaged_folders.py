@@ -320,12 +320,17 @@ def test_a_run_whose_lock_is_a_folder_can_be_removed_at_the_command_line(service
     assert done.exit_code == 0 and "unreadable" in done.output and not run.path.exists()
 
 
+# --- Runs that go while somebody looks at them. ---
+def failed_run(service: TrainingService) -> RunFolder:
+    spec = TrainSpec(model=ModelGroup(name="a/b"), data=DataGroup(source="rows.jsonl"))
+    return finished_run(service.store, spec, {}, Status.FAILED)
+
+
 @pytest.mark.parametrize("meanwhile", ["resumed", "removed"])
 def test_a_run_that_changes_while_it_is_removed_is_looked_at_again(
     meanwhile: str, service: TrainingService, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    spec = TrainSpec(model=ModelGroup(name="a/b"), data=DataGroup(source="rows.jsonl"))
-    run = finished_run(service.store, spec, {}, Status.FAILED)
+    run = failed_run(service)
     require_ended = RunStore.require_ended
 
     def seen_too_early(store: RunStore, run: RunFolder) -> None:
@@ -348,8 +353,7 @@ def test_a_run_that_changes_while_it_is_removed_is_looked_at_again(
 def test_a_run_that_is_removed_while_its_lock_is_taken_is_said_to_be_removed(
     door: str, service: TrainingService, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    request = TrainSpec(model=ModelGroup(name="a/b"), data=DataGroup(source="rows.jsonl"))
-    run = finished_run(service.store, request, {}, Status.FAILED)
+    run = failed_run(service)
     require_own = locks.require_own
 
     def removed_first(path: Path) -> None:
@@ -365,8 +369,7 @@ def test_a_run_that_is_removed_while_its_lock_is_taken_is_said_to_be_removed(
 def test_a_removed_run_does_not_come_back_when_its_worker_is_attended_to(
     service: TrainingService, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    spec = TrainSpec(model=ModelGroup(name="a/b"), data=DataGroup(source="rows.jsonl"))
-    run = finished_run(service.store, spec, {})
+    run = failed_run(service)
     service.store.delete(run)
     monkeypatch.setattr(Path, "mkdir", lambda *_, **__: pytest.fail("a list would show the run"))
     service.store.fail_unstarted(run, 1, StateError("It could not start.").record())

@@ -8,6 +8,7 @@ import sys
 import venv
 from contextlib import suppress
 from pathlib import Path
+from textwrap import dedent
 
 import psutil
 import pytest
@@ -16,6 +17,7 @@ from waiting import events_of, kill_worker, small_spec, wait_until
 
 from backpropagate import Callbacks, Trainer
 from backpropagate.training import events
+from backpropagate.training.errors import GpuOutOfMemoryError
 from backpropagate.training.events import Event
 from backpropagate.training.runs.folder import RunFolder, Status
 from backpropagate.training.service import TrainingService
@@ -150,6 +152,26 @@ def test_an_evaluation_of_unsloths_tells_how_far_it_is_and_can_be_stopped(
     assert "evaluating the model as it is: 16 of 20 rows" in told() and "evaluating: 8 of 20 rows" in told()
     assert "evaluating: 16 of 20 rows" not in told()
     assert (run.adapter_path / "adapter_model.safetensors").is_file()
+
+
+@pytest.mark.slow
+def test_memory_that_runs_out_over_a_held_out_row_is_told_as_that(
+    service: TrainingService, dataset: Path, tiny_model: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    full_when_measured = """
+    def _get(model, get=FastLanguageModel.get_peft_model, **lora):
+        made = get(model, **lora)
+        def refuse(module, given):
+            if not module.training:
+                raise torch.OutOfMemoryError("CUDA out of memory")
+        made.register_forward_pre_hook(refuse)
+        return made
+    FastLanguageModel.get_peft_model = staticmethod(_get)
+    """
+    stand_in = STAND_IN + dedent(full_when_measured)
+    monkeypatch.setenv(SETTING, str(environment_with_stand_in(tmp_path / "environment", stand_in)))
+    with pytest.raises(GpuOutOfMemoryError, match="over a held-out row"):
+        a_trainer(tiny_model, engine="unsloth", eval_every=2).train(dataset, steps=4)
 
 
 @pytest.mark.anyio

@@ -140,10 +140,11 @@ def evaluation_rows(
             unusable.add(kept)
             continue
         digest = f"{row_hash(kept.row):016x}"
-        if only is not None and (digest not in only or digest in taken):
-            continue
-        if only is not None and data.dedupe != "off":
-            taken.add(digest)
+        if only is not None:
+            if digest not in only or digest in taken:
+                continue
+            if data.dedupe != "off":
+                taken.add(digest)
         found.usable += 1
         for kind, keys in unread_findings(kept.row):
             found.findings.add(kind, kept.place, keys)

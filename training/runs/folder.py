@@ -158,7 +158,7 @@ class _RunLock(Lock):
                 return False
             if [path.name for path in folder.iterdir()] != [self.path.name]:
                 return True
-        except (StateError, OSError):
+        except (StateError, OSError):  # also of a folder that goes meanwhile
             if folder.exists():
                 raise
         self.release()

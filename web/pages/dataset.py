@@ -50,7 +50,7 @@ async def show(
         upload_mib=settings.ui.upload_mib,
         reading=view is not None and view.status not in ENDED,
         phase=clean((view.phase or "starting") if view else ""),
-        report=clean(_report(view.result, held)) if view and isinstance(view.result, InspectResult) else None,
+        report=clean(_report(view.result)) if view and isinstance(view.result, InspectResult) else None,
     )
     if view and view.status not in ENDED:
         answer.headers["refresh"] = "1"
@@ -102,12 +102,11 @@ def _asked(desk: Desk, view: RunView) -> dict[str, str]:
     return clean({**data, "model": spec.model.name})
 
 
-def _report(result: InspectResult, held: Mapping[str, str]) -> dict[str, Any]:
-    """What was found, with each repair as the settings that it changes, and whether they are set already."""
+def _report(result: InspectResult) -> dict[str, Any]:
+    """What was found, with each repair as the settings that it changes."""
     told = result.model_dump(mode="json")
     for found in told["findings"]:
         found["set"] = repair_of(found["repair"] or "")
-        found["is_set"] = bool(found["set"]) and found["set"].items() <= held.items()
     return told
 
 

@@ -19,7 +19,7 @@ from ..tokens.gc_pause import gc_pause
 from .inspection_result import Inspection, from_record
 from .inspector import Inspector
 
-INSPECTION_VERSION = 9
+INSPECTION_VERSION = 10
 """Part of the cache key. To be increased when a result for the same data changes, words included."""
 
 
