@@ -12,8 +12,9 @@ import sys
 import tempfile
 import threading
 import time
+from contextlib import suppress
 from importlib import import_module
-from importlib.metadata import version
+from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
 
@@ -30,6 +31,14 @@ def end_with_the_parent() -> None:
         os._exit(1)
 
     threading.Thread(target=watch, daemon=True).start()
+
+
+def attention() -> str:
+    """What computes Unsloth's attention: of what it can use, the first that is installed."""
+    for name in ("flash_attn", "xformers"):
+        with suppress(PackageNotFoundError):
+            return f"{name} {version(name)}"
+    return "torch's attention"
 
 
 def main() -> None:
@@ -65,6 +74,9 @@ def main() -> None:
             windows.tick(sum(len(e["input_ids"]) for e in examples[first : first + EXAMPLES_PER_STEP]))
             control.should_training_stop = windows.done
 
+    rows = Dataset.from_list(examples)
+    # What Unsloth reads before it leaves out the padding: it cannot see that no row has to be cut.
+    rows._unsloth_truncated_to = job["longest"]
     torch.backends.cuda.enable_cudnn_sdp(False)  # as for TRL: it plans anew for every shape
     torch.cuda.reset_peak_memory_stats()
     trainer = trl.SFTTrainer(
@@ -73,6 +85,7 @@ def main() -> None:
             output_dir=tempfile.mkdtemp(),
             max_steps=100_000,
             per_device_train_batch_size=EXAMPLES_PER_STEP,
+            gradient_accumulation_steps=1,  # Unsloth's own default is 2
             learning_rate=2e-4,
             warmup_steps=5,
             max_grad_norm=1.0,
@@ -85,13 +98,15 @@ def main() -> None:
             max_length=None,
             dataset_kwargs={"skip_prepare_dataset": True},
         ),
-        train_dataset=Dataset.from_list(examples),
+        train_dataset=rows,
         processing_class=tokenizer,
         callbacks=[AfterStep()],
     )
     trainer._get_train_sampler = lambda *_: SequentialSampler(examples)
     trainer.train()
-    result = {**windows.result(), "who": f"Unsloth {version('unsloth')}", **peaks(True)}
+    batches = "without padding" if trainer.args.padding_free else "padded"
+    who = f"Unsloth {version('unsloth')}, batches {batches}, {attention()}"
+    result = {**windows.result(), "who": who, **peaks(True)}
     print("RESULT " + json.dumps(result), flush=True)
 
 

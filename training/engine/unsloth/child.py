@@ -114,6 +114,8 @@ def train(job: dict[str, Any], folder: Path, model: Any, tokenizer: Any, talk: T
     from torch.utils.data import SequentialSampler
 
     examples = dataset(folder, "train").select(job["order"])
+    # Unsloth leaves out the padding only where it knows that no row has to be cut: the worker has done that.
+    examples._unsloth_truncated_to = job["max_seq_length"]
     held_out = HeldOut(job, dataset(folder, "held_out") if job["held_out"] else [], talk)
     trl = import_module("trl")  # as Unsloth has patched it
     trainer = trl.SFTTrainer(
