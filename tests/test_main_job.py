@@ -10,7 +10,7 @@ import pytest
 from facts import unseen_questions, write_dataset
 from mcp import Client, StdioServerParameters, stdio_client
 
-pytestmark = pytest.mark.anyio
+pytestmark = [pytest.mark.anyio, pytest.mark.slow]
 
 
 async def test_an_mcp_client_teaches_smollm2_ten_facts_and_sees_it_happen(

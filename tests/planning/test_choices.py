@@ -13,6 +13,7 @@ from model_configs import config_folder
 
 from backpropagate.training.config.specs import ModelGroup, TrainingGroup, TrainSpec
 from backpropagate.training.config.training_plan import TrainingPlan
+from backpropagate.training.data.split.held_out import held_out_count
 from backpropagate.training.errors import (
     GpuMonitoringError,
     GpuNotAvailableError,
@@ -171,6 +172,18 @@ def test_without_a_dataset_the_steps_are_not_guessed(model: Path, home: Path) ->
     plan = plan_of(spec_of(model), cpu(60), home, NOTHING)
     assert plan.hours is None and plan.settings["steps"] is None and "held_out" not in plan.reasons
     assert plan_of(spec_of(model, steps=10), cpu(60), home, NOTHING).settings["steps"] == 10
+
+
+def test_few_steps_on_much_data_are_told_to_be_followed_by_a_long_evaluation(model: Path, home: Path) -> None:
+    much = DataFacts(49_500, 500, [200] * 100, 0.5, "a test")
+    [note] = [note for note in plan_of(spec_of(model, steps=2), cpu(60), home, much).notes if "held" in note]
+    assert "Evaluating 500 held-out rows" in note and "held_out=0.00016 holds out 8." in note
+    assert held_out_count(50_000, 0.00016) == 8
+    for steps in (200, None):
+        assert "held_out" not in str(plan_of(spec_of(model, steps=steps), cpu(60), home, much).notes)
+    assert "held_out" not in str(
+        plan_of(spec_of(model, steps=1), cpu(60), home).notes
+    )  # 8 rows are the fewest
 
 
 # --- A base in FP8.

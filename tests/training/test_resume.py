@@ -109,7 +109,7 @@ def test_a_changed_dataset_is_refused_when_its_tokens_are_gone(
     assert run.state().status is Status.FAILED
 
 
-@pytest.mark.parametrize("damage", ["truncated", "bit-flipped"])
+@pytest.mark.parametrize("damage", ["truncated", pytest.param("bit-flipped", marks=pytest.mark.nightly)])
 @pytest.mark.slow
 async def test_a_damaged_checkpoint_is_noticed_and_the_one_before_it_used(
     damage: str, service: TrainingService, dataset: Path, tiny_model: Path

@@ -128,10 +128,10 @@ def freeze_one(run: RunFolder, others: list[psutil.Process]) -> None:
     ("harm", "said", "weights"),
     [
         (kill_one, "Process 3 of 3 was killed", "auto"),
-        (kill_one, "Process 3 of 3 was killed", "sharded"),
         *(
             pytest.param(*rest, marks=pytest.mark.nightly)
             for rest in (
+                (kill_one, "Process 3 of 3 was killed", "sharded"),
                 (kill_the_worker, "worker process", "auto"),
                 (freeze_one, "Process 2 of 3 does not answer any more", "auto"),
                 (freeze_one, "Process 2 of 3 does not answer any more", "sharded"),

@@ -89,6 +89,7 @@ def told(run: RunFolder) -> dict[str, Any]:
     }
 
 
+@pytest.mark.nightly
 @pytest.mark.slow
 async def test_a_training_by_a_spare_leaves_what_one_by_a_new_worker_leaves(
     service: TrainingService, keeping: TrainingService, dataset: Path, tiny_model: Path

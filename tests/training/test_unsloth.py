@@ -135,6 +135,7 @@ def test_a_cancelled_run_stops_within_one_step_and_keeps_what_unsloth_has_learnt
     assert result_of(service.store.find(run.run_id))["engine"] == "unsloth"
 
 
+@pytest.mark.nightly
 @pytest.mark.slow
 def test_an_evaluation_of_unsloths_tells_how_far_it_is_and_can_be_stopped(
     unsloth: str, service: TrainingService, dataset: Path, tiny_model: Path, monkeypatch: pytest.MonkeyPatch

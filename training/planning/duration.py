@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import Literal
 
+from ..data.split.held_out import MIN_HELD_OUT
 from .measured import Estimate
 
 START_S = {"cuda": 25.0, "cpu": 8.0}
@@ -11,7 +12,7 @@ START_S = {"cuda": 25.0, "cpu": 8.0}
 LOADED_PER_S = 1e9
 """Bytes of weights that are read from a disk."""
 EVALUATED = 1 / 3
-"""Time of a token that is evaluated, before and after, to one that is trained on."""
+"""Time of a token that is evaluated to one that is trained on."""
 JUDGED = 0.1
 """Share of the steps' time that the verdict may take; it may always take a second."""
 
@@ -37,6 +38,34 @@ def seconds_of(
     steps = tokens / rate
     if beside is not None:
         return steps + beside.value
-    evaluating = 2 * EVALUATED * held_out / rate
+    evaluating = evaluations(tokens, held_out) * EVALUATED * held_out / rate
     judging = max(1.0, JUDGED * steps) if held_out else 0.0
     return START_S[device] + stored / LOADED_PER_S + evaluating + steps + judging
+
+
+def evaluations(trained: float, held_out: float) -> int:
+    """How often the held-out examples are evaluated: at the end, and before where that takes at most about a
+    tenth of the steps' time.
+
+    Args:
+        trained: tokens of all steps, those of each epoch.
+        held_out: tokens of the held-out examples.
+    """
+    return 0 if not held_out else 2 if held_out <= EVALUATED * trained else 1
+
+
+def long_evaluation(trained: int, held_out: int, rows: int) -> list[str]:
+    """What is said where the held-out rows take longer than the steps, if fewer could be held out.
+
+    Args:
+        trained: examples of all steps, those of each epoch.
+        held_out: examples that are evaluated.
+        rows: examples, trained on or held out.
+    """
+    enough = max(MIN_HELD_OUT, round(EVALUATED * trained))
+    if EVALUATED * held_out <= trained or enough >= held_out:
+        return []
+    return [
+        f"Evaluating {held_out:,} held-out rows at the end takes longer than the steps: "
+        f"held_out={enough / rows:.2g} holds out {enough}."
+    ]

@@ -14,7 +14,7 @@ from ..untrusted import quoted, shown_path
 from .choices import Choices, choose, in_4bit, work_of
 from .data_facts import DataFacts
 from .disk import disk_of
-from .duration import seconds_of
+from .duration import long_evaluation, seconds_of
 from .fits import (
     can_hold,
     least_of,
@@ -254,6 +254,10 @@ class _Plan:
             notes.append(f"The memory is that of each of {self._machine.together}.")
         if streamed and self._machine.on_gpu:
             notes.append(f"Weights that are not on a GPU take {streamed / GIB:.1f} GiB of main memory.")
+        made, data = self._made, self._data
+        if made.steps is not None and data.examples is not None:
+            trained = made.steps * made.batch_size * made.accumulation
+            notes += long_evaluation(trained, data.held_out, data.examples + data.held_out)
         return notes
 
     def _next(self, fits: bool, possible: bool) -> Next:

@@ -73,6 +73,7 @@ def _prepare(context: RunContext, spec: TrainSpec, model: Path) -> Ready:
     warn_about_the_end(context, tokenizer, model)
 
     from ..engine.planner import choose_plan, this_machine
+    from ..planning.duration import long_evaluation
     from .save_adapter import base_model_name
 
     plan, reasons = choose_plan(
@@ -88,6 +89,10 @@ def _prepare(context: RunContext, spec: TrainSpec, model: Path) -> Ready:
         trained_share=data.summary.trained_share or None,
     )
     warn_about_memory(context, spec.training, plan)
+    if plan.training.steps is not None:
+        trained = plan.training.steps * plan.batch_size * plan.training.gradient_accumulation_steps
+        for told in long_evaluation(trained, len(data.held_out), len(data.train) + len(data.held_out)):
+            context.recorder.warn(told)
     plan = replace(plan, tokens_key=data.key)
     context.run.write_plan({**plan.record(), "reasons": reasons})
     return Ready(spec, tokenizer, data, plan)

@@ -6,6 +6,7 @@ import math
 from collections.abc import Sequence
 
 from ...config.results import PackingStatistics
+from ...planning.duration import evaluations
 from ...planning.step_order import StepOrder, even_shares, micro_batches
 from ..plan import Data, Plan
 
@@ -22,13 +23,10 @@ def step_order(plan: Plan, lengths: Sequence[int]) -> StepOrder:
 
 
 def is_worth_evaluating_before(data: Data, order: StepOrder, steps: int) -> bool:
-    """Whether evaluating the held-out examples takes at most about a tenth of the time of training.
-
-    A token costs a third of what it costs to train on it.
-    """
+    """Whether evaluating the held-out examples takes little of the time of training; see `evaluations`."""
     held_out = sum(len(example.input_ids) for example in data.held_out)
     trained = sum(order.lengths) * steps / order.steps_per_epoch
-    return 0 < held_out <= trained / 3
+    return evaluations(trained, held_out) > 1
 
 
 def total_steps(plan: Plan, order: StepOrder) -> int:
