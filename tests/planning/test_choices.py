@@ -24,6 +24,7 @@ from backpropagate.training.hardware.gpu import GpuReadings
 from backpropagate.training.next_step import then
 from backpropagate.training.planning import machine as machine_module
 from backpropagate.training.planning.data_facts import NOTHING, DataFacts
+from backpropagate.training.planning.duration import seconds_of
 from backpropagate.training.planning.fits import require_fit
 from backpropagate.training.planning.machine import Machine, machine_for, machine_or_cpu, shared
 from backpropagate.training.planning.memory import GIB
@@ -184,6 +185,17 @@ def test_few_steps_on_much_data_are_told_to_be_followed_by_a_long_evaluation(mod
     assert "held_out" not in str(
         plan_of(spec_of(model, steps=1), cpu(60), home).notes
     )  # 8 rows are the fewest
+
+
+def test_the_time_counts_an_evaluation_before_the_steps_only_where_there_is_one() -> None:
+    def evaluating(held_out: float) -> float:
+        whole, without = (
+            seconds_of("cpu", tokens=3000, held_out=tokens, rate=100, stored=0, beside=None)
+            for tokens in (held_out, 0)
+        )
+        return whole - without - 3  # the verdict's tenth
+
+    assert evaluating(900) == pytest.approx(2 * 3) and evaluating(6000) == pytest.approx(20)
 
 
 # --- A base in FP8.

@@ -51,6 +51,19 @@ def test_it_trains_records_a_run_fires_every_callback_and_saves(
     assert trainer.save(tmp_path / "mine", overwrite=True) == saved
 
 
+@pytest.mark.slow
+def test_a_run_says_that_its_held_out_rows_take_longer_than_its_step(
+    service: TrainingService, tiny_model: Path, tmp_path: Path
+) -> None:
+    rows = tmp_path / "rows.jsonl"
+    rows.write_text("".join(f'{{"prompt": "Number {n}?", "completion": "It is {n}."}}\n' for n in range(40)))
+    trainer = Trainer(str(tiny_model), lora_r=4, batch_size=2, threads=1, held_out=0.5)
+    state = service.store.find(trainer.train(rows, steps=1).run_id).state()
+    [said] = [warning for warning in state.warnings if "held-out" in warning]
+    assert "Evaluating 20 held-out rows" in said and "held_out=0.2 holds out 8." in said
+    assert isinstance(state.result, TrainResult) and state.result.eval_loss_before is None
+
+
 @pytest.mark.skipif(sys.platform == "win32", reason="torch has no segments that grow there")
 def test_torch_is_told_to_hold_little_memory_while_it_trains(
     dataset: Path, tiny_model: Path, monkeypatch: pytest.MonkeyPatch
