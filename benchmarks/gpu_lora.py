@@ -12,8 +12,8 @@ that are no padding. MFU counts 4 FLOP per weight and useful token, against 790 
 step counts from the start of the process: imports, making the weights, compilation. Unsloth runs
 by BACKPROPAGATE_UNSLOTH__PYTHON, the Python of an environment that has it, on weights from a folder.
 
-TRL and Unsloth train for --warm-up-s-others seconds before their first window, since Unsloth compiles for new
-lengths of its padded batches. With --examples 160 the same 20 batches come again and again, so that after
+TRL and Unsloth train for --warm-up-s-others seconds before their first window, since they compile or
+plan for new lengths. With --examples 160 the same 20 batches come again and again, so that after
 one round each of its lengths has been there. "spread" is the fastest window by the slowest.
 """
 

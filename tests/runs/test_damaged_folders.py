@@ -320,7 +320,9 @@ def test_a_run_whose_lock_is_a_folder_can_be_removed_at_the_command_line(service
     assert done.exit_code == 0 and "unreadable" in done.output and not run.path.exists()
 
 
-# --- Runs that go while somebody looks at them. ---
+# --- Runs that go while somebody looks at them.
+
+
 def failed_run(service: TrainingService) -> RunFolder:
     spec = TrainSpec(model=ModelGroup(name="a/b"), data=DataGroup(source="rows.jsonl"))
     return finished_run(service.store, spec, {}, Status.FAILED)

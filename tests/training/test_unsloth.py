@@ -88,7 +88,8 @@ def test_unsloth_trains_on_the_same_examples_and_leaves_a_plain_adapter(
     folder = service.store.find(run.run_id)
     result = result_of(folder)
     assert run.status is Status.COMPLETED and result["engine"] == "unsloth", result
-    assert "Unsloth " in str(result["engine_reason"])
+    # No Unsloth leaves out padding on a CPU, nor does a stand-in.
+    assert "Unsloth " in str(result["engine_reason"]) and "padded batches" in str(result["engine_reason"])
     # B is zero at first, so the first loss depends on the examples alone; the second already on a step.
     assert run.losses == pytest.approx(own.losses, rel=1e-2)
     assert run.losses[0] == pytest.approx(own.losses[0], rel=1e-4)

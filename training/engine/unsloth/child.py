@@ -60,12 +60,12 @@ def main() -> int:
         return 1
     talk.say("ready", version=version("unsloth"))
     try:
-        train(job, path.parent, model, tokenizer, talk)
+        padded = train(job, path.parent, model, tokenizer, talk)
     except BaseException as error:
         traceback.print_exc()
         talk.say("failed", reason=in_one_line(error), out_of_memory=ran_out_of_memory(error))
         return 1
-    talk.say("done", peak_memory_mib=peak_memory_mib())
+    talk.say("done", peak_memory_mib=peak_memory_mib(), padded=padded)
     return 0
 
 
@@ -109,8 +109,8 @@ def take_over(adapter: Path, model: Any) -> None:
         raise ValueError(f"the adapter to go on from is of other modules: {report.unexpected_keys[0]}")
 
 
-def train(job: dict[str, Any], folder: Path, model: Any, tokenizer: Any, talk: Talk) -> None:
-    """All steps, the held-out loss, and the adapter; told as it happens."""
+def train(job: dict[str, Any], folder: Path, model: Any, tokenizer: Any, talk: Talk) -> bool:
+    """All steps, the held-out loss, and the adapter; told as it happens. Whether batches were padded."""
     from torch.utils.data import SequentialSampler
 
     examples = dataset(folder, "train").select(job["order"])
@@ -136,6 +136,7 @@ def train(job: dict[str, Any], folder: Path, model: Any, tokenizer: Any, talk: T
     if job["held_out"] and trainer.state.global_step == job["steps"] != held_out.evaluated:
         held_out.evaluate(model, job["steps"])
     model.save_pretrained(job["adapter"], safe_serialization=True)
+    return not trainer.args.padding_free
 
 
 def arguments(job: dict[str, Any], folder: Path) -> dict[str, Any]:

@@ -223,11 +223,12 @@ class _Follower:
     def outcome(self) -> Outcome:
         assert self.done is not None
         seconds = time.perf_counter() - self.started
+        batches = "padded batches" if self.done["padded"] else "batches without padding"
         whole = self.step >= self.total_steps and self.evaluating_since is None  # nor stopped in the last one
         return Outcome(
             status="completed" if whole else "cancelled",
             engine="unsloth",
-            reason=f"{self.plan.reason}; Unsloth {short_name(self.version)}",
+            reason=f"{self.plan.reason}; Unsloth {short_name(self.version)}, {batches}",
             adapter=self.plan.adapter,
             steps=self.step,
             total_steps=self.total_steps,
