@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from hypothesis import given
+from hypothesis import example, given
 from hypothesis import strategies as st
 
 from backpropagate.training.engine.new_text import certain, until
@@ -11,6 +11,7 @@ TEXT = st.text("ab \n\N{REPLACEMENT CHARACTER}é", max_size=12)
 
 
 @given(TEXT, TEXT, st.lists(st.text("ab ", min_size=1, max_size=3), max_size=3))
+@example("ab", "a", ["b", "aba"])
 def test_what_is_certain_is_how_the_whole_answer_begins(begun: str, more: str, stop: list[str]) -> None:
     whole = until(begun.rstrip("\N{REPLACEMENT CHARACTER}") + more, stop).strip()
     assert whole.startswith(certain(begun, stop))

@@ -46,10 +46,8 @@ def until(text: str, stop: Sequence[str]) -> str:
 def certain(text: str, stop: Sequence[str]) -> str:
     """The beginning of a whole answer whose text so far this is: without what more text could take away."""
     whole = text.rstrip(BROKEN)
-    ended = until(whole, stop)
-    if ended == whole:
-        ended = whole[: len(whole) - max((_begun(whole, each) for each in stop), default=0)]
-    return ended.strip()
+    held_back = max((_begun(whole, each) for each in stop), default=0)  # it may begin before one that is whole
+    return until(whole, stop)[: len(whole) - held_back].strip()
 
 
 def _begun(text: str, stop: str) -> int:
