@@ -163,7 +163,7 @@ def forget_libraries() -> None:
 
 
 def twice(size: str, given: Path | None, device: str, *, cold: bool, spare: bool) -> None:
-    with tempfile.TemporaryDirectory() as folder:
+    with tempfile.TemporaryDirectory(ignore_cleanup_errors=True) as folder:  # the worker may still be ending
         os.environ["BACKPROPAGATE_HOME"] = f"{folder}/home"
         os.environ["BACKPROPAGATE_RUNTIME_DIR"] = f"{folder}/slots"
         model = given or write_random_model(Path(folder) / "model", size)

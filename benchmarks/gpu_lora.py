@@ -79,10 +79,6 @@ class Timing(Protocol):
     def tick(self, tokens: int) -> None: ...
 
 
-LIMIT_S = 150.0
-"""For a side without its warm-up: imports, weights, compilation and windows."""
-
-
 def run_side(side: str, size: str, windows: Windows, device: str, count: int) -> dict[str, Any]:
     """One side in this process, on so many examples."""
     import torch
@@ -249,6 +245,9 @@ def main() -> None:
     parser.add_argument("--window-s", type=float, default=4.0)
     parser.add_argument("--warm-up-s", type=float, default=0.0, help="of our sides, after their first step")
     parser.add_argument("--warm-up-s-others", type=float, default=45.0, help="of the others")
+    parser.add_argument(
+        "--limit-s", type=float, default=150.0, help="for a side's imports, weights, compilation and windows"
+    )
     parser.add_argument("--examples", type=int, default=2000, help="which come again and again")
     parser.add_argument(
         "--minutes", type=float, default=7.5, help="sides that would begin later are left out"
@@ -283,7 +282,7 @@ def main() -> None:
             if left < 30:
                 results.append({"side": side, "size": size, "error": "left out, the time is over"})
                 continue
-            limit_s = min(left, LIMIT_S + warm_up_s(side, arguments))
+            limit_s = min(left, arguments.limit_s + warm_up_s(side, arguments))
             results.append(in_own_process(side, size, arguments, limit_s))
             print(json.dumps(results[-1]), flush=True)
     print("\n" + report(results))

@@ -60,7 +60,7 @@ def settings_chosen(memory: Any) -> tuple[Any, ...]:
     return memory.recompute, memory.micro_batch_tokens, memory.resident_layers
 
 
-def run_case(case: str, window_s: float) -> dict[str, Any]:
+def run_case(case: str, window_s: float, warm_up_s: float) -> dict[str, Any]:
     """One case in this process."""
     make_importable()
     import torch
@@ -87,7 +87,7 @@ def run_case(case: str, window_s: float) -> dict[str, Any]:
     weights = torch.cuda.memory_allocated()
     torch.cuda.empty_cache()
     torch.cuda.reset_peak_memory_stats()
-    windows = Windows(True, 3, window_s, warmup_steps=4)
+    windows = Windows(True, 3, window_s, warmup_steps=4, warmup_s=warm_up_s)
 
     def after_step(tokens: int) -> bool:
         windows.tick(tokens)
@@ -114,7 +114,7 @@ def run_case(case: str, window_s: float) -> dict[str, Any]:
 
 def main() -> None:
     if sys.argv[1:2] == ["--here"]:
-        print(json.dumps(run_case(sys.argv[2], float(sys.argv[3]))))
+        print(json.dumps(run_case(sys.argv[2], *map(float, sys.argv[3:]))))
         return
     if not sys.argv[1:] or sys.argv[1].startswith("-"):
         print(__doc__)

@@ -23,6 +23,7 @@ from backpropagate.training.engine.packed import (  # noqa: E402
     norm_kernels,
     rotation_kernels,
 )
+from backpropagate.training.engine.packed.extend_kernel import extend  # noqa: E402
 from backpropagate.training.engine.packed.gated_activations import ACTIVATIONS  # noqa: E402
 from backpropagate.training.engine.packed.gated_mlp_kernel import (  # noqa: E402
     GatedLora,
@@ -168,9 +169,20 @@ def copies() -> None:
         near(f"copied {tuple(exact.shape)}", place, 0.5 * exact, 0.0)
 
 
+def extensions(tokens: int, width: int, columns: int) -> None:
+    """By a matrix that lies row by row, as a B does, and by one that lies column by column, as an A."""
+    x = rows_apart(tokens, width, 6)
+    for matrix in (rows_apart(width, columns, 8), rows_apart(columns, width, 8).t()):
+        extended, product = extend(x, matrix)
+        near(f"{tokens} x {width} extended by {columns}", product, x @ matrix, 1e-5)
+        near("extended rows", extended, torch.cat([x, product], 1), 0.0)
+
+
 def main() -> None:
     torch.manual_seed(0)
     copies()
+    for tokens, width, columns in ((70, 130, 16), (33, 300, 48), (1, 200, 8)):
+        extensions(tokens, width, columns)
     for (tokens, width, rank), fused, gelu, adds in product(
         [(70, 176, 8), (257, 130, 4), (1, 64, 16)], *[(False, True)] * 3
     ):

@@ -58,6 +58,8 @@ packed/                 our own forward and backward, for the decoders of models
   gather_kernel         these read by a GPU from host memory
   decoder_config        sizes and switches read from a config
   lora_linear           linear layers with their LoRA in the same GEMM
+  extended_rows         what such a GEMM takes in
+  extend_kernel         this on a GPU
   gpu_kernels           whether there are kernels of Triton
   refresh_kernel        what these take over after a step, on a GPU in one launch
   expanded_linear       the same, of weights that are kept in another form or place

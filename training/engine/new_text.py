@@ -46,7 +46,8 @@ def until(text: str, stop: Sequence[str]) -> str:
 def certain(text: str, stop: Sequence[str]) -> str:
     """The beginning of a whole answer whose text so far this is: without what more text could take away."""
     whole = text.rstrip(BROKEN)
-    held_back = max((_begun(whole, each) for each in stop), default=0)  # it may begin before one that is whole
+    # A text that has only begun may do so before one that is whole.
+    held_back = max((_begun(whole, each) for each in stop), default=0)
     return until(whole, stop)[: len(whole) - held_back].strip()
 
 

@@ -11,7 +11,7 @@ from collections.abc import Sequence
 from functools import cached_property
 from typing import NamedTuple
 
-from .graphs import MOST_GRAPHS, ROW_MULTIPLE, graph_key
+from .graphs import MOST_GRAPHS, ROW_MULTIPLE, GraphKey, graph_key
 from .step_order import StepOrder, even_shares, micro_batches
 
 SIMULATED = 8192
@@ -100,7 +100,14 @@ class RunBatches:
         """Tokens of all CUDA graphs of a process at most: one for each shape of batch that comes twice."""
         if self._lengths is None:
             return MOST_GRAPHS // 2 * capacity // 2
-        return max(_graph_tokens(parts) for parts in self._parts(capacity))
+        shapes = map(_graph_shapes, self._parts(capacity))
+        return max(sum([key.tokens for key, n in each.items() if n > 1][:MOST_GRAPHS]) for each in shapes)
+
+    def before_graphs(self, capacity: int) -> int:
+        """Micro-batches that are launched kernel by kernel: the first of each shape, and its graph's."""
+        if self._lengths is None:
+            return MOST_GRAPHS
+        return max(sum(min(n, 2) for n in _graph_shapes(parts).values()) for parts in self._parts(capacity))
 
     @cached_property
     def mean(self) -> float | None:
@@ -147,10 +154,8 @@ class RunBatches:
         )
 
 
-def _graph_tokens(parts: Sequence[Sequence[int]]) -> int:
-    shapes = Counter(graph_key(_filled(sum(part), ROW_MULTIPLE), len(part), max(part)) for part in parts)
-    twice = [key.tokens for key, count in shapes.items() if count > 1]
-    return sum(twice[:MOST_GRAPHS])
+def _graph_shapes(parts: Sequence[Sequence[int]]) -> Counter[GraphKey]:
+    return Counter(graph_key(_filled(sum(part), ROW_MULTIPLE), len(part), max(part)) for part in parts)
 
 
 def _filled(tokens: int, multiple: int) -> int:

@@ -41,6 +41,7 @@ class MemoryChoice:
         peak: bytes of torch's tensors at most; on a CPU, of the whole process.
         fits: whether the peak, with what is not torch's, is free.
         reasons: by the name of the setting.
+        before_graphs: micro-batches that are launched kernel by kernel, where later ones are CUDA graphs.
     """
 
     recompute: Recompute
@@ -50,6 +51,7 @@ class MemoryChoice:
     peak: int | None
     fits: bool
     reasons: dict[str, str]
+    before_graphs: int = 0
 
 
 def training_memory(
@@ -213,9 +215,12 @@ class _Choice:
     def _peak(self, resident: int | None, mode: Recompute, tokens: int) -> int:
         memory, evaluated = self._memory, self._batches.evaluated(tokens)
         training = memory.peak(resident, mode, *self._batches.largest(tokens))
-        graphs = memory.graph * self._batches.graph_tokens(tokens) if resident is None and memory.graph else 0
+        graphs = memory.graph * self._batches.graph_tokens(tokens) if self._graphed(resident) else 0
         evaluating = memory.evaluating(resident, *evaluated) if evaluated.tokens else 0
         return graphs + max(training, evaluating)
+
+    def _graphed(self, resident: int | None) -> bool:
+        return resident is None and self._memory.graph > 0
 
     def described(self, mode: Recompute, tokens: int, resident: int | None, held: str) -> MemoryChoice:
         memory = self._memory
@@ -234,7 +239,8 @@ class _Choice:
         why = "as asked" if self._training.recompute != "auto" else f"{needed}{held}"
         reasons = {"recompute": why, "weights": where}
         batch = self._batches.largest(tokens)
-        return MemoryChoice(mode, tokens, resident, batch, peak, fits, reasons)
+        first = self._batches.before_graphs(tokens) if self._graphed(resident) else 0
+        return MemoryChoice(mode, tokens, resident, batch, peak, fits, reasons, first)
 
 
 def resident_for_answers(shape: DecoderShape, *, in_4bit: bool, free: int) -> int | None:

@@ -30,6 +30,7 @@ from .measured import Estimate, Measured, beside_steps, earlier_runs, memory_fac
 from .memory import GIB
 from .memory_choice import PROCESS, RESERVE, SLACK, TOKENS, placed
 from .model_facts import ModelFacts, model_facts
+from .speed import launching_s
 
 
 def plan_training(
@@ -220,6 +221,7 @@ class _Plan:
             rate=speed.value,
             stored=self._facts.stored,
             beside=beside_steps(self._spec.subject, self._runs),
+            launching=made.memory.before_graphs * launching_s(self._work),
         )
         return seconds / 3600
 

@@ -36,8 +36,12 @@ CPU_FLOPS = 64e9
 """Of one core with AVX2 in fp32; measured with SmolLM2 on an EPYC."""
 CPU_LAYER_S = 2e-3
 """Of a layer, forward and backward, whatever its size; measured with a model of two tiny layers."""
-LAUNCHED_S = 3.4e-3
-"""Likewise to launch a layer's kernels; a 0.5B without graphs on an H100 made 49,937 tokens per second."""
+LAUNCHED_S = 68e-6
+"""To launch a kernel; a 0.5B without graphs on an H100 made 49,937 tokens per second."""
+KERNELS, EXPANDING = 50, 30
+"""Of a layer and micro-batch, and more where its weights are made just before they are used."""
+COMPUTED_AGAIN: dict[Recompute, int] = {"nothing": 0, "gate_up": 8, "everything": 25}
+"""Likewise."""
 TO_PACKED: dict[EngineName, float] = {"packed": 1.0, "autograd": 0.35, "unsloth": 0.5, "trl": 0.15}
 """Speed of the other engines to ours on one H100 with a 7B; it differs with model and data."""
 
@@ -89,14 +93,16 @@ def _on_gpu(work: Work, card: Card) -> float:
     attention = work.tokens * _attention(work) / (ATTENTION * peak)
     moved = work.tokens * _moved(work) + _expanded(work)
     computing = products + attention + moved / (BANDWIDTH * card.memory_tb_s * 1e12)
-    return max(computing, _copied(work) / (card.link_gb_s * 1e9), _launched_s(work))
-
-
-def _launched_s(work: Work) -> float:
-    """Seconds that the host takes to launch a micro-batch's kernels; a graph's are launched at once."""
-    shape = work.shape
     graphed = work.engine == "packed" and work.resident is None and shape.graphed
-    return 0.0 if graphed else work.shape.num_layers * LAUNCHED_S
+    launching = 0.0 if graphed else launching_s(work)
+    return max(computing, _copied(work) / (card.link_gb_s * 1e9), launching)
+
+
+def launching_s(work: Work) -> float:
+    """Seconds that the host takes to launch a micro-batch's kernels; a graph's are launched at once."""
+    expands = work.in_4bit or work.resident is not None
+    kernels = KERNELS + expands * EXPANDING + COMPUTED_AGAIN[work.recompute]
+    return work.shape.num_layers * kernels * LAUNCHED_S
 
 
 def _products(work: Work) -> float:

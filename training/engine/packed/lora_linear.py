@@ -29,6 +29,7 @@ from torch.nn import functional as F
 
 from ...planning.memory import ALIGNMENT
 from ..lora_parameters import InputGroup, LoraModule, LoraParameters
+from .extended_rows import extended_by
 from .gpu_kernels import has_kernels
 
 if TYPE_CHECKING:
@@ -231,8 +232,11 @@ class FusedLoraLinear(LoraLinear):
             # It is kept, and a view of x would keep that.
             return F.linear(x, self.weight, self.bias), x.new_empty(len(x), 0)
         if self.outputs > self.inputs or masks is not None:
-            lora_hidden = self.lora_hidden(x, masks)
-            extended = torch.cat([x, lora_hidden], 1)  # (tokens, K + R)
+            if masks is None:
+                extended, lora_hidden = extended_by(x, self._a_transposed)  # (tokens, K + R), (tokens, R)
+            else:
+                lora_hidden = self.lora_hidden(x, masks)
+                extended = torch.cat([x, lora_hidden], 1)
             return F.linear(extended, self.weight_and_b, self.bias), lora_hidden
         both = torch.mm(x, self._weight_and_a_transposed)  # (tokens, N + R)
         y, lora_hidden = both.split_with_sizes(
@@ -246,8 +250,8 @@ class FusedLoraLinear(LoraLinear):
         if not self.group:
             return dy @ self.weight, dy.new_empty(len(dy), 0)
         if self.outputs <= self.inputs and masks is None:
-            d_lora_hidden = torch.mm(dy, self.b)  # (tokens, R)
-            return torch.mm(torch.cat([dy, d_lora_hidden], 1), self.weight_and_a), d_lora_hidden
+            extended, d_lora_hidden = extended_by(dy, self.b)  # (tokens, N + R), (tokens, R)
+            return torch.mm(extended, self.weight_and_a), d_lora_hidden
         both = torch.mm(dy, self.weight_and_b)  # (tokens, K + R)
         dx, d_lora_hidden = both.split_with_sizes(
             [self.inputs, self.lora_columns], 1

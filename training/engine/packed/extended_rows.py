@@ -1,0 +1,23 @@
+"""Rows with their product by a narrow matrix behind them, which a linear's own product then takes in."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+from .gpu_kernels import has_kernels
+
+MOST_COLUMNS = 64
+"""Of the narrow matrix: more fill the registers of the kernel."""
+LEAST_TOKENS = 1024
+"""With fewer, too few of its programs are at work."""
+
+
+def extended_by(x: Tensor, matrix: Tensor) -> tuple[Tensor, Tensor]:
+    """[x, x·M], (tokens, K + R), and x·M, (tokens, R); `matrix` is M, (K, R)."""
+    if matrix.shape[1] <= MOST_COLUMNS and len(x) >= LEAST_TOKENS and has_kernels(x):
+        from .extend_kernel import extend
+
+        return extend(x, matrix)
+    product = torch.mm(x, matrix)
+    return torch.cat([x, product], 1), product
