@@ -65,6 +65,51 @@ def test_a_cpu_splits_steps_and_recomputes_only_where_main_memory_is_small(
     assert (plan.settings["recompute"], plan.settings["micro_batch_tokens"]) == (recompute, tokens)
 
 
+@pytest.mark.parametrize(
+    ("gib", "length", "recompute", "tokens"),
+    [
+        (80, 500, "nothing", 8192),
+        (24, 500, "nothing", 2048),
+        (20, 500, "gate_up", 2048),
+        (24, 100, "nothing", 8192),
+    ],
+)
+def test_a_gpu_takes_fewer_tokens_at_a_time_where_computing_again_would_cost_more(
+    gib: float, length: int, recompute: str, tokens: int, model: Path, home: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:  # fmt: skip
+    with_gpus(monkeypatch, 80, free=gib, name="NVIDIA H100 80GB HBM3")
+    data = DataFacts(400, 8, [length] * 400, 0.5, "a test")
+    plan = plan_of(spec_of(model), machine_for("auto"), home, data)
+    assert (plan.settings["recompute"], plan.settings["micro_batch_tokens"]) == (recompute, tokens)
+
+
+def test_of_a_card_that_nobody_knows_more_tokens_come_before_less_to_compute_again(
+    model: Path, home: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with_gpus(monkeypatch, 80, free=24, name="a card of next year")
+    data = DataFacts(400, 8, [500] * 400, 0.5, "a test")
+    plan = plan_of(spec_of(model), machine_for("auto"), home, data)
+    assert (plan.settings["recompute"], plan.settings["micro_batch_tokens"]) == ("gate_up", 8192)
+
+
+def test_the_steps_of_a_small_model_before_its_graphs_are_counted(
+    tmp_path: Path, home: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As many steps of one shape as of many take less."""
+    with_gpus(monkeypatch, 80, name="NVIDIA H100 80GB HBM3")
+    small = {"hidden_size": 896, "num_hidden_layers": 24, "num_attention_heads": 14, "num_key_value_heads": 2}
+    model = config_folder(tmp_path / "small", "7b", intermediate_size=4864, **small)
+    alike, mixed = [[500] * 800, [300, 700] * 400]
+    hours = [
+        plan_of(
+            spec_of(model, steps=100), machine_for("auto"), home, DataFacts(800, 0, lengths, 0.5, "a test")
+        ).hours
+        for lengths in (alike, mixed)
+    ]
+    assert None not in hours and hours[0] < hours[1]
+
+
 def test_a_card_that_others_hold_is_planned_with_what_is_left_and_who_holds_it(
     model: Path, home: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -54,7 +54,7 @@ async def planned(service: TrainingService, root: Path, **arguments: Any) -> dic
     ("size", "gib", "in_4bit", "streams"),
     [
         ("7b", 80, False, False),
-        ("7b", 12, True, False),
+        ("7b", 12, True, True),  # so that less is computed again
         ("7b", 6, True, True),
         ("14b", 8, True, True),
         ("32b", 12, True, True),

@@ -8,21 +8,23 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
-from ..config.fields import EngineName
+from ..config.fields import EngineName, Recompute
 from ..config.specs import TrainingSpec
 from .batches import FILL, RunBatches
 from .data_facts import DataFacts
 from .decoder_shape import DecoderShape
 from .engine_choice import engine_of
 from .fp8_base import require_fp8
+from .gpu_cards import card_named
 from .graphs import ROW_MULTIPLE
 from .hyperparameters import EPOCHS, choose_epochs, choose_learning_rate, hidden_size
 from .machine import Machine
 from .memory import TrainingMemory
 from .memory_choice import MemoryChoice, choose_memory, on_cpu, training_memory
-from .speed import Work
+from .speed import Work, tokens_per_s
 
 STEP_EXAMPLES = {"cpu": 4, "cuda": 8}
 FEW = 4
@@ -84,6 +86,7 @@ def choose(
         on_gpu=machine.on_gpu,
         shards=machine.here,
     )
+    card = card_named(machine.name) if machine.on_gpu else None
     batch_size, accumulation, why_batch = _batch_size(spec, machine)
     per_epoch = None if data.examples is None else math.ceil(data.examples / (batch_size * accumulation))
     epochs, why_epochs = _epochs(spec, per_epoch)
@@ -95,7 +98,14 @@ def choose(
         batches = _batches(spec, data, batch_size * at_once, times, engine, parts, machine)
         if not machine.on_gpu:
             return batches, on_cpu(spec, parts, batches, free=machine.free_bytes)
-        return batches, choose_memory(spec, parts, batches, free=machine.free_gpu_bytes, held=machine.held)
+        examples = batch_size * accumulation
+        work = partial(_work, spec, shape, engine, parts, batches, examples, machine.processes)
+
+        def speed(recompute: Recompute, tokens: int, resident: int | None) -> float:
+            return tokens_per_s(work(recompute, tokens, resident), card)
+
+        free, known = machine.free_gpu_bytes, None if card is None else speed
+        return batches, choose_memory(spec, parts, batches, free=free, held=machine.held, speed=known)
 
     batches, memory = fitted(batch_size, accumulation)
     smaller = batch_size
@@ -130,24 +140,41 @@ def _shared(examples: int, machine: Machine) -> str:
 
 def work_of(spec: TrainingSpec, shape: DecoderShape, made: Choices, processes: int = 1) -> Work:
     """What decides how long a micro-batch of one of the processes takes."""
-    batches, memory = made.batches, made.memory
-    tokens = float(memory.batch.tokens)
+    memory, examples = made.memory, made.batch_size * made.accumulation
+    way = memory.recompute, memory.micro_batch_tokens, memory.resident_layers
+    return _work(spec, shape, made.engine, made.parts, made.batches, examples, processes, *way)
+
+
+def _work(
+    spec: TrainingSpec,
+    shape: DecoderShape,
+    engine: EngineName,
+    parts: TrainingMemory,
+    batches: RunBatches,
+    examples: int,
+    processes: int,
+    recompute: Recompute,
+    micro_batch_tokens: int,
+    resident: int | None,
+) -> Work:
+    """Of steps of so many examples, which go through the model in this way."""
+    tokens = float(batches.largest(micro_batch_tokens).tokens)
     if batches.mean is not None:
-        step = batches.mean * made.batch_size * made.accumulation / processes
-        parts = max(1.0, batches.micro_batches(memory.micro_batch_tokens) / processes)
-        tokens = min(step / parts, tokens)
+        of_process = batches.mean * examples / processes
+        count = max(1.0, batches.micro_batches(micro_batch_tokens) / processes)
+        tokens = min(of_process / count, tokens)
     return Work(
         shape=shape,
-        engine=made.engine,
+        engine=engine,
         in_4bit=spec.model.load_in_4bit or shape.stored_4bit,
         in_fp8=spec.training.in_fp8,
-        recompute=memory.recompute,
-        resident=memory.resident_layers,
+        recompute=recompute,
+        resident=resident,
         tokens=tokens,
         seen=batches.seen_before,
         labels=batches.trained_share,
-        stored=made.parts.layer,
-        sharded=made.parts.shards > 1 and memory.resident_layers is not None,
+        stored=parts.layer,
+        sharded=parts.shards > 1 and resident is not None,
     )
 
 
