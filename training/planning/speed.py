@@ -8,8 +8,8 @@
                       sharded ones as if all came from the host, an allowance that is not measured
 
 The shares below were fitted once to 23 speeds measured on H100 and H200 with 0.5B to 70B; the formula is
-within 14 % of each (benchmarks/README.md). For other cards they are scaled by their data sheets. On a CPU
-the products decide.
+within 14 % of each, and of 20 that were measured later (benchmarks/README.md). For other cards they are
+scaled by their data sheets. On a CPU the products decide.
 """
 
 from __future__ import annotations
@@ -42,8 +42,9 @@ KERNELS, EXPANDING = 50, 30
 """Of a layer and micro-batch, and more where its weights are made just before they are used."""
 COMPUTED_AGAIN: dict[Recompute, int] = {"nothing": 0, "gate_up": 8, "everything": 25}
 """Likewise."""
-TO_PACKED: dict[EngineName, float] = {"packed": 1.0, "autograd": 0.35, "unsloth": 0.5, "trl": 0.15}
-"""Speed of the other engines to ours on one H100 with a 7B; it differs with model and data."""
+TO_PACKED: dict[EngineName, float] = {"packed": 1.0, "autograd": 0.35, "unsloth": 0.75, "trl": 0.15}
+"""Speed of the other engines to ours with a 7B on one H100, and on one H200 that of Unsloth; it differs with
+model, data and host."""
 
 
 @dataclass(frozen=True)
