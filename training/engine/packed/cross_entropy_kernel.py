@@ -10,12 +10,12 @@ and for the gradient.
 
 from __future__ import annotations
 
-from typing import Any
-
 import torch
 import triton
 import triton.language as tl
 from torch import Tensor
+
+from .gpu_kernels import launch
 
 TILE = {"COLUMNS": 4096, "num_warps": 8}
 
@@ -74,11 +74,10 @@ def _launched(
     logits: Tensor, targets: Tensor, weight: Tensor | None, cap: float | None, gradient: Tensor | None
 ) -> Tensor:
     found = torch.empty(len(logits), dtype=torch.float32, device=logits.device)
-    kernel: Any = _cross_entropy
-    with torch.cuda.device(logits.device):
-        kernel[(len(logits),)](
-            logits, targets, found if weight is None else weight, found,
-            found if gradient is None else gradient, logits.shape[1], logits.stride(0), cap or 0.0,
-            CAPPED=cap is not None, GRADIENT=gradient is not None, **TILE,
-        )  # fmt: skip
+    launch(
+        _cross_entropy, (len(logits),), logits.device,
+        logits, targets, found if weight is None else weight, found,
+        found if gradient is None else gradient, logits.shape[1], logits.stride(0), cap or 0.0,
+        CAPPED=cap is not None, GRADIENT=gradient is not None, **TILE,
+    )  # fmt: skip
     return found

@@ -8,12 +8,11 @@ A program goes along some rows, which it multiplies while it copies them: torch 
 
 from __future__ import annotations
 
-from typing import Any
-
-import torch
 import triton
 import triton.language as tl
 from torch import Tensor
+
+from .gpu_kernels import launch
 
 TILE = {"ROWS": 64, "COLUMNS": 256, "num_warps": 8, "num_stages": 4}
 """The fastest of 54 on an H200."""
@@ -51,10 +50,9 @@ def extend(x: Tensor, matrix: Tensor) -> tuple[Tensor, Tensor]:
     (tokens, width), columns = x.shape, matrix.shape[1]
     extended, product = x.new_empty(tokens, width + columns), x.new_empty(tokens, columns)
     tile = TILE if columns <= FEW else TILE_OF_MANY
-    kernel: Any = _extend
-    with torch.cuda.device(x.device):
-        kernel[(triton.cdiv(tokens, tile["ROWS"]),)](
-            x, matrix, extended, product, tokens, width, x.stride(0), *matrix.stride(),
-            NARROW=columns, PADDED=max(LEAST_COLUMNS, triton.next_power_of_2(columns)), **tile,
-        )  # fmt: skip
+    launch(
+        _extend, (triton.cdiv(tokens, tile["ROWS"]),), x.device,
+        x, matrix, extended, product, tokens, width, x.stride(0), *matrix.stride(),
+        NARROW=columns, PADDED=max(LEAST_COLUMNS, triton.next_power_of_2(columns)), **tile,
+    )  # fmt: skip
     return extended, product

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from functools import cache
+
 import torch
 from torch import Tensor
 
@@ -11,13 +13,22 @@ MOST_COLUMNS = 64
 """Of the narrow matrix: more fill the registers of the kernel."""
 LEAST_TOKENS = 1024
 """With fewer, too few of its programs are at work."""
+LEAST_SHARED = 228 * 1024
+"""Bytes of a multiprocessor's shared memory: its tiles take 160 KiB, and those that fit a card of games gain
+nothing."""
 
 
 def extended_by(x: Tensor, matrix: Tensor) -> tuple[Tensor, Tensor]:
     """[x, x·M], (tokens, K + R), and x·M, (tokens, R); `matrix` is M, (K, R)."""
-    if matrix.shape[1] <= MOST_COLUMNS and len(x) >= LEAST_TOKENS and has_kernels(x):
+    if matrix.shape[1] <= MOST_COLUMNS and len(x) >= LEAST_TOKENS and has_kernels(x) and _has_room(x.device):
         from .extend_kernel import extend
 
         return extend(x, matrix)
     product = torch.mm(x, matrix)
     return torch.cat([x, product], 1), product
+
+
+@cache
+def _has_room(device: torch.device) -> bool:
+    card = torch.cuda.get_device_properties(device)
+    return getattr(card, "shared_memory_per_multiprocessor", 0) >= LEAST_SHARED

@@ -5,14 +5,13 @@
 
 from __future__ import annotations
 
-from typing import Any
-
 import torch
 import triton
 import triton.language as tl
 from torch import Tensor
 
 from .fp8 import FP8, LARGEST, SMALLEST_ROW
+from .gpu_kernels import launch
 
 NUMBERS_OF_A_WARP = 1024
 MOST_WARPS = 32
@@ -38,11 +37,10 @@ def quantise_rows(x: Tensor) -> tuple[Tensor, Tensor]:
     values = torch.empty(rows, columns, dtype=FP8, device=x.device)
     scales = torch.empty(rows, 1, device=x.device)
     block = triton.next_power_of_2(columns)
-    kernel: Any = _quantise
-    with torch.cuda.device(x.device):
-        kernel[(rows,)](
-            x, values, scales,
-            COLUMNS=columns, BLOCK=block, LARGEST=LARGEST, SMALLEST_ROW=SMALLEST_ROW,
-            num_warps=min(MOST_WARPS, max(1, block // NUMBERS_OF_A_WARP)),
-        )  # fmt: skip
+    launch(
+        _quantise, (rows,), x.device,
+        x, values, scales,
+        COLUMNS=columns, BLOCK=block, LARGEST=LARGEST, SMALLEST_ROW=SMALLEST_ROW,
+        num_warps=min(MOST_WARPS, max(1, block // NUMBERS_OF_A_WARP)),
+    )  # fmt: skip
     return values, scales

@@ -19,6 +19,7 @@ import triton.language as tl
 from torch import Tensor
 
 from ...planning.memory import PARTED_COLUMNS
+from .gpu_kernels import launch
 
 TILE = {"ROWS": 64, "COLUMNS": 64, "num_warps": 8}
 """Of the forward."""
@@ -193,12 +194,12 @@ def gated_forward(gate_up: Tensor, lora_hidden: Tensor, b: Tensor, lora: GatedLo
     """
     tokens, width = len(gate_up), gate_up.shape[1] // 2
     out = torch.empty(tokens, width, dtype=gate_up.dtype, device=gate_up.device)
-    kernel: Any = _forward
-    with torch.cuda.device(gate_up.device):
-        kernel[triton.cdiv(tokens, TILE["ROWS"]), triton.cdiv(width, TILE["COLUMNS"])](
-            gate_up, lora_hidden.contiguous(), b.contiguous(), out,
-            tokens, width, gate_up.stride(0), b.shape[1], **lora.constants, ADDED=True, **TILE,
-        )  # fmt: skip
+    grid = triton.cdiv(tokens, TILE["ROWS"]), triton.cdiv(width, TILE["COLUMNS"])
+    launch(
+        _forward, grid, gate_up.device,
+        gate_up, lora_hidden.contiguous(), b.contiguous(), out,
+        tokens, width, gate_up.stride(0), b.shape[1], **lora.constants, ADDED=True, **TILE,
+    )  # fmt: skip
     return out
 
 
@@ -207,12 +208,12 @@ def activated(gate_up: Tensor, *, gelu: bool) -> Tensor:
     tokens, width = len(gate_up), gate_up.shape[1] // 2
     gate_up = gate_up if gate_up.stride(1) == 1 else gate_up.contiguous()
     out = torch.empty(tokens, width, dtype=gate_up.dtype, device=gate_up.device)
-    kernel: Any = _forward
-    with torch.cuda.device(gate_up.device):
-        kernel[triton.cdiv(tokens, TILE_ALONE["ROWS"]), triton.cdiv(width, TILE_ALONE["COLUMNS"])](
-            gate_up, gate_up, gate_up, out, tokens, width, gate_up.stride(0), 0,
-            RANK=0, PADDED=LEAST_RANK, UP=0, GELU=gelu, ADDED=False, **TILE_ALONE,
-        )  # fmt: skip
+    grid = triton.cdiv(tokens, TILE_ALONE["ROWS"]), triton.cdiv(width, TILE_ALONE["COLUMNS"])
+    launch(
+        _forward, grid, gate_up.device,
+        gate_up, gate_up, gate_up, out, tokens, width, gate_up.stride(0), 0,
+        RANK=0, PADDED=LEAST_RANK, UP=0, GELU=gelu, ADDED=False, **TILE_ALONE,
+    )  # fmt: skip
     return out
 
 
@@ -247,17 +248,16 @@ def gated_backward(
     sums = torch.empty(parts, 3, lora.rank, width, dtype=torch.float32, device=gate_up.device)
     of_down, of_both = d_lora_hidden.contiguous(), lora_hidden.contiguous()
     a, b = (of_down, of_both) if added is None else (added[1].contiguous(), added[0].contiguous())
-    backward: Any = _backward
-    add_up: Any = _add_up
-    with torch.cuda.device(gate_up.device):
-        backward[stripes, parts](
-            d_activation, gate_up, of_down, of_both, a, b, d_gate_up, sums,
-            tokens, width, part_tokens,
-            d_activation.stride(0), gate_up.stride(0), of_down.shape[1], of_both.shape[1],
-            **lora.constants, ADDED=added is not None, **stripe,
-        )  # fmt: skip
-        add_up[stripes, 3](
-            sums, *into, width, parts, lora.scale,
-            RANK=lora.rank, PADDED=lora.constants["PADDED"], COLUMNS=stripe["COLUMNS"],
-        )  # fmt: skip
+    launch(
+        _backward, (stripes, parts), gate_up.device,
+        d_activation, gate_up, of_down, of_both, a, b, d_gate_up, sums,
+        tokens, width, part_tokens,
+        d_activation.stride(0), gate_up.stride(0), of_down.shape[1], of_both.shape[1],
+        **lora.constants, ADDED=added is not None, **stripe,
+    )  # fmt: skip
+    launch(
+        _add_up, (stripes, 3), gate_up.device,
+        sums, *into, width, parts, lora.scale,
+        RANK=lora.rank, PADDED=lora.constants["PADDED"], COLUMNS=stripe["COLUMNS"],
+    )  # fmt: skip
     return d_gate_up

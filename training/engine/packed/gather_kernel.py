@@ -5,12 +5,12 @@
 
 from __future__ import annotations
 
-from typing import Any
-
 import torch
 import triton
 import triton.language as tl
 from torch import Tensor
+
+from .gpu_kernels import launch
 
 COLUMNS = 1024
 """Of one program."""
@@ -29,8 +29,6 @@ def _gather(matrix, rows, out, columns, COLUMNS: tl.constexpr):
 def gather_rows(matrix: Tensor, rows: Tensor) -> Tensor:
     """`matrix[rows]` on the device of `rows`, (len(rows), columns); `matrix` is contiguous and pinned."""
     out = torch.empty(len(rows), matrix.shape[1], dtype=matrix.dtype, device=rows.device)
-    kernel: Any = _gather
-    with torch.cuda.device(rows.device):
-        grid = len(rows), -(-matrix.shape[1] // COLUMNS)
-        kernel[grid](matrix, rows, out, matrix.shape[1], COLUMNS=COLUMNS)
+    grid = len(rows), -(-matrix.shape[1] // COLUMNS)
+    launch(_gather, grid, rows.device, matrix, rows, out, matrix.shape[1], COLUMNS=COLUMNS)
     return out

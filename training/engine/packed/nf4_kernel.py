@@ -5,13 +5,11 @@
 
 from __future__ import annotations
 
-from typing import Any
-
-import torch
 import triton
 import triton.language as tl
 from torch import Tensor
 
+from .gpu_kernels import launch
 from .nf4 import NESTED_BLOCK, Nf4Weight, code_of, dynamic_code
 
 BYTES = 1024
@@ -43,13 +41,12 @@ def _expand(
 def dequantise(weight: Nf4Weight, out: Tensor) -> None:
     """Write the matrix to `out`, (N, K) on the weight's GPU, whose rows may lie apart."""
     parts, shape = weight.parts, weight.shape
-    kernel: Any = _expand
     absmax, device = parts["absmax"], out.device
-    with torch.cuda.device(device):
-        # Without fused multiply-add: the magnitudes round as bitsandbytes rounds them.
-        kernel[(-(-parts[""].numel() // BYTES),)](
-            parts[""], absmax, parts.get("nested_absmax", absmax), parts.get("nested_offset", absmax),
-            code_of(device), dynamic_code(device), out, shape.columns, out.stride(0), shape.numbers,
-            BLOCK=shape.block, NESTED=shape.nested, NESTED_BLOCK=NESTED_BLOCK, BYTES=BYTES,
-            enable_fp_fusion=False,
-        )  # fmt: skip
+    # Without fused multiply-add: the magnitudes round as bitsandbytes rounds them.
+    launch(
+        _expand, (-(-parts[""].numel() // BYTES),), device,
+        parts[""], absmax, parts.get("nested_absmax", absmax), parts.get("nested_offset", absmax),
+        code_of(device), dynamic_code(device), out, shape.columns, out.stride(0), shape.numbers,
+        BLOCK=shape.block, NESTED=shape.nested, NESTED_BLOCK=NESTED_BLOCK, BYTES=BYTES,
+        enable_fp_fusion=False,
+    )  # fmt: skip

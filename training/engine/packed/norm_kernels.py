@@ -5,12 +5,12 @@
 
 from __future__ import annotations
 
-from typing import Any
-
 import torch
 import triton
 import triton.language as tl
 from torch import Tensor
+
+from .gpu_kernels import launch
 
 COLUMNS_OF_A_WARP = 512
 
@@ -72,12 +72,11 @@ def rms_norm(hidden: Tensor, weight: Tensor, eps: float, *, shift: float, rounde
     """As `norms.Norm.forward`, of any rows whose numbers follow each other."""
     rows, columns = _rows(hidden)
     normed = torch.empty(hidden.shape, dtype=hidden.dtype, device=hidden.device)
-    kernel: Any = _forward
-    with torch.cuda.device(hidden.device):
-        kernel[(len(rows),)](
-            rows, rows, weight, normed, normed, columns, rows.stride(0), 0, eps,
-            ADDED=False, SHIFT=shift, ROUNDED=rounded, **_width(columns),
-        )  # fmt: skip
+    launch(
+        _forward, (len(rows),), hidden.device,
+        rows, rows, weight, normed, normed, columns, rows.stride(0), 0, eps,
+        ADDED=False, SHIFT=shift, ROUNDED=rounded, **_width(columns),
+    )  # fmt: skip
     return normed
 
 
@@ -87,12 +86,11 @@ def add_rms_norm(
     """As `norms.Norm.add`."""
     (rows, columns), (more, _) = _rows(hidden), _rows(update)
     total, normed = (torch.empty(hidden.shape, dtype=hidden.dtype, device=hidden.device) for _ in range(2))
-    kernel: Any = _forward
-    with torch.cuda.device(hidden.device):
-        kernel[(len(rows),)](
-            rows, more, weight, total, normed, columns, rows.stride(0), more.stride(0), eps,
-            ADDED=True, SHIFT=shift, ROUNDED=rounded, **_width(columns),
-        )  # fmt: skip
+    launch(
+        _forward, (len(rows),), hidden.device,
+        rows, more, weight, total, normed, columns, rows.stride(0), more.stride(0), eps,
+        ADDED=True, SHIFT=shift, ROUNDED=rounded, **_width(columns),
+    )  # fmt: skip
     return total, normed
 
 
@@ -110,13 +108,12 @@ def rms_norm_backward(
     (rows, columns), (d_rows, _) = _rows(hidden), _rows(d_normed)
     passed, _ = (rows, columns) if d_residual is None else _rows(d_residual)
     d_hidden, normed = (torch.empty(hidden.shape, dtype=hidden.dtype, device=hidden.device) for _ in range(2))
-    kernel: Any = _backward
-    with torch.cuda.device(hidden.device):
-        kernel[(len(rows),)](
-            d_rows, rows, weight, passed, d_hidden, normed, columns,
-            d_rows.stride(0), rows.stride(0), passed.stride(0), eps,
-            RESIDUAL=d_residual is not None, SHIFT=shift, ROUNDED=rounded, **_width(columns),
-        )  # fmt: skip
+    launch(
+        _backward, (len(rows),), hidden.device,
+        d_rows, rows, weight, passed, d_hidden, normed, columns,
+        d_rows.stride(0), rows.stride(0), passed.stride(0), eps,
+        RESIDUAL=d_residual is not None, SHIFT=shift, ROUNDED=rounded, **_width(columns),
+    )  # fmt: skip
     return d_hidden, normed
 
 

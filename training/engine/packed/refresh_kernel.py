@@ -9,12 +9,14 @@ Places are parts of wider matrices, which torch copies to one by one: some hundr
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import torch
 import triton
 import triton.language as tl
 from torch import Tensor
+
+from .gpu_kernels import launch
 
 NUMBERS, PROGRAMS = 1024, 32
 """That a program copies at a time, and programs of a matrix."""
@@ -66,8 +68,7 @@ class CopyTable:
 
     def copy(self) -> None:
         """Make all of them."""
-        kernel: Any = _copy
-        with torch.cuda.device(self._table.device):
-            kernel[PROGRAMS, len(self._kept)](
-                self._table, self._scales, KIND=self._kind, NUMBERS=NUMBERS, PROGRAMS=PROGRAMS
-            )
+        launch(
+            _copy, (PROGRAMS, len(self._kept)), self._table.device,
+            self._table, self._scales, KIND=self._kind, NUMBERS=NUMBERS, PROGRAMS=PROGRAMS,
+        )  # fmt: skip

@@ -16,6 +16,7 @@ import triton
 import triton.language as tl
 from torch import Tensor
 
+from .gpu_kernels import launch
 from .norm_kernels import unit_rows, weighted
 
 NUMBERS = 2048
@@ -165,12 +166,11 @@ def _turned(qkv: Tensor, cos: Tensor, sin: Tensor, rotated: int, norm: HeadNorm,
     tokens, heads, size = qkv.shape
     out = torch.empty(tokens, heads, size, dtype=qkv.dtype, device=qkv.device)
     tile = _tile(size, cos, interleaved)
-    kernel: Any = _turn
-    with torch.cuda.device(qkv.device):
-        kernel[triton.cdiv(tokens, tile["ROWS"]), heads](
-            qkv, cos, sin, qkv if norm.weight is None else norm.weight, out, tokens, heads, rotated,
-            qkv.stride(0), qkv.stride(1), norm.eps, **norm.constants, **tile,
-        )  # fmt: skip
+    launch(
+        _turn, (triton.cdiv(tokens, tile["ROWS"]), heads), qkv.device,
+        qkv, cos, sin, qkv if norm.weight is None else norm.weight, out, tokens, heads, rotated,
+        qkv.stride(0), qkv.stride(1), norm.eps, **norm.constants, **tile,
+    )  # fmt: skip
     return out
 
 
@@ -189,12 +189,11 @@ def _turned_back(
     out = torch.empty(tokens, heads, size, dtype=dq.dtype, device=dq.device)
     strides = [stride for part in (dq, dk, dv, before) for stride in part.stride()[:2]]
     tile = _tile(size, cos, interleaved)
-    kernel: Any = _turn_back
-    with torch.cuda.device(dq.device):
-        kernel[triton.cdiv(tokens, tile["ROWS"]), heads](
-            dq, dk, dv, before, cos, sin, dq if norm.weight is None else norm.weight, out, tokens, heads,
-            dq.shape[1], dk.shape[1], *strides, norm.eps, **norm.constants, **tile,
-        )  # fmt: skip
+    launch(
+        _turn_back, (triton.cdiv(tokens, tile["ROWS"]), heads), dq.device,
+        dq, dk, dv, before, cos, sin, dq if norm.weight is None else norm.weight, out, tokens, heads,
+        dq.shape[1], dk.shape[1], *strides, norm.eps, **norm.constants, **tile,
+    )  # fmt: skip
     return out
 
 

@@ -23,6 +23,7 @@ from ..loop.batch import packed_batch
 from ..plan import Plan
 from .decoder import PackedDecoder
 from .decoder_layer import Layer
+from .gpu_kernels import compile_together
 
 MOST_TOKENS = 4096
 """Of the step: as many as usual, since Inductor chooses its kernels by the first size that it sees."""
@@ -67,8 +68,13 @@ def warm_up(decoder: PackedDecoder, tokens: int, recompute: Recompute) -> None:
     sample.layers = one_of_each_form(decoder.layers)
     rows = _rows(tokens, decoder.config.hidden_size)
     batch = packed_batch([Example([0] * rows, [0] * rows)]).to(decoder.device)
-    sample.label_losses(batch)
-    sample.forward_backward(batch, torch.ones((), device=decoder.device), seed=0, recompute=recompute)
+
+    def run() -> None:
+        sample.label_losses(batch)
+        sample.forward_backward(batch, torch.ones((), device=decoder.device), seed=0, recompute=recompute)
+
+    compile_together(run)
+    run()
     decoder.lora.gradients.zero_()
     decoder.forget()
 
