@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from functools import cache
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -30,5 +31,5 @@ def extended_by(x: Tensor, matrix: Tensor) -> tuple[Tensor, Tensor]:
 
 @cache
 def _has_room(device: torch.device) -> bool:
-    card = torch.cuda.get_device_properties(device)
-    return getattr(card, "shared_memory_per_multiprocessor", 0) >= LEAST_SHARED
+    cards: Any = torch.cuda
+    return getattr(cards.get_device_properties(device), "shared_memory_per_multiprocessor", 0) >= LEAST_SHARED
