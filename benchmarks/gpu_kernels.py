@@ -64,6 +64,7 @@ def cases(tokens: int) -> list[Case]:
         found += [
             Case(name, norm.forward, (hidden, weight, 1e-6)),
             Case(f"{name} of a sum", norm.add, (hidden, update, weight, 1e-6)),
+            Case(f"{name} of a sum with a norm", norm.add, (hidden, update, weight, 1e-6, weight)),
             Case(f"{name} backward", norm.backward, (wide, hidden, weight, d, 1e-6)),
         ]
     return found

@@ -68,9 +68,10 @@ def launch_all(name: str, capability: int) -> None:
     for shift, rounded in ((0.0, True), (1.0, False)):
         form: dict[str, Any] = {"shift": shift, "rounded": rounded}
         norm_kernels.rms_norm(x, weight, 1e-6, **form)
-        norm_kernels.add_rms_norm(x, x, weight, 1e-6, **form)
-        for residual in (None, x):
-            norm_kernels.rms_norm_backward(x, x, weight, residual, 1e-6, **form)
+        for after in (None, weight):
+            norm_kernels.add_rms_norm(x, x, weight, 1e-6, after, **form)
+        norm_kernels.rms_norm_gradient(x, x, weight, 1e-6, **form)
+        norm_kernels.rms_norm_backward(x, x, weight, x, 1e-6, **form)
     if name in LARGE_CARDS:
         for columns in (3 * RANK, 2 * RANK):
             extend_kernel.extend(x, bf16(columns, HIDDEN + columns)[:, :HIDDEN].t())

@@ -108,9 +108,12 @@ def norms(name: str, rows: int, columns: int, apart: int) -> None:
     hidden, update, residual, d = (rows_apart(rows, columns, apart) for _ in range(4))
     weight, eps = torch.randn(columns), 1e-5
     near(what, norm_kernels.rms_norm(hidden, weight, eps, **settings), plain.forward(hidden, weight, eps))
-    found = norm_kernels.add_rms_norm(hidden, update, weight, eps, **settings)
-    for one, exact in zip(found, plain.add(hidden, update, weight, eps), strict=True):
-        near(f"{what}: of a sum", one, exact)
+    for after in (None, torch.randn(columns)):
+        found = norm_kernels.add_rms_norm(hidden, update, weight, eps, after, **settings)
+        for one, exact in zip(found, plain.add(hidden, update, weight, eps, after), strict=True):
+            near(f"{what}: of a sum, normed before {after is not None}", one, exact)
+    alone = norm_kernels.rms_norm_gradient(d, hidden, weight, eps, **settings)
+    near(f"{what}: gradient alone", alone, plain.gradient(d, hidden, weight, eps))
     for passed in (None, residual):
         found = norm_kernels.rms_norm_backward(d, hidden, weight, passed, eps, **settings)
         for one, exact in zip(found, plain.backward(d, hidden, weight, passed, eps), strict=True):

@@ -75,16 +75,14 @@ class DenseBesideExperts:
         self, d_update: Tensor, saved: SavedSides, read: Callable[[], Tensor], masks: MlpMasks
     ) -> tuple[Tensor, WriteGradients]:
         x, norms = read(), self.norms
-        d_dense, _ = self._norm.backward(d_update, saved.dense_update, norms.after_dense, None, self._eps)
+        d_dense = self._norm.gradient(d_update, saved.dense_update, norms.after_dense, self._eps)
         d_read, write = self.dense.backward(
             d_dense, saved.dense, lambda: self._normed(x, norms.before_dense), masks
         )
         dx, dense_read = self._norm.backward(d_read, x, norms.before_dense, None, self._eps)
         write(dense_read)
         del dense_read, write
-        d_experts, _ = self._norm.backward(
-            d_update, saved.experts_update, norms.after_experts, None, self._eps
-        )
+        d_experts = self._norm.gradient(d_update, saved.experts_update, norms.after_experts, self._eps)
         d_read, d_routed, write = self.sparse.backward_apart(
             d_experts, saved.experts, lambda: self._normed(x, norms.before_experts), masks
         )

@@ -83,9 +83,11 @@ def rms_norm(hidden: Tensor, weight: Tensor, eps: float) -> Tensor:
 
 
 @kernel_on_cuda("norm_kernels", "add_rms_norm", shift=0.0, rounded=True)
-def add_rms_norm(hidden: Tensor, update: Tensor, weight: Tensor, eps: float) -> tuple[Tensor, Tensor]:
-    """The sum hidden + update, and its RMSNorm."""
-    total = hidden + update
+def add_rms_norm(
+    hidden: Tensor, update: Tensor, weight: Tensor, eps: float, after: Tensor | None = None
+) -> tuple[Tensor, Tensor]:
+    """The sum hidden + update, and its RMSNorm; with the weight `after`, of the update's own norm."""
+    total = hidden + (update if after is None else rms_norm(update, after, eps))
     x = total.float()
     return total, weight * (x * torch.rsqrt(x.pow(2).mean(-1, keepdim=True) + eps)).to(hidden.dtype)
 
@@ -104,6 +106,12 @@ def rms_norm_backward(
     if d_residual is not None:
         d_hidden = d_residual.float() + d_hidden
     return d_hidden.to(hidden.dtype), weight * normed.to(hidden.dtype)
+
+
+@kernel_on_cuda("norm_kernels", "rms_norm_gradient", shift=0.0, rounded=True)
+def rms_norm_gradient(d_normed: Tensor, hidden: Tensor, weight: Tensor, eps: float) -> Tensor:
+    """The gradient through the norm alone."""
+    return rms_norm_backward(d_normed, hidden, weight, None, eps)[0]
 
 
 @kernel_on_cuda("gated_mlp_kernel", "activated", gelu=False)

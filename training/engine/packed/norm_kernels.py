@@ -30,8 +30,8 @@ def weighted(unit, weight, kind: tl.constexpr, SHIFT: tl.constexpr, ROUNDED: tl.
 
 
 @triton.jit
-def _forward(hidden, update, weight, total, normed, columns, hidden_stride, update_stride, eps,
-             ADDED: tl.constexpr, SHIFT: tl.constexpr, ROUNDED: tl.constexpr,
+def _forward(hidden, update, after, weight, total, normed, columns, hidden_stride, update_stride, eps,
+             ADDED: tl.constexpr, AFTER: tl.constexpr, SHIFT: tl.constexpr, ROUNDED: tl.constexpr,
              PADDED: tl.constexpr):  # fmt: skip
     row, place = tl.program_id(0).to(tl.int64), tl.arange(0, PADDED)[None, :]
     inside = place < columns
@@ -39,6 +39,10 @@ def _forward(hidden, update, weight, total, normed, columns, hidden_stride, upda
     x = tl.load(hidden + row * hidden_stride + place, mask=inside, other=0.0).to(tl.float32)
     if ADDED:
         more = tl.load(update + row * update_stride + place, mask=inside, other=0.0).to(tl.float32)
+        if AFTER:
+            w_after = tl.load(after + place, mask=inside, other=0.0).to(tl.float32)
+            more = weighted(more * unit_rows(more, columns, eps), w_after, kind, SHIFT, ROUNDED)
+            more = more.to(kind).to(tl.float32)
         x = (x + more).to(kind).to(tl.float32)
         tl.store(total + row * columns + place, x.to(kind), mask=inside)
     w = tl.load(weight + place, mask=inside, other=0.0).to(tl.float32)
@@ -49,7 +53,7 @@ def _forward(hidden, update, weight, total, normed, columns, hidden_stride, upda
 @triton.jit
 def _backward(d_normed, hidden, weight, d_residual, d_hidden, normed, columns,
               d_stride, hidden_stride, residual_stride, eps,
-              RESIDUAL: tl.constexpr, SHIFT: tl.constexpr, ROUNDED: tl.constexpr,
+              RESIDUAL: tl.constexpr, AGAIN: tl.constexpr, SHIFT: tl.constexpr, ROUNDED: tl.constexpr,
               PADDED: tl.constexpr):  # fmt: skip
     row, place = tl.program_id(0).to(tl.int64), tl.arange(0, PADDED)[None, :]
     inside = place < columns
@@ -63,9 +67,10 @@ def _backward(d_normed, hidden, weight, d_residual, d_hidden, normed, columns,
     if RESIDUAL:
         passed = tl.load(d_residual + row * residual_stride + place, mask=inside, other=0.0)
         found += passed.to(tl.float32)
-    again = weighted(unit, w, kind, SHIFT, ROUNDED)
     tl.store(d_hidden + row * columns + place, found.to(kind), mask=inside)
-    tl.store(normed + row * columns + place, again.to(kind), mask=inside)
+    if AGAIN:
+        again = weighted(unit, w, kind, SHIFT, ROUNDED)
+        tl.store(normed + row * columns + place, again.to(kind), mask=inside)
 
 
 def rms_norm(hidden: Tensor, weight: Tensor, eps: float, *, shift: float, rounded: bool) -> Tensor:
@@ -74,22 +79,30 @@ def rms_norm(hidden: Tensor, weight: Tensor, eps: float, *, shift: float, rounde
     normed = torch.empty(hidden.shape, dtype=hidden.dtype, device=hidden.device)
     launch(
         _forward, (len(rows),), hidden.device,
-        rows, rows, weight, normed, normed, columns, rows.stride(0), 0, eps,
-        ADDED=False, SHIFT=shift, ROUNDED=rounded, **_width(columns),
+        rows, rows, weight, weight, normed, normed, columns, rows.stride(0), 0, eps,
+        ADDED=False, AFTER=False, SHIFT=shift, ROUNDED=rounded, **_width(columns),
     )  # fmt: skip
     return normed
 
 
 def add_rms_norm(
-    hidden: Tensor, update: Tensor, weight: Tensor, eps: float, *, shift: float, rounded: bool
+    hidden: Tensor,
+    update: Tensor,
+    weight: Tensor,
+    eps: float,
+    after: Tensor | None = None,
+    *,
+    shift: float,
+    rounded: bool,
 ) -> tuple[Tensor, Tensor]:
     """As `norms.Norm.add`."""
     (rows, columns), (more, _) = _rows(hidden), _rows(update)
     total, normed = (torch.empty(hidden.shape, dtype=hidden.dtype, device=hidden.device) for _ in range(2))
     launch(
         _forward, (len(rows),), hidden.device,
-        rows, more, weight, total, normed, columns, rows.stride(0), more.stride(0), eps,
-        ADDED=True, SHIFT=shift, ROUNDED=rounded, **_width(columns),
+        rows, more, weight if after is None else after, weight, total, normed,
+        columns, rows.stride(0), more.stride(0), eps,
+        ADDED=True, AFTER=after is not None, SHIFT=shift, ROUNDED=rounded, **_width(columns),
     )  # fmt: skip
     return total, normed
 
@@ -105,16 +118,39 @@ def rms_norm_backward(
     rounded: bool,
 ) -> tuple[Tensor, Tensor]:
     """As `norms.Norm.backward`."""
+    normed = torch.empty(hidden.shape, dtype=hidden.dtype, device=hidden.device)
+    return _gradient(d_normed, hidden, weight, d_residual, normed, eps, shift, rounded), normed
+
+
+def rms_norm_gradient(
+    d_normed: Tensor, hidden: Tensor, weight: Tensor, eps: float, *, shift: float, rounded: bool
+) -> Tensor:
+    """As `norms.Norm.gradient`."""
+    return _gradient(d_normed, hidden, weight, None, None, eps, shift, rounded)
+
+
+def _gradient(
+    d_normed: Tensor,
+    hidden: Tensor,
+    weight: Tensor,
+    d_residual: Tensor | None,
+    normed: Tensor | None,
+    eps: float,
+    shift: float,
+    rounded: bool,
+) -> Tensor:
+    """The gradient of hidden, plus `d_residual`; the norm again goes to `normed`."""
     (rows, columns), (d_rows, _) = _rows(hidden), _rows(d_normed)
     passed, _ = (rows, columns) if d_residual is None else _rows(d_residual)
-    d_hidden, normed = (torch.empty(hidden.shape, dtype=hidden.dtype, device=hidden.device) for _ in range(2))
+    d_hidden = torch.empty(hidden.shape, dtype=hidden.dtype, device=hidden.device)
     launch(
         _backward, (len(rows),), hidden.device,
-        d_rows, rows, weight, passed, d_hidden, normed, columns,
+        d_rows, rows, weight, passed, d_hidden, d_hidden if normed is None else normed, columns,
         d_rows.stride(0), rows.stride(0), passed.stride(0), eps,
-        RESIDUAL=d_residual is not None, SHIFT=shift, ROUNDED=rounded, **_width(columns),
+        RESIDUAL=d_residual is not None, AGAIN=normed is not None,
+        SHIFT=shift, ROUNDED=rounded, **_width(columns),
     )  # fmt: skip
-    return d_hidden, normed
+    return d_hidden
 
 
 def _rows(tensor: Tensor) -> tuple[Tensor, int]:

@@ -11,7 +11,14 @@ from typing import NamedTuple, Protocol
 import torch
 from torch import Tensor
 
-from .fused_ops import add_rms_norm, fused_on_cuda, kernel_on_cuda, rms_norm, rms_norm_backward
+from .fused_ops import (
+    add_rms_norm,
+    fused_on_cuda,
+    kernel_on_cuda,
+    rms_norm,
+    rms_norm_backward,
+    rms_norm_gradient,
+)
 
 
 class NormForward(Protocol):
@@ -20,7 +27,7 @@ class NormForward(Protocol):
 
 class AddNorm(Protocol):
     def __call__(
-        self, hidden: Tensor, update: Tensor, weight: Tensor, eps: float, /
+        self, hidden: Tensor, update: Tensor, weight: Tensor, eps: float, after: Tensor | None = None, /
     ) -> tuple[Tensor, Tensor]: ...
 
 
@@ -30,14 +37,20 @@ class NormBackward(Protocol):
     ) -> tuple[Tensor, Tensor]: ...
 
 
+class NormGradient(Protocol):
+    def __call__(self, d_normed: Tensor, hidden: Tensor, weight: Tensor, eps: float, /) -> Tensor: ...
+
+
 class Norm(NamedTuple):
     """One kind of norm over the last dimension."""
 
     forward: NormForward
     add: AddNorm
-    """The sum hidden + update, and its norm."""
+    """The sum hidden + update, and its norm; with the weight `after`, of the update's own norm."""
     backward: NormBackward
     """The gradient of hidden plus d_residual, and the norm again."""
+    gradient: NormGradient
+    """The gradient of hidden alone."""
 
 
 def _rms_in_fp32(shift: float) -> Norm:
@@ -50,8 +63,10 @@ def _rms_in_fp32(shift: float) -> Norm:
         return (normed * (shift + weight.float())).to(hidden.dtype)
 
     @kernel_on_cuda("norm_kernels", "add_rms_norm", shift=shift, rounded=False)
-    def add(hidden: Tensor, update: Tensor, weight: Tensor, eps: float) -> tuple[Tensor, Tensor]:
-        total = hidden + update
+    def add(
+        hidden: Tensor, update: Tensor, weight: Tensor, eps: float, after: Tensor | None = None
+    ) -> tuple[Tensor, Tensor]:
+        total = hidden + (update if after is None else forward(update, after, eps))
         x = total.float()
         normed = x * torch.rsqrt(x.pow(2).mean(-1, keepdim=True) + eps)
         return total, (normed * (shift + weight.float())).to(hidden.dtype)
@@ -68,7 +83,11 @@ def _rms_in_fp32(shift: float) -> Norm:
             d_hidden = d_residual.float() + d_hidden
         return d_hidden.to(hidden.dtype), (normed * w).to(hidden.dtype)
 
-    return Norm(forward, add, backward)
+    @kernel_on_cuda("norm_kernels", "rms_norm_gradient", shift=shift, rounded=False)
+    def gradient(d_normed: Tensor, hidden: Tensor, weight: Tensor, eps: float) -> Tensor:
+        return backward(d_normed, hidden, weight, None, eps)[0]
+
+    return Norm(forward, add, backward, gradient)
 
 
 @fused_on_cuda
@@ -80,9 +99,15 @@ def layer_norm(hidden: Tensor, weight: Tensor, eps: float) -> Tensor:
     return (normed * weight.float()).to(hidden.dtype)
 
 
+def add_layer_norm(
+    hidden: Tensor, update: Tensor, weight: Tensor, eps: float, after: Tensor | None = None
+) -> tuple[Tensor, Tensor]:
+    """The sum hidden + update, and its LayerNorm; with the weight `after`, of the update's own norm."""
+    return _sum_and_norm(hidden, update if after is None else layer_norm(update, after, eps), weight, eps)
+
+
 @fused_on_cuda
-def add_layer_norm(hidden: Tensor, update: Tensor, weight: Tensor, eps: float) -> tuple[Tensor, Tensor]:
-    """The sum hidden + update, and its LayerNorm."""
+def _sum_and_norm(hidden: Tensor, update: Tensor, weight: Tensor, eps: float) -> tuple[Tensor, Tensor]:
     total = hidden + update
     x = total.float()
     x = x - x.mean(-1, keepdim=True)
@@ -105,10 +130,15 @@ def layer_norm_backward(
     return d_hidden.to(hidden.dtype), (normed * w).to(hidden.dtype)
 
 
+def layer_norm_gradient(d_normed: Tensor, hidden: Tensor, weight: Tensor, eps: float) -> Tensor:
+    """The gradient through the norm alone."""
+    return layer_norm_backward(d_normed, hidden, weight, None, eps)[0]
+
+
 NORMS: Mapping[str, Norm] = {
-    "rms": Norm(rms_norm, add_rms_norm, rms_norm_backward),
+    "rms": Norm(rms_norm, add_rms_norm, rms_norm_backward, rms_norm_gradient),
     "rms_fp32": _rms_in_fp32(0.0),
     "rms_plus_one": _rms_in_fp32(1.0),
-    "layer": Norm(layer_norm, add_layer_norm, layer_norm_backward),
+    "layer": Norm(layer_norm, add_layer_norm, layer_norm_backward, layer_norm_gradient),
 }
 """By `Family.norm`."""

@@ -36,6 +36,8 @@ class ResidualStream:
         self, hidden: Tensor, update: Tensor, after: Tensor | None, before_next: Tensor | None
     ) -> tuple[Tensor, Tensor]:
         """The stream with a branch's output, and what the next branch reads of it."""
+        if before_next is not None and self.scale == 1.0:
+            return self.norm.add(hidden, update, before_next, self.eps, after)
         if after is not None:
             update = self.norm.forward(update, after, self.eps)
         if self.scale != 1.0:
@@ -52,4 +54,4 @@ class ResidualStream:
         if after is None:
             return d_total
         assert update is not None
-        return self.norm.backward(d_total, update, after, None, self.eps)[0]
+        return self.norm.gradient(d_total, update, after, self.eps)
