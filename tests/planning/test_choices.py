@@ -84,6 +84,32 @@ def test_a_gpu_takes_fewer_tokens_at_a_time_where_computing_again_would_cost_mor
     assert (plan.settings["recompute"], plan.settings["micro_batch_tokens"]) == (recompute, tokens)
 
 
+def test_the_plan_that_is_carried_out_is_the_one_that_was_shown(
+    model: Path, home: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from backpropagate.training.engine import planner  # with torch
+
+    with_gpus(monkeypatch, 80, free=24, name="NVIDIA H100 80GB HBM3")
+    machine = machine_for("auto")
+    shown = plan_of(spec_of(model), machine, home, DataFacts(400, 8, [500] * 400, 0.5, "a test"))
+    seen = {
+        "torch_device": "cuda",
+        "free_gpu_bytes": machine.free_gpu_bytes,
+        "device_name": machine.name,
+        "gpu_capability": (9, 0),
+        "held_by_others": machine.held,
+    }
+    for name, value in seen.items():
+        monkeypatch.setattr(planner, name, lambda value=value: value)
+    plan, reasons = planner.choose_plan(
+        spec_of(model), planner.this_machine(2), examples=400, held_out=8, model=model, lengths=[500] * 400,
+        adapter=home / "adapter", base_model_name="a model", continue_from=None, trained_share=0.5,
+    )  # fmt: skip
+    carried_out = plan.training.recompute, plan.training.micro_batch_tokens
+    assert carried_out == (shown.settings["recompute"], shown.settings["micro_batch_tokens"])
+    assert carried_out[0] == "nothing" and reasons["recompute"] == shown.reasons["recompute"]
+
+
 def test_of_a_card_that_nobody_knows_more_tokens_come_before_less_to_compute_again(
     model: Path, home: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -13,7 +13,7 @@ from ..planning.choices import choose
 from ..planning.data_facts import DataFacts
 from ..planning.decoder_shape import decoder_shape
 from ..planning.machine import Machine, least_free_bytes, number_of_shards, shared, this_cpu
-from .device import free_gpu_bytes, gpu_capability, torch_device
+from .device import device_name, free_gpu_bytes, gpu_capability, torch_device
 from .packed.open_decoder import stored_layer_bytes
 from .plan import Plan
 from .select_engine import require_readable
@@ -32,7 +32,8 @@ def this_machine(threads: int, processes: Sequence[int] = (1,), devices: Sequenc
         return replace(machine, processes=sum(processes), here=shards)
     others = least_free_bytes(devices[1:])
     free = free_gpu_bytes() if others is None else min(free_gpu_bytes(), others)
-    machine = Machine("cuda", free, threads, held_by_others(), capability=gpu_capability())
+    name, held = device_name(), held_by_others()
+    machine = Machine("cuda", free, threads, held, name=name, capability=gpu_capability())
     return replace(machine, processes=sum(processes), here=shards)
 
 
