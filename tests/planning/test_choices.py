@@ -110,6 +110,42 @@ def test_the_plan_that_is_carried_out_is_the_one_that_was_shown(
     assert carried_out[0] == "nothing" and reasons["recompute"] == shown.reasons["recompute"]
 
 
+def test_weights_of_16_bits_stay_on_a_card_that_has_room_for_them(
+    model: Path, home: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Also where the formula promises more of weights that stream."""
+    with_gpus(monkeypatch, 24, free=22, name="NVIDIA GeForce RTX 4090")
+    data = DataFacts(400, 8, [500] * 400, 0.5, "a test")
+    plan = plan_of(spec_of(model), machine_for("auto"), home, data)
+    assert plan.fits and plan.settings["weights"] == "28 of 28 layers on the GPU"
+
+
+def test_weights_stream_only_from_main_memory_that_is_there(
+    model: Path, home: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with_gpus(monkeypatch, 24, free=12, name="NVIDIA GeForce RTX 4090")
+    data, machine = DataFacts(400, 8, [500] * 400, 0.5, "a test"), machine_for("auto")
+    streams, stays = (
+        plan_of(spec_of(model, in_4bit=True), replace(machine, free_bytes=gib * GIB), home, data)
+        for gib in (64, 1)
+    )
+    assert streams.fits and streams.settings["weights"] != stays.settings["weights"]
+    assert stays.fits and stays.settings["weights"] == "28 of 28 layers on the GPU"
+
+
+def test_a_model_whose_steps_can_be_graphs_does_not_stream_to_take_more_tokens_at_a_time(
+    tmp_path: Path, home: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    small = {"hidden_size": 896, "num_hidden_layers": 24, "num_attention_heads": 14, "num_key_value_heads": 2}
+    model = config_folder(tmp_path / "small", "7b", intermediate_size=4864, **small)
+    data = DataFacts(400, 8, [500] * 400, 0.5, "a test")
+    with_gpus(monkeypatch, 80, free=4.5, name="NVIDIA H100 80GB HBM3")
+    plan = plan_of(spec_of(model, in_4bit=True), machine_for("auto"), home, data)
+    assert plan.fits and plan.settings["weights"] == "24 of 24 layers on the GPU"
+    with_gpus(monkeypatch, 80, free=2.6, name="NVIDIA H100 80GB HBM3")
+    assert plan_of(spec_of(model), machine_for("auto"), home, data).fits
+
+
 def test_of_a_card_that_nobody_knows_more_tokens_come_before_less_to_compute_again(
     model: Path, home: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

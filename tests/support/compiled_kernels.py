@@ -70,7 +70,7 @@ def launch_all(name: str, capability: int) -> None:
         norm_kernels.rms_norm(x, weight, 1e-6, **form)
         for after in (None, weight):
             norm_kernels.add_rms_norm(x, x, weight, 1e-6, after, **form)
-        norm_kernels.rms_norm_gradient(x, x, weight, 1e-6, **form)
+        norm_kernels.rms_norm_gradient(x, x, weight, None, 1e-6, **form)
         norm_kernels.rms_norm_backward(x, x, weight, x, 1e-6, **form)
     if name in LARGE_CARDS:
         for columns in (3 * RANK, 2 * RANK):
@@ -95,7 +95,7 @@ def launch_all(name: str, capability: int) -> None:
     shape = Nf4Shape(HIDDEN, HIDDEN, 64, nested=True)
     parts = {part: torch.zeros(n, dtype=dtype) for part, (dtype, n) in shape.parts().items()}
     nf4_kernel.dequantise(Nf4Weight(shape, parts), bf16(HIDDEN, HIDDEN + RANK)[:, :HIDDEN])
-    if capability >= 90:  # cards for which a base can be in FP8
+    if capability >= 89:  # cards for which a base can be in FP8
         fp8_kernel.quantise_rows(x)
         gated_mlp_kernel.gated_forward(gate_up, hidden[1], added[0], lora)
         gated_mlp_kernel.gated_backward(activation, gate_up, *hidden, lora, into, added)

@@ -112,12 +112,12 @@ def norms(name: str, rows: int, columns: int, apart: int) -> None:
         found = norm_kernels.add_rms_norm(hidden, update, weight, eps, after, **settings)
         for one, exact in zip(found, plain.add(hidden, update, weight, eps, after), strict=True):
             near(f"{what}: of a sum, normed before {after is not None}", one, exact)
-    alone = norm_kernels.rms_norm_gradient(d, hidden, weight, eps, **settings)
-    near(f"{what}: gradient alone", alone, plain.gradient(d, hidden, weight, eps))
     for passed in (None, residual):
         found = norm_kernels.rms_norm_backward(d, hidden, weight, passed, eps, **settings)
         for one, exact in zip(found, plain.backward(d, hidden, weight, passed, eps), strict=True):
             near(f"{what}: backward", one, exact)
+        alone = norm_kernels.rms_norm_gradient(d, hidden, weight, passed, eps, **settings)
+        near(f"{what}: gradient alone", alone, plain.gradient(d, hidden, weight, passed, eps))
 
 
 def rotation(tokens: int, size: int, turned: int, *, interleaved: bool, norm: Any) -> None:

@@ -32,8 +32,11 @@ def this_machine(threads: int, processes: Sequence[int] = (1,), devices: Sequenc
         return replace(machine, processes=sum(processes), here=shards)
     others = least_free_bytes(devices[1:])
     free = free_gpu_bytes() if others is None else min(free_gpu_bytes(), others)
-    name, held = device_name(), held_by_others()
-    machine = Machine("cuda", free, threads, held, name=name, capability=gpu_capability())
+    main_memory = this_cpu().free_bytes // processes[0]
+    machine = Machine(
+        "cuda", free, threads, held_by_others(),
+        name=device_name(), free_bytes=main_memory, capability=gpu_capability(),
+    )  # fmt: skip
     return replace(machine, processes=sum(processes), here=shards)
 
 

@@ -106,7 +106,7 @@ class RunBatches:
     def before_graphs(self, capacity: int) -> int:
         """Micro-batches that are launched kernel by kernel: the first of each shape, and its graph's."""
         if self._lengths is None:
-            return MOST_GRAPHS
+            return 0
         return max(sum(min(n, 2) for n in _graph_shapes(parts).values()) for parts in self._parts(capacity))
 
     @cached_property

@@ -105,7 +105,10 @@ def choose(
             return tokens_per_s(work(recompute, tokens, resident), card)
 
         free, known = machine.free_gpu_bytes, None if card is None else speed
-        return batches, choose_memory(spec, parts, batches, free=free, held=machine.held, speed=known)
+        made = choose_memory(
+            spec, parts, batches, free=free, host=machine.free_bytes, held=machine.held, speed=known
+        )
+        return batches, made
 
     batches, memory = fitted(batch_size, accumulation)
     smaller = batch_size
@@ -175,6 +178,7 @@ def _work(
         labels=batches.trained_share,
         stored=parts.layer,
         sharded=parts.shards > 1 and resident is not None,
+        graphed=parts.graph > 0,
     )
 
 

@@ -35,7 +35,7 @@ def seconds_of(
         rate: tokens per second of the steps.
         stored: bytes of the weights.
         beside: what an earlier run of the model took beside its steps.
-        launching: seconds that the first steps take longer, until there are CUDA graphs.
+        launching: seconds in which kernels are launched one by one, until there are CUDA graphs.
     """
     steps = tokens / rate
     if beside is not None:

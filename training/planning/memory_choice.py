@@ -88,6 +88,7 @@ def choose_memory(
     batches: RunBatches,
     *,
     free: int,
+    host: int = 0,
     held: str = "",
     speed: Speed | None = None,
 ) -> MemoryChoice:
@@ -95,10 +96,11 @@ def choose_memory(
 
     Args:
         free: bytes of the GPU, after CUDA itself has started.
+        host: bytes of main memory that are free for each process; 0 where nobody asked.
         held: by whom memory of it is held, if it is.
         speed: None where nothing is known of the card.
     """
-    choice = _Choice(spec, memory, batches, free)
+    choice = _Choice(spec, memory, batches, free, host)
     mode, tokens, resident = choice.made(speed)
     return choice.described(mode, tokens, resident, f"; {held}" if held else "")
 
@@ -180,8 +182,11 @@ def room_in(free: int) -> int:
 class _Choice:
     """The memory of one GPU."""
 
-    def __init__(self, spec: TrainingSpec, memory: TrainingMemory, batches: RunBatches, free: int) -> None:
-        self._training, self._memory, self._batches, self._free = spec.training, memory, batches, free
+    def __init__(
+        self, spec: TrainingSpec, memory: TrainingMemory, batches: RunBatches, free: int, host: int
+    ) -> None:
+        self._training, self._memory, self._batches = spec.training, memory, batches
+        self._free, self._host = free, host
         self._room = room_in(free)
         asked = spec.training.recompute
         modes = MODES if memory.exact else AUTOGRAD_MODES
@@ -190,21 +195,29 @@ class _Choice:
     def made(self, speed: Speed | None) -> tuple[Recompute, int, int | None]:
         """Recomputation, tokens at a time, and the layers that stay on the GPU."""
         ways = list(self._by_speed())
-        first = next((at for at, way in enumerate(ways) if self._fits(*way)), None)
-        if first is None:
+        placed = [self._placed(*way) for way in ways if self._fits(*way)]
+        found = [way for way in placed if self._has_host_memory(way[2])] or placed
+        if not found:
             return self._placed(*ways[-1])
-        chosen = self._placed(*ways[first])
-        if speed is None or chosen[0] == self._modes[0] or not self._memory.exact:
+        chosen = found[0]
+        if speed is None or not self._memory.exact:
             return chosen
-        later = [self._placed(*way) for way in ways[first + 1 :] if self._fits(*way)]
-        best = max(later, key=lambda way: speed(*way), default=chosen)
+        if chosen[2] is None and not self._memory.expands:  # 16 bits stream only where nothing else fits
+            found = [way for way in found if way[2] is None]
+        best = max(found, key=lambda way: speed(*way))
         return best if speed(*best) > FASTER * speed(*chosen) else chosen
 
     def _fits(self, mode: Recompute, tokens: int, on_gpu: bool) -> bool:
         return self._peak(None if on_gpu else 0, mode, tokens) <= self._room
 
+    def _has_host_memory(self, resident: int | None) -> bool:
+        return not self._host or self._memory.on_host(resident) <= self._host
+
     def _placed(self, mode: Recompute, tokens: int, on_gpu: bool) -> tuple[Recompute, int, int | None]:
-        return mode, tokens, None if on_gpu else self._layers(mode, tokens)
+        layers = None if on_gpu else self._layers(mode, tokens)
+        if layers is None and not on_gpu and self._peak(None, mode, tokens) > self._room:
+            layers = self._memory.layers - 1  # all would fit, but not with their CUDA graphs
+        return mode, tokens, layers
 
     def _by_speed(self) -> Iterator[tuple[Recompute, int, bool]]:
         """Recomputation, tokens at a time, and whether all weights stay on the GPU."""

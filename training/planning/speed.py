@@ -58,6 +58,7 @@ class Work:
         labels: share of the tokens with a loss; None: not known.
         stored: bytes of a layer's weights where they are kept.
         sharded: whether each GPU keeps a shard of each layer.
+        graphed: whether steps of so small a model become CUDA graphs: those with dropout do not.
     """
 
     shape: DecoderShape
@@ -71,6 +72,7 @@ class Work:
     stored: int
     sharded: bool = False
     in_fp8: bool = False
+    graphed: bool = True
 
 
 def tokens_per_s(work: Work, card: Card | None, threads: int = 1) -> float:
@@ -94,7 +96,7 @@ def _on_gpu(work: Work, card: Card) -> float:
     attention = work.tokens * _attention(work) / (ATTENTION * peak)
     moved = work.tokens * _moved(work) + _expanded(work)
     computing = products + attention + moved / (BANDWIDTH * card.memory_tb_s * 1e12)
-    graphed = work.engine == "packed" and work.resident is None and shape.graphed
+    graphed = work.engine == "packed" and work.resident is None and shape.graphed and work.graphed
     launching = 0.0 if graphed else launching_s(work)
     return max(computing, _copied(work) / (card.link_gb_s * 1e9), launching)
 

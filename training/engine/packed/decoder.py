@@ -236,5 +236,5 @@ class PackedDecoder:
         if config.logits_scale != 1.0:
             d_normed = d_normed * config.logits_scale
         # d_rows: (label_tokens, hidden_size)
-        d_rows = self.stream.norm.gradient(d_normed, rows, self.final_norm, config.norm_eps)
+        d_rows = self.stream.norm.gradient(d_normed, rows, self.final_norm, None, config.norm_eps)
         return loss, torch.zeros_like(hidden).index_copy_(0, batch.label_positions, d_rows)

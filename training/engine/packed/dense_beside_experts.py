@@ -75,20 +75,20 @@ class DenseBesideExperts:
         self, d_update: Tensor, saved: SavedSides, read: Callable[[], Tensor], masks: MlpMasks
     ) -> tuple[Tensor, WriteGradients]:
         x, norms = read(), self.norms
-        d_dense = self._norm.gradient(d_update, saved.dense_update, norms.after_dense, self._eps)
+        d_dense = self._norm.gradient(d_update, saved.dense_update, norms.after_dense, None, self._eps)
         d_read, write = self.dense.backward(
             d_dense, saved.dense, lambda: self._normed(x, norms.before_dense), masks
         )
         dx, dense_read = self._norm.backward(d_read, x, norms.before_dense, None, self._eps)
         write(dense_read)
         del dense_read, write
-        d_experts = self._norm.gradient(d_update, saved.experts_update, norms.after_experts, self._eps)
+        d_experts = self._norm.gradient(d_update, saved.experts_update, norms.after_experts, None, self._eps)
         d_read, d_routed, write = self.sparse.backward_apart(
             d_experts, saved.experts, lambda: self._normed(x, norms.before_experts), masks
         )
         dx, experts_read = self._norm.backward(d_read, x, norms.before_experts, dx, self._eps)
         write(experts_read)
-        dx, _ = self._norm.backward(d_routed * self._shrink, x, norms.before_router, dx, self._eps)
+        dx = self._norm.gradient(d_routed * self._shrink, x, norms.before_router, dx, self._eps)
         return dx, lambda x: None
 
     def _normed(self, x: Tensor, weight: Tensor) -> Tensor:

@@ -15,13 +15,14 @@ MOST_COLUMNS = 64
 LEAST_TOKENS = 1024
 """With fewer, too few of its programs are at work."""
 LEAST_SHARED = 228 * 1024
-"""Bytes of a multiprocessor's shared memory: its tiles take 160 KiB, and those that fit a card of games gain
-nothing."""
+"""Bytes of a multiprocessor's shared memory: its tiles take 160 KiB with numbers of two bytes, and those that fit
+a card of games gain nothing."""
 
 
 def extended_by(x: Tensor, matrix: Tensor) -> tuple[Tensor, Tensor]:
     """[x, x·M], (tokens, K + R), and x·M, (tokens, R); `matrix` is M, (K, R)."""
-    if matrix.shape[1] <= MOST_COLUMNS and len(x) >= LEAST_TOKENS and has_kernels(x) and _has_room(x.device):
+    fits = matrix.shape[1] <= MOST_COLUMNS and len(x) >= LEAST_TOKENS and x.element_size() == 2
+    if fits and has_kernels(x) and _has_room(x.device):
         from .extend_kernel import extend
 
         return extend(x, matrix)

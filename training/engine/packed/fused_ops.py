@@ -109,9 +109,11 @@ def rms_norm_backward(
 
 
 @kernel_on_cuda("norm_kernels", "rms_norm_gradient", shift=0.0, rounded=True)
-def rms_norm_gradient(d_normed: Tensor, hidden: Tensor, weight: Tensor, eps: float) -> Tensor:
-    """The gradient through the norm alone."""
-    return rms_norm_backward(d_normed, hidden, weight, None, eps)[0]
+def rms_norm_gradient(
+    d_normed: Tensor, hidden: Tensor, weight: Tensor, d_residual: Tensor | None, eps: float
+) -> Tensor:
+    """Of `rms_norm_backward` the gradient alone."""
+    return rms_norm_backward(d_normed, hidden, weight, d_residual, eps)[0]
 
 
 @kernel_on_cuda("gated_mlp_kernel", "activated", gelu=False)

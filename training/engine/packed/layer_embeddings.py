@@ -78,7 +78,7 @@ class LayerEmbeddings:
             return
         projected, _ = self._projected(inputs.embedding, masks)
         d_normed = inputs.gradients.view(-1, self._size) * SHARE
-        d_projected = self._norm.gradient(d_normed, projected, self.norm, self._eps)
+        d_projected = self._norm.gradient(d_normed, projected, self.norm, None, self._eps)
         d_projected = d_projected.view(len(inputs.embedding), -1) * self._shrink
         d_lora_hidden = self.projection.backward_to_lora(d_projected)
         self.projection.gradients(d_projected, d_lora_hidden, inputs.embedding, inputs.lora_hidden, masks)

@@ -233,10 +233,11 @@ class FusedLoraLinear(LoraLinear):
             return F.linear(x, self.weight, self.bias), x.new_empty(len(x), 0)
         if self.outputs > self.inputs or masks is not None:
             if masks is None:
-                extended, lora_hidden = extended_by(x, self._a_transposed)  # (tokens, K + R), (tokens, R)
+                extended, lora_hidden = extended_by(x, self._a_transposed)
             else:
                 lora_hidden = self.lora_hidden(x, masks)
                 extended = torch.cat([x, lora_hidden], 1)
+            # extended: (tokens, K + R); lora_hidden: (tokens, R)
             return F.linear(extended, self.weight_and_b, self.bias), lora_hidden
         both = torch.mm(x, self._weight_and_a_transposed)  # (tokens, N + R)
         y, lora_hidden = both.split_with_sizes(

@@ -123,10 +123,17 @@ def rms_norm_backward(
 
 
 def rms_norm_gradient(
-    d_normed: Tensor, hidden: Tensor, weight: Tensor, eps: float, *, shift: float, rounded: bool
+    d_normed: Tensor,
+    hidden: Tensor,
+    weight: Tensor,
+    d_residual: Tensor | None,
+    eps: float,
+    *,
+    shift: float,
+    rounded: bool,
 ) -> Tensor:
     """As `norms.Norm.gradient`."""
-    return _gradient(d_normed, hidden, weight, None, None, eps, shift, rounded)
+    return _gradient(d_normed, hidden, weight, d_residual, None, eps, shift, rounded)
 
 
 def _gradient(

@@ -1,4 +1,4 @@
-"""The norms of decoder layers, by kind: the norm, the norm of a sum, and the gradient.
+"""The norms of decoder layers, by kind: the norm, that of a sum, the gradient, also with the norm again.
 
 Functions are those of `fused_ops` for Llama's RMSNorm. All take the weight as the checkpoint has it.
 """
@@ -38,7 +38,9 @@ class NormBackward(Protocol):
 
 
 class NormGradient(Protocol):
-    def __call__(self, d_normed: Tensor, hidden: Tensor, weight: Tensor, eps: float, /) -> Tensor: ...
+    def __call__(
+        self, d_normed: Tensor, hidden: Tensor, weight: Tensor, d_residual: Tensor | None, eps: float, /
+    ) -> Tensor: ...
 
 
 class Norm(NamedTuple):
@@ -50,7 +52,7 @@ class Norm(NamedTuple):
     backward: NormBackward
     """The gradient of hidden plus d_residual, and the norm again."""
     gradient: NormGradient
-    """The gradient of hidden alone."""
+    """The gradient of `backward` alone, where nobody reads the norm again."""
 
 
 def _rms_in_fp32(shift: float) -> Norm:
@@ -84,8 +86,10 @@ def _rms_in_fp32(shift: float) -> Norm:
         return d_hidden.to(hidden.dtype), (normed * w).to(hidden.dtype)
 
     @kernel_on_cuda("norm_kernels", "rms_norm_gradient", shift=shift, rounded=False)
-    def gradient(d_normed: Tensor, hidden: Tensor, weight: Tensor, eps: float) -> Tensor:
-        return backward(d_normed, hidden, weight, None, eps)[0]
+    def gradient(
+        d_normed: Tensor, hidden: Tensor, weight: Tensor, d_residual: Tensor | None, eps: float
+    ) -> Tensor:
+        return backward(d_normed, hidden, weight, d_residual, eps)[0]
 
     return Norm(forward, add, backward, gradient)
 
@@ -130,9 +134,11 @@ def layer_norm_backward(
     return d_hidden.to(hidden.dtype), (normed * w).to(hidden.dtype)
 
 
-def layer_norm_gradient(d_normed: Tensor, hidden: Tensor, weight: Tensor, eps: float) -> Tensor:
-    """The gradient through the norm alone."""
-    return layer_norm_backward(d_normed, hidden, weight, None, eps)[0]
+def layer_norm_gradient(
+    d_normed: Tensor, hidden: Tensor, weight: Tensor, d_residual: Tensor | None, eps: float
+) -> Tensor:
+    """Of `layer_norm_backward` the gradient alone."""
+    return layer_norm_backward(d_normed, hidden, weight, d_residual, eps)[0]
 
 
 NORMS: Mapping[str, Norm] = {

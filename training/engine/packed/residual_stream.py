@@ -2,7 +2,8 @@
 
     update = branch(before(hidden));  hidden = hidden + scale · after(update)
 
-where either norm may be missing. The first norm of the next branch is fused with the sum.
+where either norm may be missing. The norm after a branch and the first one of the next are
+fused with the sum.
 """
 
 from __future__ import annotations
@@ -36,16 +37,14 @@ class ResidualStream:
         self, hidden: Tensor, update: Tensor, after: Tensor | None, before_next: Tensor | None
     ) -> tuple[Tensor, Tensor]:
         """The stream with a branch's output, and what the next branch reads of it."""
-        if before_next is not None and self.scale == 1.0:
-            return self.norm.add(hidden, update, before_next, self.eps, after)
-        if after is not None:
-            update = self.norm.forward(update, after, self.eps)
+        if after is not None and (before_next is None or self.scale != 1.0):
+            update, after = self.norm.forward(update, after, self.eps), None
         if self.scale != 1.0:
             update = update * self.scale
         if before_next is None:
             total = hidden + update
             return total, total
-        return self.norm.add(hidden, update, before_next, self.eps)
+        return self.norm.add(hidden, update, before_next, self.eps, after)
 
     def add_backward(self, d_total: Tensor, update: Tensor | None, after: Tensor | None) -> Tensor:
         """The gradient of a branch's output, given that of the stream; `update` is needed for a norm only."""
@@ -54,4 +53,4 @@ class ResidualStream:
         if after is None:
             return d_total
         assert update is not None
-        return self.norm.gradient(d_total, update, after, self.eps)
+        return self.norm.gradient(d_total, update, after, None, self.eps)
