@@ -15,8 +15,8 @@ MOST_COLUMNS = 64
 LEAST_TOKENS = 1024
 """With fewer, too few of its programs are at work."""
 LEAST_SHARED = 228 * 1024
-"""Bytes of a multiprocessor's shared memory: its tiles take 160 KiB with numbers of two bytes, and those that fit
-a card of games gain nothing."""
+"""Bytes of a multiprocessor's shared memory: its tiles take 160 KiB with numbers of two bytes, and those that
+fit a card of games gain nothing."""
 
 
 def extended_by(x: Tensor, matrix: Tensor) -> tuple[Tensor, Tensor]:

@@ -1,4 +1,4 @@
-"""The norms of decoder layers, by kind: the norm, that of a sum, the gradient, also with the norm again.
+"""The norms of decoder layers, by kind: the norm, that of a sum, and the gradient, also with the norm again.
 
 Functions are those of `fused_ops` for Llama's RMSNorm. All take the weight as the checkpoint has it.
 """
