@@ -10,6 +10,7 @@ import contextlib
 import sys
 import time
 from collections.abc import Iterator
+from functools import partial
 from typing import Any
 
 import torch
@@ -23,6 +24,7 @@ torch.cuda.device = lambda device: contextlib.nullcontext()  # pyright: ignore
 from backpropagate.training.engine.packed import (  # noqa: E402
     cross_entropy_kernel,
     extend_kernel,
+    extended_rows,
     fp8_kernel,
     gated_mlp_kernel,
     gather_kernel,
@@ -36,8 +38,6 @@ from backpropagate.training.engine.packed.nf4 import Nf4Shape, Nf4Weight  # noqa
 
 CARDS = {"A100": (80, 163), "RTX 4090": (89, 99), "H100": (90, 227), "RTX 5090": (120, 99)}
 """Compute capability, and KiB of shared memory that a program may have."""
-LARGE_CARDS = ("H100",)
-"""Those on which rows are extended by a kernel; see `extended_rows`."""
 TOKENS, HIDDEN, WIDTH, HEADS, KEYS, SIZE, RANK = 64, 3584, 18944, 28, 4, 128, 16
 COMPILED: list[str] = []
 
@@ -62,7 +62,7 @@ def bf16(*shape: int) -> Tensor:
     return torch.zeros(shape, dtype=torch.bfloat16)
 
 
-def launch_all(name: str, capability: int) -> None:
+def launch_all(capability: int, room: int) -> None:
     """Of a 7B's widths."""
     x, weight, ids = bf16(TOKENS, HIDDEN), bf16(HIDDEN), torch.zeros(TOKENS, dtype=torch.int64)
     for shift, rounded in ((0.0, True), (1.0, False)):
@@ -72,7 +72,7 @@ def launch_all(name: str, capability: int) -> None:
             norm_kernels.add_rms_norm(x, x, weight, 1e-6, after, **form)
         norm_kernels.rms_norm_gradient(x, x, weight, None, 1e-6, **form)
         norm_kernels.rms_norm_backward(x, x, weight, x, 1e-6, **form)
-    if name in LARGE_CARDS:
+    if 1024 * (room + 1) >= extended_rows.LEAST_SHARED:  # 1 KiB is the system's
         for columns in (3 * RANK, 2 * RANK):
             extend_kernel.extend(x, bf16(columns, HIDDEN + columns)[:, :HIDDEN].t())
         extend_kernel.extend(x, bf16(HIDDEN, WIDTH + RANK)[:, WIDTH:])
@@ -115,7 +115,7 @@ def main() -> None:
     for name, (capability, room) in CARDS.items():
         driver.set_active(Card(capability))
         before, start = len(COMPILED), time.perf_counter()
-        gpu_kernels.compile_together(lambda name=name, capability=capability: launch_all(name, capability))
+        gpu_kernels.compile_together(partial(launch_all, capability, room))
         count, seconds = len(COMPILED) - before, time.perf_counter() - start
         print(f"{name}: {count} kernels in {seconds:.1f} s")
         for kernel, function in kernels():
@@ -123,7 +123,7 @@ def main() -> None:
                 if compiled.metadata.shared > room * 1024:
                     failed.append(f"{kernel} takes {compiled.metadata.shared >> 10} KiB on {name}: {room}")
         with gpu_kernels.only_compiling():
-            launch_all(name, capability)
+            launch_all(capability, room)
         failed += [f"{kernel} is compiled again for {name}" for kernel in COMPILED[before + count :]]
         failed += [f"nothing was compiled for {name}"] * (not count)
     print("\n".join(failed) or "all fit")

@@ -5,6 +5,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import torch
 import triton
 import triton.language as tl
@@ -108,18 +110,11 @@ def add_rms_norm(
 
 
 def rms_norm_backward(
-    d_normed: Tensor,
-    hidden: Tensor,
-    weight: Tensor,
-    d_residual: Tensor | None,
-    eps: float,
-    *,
-    shift: float,
-    rounded: bool,
+    d_normed: Tensor, hidden: Tensor, weight: Tensor, d_residual: Tensor | None, eps: float, **form: Any
 ) -> tuple[Tensor, Tensor]:
-    """As `norms.Norm.backward`."""
+    """As `norms.Norm.backward`; `form` is shift and rounded."""
     normed = torch.empty(hidden.shape, dtype=hidden.dtype, device=hidden.device)
-    return _gradient(d_normed, hidden, weight, d_residual, normed, eps, shift, rounded), normed
+    return rms_norm_gradient(d_normed, hidden, weight, d_residual, eps, normed, **form), normed
 
 
 def rms_norm_gradient(
@@ -128,25 +123,12 @@ def rms_norm_gradient(
     weight: Tensor,
     d_residual: Tensor | None,
     eps: float,
+    normed: Tensor | None = None,
     *,
     shift: float,
     rounded: bool,
 ) -> Tensor:
-    """As `norms.Norm.gradient`."""
-    return _gradient(d_normed, hidden, weight, d_residual, None, eps, shift, rounded)
-
-
-def _gradient(
-    d_normed: Tensor,
-    hidden: Tensor,
-    weight: Tensor,
-    d_residual: Tensor | None,
-    normed: Tensor | None,
-    eps: float,
-    shift: float,
-    rounded: bool,
-) -> Tensor:
-    """The gradient of hidden, plus `d_residual`; the norm again goes to `normed`."""
+    """As `norms.Norm.gradient`; the norm again goes to `normed`."""
     (rows, columns), (d_rows, _) = _rows(hidden), _rows(d_normed)
     passed, _ = (rows, columns) if d_residual is None else _rows(d_residual)
     d_hidden = torch.empty(hidden.shape, dtype=hidden.dtype, device=hidden.device)
